@@ -1,0 +1,125 @@
+"""Writes a build: graphs with streamed weights, Triton's models, tokenizer and manifest, in one immutable folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx_ir as ir
+from rich.console import Console
+
+from export.canary import write_canary
+from export.decoder import decoder_graph
+from export.progress import Advance, byte_progress
+from export.vision import vision_graph
+from export.weights import Weights
+from glmserve import manifest as layout
+from glmserve.checkpoint import PROCESSOR_FILES, Checkpoint
+from glmserve.contract import DECODER_MODEL, VISION_MODEL
+from glmserve.errors import BadArtifact
+from glmserve.manifest import Manifest, sha256_of
+
+PRECISION = "fp32"
+TARGET = "cpu"
+_OPTIONAL_FILES = ("generation_config.json",)
+_MODELS = Path(__file__).resolve().parents[1] / "model_repository"
+
+
+def build(checkpoint_folder: Path, out: Path, console: Console) -> Path:
+    """The build of a checkpoint under `out`: the one that is there already, or a new one.
+
+    A new build is written aside and renamed when complete, so that a reader never sees half of one. Raises BadArtifact
+    when the checkpoint is incomplete or of another architecture.
+    """
+    checkpoint = Checkpoint.read(checkpoint_folder)
+    weights = Weights.open(checkpoint_folder)
+    _check_processor_files(checkpoint_folder)
+    recipe = _recipe(checkpoint_folder, weights, console)
+    existing = _find(out, recipe)
+    if existing:
+        return existing
+    out.mkdir(parents=True, exist_ok=True)
+    partial = out / f".partial-{uuid.uuid4().hex}"
+    try:
+        return _write(partial, out, checkpoint, checkpoint_folder, weights, recipe, console)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write(
+    partial: Path,
+    out: Path,
+    checkpoint: Checkpoint,
+    checkpoint_folder: Path,
+    weights: Weights,
+    recipe: str,
+    console: Console,
+) -> Path:
+    repository = partial / layout.REPOSITORY_FOLDER
+    shutil.copytree(_MODELS, repository, ignore=shutil.ignore_patterns("__pycache__"))
+    _copy_processor(checkpoint_folder, partial / layout.CHECKPOINT_FOLDER)
+    write_canary(checkpoint_folder, partial / layout.CANARY_FOLDER)
+    vision = repository / VISION_MODEL / "1" / layout.VISION_GRAPH
+    _save(vision_graph(checkpoint, weights), vision, "vision", console)
+    decoder = repository / DECODER_MODEL / "1" / layout.DECODER_GRAPH
+    _save(decoder_graph(checkpoint, weights), decoder, "decoder", console)
+    manifest = Manifest.describe(partial, recipe, checkpoint_folder.resolve().name, PRECISION, TARGET)
+    manifest.write(partial)
+    final = out / manifest.digest
+    if final.exists():  # an earlier build of this digest that was damaged or of which only a part was kept
+        shutil.rmtree(final)
+    return partial.rename(final)
+
+
+def _save(model: ir.Model, path: Path, title: str, console: Console) -> None:
+    """Writes a graph and, beside it, its weights, each read only while it is written."""
+    total = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
+    with byte_progress(console, title, total) as advance:
+        ir.save(model, path, external_data=f"{path.stem}.data", callback=_advance_by_tensor(advance))
+
+
+def _advance_by_tensor(advance: Advance) -> Callable[[ir.TensorProtocol, object], None]:
+    return lambda tensor, _: advance(tensor.nbytes)
+
+
+def _copy_processor(checkpoint: Path, folder: Path) -> None:
+    folder.mkdir()
+    for name in (*PROCESSOR_FILES, *_OPTIONAL_FILES):
+        if (checkpoint / name).is_file():
+            shutil.copyfile(checkpoint / name, folder / name)
+
+
+def _check_processor_files(checkpoint: Path) -> None:
+    for name in PROCESSOR_FILES:
+        if not (checkpoint / name).is_file():
+            raise BadArtifact(f"The checkpoint lacks {name}.")
+
+
+def _recipe(checkpoint: Path, weights: Weights, console: Console) -> str:
+    """Names what a build is made of: every file of the checkpoint that matters, and the code that exports it."""
+    golden = sorted((checkpoint / "golden").glob("canary.*"))
+    small = [checkpoint / name for name in (*PROCESSOR_FILES, *_OPTIONAL_FILES) if (checkpoint / name).is_file()]
+    code = [*Path(__file__).parent.glob("*.py"), *_MODELS.rglob("*.py"), *_MODELS.rglob("*.pbtxt")]
+    parts: list[list[str]] = [[path.name, sha256_of(path)] for path in sorted([*small, *golden, *code])]
+    with byte_progress(console, "reading", sum(path.stat().st_size for path in weights.files)) as advance:
+        for path in weights.files:
+            parts.append([path.name, sha256_of(path)])
+            advance(path.stat().st_size)
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _find(out: Path, recipe: str) -> Path | None:
+    """A complete, unaltered build of this recipe."""
+    for path in sorted(out.glob(f"*/{layout.MANIFEST_FILE}")):
+        try:
+            manifest = Manifest.read(path.parent)
+            if manifest.recipe == recipe:
+                manifest.check(path.parent)
+                return path.parent
+        except BadArtifact:
+            continue
+    return None

@@ -1,0 +1,26 @@
+"""The question a server must get through before it calls itself ready."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+_SIDE = 224
+
+
+def write_canary(checkpoint: Path, folder: Path) -> None:
+    """Copies the checkpoint's own golden question; one without gets a drawn picture and no expected answer."""
+    folder.mkdir()
+    golden = checkpoint / "golden"
+    if (golden / "canary.json").is_file() and (golden / "canary.png").is_file():
+        shutil.copyfile(golden / "canary.png", folder / "picture.png")
+        shutil.copyfile(golden / "canary.json", folder / "canary.json")
+        return
+    picture = Image.new("RGB", (_SIDE, _SIDE), "white")
+    ImageDraw.Draw(picture).ellipse((56, 56, 168, 168), fill="red")
+    picture.save(folder / "picture.png")
+    question = {"prompt": "What is in this picture?", "answer": None}
+    (folder / "canary.json").write_text(json.dumps(question) + "\n", "utf-8")

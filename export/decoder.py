@@ -1,0 +1,162 @@
+"""Writes the decoder's graph: token ids and picture features in, the next token out, KV written into its slot.
+
+Follows `Glm4vTextModel`. Each layer's past and present KV are one buffer [slots, kv_heads, context, head_dim] that
+GroupQueryAttention writes in place; the caller binds the rows it wants to run.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from export.graph import CONTRIB, GraphWriter, declare, graph_input
+from export.sampler import sample
+from export.weights import Weights
+from glmserve.checkpoint import Checkpoint
+from glmserve.contract import DecoderGraph as Names
+
+_PREFIX = "model.language_model"
+
+
+def decoder_graph(checkpoint: Checkpoint, weights: Weights) -> ir.Model:
+    """The whole decoder; its inputs and outputs are named in `contract.DecoderGraph`."""
+    return _DecoderWriter(checkpoint, weights).write()
+
+
+class _DecoderWriter:
+    def __init__(self, checkpoint: Checkpoint, weights: Weights) -> None:
+        self._shape = checkpoint.text
+        self._g = GraphWriter(weights)
+
+    def write(self) -> ir.Model:
+        g, shape = self._g, self._shape
+        int64, int32, real = ir.DataType.INT64, ir.DataType.INT32, ir.DataType.FLOAT
+        input_ids = graph_input(Names.INPUT_IDS, int64, ["B", "S"])
+        features = graph_input(Names.IMAGE_FEATURES, real, ["M", shape.hidden])
+        image_slot = graph_input(Names.IMAGE_SLOT, int64, ["B", "S"])
+        positions = graph_input(Names.POSITION_IDS, int64, [3, "B", "S"])
+        self._lengths = graph_input(Names.SEQLENS_K, int32, ["B"])
+        self._total = graph_input(Names.TOTAL_LENGTH, int32, [])
+        logits_index = graph_input(Names.LOGITS_INDEX, int64, ["B", 1])
+        inputs = [input_ids, features, image_slot, positions, self._lengths, self._total, logits_index]
+        cache: list[ir.Value] = []
+
+        self._rope(positions)
+        residual = self._embed(input_ids, features, image_slot)  # [B, S, hidden]
+        normed = self._norm(residual, "layers.0.input_layernorm", "layers.0.attn.norm")
+        for index in range(shape.layers):
+            past = [graph_input(name, real, self._cache_shape()) for name in Names.past(index)]
+            inputs += past
+            attention, present = self._attention(normed, past, index)
+            cache += present
+            normed, residual = self._add_and_norm(
+                residual, attention, f"layers.{index}.post_attention_layernorm", f"layers.{index}.mlp.norm"
+            )
+            mlp = self._mlp(normed, index)
+            if index + 1 < shape.layers:
+                following = f"layers.{index + 1}"
+                normed, residual = self._add_and_norm(
+                    residual, mlp, f"{following}.input_layernorm", f"{following}.attn.norm"
+                )
+            else:
+                residual = g.op("Add", [residual, mlp], f"layers.{index}.residual")
+        logits = self._head(residual, logits_index)
+        sampling_inputs, token = sample(g, logits, shape.vocabulary)
+        declare(token, Names.TOKEN, int64, ["B", 1])
+        declare(logits, Names.LOGITS, real, ["B", shape.vocabulary])
+        return g.model("decoder", [*inputs, *sampling_inputs], [token, logits, *cache])
+
+    def _cache_shape(self) -> list[int | str]:
+        return ["B", self._shape.kv_heads, "context", self._shape.head_dim]
+
+    def _rope(self, positions: ir.Value) -> None:
+        """cos and sin [B, S, rotary_dim / 2]: each frequency turns with the position on its own axis (T, H or W)."""
+        g, shape = self._g, self._shape
+        pairs = shape.rotary_dim // 2
+        axis_of = np.concatenate([np.full(n, i % 3) for i, n in enumerate(shape.mrope_section)])
+        exponent = np.arange(0, shape.rotary_dim, 2, dtype=np.float32) / np.float32(shape.rotary_dim)
+        inverse = (1.0 / shape.rope_theta**exponent).reshape(1, 1, pairs)
+        chosen = g.op("Gather", [positions, g.constant(axis_of, np.int64)], "rope.axes", axis=0)  # [pairs, B, S]
+        steps = g.op("Transpose", [chosen], "rope.positions", perm=[1, 2, 0])
+        steps = g.cast(steps, ir.DataType.FLOAT, "rope.positions_float")
+        angles = g.op("Mul", [steps, g.constant(inverse, np.float32)], "rope.angles")
+        self._cos, self._sin = g.op("Cos", [angles], "rope.cos"), g.op("Sin", [angles], "rope.sin")
+
+    def _embed(self, input_ids: ir.Value, features: ir.Value, image_slot: ir.Value) -> ir.Value:
+        """Token embeddings, with row `image_slot` of the features where that is not 0."""
+        g = self._g
+        words = g.op("Gather", [self._embedding(), input_ids], "embed.words", axis=0)
+        pictures = g.op("Gather", [features, image_slot], "embed.pictures", axis=0)
+        is_picture = g.op("Greater", [image_slot, g.constant(0, np.int64)], "embed.is_picture")
+        is_picture = g.op("Unsqueeze", [is_picture, g.constant([-1], np.int64)], "embed.is_picture_wide")
+        return g.op("Where", [is_picture, pictures, words], "embed")
+
+    def _embedding(self) -> ir.Value:
+        return self._g.weight(f"{_PREFIX}.embed_tokens.weight", (self._shape.vocabulary, self._shape.hidden))
+
+    def _attention(self, x: ir.Value, past: list[ir.Value], index: int) -> tuple[ir.Value, list[ir.Value]]:
+        g, shape = self._g, self._shape
+        source, name = f"{_PREFIX}.layers.{index}.self_attn", f"layers.{index}.attn"
+        q_size, kv_size = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+        q = g.projection(x, f"{source}.q_proj", (shape.hidden, q_size), f"{name}.q", has_bias=True)
+        k = g.projection(x, f"{source}.k_proj", (shape.hidden, kv_size), f"{name}.k", has_bias=True)
+        v = g.projection(x, f"{source}.v_proj", (shape.hidden, kv_size), f"{name}.v", has_bias=True)
+        q = self._rotate(q, shape.heads, f"{name}.q_rotated")
+        k = self._rotate(k, shape.kv_heads, f"{name}.k_rotated")
+        mixed, *present = g.op_many(
+            "GroupQueryAttention",
+            [q, k, v, *past, self._lengths, self._total],
+            [f"{name}.mixed", *Names.present(index)],
+            CONTRIB,
+            num_heads=shape.heads,
+            kv_num_heads=shape.kv_heads,
+            scale=float(shape.head_dim**-0.5),
+        )
+        for value, output in zip(present, Names.present(index), strict=True):
+            declare(value, output, ir.DataType.FLOAT, self._cache_shape())
+        attention = g.projection(mixed, f"{source}.o_proj", (q_size, shape.hidden), f"{name}.o")
+        return self._norm(attention, f"layers.{index}.post_self_attn_layernorm", name), present
+
+    def _rotate(self, x: ir.Value, heads: int, name: str) -> ir.Value:
+        g, shape = self._g, self._shape
+        return g.op(
+            "RotaryEmbedding",
+            [x, self._cos, self._sin],
+            name,
+            interleaved=1,
+            num_heads=heads,
+            rotary_embedding_dim=shape.rotary_dim,
+        )
+
+    def _mlp(self, x: ir.Value, index: int) -> ir.Value:
+        g, shape = self._g, self._shape
+        source, name = f"{_PREFIX}.layers.{index}.mlp", f"layers.{index}.mlp"
+        both = g.projection(x, f"{source}.gate_up_proj", (shape.hidden, 2 * shape.ffn), f"{name}.gate_up")
+        gate, up = g.op_many("Split", [both], [f"{name}.gate", f"{name}.up"], axis=-1, num_outputs=2)
+        gated = g.swiglu(gate, up, f"{name}.gated")
+        down = g.projection(gated, f"{source}.down_proj", (shape.ffn, shape.hidden), f"{name}.down")
+        return self._norm(down, f"layers.{index}.post_mlp_layernorm", name)
+
+    def _norm(self, x: ir.Value, source: str, name: str) -> ir.Value:
+        return self._g.rms_norm(x, f"{_PREFIX}.{source}", self._shape.hidden, self._shape.norm_eps, name)
+
+    def _add_and_norm(self, residual: ir.Value, x: ir.Value, source: str, name: str) -> tuple[ir.Value, ir.Value]:
+        """The norm of residual + x, and the sum itself, in one node."""
+        gamma = self._g.weight(f"{_PREFIX}.{source}.weight", (self._shape.hidden,))
+        normed, _, _, total = self._g.op_many(
+            "SkipSimplifiedLayerNormalization",
+            [residual, x, gamma],
+            [name, "", "", f"{name}.residual"],
+            CONTRIB,
+            epsilon=self._shape.norm_eps,
+        )
+        return normed, total
+
+    def _head(self, x: ir.Value, logits_index: ir.Value) -> ir.Value:
+        """Logits [B, vocabulary] of the one position a row asks for."""
+        g, shape = self._g, self._shape
+        last = g.op("GatherND", [x, logits_index], "head.last", batch_dims=1)  # [B, hidden]
+        normed = self._norm(last, "norm", "head.norm")
+        if shape.tied_head:
+            return g.linear(normed, self._embedding(), "head")
+        return g.projection(normed, "lm_head", (shape.hidden, shape.vocabulary), "head")

@@ -1,0 +1,114 @@
+"""A notebook for writing an ONNX graph: named nodes, weights streamed from a checkpoint, one method an operator.
+
+Names follow one grammar: `layers.3.attn.q` is the value, and the node that makes it carries the same name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir import tape
+
+from export.weights import Weights
+
+OPSET = 23
+"""The first opset with RMSNormalization and RotaryEmbedding."""
+CONTRIB = "com.microsoft"
+
+
+class GraphWriter:
+    """Collects the nodes and initializers of one graph."""
+
+    def __init__(self, weights: Weights) -> None:
+        self.weights = weights
+        self._tape = tape.Tape()
+        self._constants: dict[bytes, ir.Value] = {}
+        self._loaded: dict[str, ir.Value] = {}
+
+    def op(
+        self, kind: str, inputs: Sequence[ir.Value | None], name: str, domain: str = "", **attributes: Any
+    ) -> ir.Value:
+        """One node with one output, both called `name`."""
+        value = self._tape.op(kind, inputs, attributes or None, domain=domain, name=name)
+        value.name = name
+        return value
+
+    def op_many(
+        self, kind: str, inputs: Sequence[ir.Value | None], names: Sequence[str], domain: str = "", **attributes: Any
+    ) -> Sequence[ir.Value]:
+        """One node, named after its first output, with an output for each name; an empty name is an unused output."""
+        outputs = [ir.Value(name=name) for name in names]
+        return self._tape.op_multi_out(
+            kind, inputs, attributes or None, outputs=outputs, domain=domain, name=names[0]
+        )
+
+    def constant(self, value: Any, dtype: type[np.generic]) -> ir.Value:
+        """A small initializer, shared by every use of the same value."""
+        array = np.asarray(value, dtype)
+        key = array.dtype.str.encode() + repr(array.shape).encode() + array.tobytes()
+        if key not in self._constants:
+            name = f"constant.{len(self._constants)}"
+            self._constants[key] = self._tape.initializer(ir.Tensor(array, name=name), name=name)
+        return self._constants[key]
+
+    def weight(
+        self, name: str, shape: tuple[int, ...], change: Callable[[np.ndarray], np.ndarray] | None = None
+    ) -> ir.Value:
+        """A tensor of the checkpoint as an initializer under its own name; loaded once however often it is used."""
+        if name not in self._loaded:
+            self._loaded[name] = self._tape.initializer(self.weights.lazy(name, shape, change), name=name)
+        return self._loaded[name]
+
+    def initializer(self, tensor: ir.TensorProtocol, name: str) -> ir.Value:
+        """Any other initializer."""
+        return self._tape.initializer(tensor, name=name)
+
+    def linear(self, x: ir.Value, weight: ir.Value, name: str, bias: ir.Value | None = None) -> ir.Value:
+        """x [..., in] times weight [out, in] transposed, plus bias [out]: weights stay as the checkpoint stores them."""
+        product = self.op("FusedMatMul", [x, weight], name if bias is None else f"{name}.matmul", CONTRIB, transB=1)
+        return product if bias is None else self.op("Add", [product, bias], name)
+
+    def projection(self, x: ir.Value, source: str, sizes: tuple[int, int], name: str, has_bias: bool = False) -> ir.Value:
+        """The checkpoint's linear layer `source`, sizes (in, out)."""
+        weight = self.weight(f"{source}.weight", (sizes[1], sizes[0]))
+        return self.linear(x, weight, name, self.weight(f"{source}.bias", (sizes[1],)) if has_bias else None)
+
+    def rms_norm(self, x: ir.Value, source: str, size: int, eps: float, name: str) -> ir.Value:
+        """x over its root mean square along the last axis, times the checkpoint's `source.weight`."""
+        return self.op("RMSNormalization", [x, self.weight(f"{source}.weight", (size,))], name, axis=-1, epsilon=eps)
+
+    def swiglu(self, gate: ir.Value, up: ir.Value, name: str) -> ir.Value:
+        """silu(gate) * up."""
+        sigmoid = self.op("Sigmoid", [gate], f"{name}.sigmoid")
+        return self.op("Mul", [self.op("Mul", [gate, sigmoid], f"{name}.silu"), up], name)
+
+    def cast(self, x: ir.Value, dtype: ir.DataType, name: str) -> ir.Value:
+        return self.op("Cast", [x], name, to=int(dtype))
+
+    def model(self, name: str, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value]) -> ir.Model:
+        """The finished model; opsets are fixed here."""
+        graph = ir.Graph(
+            inputs,
+            outputs,
+            nodes=self._tape.nodes,
+            initializers=self._tape.initializers,
+            opset_imports={"": OPSET, CONTRIB: 1},
+            name=name,
+        )
+        return ir.Model(graph, ir_version=11, producer_name="glm-triton")
+
+
+def graph_input(name: str, dtype: ir.DataType, shape: Sequence[int | str]) -> ir.Value:
+    """A graph input; a word in `shape` is a size known at run time."""
+    return ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape))
+
+
+def declare(value: ir.Value, name: str, dtype: ir.DataType, shape: Sequence[int | str]) -> ir.Value:
+    """Gives a value the name, type and shape it has as a graph output."""
+    value.name = name
+    value.type = ir.TensorType(dtype)
+    value.shape = ir.Shape(shape)
+    return value

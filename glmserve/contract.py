@@ -1,0 +1,145 @@
+"""The tensors that cross a process or enter a graph: their names, types and shapes, and Triton's view of them.
+
+A letter in a shape is a size known only at run time (-1 in Triton). Change anything here and CONTRACT_VERSION grows: a
+build of another version is refused, with both versions named.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+CONTRACT_VERSION = 1
+DECODER_MODEL = "glm4v"
+VISION_MODEL = "vision_encoder"
+VISION_MAX_BATCH = 8
+"""Pictures of equal patch grid that Triton may hand the encoder together."""
+
+
+class Finish(IntEnum):
+    """Why an answer ended, as sent in FINISH."""
+
+    RUNNING = 0
+    STOP = 1
+    LENGTH = 2
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One named tensor; `dtype` is numpy's name."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+    is_optional: bool = False
+
+    @property
+    def triton_dtype(self) -> str:
+        """The datatype in requests, such as UINT8."""
+        return _TRITON_DTYPES[self.dtype]
+
+    @property
+    def triton_shape(self) -> list[int]:
+        return [size if isinstance(size, int) else -1 for size in self.shape]
+
+
+_TRITON_DTYPES = {"int32": "INT32", "int64": "INT64", "uint8": "UINT8", "float32": "FP32"}
+
+# --- glm4v: what the gateway sends, and what comes back on the stream ---------------------------------------------
+
+INPUT_IDS = Tensor("INPUT_IDS", "int64", ("tokens",))
+"""The whole prompt, every picture expanded to its tokens."""
+PATCHES = Tensor("PATCHES", "uint8", ("patches", "patch_bytes"), is_optional=True)
+"""All pictures' patches one after another, in merge-block order."""
+GRIDS = Tensor("GRIDS", "int32", ("images", 2), is_optional=True)
+"""Patch rows and columns of each picture."""
+MAX_TOKENS = Tensor("MAX_TOKENS", "int32", (1,))
+TEMPERATURE = Tensor("TEMPERATURE", "float32", (1,))
+"""0 is greedy."""
+TOP_P = Tensor("TOP_P", "float32", (1,))
+TOP_K = Tensor("TOP_K", "int32", (1,))
+"""0 is no bound of its own."""
+SEED = Tensor("SEED", "int64", (1,))
+DEADLINE_MS = Tensor("DEADLINE_MS", "int32", (1,))
+"""Milliseconds from arrival after which the engine gives the request up."""
+
+TOKENS = Tensor("TOKENS", "int32", ("tokens",))
+"""New tokens; the one that ends the answer is not among them."""
+FINISH = Tensor("FINISH", "int32", (1,))
+"""A `Finish` value; anything but RUNNING marks the last message."""
+TIMINGS_MS = Tensor("TIMINGS_MS", "float32", (4,))
+"""Queue, vision, prefill and decode time so far, in milliseconds."""
+
+DECODER_INPUTS = (INPUT_IDS, PATCHES, GRIDS, MAX_TOKENS, TEMPERATURE, TOP_P, TOP_K, SEED, DEADLINE_MS)
+DECODER_OUTPUTS = (TOKENS, FINISH, TIMINGS_MS)
+
+# --- vision_encoder: Triton's names are the graph's names, so that an ONNX or TensorRT backend can serve it too ----
+
+IMAGE_PATCHES = Tensor("patches", "uint8", ("patches", "patch_bytes"))
+ROW_WEIGHTS = Tensor("row_weights", "float32", ("rows", "table_side"))
+"""Bicubic weights that turn the position table's rows into the picture's."""
+COLUMN_WEIGHTS = Tensor("column_weights", "float32", ("columns", "table_side"))
+IMAGE_FEATURES = Tensor("image_features", "float32", ("image_tokens", "hidden"))
+
+VISION_INPUTS = (IMAGE_PATCHES, ROW_WEIGHTS, COLUMN_WEIGHTS)
+VISION_OUTPUTS = (IMAGE_FEATURES,)
+
+
+def render_config(model: str) -> str:
+    """The `config.pbtxt` of one of the two models, as kept in `model_repository/`."""
+    if model == DECODER_MODEL:
+        head = _DECODER_HEAD
+        inputs, outputs = DECODER_INPUTS, DECODER_OUTPUTS
+    else:
+        head = _VISION_HEAD.format(max_batch=VISION_MAX_BATCH)
+        inputs, outputs = VISION_INPUTS, VISION_OUTPUTS
+    return f'name: "{model}"\nbackend: "python"\n{head}{_fields("input", inputs)}{_fields("output", outputs)}'
+
+
+_DECODER_HEAD = """\
+max_batch_size: 0
+model_transaction_policy { decoupled: true }
+instance_group [ { kind: KIND_CPU count: 1 } ]
+"""
+_VISION_HEAD = """\
+max_batch_size: {max_batch}
+dynamic_batching {{ }}
+instance_group [ {{ kind: KIND_CPU count: 1 }} ]
+"""
+
+
+def _fields(kind: str, tensors: tuple[Tensor, ...]) -> str:
+    rows = []
+    for tensor in tensors:
+        dims = ", ".join(map(str, tensor.triton_shape))
+        optional = " optional: true" if tensor.is_optional else ""
+        rows.append(f'  {{ name: "{tensor.name}" data_type: TYPE_{tensor.triton_dtype} dims: [ {dims} ]{optional} }}')
+    return f"{kind} [\n" + ",\n".join(rows) + "\n]\n"
+
+
+class DecoderGraph:
+    """Names inside the decoder's ONNX graph. B rows, S new tokens a row, M feature rows (row 0 is a dummy)."""
+
+    INPUT_IDS = "input_ids"  # i64 [B, S]
+    IMAGE_FEATURES = "image_features"  # f32 [M, hidden]
+    IMAGE_SLOT = "image_slot"  # i64 [B, S]: which feature row stands here, 0 for text
+    POSITION_IDS = "position_ids"  # i64 [3, B, S]
+    SEQLENS_K = "seqlens_k"  # i32 [B]: tokens of the row after this call, less one
+    TOTAL_LENGTH = "total_sequence_length"  # i32 []: the most tokens any row has after this call
+    LOGITS_INDEX = "logits_index"  # i64 [B, 1]: the new token whose logits are wanted
+    TEMPERATURE = "temperature"  # f32 [B, 1]
+    TOP_K = "top_k"  # i64 [B, 1]: 1 is greedy
+    TOP_P = "top_p"  # f32 [B, 1]
+    UNIFORM = "uniform"  # f32 [B, candidates] in (0, 1)
+    TOKEN = "token"  # i64 [B, 1]
+    LOGITS = "logits"  # f32 [B, vocabulary]
+
+    @staticmethod
+    def past(layer: int) -> tuple[str, str]:
+        """The layer's key and value buffers as inputs, f32 [B, kv_heads, context, head_dim]."""
+        return f"past_key.{layer}", f"past_value.{layer}"
+
+    @staticmethod
+    def present(layer: int) -> tuple[str, str]:
+        """The same buffers as outputs."""
+        return f"present_key.{layer}", f"present_value.{layer}"

@@ -1,0 +1,131 @@
+"""The one tree of errors: each says its code, its HTTP status and whether trying again can help.
+
+```
+GlmServeError                internal             500
+├─ InvalidInput              invalid_input        400   the caller's request; names the field
+│  ├─ BadImage               bad_image            400
+│  └─ PromptTooLong          prompt_too_long      400
+├─ TooLarge                  too_large            413
+├─ Overloaded                overloaded           503   may retry
+├─ BackendDown               backend_down         503   may retry
+├─ DeadlineExceeded          deadline_exceeded    504   may retry
+├─ Cancelled                 cancelled            499
+└─ BadArtifact               bad_artifact         500   a build or checkpoint that must not be loaded
+```
+
+A message is written for the person who will read it and never holds a foreign library's text.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class GlmServeError(Exception):
+    """Something failed on our side; the base of every error we raise on purpose."""
+
+    code: ClassVar[str] = "internal"
+    status: ClassVar[int] = 500
+    may_retry: ClassVar[bool] = False
+
+    def __init__(self, message: str = "The service failed to answer this request.") -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class InvalidInput(GlmServeError):
+    """The request is wrong and stays wrong when sent again; `field` names the part at fault."""
+
+    code = "invalid_input"
+    status = 400
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class BadImage(InvalidInput):
+    """The bytes in an image field are not a picture we accept."""
+
+    code = "bad_image"
+
+
+class PromptTooLong(InvalidInput):
+    """Prompt and picture tokens leave no room in the context."""
+
+    code = "prompt_too_long"
+
+
+class TooLarge(InvalidInput):
+    """The body holds more bytes than the limit."""
+
+    code = "too_large"
+    status = 413
+
+
+class Overloaded(GlmServeError):
+    """Every place in the waiting line is taken."""
+
+    code = "overloaded"
+    status = 503
+    may_retry = True
+
+
+class BackendDown(GlmServeError):
+    """The engine cannot be reached or has stopped."""
+
+    code = "backend_down"
+    status = 503
+    may_retry = True
+
+
+class DeadlineExceeded(GlmServeError):
+    """The request's time ran out before its answer was complete."""
+
+    code = "deadline_exceeded"
+    status = 504
+    may_retry = True
+
+
+class Cancelled(GlmServeError):
+    """The client went away or asked to stop; a normal ending."""
+
+    code = "cancelled"
+    status = 499
+
+
+class BadArtifact(GlmServeError):
+    """A build or a checkpoint is incomplete, altered, or made for another version."""
+
+    code = "bad_artifact"
+
+
+_BY_CODE: dict[str, type[GlmServeError]] = {
+    kind.code: kind
+    for kind in (
+        GlmServeError,
+        InvalidInput,
+        BadImage,
+        PromptTooLong,
+        TooLarge,
+        Overloaded,
+        BackendDown,
+        DeadlineExceeded,
+        Cancelled,
+        BadArtifact,
+    )
+}
+
+
+def to_wire(error: BaseException) -> str:
+    """`code|message`, the only text that leaves a Triton model; a foreign error becomes a bare `internal`."""
+    if isinstance(error, GlmServeError):
+        return f"{error.code}|{error.message}"
+    return f"{GlmServeError.code}|{GlmServeError().message}"
+
+
+def from_wire(text: str) -> GlmServeError | None:
+    """The error that `to_wire` wrote, or None if the text is somebody else's."""
+    code, separator, message = text.partition("|")
+    kind = _BY_CODE.get(code.strip().rsplit(" ", 1)[-1])
+    return kind(message) if separator and kind else None

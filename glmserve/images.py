@@ -1,0 +1,105 @@
+"""A picture becomes uint8 patches in the order the vision encoder reads them.
+
+Sizes follow the model family's `smart_resize`; pixels stay uint8, because rescaling, normalisation and the repeated
+frame are folded into the encoder's first layer at export.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from glmserve.errors import BadImage
+from glmserve.limits import MAX_ASPECT_RATIO
+
+
+@dataclass(frozen=True)
+class ImageRules:
+    """What a checkpoint's preprocessor asks for; pixel bounds count all frames (`temporal_patch_size` per still)."""
+
+    patch_size: int
+    merge_size: int
+    temporal_patch_size: int
+    min_pixels: int
+    max_pixels: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @property
+    def factor(self) -> int:
+        """Both sides of a resized picture are multiples of this many pixels."""
+        return self.patch_size * self.merge_size
+
+    @property
+    def patch_bytes(self) -> int:
+        """Bytes of one patch: three channels of patch_size x patch_size."""
+        return 3 * self.patch_size * self.patch_size
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How many patches a picture has down and across."""
+
+    rows: int
+    columns: int
+
+    @property
+    def patches(self) -> int:
+        return self.rows * self.columns
+
+    def tokens(self, merge_size: int) -> int:
+        """How many tokens the language model sees: one for each merged block of patches."""
+        return self.patches // (merge_size * merge_size)
+
+
+def smart_resize(height: int, width: int, rules: ImageRules) -> tuple[int, int]:
+    """Height and width in pixels to resize to; raises BadImage when the sides differ more than 200 to 1."""
+    factor, frames = rules.factor, rules.temporal_patch_size
+    if height < 1 or width < 1:
+        raise BadImage("The image has no pixels.", "image")
+    if height < factor or width < factor:
+        scale = max(factor / height, factor / width)
+        height, width = int(height * scale), int(width * scale)
+    if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
+        raise BadImage(f"The image is too narrow: its sides may differ at most {MAX_ASPECT_RATIO} to 1.", "image")
+    rounded = round(height / factor) * factor, round(width / factor) * factor  # half to even, as in Python
+    pixels = frames * rounded[0] * rounded[1]
+    if pixels > rules.max_pixels:
+        shrink = math.sqrt(frames * height * width / rules.max_pixels)
+        return (
+            max(factor, math.floor(height / shrink / factor) * factor),
+            max(factor, math.floor(width / shrink / factor) * factor),
+        )
+    if pixels < rules.min_pixels:
+        grow = math.sqrt(rules.min_pixels / (frames * height * width))
+        return math.ceil(height * grow / factor) * factor, math.ceil(width * grow / factor) * factor
+    return rounded
+
+
+def grid_of(height: int, width: int, rules: ImageRules) -> Grid:
+    """The patch grid a picture of this size will have, known before any pixel is decoded."""
+    resized_height, resized_width = smart_resize(height, width, rules)
+    return Grid(resized_height // rules.patch_size, resized_width // rules.patch_size)
+
+
+def patches_of(image: Image.Image, rules: ImageRules) -> tuple[np.ndarray, Grid]:
+    """Patches u8 [patches, 3 * patch * patch] of a picture and their grid; BICUBIC, like the reference processor.
+
+    Order: block row, block column, row in block, column in block; inside a patch channel, row, column.
+    """
+    height, width = smart_resize(image.height, image.width, rules)
+    image = image if image.mode == "RGB" else image.convert("RGB")
+    if (image.height, image.width) != (height, width):
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    return merge_blocks(np.asarray(image), rules), Grid(height // rules.patch_size, width // rules.patch_size)
+
+
+def merge_blocks(pixels: np.ndarray, rules: ImageRules) -> np.ndarray:
+    """u8 [height, width, 3] with sides already multiples of `rules.factor` -> u8 [patches, 3 * patch * patch]."""
+    patch, merge = rules.patch_size, rules.merge_size
+    rows, columns = pixels.shape[0] // rules.factor, pixels.shape[1] // rules.factor
+    blocks = pixels.reshape(rows, merge, patch, columns, merge, patch, 3)
+    return np.ascontiguousarray(blocks.transpose(0, 3, 1, 4, 6, 2, 5)).reshape(-1, rules.patch_bytes)

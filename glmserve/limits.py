@@ -1,0 +1,21 @@
+"""Every limit that is not a deployment's choice, named once."""
+
+from __future__ import annotations
+
+SAMPLER_CANDIDATES = 64
+"""Sampling looks at this many of the likeliest tokens (the TopK in the decoder graph)."""
+
+MAX_ASPECT_RATIO = 200
+"""Longest side over shortest side; the model family's own processor refuses more."""
+
+MAX_NEW_TOKENS = 32_768
+"""Upper bound of `max_tokens` in a request; the context may bound it further."""
+
+MAX_IMAGES = 16
+"""Pictures in one request."""
+
+MAX_STOP_STRINGS = 16
+MAX_STOP_CHARS = 256
+
+RESPONSE_TIMEOUT_S = 10.0
+"""A stream that stays silent this long between two messages is taken for dead."""

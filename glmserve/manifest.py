@@ -1,0 +1,90 @@
+"""What a build is: an immutable folder named by the digest of everything in it.
+
+```
+builds/<digest>/
+  manifest.json        this module's Manifest
+  certificate.json     written by `export verify`
+  checkpoint/          config, preprocessor, tokenizer and template, copied
+  canary/              picture.png and canary.json: a question and, where it is known, its answer
+  model_repository/    what tritonserver is pointed at; graphs and weights lie beside each model.py
+```
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from glmserve.contract import CONTRACT_VERSION
+from glmserve.errors import BadArtifact
+
+MANIFEST_FILE = "manifest.json"
+CERTIFICATE_FILE = "certificate.json"
+CHECKPOINT_FOLDER = "checkpoint"
+CANARY_FOLDER = "canary"
+REPOSITORY_FOLDER = "model_repository"
+DECODER_GRAPH = "decoder.onnx"
+VISION_GRAPH = "model.onnx"
+DIGEST_CHARS = 16
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A build's identity; `files` maps each path inside it to its SHA-256, `recipe` names checkpoint and exporter."""
+
+    digest: str
+    recipe: str
+    contract_version: int
+    source: str
+    precision: str
+    target: str
+    files: dict[str, str]
+
+    @staticmethod
+    def describe(folder: Path, recipe: str, source: str, precision: str, target: str) -> Manifest:
+        """The manifest of a folder whose files are complete; `source` is the checkpoint's name."""
+        files = {
+            str(path.relative_to(folder)): sha256_of(path)
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and path.relative_to(folder).parts[0] not in (MANIFEST_FILE, CERTIFICATE_FILE)
+        }
+        identity = json.dumps([CONTRACT_VERSION, precision, target, files], sort_keys=True)
+        digest = hashlib.sha256(identity.encode()).hexdigest()[:DIGEST_CHARS]
+        return Manifest(digest, recipe, CONTRACT_VERSION, source, precision, target, files)
+
+    @staticmethod
+    def read(build: Path) -> Manifest:
+        """The manifest of a build; raises BadArtifact when it is missing, broken or of another contract version."""
+        try:
+            values = json.loads((build / MANIFEST_FILE).read_text("utf-8"))
+            manifest = Manifest(**values)
+        except FileNotFoundError:
+            raise BadArtifact(f"{build} is not a build: it has no {MANIFEST_FILE}.") from None
+        except (OSError, ValueError, TypeError):
+            raise BadArtifact(f"{build / MANIFEST_FILE} cannot be read as a manifest.") from None
+        if manifest.contract_version != CONTRACT_VERSION:
+            raise BadArtifact(
+                f"Build {manifest.digest} is of contract version {manifest.contract_version}, "
+                f"this server of version {CONTRACT_VERSION}: export the checkpoint again."
+            )
+        return manifest
+
+    def write(self, build: Path) -> None:
+        (build / MANIFEST_FILE).write_text(json.dumps(asdict(self), indent=1, sort_keys=True) + "\n", "utf-8")
+
+    def check(self, build: Path) -> None:
+        """Raises BadArtifact naming the first file that is missing or not what the manifest says."""
+        for name, digest in self.files.items():
+            path = build / name
+            if not path.is_file():
+                raise BadArtifact(f"Build {self.digest} lacks {name}.")
+            if sha256_of(path) != digest:
+                raise BadArtifact(f"{name} of build {self.digest} was altered: its SHA-256 is not the manifest's.")
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,125 @@
+"""Messages become token ids through the checkpoint's own chat template, with users' text kept harmless.
+
+A control token that a user types (`<|image|>`, `<|assistant|>`, `/nothink` …) must not become one. Each such string is
+swapped for one private-use character before the template runs and encoded as plain characters after it, so text without
+control tokens is tokenised exactly as `transformers` does it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jinja2
+import numpy as np
+from jinja2.ext import loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from glmserve.errors import BadArtifact, InvalidInput
+from glmserve.images import Grid
+from glmserve.tokenizer import Tokenizer
+
+_STAND_IN_FIRST, _STAND_IN_LAST = 0xF0000, 0xFFFFD  # Supplementary Private Use Area-A
+_STAND_IN = re.compile(f"([{chr(_STAND_IN_FIRST)}-{chr(_STAND_IN_LAST)}])")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """The place of the next picture inside a message."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn: who speaks, and text and pictures in the order they are read."""
+
+    role: Literal["system", "user", "assistant"]
+    parts: tuple[str | Picture, ...]
+
+
+class PromptBuilder:
+    """Renders and tokenises prompts of one checkpoint; safe to share between threads."""
+
+    def __init__(self, template: str, tokenizer: Tokenizer, image_token_id: int, merge_size: int) -> None:
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+        environment.filters["tojson"] = _to_json
+        environment.globals["raise_exception"] = _refuse
+        try:
+            self._template = environment.from_string(template)
+        except jinja2.TemplateError as error:
+            raise BadArtifact("chat_template.jinja is not a Jinja template.") from error
+        self._tokenizer = tokenizer
+        self._image_token_id = image_token_id
+        self._merge_size = merge_size
+        names = sorted(tokenizer.control_tokens, key=len, reverse=True)
+        self._unsafe = re.compile("|".join([*map(re.escape, names), _STAND_IN.pattern]))
+
+    @staticmethod
+    def read(folder: Path, tokenizer: Tokenizer, image_token_id: int, merge_size: int) -> PromptBuilder:
+        """The builder for a checkpoint or build folder."""
+        try:
+            template = (folder / "chat_template.jinja").read_text("utf-8")
+        except OSError:
+            raise BadArtifact("The checkpoint has no readable chat_template.jinja.") from None
+        return PromptBuilder(template, tokenizer, image_token_id, merge_size)
+
+    def build(self, messages: list[Message], grids: list[Grid], thinking: bool | None) -> np.ndarray:
+        """Token ids i64 [tokens] that ask for an answer, each picture expanded to one token a merged block.
+
+        `grids` are those of the messages' pictures in order; `thinking` None leaves the template's own default.
+        Raises InvalidInput when a message cannot be rendered.
+        """
+        hidden: list[str] = []
+        plain = [{"role": m.role, "content": self._content(m, hidden)} for m in messages]
+        switch = {} if thinking is None else {"enable_thinking": thinking}
+        try:
+            text = self._template.render(messages=plain, add_generation_prompt=True, **switch)
+        except jinja2.TemplateError as error:
+            raise InvalidInput("These messages do not fit the model's chat template.", "messages") from error
+        return self._expand(self._encode(text, hidden), grids)
+
+    def _content(self, message: Message, hidden: list[str]) -> str | list[dict[str, str]]:
+        if all(isinstance(part, str) for part in message.parts):
+            return self._neutral("".join(map(str, message.parts)), hidden)
+        return [
+            {"type": "image"} if isinstance(part, Picture) else {"type": "text", "text": self._neutral(part, hidden)}
+            for part in message.parts
+        ]
+
+    def _neutral(self, text: str, hidden: list[str]) -> str:
+        def swap(match: re.Match[str]) -> str:
+            hidden.append(match.group())
+            if len(hidden) > _STAND_IN_LAST - _STAND_IN_FIRST:
+                raise InvalidInput("The prompt holds too many control tokens.", "prompt")
+            return chr(_STAND_IN_FIRST + len(hidden) - 1)
+
+        return self._unsafe.sub(swap, text)
+
+    def _encode(self, text: str, hidden: list[str]) -> list[int]:
+        ids: list[int] = []
+        for piece in _STAND_IN.split(text):
+            if _STAND_IN.fullmatch(piece):
+                ids += self._tokenizer.encode_plain(hidden[ord(piece) - _STAND_IN_FIRST])
+            elif piece:
+                ids += self._tokenizer.encode(piece)
+        return ids
+
+    def _expand(self, ids: list[int], grids: list[Grid]) -> np.ndarray:
+        counts = np.ones(len(ids), np.int64)
+        places = [i for i, token in enumerate(ids) if token == self._image_token_id]
+        if len(places) != len(grids):
+            raise InvalidInput(f"The prompt has {len(places)} places for {len(grids)} pictures.", "image")
+        for place, grid in zip(places, grids, strict=True):
+            counts[place] = grid.tokens(self._merge_size)
+        return np.repeat(np.asarray(ids, np.int64), counts)
+
+
+def _to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
+    """The `tojson` of chat templates, which, unlike Jinja's, escapes nothing for HTML."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, **options)
+
+
+def _refuse(message: str) -> None:
+    raise jinja2.TemplateError(message)

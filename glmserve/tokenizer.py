@@ -1,0 +1,71 @@
+"""Text to token ids and back: with control tokens for our own template, without them for anything a user typed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tokenizers import Tokenizer as _Tokenizer
+
+from glmserve.errors import BadArtifact
+
+_REPLACEMENT = "\ufffd"
+_LONGEST_CHARACTER = 4  # bytes of UTF-8, so tokens of a byte-level vocabulary
+
+
+class Tokenizer:
+    """A checkpoint's tokenizer; safe to share between threads."""
+
+    def __init__(self, source: str) -> None:
+        """`source` is the text of a `tokenizer.json`."""
+        try:
+            document = json.loads(source)
+            self._full = _Tokenizer.from_str(source)
+            self.control_tokens: dict[str, int] = {t["content"]: t["id"] for t in document.get("added_tokens", [])}
+            document["added_tokens"] = []
+            self._plain = _Tokenizer.from_str(json.dumps(document))
+        except Exception as error:  # tokenizers raises bare Exception
+            raise BadArtifact("tokenizer.json is not a tokenizer that the tokenizers library reads.") from error
+
+    @staticmethod
+    def read(folder: Path) -> Tokenizer:
+        """The tokenizer of a checkpoint or build folder."""
+        try:
+            return Tokenizer((folder / "tokenizer.json").read_text("utf-8"))
+        except OSError:
+            raise BadArtifact("The checkpoint has no readable tokenizer.json.") from None
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of trusted text: control tokens written out in it become control tokens."""
+        return self._full.encode(text, add_special_tokens=False).ids
+
+    def encode_plain(self, text: str) -> list[int]:
+        """Ids of untrusted text: a control token written out in it stays a row of ordinary characters."""
+        return self._plain.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of `ids`, control tokens included; broken UTF-8 becomes U+FFFD."""
+        return self._full.decode(ids, skip_special_tokens=False)
+
+
+class Detokenizer:
+    """Turns one answer's tokens into text as they come, holding back a character until all its bytes are there."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._pending: list[int] = []
+
+    def push(self, token: int) -> str:
+        """The text that became complete with this token, often empty inside a multi-byte character."""
+        self._pending.append(token)
+        text = self._tokenizer.decode(self._pending)
+        if text.endswith(_REPLACEMENT) and len(self._pending) < _LONGEST_CHARACTER:
+            return ""
+        self._pending.clear()
+        return text
+
+    def finish(self) -> str:
+        """What was held back, when no more tokens will come."""
+        text = self._tokenizer.decode(self._pending) if self._pending else ""
+        self._pending.clear()
+        return text

@@ -1,0 +1,66 @@
+"""Triton's side of the engine: tensors in, a stream of tokens out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from glmserve.contract import IMAGE_FEATURES, VISION_INPUTS, VISION_MODEL
+from glmserve.engine.intake import event_tensors
+from glmserve.engine.metrics import ALL_METRICS, Metric
+from glmserve.engine.request import Event, Failed
+from glmserve.engine.serving import Serving
+from glmserve.errors import BackendDown, GlmServeError, to_wire
+
+
+class TritonPythonModel:
+    def initialize(self, args: dict[str, str]) -> None:
+        self._metrics = {metric: _register(metric) for metric in ALL_METRICS}
+        folder = Path(args["model_repository"], args["model_version"])
+        self._serving = Serving.open(folder, _encode, self._publish)
+
+    def execute(self, requests: list) -> None:
+        for request in requests:
+            sender = request.get_response_sender()
+            tensors = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+            self._serving.accept(tensors, lambda event, to=sender: _send(to, event), sender.is_cancelled)
+
+    def finalize(self) -> None:
+        self._serving.close()
+
+    def _publish(self, metric: Metric, amount: float) -> None:
+        target = self._metrics[metric][1]
+        (target.set if metric.is_gauge else target.increment)(amount)
+
+
+def _register(metric: Metric) -> tuple:
+    kind = pb_utils.MetricFamily.GAUGE if metric.is_gauge else pb_utils.MetricFamily.COUNTER
+    family = pb_utils.MetricFamily(name=metric.name, description=metric.description, kind=kind)
+    return family, family.Metric()  # Triton forgets a family that Python has dropped
+
+
+def _encode(inputs: tuple[np.ndarray, ...]) -> np.ndarray:
+    """One picture through the vision_encoder model."""
+    tensors = [pb_utils.Tensor(spec.name, array[None]) for spec, array in zip(VISION_INPUTS, inputs, strict=True)]
+    answer = pb_utils.InferenceRequest(
+        model_name=VISION_MODEL, requested_output_names=[IMAGE_FEATURES.name], inputs=tensors
+    ).exec()
+    if answer.has_error():
+        raise BackendDown("The picture encoder failed to answer.")
+    return pb_utils.get_output_tensor_by_name(answer, IMAGE_FEATURES.name).as_numpy()[0]
+
+
+def _send(sender: pb_utils.InferenceResponseSender, event: Event) -> None:
+    if isinstance(event, Failed):
+        error = pb_utils.TritonError(to_wire(event.error), _triton_code(event.error))
+        response = pb_utils.InferenceResponse([], error)
+    else:
+        response = pb_utils.InferenceResponse([pb_utils.Tensor(n, a) for n, a in event_tensors(event).items()])
+    sender.send(response, pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if event.is_last else 0)
+
+
+def _triton_code(error: GlmServeError) -> int:
+    codes = {400: pb_utils.TritonError.INVALID_ARG, 499: pb_utils.TritonError.CANCELLED}
+    return codes.get(error.status, pb_utils.TritonError.UNAVAILABLE if error.may_retry else pb_utils.TritonError.INTERNAL)
