@@ -94,6 +94,11 @@ class OrtDecoder:
         for buffer in self._cache:
             buffer[target, :, :length] = buffer[source, :, :length]
 
+    def fill_cache(self, value: float) -> None:
+        """Overwrites every KV row, so that a test sees whether anything not written is read."""
+        for buffer in self._cache:
+            buffer.fill(value)
+
     def _bind_rows(self, binding: ort.IOBinding, first: int, rows: int) -> None:
         for buffer, (past, present) in zip(self._cache, self._names, strict=True):
             view = buffer[first : first + rows]

@@ -1,0 +1,109 @@
+"""A build as the engine runs it, opened up so that every stage's numbers can be read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from glmserve.checkpoint import Checkpoint
+from glmserve.contract import DECODER_MODEL, VISION_MODEL
+from glmserve.engine.intake import prompt_arrays
+from glmserve.engine.ort import OrtDecoder, OrtVision
+from glmserve.engine.request import Prompt, Sampling
+from glmserve.engine.sampling import sampler_inputs
+from glmserve.engine.session import Step
+from glmserve.images import Grid, patches_of
+from glmserve.manifest import CHECKPOINT_FOLDER, DECODER_GRAPH, REPOSITORY_FOLDER, VISION_GRAPH
+from glmserve.position_table import vision_arrays
+from glmserve.prompt import PromptBuilder
+from glmserve.tokenizer import Tokenizer
+
+
+class Candidate:
+    """One build's stages, run with the engine's own session and arrays."""
+
+    def __init__(self, build: Path, slots: int, context: int) -> None:
+        folder = build / CHECKPOINT_FOLDER
+        self.checkpoint = Checkpoint.read(folder)
+        self.tokenizer = Tokenizer.read(folder)
+        self.prompts = PromptBuilder.read(
+            folder, self.tokenizer, self.checkpoint.image_token_id, self.checkpoint.vision.merge_size
+        )
+        repository = build / REPOSITORY_FOLDER
+        self._vision = OrtVision(repository / VISION_MODEL / "1" / VISION_GRAPH)
+        graph = repository / DECODER_MODEL / "1" / DECODER_GRAPH
+        context = min(context, self.checkpoint.text.max_positions)
+        self.decoder = OrtDecoder(graph, self.checkpoint, slots, context, keep_logits=True)
+
+    def normalised(self, picture: Image.Image) -> tuple[np.ndarray, Grid]:
+        """A picture's patches f32 [patches, 3, patch * patch] as the folded first layer means them."""
+        rules = self.checkpoint.images
+        patches, grid = patches_of(picture, rules)
+        mean, std = (np.asarray(v, np.float32)[None, :, None] for v in (rules.mean, rules.std))
+        channels = patches.reshape(len(patches), 3, -1).astype(np.float32)
+        return (channels / np.float32(255) - mean) / std, grid
+
+    def features(self, picture: Image.Image) -> tuple[np.ndarray, Grid]:
+        """Features f32 [image tokens, hidden]."""
+        patches, grid = patches_of(picture, self.checkpoint.images)
+        return self._vision.encode(vision_arrays(patches, grid, self.checkpoint.vision.table_side)), grid
+
+    def prompt(self, input_ids: np.ndarray, pictures: list[Image.Image]) -> Prompt:
+        read = [self.features(picture) for picture in pictures]
+        return prompt_arrays(self.checkpoint, input_ids, [grid for _, grid in read], [f for f, _ in read])
+
+    def prefill(self, prompt: Prompt, row: int, chunk_tokens: int) -> np.ndarray:
+        """Runs a prompt into a row in chunks; logits f32 [chunks, vocabulary] at the end of each."""
+        logits = []
+        for start in range(0, prompt.length, chunk_tokens):
+            part = slice(start, min(start + chunk_tokens, prompt.length))
+            self.decoder.run(
+                Step(
+                    first_row=row,
+                    input_ids=prompt.input_ids[None, part],
+                    image_slot=prompt.image_slot[None, part],
+                    positions=prompt.positions[:, None, part],
+                    lengths=np.array([start], np.int32),
+                    features=prompt.features,
+                    sampler=sampler_inputs([(Sampling(), 0)], self.decoder.candidates),
+                )
+            )
+            logits.append(self._logits()[0])
+        return np.stack(logits)
+
+    def decode(self, tokens: list[int], lengths: list[int], deltas: list[int]) -> np.ndarray:
+        """Feeds one token to each of the first rows; logits f32 [rows, vocabulary]."""
+        rows = len(tokens)
+        at = np.asarray(lengths, np.int64) + np.asarray(deltas, np.int64)
+        self.decoder.run(
+            Step(
+                first_row=0,
+                input_ids=np.asarray(tokens, np.int64)[:, None],
+                image_slot=np.zeros((rows, 1), np.int64),
+                positions=np.broadcast_to(at[None, :, None], (3, rows, 1)),
+                lengths=np.asarray(lengths, np.int32),
+                features=None,
+                sampler=sampler_inputs([(Sampling(), 0)] * rows, self.decoder.candidates),
+            )
+        )
+        return self._logits()
+
+    def answer(self, prompt: Prompt, max_tokens: int) -> list[int]:
+        """Greedy new tokens in row 0, an ending eos token included, as `generate` returns them."""
+        logits = self.prefill(prompt, row=0, chunk_tokens=prompt.length)[-1]
+        tokens = [int(np.argmax(logits))]
+        while len(tokens) < max_tokens and tokens[-1] not in self.checkpoint.eos_token_ids:
+            length = prompt.length + len(tokens) - 1
+            logits = self.decode([tokens[-1]], [length], [prompt.delta])[0]
+            tokens.append(int(np.argmax(logits)))
+        return tokens
+
+    def poison(self) -> None:
+        """Fills the KV rows with NaN, so that a read of anything not written shows."""
+        self.decoder.fill_cache(float("nan"))
+
+    def _logits(self) -> np.ndarray:
+        assert self.decoder.logits is not None
+        return self.decoder.logits.copy()

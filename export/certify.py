@@ -1,0 +1,75 @@
+"""Runs the comparison with transformers and leaves its result in the build, as a certificate."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from export.candidate import Candidate
+from export.parity import Case, Stage, compare, input_ids, sketch, standard_cases
+from export.reference import Reference
+from glmserve.contract import CONTRACT_VERSION
+from glmserve.manifest import CERTIFICATE_FILE, Manifest
+from glmserve.prompt import Message, Picture
+
+_SLOTS = 8
+_CONTEXT = 1024
+_ANSWER_TOKENS = 32
+_QUESTIONS = ("What is in this picture?", "How many shapes are there?", "图中有什么？", "What colour is the background?")
+_PACKAGES = ("torch", "transformers", "onnxruntime", "numpy", "pillow", "tokenizers")
+
+
+def certify(build: Path, checkpoint: Path, answers: int, console: Console) -> bool:
+    """Compares every stage, prints the table, writes `certificate.json`; True when nothing exceeded its tolerance.
+
+    Raises BadArtifact when the build is incomplete or altered.
+    """
+    manifest = Manifest.read(build)
+    manifest.check(build)
+    with console.status("loading the checkpoint in transformers"):
+        reference = Reference(checkpoint)
+        candidate = Candidate(build, _SLOTS, _CONTEXT)
+    with console.status("comparing stages"):
+        stages = compare(reference, candidate, standard_cases())
+        stages.append(_greedy_agreement(reference, candidate, answers))
+    console.print(_table(stages))
+    passed = all(stage.passed for stage in stages)
+    certificate = {
+        "digest": manifest.digest,
+        "contract_version": CONTRACT_VERSION,
+        "passed": passed,
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {name: version(name) for name in _PACKAGES},
+        "stages": [asdict(stage) | {"passed": stage.passed} for stage in stages],
+    }
+    (build / CERTIFICATE_FILE).write_text(json.dumps(certificate, indent=1) + "\n", "utf-8")
+    console.print(f"{'passed' if passed else 'FAILED'}: {build / CERTIFICATE_FILE}")
+    return passed
+
+
+def _greedy_agreement(reference: Reference, candidate: Candidate, answers: int) -> Stage:
+    """The share of greedy answers that differ from `generate` in any token; none may."""
+    different = np.zeros(answers)
+    for index in range(answers):
+        picture = sketch(112 + 28 * (index % 5), 112 + 28 * (index % 3), seed=100 + index)
+        question = _QUESTIONS[index % len(_QUESTIONS)]
+        case = Case(f"answer {index}", (Message("user", (Picture(), question)),), (picture,))
+        ids = input_ids(candidate, case)
+        found = candidate.answer(candidate.prompt(ids, [picture]), _ANSWER_TOKENS)
+        different[index] = found != reference.answer(ids, [picture], _ANSWER_TOKENS)
+    return Stage(f"{answers} greedy answers: share changed", float(different.mean()), float(np.median(different)), 0.0)
+
+
+def _table(stages: list[Stage]) -> Table:
+    table = Table("stage", "worst error", "median error", "tolerance", "")
+    for s in stages:
+        verdict = "[green]ok[/]" if s.passed else "[red]FAILED[/]"
+        table.add_row(s.name, f"{s.worst:.2e}", f"{s.typical:.2e}", f"{s.tolerance:.0e}", verdict)
+    return table

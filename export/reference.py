@@ -1,0 +1,81 @@
+"""The checkpoint as transformers runs it: the truth a build is held against. Needs torch and transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoTokenizer
+from transformers.models.glm46v.image_processing_pil_glm46v import Glm46VImageProcessorPil
+from transformers.utils import logging
+
+from glmserve.images import Grid
+
+
+class Reference:
+    """`transformers` in fp32 on the CPU, with its own processor and tokenizer."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        logging.disable_progress_bar()
+        self._model: Any = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32).eval()
+        self._processor: Any = Glm46VImageProcessorPil.from_pretrained(checkpoint)
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint)
+        self._image_token_id: int = self._model.config.image_token_id
+
+    def pixels(self, pictures: list[Image.Image]) -> tuple[np.ndarray, list[Grid]]:
+        """Normalised patches f32 [patches, 3 * frames * patch * patch] and the pictures' grids."""
+        read = self._processor(images=[p.convert("RGB") for p in pictures], return_tensors="np")
+        return read["pixel_values"], [Grid(int(h), int(w)) for _, h, w in read["image_grid_thw"]]
+
+    def prompt(self, messages: list[dict[str, Any]], thinking: bool) -> list[int]:
+        """The chat template's tokens, one a picture."""
+        text = self._tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True, enable_thinking=thinking
+        )
+        return list(self._tokenizer.encode(text, add_special_tokens=False))
+
+    def positions(self, input_ids: np.ndarray, grids: list[Grid]) -> np.ndarray:
+        """M-RoPE ids i64 [3, tokens]."""
+        ids = torch.from_numpy(input_ids)[None]
+        found, _ = self._model.model.get_rope_index(
+            ids, self._kinds(ids), image_grid_thw=_grid_thw(grids) if grids else None
+        )
+        return np.asarray(found[:, 0])
+
+    @torch.no_grad()
+    def features(self, pixels: np.ndarray, grids: list[Grid]) -> np.ndarray:
+        """Features f32 [image tokens, hidden] of all pictures."""
+        found = self._model.model.visual(torch.from_numpy(pixels), grid_thw=_grid_thw(grids))
+        return np.asarray(found.pooler_output)
+
+    @torch.no_grad()
+    def logits(self, input_ids: np.ndarray, pictures: list[Image.Image]) -> np.ndarray:
+        """Logits f32 [tokens, vocabulary] at every token."""
+        self._model.model.rope_deltas = None
+        return np.asarray(self._model(**self._inputs(input_ids, pictures)).logits[0])
+
+    @torch.no_grad()
+    def answer(self, input_ids: np.ndarray, pictures: list[Image.Image], max_tokens: int) -> list[int]:
+        """Greedy new tokens as `generate` returns them, an ending eos token included."""
+        self._model.model.rope_deltas = None
+        inputs = self._inputs(input_ids, pictures)
+        out = self._model.generate(**inputs, max_new_tokens=max_tokens, do_sample=False)
+        return [int(token) for token in out[0, len(input_ids) :]]
+
+    def _inputs(self, input_ids: np.ndarray, pictures: list[Image.Image]) -> dict[str, torch.Tensor]:
+        ids = torch.from_numpy(input_ids)[None]
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "mm_token_type_ids": self._kinds(ids)}
+        if pictures:
+            pixels, grids = self.pixels(pictures)
+            inputs |= {"pixel_values": torch.from_numpy(pixels), "image_grid_thw": _grid_thw(grids)}
+        return inputs
+
+    def _kinds(self, ids: torch.Tensor) -> torch.Tensor:
+        return (ids == self._image_token_id).int()
+
+
+def _grid_thw(grids: list[Grid]) -> torch.Tensor:
+    return torch.tensor([[1, grid.rows, grid.columns] for grid in grids])

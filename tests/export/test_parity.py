@@ -1,0 +1,49 @@
+"""A build computes what transformers computes, stage by stage, whatever the checkpoint's shape."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from export.build import build
+
+pytestmark = pytest.mark.parity
+parity = pytest.importorskip("export.parity", reason="torch and transformers are not installed")
+
+from random_checkpoints import DEMO, SHAPES, make  # noqa: E402
+
+from export.candidate import Candidate  # noqa: E402
+from export.reference import Reference  # noqa: E402
+
+
+def _stages(checkpoint: Path, out: Path) -> list[parity.Stage]:
+    folder = build(checkpoint, out, Console(quiet=True))
+    return parity.compare(Reference(checkpoint), Candidate(folder, 8, 1024), parity.standard_cases())
+
+
+def _assert_all_pass(stages: list[parity.Stage]) -> None:
+    failed = [f"{stage.name}: {stage.worst:.2e} > {stage.tolerance:.0e}" for stage in stages if not stage.passed]
+    assert not failed, failed
+    for part in ("patches", "vision", "tokens", "positions", "prefill in chunks of 16", "decode among 8 rows"):
+        assert any(part in stage.name for stage in stages)
+
+
+def test_the_demo_computes_what_transformers_computes(tmp_path: Path) -> None:
+    _assert_all_pass(_stages(DEMO, tmp_path / "builds"))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
+def test_a_checkpoint_of_another_shape_computes_what_transformers_computes(shape, tmp_path: Path) -> None:
+    _assert_all_pass(_stages(make(shape, tmp_path / shape.name), tmp_path / "builds"))
+
+
+def test_a_comparison_notices_what_it_should() -> None:
+    import numpy as np
+
+    right = np.zeros((2, 3), np.float32)
+    assert parity.Stage.of("same", right, right).passed
+    assert not parity.Stage.of("off", right + 2e-4, right).passed
+    assert not parity.Stage.of("not a number", right * np.nan, right).passed
+    assert not parity.Stage.of("other shape", right[:1], right).passed
