@@ -180,8 +180,9 @@ class Engine:
         tokens = self._session.run(step)
         self.counters.decode_steps += 1
         self.counters.decoded_rows += len(rows)
-        for running, token in zip(rows, tokens, strict=True):
+        for running in rows:  # all of them before any ends: a row that moves takes its `length` tokens along
             running.length += 1
+        for running, token in zip(rows, tokens, strict=True):
             self._accept(running, int(token))
 
     def _accept(self, running: Running, token: int) -> None:
