@@ -1,0 +1,108 @@
+"""A build is complete, named by its content, and made again only when something changed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from export.build import build
+from export.cli import Exit, app
+from glmserve.errors import BadArtifact
+from glmserve.manifest import Manifest
+
+DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(DEMO, tmp_path / "checkpoint"))
+
+
+def test_a_build_is_whole_and_nothing_else_is_left(checkpoint: Path, tmp_path: Path) -> None:
+    path = build(checkpoint, tmp_path / "builds", QUIET)
+    manifest = Manifest.read(path)
+    manifest.check(path)
+    assert path.name == manifest.digest
+    assert [p.name for p in (tmp_path / "builds").iterdir()] == [manifest.digest]
+    assert {p.name for p in path.iterdir()} == {"manifest.json", "checkpoint", "canary", "model_repository"}
+    assert {p.name for p in (path / "model_repository").iterdir()} == {"glm4v", "vision_encoder"}
+
+
+def test_two_builds_of_one_checkpoint_are_the_same(checkpoint: Path, tmp_path: Path) -> None:
+    first, second = (build(checkpoint, tmp_path / name, QUIET) for name in "ab")
+    assert first.name == second.name
+    assert Manifest.read(first) == Manifest.read(second)
+
+
+def test_an_existing_build_is_found_again(checkpoint: Path, tmp_path: Path) -> None:
+    first = build(checkpoint, tmp_path / "builds", QUIET)
+    written = (first / "manifest.json").stat().st_mtime_ns
+    assert build(checkpoint, tmp_path / "builds", QUIET) == first
+    assert (first / "manifest.json").stat().st_mtime_ns == written
+
+
+def test_another_weight_makes_another_build(checkpoint: Path, tmp_path: Path) -> None:
+    first = build(checkpoint, tmp_path / "builds", QUIET)
+    file = checkpoint / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+    assert build(checkpoint, tmp_path / "builds", QUIET) != first
+
+
+def test_a_flipped_bit_in_any_file_is_found_by_name(checkpoint: Path, tmp_path: Path) -> None:
+    path = build(checkpoint, tmp_path / "builds", QUIET)
+    manifest = Manifest.read(path)
+    for name in manifest.files:
+        file = path / name
+        right = file.read_bytes()
+        file.write_bytes(bytes([right[0] ^ 1]) + right[1:])
+        with pytest.raises(BadArtifact, match=name.rsplit("/", 1)[-1]):
+            manifest.check(path)
+        file.write_bytes(right)
+    manifest.check(path)
+
+
+def test_a_damaged_build_is_made_again(checkpoint: Path, tmp_path: Path) -> None:
+    path = build(checkpoint, tmp_path / "builds", QUIET)
+    (path / "checkpoint" / "tokenizer.json").unlink()
+    assert build(checkpoint, tmp_path / "builds", QUIET) == path
+    Manifest.read(path).check(path)
+
+
+def test_a_build_of_another_contract_is_refused_with_both_versions(checkpoint: Path, tmp_path: Path) -> None:
+    path = build(checkpoint, tmp_path / "builds", QUIET)
+    values = json.loads((path / "manifest.json").read_text())
+    (path / "manifest.json").write_text(json.dumps(values | {"contract_version": 99}))
+    with pytest.raises(BadArtifact, match=r"version 99.*version 1"):
+        Manifest.read(path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "chat_template.jinja", "preprocessor_config.json", "model.safetensors"])
+def test_a_missing_file_is_named_and_leaves_nothing(name: str, checkpoint: Path, tmp_path: Path) -> None:
+    (checkpoint / name).unlink()
+    result = CliRunner().invoke(app, ["build", "--checkpoint", str(checkpoint), "--out", str(tmp_path / "builds")])
+    assert result.exit_code == Exit.BAD_ARTIFACT
+    assert name in result.stderr and "Traceback" not in result.stderr
+    assert not list((tmp_path / "builds").glob("*"))
+
+
+@pytest.mark.parametrize("keep", [100, -1000])
+def test_truncated_weights_are_named_and_leave_nothing(keep: int, checkpoint: Path, tmp_path: Path) -> None:
+    file = checkpoint / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(BadArtifact, match=r"model\.safetensors is truncated"):
+        build(checkpoint, tmp_path / "builds", QUIET)
+    assert not list((tmp_path / "builds").glob("*"))
+
+
+def test_the_command_prints_the_build_last(checkpoint: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["build", "--checkpoint", str(checkpoint), "--out", str(tmp_path / "builds")])
+    assert result.exit_code == 0, result.output
+    assert Manifest.read(Path(result.stdout.splitlines()[-1]))

@@ -1,0 +1,88 @@
+"""An answer's text never splits a character, leaks a control token, or runs past a stop string."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from real_checkpoint import REAL, needs_real
+
+from glmserve.answer import AnswerReader
+from glmserve.tokenizer import Detokenizer, Tokenizer
+
+DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
+TOKENIZER = Tokenizer.read(DEMO)
+MIXED = "naïve 图中有🦊两个 👩‍👩‍👧 ok\n"
+
+
+def _read(text: str, stop: tuple[str, ...] = ()) -> tuple[AnswerReader, list[str]]:
+    reader = AnswerReader(TOKENIZER, stop)
+    deltas = [reader.push([token]).content for token in TOKENIZER.encode(text)]
+    return reader, [*deltas, reader.finish().content]
+
+
+def test_text_comes_whole_character_by_whole_character() -> None:
+    reader, deltas = _read(MIXED)
+    assert reader.content == "".join(deltas) == MIXED
+    assert all("\ufffd" not in delta for delta in deltas)
+
+
+@needs_real
+def test_the_real_tokenizer_streams_without_broken_characters() -> None:
+    tokenizer = Tokenizer.read(REAL)
+    stream = Detokenizer(tokenizer)
+    pieces = [stream.push(token) for token in tokenizer.encode(MIXED)]
+    assert "".join(pieces) + stream.finish() == MIXED and all("\ufffd" not in piece for piece in pieces)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=40))
+def test_any_text_survives_the_stream(text: str) -> None:
+    stream = Detokenizer(TOKENIZER)
+    ids = TOKENIZER.encode_plain(text)
+    assert "".join(stream.push(token) for token in ids) + stream.finish() == text
+
+
+def test_a_character_that_never_completes_is_marked_at_the_end() -> None:
+    reader = AnswerReader(TOKENIZER)
+    fox = TOKENIZER.encode_plain("🦊")
+    assert len(fox) > 1
+    reader.push(fox[:1])
+    assert reader.content == ""
+    reader.finish()
+    assert reader.content == "\ufffd"
+
+
+def test_thinking_and_boxes_never_reach_the_answer() -> None:
+    reader, _ = _read("<think>I see\none</think>\nThe number is <|begin_of_box|>42<|end_of_box|>.")
+    assert reader.content == "The number is 42."
+    assert reader.thinking == "I see\none"
+
+
+def test_an_unfinished_thought_is_not_an_answer() -> None:
+    reader, _ = _read("<think>hm, let me")
+    assert reader.content == "" and reader.thinking == "hm, let me"
+
+
+@pytest.mark.parametrize(
+    ("stop", "wanted"),
+    [(("STOP",), "one "), (("xyz",), "one STOP two"), (("two", "ne S"), "o"), (("TOP ", "STOP two"), "one S")],
+)
+def test_a_stop_string_ends_the_answer_before_itself(stop: tuple[str, ...], wanted: str) -> None:
+    reader, deltas = _read("one STOP two", stop)
+    assert reader.content == "".join(deltas) == wanted
+    assert reader.stopped == (wanted != "one STOP two")
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=st.text("ab", max_size=30), stop=st.text("ab", min_size=1, max_size=4))
+def test_what_was_sent_is_never_taken_back(text: str, stop: str) -> None:
+    reader, deltas = _read(text, (stop,))
+    assert "".join(deltas) == reader.content == text.split(stop)[0]
+
+
+def test_a_stop_string_in_the_thinking_does_not_end_the_answer() -> None:
+    reader, _ = _read("<think>STOP</think>go", ("STOP",))
+    assert reader.content == "go" and not reader.stopped

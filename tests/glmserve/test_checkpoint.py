@@ -1,0 +1,82 @@
+"""A checkpoint's facts are read from its files, and what is missing is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from real_checkpoint import REAL, needs_real
+
+from glmserve.checkpoint import Checkpoint
+from glmserve.errors import BadArtifact
+
+DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
+
+
+@needs_real
+def test_the_real_model_is_read_as_published() -> None:
+    found = Checkpoint.read(REAL)
+    text, vision = found.text, found.vision
+    assert (text.layers, text.hidden, text.ffn, text.heads, text.kv_heads, text.head_dim) == (40, 4096, 13696, 32, 2, 128)
+    assert (text.rope_theta, text.rotary_dim, text.mrope_section, text.tied_head) == (500_000, 64, (8, 12, 12), False)
+    assert (vision.depth, vision.hidden, vision.heads, vision.table_side, vision.out_hidden) == (24, 1536, 12, 24, 4096)
+    assert found.image_token_id == 151_363 and found.eos_token_ids == (151_329, 151_336, 151_338)
+    assert (found.images.min_pixels, found.images.max_pixels) == (12_544, 9_633_792)
+
+
+def _altered(folder: Path, change: dict[str, Any], file: str = "config.json") -> Path:
+    for name in ("config.json", "preprocessor_config.json", "generation_config.json"):
+        (folder / name).write_bytes((DEMO / name).read_bytes())
+    values = json.loads((folder / file).read_text())
+    for path, value in change.items():
+        *parents, key = path.split(".")
+        target = values
+        for parent in parents:
+            target = target[parent]
+        if value is ...:
+            del target[key]
+        else:
+            target[key] = value
+    (folder / file).write_text(json.dumps(values))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"architectures": ["LlamaForCausalLM"]}, "LlamaForCausalLM"),
+        ({"image_token_id": ...}, "image_token_id"),
+        ({"text_config": ...}, "text_config"),
+        ({"text_config.hidden_size": "wide"}, "hidden_size"),
+        ({"text_config.rope_parameters.mrope_section": [1, 2, 3]}, "mrope_section"),
+        ({"text_config.rope_parameters.rope_type": "yarn"}, "default rope"),
+        ({"vision_config.out_hidden_size": 8}, "out_hidden_size"),
+        ({"text_config.hidden_act": "gelu"}, "hidden_act"),
+    ],
+)
+def test_what_is_wrong_in_the_config_is_named(change: dict[str, Any], words: str, tmp_path: Path) -> None:
+    with pytest.raises(BadArtifact, match=words):
+        Checkpoint.read(_altered(tmp_path, change))
+
+
+def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadArtifact, match=r"no config\.json"):
+        Checkpoint.read(tmp_path)
+    folder = _altered(tmp_path, {})
+    (folder / "preprocessor_config.json").write_text("{")
+    with pytest.raises(BadArtifact, match=r"preprocessor_config\.json is not readable JSON"):
+        Checkpoint.read(folder)
+
+
+def test_the_rope_values_of_older_files_are_understood(tmp_path: Path) -> None:
+    wanted = Checkpoint.read(_altered(tmp_path, {})).text
+    rope = json.loads((DEMO / "config.json").read_text())["text_config"]["rope_parameters"]
+    older = {
+        "text_config.rope_parameters": ...,
+        "text_config.rope_theta": rope["rope_theta"],
+        "text_config.partial_rotary_factor": rope["partial_rotary_factor"],
+        "text_config.rope_scaling": {"type": "default", "mrope_section": rope["mrope_section"]},
+    }
+    assert Checkpoint.read(_altered(tmp_path, older)).text == wanted
