@@ -81,12 +81,13 @@ class PromptBuilder:
         return self._expand(self._encode(text, hidden), grids)
 
     def _content(self, message: Message, hidden: list[str]) -> str | list[dict[str, str]]:
-        if all(isinstance(part, str) for part in message.parts):
-            return self._neutral("".join(map(str, message.parts)), hidden)
-        return [
+        parts = [
             {"type": "image"} if isinstance(part, Picture) else {"type": "text", "text": self._neutral(part, hidden)}
-            for part in message.parts
+            for part in _join_texts(message.parts)
         ]
+        if not parts:
+            return ""
+        return parts[0]["text"] if len(parts) == 1 and "text" in parts[0] else parts
 
     def _neutral(self, text: str, hidden: list[str]) -> str:
         def swap(match: re.Match[str]) -> str:
@@ -114,6 +115,17 @@ class PromptBuilder:
         for place, grid in zip(places, grids, strict=True):
             counts[place] = grid.tokens(self._merge_size)
         return np.repeat(np.asarray(ids, np.int64), counts)
+
+
+def _join_texts(parts: tuple[str | Picture, ...]) -> list[str | Picture]:
+    """Neighbouring texts as one: a template may put them together, and a control token with them."""
+    joined: list[str | Picture] = []
+    for part in parts:
+        if joined and isinstance(part, str) and isinstance(joined[-1], str):
+            joined[-1] += part
+        else:
+            joined.append(part)
+    return joined
 
 
 def _to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
