@@ -1,0 +1,106 @@
+"""Through HTTP, gateway and Triton come the very words that transformers generates."""
+
+from __future__ import annotations
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from serving import Service
+
+from demo.golden_set import GoldenQuestion, golden_questions, picture, plain
+from gateway.backend import GenerateRequest
+from gateway.triton import TritonBackend
+from glmserve.checkpoint import Checkpoint
+from glmserve.prompt import Message, PromptBuilder
+from glmserve.tokenizer import Tokenizer
+
+pytestmark = pytest.mark.triton
+QUESTIONS = golden_questions()
+SEEN = [q for q in QUESTIONS if q.has_picture]
+GREETINGS = [q for q in QUESTIONS if not q.has_picture]
+DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
+
+
+def _ask(service: Service, question: GoldenQuestion) -> dict:
+    options = {"temperature": 0, "thinking": question.thinking, "max_tokens": 96}
+    return service.ask(picture(question.seed), question.question, **options)
+
+
+def test_200_of_200_golden_questions_get_the_words_of_transformers(service: Service) -> None:
+    assert len(SEEN) >= 200
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda q: _ask(service, q), SEEN))
+    wrong = [
+        (q.id, answer["result"], plain(q.answer))
+        for q, answer in zip(SEEN, answers, strict=True)
+        if answer["result"] != plain(q.answer)
+    ]
+    assert not wrong
+    for question, answer in zip(SEEN, answers, strict=True):
+        assert answer["success"] is True and answer["model"] == "GLM-4.6V-Flash-WEB"
+        assert answer["finish_reason"] == "stop"
+        assert answer["usage"]["completion_tokens"] == len(question.answer_ids)
+        assert ("thinking" in answer) == ("<think>" in question.answer and question.thinking)
+        assert not any(mark in answer["result"] for mark in ("<think>", "</think>", "<|"))
+
+
+def test_the_demo_answers_are_right(service: Service) -> None:
+    """The share of right answers is the model card's business; here every kind of question is answered well."""
+    asked, right = Counter(q.kind for q in QUESTIONS), Counter(q.kind for q in QUESTIONS if q.is_right)
+    assert sum(right.values()) >= 0.95 * len(QUESTIONS), right
+    assert len(asked) >= 10
+    assert {q.language for q in QUESTIONS} == {"en", "zh"}
+
+
+def test_greetings_without_a_picture_get_the_words_of_transformers(service: Service) -> None:
+    tokenizer, checkpoint = Tokenizer.read(DEMO), Checkpoint.read(DEMO)
+    prompts = PromptBuilder.read(DEMO, tokenizer, checkpoint.image_token_id, checkpoint.vision.merge_size)
+    backend = TritonBackend(service.triton.grpc_url, 10.0)
+    assert len(GREETINGS) >= 10
+    with closing(backend):
+        for greeting in GREETINGS:
+            ids = prompts.build([Message("user", (greeting.question,))], [], greeting.thinking)
+            request = GenerateRequest("greeting", ids, None, (), 64, 0.0, 1.0, 0, 0, 30.0)
+            tokens = [token for chunk in backend.generate(request) for token in chunk.tokens]
+            assert tokenizer.decode(tokens) == greeting.answer
+
+
+def test_16_requests_at_once_are_all_right_and_share_steps(service: Service) -> None:
+    steps, rows = service.metric("glm_decode_steps_total"), service.metric("glm_decoded_rows_total")
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda q: _ask(service, q)["result"], SEEN[:16]))
+    assert answers == [plain(q.answer) for q in SEEN[:16]]
+    _wait_until_idle(service)
+    steps, rows = service.metric("glm_decode_steps_total") - steps, service.metric("glm_decoded_rows_total") - rows
+    assert rows == sum(len(q.answer_ids) for q in SEEN[:16])
+    assert steps < 0.7 * rows, f"{rows:.0f} rows took {steps:.0f} steps"
+
+
+def test_a_recorded_answer_is_still_what_transformers_says() -> None:
+    """The golden file is not stale: a part of it is generated again."""
+    pytest.importorskip("torch")
+    from export.reference import Reference
+    from glmserve.images import patches_of
+
+    reference, checkpoint, tokenizer = Reference(DEMO), Checkpoint.read(DEMO), Tokenizer.read(DEMO)
+    prompts = PromptBuilder.read(DEMO, tokenizer, checkpoint.image_token_id, checkpoint.vision.merge_size)
+    from glmserve.prompt import Picture
+
+    for question in SEEN[::10]:
+        image = picture(question.seed)
+        _, grid = patches_of(image, checkpoint.images)
+        ids = prompts.build([Message("user", (Picture(), question.question))], [grid], question.thinking)
+        tokens = reference.answer(ids, [image], 96)
+        assert [t for t in tokens if t not in checkpoint.eos_token_ids] == question.answer_ids
+
+
+def _wait_until_idle(service: Service) -> None:
+    import time
+
+    give_up = time.monotonic() + 10
+    while service.metric("glm_requests_running") and time.monotonic() < give_up:
+        time.sleep(0.1)
+    time.sleep(0.6)  # the engine publishes its last counters when it turns idle

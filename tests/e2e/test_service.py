@@ -1,0 +1,135 @@
+"""The service as its users meet it: the contract, photographs, seeds, departures and death."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.error import HTTPError
+
+import numpy as np
+import pytest
+from PIL import Image
+from serving import Service, png, serving
+
+from gateway.backend import GenerateRequest
+from gateway.triton import TritonBackend
+
+pytestmark = pytest.mark.triton
+
+
+def _eventually(happened: Callable[[], bool], within_s: float = 10.0) -> bool:
+    give_up = time.monotonic() + within_s
+    while not happened():
+        if time.monotonic() > give_up:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def test_the_bare_contract_is_answered(service: Service, demo_build: Path) -> None:
+    answer = service.ask((demo_build / "canary" / "picture.png").read_bytes(), "What is in the picture?")
+    assert answer["success"] is True and answer["model"] == "GLM-4.6V-Flash-WEB" and isinstance(answer["result"], str)
+    assert {"usage", "finish_reason", "request_id"} <= answer.keys()
+
+
+def test_it_is_alive_and_ready(service: Service, demo_build: Path) -> None:
+    assert service.get("/health/live") == (200, {"status": "alive"})
+    status, body = service.get("/health/ready")
+    assert status == 200 and body["build"] == demo_build.name
+
+
+@pytest.mark.parametrize(("body", "field"), [([], "image"), ({"prompt": "?"}, "image"), ({"image": "AAAA"}, "prompt")])
+def test_a_wrong_request_is_told_which_field(service: Service, body: object, field: str) -> None:
+    with pytest.raises(HTTPError) as caught:
+        service.post(body)
+    with caught.value as reply:
+        text = reply.read().decode()
+    assert caught.value.code == 400 and field in text and '"success":false' in text.replace(" ", "")
+
+
+@pytest.mark.parametrize("photo", ["china.jpg", "flower.jpg"])
+def test_a_photograph_goes_through(service: Service, photo: str) -> None:
+    datasets = pytest.importorskip("sklearn.datasets")
+    buffer = io.BytesIO()
+    Image.fromarray(datasets.load_sample_image(photo)).save(buffer, "JPEG")
+    answer = service.ask(buffer.getvalue(), "Describe the picture.", temperature=0)
+    assert answer["success"] and answer["usage"]["image_tokens"] > 30
+
+
+def test_the_same_seed_gives_the_same_words_whatever_else_runs(service: Service) -> None:
+    noise = Image.fromarray(np.random.default_rng(3).integers(0, 255, (112, 140, 3), dtype=np.uint8))
+
+    def ask(seed: int) -> str:
+        return str(service.ask(noise, "描述图片。", temperature=2.0, seed=seed, max_tokens=24)["result"])
+
+    alone = ask(5)
+    with ThreadPoolExecutor(8) as pool:
+        crowd = list(pool.map(ask, [1, 2, 5, 3, 4, 5, 6, 7]))
+    assert crowd[2] == crowd[5] == alone
+    assert len(set(crowd)) > 3
+
+
+def test_a_client_that_leaves_frees_its_slot(service: Service) -> None:
+    backend = TritonBackend(service.triton.grpc_url, 10.0)
+    failed = service.metric("glm_requests_failed_total")
+    request = GenerateRequest("leaver", np.arange(5, 60), None, (), 4000, 2.0, 1.0, 0, 1, 60.0)
+    chunks = backend.generate(request)
+    next(chunks)
+    assert _eventually(lambda: service.metric("glm_requests_running") == 1)
+    chunks.close()
+    assert _eventually(lambda: service.metric("glm_requests_running") == 0, 3.0)
+    assert service.metric("glm_requests_failed_total") == failed + 1
+    backend.close()
+
+
+def test_a_deadline_reaches_the_engine(service: Service) -> None:
+    backend = TritonBackend(service.triton.grpc_url, 10.0)
+    request = GenerateRequest("late", np.arange(5, 60), None, (), 4000, 2.0, 1.0, 0, 1, 0.3)
+    began = time.monotonic()
+    with pytest.raises(Exception) as caught:
+        list(backend.generate(request))
+    assert getattr(caught.value, "code", "") in ("deadline_exceeded",) and time.monotonic() - began < 3
+    assert _eventually(lambda: service.metric("glm_requests_running") == 0, 3.0)
+    backend.close()
+
+
+def test_ids_outside_the_vocabulary_are_refused(service: Service) -> None:
+    backend = TritonBackend(service.triton.grpc_url, 10.0)
+    with pytest.raises(Exception, match="Token ids must lie between 0 and"):
+        list(backend.generate(GenerateRequest("x", np.array([1, 10**6]), None, (), 4, 0.0, 1.0, 0, 1, 5.0)))
+    backend.close()
+
+
+def test_a_dead_engine_is_a_503_and_never_a_hang(demo_build: Path) -> None:
+    with serving(demo_build) as doomed:
+        assert doomed.get("/health/ready")[0] == 200
+        assert doomed.triton.pid is not None
+        os.kill(doomed.triton.pid, signal.SIGKILL)
+        began = time.monotonic()
+        with pytest.raises(HTTPError) as caught:
+            doomed.ask(png(Image.new("RGB", (84, 84))), "?")
+        with caught.value as reply:
+            text = reply.read().decode()
+        assert caught.value.code == 503 and time.monotonic() - began < 5
+        assert not re.search(r"127\.0|grpc|0x|/", text.split('"request_id"')[0]), text
+        assert _eventually(lambda: doomed.get("/health/ready")[0] == 503, 8.0)
+        assert doomed.get("/health/live")[0] == 200
+
+
+def test_a_dead_stub_turns_readiness_red(demo_build: Path) -> None:
+    """Triton itself goes on calling the model ready when its Python process is gone."""
+    with serving(demo_build) as doomed:
+        stubs = subprocess.run(
+            ["pgrep", "-P", str(doomed.triton.pid), "-f", "stub.*glm4v"], capture_output=True, text=True, check=False
+        ).stdout.split()
+        assert stubs
+        for stub in stubs:
+            os.kill(int(stub), signal.SIGKILL)
+        assert _eventually(lambda: doomed.get("/health/ready")[0] == 503, 20.0)

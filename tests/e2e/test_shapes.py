@@ -1,0 +1,48 @@
+"""Checkpoints of other shapes, served by Triton, answer with the words of transformers."""
+
+from __future__ import annotations
+
+import base64
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from serving import png, triton_on
+
+from export.build import build
+
+pytest.importorskip("torch", reason="torch and transformers are not installed")
+
+from random_checkpoints import SHAPES, make  # noqa: E402
+
+from export.candidate import Candidate  # noqa: E402
+from export.parity import Case, input_ids, sketch  # noqa: E402
+from export.reference import Reference  # noqa: E402
+from gateway.app import create_app  # noqa: E402
+from gateway.settings import GatewaySettings  # noqa: E402
+from gateway.triton import TritonBackend  # noqa: E402
+from glmserve.answer import AnswerReader  # noqa: E402
+from glmserve.prompt import Message, Picture  # noqa: E402
+
+pytestmark = [pytest.mark.triton, pytest.mark.parity]
+QUESTIONS = ("What is in this picture?", "图中有几个三角形？", "red or blue?")
+SIZES = ((112, 112), (150, 90), (60, 224))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
+def test_a_checkpoint_of_another_shape_answers_as_transformers_does(shape, tmp_path: Path) -> None:
+    checkpoint = make(shape, tmp_path / shape.name)
+    folder = build(checkpoint, tmp_path / "builds", Console(quiet=True))
+    reference, candidate = Reference(checkpoint), Candidate(folder, 1, 512)
+    with triton_on(folder) as triton, closing(TritonBackend(triton.grpc_url, 10.0)) as backend:
+        client = create_app(GatewaySettings(build=folder), backend).test_client()
+        for number, (question, size) in enumerate(zip(QUESTIONS, SIZES, strict=True)):
+            picture = sketch(*size, seed=number)
+            body = {"image": base64.b64encode(png(picture)).decode(), "prompt": question, "temperature": 0, "max_tokens": 24}
+            found = client.post("/v1/chat/vision", json=body).get_json()
+            case = Case("", (Message("user", (Picture(), question)),), (picture,))
+            reader = AnswerReader(candidate.tokenizer)
+            reader.push(reference.answer(input_ids(candidate, case), [picture], 24))
+            reader.finish()
+            assert found["result"] == reader.content.strip(), shape.name

@@ -1,0 +1,85 @@
+"""Real servers for end-to-end tests: Triton on a build, the gateway before it, and a client's view of both."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+
+from PIL import Image
+
+from glmserve.manifest import REPOSITORY_FOLDER
+from launcher.gateway_server import GatewayServer
+from launcher.ports import free_port
+from launcher.triton_server import TritonServer
+
+READY_S = 90.0
+ANSWER_S = 90.0
+
+
+@dataclass
+class Service:
+    """A running service and what can be asked of it."""
+
+    triton: TritonServer
+    gateway: GatewayServer
+
+    def ask(self, image: Image.Image | bytes, prompt: str, **options: Any) -> dict[str, Any]:
+        """The body of a 200; anything else raises HTTPError."""
+        data = image if isinstance(image, bytes) else png(image)
+        return self.post({"image": base64.b64encode(data).decode(), "prompt": prompt, **options})
+
+    def post(self, body: Any) -> dict[str, Any]:
+        request = urllib.request.Request(
+            f"{self.gateway.url}/v1/chat/vision", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=ANSWER_S) as reply:
+            return dict(json.load(reply))
+
+    def get(self, path: str) -> tuple[int, dict[str, Any]]:
+        try:
+            with urllib.request.urlopen(f"{self.gateway.url}{path}", timeout=ANSWER_S) as reply:
+                return reply.status, json.load(reply)
+        except HTTPError as error:
+            with error:
+                return error.code, json.load(error)
+
+    def metric(self, name: str) -> float:
+        return metric(self.triton, name)
+
+
+@contextmanager
+def serving(build: Path) -> Iterator[Service]:
+    """Triton and the gateway on free ports, ready to answer."""
+    with triton_on(build) as triton, GatewayServer(build, triton.grpc_url, "127.0.0.1", free_port()) as gateway:
+        gateway.wait_ready(READY_S)
+        yield Service(triton, gateway)
+
+
+@contextmanager
+def triton_on(build: Path) -> Iterator[TritonServer]:
+    with TritonServer(build / REPOSITORY_FOLDER, free_port(), free_port(), free_port()) as triton:
+        triton.wait_ready(READY_S)
+        yield triton
+
+
+def metric(triton: TritonServer, name: str) -> float:
+    """The value of one of the engine's metrics."""
+    with urllib.request.urlopen(triton.metrics_url, timeout=10) as reply:
+        found = re.search(rf"^{name} ([0-9.e+]+)$", reply.read().decode(), re.MULTILINE)
+    assert found, name
+    return float(found.group(1))
+
+
+def png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
