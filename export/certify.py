@@ -22,7 +22,12 @@ from glmserve.prompt import Message, Picture
 _SLOTS = 8
 _CONTEXT = 1024
 _ANSWER_TOKENS = 32
-_QUESTIONS = ("What is in this picture?", "How many shapes are there?", "图中有什么？", "What colour is the background?")
+_QUESTIONS = (
+    "What is in this picture?",
+    "How many shapes are there?",
+    "图中有什么？",
+    "What colour is the background?",
+)
 _PACKAGES = ("torch", "transformers", "onnxruntime", "numpy", "pillow", "tokenizers")
 
 

@@ -41,9 +41,7 @@ class GraphWriter:
     ) -> Sequence[ir.Value]:
         """One node, named after its first output, with an output for each name; an empty name is an unused output."""
         outputs = [ir.Value(name=name) for name in names]
-        return self._tape.op_multi_out(
-            kind, inputs, attributes or None, outputs=outputs, domain=domain, name=names[0]
-        )
+        return self._tape.op_multi_out(kind, inputs, attributes or None, outputs=outputs, domain=domain, name=names[0])
 
     def constant(self, value: Any, dtype: type[np.generic]) -> ir.Value:
         """A small initializer, shared by every use of the same value."""
@@ -67,11 +65,13 @@ class GraphWriter:
         return self._tape.initializer(tensor, name=name)
 
     def linear(self, x: ir.Value, weight: ir.Value, name: str, bias: ir.Value | None = None) -> ir.Value:
-        """x [..., in] times weight [out, in] transposed, plus bias [out]: weights stay as the checkpoint stores them."""
+        """x [..., in] times weight [out, in] transposed, plus bias [out]: weights stay as a checkpoint stores them."""
         product = self.op("FusedMatMul", [x, weight], name if bias is None else f"{name}.matmul", CONTRIB, transB=1)
         return product if bias is None else self.op("Add", [product, bias], name)
 
-    def projection(self, x: ir.Value, source: str, sizes: tuple[int, int], name: str, has_bias: bool = False) -> ir.Value:
+    def projection(
+        self, x: ir.Value, source: str, sizes: tuple[int, int], name: str, has_bias: bool = False
+    ) -> ir.Value:
         """The checkpoint's linear layer `source`, sizes (in, out)."""
         weight = self.weight(f"{source}.weight", (sizes[1], sizes[0]))
         return self.linear(x, weight, name, self.weight(f"{source}.bias", (sizes[1],)) if has_bias else None)

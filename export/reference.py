@@ -19,8 +19,9 @@ class Reference:
     """`transformers` in fp32 on the CPU, with its own processor and tokenizer."""
 
     def __init__(self, checkpoint: Path) -> None:
-        logging.disable_progress_bar()
-        self._model: Any = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32).eval()
+        library: Any = AutoModelForImageTextToText
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        self._model: Any = library.from_pretrained(checkpoint, dtype=torch.float32).eval()
         self._processor: Any = Glm46VImageProcessorPil.from_pretrained(checkpoint)
         self._tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint)
         self._image_token_id: int = self._model.config.image_token_id

@@ -86,7 +86,7 @@ class _VisionWriter:
         )
 
     def _positions(self, rows: ir.Value, columns: ir.Value) -> ir.Value:
-        """The position table resampled to the grid: row weights times table, then column weights. [B, patches, hidden]"""
+        """The position table resampled to the grid, rows first, then columns. [B, patches, hidden]"""
         g, side, hidden = self._g, self._shape.table_side, self._shape.hidden
         table = g.weight(f"{_PREFIX}.embeddings.position_embedding.weight", (side * side, hidden))
         flat = g.op("Reshape", [table, g.constant([side, side * hidden], np.int64)], "positions.table")
@@ -97,7 +97,7 @@ class _VisionWriter:
         return self._merge_order(resampled, self._batch, hidden, "positions")
 
     def _rope(self) -> tuple[ir.Value, ir.Value]:
-        """Cosine and sine of each patch's angles, half for its row and half for its column. [B, patches, head_dim / 2]"""
+        """Cosine and sine of each patch's angles, half for row, half for column. [B, patches, head_dim / 2]"""
         g, quarter = self._g, self._shape.head_dim // 4
         spatial = self._shape.head_dim // 2
         inverse = 1.0 / self._shape.rope_theta ** (np.arange(0, spatial, 2, dtype=np.float32) / np.float32(spatial))
@@ -108,7 +108,9 @@ class _VisionWriter:
         for axis, size, name in ((1, self._rows, "row"), (0, self._columns, "column")):
             count = g.op("Squeeze", [size], f"rope.{name}_count")
             steps = g.op("Range", [g.constant(0, np.int64), count, g.constant(1, np.int64)], f"rope.{name}s")
-            steps = g.op("Unsqueeze", [g.cast(steps, ir.DataType.FLOAT, f"rope.{name}s_float"), one], f"rope.{name}_steps")
+            steps = g.op(
+                "Unsqueeze", [g.cast(steps, ir.DataType.FLOAT, f"rope.{name}s_float"), one], f"rope.{name}_steps"
+            )
             angle = g.op("Mul", [steps, frequencies], f"rope.{name}_angles")  # [rows or columns, quarter]
             angle = g.op("Unsqueeze", [angle, g.constant([axis], np.int64)], f"rope.{name}_angles_wide")
             grid = g.op("Concat", [self._rows, self._columns, width], f"rope.{name}_shape", axis=0)
@@ -139,17 +141,13 @@ class _VisionWriter:
         normed = g.rms_norm(x, f"{source}.norm1", shape.hidden, shape.norm_eps, f"{name}.attn.norm")
         sizes = (shape.hidden, 3 * shape.hidden)
         qkv = g.projection(normed, f"{source}.attn.qkv", sizes, f"{name}.attn.qkv", has_bias=shape.attention_bias)
-        q, k, v = g.op_many(
-            "Split", [qkv], [f"{name}.attn.{part}" for part in "qkv"], axis=-1, num_outputs=3
-        )
+        q, k, v = g.op_many("Split", [qkv], [f"{name}.attn.{part}" for part in "qkv"], axis=-1, num_outputs=3)
         q, k = (
             g.op("RotaryEmbedding", [part, cos, sin], f"{name}.attn.{letter}_rotated", num_heads=shape.heads)
             for part, letter in ((q, "q"), (k, "k"))
         )
         scale = float(shape.head_dim**-0.5)
-        mixed = g.op(
-            "MultiHeadAttention", [q, k, v], f"{name}.attn.mixed", CONTRIB, num_heads=shape.heads, scale=scale
-        )
+        mixed = g.op("MultiHeadAttention", [q, k, v], f"{name}.attn.mixed", CONTRIB, num_heads=shape.heads, scale=scale)
         attention = g.projection(mixed, f"{source}.attn.proj", (shape.hidden, shape.hidden), f"{name}.attn")
         x = g.op("Add", [x, attention], f"{name}.attn.residual")
         normed = g.rms_norm(x, f"{source}.norm2", shape.hidden, shape.norm_eps, f"{name}.mlp.norm")

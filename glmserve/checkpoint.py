@@ -82,7 +82,9 @@ class Checkpoint:
         text = _text_model(config.section("text_config"), bool(config.values.get("tie_word_embeddings", False)))
         vision = _vision_model(config.section("vision_config"))
         if vision.out_hidden != text.hidden:
-            raise BadArtifact(f"vision out_hidden_size {vision.out_hidden} differs from text hidden_size {text.hidden}.")
+            raise BadArtifact(
+                f"vision out_hidden_size {vision.out_hidden} differs from text hidden_size {text.hidden}."
+            )
         return Checkpoint(
             text=text,
             vision=vision,

@@ -88,12 +88,11 @@ VISION_OUTPUTS = (IMAGE_FEATURES,)
 def render_config(model: str) -> str:
     """The `config.pbtxt` of one of the two models, as kept in `model_repository/`."""
     if model == DECODER_MODEL:
-        head = _DECODER_HEAD
-        inputs, outputs = DECODER_INPUTS, DECODER_OUTPUTS
+        body = f"{_DECODER_HEAD}{_fields('input', DECODER_INPUTS)}{_fields('output', DECODER_OUTPUTS)}"
     else:
         head = _VISION_HEAD.format(max_batch=VISION_MAX_BATCH)
-        inputs, outputs = VISION_INPUTS, VISION_OUTPUTS
-    return f'name: "{model}"\nbackend: "python"\n{head}{_fields("input", inputs)}{_fields("output", outputs)}'
+        body = f"{head}{_fields('input', VISION_INPUTS)}{_fields('output', VISION_OUTPUTS)}"
+    return f'name: "{model}"\nbackend: "python"\n{body}'
 
 
 _DECODER_HEAD = """\

@@ -24,7 +24,9 @@ def mrope_positions(
     is_image = input_ids == image_token_id
     wanted = sum(grid.tokens(merge_size) for grid in grids)
     if int(is_image.sum()) != wanted:
-        raise InvalidInput(f"The prompt holds {int(is_image.sum())} picture tokens, its pictures need {wanted}.", "image")
+        raise InvalidInput(
+            f"The prompt holds {int(is_image.sum())} picture tokens, its pictures need {wanted}.", "image"
+        )
     positions = np.empty((3, tokens), np.int64)
     index, next_position = 0, 0
     starts = np.flatnonzero(is_image)

@@ -37,9 +37,7 @@ class Serving:
             session, checkpoint.eos_token_ids, settings.chunk_tokens, settings.max_waiting, MetricsPublisher(publish)
         )
         engine.start()
-        return Serving(
-            engine, Intake(checkpoint, engine, encode, settings.picture_readers, settings.max_waiting)
-        )
+        return Serving(engine, Intake(checkpoint, engine, encode, settings.picture_readers, settings.max_waiting))
 
     def close(self) -> None:
         self._intake.close()

@@ -14,16 +14,16 @@ from export.build import build
 
 pytest.importorskip("torch", reason="torch and transformers are not installed")
 
-from random_checkpoints import SHAPES, make  # noqa: E402
+from random_checkpoints import SHAPES, make
 
-from export.candidate import Candidate  # noqa: E402
-from export.parity import Case, input_ids, sketch  # noqa: E402
-from export.reference import Reference  # noqa: E402
-from gateway.app import create_app  # noqa: E402
-from gateway.settings import GatewaySettings  # noqa: E402
-from gateway.triton import TritonBackend  # noqa: E402
-from glmserve.answer import AnswerReader  # noqa: E402
-from glmserve.prompt import Message, Picture  # noqa: E402
+from export.candidate import Candidate
+from export.parity import Case, input_ids, sketch
+from export.reference import Reference
+from gateway.app import create_app
+from gateway.settings import GatewaySettings
+from gateway.triton import TritonBackend
+from glmserve.answer import AnswerReader
+from glmserve.prompt import Message, Picture
 
 pytestmark = [pytest.mark.triton, pytest.mark.parity]
 QUESTIONS = ("What is in this picture?", "图中有几个三角形？", "red or blue?")
@@ -39,7 +39,12 @@ def test_a_checkpoint_of_another_shape_answers_as_transformers_does(shape, tmp_p
         client = create_app(GatewaySettings(build=folder), backend).test_client()
         for number, (question, size) in enumerate(zip(QUESTIONS, SIZES, strict=True)):
             picture = sketch(*size, seed=number)
-            body = {"image": base64.b64encode(png(picture)).decode(), "prompt": question, "temperature": 0, "max_tokens": 24}
+            body = {
+                "image": base64.b64encode(png(picture)).decode(),
+                "prompt": question,
+                "temperature": 0,
+                "max_tokens": 24,
+            }
             found = client.post("/v1/chat/vision", json=body).get_json()
             case = Case("", (Message("user", (Picture(), question)),), (picture,))
             reader = AnswerReader(candidate.tokenizer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 
 import numpy as np
@@ -70,7 +71,7 @@ def test_a_long_prompt_is_read_in_chunks_between_decode_steps() -> None:
         kinds = ["chunk" if step.input_ids.shape[1] > 1 else "decode" for step in session.steps]
         between = kinds[kinds.index("chunk") : len(kinds) - kinds[::-1].index("chunk")]
         assert between.count("chunk") == 5
-        assert all(a != b for a, b in zip(between, between[1:], strict=False)), between
+        assert all(a != b for a, b in itertools.pairwise(between)), between
 
 
 def test_more_requests_than_slots_wait_their_turn() -> None:

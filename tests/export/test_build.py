@@ -84,7 +84,9 @@ def test_a_build_of_another_contract_is_refused_with_both_versions(checkpoint: P
         Manifest.read(path)
 
 
-@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "chat_template.jinja", "preprocessor_config.json", "model.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["config.json", "tokenizer.json", "chat_template.jinja", "preprocessor_config.json", "model.safetensors"]
+)
 def test_a_missing_file_is_named_and_leaves_nothing(name: str, checkpoint: Path, tmp_path: Path) -> None:
     (checkpoint / name).unlink()
     result = CliRunner().invoke(app, ["build", "--checkpoint", str(checkpoint), "--out", str(tmp_path / "builds")])

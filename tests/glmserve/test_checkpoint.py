@@ -19,7 +19,14 @@ DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 def test_the_real_model_is_read_as_published() -> None:
     found = Checkpoint.read(REAL)
     text, vision = found.text, found.vision
-    assert (text.layers, text.hidden, text.ffn, text.heads, text.kv_heads, text.head_dim) == (40, 4096, 13696, 32, 2, 128)
+    assert (text.layers, text.hidden, text.ffn, text.heads, text.kv_heads, text.head_dim) == (
+        40,
+        4096,
+        13696,
+        32,
+        2,
+        128,
+    )
     assert (text.rope_theta, text.rotary_dim, text.mrope_section, text.tied_head) == (500_000, 64, (8, 12, 12), False)
     assert (vision.depth, vision.hidden, vision.heads, vision.table_side, vision.out_hidden) == (24, 1536, 12, 24, 4096)
     assert found.image_token_id == 151_363 and found.eos_token_ids == (151_329, 151_336, 151_338)

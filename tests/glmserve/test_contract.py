@@ -27,7 +27,9 @@ def test_an_adapter_stays_thin(model: str) -> None:
     assert len((REPOSITORY / model / "1" / "model.py").read_text().splitlines()) <= 80
 
 
-@pytest.mark.parametrize("error", [errors.Overloaded("Full."), errors.PromptTooLong("9 tokens | too many."), errors.Cancelled("x")])
+@pytest.mark.parametrize(
+    "error", [errors.Overloaded("Full."), errors.PromptTooLong("9 tokens | too many."), errors.Cancelled("x")]
+)
 def test_an_error_crosses_the_wire(error: errors.GlmServeError) -> None:
     found = errors.from_wire(errors.to_wire(error))
     assert type(found) is type(error) and found is not None and found.message == error.message

@@ -83,11 +83,15 @@ def test_control_tokens_in_a_question_stay_characters(text: str, folder: Path, r
 
 
 @settings(max_examples=150, deadline=None)
-@given(pieces=st.lists(st.sampled_from([*HOSTILE, "<|", "|>", "image", "<", "think>", " ", "\n", "你", "a"]), max_size=8))
+@given(
+    pieces=st.lists(st.sampled_from([*HOSTILE, "<|", "|>", "image", "<", "think>", " ", "\n", "你", "a"]), max_size=8)
+)
 def test_no_mixture_of_pieces_makes_a_control_token(pieces: list[str]) -> None:
-    builder, tokenizer, image = _builder_once()
+    builder, tokenizer, _ = _builder_once()
     parts = tuple(pieces)
-    ids = builder.build([Message("user", (Picture(), *parts)), Message("assistant", parts), *_one("x")], [Grid(2, 2)] * 2, True)
+    ids = builder.build(
+        [Message("user", (Picture(), *parts)), Message("assistant", parts), *_one("x")], [Grid(2, 2)] * 2, True
+    )
     allowed = {"[gMASK]", "<sop>", "<|user|>", "<|assistant|>", "<think>", "</think>"}
     allowed |= {"<|begin_of_image|>", "<|image|>", "<|end_of_image|>"}
     names = {i: name for name, i in tokenizer.control_tokens.items()}

@@ -11,7 +11,12 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import Glm4vConfig, Glm4vForConditionalGeneration
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
-_CORPUS = ["Hello, who are you? Be brief.", "What is in this picture? How many shapes?", "图中有几个三角形？你好", "red blue green"]
+_CORPUS = [
+    "Hello, who are you? Be brief.",
+    "What is in this picture? How many shapes?",
+    "图中有几个三角形？你好",
+    "red blue green",
+]
 
 
 @dataclass(frozen=True)
@@ -40,8 +45,19 @@ SHAPES = (
     Shape("many-queries-one-kv", heads=8, kv_heads=1, hidden=128, mrope_section=(1, 1, 2)),
     Shape("as-many-kv-as-queries", heads=4, kv_heads=4, mrope_section=(2, 1, 1), rope_theta=500_000.0),
     Shape("tied-head-deep", layers=5, tied=True, mrope_section=(0, 2, 2), vision_depth=1),
-    Shape("control-tokens-first", controls_first=True, words=500, hidden=96, heads=3, kv_heads=3, mrope_section=(2, 3, 3)),
-    Shape("wide-heads", hidden=128, heads=2, kv_heads=1, mrope_section=(4, 6, 6), vision_hidden=96, vision_heads=3, table=24),
+    Shape(
+        "control-tokens-first", controls_first=True, words=500, hidden=96, heads=3, kv_heads=3, mrope_section=(2, 3, 3)
+    ),
+    Shape(
+        "wide-heads",
+        hidden=128,
+        heads=2,
+        kv_heads=1,
+        mrope_section=(4, 6, 6),
+        vision_hidden=96,
+        vision_heads=3,
+        table=24,
+    ),
     Shape("full-rotary-one-layer", layers=1, mrope_section=(2, 3, 3), partial_rotary_factor=1.0, vision_bias=True),
 )
 

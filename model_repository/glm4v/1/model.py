@@ -63,4 +63,6 @@ def _send(sender: pb_utils.InferenceResponseSender, event: Event) -> None:
 
 def _triton_code(error: GlmServeError) -> int:
     codes = {400: pb_utils.TritonError.INVALID_ARG, 499: pb_utils.TritonError.CANCELLED}
-    return codes.get(error.status, pb_utils.TritonError.UNAVAILABLE if error.may_retry else pb_utils.TritonError.INTERNAL)
+    return codes.get(
+        error.status, pb_utils.TritonError.UNAVAILABLE if error.may_retry else pb_utils.TritonError.INTERNAL
+    )

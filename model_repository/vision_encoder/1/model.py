@@ -17,7 +17,9 @@ class TritonPythonModel:
 
     def execute(self, requests: list) -> list:
         try:
-            columns = [[pb_utils.get_input_tensor_by_name(r, t.name).as_numpy() for r in requests] for t in VISION_INPUTS]
+            columns = [
+                [pb_utils.get_input_tensor_by_name(r, t.name).as_numpy() for r in requests] for t in VISION_INPUTS
+            ]
             features = self._vision.run(*map(np.concatenate, columns))  # [B, image tokens, hidden]
         except Exception:  # Triton would send the traceback to every client
             error = pb_utils.TritonError("internal|The picture encoder failed.")
