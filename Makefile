@@ -1,0 +1,62 @@
+# Every routine of the project; `make` or `make help` lists them.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+# The first Python that runs, can make an environment, and has a tritonserver stub in nvidia-pytriton.
+PYTHON ?= $(shell for python in python3.11 python3.12; do \
+	"$$python" -c 'import ensurepip' 2>/dev/null && command -v "$$python" && break; done)
+REQUIREMENTS := requirements/serve.txt requirements/constraints.txt
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements/constraints.txt
+
+.PHONY: help
+help: ## List the routines
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
+	@echo
+	@echo '  make serve takes PORT= TRITON_HTTP_PORT= TRITON_GRPC_PORT= TRITON_METRICS_PORT= CHECKPOINT= BUILD=, for example'
+	@echo '    make serve PORT=8080 CHECKPOINT=/models/GLM-4.6V-Flash'
+
+# The launcher takes its settings from the environment, where make puts what stands on its command line.
+.PHONY: serve
+serve: $(VENV)/.serve-installed ## Serve the demo (or CHECKPOINT=, or BUILD=) at http://127.0.0.1:5000 until Ctrl-C
+	@exec $(BIN)/python -m launcher
+
+.PHONY: export
+export: $(VENV)/.serve-installed ## Make the build of a checkpoint (CHECKPOINT=demo/checkpoint)
+	@$(BIN)/python -m export build --checkpoint $(or $(CHECKPOINT),demo/checkpoint) --out builds
+
+.PHONY: test
+test: $(VENV)/.test-installed ## Run all tests
+	$(BIN)/python -m pytest
+
+.PHONY: check
+check: $(VENV)/.test-installed ## Lint, formatting, types, and which floor may import which
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: clean
+clean: ## Remove the virtual environment and every cache; builds stay
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamps: a changed list of requirements installs again, an unchanged one costs nothing.
+$(VENV)/.made:
+	@test -n "$(PYTHON)" || { echo 'No Python 3.11 or 3.12 that can make an environment: install one, or name it with PYTHON=.' >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' \
+		|| { echo '$(PYTHON) is not Python 3.11 or 3.12: name another with PYTHON=.' >&2; exit 1; }
+	@test -x $(BIN)/python || { echo 'Making $(VENV) with $(PYTHON) ...' && "$(PYTHON)" -m venv $(VENV); }
+	@touch $@
+
+$(VENV)/.serve-installed: $(REQUIREMENTS) pyproject.toml | $(VENV)/.made
+	@echo 'Installing what serving needs ...'
+	@$(PIP_INSTALL) --requirement requirements/serve.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.test-installed: requirements/test.txt $(VENV)/.serve-installed
+	@echo 'Installing what the tests need ...'
+	@$(PIP_INSTALL) --requirement requirements/test.txt
+	@touch $@

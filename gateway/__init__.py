@@ -1,0 +1,1 @@
+"""The web gateway: one HTTP contract in front of the models that Triton serves."""

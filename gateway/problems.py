@@ -1,0 +1,75 @@
+"""Every failure becomes the same small JSON answer, here and nowhere else."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import structlog
+from flask import Flask, Response, g, jsonify
+from werkzeug.exceptions import HTTPException
+
+from glmserve.errors import BackendDown, Cancelled, DeadlineExceeded, GlmServeError, InvalidInput, Overloaded
+
+RETRY_AFTER_S = 1
+_OURS = {
+    BackendDown.code: "The model cannot be reached at the moment; please try again.",
+    Cancelled.code: "The request was cancelled.",
+    DeadlineExceeded.code: "The answer took too long and was given up; please try again.",
+    Overloaded.code: "The service is busy; please try again.",
+}
+_HTTP = {
+    400: "The request could not be read.",
+    404: "There is nothing at this address.",
+    405: "This address does not answer this method.",
+    413: "The request body is too large.",
+    415: "The request body must be JSON.",
+}
+
+
+def register(app: Flask) -> None:
+    """Answers every exception that leaves a route."""
+    app.register_error_handler(GlmServeError, _from_tree)
+    app.register_error_handler(HTTPException, _from_http)
+    app.register_error_handler(Exception, _from_bug)
+
+
+def sentence_for(error: GlmServeError) -> str:
+    """What a client may read: the user's own mistakes word for word, our failures in fixed words.
+
+    An error of ours may hold a path (BadArtifact does), so its message stays in the log.
+    """
+    if isinstance(error, InvalidInput):
+        return error.message
+    return _OURS.get(error.code, GlmServeError().message)
+
+
+def _from_tree(error: GlmServeError) -> Response:
+    response = _problem(error.code, sentence_for(error), error.status)
+    if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        response.headers["Retry-After"] = str(RETRY_AFTER_S)
+    return response
+
+
+def _from_http(error: HTTPException) -> Response:
+    status = error.code or 500
+    try:
+        name = HTTPStatus(status).phrase
+    except ValueError:
+        name = "Error"
+    response = _problem(name.lower().replace(" ", "_"), _HTTP.get(status, f"{name}."), status)
+    for header, value in error.get_headers():
+        if header.lower() in ("allow", "retry-after"):
+            response.headers[header] = value
+    return response
+
+
+def _from_bug(error: Exception) -> Response:
+    structlog.get_logger().error("unexpected_error", request_id=g.get("request_id"), exc_info=error)
+    return _from_tree(GlmServeError())
+
+
+def _problem(code: str, sentence: str, status: int) -> Response:
+    g.error_code = code
+    response = jsonify(error=sentence, success=False, request_id=g.get("request_id"))
+    response.status_code = status
+    return response

@@ -1,0 +1,1 @@
+"""The gateway's addresses: thin functions between HTTP and the service."""

@@ -1,0 +1,71 @@
+"""Every choice of a deployment, read once from GLM_GATEWAY_* variables into one frozen object."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from glmserve.limits import RESPONSE_TIMEOUT_S
+
+PREFIX = "GLM_GATEWAY_"
+_LARGEST_PICTURE = 89_000_000  # pixels; above it Pillow begins to warn on its own
+
+_Bytes = Annotated[int, Field(ge=1024)]
+_Count = Annotated[int, Field(ge=1)]
+_Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
+_Name = Annotated[str, StringConstraints(min_length=1)]
+
+
+class GatewaySettings(BaseSettings):
+    """The gateway's settings; each field is the variable GLM_GATEWAY_<FIELD IN CAPITALS>."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    build: Path = Field(default=Path("builds/current"), description="Folder of the build whose models Triton serves.")
+    triton_url: Annotated[str, StringConstraints(pattern=r"^grpc://[^/\s]+:\d{1,5}$")] = Field(
+        default="grpc://127.0.0.1:8001", description="Where Triton answers gRPC."
+    )
+    model_name: _Name = Field(default="GLM-4.6V-Flash-WEB", description="The name of the model in every answer.")
+    bind: _Name = Field(default="127.0.0.1:5000", description="Address and port of the web server.")
+    threads: _Count = Field(default=64, description="Requests one worker process answers at a time.")
+    workers: _Count = Field(default=1, description="Worker processes.")
+    graceful_timeout_s: _Count = Field(default=30, description="Seconds for running requests to end at a shutdown.")
+    max_body_bytes: _Bytes = Field(default=20 * 1024**2, description="Largest request body; more is a 413.")
+    body_timeout_s: _Seconds = Field(default=30.0, description="Time in which a request body must have arrived.")
+    max_image_bytes: _Bytes = Field(default=15 * 1024**2, description="Largest picture file once base64 is undone.")
+    max_image_pixels: Annotated[int, Field(ge=1, le=_LARGEST_PICTURE)] = Field(
+        default=50_000_000, description="Most pixels of a picture, read from its header before it is decoded."
+    )
+    max_prompt_chars: _Count = Field(default=200_000, description="Characters of the longest prompt.")
+    context_tokens: _Count = Field(
+        default=8192,
+        description="Tokens of prompt, picture and answer; the checkpoint may bound it further.",
+    )
+    decode_slots: _Count = Field(default=4, description="Pictures one worker decodes at a time.")
+    deadline_s: _Seconds = Field(default=30.0, description="Time for one answer once its request was read.")
+    response_timeout_s: _Seconds = Field(
+        default=RESPONSE_TIMEOUT_S, description="Silence between two messages of an answer after which it is given up."
+    )
+    canary_timeout_s: _Seconds = Field(default=10.0, description="Time for the canary question that readiness asks.")
+    canary_cache_s: _Seconds = Field(default=5.0, description="How long readiness stands by its last finding.")
+
+    @staticmethod
+    def read() -> GatewaySettings:
+        """The settings of this environment; raises ValueError for a GLM_GATEWAY_ name that is none."""
+        known = {PREFIX + name.upper() for name in GatewaySettings.model_fields}
+        unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
+        if unknown:
+            raise ValueError(f"No setting is called {', '.join(unknown)}; see python -m gateway settings.")
+        return GatewaySettings()
+
+
+def settings_table() -> str:
+    """All settings as a markdown table, as the README shows it."""
+    rows = ["| variable | default | meaning |", "|---|---|---|"]
+    for name, field in GatewaySettings.model_fields.items():
+        rows.append(f"| `{PREFIX}{name.upper()}` | `{field.default}` | {field.description} |")
+    return "\n".join(rows) + "\n"

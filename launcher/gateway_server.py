@@ -1,0 +1,80 @@
+"""The gateway under gunicorn, as one child process."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+from launcher.children import Child
+from launcher.probe import get
+
+_STOP_AFTER_S = 35.0  # above the gateway's own graceful timeout
+_PROBE_TIMEOUT_S = 15.0  # a readiness probe may ask the canary
+_POLL_S = 0.25
+
+
+class GatewayFailed(Exception):
+    """The gateway could not be started or never became ready; the message says what it answered last."""
+
+
+class GatewayServer:
+    """One gateway, from `start` to `stop` or as a `with` block; its log lines go to our output."""
+
+    def __init__(self, build: Path, triton_url: str, host: str, port: int) -> None:
+        self.url = f"http://{host}:{port}"
+        self._host, self._port = host, port
+        self._chosen = {
+            "GLM_GATEWAY_BUILD": str(build.resolve()),
+            "GLM_GATEWAY_TRITON_URL": triton_url,
+            "GLM_GATEWAY_BIND": f"{host}:{port}",
+        }
+        self._child: Child | None = None
+
+    def __enter__(self) -> GatewayServer:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "gunicorn", "-c", "python:gateway.gunicorn_config"]
+        project = Path(__file__).resolve().parents[1]
+        self._child = Child("gateway", command, {**os.environ, **self._chosen}, project, None)
+
+    def wait_ready(self, timeout_s: float, tell: Callable[[str], None] = lambda _reason: None) -> None:
+        """Returns once the canary picture was answered; raises GatewayFailed when that does not come about.
+
+        `tell` hears each new reason why it is not ready yet.
+        """
+        give_up = time.monotonic() + timeout_s
+        reason = "It did not answer."
+        while self.exit_code() is None:
+            reply = get(self._host, self._port, "/health/ready", _PROBE_TIMEOUT_S)
+            if reply is not None and reply.status == 200:
+                return
+            if reply is not None and reply.values.get("reason", reason) != reason:
+                reason = str(reply.values["reason"])
+                tell(reason)
+            if time.monotonic() > give_up:
+                raise GatewayFailed(f"The gateway was not ready within {timeout_s:g} s. {reason}")
+            time.sleep(_POLL_S)
+        raise GatewayFailed("The gateway ended while it started; its own words are above.")
+
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        if self._child is None:
+            raise RuntimeError("the gateway was not started")
+        return self._child.exit_code()
+
+    def stop(self) -> None:
+        """Lets running requests finish, for a bounded time; harmless when it never started."""
+        if self._child is not None:
+            self._child.stop(_STOP_AFTER_S)
+            self._child = None

@@ -1,0 +1,176 @@
+"""A tritonserver on loopback: the binary of the nvidia-pytriton wheel, with a model repository of ours."""
+
+from __future__ import annotations
+
+import ctypes.util
+import importlib.util
+import os
+import secrets
+import shutil
+import sys
+import sysconfig
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+
+from launcher.children import Child
+from launcher.probe import get
+
+EXIT_TIMEOUT_S = 10
+_KILL_AFTER_S = EXIT_TIMEOUT_S + 5
+_PROBE_TIMEOUT_S = 1.0
+_POLL_S = 0.05
+_LOG_LINES = 25
+_SHARED_MEMORY = Path("/dev/shm")
+_CLOSED_APIS = "model-repository,shared-memory,model-config,statistics,trace,logging"
+
+
+class TritonFailed(Exception):
+    """tritonserver could not be started; the message says why and shows the end of its log."""
+
+
+class TritonServer:
+    """One tritonserver, from `start` to `stop` or as a `with` block; its end leaves no process and no shared memory."""
+
+    def __init__(
+        self,
+        repository: Path,
+        http_port: int,
+        grpc_port: int,
+        metrics_port: int,
+        host: str = "127.0.0.1",
+        load_timeout_s: float = 120.0,
+    ) -> None:
+        self.host = host
+        self.http_port = http_port
+        self.http_url = f"http://{host}:{http_port}"
+        self.grpc_url = f"grpc://{host}:{grpc_port}"
+        self.metrics_url = f"http://{host}:{metrics_port}/metrics"
+        self._repository = repository
+        self._ports = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
+        self._load_timeout_s = load_timeout_s
+        self._shm_prefix = f"glm_{os.getpid()}_{secrets.token_hex(4)}_"
+        self._runtime: Path | None = None
+        self._child: Child | None = None
+
+    def __enter__(self) -> TritonServer:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def log_path(self) -> Path:
+        """Where the server writes; the folder goes with the server."""
+        if self._runtime is None:
+            raise RuntimeError("the server was not started")
+        return self._runtime / "triton.log"
+
+    @property
+    def pid(self) -> int | None:
+        return self._child.pid if self._child else None
+
+    def start(self) -> None:
+        """Starts the process; raises TritonFailed when this Python has none to start."""
+        wheel = _wheel_folder()
+        self._runtime = Path(tempfile.mkdtemp(prefix="glm-triton-"))
+        backends = _link_backends(wheel, self._runtime)
+        command = [str(wheel / "bin" / "tritonserver"), *self._options(backends)]
+        with self.log_path.open("wb") as log:
+            self._child = Child("tritonserver", command, _environment(), self._runtime, log)
+
+    def wait_ready(self, timeout_s: float) -> None:
+        """Returns once every model is loaded; raises TritonFailed when it ends first or takes longer."""
+        give_up = time.monotonic() + timeout_s
+        while self.exit_code() is None:
+            reply = get(self.host, self.http_port, "/v2/health/ready", _PROBE_TIMEOUT_S)
+            if reply is not None and reply.status == 200:
+                return
+            if time.monotonic() > give_up:
+                raise TritonFailed(f"Triton was not ready within {timeout_s:g} s.\n{self.log_tail()}")
+            time.sleep(_POLL_S)
+        raise TritonFailed(f"Triton ended while it started.\n{self.log_tail()}")
+
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        if self._child is None:
+            raise RuntimeError("the server was not started")
+        return self._child.exit_code()
+
+    def log_tail(self) -> str:
+        """The last lines of the server's log, for whoever must find out."""
+        lines = self.log_path.read_text("utf-8", errors="replace").splitlines()
+        return "\n".join(["The end of its log:", *(f"  {line}" for line in lines[-_LOG_LINES:])])
+
+    def stop(self) -> None:
+        """Ends the server within a bounded time and removes what it left; harmless when it never started."""
+        try:
+            if self._child is not None:
+                self._child.stop(_KILL_AFTER_S)
+        finally:
+            self._child = None
+            for region in _SHARED_MEMORY.glob(f"{self._shm_prefix}*"):
+                region.unlink(missing_ok=True)
+            if self._runtime is not None:
+                shutil.rmtree(self._runtime, ignore_errors=True)
+                self._runtime = None
+
+    def _options(self, backends: Path) -> list[str]:
+        key = secrets.token_hex(16)  # told to nobody: the closed parts stay closed
+        return [
+            f"--model-repository={self._repository.resolve()}",
+            f"--backend-directory={backends}",
+            "--model-control-mode=none",
+            "--disable-auto-complete-config",
+            *(f"--{name}-address={self.host}" for name in self._ports),
+            *(f"--{name}-port={port}" for name, port in self._ports.items()),
+            f"--http-restricted-api={_CLOSED_APIS}:closed={key}",
+            f"--grpc-restricted-protocol={_CLOSED_APIS}:closed={key}",
+            "--grpc-keepalive-time=5000",  # a frozen client is noticed, and its answer cancelled
+            "--grpc-keepalive-timeout=5000",
+            f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
+            f"--backend-config=python,shm-region-prefix-name={self._shm_prefix}",
+            f"--backend-config=python,stub-timeout-seconds={int(self._load_timeout_s)}",
+            "--http-thread-count=2",
+            "--allow-gpu-metrics=false",
+            "--log-info=false",
+        ]
+
+
+def _wheel_folder() -> Path:
+    spec = importlib.util.find_spec("pytriton")  # finds without importing, which takes seconds
+    if spec is None or not spec.submodule_search_locations:
+        raise TritonFailed("The package nvidia-pytriton, which carries tritonserver, is not installed.")
+    return Path(next(iter(spec.submodule_search_locations))) / "tritonserver"
+
+
+def _link_backends(wheel: Path, runtime: Path) -> Path:
+    """A backend folder in which the stub of this Python lies beside the library, where Triton looks for it."""
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    stub = wheel / "python_backend_stubs" / version / "triton_python_backend_stub"
+    if not stub.is_file():
+        raise TritonFailed(f"The nvidia-pytriton wheel has no stub for Python {version}.")
+    library = f"libpython{version}.so.1.0"
+    beside = Path(sysconfig.get_config_var("LIBDIR")) / library
+    if not beside.exists() and ctypes.util.find_library(f"python{version}") is None:
+        raise TritonFailed(f"Triton's stub needs {library}: take a Python that was built with a shared library.")
+    backends = runtime / "backends"
+    (backends / "python").mkdir(parents=True)
+    for path in [*(wheel / "backends" / "python").glob("*.*"), stub]:
+        (backends / "python" / path.name).symlink_to(path)
+    return backends
+
+
+def _environment() -> dict[str, str]:
+    """Our environment, changed so that Triton's stubs run this very Python with its packages."""
+    environment = dict(os.environ)
+    libraries = [sysconfig.get_config_var("LIBDIR"), environment.get("LD_LIBRARY_PATH")]
+    environment["LD_LIBRARY_PATH"] = ":".join(filter(None, libraries))
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment.get('PATH', '')}"
+    environment["PYTHONDONTWRITEBYTECODE"] = "1"  # a build is immutable
+    environment.setdefault("OMP_NUM_THREADS", "1")  # onnxruntime has its own threads
+    return environment

@@ -1,0 +1,75 @@
+"""A build folder without graphs, a fake backend, and a client: what every gateway test starts from."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from flask.testing import FlaskClient
+from PIL import Image
+from samples import base64_of
+
+from gateway.app import create_app
+from gateway.backend import Chunk, FakeBackend
+from gateway.settings import GatewaySettings
+from glmserve.checkpoint import PROCESSOR_FILES
+from glmserve.contract import Finish
+from glmserve.manifest import CANARY_FOLDER, CHECKPOINT_FOLDER, Manifest
+from glmserve.tokenizer import Tokenizer
+
+DEMO = Path(__file__).parents[2] / "demo" / "checkpoint"
+ANSWER = "A red circle."
+
+
+@pytest.fixture(scope="session")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A build as far as the gateway looks at it: manifest, checkpoint files and canary."""
+    folder = tmp_path_factory.mktemp("build")
+    (folder / CHECKPOINT_FOLDER).mkdir()
+    for name in (*PROCESSOR_FILES, "generation_config.json"):
+        shutil.copy(DEMO / name, folder / CHECKPOINT_FOLDER / name)
+    (folder / CANARY_FOLDER).mkdir()
+    Image.new("RGB", (112, 112), "red").save(folder / CANARY_FOLDER / "picture.png")
+    canary = {"prompt": "What is in the picture?", "answer": ANSWER}
+    (folder / CANARY_FOLDER / "canary.json").write_text(json.dumps(canary), "utf-8")
+    Manifest.describe(folder, "recipe", "demo", "fp32", "cpu").write(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer(build: Path) -> Tokenizer:
+    return Tokenizer.read(build / CHECKPOINT_FOLDER)
+
+
+@pytest.fixture
+def says(tokenizer: Tokenizer) -> Callable[..., list[Chunk]]:
+    """The script of an answer: its tokens one message each, then the end."""
+
+    def script(text: str = ANSWER, finish: Finish = Finish.STOP) -> list[Chunk]:
+        return [*(Chunk((token,), Finish.RUNNING) for token in tokenizer.encode(text)), Chunk((), finish)]
+
+    return script
+
+
+@pytest.fixture
+def settings(build: Path) -> GatewaySettings:
+    return GatewaySettings(build=build)
+
+
+@pytest.fixture
+def backend(says: Callable[..., list[Chunk]]) -> FakeBackend:
+    return FakeBackend(says())
+
+
+@pytest.fixture
+def client(settings: GatewaySettings, backend: FakeBackend) -> FlaskClient:
+    return create_app(settings, backend).test_client()
+
+
+@pytest.fixture(scope="session")
+def picture() -> str:
+    """A small PNG as base64."""
+    return base64_of(Image.new("RGB", (120, 90), "blue"))

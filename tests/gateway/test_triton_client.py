@@ -1,0 +1,301 @@
+"""The gRPC client against a small Triton of our own, in this process."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from structlog.testing import capture_logs
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from gateway.backend import GenerateRequest
+from gateway.triton import TritonBackend
+from glmserve import contract
+from glmserve.contract import Finish
+from glmserve.errors import BackendDown, DeadlineExceeded, GlmServeError, InvalidInput, Overloaded, to_wire
+from glmserve.images import Grid
+
+WAIT_S = 10
+Script = Callable[[Any, Any], Iterator[Any]]
+
+
+class SmallTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
+    """Answers streams as `script` says; `ended` is set when a client has let go of a stream."""
+
+    def __init__(self) -> None:
+        self.script: Script = lambda _request, _context: iter([])
+        self.received: list[Any] = []
+        self.ended = threading.Event()
+        self.ready = {contract.DECODER_MODEL, contract.VISION_MODEL}
+
+    def ModelStreamInfer(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:  # noqa: N802
+        context.add_callback(self.ended.set)
+        for request in requests:
+            self.received.append(request)
+            yield from self.script(request, context)
+
+    def ModelReady(self, request: Any, _context: Any) -> Any:  # noqa: N802
+        return service_pb2.ModelReadyResponse(ready=request.name in self.ready)
+
+
+@pytest.fixture
+def triton() -> Generator[tuple[SmallTriton, str]]:
+    servicer = SmallTriton()
+    server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.max_receive_message_length", -1)])
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield servicer, f"grpc://127.0.0.1:{port}"
+    server.stop(None).wait(WAIT_S)
+
+
+@pytest.fixture
+def backend(triton: tuple[SmallTriton, str]) -> Generator[TritonBackend]:
+    backend = TritonBackend(triton[1], response_timeout_s=5)
+    yield backend
+    backend.close()
+
+
+def a_request(deadline_s: float = WAIT_S, patches: bool = True) -> GenerateRequest:
+    return GenerateRequest(
+        request_id="r1",
+        input_ids=np.arange(5, dtype=np.int64),
+        patches=np.arange(32 * 588, dtype=np.uint8).reshape(32, 588) if patches else None,
+        grids=(Grid(4, 8),) if patches else (),
+        max_tokens=7,
+        temperature=0.5,
+        top_p=0.9,
+        top_k=3,
+        seed=2**62,
+        deadline_s=deadline_s,
+    )
+
+
+def message(tokens: list[int], finish: Finish = Finish.RUNNING) -> Any:
+    response = service_pb2.ModelStreamInferResponse()
+    values = (tokens, [finish], [1, 2, 3, 4])
+    for tensor, value in zip(contract.DECODER_OUTPUTS, values, strict=True):
+        array = np.array(value, tensor.dtype)
+        response.infer_response.outputs.add(name=tensor.name, datatype=tensor.triton_dtype, shape=array.shape)
+        response.infer_response.raw_output_contents.append(array.tobytes())
+    return response
+
+
+def failure(text: str) -> Any:
+    return service_pb2.ModelStreamInferResponse(error_message=text)
+
+
+def final_empty() -> Any:
+    response = service_pb2.ModelStreamInferResponse()
+    response.infer_response.parameters["triton_final_response"].bool_param = True
+    return response
+
+
+def test_tokens_come_in_order_and_end_with_the_finish(triton: Any, backend: TritonBackend) -> None:
+    triton[0].script = lambda *_: iter(
+        [message([1]), message([2, 3]), message([]), message([4], Finish.LENGTH), final_empty()]
+    )
+    chunks = list(backend.generate(a_request()))
+    assert [t for chunk in chunks for t in chunk.tokens] == [1, 2, 3, 4]
+    assert [chunk.finish for chunk in chunks] == [0, 0, 0, Finish.LENGTH]
+    assert chunks[0].timings_ms == (1, 2, 3, 4)
+
+
+def test_every_tensor_travels_as_the_contract_says(triton: Any, backend: TritonBackend) -> None:
+    triton[0].script = lambda *_: iter([message([], Finish.STOP)])
+    request = a_request()
+    list(backend.generate(request))
+    sent = triton[0].received[0]
+    arrays = {
+        i.name: np.frombuffer(raw, t.dtype).reshape(i.shape)
+        for t, i, raw in zip(contract.DECODER_INPUTS, sent.inputs, sent.raw_input_contents, strict=True)
+    }
+    assert [(i.name, i.datatype) for i in sent.inputs] == [(t.name, t.triton_dtype) for t in contract.DECODER_INPUTS]
+    assert np.array_equal(arrays["PATCHES"], request.patches)
+    assert arrays["GRIDS"].tolist() == [[4, 8]]
+    assert arrays["SEED"].tolist() == [2**62]
+    assert 0 < arrays["DEADLINE_MS"][0] <= WAIT_S * 1000
+    assert sent.model_name == contract.DECODER_MODEL
+    assert sent.parameters["triton_enable_empty_final_response"].bool_param
+
+
+def test_a_request_without_a_picture_sends_no_picture_tensors(triton: Any, backend: TritonBackend) -> None:
+    triton[0].script = lambda *_: iter([message([], Finish.STOP)])
+    list(backend.generate(a_request(patches=False)))
+    names = {i.name for i in triton[0].received[0].inputs}
+    assert names == {t.name for t in contract.DECODER_INPUTS if not t.is_optional}
+
+
+@pytest.mark.parametrize(
+    "error", [Overloaded("Full."), DeadlineExceeded("Late."), InvalidInput("Odd."), BackendDown("No")]
+)
+def test_our_own_errors_arrive_as_themselves(triton: Any, backend: TritonBackend, error: GlmServeError) -> None:
+    triton[0].script = lambda *_: iter([failure(to_wire(error))])
+    with pytest.raises(type(error), match=error.message):
+        list(backend.generate(a_request()))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Request for unknown model: 'glm4v' is not found",
+        "Request for unknown model: 'glm4v' has no available versions",
+        "in ensemble: model 'glm4v' is not ready",
+        "Stub process 'glm4v_0_0' is not healthy.",
+    ],
+)
+def test_a_triton_without_its_model_is_a_backend_that_is_down(triton: Any, backend: TritonBackend, text: str) -> None:
+    triton[0].script = lambda *_: iter([failure(text)])
+    with capture_logs(), pytest.raises(BackendDown):
+        list(backend.generate(a_request()))
+
+
+def test_any_other_word_of_triton_is_our_failure_without_the_word(triton: Any, backend: TritonBackend) -> None:
+    triton[0].script = lambda *_: iter([failure("Traceback: /secret.py at 0x7f")])
+    with capture_logs(), pytest.raises(GlmServeError) as caught:
+        list(backend.generate(a_request()))
+    assert type(caught.value) is GlmServeError
+    assert "secret" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, BackendDown),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, Overloaded),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, DeadlineExceeded),
+        (grpc.StatusCode.UNKNOWN, BackendDown),
+        (grpc.StatusCode.INVALID_ARGUMENT, GlmServeError),
+    ],
+)
+def test_grpc_statuses_become_our_errors(
+    triton: Any, backend: TritonBackend, status: grpc.StatusCode, kind: type[GlmServeError]
+) -> None:
+    def script(_request: Any, context: Any) -> Iterator[Any]:
+        yield message([1])
+        context.abort(status, "ipv4:10.0.0.1:8001 went away")
+
+    triton[0].script = script
+    with capture_logs(), pytest.raises(GlmServeError) as caught:
+        list(backend.generate(a_request()))
+    assert type(caught.value) is kind
+    assert "10.0.0.1" not in caught.value.message
+
+
+def test_nobody_listening_is_a_backend_that_is_down() -> None:
+    backend = TritonBackend("grpc://127.0.0.1:1", response_timeout_s=5)
+    with capture_logs(), pytest.raises(BackendDown):
+        list(backend.generate(a_request()))
+    assert not backend.models_ready()
+    backend.close()
+
+
+def test_silence_between_two_messages_is_given_up(triton: Any) -> None:
+    release = threading.Event()
+
+    def script(_request: Any, _context: Any) -> Iterator[Any]:
+        yield message([1])
+        release.wait(WAIT_S)
+
+    triton[0].script = script
+    backend = TritonBackend(triton[1], response_timeout_s=0.2)
+    chunks = backend.generate(a_request())
+    assert next(chunks).tokens == (1,)
+    started = time.monotonic()
+    with pytest.raises(DeadlineExceeded):
+        next(chunks)
+    assert 0.1 < time.monotonic() - started < 2
+    assert triton[0].ended.wait(WAIT_S)
+    release.set()
+    backend.close()
+
+
+def test_the_first_message_may_take_longer_than_the_silence_that_is_allowed_later(triton: Any) -> None:
+    pause = threading.Event()
+
+    def script(_request: Any, _context: Any) -> Iterator[Any]:
+        pause.wait(0.3)
+        yield message([], Finish.STOP)
+
+    triton[0].script = script
+    backend = TritonBackend(triton[1], response_timeout_s=0.1)
+    assert len(list(backend.generate(a_request()))) == 1
+    backend.close()
+
+
+def test_a_steady_stream_may_last_longer_than_the_silence_that_is_allowed(triton: Any) -> None:
+    pause = threading.Event()
+
+    def script(_request: Any, _context: Any) -> Iterator[Any]:
+        for i in range(8):
+            yield message([i])
+            pause.wait(0.1)
+        yield message([], Finish.STOP)
+
+    triton[0].script = script
+    backend = TritonBackend(triton[1], response_timeout_s=0.4)
+    assert len(list(backend.generate(a_request()))) == 9
+    backend.close()
+
+
+def test_the_deadline_ends_a_stream_that_speaks_for_too_long(triton: Any, backend: TritonBackend) -> None:
+    pause = threading.Event()
+
+    def script(_request: Any, context: Any) -> Iterator[Any]:
+        while context.is_active():
+            yield message([1])
+            pause.wait(0.02)
+
+    triton[0].script = script
+    with pytest.raises(DeadlineExceeded):
+        list(backend.generate(a_request(deadline_s=0.3)))
+
+
+def test_closing_the_answer_cancels_the_call(triton: Any, backend: TritonBackend) -> None:
+    release = threading.Event()
+
+    def script(_request: Any, _context: Any) -> Iterator[Any]:
+        yield message([1])
+        release.wait(WAIT_S)
+
+    triton[0].script = script
+    chunks = backend.generate(a_request())
+    next(chunks)
+    chunks.close()
+    assert triton[0].ended.wait(WAIT_S)
+    release.set()
+
+
+def test_a_stream_that_ends_without_a_finish_is_a_backend_that_is_down(triton: Any, backend: TritonBackend) -> None:
+    triton[0].script = lambda *_: iter([message([1]), final_empty()])
+    with pytest.raises(BackendDown):
+        list(backend.generate(a_request()))
+
+
+def test_an_answer_of_another_contract_is_our_failure(triton: Any, backend: TritonBackend) -> None:
+    odd = message([1])
+    odd.infer_response.outputs[0].name = "IDS"
+    triton[0].script = lambda *_: iter([odd])
+    with pytest.raises(GlmServeError):
+        list(backend.generate(a_request()))
+
+
+def test_ready_means_both_models_are(triton: Any, backend: TritonBackend) -> None:
+    assert backend.models_ready()
+    triton[0].ready = {contract.DECODER_MODEL}
+    assert not backend.models_ready()
+
+
+def test_a_picture_of_the_largest_size_fits_through(triton: Any, backend: TritonBackend) -> None:
+    triton[0].script = lambda *_: iter([message([], Finish.STOP)])
+    request = a_request()
+    large = np.zeros((24_576, 588), np.uint8)
+    chunks = list(backend.generate(GenerateRequest(**{**request.__dict__, "patches": large})))
+    assert chunks[-1].finish == Finish.STOP
+    assert len(triton[0].received[0].raw_input_contents[1]) == large.nbytes

@@ -1,0 +1,52 @@
+"""A stand-in for the decoder: streams MAX_TOKENS tokens at a steady pace and counts the answers that were cancelled.
+
+A SEED of 1 asks how many that were; a SEED of 2 makes it fail.
+"""
+
+import threading
+import time
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from glmserve.contract import FINISH, MAX_TOKENS, SEED, TIMINGS_MS, TOKENS, Finish
+from glmserve.errors import Overloaded, to_wire
+
+PACE_S = 0.005
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        self.cancelled = 0
+
+    def execute(self, requests):
+        for request in requests:
+            threading.Thread(target=self.stream, args=(request, request.get_response_sender())).start()
+
+    def stream(self, request, sender):
+        final = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+        seed = number(request, SEED)
+        if seed == 1:
+            sender.send(response([self.cancelled], Finish.STOP), flags=final)
+            return
+        if seed == 2:
+            error = pb_utils.TritonError(to_wire(Overloaded("Every place is taken.")))
+            sender.send(pb_utils.InferenceResponse(error=error), flags=final)
+            return
+        for i in range(number(request, MAX_TOKENS)):
+            if request.is_cancelled():
+                self.cancelled += 1
+                sender.send(flags=final)
+                return
+            sender.send(response([300 + i % 90], Finish.RUNNING))
+            time.sleep(PACE_S)
+        sender.send(response([], Finish.STOP), flags=final)
+
+
+def number(request, tensor):
+    return int(pb_utils.get_input_tensor_by_name(request, tensor.name).as_numpy()[0])
+
+
+def response(tokens, finish):
+    values = {TOKENS: tokens, FINISH: [finish], TIMINGS_MS: [0, 0, 0, 0]}
+    return pb_utils.InferenceResponse([pb_utils.Tensor(t.name, np.array(v, t.dtype)) for t, v in values.items()])

@@ -1,0 +1,170 @@
+"""`python -m launcher` as a user meets it: what it says, what it serves, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from servers import children_of, is_alive
+
+from launcher.cli import Exit, curl_line
+from launcher.ports import Port, PortTaken, claim, free_port
+
+PROJECT = Path(__file__).parents[2]
+WAIT_S = 60
+PORTS = ("PORT", "TRITON_HTTP_PORT", "TRITON_GRPC_PORT", "TRITON_METRICS_PORT")
+
+
+class Launcher:
+    """One launcher process and what it has printed so far."""
+
+    def __init__(self, **environment: str) -> None:
+        ports = {name: str(free_port()) for name in PORTS}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "launcher"],
+            cwd=PROJECT,
+            env={**os.environ, **ports, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.lines: list[str] = []
+        self._changed = threading.Condition()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def wait_for(self, words: str) -> None:
+        with self._changed:
+            found = self._changed.wait_for(lambda: words in self.said or self.process.poll() is not None, WAIT_S)
+        assert found and words in self.said, self.said
+
+    @property
+    def said(self) -> str:
+        return "".join(self.lines)
+
+    def end(self) -> int:
+        """The exit code, once its output is closed too."""
+        code = self.process.wait(WAIT_S)
+        self._reader.join(WAIT_S)
+        return code
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as output:
+            for line in output:
+                with self._changed:
+                    self.lines.append(line)
+                    self._changed.notify_all()
+        with self._changed:
+            self._changed.notify_all()
+
+
+@contextmanager
+def launched(**environment: str) -> Generator[Launcher]:
+    launcher = Launcher(**environment)
+    try:
+        yield launcher
+    finally:
+        if launcher.process.poll() is None:
+            launcher.process.kill()
+        launcher.end()
+
+
+def wait_until(fact: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + WAIT_S
+    while not fact():
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
+
+
+@pytest.mark.triton
+def test_the_printed_curl_line_gets_an_answer_and_sigterm_ends_everything(stand_in_build: Path) -> None:
+    with launched(BUILD=str(stand_in_build)) as launcher:
+        launcher.wait_for("Ctrl-C ends the service.")
+        line = next(line for line in launcher.lines if line.startswith("printf"))
+        answer = subprocess.run(["bash", "-c", line], capture_output=True, check=True, timeout=WAIT_S)
+        assert json.loads(answer.stdout)["success"] is True
+        processes = children_of(launcher.process.pid)
+        assert len(processes) >= 5  # tritonserver, two stubs, gunicorn and its worker
+        launcher.process.send_signal(signal.SIGTERM)
+        assert launcher.end() == 0
+        assert not [pid for pid in processes if is_alive(pid)]
+        log = re.search(r"log to (\S+)", launcher.said)
+        assert log and not Path(log[1]).exists()
+
+
+@pytest.mark.triton
+def test_an_answer_in_flight_is_finished_when_the_service_ends(stand_in_build: Path) -> None:
+    with launched(BUILD=str(stand_in_build)) as launcher:
+        launcher.wait_for("Ctrl-C ends the service.")
+        line = next(line for line in launcher.lines if line.startswith("printf"))
+        asking = subprocess.Popen(["bash", "-c", line], stdout=subprocess.PIPE)  # 512 tokens: some seconds
+        time.sleep(1)
+        launcher.process.send_signal(signal.SIGTERM)
+        answer, _ = asking.communicate(timeout=WAIT_S)
+        assert json.loads(answer)["usage"]["completion_tokens"] == 512
+        assert launcher.end() == 0
+
+
+@pytest.mark.triton
+def test_when_triton_dies_the_launcher_says_so_and_ends_the_gateway(stand_in_build: Path) -> None:
+    with launched(BUILD=str(stand_in_build)) as launcher:
+        launcher.wait_for("Ctrl-C ends the service.")
+        processes = children_of(launcher.process.pid)
+        server = next(pid for pid in processes if "tritonserver" in Path(f"/proc/{pid}/cmdline").read_text())
+        os.kill(server, signal.SIGKILL)
+        assert launcher.end() == Exit.CHILD_DIED
+        assert "Triton has died" in launcher.said
+        wait_until(lambda: not [pid for pid in processes if is_alive(pid)])
+
+
+@pytest.mark.triton
+def test_a_killed_launcher_takes_everything_with_it(stand_in_build: Path) -> None:
+    with launched(BUILD=str(stand_in_build)) as launcher:
+        launcher.wait_for("Ctrl-C ends the service.")
+        processes = children_of(launcher.process.pid)
+        launcher.process.kill()
+        wait_until(lambda: not [pid for pid in processes if is_alive(pid)])
+
+
+def test_a_port_in_use_is_named_before_anything_starts(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        with launched(TRITON_GRPC_PORT=port, BUILD=str(tmp_path)) as launcher:
+            assert launcher.end() == Exit.PORT_TAKEN
+    assert port in launcher.said and "TRITON_GRPC_PORT" in launcher.said
+
+
+def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
+    with launched(CHECKPOINT=str(tmp_path / "nowhere"), BUILD="") as launcher:
+        assert launcher.end() == Exit.NO_BUILD
+    assert "nowhere" in launcher.said and "CHECKPOINT" in launcher.said
+
+
+def test_a_folder_that_is_no_build_is_named(tmp_path: Path) -> None:
+    with launched(BUILD=str(tmp_path)) as launcher:
+        assert launcher.end() == Exit.NO_BUILD
+    assert str(tmp_path) in launcher.said
+
+
+def test_two_settings_with_one_port_are_both_named() -> None:
+    port = free_port()
+    with pytest.raises(PortTaken, match=r"TRITON_HTTP_PORT and PORT are both"):
+        claim([Port("127.0.0.1", port, "PORT"), Port("127.0.0.1", port, "TRITON_HTTP_PORT")])
+
+
+def test_a_curl_line_survives_quotes_in_the_prompt(stand_in_build: Path) -> None:
+    line = curl_line(stand_in_build, "http://x").split(" | curl")[0]
+    body = subprocess.run(["bash", "-c", line], capture_output=True, check=True, timeout=WAIT_S).stdout
+    assert json.loads(body)["prompt"] == 'What\'s in 100 % of "it"?'
