@@ -37,6 +37,10 @@ check: $(VENV)/.test-installed ## Lint, formatting, types, and which floor may i
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+.PHONY: docs
+docs: $(VENV)/.serve-installed ## Write the generated parts of the documents anew
+	$(BIN)/python tests/support/rendered_docs.py
+
 .PHONY: clean
 clean: ## Remove the virtual environment and every cache; builds stay
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache *.egg-info

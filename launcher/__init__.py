@@ -1,1 +1,1 @@
-"""Runs the whole service on one machine: a real tritonserver, the gateway before it, and a clean end for both."""
+"""Starts Triton and the gateway together, watches both, and ends both: what `make serve` runs."""

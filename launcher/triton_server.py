@@ -157,7 +157,10 @@ def _link_backends(wheel: Path, runtime: Path) -> Path:
     library = f"libpython{version}.so.1.0"
     beside = Path(sysconfig.get_config_var("LIBDIR")) / library
     if not beside.exists() and ctypes.util.find_library(f"python{version}") is None:
-        raise TritonFailed(f"Triton's stub needs {library}: take a Python that was built with a shared library.")
+        raise TritonFailed(
+            f"Triton's stub needs {library}, which this Python lacks: install it (apt-get install libpython{version}), "
+            "or make .venv with a Python that was built with --enable-shared."
+        )
     backends = runtime / "backends"
     (backends / "python").mkdir(parents=True)
     for path in [*(wheel / "backends" / "python").glob("*.*"), stub]:

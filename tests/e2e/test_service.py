@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -133,3 +134,23 @@ def test_a_dead_stub_turns_readiness_red(demo_build: Path) -> None:
         for stub in stubs:
             os.kill(int(stub), signal.SIGKILL)
         assert _eventually(lambda: doomed.get("/health/ready")[0] == 503, 20.0)
+
+
+def test_the_python_example_of_the_readme_runs(service: Service) -> None:
+    root = Path(__file__).resolve().parents[2]
+    example = re.findall(r"```python\n(.*?)```", (root / "README.md").read_text("utf-8"), re.DOTALL)
+    assert len(example) == 1 and "http://127.0.0.1:5000" in example[0]
+    code = example[0].replace("http://127.0.0.1:5000", service.gateway.url)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0 and done.stdout.strip(), done.stderr
+
+
+def test_the_curl_example_of_the_readme_runs(service: Service) -> None:
+    root = Path(__file__).resolve().parents[2]
+    found = re.search(r"```sh\n(curl .*?)```", (root / "README.md").read_text("utf-8"), re.DOTALL)
+    assert found
+    command = found.group(1).replace("http://127.0.0.1:5000", service.gateway.url)
+    done = subprocess.run(["bash", "-c", command], cwd=root, capture_output=True, text=True, timeout=60, check=False)
+    assert '"success":true' in done.stdout.replace(" ", ""), done.stderr
