@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -10,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from export.candidate import Candidate
 from export.parity import Case, Stage, compare, input_ids, sketch, standard_cases
@@ -38,13 +38,13 @@ def certify(build: Path, checkpoint: Path, answers: int, console: Console) -> bo
     """
     manifest = Manifest.read(build)
     manifest.check(build)
-    with console.status("loading the checkpoint in transformers"):
-        reference = Reference(checkpoint)
-        candidate = Candidate(build, _SLOTS, _CONTEXT)
-    with console.status("comparing stages"):
-        stages = compare(reference, candidate, standard_cases())
-        stages.append(_greedy_agreement(reference, candidate, answers))
-    console.print(_table(stages))
+    console.print("loading the checkpoint in transformers ...")
+    reference = Reference(checkpoint)
+    candidate = Candidate(build, _SLOTS, _CONTEXT)
+    stages = []
+    for stage in _all_stages(reference, candidate, answers):
+        stages.append(stage)
+        console.print(_line(stage))
     passed = all(stage.passed for stage in stages)
     certificate = {
         "digest": manifest.digest,
@@ -57,6 +57,11 @@ def certify(build: Path, checkpoint: Path, answers: int, console: Console) -> bo
     (build / CERTIFICATE_FILE).write_text(json.dumps(certificate, indent=1) + "\n", "utf-8")
     console.print(f"{'passed' if passed else 'FAILED'}: {build / CERTIFICATE_FILE}")
     return passed
+
+
+def _all_stages(reference: Reference, candidate: Candidate, answers: int) -> Iterator[Stage]:
+    yield from compare(reference, candidate, standard_cases())
+    yield _greedy_agreement(reference, candidate, answers)
 
 
 def _greedy_agreement(reference: Reference, candidate: Candidate, answers: int) -> Stage:
@@ -72,9 +77,8 @@ def _greedy_agreement(reference: Reference, candidate: Candidate, answers: int) 
     return Stage(f"{answers} greedy answers: share changed", float(different.mean()), float(np.median(different)), 0.0)
 
 
-def _table(stages: list[Stage]) -> Table:
-    table = Table("stage", "worst error", "median error", "tolerance", "")
-    for s in stages:
-        verdict = "[green]ok[/]" if s.passed else "[red]FAILED[/]"
-        table.add_row(s.name, f"{s.worst:.2e}", f"{s.typical:.2e}", f"{s.tolerance:.0e}", verdict)
-    return table
+def _line(stage: Stage) -> str:
+    verdict = "[green]ok[/]    " if stage.passed else "[red]FAILED[/]"
+    return (
+        f"{verdict} {stage.name:<42} worst {stage.worst:.1e}  median {stage.typical:.1e}  allowed {stage.tolerance:.0e}"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,37 +88,34 @@ def sketch(width: int, height: int, seed: int) -> Image.Image:
     return picture
 
 
-def compare(reference: Reference, candidate: Candidate, cases: list[Case]) -> list[Stage]:
-    """Every stage of every case, then all cases decoding together."""
-    stages: list[Stage] = []
+def compare(reference: Reference, candidate: Candidate, cases: list[Case]) -> Iterator[Stage]:
+    """Every stage of every case as it is done, then all cases decoding together."""
     for case in cases:
-        stages += _compare_case(reference, candidate, case)
-    return [*stages, *compare_decode(reference, candidate, cases)]
+        yield from _compare_case(reference, candidate, case)
+    yield from compare_decode(reference, candidate, cases)
 
 
-def _compare_case(reference: Reference, candidate: Candidate, case: Case) -> list[Stage]:
-    stages = []
+def _compare_case(reference: Reference, candidate: Candidate, case: Case) -> Iterator[Stage]:
     grids: list[Grid] = []
     for picture in case.pictures:
         normalised, grid = candidate.normalised(picture)
         pixels, _ = reference.pixels([picture])
         frames = pixels.reshape(len(pixels), 3, -1, normalised.shape[-1])
-        stages.append(Stage.of(f"{case.name}: patches", normalised, frames[:, :, 0], 1e-5))
+        yield Stage.of(f"{case.name}: patches", normalised, frames[:, :, 0], 1e-5)
         features, _ = candidate.features(picture)
-        stages.append(Stage.of(f"{case.name}: vision", features, reference.features(pixels, [grid])))
+        yield Stage.of(f"{case.name}: vision", features, reference.features(pixels, [grid]))
         grids.append(grid)
     ids = input_ids(candidate, case)
-    stages.append(Stage.of(f"{case.name}: tokens", ids, _expanded(reference, candidate, case, grids), 0))
+    yield Stage.of(f"{case.name}: tokens", ids, _expanded(reference, candidate, case, grids), 0)
     prompt = candidate.prompt(ids, list(case.pictures))
-    stages.append(Stage.of(f"{case.name}: positions", prompt.positions, reference.positions(ids, grids), 0))
+    yield Stage.of(f"{case.name}: positions", prompt.positions, reference.positions(ids, grids), 0)
     wanted = reference.logits(ids, list(case.pictures))
     for chunk in (_WHOLE, *_CHUNKS):
         candidate.poison()
         found = candidate.prefill(prompt, row=candidate.decoder.slots - 1, chunk_tokens=chunk)
         ends = [min(start + chunk, len(ids)) - 1 for start in range(0, len(ids), chunk)]
         title = "prefill" if chunk == _WHOLE else f"prefill in chunks of {chunk}"
-        stages.append(Stage.of(f"{case.name}: {title}", found, wanted[ends]))
-    return stages
+        yield Stage.of(f"{case.name}: {title}", found, wanted[ends])
 
 
 def compare_decode(reference: Reference, candidate: Candidate, cases: list[Case]) -> list[Stage]:

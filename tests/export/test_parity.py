@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from export.build import build
+from export.cli import Exit, app
 
 pytestmark = pytest.mark.parity
 parity = pytest.importorskip("export.parity", reason="torch and transformers are not installed")
@@ -20,7 +24,7 @@ from export.reference import Reference  # noqa: E402
 
 def _stages(checkpoint: Path, out: Path) -> list[parity.Stage]:
     folder = build(checkpoint, out, Console(quiet=True))
-    return parity.compare(Reference(checkpoint), Candidate(folder, 8, 1024), parity.standard_cases())
+    return list(parity.compare(Reference(checkpoint), Candidate(folder, 8, 1024), parity.standard_cases()))
 
 
 def _assert_all_pass(stages: list[parity.Stage]) -> None:
@@ -30,8 +34,26 @@ def _assert_all_pass(stages: list[parity.Stage]) -> None:
         assert any(part in stage.name for stage in stages)
 
 
-def test_the_demo_computes_what_transformers_computes(tmp_path: Path) -> None:
-    _assert_all_pass(_stages(DEMO, tmp_path / "builds"))
+def test_verify_certifies_the_demo(tmp_path: Path) -> None:
+    folder = build(DEMO, tmp_path / "builds", Console(quiet=True))
+    result = CliRunner().invoke(app, ["verify", str(folder), "--checkpoint", str(DEMO), "--answers", "4"])
+    assert result.exit_code == 0, result.output
+    certificate = json.loads((folder / "certificate.json").read_text("utf-8"))
+    assert certificate["passed"] and certificate["digest"] == folder.name
+    assert {"torch", "transformers", "onnxruntime"} <= certificate["versions"].keys()
+    known = ("name", "worst", "typical", "tolerance")
+    _assert_all_pass([parity.Stage(*(stage[key] for key in known)) for stage in certificate["stages"]])
+
+
+def test_verify_fails_a_build_that_computes_something_else(tmp_path: Path) -> None:
+    """A build of the same shape with other weights; its certificate says so, and the exit code too."""
+    other = make(SHAPES[2], tmp_path / "other")
+    folder = build(
+        make(replace(SHAPES[2], rope_theta=20_000.0), tmp_path / "this"), tmp_path / "builds", Console(quiet=True)
+    )
+    result = CliRunner().invoke(app, ["verify", str(folder), "--checkpoint", str(other), "--answers", "1"])
+    assert result.exit_code == Exit.PARITY_FAILED
+    assert not json.loads((folder / "certificate.json").read_text("utf-8"))["passed"]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
