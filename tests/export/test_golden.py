@@ -1,0 +1,89 @@
+"""Without torch: the demo's build reproduces the logits that transformers left beside its checkpoint."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+from safetensors.numpy import load_file
+
+from demo.golden_set import GOLDEN, ParityCase, parity_cases
+from export.build import build
+from export.candidate import Candidate
+from glmserve.prompt import Message, Picture
+
+DEMO = GOLDEN.parent
+CASES = parity_cases()
+LOGITS = load_file(GOLDEN / "logits.safetensors")
+TOLERANCE = 1e-4
+
+
+@pytest.fixture(scope="module")
+def candidate(tmp_path_factory: pytest.TempPathFactory) -> Candidate:
+    return _candidate(DEMO, tmp_path_factory.mktemp("builds"))
+
+
+def _candidate(checkpoint: Path, out: Path) -> Candidate:
+    return Candidate(build(checkpoint, out, Console(quiet=True)), slots=2, context=1024)
+
+
+def _parts(content: str | list[dict[str, str]]) -> tuple[str | Picture, ...]:
+    if isinstance(content, str):
+        return (content,)
+    return tuple(Picture() if part["type"] == "image" else part["text"] for part in content)
+
+
+def _pictures(case: ParityCase) -> list[Image.Image]:
+    contents = [message["content"] for message in case.messages]
+    parts = [part for content in contents if isinstance(content, list) for part in content]
+    return [Image.open(GOLDEN / part["image"]) for part in parts if part["type"] == "image"]
+
+
+def _error(candidate: Candidate, case: ParityCase) -> float:
+    """The worst error of the logits that led to each golden token, fed token by token."""
+    prompt = candidate.prompt(np.asarray(case.input_ids, np.int64), _pictures(case))
+    logits = [candidate.prefill(prompt, row=0, chunk_tokens=64)[-1]]
+    for index, token in enumerate(case.generated_ids[:-1]):
+        logits.append(candidate.decode([token], [prompt.length + index], [prompt.delta])[0])
+    return float(np.abs(np.stack(logits) - LOGITS[case.name]).max())
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_golden_logits_are_reproduced(candidate: Candidate, case: ParityCase) -> None:
+    assert _error(candidate, case) <= TOLERANCE
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_golden_prompts_are_reproduced(candidate: Candidate, case: ParityCase) -> None:
+    grids = [candidate.normalised(picture)[1] for picture in _pictures(case)]
+    assert [[1, grid.rows, grid.columns] for grid in grids] == case.image_grid
+    messages = [Message(message["role"], _parts(message["content"])) for message in case.messages]
+    assert candidate.prompts.build(messages, grids, case.thinking).tolist() == case.input_ids
+
+
+@pytest.mark.parametrize(
+    ("file", "section", "key", "value"),
+    [
+        ("preprocessor_config.json", None, "image_mean", [0.5, 0.5, 0.5]),
+        ("preprocessor_config.json", None, "image_std", [0.3, 0.3, 0.3]),
+        ("config.json", "rope_parameters", "mrope_section", [3, 3, 2]),
+        ("config.json", "rope_parameters", "rope_theta", 90),
+    ],
+)
+def test_golden_logits_notice_what_answers_would_not(
+    file: str, section: str | None, key: str, value: object, tmp_path: Path
+) -> None:
+    """A slightly wrong rule leaves most answers right; the logits show it by orders of magnitude."""
+    checkpoint = Path(shutil.copytree(DEMO, tmp_path / "checkpoint"))
+    values = json.loads((checkpoint / file).read_text("utf-8"))
+    target = values["text_config"][section] if section else values
+    assert key in target and target[key] != value
+    target[key] = value
+    (checkpoint / file).write_text(json.dumps(values), "utf-8")
+    case = next(case for case in CASES if case.name == "one_picture")
+    assert _error(_candidate(checkpoint, tmp_path / "builds"), case) > 100 * TOLERANCE
