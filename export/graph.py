@@ -5,7 +5,7 @@ Names follow one grammar: `layers.3.attn.q` is the value, and the node that make
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -52,12 +52,10 @@ class GraphWriter:
             self._constants[key] = self._tape.initializer(ir.Tensor(array, name=name), name=name)
         return self._constants[key]
 
-    def weight(
-        self, name: str, shape: tuple[int, ...], change: Callable[[np.ndarray], np.ndarray] | None = None
-    ) -> ir.Value:
+    def weight(self, name: str, shape: tuple[int, ...]) -> ir.Value:
         """A tensor of the checkpoint as an initializer under its own name; loaded once however often it is used."""
         if name not in self._loaded:
-            self._loaded[name] = self._tape.initializer(self.weights.lazy(name, shape, change), name=name)
+            self._loaded[name] = self._tape.initializer(self.weights.lazy(name, shape), name=name)
         return self._loaded[name]
 
     def initializer(self, tensor: ir.TensorProtocol, name: str) -> ir.Value:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,14 +59,11 @@ class Weights:
             raise BadArtifact(f"Tensor {name} has shape {list(array.shape)}, its config asks for {list(shape)}.")
         return array
 
-    def lazy(
-        self, name: str, shape: tuple[int, ...], change: Callable[[np.ndarray], np.ndarray] | None = None
-    ) -> ir.LazyTensor:
-        """The fp32 initializer of a tensor, read (and changed, keeping its shape) only while it is written."""
+    def lazy(self, name: str, shape: tuple[int, ...]) -> ir.LazyTensor:
+        """The fp32 initializer of a tensor, read only while it is written."""
 
         def load() -> ir.Tensor:
-            array = self.read(name, shape).astype(np.float32)
-            return ir.Tensor(np.ascontiguousarray(change(array)) if change else array, name=name)
+            return ir.Tensor(self.read(name, shape).astype(np.float32), name=name)
 
         return ir.LazyTensor(load, ir.DataType.FLOAT, ir.Shape(shape), name=name)
 
