@@ -78,8 +78,9 @@ class OrtDecoder:
             DecoderGraph.UNIFORM: sampler.uniform,
         }
         binding = self._session.io_binding()
-        for name, array in inputs.items():
-            binding.bind_cpu_input(name, np.ascontiguousarray(array))
+        bound = {name: np.ascontiguousarray(array) for name, array in inputs.items()}  # alive until the run is over
+        for name, array in bound.items():
+            binding.bind_cpu_input(name, array)
         binding.bind_output(DecoderGraph.TOKEN, _DEVICE)
         if self._keep_logits:
             binding.bind_output(DecoderGraph.LOGITS, _DEVICE)

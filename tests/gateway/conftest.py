@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,16 +9,15 @@ import pytest
 from flask.testing import FlaskClient
 from PIL import Image
 from samples import base64_of
+from stand_in_build import write_processor_and_canary
 
 from gateway.app import create_app
 from gateway.backend import Chunk, FakeBackend
 from gateway.settings import GatewaySettings
-from glmserve.checkpoint import PROCESSOR_FILES
 from glmserve.contract import Finish
-from glmserve.manifest import CANARY_FOLDER, CHECKPOINT_FOLDER, Manifest
+from glmserve.manifest import CHECKPOINT_FOLDER, Manifest
 from glmserve.tokenizer import Tokenizer
 
-DEMO = Path(__file__).parents[2] / "demo" / "checkpoint"
 ANSWER = "A red circle."
 
 
@@ -28,13 +25,7 @@ ANSWER = "A red circle."
 def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A build as far as the gateway looks at it: manifest, checkpoint files and canary."""
     folder = tmp_path_factory.mktemp("build")
-    (folder / CHECKPOINT_FOLDER).mkdir()
-    for name in (*PROCESSOR_FILES, "generation_config.json"):
-        shutil.copy(DEMO / name, folder / CHECKPOINT_FOLDER / name)
-    (folder / CANARY_FOLDER).mkdir()
-    Image.new("RGB", (112, 112), "red").save(folder / CANARY_FOLDER / "picture.png")
-    canary = {"prompt": "What is in the picture?", "answer": ANSWER}
-    (folder / CANARY_FOLDER / "canary.json").write_text(json.dumps(canary), "utf-8")
+    write_processor_and_canary(folder, "What is in the picture?", ANSWER)
     Manifest.describe(folder, "recipe", "demo", "fp32", "cpu").write(folder)
     return folder
 

@@ -1,0 +1,25 @@
+"""The parts of a build that a gateway reads: the demo's processor files, and a canary of the test's own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from PIL import Image
+
+from glmserve.checkpoint import PROCESSOR_FILES
+from glmserve.manifest import CANARY_FOLDER, CHECKPOINT_FOLDER
+
+DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
+
+
+def write_processor_and_canary(folder: Path, prompt: str, answer: str | None) -> None:
+    """Into an empty build folder; the caller adds what else it needs, and the manifest."""
+    (folder / CHECKPOINT_FOLDER).mkdir()
+    for name in (*PROCESSOR_FILES, "generation_config.json"):
+        shutil.copy(DEMO / name, folder / CHECKPOINT_FOLDER / name)
+    (folder / CANARY_FOLDER).mkdir()
+    Image.new("RGB", (112, 112), "red").save(folder / CANARY_FOLDER / "picture.png")
+    canary = {"prompt": prompt, "answer": answer}
+    (folder / CANARY_FOLDER / "canary.json").write_text(json.dumps(canary), "utf-8")
