@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -18,9 +17,8 @@ from glmserve.prompt import Message, PromptBuilder
 from glmserve.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.triton
-QUESTIONS = golden_questions()
-SEEN = [q for q in QUESTIONS if q.has_picture]
-GREETINGS = [q for q in QUESTIONS if not q.has_picture]
+SEEN = [q for q in golden_questions() if q.has_picture]
+GREETINGS = [q for q in golden_questions() if not q.has_picture]
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 
 
@@ -45,14 +43,6 @@ def test_200_of_200_golden_questions_get_the_words_of_transformers(service: Serv
         assert answer["usage"]["completion_tokens"] == len(question.answer_ids)
         assert ("thinking" in answer) == ("<think>" in question.answer and question.thinking)
         assert not any(mark in answer["result"] for mark in ("<think>", "</think>", "<|"))
-
-
-def test_the_demo_answers_are_right(service: Service) -> None:
-    """The share of right answers is the model card's business; here every kind of question is answered well."""
-    asked, right = Counter(q.kind for q in QUESTIONS), Counter(q.kind for q in QUESTIONS if q.is_right)
-    assert sum(right.values()) >= 0.95 * len(QUESTIONS), right
-    assert len(asked) >= 10
-    assert {q.language for q in QUESTIONS} == {"en", "zh"}
 
 
 def test_greetings_without_a_picture_get_the_words_of_transformers(service: Service) -> None:

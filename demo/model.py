@@ -1,0 +1,151 @@
+"""The demo model: GLM-4.6V's architecture at 4 million parameters, and how its weights start."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import nn
+from transformers import Glm4vConfig, Glm4vForConditionalGeneration
+
+PREPROCESSOR: dict[str, Any] = {
+    "size": {"shortest_edge": 12544, "longest_edge": 2 * 224 * 224},
+    "do_rescale": True,
+    "patch_size": 14,
+    "temporal_patch_size": 2,
+    "merge_size": 2,
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+    "image_processor_type": "Glm46VImageProcessor",
+    "processor_class": "Glm46VProcessor",
+}
+
+
+def demo_config(tokenizer: Tokenizer) -> Glm4vConfig:
+    def token(text: str) -> int:
+        return token_id(tokenizer, text)
+
+    config = Glm4vConfig(
+        image_start_token_id=token("<|begin_of_image|>"),
+        image_end_token_id=token("<|end_of_image|>"),
+        video_start_token_id=token("<|begin_of_video|>"),
+        video_end_token_id=token("<|end_of_video|>"),
+        image_token_id=token("<|image|>"),
+        video_token_id=token("<|video|>"),
+        tie_word_embeddings=False,
+        text_config={
+            "model_type": "glm4v_text",
+            "attention_bias": True,
+            "pad_token_id": token("<|endoftext|>"),
+            "eos_token_id": end_token_ids(tokenizer),
+            "hidden_act": "silu",
+            "hidden_size": 256,
+            "intermediate_size": 512,
+            "max_position_embeddings": 4096,
+            "num_attention_heads": 8,
+            "num_hidden_layers": 4,
+            "num_key_value_heads": 2,
+            "rms_norm_eps": 1e-5,
+            "vocab_size": tokenizer.get_vocab_size(),
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 100,
+                "partial_rotary_factor": 0.5,
+                "mrope_section": [2, 3, 3],
+            },
+        },
+        vision_config={
+            "model_type": "glm4v_vision",
+            "hidden_size": 160,
+            "depth": 4,
+            "num_heads": 5,
+            "attention_bias": False,
+            "intermediate_size": 512,
+            "hidden_act": "silu",
+            "image_size": 112,
+            "in_channels": 3,
+            "patch_size": 14,
+            "out_hidden_size": 256,
+            "rms_norm_eps": 1e-5,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+        },
+    )
+    config.architectures = ["Glm4vForConditionalGeneration"]
+    return config
+
+
+def new_model(tokenizer: Tokenizer, seed: int = 0) -> Glm4vForConditionalGeneration:
+    """A model with starting weights that a short training can use."""
+    torch.manual_seed(seed)
+    config = demo_config(tokenizer)
+    config._attn_implementation = "sdpa"
+    model = Glm4vForConditionalGeneration(config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            _start(name, parameter, vision=name.startswith("model.visual."))
+    return model
+
+
+def save_model(model: Glm4vForConditionalGeneration, tokenizer: Tokenizer, folder: Path) -> None:
+    """Write weights in fp16 with config.json, preprocessor_config.json and generation_config.json."""
+    half = {name: tensor.detach().to(torch.float16).contiguous() for name, tensor in model.state_dict().items()}
+    model.save_pretrained(folder, state_dict=half)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    _set_dtype(config, "float16")
+    _write_json(folder / "config.json", config)
+    (folder / "model.safetensors").chmod(0o644)  # its writer leaves it to its owner alone
+    _write_json(folder / "preprocessor_config.json", PREPROCESSOR)
+    _write_json(
+        folder / "generation_config.json",
+        {
+            "do_sample": False,
+            "eos_token_id": end_token_ids(tokenizer),
+            "pad_token_id": token_id(tokenizer, "<|endoftext|>"),
+        },
+    )
+
+
+def end_token_ids(tokenizer: Tokenizer) -> list[int]:
+    return [token_id(tokenizer, text) for text in ("<|endoftext|>", "<|user|>", "<|observation|>")]
+
+
+def _start(name: str, parameter: nn.Parameter, vision: bool) -> None:
+    """Embeddings at 1, quiet residual branches (post-norm gains 0.4), matrices by their fan-in."""
+    if name.endswith(("post_self_attn_layernorm.weight", "post_mlp_layernorm.weight")):
+        parameter.fill_(0.4)
+    elif "norm" in name and name.endswith("weight"):
+        parameter.fill_(1.0)
+    elif name.endswith("bias"):
+        parameter.zero_()
+    elif name.endswith("embed_tokens.weight"):
+        parameter.normal_(std=1.0)
+    elif name.endswith("position_embedding.weight"):
+        parameter.normal_(std=0.5)
+    elif name.endswith("patch_embed.proj.weight"):
+        # Both frames of a still are equal, so their weights add up; start them so that the sum has the right size.
+        parameter.normal_(std=0.8 / math.sqrt(parameter[0].numel()))
+    else:
+        fan_in = parameter[0].numel()
+        parameter.normal_(std=(0.8 if vision else 1.0) / math.sqrt(fan_in))
+
+
+def token_id(tokenizer: Tokenizer, text: str) -> int:
+    found = tokenizer.token_to_id(text)
+    if found is None:
+        raise ValueError(f"the tokenizer lacks {text}")
+    return int(found)
+
+
+def _set_dtype(config: dict[str, Any], dtype: str) -> None:
+    config["dtype"] = dtype
+    for part in ("text_config", "vision_config"):
+        config[part]["dtype"] = dtype
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

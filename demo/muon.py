@@ -1,0 +1,70 @@
+"""Muon: a momentum optimiser that replaces each matrix's update by its nearest orthogonal matrix."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A weight that holds `parts` matrices one above the other (q, k and v; gate and up)."""
+
+    weight: torch.nn.Parameter
+    parts: int = 1
+
+
+class Muon:
+    """Steps the matrices it was given; the learning rate has AdamW's scale."""
+
+    def __init__(self, matrices: Iterable[Matrix], momentum: float = 0.95, weight_decay: float = 0.01) -> None:
+        self.matrices = list(matrices)
+        self.momentum = momentum
+        self.weight_decay = weight_decay
+        self.velocities = [torch.zeros_like(matrix.weight) for matrix in self.matrices]
+
+    @torch.no_grad()
+    def step(self, learning_rate: float) -> None:
+        for matrix, velocity in zip(self.matrices, self.velocities, strict=True):
+            gradient = matrix.weight.grad
+            if gradient is None:
+                continue
+            velocity.mul_(self.momentum).add_(gradient)
+            look_ahead = gradient + self.momentum * velocity
+            matrix.weight.mul_(1 - learning_rate * self.weight_decay)
+            flat = look_ahead.reshape(look_ahead.shape[0], -1)  # [out, in]; a convolution's window is one row
+            parts = flat.chunk(matrix.parts, dim=0)
+            update = torch.cat([_sized_like_adam(orthogonal(part)) for part in parts])
+            matrix.weight.add_(update.view_as(matrix.weight), alpha=-learning_rate)
+
+    def zero_grad(self) -> None:
+        for matrix in self.matrices:
+            matrix.weight.grad = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"velocities": self.velocities}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for mine, saved in zip(self.velocities, state["velocities"], strict=True):
+            mine.copy_(saved)
+
+
+def orthogonal(matrix: torch.Tensor, iterations: int = 5) -> torch.Tensor:
+    """A matrix with the same singular vectors and singular values near one, by a quintic Newton-Schulz iteration."""
+    a, b, c = 3.4445, -4.7750, 2.0315  # the coefficients of Keller Jordan's Muon: fast rather than exact
+    tall = matrix.shape[0] > matrix.shape[1]
+    x: torch.Tensor = matrix.T if tall else matrix
+    x = x / (x.norm() + 1e-7)
+    for _ in range(iterations):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.T if tall else x
+
+
+def _sized_like_adam(update: torch.Tensor) -> torch.Tensor:
+    """Scale to the root mean square that AdamW's updates have, about 0.2."""
+    return update * (0.2 * math.sqrt(max(update.shape)))

@@ -1,0 +1,122 @@
+"""The checkpoint stays small, says the right ids, and its golden answers are right."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections import defaultdict
+from typing import Any
+
+import pytest
+from PIL import Image
+from tokenizers import Tokenizer
+
+from demo.golden_set import CANARY_SEED, CHECKPOINT, GOLDEN, golden_questions, parity_cases, picture, unseen
+from demo.questions import KINDS
+from demo.wordings import LANGUAGES
+
+MOST_BYTES = 12_000_000
+MOST_GOLDEN_BYTES = 2_000_000
+
+
+def tensors() -> dict[str, dict[str, Any]]:
+    """The header of model.safetensors: name -> dtype and shape."""
+    with (CHECKPOINT / "model.safetensors").open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header: dict[str, dict[str, Any]] = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    return header
+
+
+def test_the_weights_are_4_to_6_million_in_fp16_and_at_most_12_megabytes() -> None:
+    header = tensors()
+    parameters = 0
+    for tensor in header.values():
+        assert tensor["dtype"] == "F16"
+        begin, end = tensor["data_offsets"]
+        parameters += (end - begin) // 2
+    assert 4_000_000 <= parameters <= 6_000_000
+    assert (CHECKPOINT / "model.safetensors").stat().st_size <= MOST_BYTES
+    assert "lm_head.weight" in header, "the real model's output layer is not tied to its embeddings"
+
+
+def test_the_ids_in_the_config_are_the_tokenizers() -> None:
+    config = json.loads((CHECKPOINT / "config.json").read_text(encoding="utf-8"))
+    tokenizer = Tokenizer.from_file(str(CHECKPOINT / "tokenizer.json"))
+    for field, text in {
+        "image_token_id": "<|image|>",
+        "image_start_token_id": "<|begin_of_image|>",
+        "image_end_token_id": "<|end_of_image|>",
+        "video_token_id": "<|video|>",
+        "video_start_token_id": "<|begin_of_video|>",
+        "video_end_token_id": "<|end_of_video|>",
+    }.items():
+        assert config[field] == tokenizer.token_to_id(text)
+    ends = [tokenizer.token_to_id(text) for text in ("<|endoftext|>", "<|user|>", "<|observation|>")]
+    assert config["text_config"]["eos_token_id"] == ends
+    assert config["text_config"]["vocab_size"] == tokenizer.get_vocab_size()
+    generation = json.loads((CHECKPOINT / "generation_config.json").read_text(encoding="utf-8"))
+    assert generation["eos_token_id"] == ends
+    assert generation["do_sample"] is False
+
+
+def test_golden_answers_are_right() -> None:
+    questions = golden_questions()
+    right: dict[str, list[bool]] = defaultdict(list)
+    for question in questions:
+        right[question.kind].append(question.is_right)
+    assert sum(question.has_picture for question in questions) == 200
+    assert sum(question.is_right for question in questions) >= 0.95 * len(questions)
+    for kind, outcomes in right.items():
+        assert sum(outcomes) / len(outcomes) >= (0.8 if kind == "relation" else 0.85), kind
+
+
+def test_golden_questions_cover_every_kind_language_and_way_of_thinking() -> None:
+    questions = golden_questions()
+    assert {question.kind for question in questions} == set(KINDS)
+    assert {question.language for question in questions} == set(LANGUAGES)
+    assert {question.thinking for question in questions} == {True, False}
+
+
+def test_golden_questions_are_what_the_code_still_asks() -> None:
+    questions = golden_questions()
+    for golden, asked in zip(questions, unseen(len(questions)), strict=True):
+        assert (golden.seed, golden.question, golden.expected, golden.thinking) == (
+            asked.seed,
+            asked.question.text,
+            asked.question.answer,
+            asked.thinking,
+        )
+
+
+def test_golden_answers_decode_from_their_ids() -> None:
+    tokenizer = Tokenizer.from_file(str(CHECKPOINT / "tokenizer.json"))
+    for question in golden_questions():
+        assert tokenizer.decode(question.answer_ids, skip_special_tokens=False) == question.answer
+
+
+def test_the_canary_picture_can_be_drawn_again() -> None:
+    canary = json.loads((GOLDEN / "canary.json").read_text(encoding="utf-8"))
+    assert set(canary) == {"prompt", "answer"}
+    assert Image.open(GOLDEN / "canary.png").convert("RGB").tobytes() == picture(CANARY_SEED).tobytes()
+
+
+def test_parity_cases_have_logits_and_pictures() -> None:
+    with (GOLDEN / "logits.safetensors").open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        shapes = {name: tensor["shape"] for name, tensor in json.loads(file.read(length)).items() if name[0] != "_"}
+    cases = parity_cases()
+    vocabulary = tensors()["lm_head.weight"]["shape"][0]
+    assert shapes == {case.name: [len(case.generated_ids), vocabulary] for case in cases}
+    for case in cases:
+        image_tokens = case.input_ids.count(638)
+        assert image_tokens == sum(h * w // 4 for _, h, w in case.image_grid)
+
+
+def test_the_golden_folder_stays_under_two_megabytes() -> None:
+    assert sum(path.stat().st_size for path in GOLDEN.iterdir()) < MOST_GOLDEN_BYTES
+
+
+@pytest.mark.parametrize("name", ["README.md", "chat_template.jinja", "preprocessor_config.json"])
+def test_the_checkpoint_folder_is_complete(name: str) -> None:
+    assert (CHECKPOINT / name).stat().st_size > 0

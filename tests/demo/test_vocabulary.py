@@ -1,0 +1,51 @@
+"""The tokenizer loses nothing, and GLM's special tokens keep their order and spelling."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer
+
+from demo.golden_set import CHECKPOINT
+from demo.questions import random_questions
+from demo.scenes import random_scene
+from demo.vocabulary import SPECIAL_TOKENS, VOCABULARY_SIZE
+
+REAL = Path(__file__).parents[3] / "shared" / "glm-4.6v-flash"
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer.from_file(str(CHECKPOINT / "tokenizer.json"))
+
+
+def test_any_text_survives_the_round_trip(tokenizer: Tokenizer) -> None:
+    texts = ["Hello, wörld!\n\ttabs 12345", "描述这张图片。龘", "🙂 emoji", " two  spaces ", "a\x00b"]
+    for text in texts:
+        assert tokenizer.decode(tokenizer.encode(text).ids, skip_special_tokens=False) == text
+
+
+def test_questions_and_answers_survive_and_stay_short(tokenizer: Tokenizer) -> None:
+    rng = random.Random(6)
+    for _ in range(200):
+        for question in random_questions(rng, random_scene(rng), 4):
+            for text in (question.text, question.answer):
+                ids = tokenizer.encode(text).ids
+                assert tokenizer.decode(ids, skip_special_tokens=False) == text
+                assert len(ids) <= 40
+
+
+def test_special_tokens_stand_last_and_are_one_token_each(tokenizer: Tokenizer) -> None:
+    first = VOCABULARY_SIZE - len(SPECIAL_TOKENS)
+    for place, (text, _) in enumerate(SPECIAL_TOKENS):
+        assert tokenizer.encode(f"a{text}b").ids[1] == first + place
+
+
+def test_special_tokens_are_those_of_the_real_model() -> None:
+    if not REAL.exists():
+        pytest.skip("the real model's tokenizer is not here")
+    added = json.loads((REAL / "tokenizer.json").read_text(encoding="utf-8"))["added_tokens"]
+    assert [(token["content"], token["special"]) for token in added] == list(SPECIAL_TOKENS)
