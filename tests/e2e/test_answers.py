@@ -59,14 +59,15 @@ def test_greetings_without_a_picture_get_the_words_of_transformers(service: Serv
 
 
 def test_16_requests_at_once_are_all_right_and_share_steps(service: Service) -> None:
+    longest = sorted(SEEN, key=lambda q: len(q.answer_ids))[-16:]
     steps, rows = service.metric("glm_decode_steps_total"), service.metric("glm_decoded_rows_total")
     with ThreadPoolExecutor(16) as pool:
-        answers = list(pool.map(lambda q: _ask(service, q)["result"], SEEN[:16]))
-    assert answers == [plain(q.answer) for q in SEEN[:16]]
+        answers = list(pool.map(lambda q: _ask(service, q)["result"], longest))
+    assert answers == [plain(q.answer) for q in longest]
     _wait_until_idle(service)
     steps, rows = service.metric("glm_decode_steps_total") - steps, service.metric("glm_decoded_rows_total") - rows
-    assert rows == sum(len(q.answer_ids) for q in SEEN[:16])
-    assert steps < 0.7 * rows, f"{rows:.0f} rows took {steps:.0f} steps"
+    assert rows == sum(len(q.answer_ids) for q in longest)
+    assert steps < 0.5 * rows, f"{rows:.0f} rows took {steps:.0f} steps"
 
 
 def test_a_recorded_answer_is_still_what_transformers_says() -> None:
