@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.error import HTTPError
@@ -17,12 +19,17 @@ from urllib.error import HTTPError
 import numpy as np
 import pytest
 from PIL import Image
-from serving import Service, png, serving
+from rich.console import Console
+from serving import Service, metric, png, serving, triton_on
 
+from export.build import build
 from gateway.backend import GenerateRequest
 from gateway.triton import TritonBackend
+from glmserve.tokenizer import Tokenizer
+from launcher.triton_server import TritonServer
 
 pytestmark = pytest.mark.triton
+DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 
 
 def _eventually(happened: Callable[[], bool], within_s: float = 10.0) -> bool:
@@ -77,27 +84,37 @@ def test_the_same_seed_gives_the_same_words_whatever_else_runs(service: Service)
     assert len(set(crowd)) > 3
 
 
-def test_a_client_that_leaves_frees_its_slot(service: Service) -> None:
-    backend = TritonBackend(service.triton.grpc_url, 10.0)
-    failed = service.metric("glm_requests_failed_total")
+@pytest.fixture(scope="module")
+def endless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    """The demo with an eos id that it never says, so that an answer runs until somebody ends it."""
+    checkpoint = Path(shutil.copytree(DEMO, tmp_path_factory.mktemp("endless") / "checkpoint"))
+    never = Tokenizer.read(checkpoint).control_tokens["<|end_of_audio|>"]
+    (checkpoint / "generation_config.json").write_text(json.dumps({"eos_token_id": [never]}), "utf-8")
+    with triton_on(build(checkpoint, checkpoint.parent / "builds", Console(quiet=True))) as triton:
+        yield triton
+
+
+def test_a_client_that_leaves_frees_its_slot(endless: TritonServer) -> None:
+    backend = TritonBackend(endless.grpc_url, 10.0)
+    failed = metric(endless, "glm_requests_failed_total")
     request = GenerateRequest("leaver", np.arange(5, 60), None, (), 4000, 2.0, 1.0, 0, 1, 60.0)
     chunks = backend.generate(request)
     next(chunks)
-    assert _eventually(lambda: service.metric("glm_requests_running") == 1)
+    assert _eventually(lambda: metric(endless, "glm_requests_running") == 1)
     chunks.close()
-    assert _eventually(lambda: service.metric("glm_requests_running") == 0, 3.0)
-    assert service.metric("glm_requests_failed_total") == failed + 1
+    assert _eventually(lambda: metric(endless, "glm_requests_running") == 0, 3.0)
+    assert metric(endless, "glm_requests_failed_total") == failed + 1
     backend.close()
 
 
-def test_a_deadline_reaches_the_engine(service: Service) -> None:
-    backend = TritonBackend(service.triton.grpc_url, 10.0)
+def test_a_deadline_reaches_the_engine(endless: TritonServer) -> None:
+    backend = TritonBackend(endless.grpc_url, 10.0)
     request = GenerateRequest("late", np.arange(5, 60), None, (), 4000, 2.0, 1.0, 0, 1, 0.3)
     began = time.monotonic()
     with pytest.raises(Exception) as caught:
         list(backend.generate(request))
     assert getattr(caught.value, "code", "") in ("deadline_exceeded",) and time.monotonic() - began < 3
-    assert _eventually(lambda: service.metric("glm_requests_running") == 0, 3.0)
+    assert _eventually(lambda: metric(endless, "glm_requests_running") == 0, 3.0)
     backend.close()
 
 
