@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -60,6 +61,7 @@ def test_greetings_without_a_picture_get_the_words_of_transformers(service: Serv
 
 def test_16_requests_at_once_are_all_right_and_share_steps(service: Service) -> None:
     longest = sorted(SEEN, key=lambda q: len(q.answer_ids))[-16:]
+    _wait_until_idle(service)
     steps, rows = service.metric("glm_decode_steps_total"), service.metric("glm_decoded_rows_total")
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(lambda q: _ask(service, q)["result"], longest))
@@ -89,9 +91,12 @@ def test_a_recorded_answer_is_still_what_transformers_says() -> None:
 
 
 def _wait_until_idle(service: Service) -> None:
-    import time
-
+    """Until the engine has published its last counters, which it does when it turns idle."""
+    seen = -1.0
     give_up = time.monotonic() + 10
-    while service.metric("glm_requests_running") and time.monotonic() < give_up:
-        time.sleep(0.1)
-    time.sleep(0.6)  # the engine publishes its last counters when it turns idle
+    while time.monotonic() < give_up:
+        rows = service.metric("glm_decoded_rows_total")
+        if rows == seen and not service.metric("glm_requests_running"):
+            return
+        seen = rows
+        time.sleep(0.5)
