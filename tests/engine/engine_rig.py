@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -19,9 +19,10 @@ EOS = 999
 
 
 class Receiver:
-    """Collects the events of one request; `wait` returns at its last."""
+    """Collects the events of one request; `wait` returns at its last. `at_first_token` runs on the engine's thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, at_first_token: Callable[[], None] = lambda: None) -> None:
+        self._at_first_token = at_first_token
         self.events: list[Event] = []
         self.got_token = threading.Event()
         self._ended = threading.Event()
@@ -30,7 +31,8 @@ class Receiver:
     def __call__(self, event: Event) -> None:
         assert not self._ended.is_set(), "an event after the last one"
         self.events.append(event)
-        if isinstance(event, Tokens):
+        if isinstance(event, Tokens) and not self.got_token.is_set():
+            self._at_first_token()
             self.got_token.set()
         if event.is_last:
             self._ended.set()

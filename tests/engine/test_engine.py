@@ -63,9 +63,10 @@ def test_a_long_prompt_is_read_in_chunks_between_decode_steps() -> None:
     session = GatedSession(slots=2)
     with running(session, chunk_tokens=4) as (engine, _):
         first, second = Receiver(), Receiver()
+        session.gate.clear()
         engine.submit(request([1], first, max_tokens=30))
-        assert first.got_token.wait(5)
         engine.submit(request(list(range(100, 120)), second, max_tokens=2))
+        session.gate.set()
         assert second.finish == Finish.LENGTH and second.tokens == [120, 121]
         assert first.finish == Finish.LENGTH
         kinds = ["chunk" if step.input_ids.shape[1] > 1 else "decode" for step in session.steps]
@@ -98,11 +99,12 @@ def test_a_full_waiting_line_refuses() -> None:
 def test_a_cancelled_request_frees_its_row_within_a_step() -> None:
     session = GatedSession(slots=2)
     with running(session) as (engine, _):
-        leaving, staying = Receiver(), Receiver()
+        leaving, staying = Receiver(), Receiver(at_first_token=session.gate.clear)
+        session.gate.clear()
         engine.submit(request([1], leaving, max_tokens=60))
         engine.submit(request([500], staying, max_tokens=40))
+        session.gate.set()
         assert leaving.got_token.wait(5) and staying.got_token.wait(5)
-        session.gate.clear()
         leaving.cancelled.set()
         steps = len(session.steps)
         session.gate.set()
@@ -169,7 +171,7 @@ def test_a_receiver_that_fails_loses_only_its_own_events() -> None:
 
 
 def test_stopping_ends_what_still_runs_and_refuses_what_comes_after() -> None:
-    with running(FakeSession(context=100_000)) as (engine, _):
+    with running(FakeSession(context=100_000, vocabulary=900)) as (engine, _):  # it never says EOS
         receiver = Receiver()
         engine.submit(request([1], receiver, max_tokens=90_000))
         assert receiver.got_token.wait(5)
