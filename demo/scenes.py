@@ -15,7 +15,6 @@ MOST_DIGITS = 4
 
 # Most pictures are multiples of 28 so that training needs no resize; the rest exercise it.
 SIDES_PX = (84, 84, 84, 112, 112, 112, 140, 140, 168, 168, 196, 224)
-MOST_TRAINED_PIXELS = 224 * 224
 LARGEST_SIDE_PX = 448
 
 

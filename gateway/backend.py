@@ -72,7 +72,6 @@ class FakeBackend:
     gate: threading.Event | None = None
     requests: list[GenerateRequest] = field(default_factory=list)
     cancelled: int = 0
-    is_closed: bool = False
 
     def generate(self, request: GenerateRequest) -> Generator[Chunk]:
         give_up = time.monotonic() + request.deadline_s
@@ -93,4 +92,4 @@ class FakeBackend:
         return self.is_ready
 
     def close(self) -> None:
-        self.is_closed = True
+        """Nothing to give back."""

@@ -112,10 +112,6 @@ class Running:
     last_token: int = -1
     first_token_at: float = 0.0
 
-    @property
-    def is_prefilled(self) -> bool:
-        return self.length >= self.request.prompt.length
-
     def timings(self, now: float) -> Timings:
         request = self.request
         return Timings(
