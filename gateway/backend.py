@@ -39,6 +39,7 @@ class Chunk:
     tokens: tuple[int, ...]
     finish: Finish
     timings_ms: tuple[float, ...] = ()
+    cached_tokens: int = 0
 
 
 class Backend(Protocol):

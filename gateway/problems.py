@@ -46,7 +46,8 @@ def sentence_for(error: GlmServeError) -> str:
 def _from_tree(error: GlmServeError) -> Response:
     response = _problem(error.code, sentence_for(error), error.status)
     if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
-        response.headers["Retry-After"] = str(RETRY_AFTER_S)
+        known_s = error.retry_after_s if isinstance(error, Overloaded) else None
+        response.headers["Retry-After"] = str(known_s or RETRY_AFTER_S)
     return response
 
 

@@ -29,6 +29,7 @@ _CHANNEL_OPTIONS = (
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
 )
+_OUTPUTS = (contract.TOKENS, contract.FINISH, contract.TIMINGS_MS, contract.CACHED_TOKENS)
 _DOWN = ("unknown model", "no available versions", "not ready", "not found", "stub process", "unavailable")
 _BY_STATUS: dict[grpc.StatusCode, type[GlmServeError]] = {
     grpc.StatusCode.UNAVAILABLE: BackendDown,
@@ -126,7 +127,7 @@ def _message(request: GenerateRequest) -> Any:
     for tensor, values in tensors:
         message.inputs.add(name=tensor.name, datatype=tensor.triton_dtype, shape=values.shape)
         message.raw_input_contents.append(np.ascontiguousarray(values, tensor.dtype).tobytes())
-    for tensor in contract.DECODER_OUTPUTS:
+    for tensor in _OUTPUTS:
         message.outputs.add(name=tensor.name)
     return message
 
@@ -134,8 +135,13 @@ def _message(request: GenerateRequest) -> Any:
 def _chunk(response: Any) -> Chunk:
     raw = {output.name: data for output, data in zip(response.outputs, response.raw_output_contents, strict=True)}
     try:
-        tokens, finish, timings = (np.frombuffer(raw[t.name], t.dtype) for t in contract.DECODER_OUTPUTS)
-        return Chunk(tuple(tokens.tolist()), Finish(int(finish[0])), tuple(timings.tolist()))
+        tokens = np.frombuffer(raw[contract.TOKENS.name], contract.TOKENS.dtype)
+        if contract.FINISH.name not in raw:
+            return Chunk(tuple(tokens.tolist()), Finish.RUNNING)
+        finish, timings, cached = (
+            np.frombuffer(raw[t.name], t.dtype) for t in (contract.FINISH, contract.TIMINGS_MS, contract.CACHED_TOKENS)
+        )
+        return Chunk(tuple(tokens.tolist()), Finish(int(finish[0])), tuple(timings.tolist()), int(cached[0]))
     except (KeyError, ValueError, IndexError) as error:
         raise GlmServeError from error  # another contract version answered
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
-CONTRACT_VERSION = 1
+CONTRACT_VERSION = 2
 DECODER_MODEL = "glm4v"
 VISION_MODEL = "vision_encoder"
 VISION_MAX_BATCH = 8
@@ -59,19 +59,53 @@ TEMPERATURE = Tensor("TEMPERATURE", "float32", (1,))
 TOP_P = Tensor("TOP_P", "float32", (1,))
 TOP_K = Tensor("TOP_K", "int32", (1,))
 """0 is no bound of its own."""
+MIN_P = Tensor("MIN_P", "float32", (1,), is_optional=True)
+"""Least probability of a candidate as a share of the likeliest one's; 0, the default, is no bound."""
+REPETITION_PENALTY = Tensor("REPETITION_PENALTY", "float32", (1,), is_optional=True)
+"""Divides the positive logits, and multiplies the negative ones, of tokens seen before; 1, the default, does nothing."""
 SEED = Tensor("SEED", "int64", (1,))
+STOP_IDS = Tensor("STOP_IDS", "int64", ("stop_ids",), is_optional=True)
+"""Token ids that end the answer beside the checkpoint's own."""
+LOGPROBS = Tensor("LOGPROBS", "int32", (1,), is_optional=True)
+"""How many of the likeliest tokens come with their log-probabilities beside the chosen one; -1, the default, is none."""
+GRAMMAR = Tensor("GRAMMAR", "uint8", ("bytes",), is_optional=True)
+"""A JSON Schema in UTF-8 that the answer must match; `{"type": "object"}` asks for any JSON object."""
+CACHE_SCOPE = Tensor("CACHE_SCOPE", "int64", (1,), is_optional=True)
+"""Cached prompts and pictures are shared only between requests of one scope; 0, the default, is a scope like any other."""
 DEADLINE_MS = Tensor("DEADLINE_MS", "int32", (1,))
 """Milliseconds from arrival after which the engine gives the request up."""
 
 TOKENS = Tensor("TOKENS", "int32", ("tokens",))
 """New tokens; the one that ends the answer is not among them."""
 FINISH = Tensor("FINISH", "int32", (1,))
-"""A `Finish` value; anything but RUNNING marks the last message."""
+"""A `Finish` value, in the last message only, as are timings and cached tokens."""
 TIMINGS_MS = Tensor("TIMINGS_MS", "float32", (4,))
 """Queue, vision, prefill and decode time so far, in milliseconds."""
+CACHED_TOKENS = Tensor("CACHED_TOKENS", "int32", (1,))
+"""Prompt tokens whose KV was taken over from an earlier request."""
+LOGPROB_IDS = Tensor("LOGPROB_IDS", "int32", ("tokens", "alternatives"))
+"""With LOGPROBS: each token's id, then those of the likeliest tokens; in messages that carry tokens only."""
+LOGPROB_VALUES = Tensor("LOGPROB_VALUES", "float32", ("tokens", "alternatives"))
+"""Natural logarithms of the model's own probabilities, before temperature, penalties and masks."""
 
-DECODER_INPUTS = (INPUT_IDS, PATCHES, GRIDS, MAX_TOKENS, TEMPERATURE, TOP_P, TOP_K, SEED, DEADLINE_MS)
-DECODER_OUTPUTS = (TOKENS, FINISH, TIMINGS_MS)
+DECODER_INPUTS = (
+    INPUT_IDS,
+    PATCHES,
+    GRIDS,
+    MAX_TOKENS,
+    TEMPERATURE,
+    TOP_P,
+    TOP_K,
+    MIN_P,
+    REPETITION_PENALTY,
+    SEED,
+    STOP_IDS,
+    LOGPROBS,
+    GRAMMAR,
+    CACHE_SCOPE,
+    DEADLINE_MS,
+)
+DECODER_OUTPUTS = (TOKENS, FINISH, TIMINGS_MS, CACHED_TOKENS, LOGPROB_IDS, LOGPROB_VALUES)
 
 # --- vision_encoder: Triton's names are the graph's names, so that an ONNX or TensorRT backend can serve it too ----
 
@@ -129,9 +163,17 @@ class DecoderGraph:
     TEMPERATURE = "temperature"  # f32 [B, 1]
     TOP_K = "top_k"  # i64 [B, 1]: 1 is greedy
     TOP_P = "top_p"  # f32 [B, 1]
+    MIN_P = "min_p"  # f32 [B, 1]
     UNIFORM = "uniform"  # f32 [B, candidates] in (0, 1)
-    TOKEN = "token"  # i64 [B, 1]
-    LOGITS = "logits"  # f32 [B, vocabulary]
+    PENALTY_INDEX = "penalty_index"  # i64 [P, 2]: row and token of each logit to penalise; P is 0 where none is
+    PENALTY = "penalty"  # f32 [P]
+    MASK_ROWS = "mask_rows"  # i64 [R, 1]: the rows that a grammar narrows; R is 0 where none does
+    MASK = "mask"  # bool [R, vocabulary]: the tokens such a row may take
+    LOGPROB_ROWS = "logprob_rows"  # i64 [Q]: the rows whose log-probabilities are wanted; Q is 0 where none are
+    TOKEN = "token"  # i64 [B, 1]; -1 where the row's numbers are not finite
+    LOGPROB_VALUES = "logprob_values"  # f32 [Q, 1 + alternatives]: the chosen token's, then the likeliest ones'
+    LOGPROB_IDS = "logprob_ids"  # i64 [Q, 1 + alternatives]
+    LOGITS = "logits"  # f32 [B, vocabulary], in a build made to be verified only
 
     @staticmethod
     def past(layer: int) -> tuple[str, str]:

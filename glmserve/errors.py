@@ -9,6 +9,7 @@ GlmServeError                internal             500
 ├─ Overloaded                overloaded           503   may retry
 ├─ BackendDown               backend_down         503   may retry
 ├─ DeadlineExceeded          deadline_exceeded    504   may retry
+├─ NumericFault              numeric_fault        500   the model's numbers were not finite
 ├─ Cancelled                 cancelled            499
 └─ BadArtifact               bad_artifact         500   a build or checkpoint that must not be loaded
 ```
@@ -64,11 +65,15 @@ class TooLarge(InvalidInput):
 
 
 class Overloaded(GlmServeError):
-    """Every place in the waiting line is taken."""
+    """Every place in the waiting line is taken; `retry_after_s` is when one is likely to be free, if that is known."""
 
     code = "overloaded"
     status = 503
     may_retry = True
+
+    def __init__(self, message: str = "The service is busy.", retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class BackendDown(GlmServeError):
@@ -85,6 +90,12 @@ class DeadlineExceeded(GlmServeError):
     code = "deadline_exceeded"
     status = 504
     may_retry = True
+
+
+class NumericFault(GlmServeError):
+    """The model's numbers for this one request stopped being finite, so no token could be drawn."""
+
+    code = "numeric_fault"
 
 
 class Cancelled(GlmServeError):
@@ -111,21 +122,34 @@ _BY_CODE: dict[str, type[GlmServeError]] = {
         Overloaded,
         BackendDown,
         DeadlineExceeded,
+        NumericFault,
         Cancelled,
         BadArtifact,
     )
 }
 
 
+_RETRY_AFTER = ";retry_after_s="
+
+
 def to_wire(error: BaseException) -> str:
-    """`code|message`, the only text that leaves a Triton model; a foreign error becomes a bare `internal`."""
-    if isinstance(error, GlmServeError):
-        return f"{error.code}|{error.message}"
-    return f"{GlmServeError.code}|{GlmServeError().message}"
+    """`code|message`, the only text that leaves a Triton model; a foreign error becomes a bare `internal`.
+
+    `overloaded;retry_after_s=3|message` where it is known when to come back.
+    """
+    if not isinstance(error, GlmServeError):
+        return f"{GlmServeError.code}|{GlmServeError().message}"
+    after = f"{_RETRY_AFTER}{error.retry_after_s}" if isinstance(error, Overloaded) and error.retry_after_s else ""
+    return f"{error.code}{after}|{error.message}"
 
 
 def from_wire(text: str) -> GlmServeError | None:
     """The error that `to_wire` wrote, or None if the text is somebody else's."""
-    code, separator, message = text.partition("|")
-    kind = _BY_CODE.get(code.strip().rsplit(" ", 1)[-1])
-    return kind(message) if separator and kind else None
+    head, separator, message = text.partition("|")
+    code, _, after = head.strip().rsplit(" ", 1)[-1].partition(_RETRY_AFTER)
+    kind = _BY_CODE.get(code)
+    if not separator or kind is None:
+        return None
+    if kind is Overloaded:
+        return Overloaded(message, int(after) if after.isdecimal() else None)
+    return kind(message)

@@ -5,6 +5,12 @@ from __future__ import annotations
 SAMPLER_CANDIDATES = 64
 """Sampling looks at this many of the likeliest tokens (the TopK in the decoder graph)."""
 
+MAX_LOGPROBS = 20
+"""Likeliest tokens that a request may have listed with each token of its answer."""
+
+MAX_STOP_IDS = 64
+MAX_GRAMMAR_BYTES = 64 * 1024
+
 MAX_ASPECT_RATIO = 200
 """Longest side over shortest side; the model family's own processor refuses more."""
 

@@ -12,9 +12,8 @@ import numpy as np
 
 from glmserve import contract
 from glmserve.checkpoint import Checkpoint
-from glmserve.contract import Finish
 from glmserve.engine.engine import Engine
-from glmserve.engine.request import Done, Event, Failed, Prompt, Request, Sampling, Timings
+from glmserve.engine.request import Done, Event, Failed, Prompt, Request, Sampling
 from glmserve.errors import GlmServeError, InvalidInput, Overloaded
 from glmserve.images import Grid
 from glmserve.limits import MAX_IMAGES, MAX_NEW_TOKENS
@@ -141,14 +140,14 @@ def prompt_arrays(
 
 def event_tensors(event: Event) -> Tensors:
     """An event that is not a failure as `contract.DECODER_OUTPUTS`."""
-    if isinstance(event, Done):
-        finish, tokens, timings = event.finish, [], event.timings
-    else:
-        assert not isinstance(event, Failed)
-        finish, tokens, timings = Finish.RUNNING, event.tokens, Timings()
+    assert not isinstance(event, Failed)
+    if not isinstance(event, Done):
+        return {contract.TOKENS.name: np.asarray(event.tokens, np.int32)}
+    timings = event.timings
     seconds = (timings.queue_s, timings.vision_s, timings.prefill_s, timings.decode_s)
     return {
-        contract.TOKENS.name: np.asarray(tokens, np.int32),
-        contract.FINISH.name: np.asarray([finish], np.int32),
+        contract.TOKENS.name: np.empty(0, np.int32),
+        contract.FINISH.name: np.asarray([event.finish], np.int32),
         contract.TIMINGS_MS.name: np.asarray(seconds, np.float32) * 1000,
+        contract.CACHED_TOKENS.name: np.asarray([0], np.int32),
     }

@@ -17,7 +17,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from gateway.backend import GenerateRequest
 from gateway.triton import TritonBackend
 from glmserve import contract
-from glmserve.contract import Finish
+from glmserve.contract import Finish, Tensor
 from glmserve.errors import BackendDown, DeadlineExceeded, GlmServeError, InvalidInput, Overloaded, to_wire
 from glmserve.images import Grid
 
@@ -79,8 +79,10 @@ def a_request(deadline_s: float = WAIT_S, patches: bool = True) -> GenerateReque
 
 def message(tokens: list[int], finish: Finish = Finish.RUNNING) -> Any:
     response = service_pb2.ModelStreamInferResponse()
-    values = (tokens, [finish], [1, 2, 3, 4])
-    for tensor, value in zip(contract.DECODER_OUTPUTS, values, strict=True):
+    values: dict[Tensor, list[Any]] = {contract.TOKENS: tokens}
+    if finish != Finish.RUNNING:
+        values |= {contract.FINISH: [finish], contract.TIMINGS_MS: [1, 2, 3, 4], contract.CACHED_TOKENS: [5]}
+    for tensor, value in values.items():
         array = np.array(value, tensor.dtype)
         response.infer_response.outputs.add(name=tensor.name, datatype=tensor.triton_dtype, shape=array.shape)
         response.infer_response.raw_output_contents.append(array.tobytes())
@@ -104,7 +106,7 @@ def test_tokens_come_in_order_and_end_with_the_finish(triton: Any, backend: Trit
     chunks = list(backend.generate(a_request()))
     assert [t for chunk in chunks for t in chunk.tokens] == [1, 2, 3, 4]
     assert [chunk.finish for chunk in chunks] == [0, 0, 0, Finish.LENGTH]
-    assert chunks[0].timings_ms == (1, 2, 3, 4)
+    assert chunks[-1].timings_ms == (1, 2, 3, 4) and chunks[-1].cached_tokens == 5
 
 
 def test_every_tensor_travels_as_the_contract_says(triton: Any, backend: TritonBackend) -> None:
@@ -112,11 +114,13 @@ def test_every_tensor_travels_as_the_contract_says(triton: Any, backend: TritonB
     request = a_request()
     list(backend.generate(request))
     sent = triton[0].received[0]
+    named = {t.name: t for t in contract.DECODER_INPUTS}
+    assert all(i.datatype == named[i.name].triton_dtype for i in sent.inputs)
+    assert {i.name for i in sent.inputs} >= {t.name for t in contract.DECODER_INPUTS if not t.is_optional}
     arrays = {
-        i.name: np.frombuffer(raw, t.dtype).reshape(i.shape)
-        for t, i, raw in zip(contract.DECODER_INPUTS, sent.inputs, sent.raw_input_contents, strict=True)
+        i.name: np.frombuffer(raw, named[i.name].dtype).reshape(i.shape)
+        for i, raw in zip(sent.inputs, sent.raw_input_contents, strict=True)
     }
-    assert [(i.name, i.datatype) for i in sent.inputs] == [(t.name, t.triton_dtype) for t in contract.DECODER_INPUTS]
     assert np.array_equal(arrays["PATCHES"], request.patches)
     assert arrays["GRIDS"].tolist() == [[4, 8]]
     assert arrays["SEED"].tolist() == [2**62]
