@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 from PIL import Image
 
 from glmserve.checkpoint import Checkpoint
-from glmserve.contract import DECODER_MODEL, VISION_MODEL
+from glmserve.contract import DECODER_MODEL, VISION_MODEL, DecoderGraph
 from glmserve.engine.intake import prompt_arrays
 from glmserve.engine.ort import OrtDecoder, OrtVision
+from glmserve.engine.pictures import picture_key
 from glmserve.engine.request import Prompt, Sampling
-from glmserve.engine.sampling import sampler_inputs
+from glmserve.engine.sampling import Draw, sampler_inputs
 from glmserve.engine.session import Step
 from glmserve.images import Grid, patches_of
 from glmserve.manifest import CHECKPOINT_FOLDER, DECODER_GRAPH, REPOSITORY_FOLDER, VISION_GRAPH
@@ -35,7 +38,7 @@ class Candidate:
         self._vision = OrtVision(repository / VISION_MODEL / "1" / VISION_GRAPH)
         graph = repository / DECODER_MODEL / "1" / DECODER_GRAPH
         context = min(context, self.checkpoint.text.max_positions)
-        self.decoder = OrtDecoder(graph, self.checkpoint, slots, context, keep_logits=True)
+        self.decoder = OrtDecoder(graph, self.checkpoint, slots, context, content=_with_logits(graph))
 
     def normalised(self, picture: Image.Image) -> tuple[np.ndarray, Grid]:
         """A picture's patches f32 [patches, 3, patch * patch] as the folded first layer means them."""
@@ -52,24 +55,22 @@ class Candidate:
 
     def prompt(self, input_ids: np.ndarray, pictures: list[Image.Image]) -> Prompt:
         read = [self.features(picture) for picture in pictures]
-        return prompt_arrays(self.checkpoint, input_ids, [grid for _, grid in read], [f for f, _ in read])
+        keys = [picture_key(features, grid, 0) for features, grid in read]
+        return prompt_arrays(self.checkpoint, input_ids, [grid for _, grid in read], [f for f, _ in read], keys)
 
     def prefill(self, prompt: Prompt, row: int, chunk_tokens: int) -> np.ndarray:
         """Runs a prompt into a row in chunks; logits f32 [chunks, vocabulary] at the end of each."""
         logits = []
         for start in range(0, prompt.length, chunk_tokens):
             part = slice(start, min(start + chunk_tokens, prompt.length))
-            self.decoder.run(
-                Step(
-                    first_row=row,
-                    input_ids=prompt.input_ids[None, part],
-                    image_slot=prompt.image_slot[None, part],
-                    positions=prompt.positions[:, None, part],
-                    lengths=np.array([start], np.int32),
-                    features=prompt.features,
-                    sampler=sampler_inputs([(Sampling(), 0)], self.decoder.candidates),
-                )
+            step = self._step(
+                row,
+                prompt.input_ids[None, part],
+                prompt.image_slot[None, part],
+                prompt.positions[:, None, part],
+                [start],
             )
+            self.decoder.run(replace(step, features=prompt.features))
             logits.append(self._logits()[0])
         return np.stack(logits)
 
@@ -77,16 +78,9 @@ class Candidate:
         """Feeds one token to each of the first rows; logits f32 [rows, vocabulary]."""
         rows = len(tokens)
         at = np.asarray(lengths, np.int64) + np.asarray(deltas, np.int64)
+        ids = np.asarray(tokens, np.int64)[:, None]
         self.decoder.run(
-            Step(
-                first_row=0,
-                input_ids=np.asarray(tokens, np.int64)[:, None],
-                image_slot=np.zeros((rows, 1), np.int64),
-                positions=np.broadcast_to(at[None, :, None], (3, rows, 1)),
-                lengths=np.asarray(lengths, np.int32),
-                features=None,
-                sampler=sampler_inputs([(Sampling(), 0)] * rows, self.decoder.candidates),
-            )
+            self._step(0, ids, np.zeros_like(ids), np.broadcast_to(at[None, :, None], (3, rows, 1)), lengths)
         )
         return self._logits()
 
@@ -102,8 +96,33 @@ class Candidate:
 
     def poison(self) -> None:
         """Fills the KV rows with NaN, so that a read of anything not written shows."""
-        self.decoder.fill_cache(float("nan"))
+        self.decoder.poison()
+
+    def _step(
+        self, row: int, input_ids: np.ndarray, image_slot: np.ndarray, positions: np.ndarray, lengths: list[int]
+    ) -> Step:
+        rows, tokens = input_ids.shape
+        return Step(
+            first_row=row,
+            input_ids=input_ids,
+            image_slot=image_slot,
+            positions=positions,
+            lengths=np.asarray(lengths, np.int32),
+            new=np.full(rows, tokens, np.int64),
+            features=None,
+            sampler=sampler_inputs([Draw(Sampling())] * rows, self.decoder.candidates, self.decoder.vocabulary),
+            parked=None,
+        )
 
     def _logits(self) -> np.ndarray:
         assert self.decoder.logits is not None
         return self.decoder.logits.copy()
+
+
+def _with_logits(graph: Path) -> bytes:
+    """The same graph with its logits as one more output; serving leaves them on the device."""
+    model = ir.load(graph)
+    values = {value.name: value for node in model.graph for value in node.outputs}
+    model.graph.outputs.append(values[DecoderGraph.LOGITS])
+    content: bytes = ir.to_proto(model).SerializeToString()
+    return content

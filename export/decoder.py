@@ -60,11 +60,10 @@ class _DecoderWriter:
                 )
             else:
                 residual = g.op("Add", [residual, mlp], f"layers.{index}.residual")
-        logits = self._head(residual, logits_index)
-        sampling_inputs, token = sample(g, logits, shape.vocabulary)
-        declare(token, Names.TOKEN, int64, ["B", 1])
+        hidden, logits = self._head(residual, logits_index)
         declare(logits, Names.LOGITS, real, ["B", shape.vocabulary])
-        return g.model("decoder", [*inputs, *sampling_inputs], [token, logits, *cache])
+        sampler = sample(g, hidden, logits, shape.vocabulary)
+        return g.model("decoder", [*inputs, *sampler.inputs], [*sampler.outputs, *cache])
 
     def _cache_shape(self) -> list[int | str]:
         return ["B", self._shape.kv_heads, "context", self._shape.head_dim]
@@ -152,11 +151,11 @@ class _DecoderWriter:
         )
         return normed, total
 
-    def _head(self, x: ir.Value, logits_index: ir.Value) -> ir.Value:
-        """Logits [B, vocabulary] of the one position a row asks for."""
+    def _head(self, x: ir.Value, logits_index: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """The normed state [B, hidden] of the one position a row asks for, and its logits [B, vocabulary]."""
         g, shape = self._g, self._shape
         last = g.op("GatherND", [x, logits_index], "head.last", batch_dims=1)  # [B, hidden]
         normed = self._norm(last, "norm", "head.norm")
         if shape.tied_head:
-            return g.linear(normed, self._embedding(), "head")
-        return g.projection(normed, "lm_head", (shape.hidden, shape.vocabulary), "head")
+            return normed, g.linear(normed, self._embedding(), "head")
+        return normed, g.projection(normed, "lm_head", (shape.hidden, shape.vocabulary), "head")

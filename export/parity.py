@@ -112,7 +112,7 @@ def _compare_case(reference: Reference, candidate: Candidate, case: Case) -> Ite
     wanted = reference.logits(ids, list(case.pictures))
     for chunk in (_WHOLE, *_CHUNKS):
         candidate.poison()
-        found = candidate.prefill(prompt, row=candidate.decoder.slots - 1, chunk_tokens=chunk)
+        found = candidate.prefill(prompt, row=candidate.decoder.rows - 1, chunk_tokens=chunk)
         ends = [min(start + chunk, len(ids)) - 1 for start in range(0, len(ids), chunk)]
         title = "prefill" if chunk == _WHOLE else f"prefill in chunks of {chunk}"
         yield Stage.of(f"{case.name}: {title}", found, wanted[ends])
@@ -121,7 +121,7 @@ def _compare_case(reference: Reference, candidate: Candidate, case: Case) -> Ite
 def compare_decode(reference: Reference, candidate: Candidate, cases: list[Case]) -> list[Stage]:
     """All cases' answers decoded side by side, one row each, against transformers' logits of each alone."""
     candidate.poison()
-    count = min(len(cases), candidate.decoder.slots)
+    count = min(len(cases), candidate.decoder.rows)
     sequences, prompts, logits = [], [], []
     for row, case in enumerate(cases[:count]):
         ids = input_ids(candidate, case)

@@ -62,16 +62,16 @@ TOP_K = Tensor("TOP_K", "int32", (1,))
 MIN_P = Tensor("MIN_P", "float32", (1,), is_optional=True)
 """Least probability of a candidate as a share of the likeliest one's; 0, the default, is no bound."""
 REPETITION_PENALTY = Tensor("REPETITION_PENALTY", "float32", (1,), is_optional=True)
-"""Divides the positive logits, and multiplies the negative ones, of tokens seen before; 1, the default, does nothing."""
+"""Divides the positive logits of tokens seen before and multiplies the negative ones; 1, the default, does nothing."""
 SEED = Tensor("SEED", "int64", (1,))
 STOP_IDS = Tensor("STOP_IDS", "int64", ("stop_ids",), is_optional=True)
 """Token ids that end the answer beside the checkpoint's own."""
 LOGPROBS = Tensor("LOGPROBS", "int32", (1,), is_optional=True)
-"""How many of the likeliest tokens come with their log-probabilities beside the chosen one; -1, the default, is none."""
+"""How many of the likeliest tokens are listed beside each chosen one, with log-probabilities; -1, the default: none."""
 GRAMMAR = Tensor("GRAMMAR", "uint8", ("bytes",), is_optional=True)
 """A JSON Schema in UTF-8 that the answer must match; `{"type": "object"}` asks for any JSON object."""
 CACHE_SCOPE = Tensor("CACHE_SCOPE", "int64", (1,), is_optional=True)
-"""Cached prompts and pictures are shared only between requests of one scope; 0, the default, is a scope like any other."""
+"""Cached prompts and pictures are shared only between requests of one scope; 0, the default, is one like any other."""
 DEADLINE_MS = Tensor("DEADLINE_MS", "int32", (1,))
 """Milliseconds from arrival after which the engine gives the request up."""
 

@@ -11,6 +11,7 @@ GlmServeError                internal             500
 ├─ DeadlineExceeded          deadline_exceeded    504   may retry
 ├─ NumericFault              numeric_fault        500   the model's numbers were not finite
 ├─ Cancelled                 cancelled            499
+├─ DoesNotFit                does_not_fit         500   more memory is asked for than there is
 └─ BadArtifact               bad_artifact         500   a build or checkpoint that must not be loaded
 ```
 
@@ -111,6 +112,12 @@ class BadArtifact(GlmServeError):
     code = "bad_artifact"
 
 
+class DoesNotFit(GlmServeError):
+    """A deployment's settings ask for more memory than the device has; raised while starting."""
+
+    code = "does_not_fit"
+
+
 _BY_CODE: dict[str, type[GlmServeError]] = {
     kind.code: kind
     for kind in (
@@ -124,6 +131,7 @@ _BY_CODE: dict[str, type[GlmServeError]] = {
         DeadlineExceeded,
         NumericFault,
         Cancelled,
+        DoesNotFit,
         BadArtifact,
     )
 }

@@ -6,80 +6,97 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterable
+from concurrent import futures
 
 import numpy as np
 
 from glmserve.contract import Finish
-from glmserve.engine.request import Done, Event, Failed, Request, Running, Tokens
-from glmserve.engine.sampling import sampler_inputs
-from glmserve.engine.scheduler import Chunk, Scheduler
-from glmserve.engine.session import DecoderSession, Step
+from glmserve.engine import metrics
+from glmserve.engine.batch import decode_step, prefill_step
+from glmserve.engine.line import Line, Place
+from glmserve.engine.metrics import Meter
+from glmserve.engine.pace import Pace
+from glmserve.engine.request import Done, Event, Failed, Logprobs, Request, Running, Tokens
+from glmserve.engine.scheduler import Prefill, Scheduler, Waiting
+from glmserve.engine.session import DecoderSession, Sampled
 from glmserve.engine.slots import Move, SlotTable
-from glmserve.errors import BackendDown, Cancelled, DeadlineExceeded, GlmServeError, Overloaded, PromptTooLong
+from glmserve.errors import (
+    BackendDown,
+    Cancelled,
+    DeadlineExceeded,
+    GlmServeError,
+    NumericFault,
+    Overloaded,
+    PromptTooLong,
+)
 
 _log = logging.getLogger(__name__)
 _IDLE_WAIT_S = 0.5
+_MASK_WAIT_S = 0.05
 _JOIN_S = 10.0
-
-
-@dataclass
-class Counters:
-    """What the engine has done so far; written by its thread only, read by anyone."""
-
-    prefill_chunks: int = 0
-    decode_steps: int = 0
-    decoded_rows: int = 0
-    generated_tokens: int = 0
-    prompt_tokens: int = 0
-    finished: int = 0
-    failed: int = 0
+_MOST_FAILURES = 3
+"""Steps that may fail one after another before the engine calls itself broken and ends."""
 
 
 class Engine:
     """Runs requests together on one decoder session.
 
-    `submit` may be called from any thread; everything else happens on the engine's own. `observe` is called there once
-    a step with the counters and the numbers of running and waiting requests.
+    `submit` may be called from any thread; everything else happens on the engine's own. `line` and `meter` are shared.
     """
 
     def __init__(
         self,
         session: DecoderSession,
-        eos_token_ids: tuple[int, ...],
+        eos_token_ids: Iterable[int],
+        slots: int | None = None,
         chunk_tokens: int = 256,
-        max_waiting: int = 64,
-        observe: Callable[[Counters, int, int], None] | None = None,
+        ridge_tokens: int = 8,
+        line: Line | None = None,
+        meter: Meter | None = None,
     ) -> None:
-        self.counters = Counters()
+        self.line = line or Line(max_requests=64, max_tokens=1 << 40)
+        self.meter = meter or Meter()
         self.is_healthy = True
         self._session = session
         self._eos = frozenset(eos_token_ids)
-        self._table = SlotTable(session.slots)
-        self._scheduler = Scheduler(self._table, chunk_tokens, max_waiting)
-        self._arrivals: queue.Queue[Request] = queue.Queue(max_waiting)
-        self._observe = observe
+        self._pace = Pace(ridge_tokens)
+        self._table = SlotTable(slots or session.rows, session.rows)
+        self._scheduler = Scheduler(self._table, self._pace, chunk_tokens, ridge_tokens)
+        self._arrivals: queue.SimpleQueue[Waiting] = queue.SimpleQueue()  # the line bounds it
+        self._failures = 0
         self._stopping = threading.Event()
         self._closing = threading.Lock()
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
 
     def start(self) -> None:
+        self.meter.set(metrics.SLOTS, self._table.slots)
+        self.meter.set(metrics.KV_CAPACITY, self._table.rows * self._session.context)
+        self._show()
         self._thread.start()
 
-    def submit(self, request: Request) -> None:
-        """Takes a request in; its events follow. Raises PromptTooLong, Overloaded or BackendDown at once instead."""
-        if request.prompt.length >= self._session.context:
-            raise PromptTooLong(
-                f"The prompt has {request.prompt.length} tokens; at most {self._session.context - 1} fit.", "prompt"
-            )
+    def enter(self, tokens: int) -> Place:
+        """A place in the line for a prompt of so many tokens; raises PromptTooLong or Overloaded."""
+        if tokens >= self._session.context:
+            raise PromptTooLong(f"The prompt has {tokens} tokens; at most {self._session.context - 1} fit.", "prompt")
+        try:
+            return self.line.enter(tokens)
+        except Overloaded:
+            self.meter.add(metrics.REFUSED)
+            raise
+
+    def submit(self, request: Request, place: Place | None = None) -> None:
+        """Takes a request in, with the place it holds already or a new one; its events follow.
+
+        Raises PromptTooLong, Overloaded or BackendDown at once instead, and then gives the place back.
+        """
+        place = place or self.enter(request.prompt.length)
         with self._closing:  # so that no request slips in behind the last sweep
-            if self._stopping.is_set() or not self.is_healthy:
-                raise BackendDown("The engine is not running.")
-            try:
-                self._arrivals.put_nowait(request)
-            except queue.Full:
-                raise Overloaded("The waiting line is full; try again shortly.") from None
+            if not self._stopping.is_set() and self.is_healthy:
+                self._arrivals.put(Waiting(request, place))
+                return
+        place.leave()
+        raise BackendDown("The engine is not running.")
 
     def stop(self) -> None:
         """Ends the thread after its step; whatever still runs or waits fails with BackendDown."""
@@ -88,148 +105,177 @@ class Engine:
 
     def _loop(self) -> None:
         try:
-            while not self._stopping.is_set():
+            while not self._stopping.is_set() and self._failures < _MOST_FAILURES:
                 self._take_arrivals()
                 self._drop_the_gone()
-                self.step()
+                self._step()
+                self._show()
         except Exception:
             _log.exception("the engine's thread ended")
         finally:
             with self._closing:
                 self.is_healthy = False
             self._end_all(BackendDown("The engine has stopped."))
+            self._show()
 
-    def step(self) -> None:
-        """One prompt chunk, then one token for every decoded row; a failing run ends the requests it held."""
+    def _step(self) -> None:
+        """Some of a prompt, then one token for every decoded row; a failing run ends the requests it held."""
         try:
-            chunk = self._scheduler.next_chunk(time.monotonic())
-            if chunk:
-                self._prefill(chunk)
+            prefill = self._scheduler.next_prefill(time.monotonic())
+            if prefill:
+                self._prefill(prefill)
             if self._table.decoding:
                 self._decode()
+            self._failures = 0
         except Exception:
             _log.exception("a step failed")
-            self._end_running(GlmServeError())
-        if self._observe:
-            self._observe(self.counters, self._table.used, len(self._scheduler.waiting))
+            self._failures += 1
+            for running in self._table.drop_all():
+                self._fail(running.request, GlmServeError())
 
     def _take_arrivals(self) -> None:
         """Moves new requests into the waiting line, sleeping for the first when there is nothing else to do."""
         try:
             if self._scheduler.is_idle:
-                self._add(self._arrivals.get(timeout=_IDLE_WAIT_S))
+                self._scheduler.waiting.append(self._arrivals.get(timeout=_IDLE_WAIT_S))
             while True:
-                self._add(self._arrivals.get_nowait())
+                self._scheduler.waiting.append(self._arrivals.get_nowait())
         except queue.Empty:
             return
 
-    def _add(self, request: Request) -> None:
-        try:
-            self._scheduler.add(request)
-        except Overloaded as error:
-            self._emit(request, Failed(error))
-
     def _drop_the_gone(self) -> None:
         """Ends requests whose client left or whose time is up, wherever they stand."""
-        now = time.monotonic()
-        waiting = self._scheduler.waiting
-        for request in [r for r in waiting if _reason_to_end(r, now)]:
-            waiting.remove(request)
-            self._fail(request, _reason_to_end(request, now) or Cancelled())
-        for running in self._running():
-            error = _reason_to_end(running.request, now)
-            if error:
+        now, waiting = time.monotonic(), self._scheduler.waiting
+        gone = [(entry, error) for entry in waiting if (error := _reason_to_end(entry.request, now))]
+        for entry, error in gone:
+            waiting.remove(entry)
+            entry.place.leave()
+            self._fail(entry.request, error)
+        for running in (*self._table.decoding, *self._table.prefilling):
+            ending = _reason_to_end(running.request, now) or _mask_fault(running)
+            if ending:
                 self._retire(running)
-                self._fail(running.request, error)
+                self._fail(running.request, ending)
 
-    def _prefill(self, chunk: Chunk) -> None:
-        running, prompt = chunk.running, chunk.running.request.prompt
-        part = slice(chunk.start, chunk.stop)
-        slots = prompt.image_slot[None, part]
-        step = Step(
-            first_row=running.row,
-            input_ids=prompt.input_ids[None, part],
-            image_slot=slots,
-            positions=prompt.positions[:, None, part],
-            lengths=np.array([chunk.start], np.int32),
-            features=prompt.features if slots.any() else None,
-            sampler=sampler_inputs([(running.request.sampling, 0)], self._session.candidates),
-        )
-        tokens = self._session.run(step)
-        running.length = chunk.stop
-        self.counters.prefill_chunks += 1
-        self.counters.prompt_tokens += chunk.stop - chunk.start
-        if chunk.is_last:
-            running.first_token_at = time.monotonic()
+    def _prefill(self, prefill: Prefill) -> None:
+        self._move(prefill.moves)
+        if not self._has_masks(prefill):
+            return
+        began = time.monotonic()
+        for chunk in prefill.chunks:
+            if chunk.start == chunk.running.cached:
+                self._begin(chunk.running)
+        step = prefill_step(prefill.chunks, self._session)
+        sampled = self._session.run(step)
+        now = time.monotonic()
+        self._pace.prefilled(step.input_ids.size, now - began)
+        self.meter.add(metrics.PREFILL_CHUNKS, len(prefill.chunks))
+        for chunk in prefill.chunks:
+            chunk.running.length = chunk.stop
+        done = [(row, chunk.running) for row, chunk in enumerate(prefill.chunks) if chunk.is_last]
+        for _, running in done:  # all of them before any ends, so that rows stay dense
+            running.first_token_at = running.token_at = now
             self._move(self._table.promote())
-            self._accept(running, int(tokens[0]))
+        logprobs = _logprobs_by_row(step.sampler.logprob_rows, sampled)
+        for row, running in done:
+            self._accept(running, int(sampled.tokens[row]), logprobs.get(row))
+            self.meter.observe(metrics.FIRST_TOKEN, now - running.request.arrived)
+
+    def _begin(self, running: Running) -> None:
+        request = running.request
+        self.meter.add(metrics.PROMPT_TOKENS, request.prompt.length)
+        self.meter.add(metrics.CACHED_TOKENS, running.cached)
+        if request.sampling.repetition_penalty != 1:
+            running.seen = np.unique(request.prompt.input_ids)
+
+    def _has_masks(self, prefill: Prefill) -> bool:
+        """Whether the first tokens of these prompts can be drawn; their grammars were begun when they arrived."""
+        for chunk in prefill.chunks:
+            grammar = chunk.running.request.grammar
+            if grammar and chunk.is_last:
+                chunk.running.mask = grammar.first_mask()
+                futures.wait([chunk.running.mask], 0 if self._table.decoding else _MASK_WAIT_S)
+                if not _has_mask(chunk.running):
+                    return False
+        return True
 
     def _decode(self) -> None:
+        """One token for every row; a row whose grammar is not done with its mask draws again in the next step."""
         rows = list(self._table.decoding)
-        lengths = np.array([r.length for r in rows], np.int32)
-        at = lengths + np.array([r.request.prompt.delta for r in rows], np.int32)
-        step = Step(
-            first_row=0,
-            input_ids=np.array([[r.last_token] for r in rows], np.int64),
-            image_slot=np.zeros((len(rows), 1), np.int64),
-            positions=np.broadcast_to(at.astype(np.int64)[None, :, None], (3, len(rows), 1)),
-            lengths=lengths,
-            features=None,
-            sampler=sampler_inputs([(r.request.sampling, r.generated) for r in rows], self._session.candidates),
-        )
-        tokens = self._session.run(step)
-        self.counters.decode_steps += 1
-        self.counters.decoded_rows += len(rows)
-        for running in rows:  # all of them before any ends: a row that moves takes its `length` tokens along
+        late = [running.mask for running in rows if running.mask and not running.mask.done()]
+        if len(late) == len(rows):
+            futures.wait(late, _MASK_WAIT_S, futures.FIRST_COMPLETED)
+        is_ready = [_has_mask(running) for running in rows]
+        if not any(is_ready):
+            return
+        began = time.monotonic()
+        step = decode_step(rows, self._table, self._session)
+        sampled = self._session.run(step)
+        now = time.monotonic()
+        self._pace.decoded(now - began)
+        self.meter.add(metrics.DECODE_STEPS)
+        self.meter.add(metrics.DECODED_ROWS, len(rows))
+        self.meter.observe(metrics.STEP_ROWS, len(rows))
+        self.meter.observe(metrics.TOKEN_GAP, max(now - running.token_at for running in rows))
+        ready = [(row, running) for row, running in enumerate(rows) if is_ready[row]]
+        for _, running in ready:  # all of them before any ends: a row that moves takes its `length` tokens along
             running.length += 1
-        for running, token in zip(rows, tokens, strict=True):
-            self._accept(running, int(token))
+            running.token_at = now
+        logprobs = _logprobs_by_row(step.sampler.logprob_rows, sampled)
+        for row, running in ready:
+            self._accept(running, int(sampled.tokens[row]), logprobs.get(row))
 
-    def _accept(self, running: Running, token: int) -> None:
+    def _accept(self, running: Running, token: int, logprobs: Logprobs | None) -> None:
         """Hands a sampled token out, or ends the request with it."""
-        if token in self._eos:
+        request = running.request
+        if token < 0:
+            self._retire(running, keep=False)
+            self._fail(request, NumericFault("The model's numbers stopped being finite for this request."))
+            return
+        if token in self._eos or token in request.stop_ids:
             self._finish(running, Finish.STOP)
             return
-        running.last_token = token
-        running.generated += 1
-        self.counters.generated_tokens += 1
-        self._emit(running.request, Tokens([token]))
-        if running.generated >= running.request.max_tokens or running.length >= self._session.context:
+        running.answer.append(token)
+        self.meter.add(metrics.GENERATED_TOKENS)
+        self._emit(request, Tokens([token], logprobs))
+        if len(running.answer) >= request.max_tokens or running.length >= self._session.context:
             self._finish(running, Finish.LENGTH)
+            return
+        if running.seen is not None and token not in running.seen:
+            running.seen = np.append(running.seen, token)
+        if request.grammar:
+            running.mask = request.grammar.next_mask(token)
 
     def _finish(self, running: Running, finish: Finish) -> None:
         self._retire(running)
-        self.counters.finished += 1
-        self._emit(running.request, Done(finish, running.timings(time.monotonic())))
+        timings = running.timings(time.monotonic())
+        self.meter.add(metrics.FINISHED)
+        self.meter.observe(metrics.QUEUE, timings.queue_s)
+        self.meter.observe(metrics.VISION, timings.vision_s)
+        self.meter.observe(metrics.PREFILL, timings.prefill_s)
+        self.meter.observe(metrics.DECODE, timings.decode_s)
+        self._emit(running.request, Done(finish, timings, running.cached))
 
-    def _retire(self, running: Running) -> None:
-        self._move(self._table.retire(running))
+    def _retire(self, running: Running, keep: bool = True) -> None:
+        self._move(self._table.retire(running, keep))
+        self.line.request_ended()
 
-    def _move(self, move: Move | None) -> None:
-        if move:
+    def _move(self, moves: list[Move]) -> None:
+        for move in moves:
             self._session.move(move.source, move.target, move.length)
 
-    def _running(self) -> list[Running]:
-        prefilling = self._table.prefilling
-        return [*self._table.decoding, *([prefilling] if prefilling else [])]
-
-    def _end_running(self, error: GlmServeError) -> None:
-        """Ends every request that holds a row; the rows' contents no longer matter, so nothing is moved."""
-        ended = self._running()
-        self._table.decoding.clear()
-        self._table.prefilling = None
-        for running in ended:
-            self._fail(running.request, error)
-
     def _end_all(self, error: GlmServeError) -> None:
-        self._end_running(error)
-        while self._scheduler.waiting:
-            self._fail(self._scheduler.waiting.popleft(), error)
+        for running in self._table.drop_all():
+            self._fail(running.request, error)
         while not self._arrivals.empty():
-            self._fail(self._arrivals.get_nowait(), error)
+            self._scheduler.waiting.append(self._arrivals.get_nowait())
+        while self._scheduler.waiting:
+            entry = self._scheduler.waiting.popleft()
+            entry.place.leave()
+            self._fail(entry.request, error)
 
     def _fail(self, request: Request, error: GlmServeError) -> None:
-        self.counters.failed += 1
+        self.meter.add(metrics.FAILED)
         self._emit(request, Failed(error))
 
     def _emit(self, request: Request, event: Event) -> None:
@@ -238,6 +284,32 @@ class Engine:
             request.emit(event)
         except Exception:
             _log.exception("an event could not be delivered")
+
+    def _show(self) -> None:
+        self.meter.set(metrics.RUNNING, self._table.used)
+        self.meter.set(metrics.WAITING, self.line.requests)
+        self.meter.set(metrics.KV_TOKENS, self._table.tokens)
+        self.meter.set(metrics.KV_WARM_TOKENS, self._table.warm_tokens)
+        self.meter.set(metrics.HEALTHY, float(self.is_healthy))
+
+
+def _logprobs_by_row(rows: np.ndarray, sampled: Sampled) -> dict[int, Logprobs]:
+    return {
+        int(row): Logprobs(sampled.logprob_ids[at : at + 1], sampled.logprob_values[at : at + 1])
+        for at, row in enumerate(rows)
+    }
+
+
+def _has_mask(running: Running) -> bool:
+    """Whether nothing stands in the way of the next token."""
+    return running.mask is None or (running.mask.done() and running.mask.exception() is None)
+
+
+def _mask_fault(running: Running) -> GlmServeError | None:
+    error = running.mask.exception() if running.mask and running.mask.done() else None
+    if error is None:
+        return None
+    return error if isinstance(error, GlmServeError) else GlmServeError()
 
 
 def _reason_to_end(request: Request, now: float) -> GlmServeError | None:

@@ -1,61 +1,129 @@
-"""The engine's metrics: their names and meaning, and how its counters become increments."""
+"""The engine's metrics: their names and meaning, and a meter that collects them and passes them on now and then."""
 
 from __future__ import annotations
 
-import time
+import logging
+import threading
+from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Literal
 
-from glmserve.engine.engine import Counters
-
+_log = logging.getLogger(__name__)
 _PUBLISH_EVERY_S = 0.25
+_MOST_SAMPLES = 4096
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_GAPS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0)
+_ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric as Prometheus shows it; a gauge where `is_gauge`, else a counter."""
+    """A metric as Prometheus shows it; `buckets` are a histogram's upper bounds."""
 
     name: str
     description: str
-    is_gauge: bool = False
+    kind: Literal["counter", "gauge", "histogram"]
+    buckets: tuple[float, ...] = ()
 
 
-RUNNING = Metric("glm_requests_running", "Requests that hold a slot", is_gauge=True)
-WAITING = Metric("glm_requests_waiting", "Requests that wait for a slot", is_gauge=True)
-COUNTER_METRICS = {
-    "prefill_chunks": Metric("glm_prefill_chunks_total", "Prompt chunks run"),
-    "decode_steps": Metric("glm_decode_steps_total", "Decode steps run"),
-    "decoded_rows": Metric("glm_decoded_rows_total", "Rows run in decode steps; over the steps, the mean batch size"),
-    "generated_tokens": Metric("glm_generated_tokens_total", "Tokens handed out"),
-    "prompt_tokens": Metric("glm_prompt_tokens_total", "Prompt tokens run"),
-    "finished": Metric("glm_requests_finished_total", "Requests answered"),
-    "failed": Metric("glm_requests_failed_total", "Requests ended without a complete answer"),
-}
-ALL_METRICS = (RUNNING, WAITING, *COUNTER_METRICS.values())
+def _counter(name: str, description: str) -> Metric:
+    return Metric(name, description, "counter")
 
 
-class MetricsPublisher:
-    """Passes what changed to `publish(metric, amount)`: a gauge's value or a counter's increment.
+def _gauge(name: str, description: str) -> Metric:
+    return Metric(name, description, "gauge")
 
-    Called by the engine once a step. An update costs about 20 microseconds in Triton, so it passes them on a few times
-    a second, and whenever nothing is left to do.
-    """
 
-    def __init__(self, publish: Callable[[Metric, float], None]) -> None:
+def _histogram(name: str, description: str, buckets: tuple[float, ...] = _SECONDS) -> Metric:
+    return Metric(name, description, "histogram", buckets)
+
+
+RUNNING = _gauge("glm_requests_running", "Requests that hold a slot")
+WAITING = _gauge("glm_requests_waiting", "Requests that wait for a slot")
+SLOTS = _gauge("glm_slots", "Requests that can hold a slot at a time")
+KV_TOKENS = _gauge("glm_kv_tokens", "Tokens whose KV belongs to a running request")
+KV_WARM_TOKENS = _gauge("glm_kv_warm_tokens", "Tokens whose KV is kept for a request that begins alike")
+KV_CAPACITY = _gauge("glm_kv_capacity_tokens", "Tokens for whose KV there is room")
+PICTURE_CACHE_BYTES = _gauge("glm_picture_cache_bytes", "Bytes of picture features that are kept")
+HEALTHY = _gauge("glm_engine_healthy", "1 while the engine runs requests")
+PREFILL_CHUNKS = _counter("glm_prefill_chunks_total", "Prompt chunks run")
+DECODE_STEPS = _counter("glm_decode_steps_total", "Decode steps run")
+DECODED_ROWS = _counter("glm_decoded_rows_total", "Rows run in decode steps; over the steps, the mean batch size")
+GENERATED_TOKENS = _counter("glm_generated_tokens_total", "Tokens handed out")
+PROMPT_TOKENS = _counter("glm_prompt_tokens_total", "Prompt tokens of the requests that began")
+CACHED_TOKENS = _counter("glm_prompt_tokens_cached_total", "Prompt tokens whose KV was taken over")
+PICTURE_HITS = _counter("glm_picture_cache_hits_total", "Pictures whose features were kept from before")
+PICTURE_MISSES = _counter("glm_picture_cache_misses_total", "Pictures that had to be encoded")
+FINISHED = _counter("glm_requests_finished_total", "Requests answered")
+FAILED = _counter("glm_requests_failed_total", "Requests ended without a complete answer")
+REFUSED = _counter("glm_requests_refused_total", "Requests refused because the waiting line was full")
+FIRST_TOKEN = _histogram("glm_time_to_first_token_seconds", "From arrival to the first token")
+TOKEN_GAP = _histogram("glm_time_between_tokens_seconds", "Longest wait of any row, once a decode step", _GAPS)
+QUEUE = _histogram("glm_queue_seconds", "From arrival to a slot, pictures included")
+VISION = _histogram("glm_vision_seconds", "Reading a request's pictures")
+PREFILL = _histogram("glm_prefill_seconds", "From a slot to the first token")
+DECODE = _histogram("glm_decode_seconds", "From the first token to the last")
+STEP_ROWS = _histogram("glm_decode_step_rows", "Rows of a decode step", _ROWS)
+
+ALL_METRICS = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
+
+
+class Meter:
+    """Collects on any thread; `totals` holds every counter and gauge, as tests read them."""
+
+    def __init__(self) -> None:
+        self.totals: dict[Metric, float] = defaultdict(float)
+        self._lock = threading.Lock()
+        self._published: dict[Metric, float] = {}
+        self._samples: list[tuple[Metric, float]] = []
+
+    def add(self, metric: Metric, amount: float = 1) -> None:
+        with self._lock:
+            self.totals[metric] += amount
+
+    def set(self, metric: Metric, value: float) -> None:
+        self.totals[metric] = value
+
+    def observe(self, metric: Metric, value: float) -> None:
+        """A histogram's sample; dropped when nobody has taken the last few thousand away."""
+        with self._lock:
+            if len(self._samples) < _MOST_SAMPLES:
+                self._samples.append((metric, value))
+
+    def take(self) -> list[tuple[Metric, float]]:
+        """What is new since the last call: a gauge's value, a counter's increment, each sample of a histogram."""
+        with self._lock:
+            samples, self._samples = self._samples, []
+            totals = dict(self.totals)
+        news = [
+            (metric, value - (self._published.get(metric, 0.0) if metric.kind == "counter" else 0.0))
+            for metric, value in totals.items()
+            if value != self._published.get(metric)
+        ]
+        self._published = totals
+        return news + samples
+
+
+class Publisher:
+    """A thread that passes a meter's news to `publish`: an update costs about 20 microseconds in Triton."""
+
+    def __init__(self, meter: Meter, publish: Callable[[Metric, float], None]) -> None:
+        self._meter = meter
         self._publish = publish
-        self._seen = Counters()
-        self._next = 0.0
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
+        self._thread.start()
 
-    def __call__(self, counters: Counters, running: int, waiting: int) -> None:
-        now = time.monotonic()
-        is_idle = running == waiting == 0
-        if (now < self._next and not is_idle) or (is_idle and counters == self._seen):
-            return
-        self._next = now + _PUBLISH_EVERY_S
-        self._publish(RUNNING, running)
-        self._publish(WAITING, waiting)
-        for field, metric in COUNTER_METRICS.items():
-            grown = getattr(counters, field) - getattr(self._seen, field)
-            if grown:
-                self._publish(metric, grown)
-        self._seen = replace(counters)
+    def close(self) -> None:
+        self._stopping.set()
+        self._thread.join(timeout=5)
+
+    def _run(self) -> None:
+        while not self._stopping.wait(_PUBLISH_EVERY_S):
+            try:
+                for metric, value in self._meter.take():
+                    self._publish(metric, value)
+            except Exception:  # this thread's outer edge: numbers that cannot be shown must not end the service
+                _log.exception("metrics could not be published")

@@ -1,7 +1,8 @@
-"""The decoder and the picture encoder on ONNX Runtime, KV rows bound in place."""
+"""The decoder and the picture encoder on ONNX Runtime: arrays bound once for each set of rows, and updated in place."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +10,21 @@ import onnxruntime as ort
 
 from glmserve.checkpoint import Checkpoint
 from glmserve.contract import COLUMN_WEIGHTS, IMAGE_FEATURES, IMAGE_PATCHES, ROW_WEIGHTS, DecoderGraph
-from glmserve.engine.session import Step
+from glmserve.engine.device import Device, Host
+from glmserve.engine.kv import ELEMENT_TYPES, KvCache, KvShape
+from glmserve.engine.session import Sampled, Step
 from glmserve.errors import BadArtifact
-from glmserve.limits import SAMPLER_CANDIDATES
+from glmserve.limits import MAX_LOGPROBS, SAMPLER_CANDIDATES
 from glmserve.position_table import VisionArrays
 
-_DEVICE = "cpu"
 
+def open_session(
+    graph: Path, device: Device, threads: int, captures_graphs: bool = False, content: bytes | None = None
+) -> ort.InferenceSession:
+    """A session on a graph file, or on `content` with the weights that lie beside that file.
 
-def open_session(graph: Path, threads: int) -> ort.InferenceSession:
-    """A session on a graph file; threads do not spin while idle, since server, stubs and gateway share the cores."""
+    Threads do not spin while idle, since server, stubs and gateway share the cores. Raises BadArtifact.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -26,92 +32,184 @@ def open_session(graph: Path, threads: int) -> ort.InferenceSession:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if not graph.is_file():
         raise BadArtifact(f"The build lacks {graph.name}.")
+    if content is not None:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(graph.parent))
     try:
-        return ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(content or str(graph), options, providers=device.providers(captures_graphs))
     except Exception as error:  # onnxruntime raises its own unrelated classes
         raise BadArtifact(f"ONNX Runtime cannot load {graph.name}.") from error
 
 
+class _Binding:
+    """The inputs and outputs of one set of rows; an array of the same shape as before is copied into its place."""
+
+    def __init__(self, session: ort.InferenceSession, device: Device) -> None:
+        self.io: ort.IOBinding = session.io_binding()
+        self._device = device.name
+        self._hosted: dict[str, np.ndarray] = {}  # alive as long as they are bound
+        self._values: dict[str, ort.OrtValue] = {}
+
+    def put(self, name: str, array: np.ndarray, on_host: bool = False) -> None:
+        """Sets an input; `on_host` keeps it in host memory, where the graph wants it on any device."""
+        value = self._values.get(name)
+        if value is not None and tuple(value.shape()) == array.shape:
+            if name in self._hosted:
+                np.copyto(self._hosted[name], array)
+            else:
+                value.update_inplace(np.ascontiguousarray(array))
+            return
+        if on_host or self._device == "cpu":
+            self._hosted[name] = np.array(array, order="C")  # else a copy that onnxruntime makes would be bound
+            value = ort.OrtValue.ortvalue_from_numpy(self._hosted[name])
+        else:
+            value = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self._device, 0)
+        self._values[name] = value
+        self.io.bind_ortvalue_input(name, value)
+
+    def receive(self, name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
+        """Gives an output its place."""
+        value = self._values.get(name)
+        if value is None or tuple(value.shape()) != shape:
+            self._values[name] = ort.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype, self._device, 0)
+            self.io.bind_ortvalue_output(name, self._values[name])
+
+    def read(self, name: str) -> np.ndarray:
+        """An output's content; on a device this waits for it."""
+        return np.array(self._values[name].numpy())
+
+
 class OrtDecoder:
-    """A `DecoderSession` on the CPU provider; `keep_logits` makes `logits` f32 [B, vocabulary] readable after a run."""
+    """A `DecoderSession`; with `content`, a graph that also gives its logits, `logits` f32 [B, vocabulary] holds them.
+
+    `buckets` are the numbers of rows that a decode step is padded to; empty where any number runs as it is. On CUDA
+    each bucket is captured as one CUDA graph.
+    """
 
     def __init__(
         self,
         graph: Path,
         checkpoint: Checkpoint,
-        slots: int,
+        rows: int,
         context: int,
         threads: int = 1,
-        keep_logits: bool = False,
+        device: Device | None = None,
+        buckets: tuple[int, ...] = (),
+        content: bytes | None = None,
     ) -> None:
         text = checkpoint.text
-        self.slots, self.context = slots, context
+        self.rows, self.context, self.vocabulary = rows, context, text.vocabulary
         self.candidates = min(SAMPLER_CANDIDATES, text.vocabulary)
         self.logits: np.ndarray | None = None
-        self._session = open_session(graph, threads)
-        self._keep_logits = keep_logits
+        self._device = device or Host()
+        self._buckets = buckets
+        self._captures = bool(buckets) and self._device.name == "cuda"
+        self._session = open_session(graph, self._device, threads, self._captures, content)
+        self._keeps_logits = content is not None
         self._no_features = np.zeros((1, text.hidden), np.float32)
-        # past and present are the same memory, so a step writes its KV in place
-        shape = (slots, text.kv_heads, context, text.head_dim)
-        self._cache = [np.zeros(shape, np.float32) for _ in range(2 * text.layers)]
-        self._names = [
-            pair
-            for layer in range(text.layers)
-            for pair in zip(DecoderGraph.past(layer), DecoderGraph.present(layer), strict=True)
-        ]
+        kv_type = next(i.type for i in self._session.get_inputs() if i.name == DecoderGraph.past(0)[0])
+        self._kv = KvCache(self._device, KvShape.of(text, rows, context, ELEMENT_TYPES[kv_type]))
+        self._bindings: dict[tuple[int, int, bool], _Binding] = {}
 
-    def run(self, step: Step) -> np.ndarray:
-        rows, new = step.input_ids.shape
-        after = step.lengths + new
-        sampler = step.sampler
-        inputs = {
-            DecoderGraph.INPUT_IDS: step.input_ids,
-            DecoderGraph.IMAGE_FEATURES: self._no_features if step.features is None else step.features,
-            DecoderGraph.IMAGE_SLOT: step.image_slot,
-            DecoderGraph.POSITION_IDS: step.positions,
-            DecoderGraph.SEQLENS_K: (after - 1).astype(np.int32),
-            DecoderGraph.TOTAL_LENGTH: np.asarray(after.max(), np.int32),
-            DecoderGraph.LOGITS_INDEX: np.full((rows, 1), new - 1, np.int64),
-            DecoderGraph.TEMPERATURE: sampler.temperature,
-            DecoderGraph.TOP_K: sampler.top_k,
-            DecoderGraph.TOP_P: sampler.top_p,
-            DecoderGraph.UNIFORM: sampler.uniform,
-        }
-        binding = self._session.io_binding()
-        bound = {name: np.ascontiguousarray(array) for name, array in inputs.items()}  # alive until the run is over
-        for name, array in bound.items():
-            binding.bind_cpu_input(name, array)
-        binding.bind_output(DecoderGraph.TOKEN, _DEVICE)
-        if self._keep_logits:
-            binding.bind_output(DecoderGraph.LOGITS, _DEVICE)
-        self._bind_rows(binding, step.first_row, rows)
-        self._session.run_with_iobinding(binding)
-        outputs = binding.get_outputs()
-        if self._keep_logits:
-            self.logits = outputs[1].numpy()
-        return outputs[0].numpy()[:, 0]  # type: ignore[no-any-return]
+    def run(self, step: Step) -> Sampled:
+        count = len(step.lengths)
+        if step.is_decode and self._buckets:
+            step = _padded(step, next(size for size in self._buckets if size >= count), self.context)
+        is_plain = step.is_decode and not step.sampler.has_extras
+        binding = self._binding(step.first_row, len(step.lengths), is_plain)
+        self._put(binding, step, is_captured=is_plain and self._captures)
+        options = ort.RunOptions()
+        if self._captures:
+            options.add_run_config_entry("gpu_graph_id", str(len(step.lengths)) if is_plain else "-1")
+        self._session.run_with_iobinding(binding.io, options)
+        if self._keeps_logits:
+            self.logits = binding.read(DecoderGraph.LOGITS)[:count]
+        return Sampled(
+            binding.read(DecoderGraph.TOKEN)[:count, 0],
+            binding.read(DecoderGraph.LOGPROB_IDS) if len(step.sampler.logprob_rows) else np.empty((0, 0), np.int64),
+            binding.read(DecoderGraph.LOGPROB_VALUES)
+            if len(step.sampler.logprob_rows)
+            else np.empty((0, 0), np.float32),
+        )
 
     def move(self, source: int, target: int, length: int) -> None:
-        for buffer in self._cache:
-            buffer[target, :, :length] = buffer[source, :, :length]
+        self._kv.move(source, target, length)
 
-    def fill_cache(self, value: float) -> None:
-        """Overwrites every KV row, so that a test sees whether anything not written is read."""
-        for buffer in self._cache:
-            buffer.fill(value)
+    def poison(self) -> None:
+        """Fills the KV rows with NaN, so that a test sees whether anything not written is read."""
+        self._kv.poison()
 
-    def _bind_rows(self, binding: ort.IOBinding, first: int, rows: int) -> None:
-        for buffer, (past, present) in zip(self._cache, self._names, strict=True):
-            view = buffer[first : first + rows]
-            binding.bind_input(past, _DEVICE, 0, np.float32, view.shape, view.ctypes.data)
-            binding.bind_output(present, _DEVICE, 0, np.float32, view.shape, view.ctypes.data)
+    def _binding(self, first: int, rows: int, is_plain: bool) -> _Binding:
+        """Plain decode steps have bindings of their own, whose addresses never change: a captured graph keeps them."""
+        key = first, rows, is_plain
+        if key not in self._bindings:
+            self._bindings[key] = _Binding(self._session, self._device)
+            self._kv.bind(self._bindings[key].io, first, rows)
+        return self._bindings[key]
+
+    def _put(self, binding: _Binding, step: Step, is_captured: bool) -> None:
+        rows, sampler = len(step.lengths), step.sampler
+        after = step.lengths + step.new
+        total = self.context if is_captured else int(after.max())
+        binding.put(DecoderGraph.INPUT_IDS, step.input_ids)
+        binding.put(DecoderGraph.IMAGE_FEATURES, self._no_features if step.features is None else step.features)
+        binding.put(DecoderGraph.IMAGE_SLOT, step.image_slot)
+        binding.put(DecoderGraph.POSITION_IDS, step.positions)
+        binding.put(DecoderGraph.SEQLENS_K, (after - 1).astype(np.int32))
+        binding.put(DecoderGraph.TOTAL_LENGTH, np.asarray(total, np.int32), on_host=True)
+        binding.put(DecoderGraph.LOGITS_INDEX, step.new[:, None] - 1)
+        binding.put(DecoderGraph.TEMPERATURE, sampler.temperature)
+        binding.put(DecoderGraph.TOP_K, sampler.top_k)
+        binding.put(DecoderGraph.TOP_P, sampler.top_p)
+        binding.put(DecoderGraph.MIN_P, sampler.min_p)
+        binding.put(DecoderGraph.UNIFORM, sampler.uniform)
+        binding.put(DecoderGraph.PENALTY_INDEX, sampler.penalty_index)
+        binding.put(DecoderGraph.PENALTY, sampler.penalty)
+        binding.put(DecoderGraph.MASK_ROWS, sampler.mask_rows)
+        binding.put(DecoderGraph.MASK, sampler.mask)
+        binding.put(DecoderGraph.LOGPROB_ROWS, sampler.logprob_rows)
+        binding.receive(DecoderGraph.TOKEN, (rows, 1), np.int64)
+        listed = len(sampler.logprob_rows), 1 + min(MAX_LOGPROBS, self.vocabulary)
+        binding.receive(DecoderGraph.LOGPROB_VALUES, listed, np.float32)
+        binding.receive(DecoderGraph.LOGPROB_IDS, listed, np.int64)
+        if self._keeps_logits:
+            binding.receive(DecoderGraph.LOGITS, (rows, self.vocabulary), np.float32)
+
+
+def _padded(step: Step, rows: int, context: int) -> Step:
+    """A decode step of `rows` rows: those that are added write one stray token behind what they hold."""
+    more = rows - len(step.lengths)
+    if not more or step.parked is None:
+        return step
+    parked = np.minimum(step.parked[:more], context - 1).astype(np.int32)
+    sampler = step.sampler
+    return replace(
+        step,
+        input_ids=np.pad(step.input_ids, ((0, more), (0, 0))),
+        image_slot=np.pad(step.image_slot, ((0, more), (0, 0))),
+        positions=np.pad(step.positions, ((0, 0), (0, more), (0, 0))),
+        lengths=np.concatenate([step.lengths, parked]),
+        new=np.ones(rows, np.int64),
+        sampler=replace(
+            sampler,
+            temperature=_more(sampler.temperature, more),
+            top_k=_more(sampler.top_k, more),
+            top_p=_more(sampler.top_p, more),
+            min_p=_more(sampler.min_p, more),
+            uniform=_more(sampler.uniform, more),
+        ),
+    )
+
+
+def _more(rows: np.ndarray, count: int) -> np.ndarray:
+    """The first row repeated below the others: values that any row may have."""
+    return np.concatenate([rows, np.repeat(rows[:1], count, axis=0)])
 
 
 class OrtVision:
     """The picture encoder."""
 
-    def __init__(self, graph: Path, threads: int = 1) -> None:
-        self._session = open_session(graph, threads)
+    def __init__(self, graph: Path, threads: int = 1, device: Device | None = None) -> None:
+        self._session = open_session(graph, device or Host(), threads)
 
     def run(self, patches: np.ndarray, row_weights: np.ndarray, column_weights: np.ndarray) -> np.ndarray:
         """Features f32 [B, image tokens, hidden] of B pictures of one grid; see `contract.VISION_INPUTS`."""

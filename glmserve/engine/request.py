@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import numpy as np
 
 from glmserve.contract import Finish
 from glmserve.errors import GlmServeError
 
+NO_LOGPROBS = -1
+
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen; temperature 0 is greedy, top_k 0 is no bound of its own."""
+    """How the next token is chosen; temperature 0 is greedy, top_k 0 and min_p 0 are no bounds of their own."""
 
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
     seed: int = 0
 
 
@@ -29,6 +34,7 @@ class Prompt:
 
     `input_ids` i64 [tokens], `positions` i64 [3, tokens], `delta` what later tokens add to their index, `features`
     f32 [image tokens + 1, hidden] whose row 0 is a dummy, `image_slot` i64 [tokens] naming a feature row, 0 for text.
+    `keys` i64 [tokens] tell prompts apart: a text token's id, a picture token's content.
     """
 
     input_ids: np.ndarray
@@ -36,6 +42,7 @@ class Prompt:
     delta: int
     features: np.ndarray
     image_slot: np.ndarray
+    keys: np.ndarray
 
     @property
     def length(self) -> int:
@@ -53,19 +60,29 @@ class Timings:
 
 
 @dataclass(frozen=True)
+class Logprobs:
+    """Of n tokens: ids i64 and natural logarithms f32 [n, 1 + alternatives], the chosen token first."""
+
+    ids: np.ndarray
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
 class Tokens:
     """New tokens of an answer that goes on."""
 
     tokens: list[int]
+    logprobs: Logprobs | None = None
     is_last: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)
 class Done:
-    """The answer is complete."""
+    """The answer is complete; `cached_tokens` of its prompt were taken over from an earlier request."""
 
     finish: Finish
     timings: Timings
+    cached_tokens: int = 0
     is_last: ClassVar[bool] = True
 
 
@@ -80,11 +97,24 @@ class Failed:
 Event = Tokens | Done | Failed
 
 
+class Grammar(Protocol):
+    """What an answer must match; each mask is worked out on another thread while the engine goes on."""
+
+    def first_mask(self) -> Future[np.ndarray]:
+        """The tokens an answer may begin with, bool [vocabulary]."""
+        ...
+
+    def next_mask(self, token: int) -> Future[np.ndarray]:
+        """Takes a token of the answer; the tokens that may follow, bool [vocabulary]."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Request:
     """What was asked; `emit` is called on the engine's thread, `is_cancelled` is polled there once a step.
 
-    `deadline` is a `time.monotonic()` instant.
+    `deadline` is a `time.monotonic()` instant. `logprobs` counts the alternatives listed with each token's
+    log-probability. `scope` bounds with whom a prompt's KV is shared.
     """
 
     prompt: Prompt
@@ -93,24 +123,44 @@ class Request:
     deadline: float
     emit: Callable[[Event], None]
     is_cancelled: Callable[[], bool] = field(default=lambda: False)
+    stop_ids: frozenset[int] = frozenset()
+    logprobs: int = NO_LOGPROBS
+    grammar: Grammar | None = None
+    scope: int = 0
     vision_s: float = 0.0
     arrived: float = field(default_factory=time.monotonic)
+
+    @property
+    def wants_logprobs(self) -> bool:
+        return self.logprobs != NO_LOGPROBS
 
 
 @dataclass(eq=False)
 class Running:
     """A request that holds a row, and how far it has come; owned by the engine's thread.
 
-    `length` counts the tokens whose KV is in the row; `last_token` was sampled but is not in it yet.
+    `length` counts the tokens whose KV is in the row, `cached` those of them that were there before; `answer` holds
+    the sampled tokens, the last of which is not in the row yet. `seen` are the ids that a repetition penalty lowers.
     """
 
     request: Request
-    row: int
     started: float
+    row: int = -1
     length: int = 0
-    generated: int = 0
-    last_token: int = -1
+    cached: int = 0
+    answer: list[int] = field(default_factory=list)
     first_token_at: float = 0.0
+    token_at: float = 0.0
+    mask: Future[np.ndarray] | None = None
+    seen: np.ndarray | None = None
+
+    @property
+    def keys(self) -> np.ndarray:
+        """The keys i64 [length] of the tokens in the row."""
+        prompt = self.request.prompt.keys
+        if self.length <= len(prompt):
+            return prompt[: self.length]
+        return np.concatenate([prompt, np.array(self.answer[: self.length - len(prompt)], np.int64)])
 
     def timings(self, now: float) -> Timings:
         request = self.request

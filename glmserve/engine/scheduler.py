@@ -1,13 +1,22 @@
-"""Decides what the next step runs: at most one chunk of one prompt, then one token for every decoded row."""
+"""Decides what the next step reads: a chunk of one prompt, or a few short prompts whole."""
 
 from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
 
+from glmserve.engine.line import Place
+from glmserve.engine.pace import Pace
 from glmserve.engine.request import Request, Running
-from glmserve.engine.slots import SlotTable
-from glmserve.errors import Overloaded
+from glmserve.engine.slots import Move, SlotTable
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A request in line, with the place it gives back when it leaves."""
+
+    request: Request
+    place: Place
 
 
 @dataclass(frozen=True)
@@ -19,36 +28,70 @@ class Chunk:
     stop: int
 
     @property
+    def tokens(self) -> int:
+        return self.stop - self.start
+
+    @property
     def is_last(self) -> bool:
         return self.stop == self.running.request.prompt.length
 
 
+@dataclass(frozen=True)
+class Prefill:
+    """What a step reads, in rows that follow one another, after the `moves` that bring KV to be taken over."""
+
+    chunks: list[Chunk]
+    moves: list[Move]
+
+
 class Scheduler:
-    """The waiting line, first come first served; owned by the engine's thread."""
+    """First come, first served; owned by the engine's thread."""
 
-    def __init__(self, table: SlotTable, chunk_tokens: int, max_waiting: int) -> None:
-        self.table = table
-        self.waiting: deque[Request] = deque()
+    def __init__(self, table: SlotTable, pace: Pace, chunk_tokens: int, ridge_tokens: int) -> None:
+        self.waiting: deque[Waiting] = deque()
+        self._table = table
+        self._pace = pace
         self._chunk_tokens = chunk_tokens
-        self._max_waiting = max_waiting
-
-    def add(self, request: Request) -> None:
-        """Puts a request into the line; raises Overloaded when it is full."""
-        if len(self.waiting) >= self._max_waiting:
-            raise Overloaded("The waiting line is full; try again shortly.")
-        self.waiting.append(request)
-
-    def next_chunk(self, now: float) -> Chunk | None:
-        """The prompt chunk of this step, starting the next waiting request when a row is free."""
-        table = self.table
-        if table.can_start and self.waiting:
-            table.start(Running(self.waiting.popleft(), row=-1, started=now))
-        running = table.prefilling
-        if running is None:
-            return None
-        stop = min(running.length + self._chunk_tokens, running.request.prompt.length)
-        return Chunk(running, running.length, stop)
+        self._ridge_tokens = ridge_tokens
 
     @property
     def is_idle(self) -> bool:
-        return not self.waiting and self.table.used == 0
+        return not self.waiting and self._table.used == 0
+
+    def next_prefill(self, now: float) -> Prefill | None:
+        """What this step reads, starting waiting requests when a row is free; None when there is nothing to read."""
+        table, moves = self._table, list[Move]()
+        beginning = len(table.prefilling) + len(self.waiting)
+        if not table.prefilling:
+            if not self.waiting or not table.can_start:
+                return None
+            moves += self._start(now)
+        budget = self._pace.chunk_tokens(len(table.decoding), beginning, self._chunk_tokens)
+        first = table.prefilling[0]
+        stop = min(first.length + budget, first.request.prompt.length)
+        chunks = [Chunk(first, first.length, stop)]
+        if chunks[0].is_last and first.length == 0 and not first.request.grammar:
+            moves += self._join(chunks, now)
+        return Prefill(chunks, moves)
+
+    def _join(self, chunks: list[Chunk], now: float) -> list[Move]:
+        """Adds the next prompts in line while all of them together, padded, are still cheaper than a step of their own.
+
+        Only whole prompts that share no KV: the attention kernel reads several rows at once only from their beginning.
+        """
+        moves, longest = list[Move](), chunks[0].tokens
+        while self.waiting and self._table.can_start:
+            request = self.waiting[0].request
+            longest = max(longest, request.prompt.length)
+            if longest * (len(chunks) + 1) > self._ridge_tokens or request.grammar:
+                break
+            if self._table.shared(Running(request, now)):
+                break
+            moves += self._start(now)
+            chunks.append(Chunk(self._table.prefilling[-1], 0, request.prompt.length))
+        return moves
+
+    def _start(self, now: float) -> list[Move]:
+        waiting = self.waiting.popleft()
+        waiting.place.leave()
+        return self._table.start(Running(waiting.request, started=now))

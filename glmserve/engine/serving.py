@@ -2,52 +2,109 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
 from glmserve.checkpoint import Checkpoint
+from glmserve.contract import VISION_MODEL
+from glmserve.engine.device import open_device
 from glmserve.engine.engine import Engine
-from glmserve.engine.intake import EncodePicture, Intake, Tensors
-from glmserve.engine.metrics import Metric, MetricsPublisher
+from glmserve.engine.grammar import GrammarCompiler
+from glmserve.engine.intake import EncodePicture, Intake
+from glmserve.engine.line import Line
+from glmserve.engine.metrics import Meter, Metric, Publisher
 from glmserve.engine.ort import OrtDecoder, OrtVision
-from glmserve.engine.request import Event
+from glmserve.engine.outbox import Outbox, Send
+from glmserve.engine.pictures import PictureCache
+from glmserve.engine.plan import element_bytes, memory_plan, weight_bytes
 from glmserve.engine.settings import EngineSettings
+from glmserve.engine.wire import Tensors
 from glmserve.manifest import CHECKPOINT_FOLDER, DECODER_GRAPH, VISION_GRAPH, Manifest
+
+_log = logging.getLogger(__name__)
+_MIB = 1024**2
 
 
 class Serving:
-    """A running engine with its intake."""
+    """A running engine with everything around it, from `open` to `close`."""
 
-    def __init__(self, engine: Engine, intake: Intake) -> None:
+    def __init__(
+        self, engine: Engine, intake: Intake, outbox: Outbox, grammars: GrammarCompiler, publisher: Publisher
+    ) -> None:
         self._engine = engine
         self._intake = intake
-        self.accept: Callable[[Tensors, Callable[[Event], None], Callable[[], bool]], None] = intake.accept
+        self._outbox = outbox
+        self._grammars = grammars
+        self._publisher = publisher
 
     @staticmethod
     def open(folder: Path, encode: EncodePicture, publish: Callable[[Metric, float], None]) -> Serving:
-        """Opens the model version `folder` of a build; raises BadArtifact when the build must not be served.
+        """Opens the model version `folder` of a build.
 
-        `encode` reads one picture; `publish` takes metric updates on the engine's thread.
+        `encode` reads one picture; `publish` takes metric updates on a thread of its own. Raises BadArtifact when the
+        build must not be served, DoesNotFit when the settings ask for more memory than there is.
         """
-        checkpoint = open_checkpoint(folder)
-        settings = EngineSettings()
+        checkpoint, settings = open_checkpoint(folder), EngineSettings()
         context = min(settings.context_tokens, checkpoint.text.max_positions)
-        session = OrtDecoder(folder / DECODER_GRAPH, checkpoint, settings.slots, context, settings.threads)
-        engine = Engine(
-            session, checkpoint.eos_token_ids, settings.chunk_tokens, settings.max_waiting, MetricsPublisher(publish)
+        device = open_device(settings.device, settings.device_number)
+        plan = memory_plan(
+            checkpoint,
+            settings,
+            weight_bytes(folder, folder.parents[1] / VISION_MODEL / folder.name),
+            element_bytes(Manifest.read(folder.parents[2]).precision),
+            device.total_memory_bytes(),
         )
+        plan.check()
+        _log.info(plan.text)
+        decoder = OrtDecoder(
+            folder / DECODER_GRAPH,
+            checkpoint,
+            settings.slots + settings.warm_rows,
+            context,
+            settings.threads,
+            device,
+            settings.buckets if settings.cuda_graphs else (),
+        )
+        meter = Meter()
+        line = Line(settings.max_waiting, settings.max_waiting_tokens)
+        ridge = settings.least_chunk_tokens
+        engine = Engine(
+            decoder, checkpoint.eos_token_ids, settings.slots, settings.chunk_tokens, ridge, line=line, meter=meter
+        )
+        grammars = GrammarCompiler(
+            folder.parents[2] / CHECKPOINT_FOLDER / "tokenizer.json",
+            checkpoint.text.vocabulary,
+            checkpoint.eos_token_ids,
+        )
+        pictures = PictureCache(settings.picture_cache_mib * _MIB, meter)
+        intake = Intake(checkpoint, engine, encode, pictures, grammars, settings.picture_readers, settings.share_caches)
         engine.start()
-        return Serving(engine, Intake(checkpoint, engine, encode, settings.picture_readers, settings.max_waiting))
+        return Serving(engine, intake, Outbox(), grammars, Publisher(meter, publish))
+
+    @property
+    def is_healthy(self) -> bool:
+        return self._engine.is_healthy
+
+    def accept(self, tensors: Tensors, send: Send, is_cancelled: Callable[[], bool]) -> None:
+        """Starts a request; `send` is called on one thread with its events in order, the last of all at the end."""
+        self._intake.accept(tensors, self._outbox.channel(send), is_cancelled)
 
     def close(self) -> None:
-        self._intake.close()
+        """Ends what runs with an error, sends it, and ends every thread."""
         self._engine.stop()
+        self._intake.close()
+        self._outbox.close()
+        self._grammars.close()
+        self._publisher.close()
 
 
 def open_vision(folder: Path) -> OrtVision:
     """The picture encoder in the model version `folder` of a build."""
     open_checkpoint(folder)
-    return OrtVision(folder / VISION_GRAPH, EngineSettings().vision_threads)
+    settings = EngineSettings()
+    device = open_device(settings.device, settings.device_number)
+    return OrtVision(folder / VISION_GRAPH, settings.vision_threads, device)
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:

@@ -7,18 +7,41 @@ import os
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from glmserve.engine.device import DeviceName
+
 
 class EngineSettings(BaseSettings):
     """Read from variables that begin with GLM_ENGINE_."""
 
     model_config = SettingsConfigDict(env_prefix="GLM_ENGINE_", frozen=True, extra="ignore")
 
+    device: DeviceName = Field(default="cpu", description="Where the graphs run: cpu or cuda.")
+    device_number: int = Field(default=0, ge=0, description="Which of several GPUs.")
+    cuda_graphs: bool = Field(default=True, description="Capture decode steps as CUDA graphs, one for each bucket.")
+    memory_utilization: float = Field(
+        default=0.9, gt=0, le=1, description="Share of the device's memory that the plan made at the start may use."
+    )
     slots: int = Field(default=16, ge=1, le=1024, description="Requests that hold KV and decode together.")
+    warm_rows: int = Field(
+        default=4, ge=0, le=1024, description="More rows of KV, which keep ended requests' prompts for others to go on."
+    )
     context_tokens: int = Field(
         default=8192, ge=16, description="Tokens a slot holds; the checkpoint may bound it further."
     )
-    chunk_tokens: int = Field(default=256, ge=1, description="Prompt tokens run between two decode steps.")
+    chunk_tokens: int = Field(
+        default=256, ge=1, description="Most prompt tokens run in a step; fewer while answers are under way."
+    )
+    ridge_tokens: int = Field(
+        default=0,
+        ge=0,
+        description="Prompt tokens that cost about one decode step, the least chunk; 0 is 8 on CPUs, 256 on CUDA.",
+    )
     max_waiting: int = Field(default=64, ge=1, description="Requests that may wait for a slot; more are refused.")
+    max_waiting_tokens: int = Field(default=262_144, ge=1, description="Prompt tokens that may wait for a slot.")
+    picture_cache_mib: int = Field(default=512, ge=0, description="MiB of picture features kept for when they return.")
+    share_caches: bool = Field(
+        default=False, description="Share cached prompts and pictures between API keys: faster, but timing tells of it."
+    )
     threads: int = Field(
         default=max(1, (os.cpu_count() or 1) // 2), ge=1, description="Processor threads of the decoder."
     )
@@ -28,3 +51,16 @@ class EngineSettings(BaseSettings):
     picture_readers: int = Field(
         default=4, ge=1, le=64, description="Requests whose pictures are read at the same time."
     )
+
+    @property
+    def buckets(self) -> tuple[int, ...]:
+        """Numbers of rows that decode steps are padded to; none on a processor, where any number runs as it is."""
+        if self.device == "cpu":
+            return ()
+        powers = [1 << power for power in range(self.slots.bit_length()) if 1 << power < self.slots]
+        return (*powers, self.slots)
+
+    @property
+    def least_chunk_tokens(self) -> int:
+        """`ridge_tokens`, or the device's own: where weights are read from memory as fast as they are multiplied."""
+        return self.ridge_tokens or {"cpu": 8, "cuda": 256}[self.device]

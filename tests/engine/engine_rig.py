@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
@@ -61,7 +62,7 @@ class Receiver:
 def prompt(tokens: list[int]) -> Prompt:
     ids = np.asarray(tokens, np.int64)
     positions = np.broadcast_to(np.arange(len(ids)), (3, len(ids)))
-    return Prompt(ids, positions, 0, np.zeros((1, 4), np.float32), np.zeros(len(ids), np.int64))
+    return Prompt(ids, positions, 0, np.zeros((1, 4), np.float32), np.zeros(len(ids), np.int64), ids)
 
 
 def request(
@@ -70,6 +71,7 @@ def request(
     max_tokens: int = 5,
     deadline_s: float = 60.0,
     sampling: Sampling | None = None,
+    **more: Any,
 ) -> Request:
     return Request(
         prompt=prompt(tokens),
@@ -78,13 +80,14 @@ def request(
         deadline=time.monotonic() + deadline_s,
         emit=receiver,
         is_cancelled=receiver.cancelled.is_set,
+        **more,
     )
 
 
 class GatedSession(FakeSession):
     """A fake that waits at the gate before each run, so that a test decides when steps happen."""
 
-    def __init__(self, **shape: int) -> None:
+    def __init__(self, **shape: Any) -> None:
         super().__init__(**shape)
         self.gate = threading.Event()
         self.gate.set()
@@ -105,4 +108,4 @@ def running(session: FakeSession | None = None, **options: object) -> Iterator[t
     finally:
         engine.stop()
         engine._table.check()
-        assert engine._table.used == 0
+        assert engine._table.used == 0 and engine.line.requests == 0

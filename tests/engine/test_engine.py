@@ -10,6 +10,8 @@ import pytest
 from engine_rig import EOS, GatedSession, Receiver, request, running
 
 from glmserve.contract import Finish
+from glmserve.engine.line import Line
+from glmserve.engine.metrics import DECODE_STEPS, DECODED_ROWS
 from glmserve.engine.request import Sampling
 from glmserve.engine.session import FakeSession
 from glmserve.errors import BackendDown, Overloaded, PromptTooLong
@@ -45,7 +47,7 @@ def test_a_prompt_longer_than_the_context_is_refused_at_once() -> None:
 
 
 def test_requests_share_decode_steps() -> None:
-    session = GatedSession(slots=4)
+    session = GatedSession(rows=4)
     with running(session) as (engine, _):
         session.gate.clear()
         receivers = [Receiver() for _ in range(4)]
@@ -55,12 +57,12 @@ def test_requests_share_decode_steps() -> None:
         for index, receiver in enumerate(receivers):
             assert receiver.finish == Finish.LENGTH
             assert receiver.tokens == [10 * index + 1 + i for i in range(20)]
-        assert engine.counters.decode_steps < 30  # 4 x 19 alone
-        assert engine.counters.decoded_rows == 4 * 19
+        assert engine.meter.totals[DECODE_STEPS] < 30  # 4 x 19 alone
+        assert engine.meter.totals[DECODED_ROWS] == 4 * 19
 
 
 def test_a_long_prompt_is_read_in_chunks_between_decode_steps() -> None:
-    session = GatedSession(slots=2)
+    session = GatedSession(rows=2)
     with running(session, chunk_tokens=4) as (engine, _):
         first, second = Receiver(), Receiver()
         session.gate.clear()
@@ -76,7 +78,7 @@ def test_a_long_prompt_is_read_in_chunks_between_decode_steps() -> None:
 
 
 def test_more_requests_than_slots_wait_their_turn() -> None:
-    with running(FakeSession(slots=2)) as (engine, session):
+    with running(FakeSession(rows=2)) as (engine, session):
         receivers = [Receiver() for _ in range(9)]
         for index, receiver in enumerate(receivers):
             engine.submit(request([index], receiver, max_tokens=index + 1))
@@ -87,8 +89,8 @@ def test_more_requests_than_slots_wait_their_turn() -> None:
 
 
 def test_a_full_waiting_line_refuses() -> None:
-    session = GatedSession(slots=1)
-    with running(session, max_waiting=2) as (engine, _):
+    session = GatedSession(rows=1)
+    with running(session, line=Line(2, 1000)) as (engine, _):
         session.gate.clear()
         with pytest.raises(Overloaded):
             for _ in range(20):
@@ -97,7 +99,7 @@ def test_a_full_waiting_line_refuses() -> None:
 
 
 def test_a_cancelled_request_frees_its_row_within_a_step() -> None:
-    session = GatedSession(slots=2)
+    session = GatedSession(rows=2)
     with running(session) as (engine, _):
         leaving, staying = Receiver(), Receiver(at_first_token=session.gate.clear)
         session.gate.clear()
@@ -115,7 +117,7 @@ def test_a_cancelled_request_frees_its_row_within_a_step() -> None:
 
 
 def test_a_request_cancelled_while_it_waits_never_runs() -> None:
-    session = GatedSession(slots=1)
+    session = GatedSession(rows=1)
     with running(session) as (engine, _):
         session.gate.clear()
         first, second = Receiver(), Receiver()
@@ -183,7 +185,7 @@ def test_stopping_ends_what_still_runs_and_refuses_what_comes_after() -> None:
 
 def test_random_numbers_depend_on_seed_and_place_alone() -> None:
     def drawn(neighbours: int) -> list[np.ndarray]:
-        session = GatedSession(slots=4)
+        session = GatedSession(rows=4)
         with running(session) as (engine, _):
             session.gate.clear()
             receivers = [Receiver() for _ in range(neighbours + 1)]

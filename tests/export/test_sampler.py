@@ -9,12 +9,12 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-from export.graph import GraphWriter, declare, graph_input
+from export.graph import GraphWriter, graph_input
 from export.sampler import sample
 from export.weights import Weights
 from glmserve.engine.request import Sampling
-from glmserve.engine.sampling import sampler_inputs
-from glmserve.limits import SAMPLER_CANDIDATES
+from glmserve.engine.sampling import Draw, sampler_inputs
+from glmserve.limits import MAX_LOGPROBS, SAMPLER_CANDIDATES
 
 VOCABULARY = 200
 LOGITS = np.random.default_rng(1).normal(0, 2, VOCABULARY).astype(np.float32)
@@ -24,17 +24,22 @@ DRAWS = 4000
 @pytest.fixture(scope="module")
 def session() -> ort.InferenceSession:
     g = GraphWriter(Weights(Path(), {}))
+    hidden = graph_input("hidden", ir.DataType.FLOAT, ["B", 4])
     logits = graph_input("logits", ir.DataType.FLOAT, ["B", VOCABULARY])
-    inputs, token = sample(g, logits, VOCABULARY)
-    declare(token, "token", ir.DataType.INT64, ["B", 1])
-    model = g.model("sampler", [logits, *inputs], [token])
+    sampler = sample(g, hidden, logits, VOCABULARY)
+    model = g.model("sampler", [hidden, logits, *sampler.inputs], sampler.outputs)
     return ort.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
 
 
+def _run(session: ort.InferenceSession, draws: list[Draw], logits: np.ndarray, hidden: float = 0.0) -> list[np.ndarray]:
+    """Tokens i64 [B], log-probabilities and their ids."""
+    feeds = {"hidden": np.full((len(draws), 4), hidden, np.float32), "logits": logits}
+    token, values, ids = session.run(None, feeds | vars(sampler_inputs(draws, SAMPLER_CANDIDATES, VOCABULARY)))
+    return [token[:, 0], values, ids]
+
+
 def _draw(session: ort.InferenceSession, sampling: Sampling, draws: int = DRAWS) -> np.ndarray:
-    rows = sampler_inputs([(sampling, index) for index in range(draws)], SAMPLER_CANDIDATES)
-    feeds = {name: getattr(rows, name) for name in ("temperature", "top_k", "top_p", "uniform")}
-    return session.run(["token"], {"logits": np.tile(LOGITS, (draws, 1)), **feeds})[0][:, 0]
+    return _run(session, [Draw(sampling, index) for index in range(draws)], np.tile(LOGITS, (draws, 1)))[0]
 
 
 def _expected(temperature: float, top_k: int, top_p: float) -> np.ndarray:
@@ -76,3 +81,49 @@ def test_extreme_temperatures_stay_finite(session: ort.InferenceSession, tempera
     drawn = _draw(session, Sampling(temperature, seed=1), 64)
     assert ((drawn >= 0) & (drawn < VOCABULARY)).all()
     assert temperature > 1 or (drawn == LOGITS.argmax()).all()
+
+
+def test_min_p_keeps_what_is_likely_beside_the_likeliest(session: ort.InferenceSession) -> None:
+    drawn = set(_draw(session, Sampling(1.0, min_p=0.3, seed=2)).tolist())
+    p = np.exp(LOGITS - LOGITS.max())
+    assert drawn == set(np.flatnonzero(p >= 0.3).tolist())
+
+
+def test_a_repetition_penalty_lowers_what_was_seen_as_transformers_does(session: ort.InferenceSession) -> None:
+    seen, penalty = np.argsort(-LOGITS)[:6], 3.0
+    expected = LOGITS.copy()
+    expected[seen] = np.where(expected[seen] > 0, expected[seen] / penalty, expected[seen] * penalty)
+    plain, lowered = Draw(Sampling()), Draw(Sampling(repetition_penalty=penalty), seen=seen)
+    rows = [plain, lowered, plain]
+    assert _run(session, rows, np.tile(LOGITS, (3, 1)))[0].tolist() == [
+        LOGITS.argmax(),
+        expected.argmax(),
+        LOGITS.argmax(),
+    ]
+
+
+def test_a_mask_leaves_only_what_it_allows_and_only_in_its_row(session: ort.InferenceSession) -> None:
+    mask = np.zeros(VOCABULARY, np.bool_)
+    mask[[7, 9]] = True
+    token = _run(session, [Draw(Sampling(), mask=mask), Draw(Sampling())], np.tile(LOGITS, (2, 1)))[0]
+    assert token.tolist() == [max((7, 9), key=lambda i: LOGITS[i]), LOGITS.argmax()]
+
+
+def test_log_probabilities_are_the_models_own(session: ort.InferenceSession) -> None:
+    expected = LOGITS - np.log(np.exp(LOGITS.astype(np.float64)).sum())
+    hot = Sampling(1.7, top_k=5, seed=4)
+    draws = [Draw(Sampling()), Draw(hot, 3, wants_logprobs=True), Draw(hot, 3)]
+    token, values, ids = _run(session, draws, np.tile(LOGITS, (3, 1)))
+    assert token[1] == token[2] and ids.shape == (1, 1 + MAX_LOGPROBS)
+    assert ids[0].tolist() == [token[1], *np.argsort(-LOGITS)[:MAX_LOGPROBS].tolist()]
+    assert np.allclose(values[0], expected[ids[0]], atol=1e-5)
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_a_row_that_is_not_finite_yields_minus_one_and_its_neighbours_do_not_mind(
+    session: ort.InferenceSession, broken: float
+) -> None:
+    logits = np.tile(LOGITS, (3, 1))
+    logits[1, 5 if np.isinf(broken) else slice(None)] = broken
+    assert _run(session, [Draw(Sampling())] * 3, logits)[0].tolist() == [LOGITS.argmax(), -1, LOGITS.argmax()]
+    assert _run(session, [Draw(Sampling())], LOGITS[None], hidden=broken)[0].tolist() == [-1]

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from glmserve.contract import IMAGE_FEATURES, VISION_INPUTS, VISION_MODEL
-from glmserve.engine.intake import event_tensors
 from glmserve.engine.metrics import ALL_METRICS, Metric
 from glmserve.engine.request import Event, Failed
 from glmserve.engine.serving import Serving
+from glmserve.engine.wire import message
 from glmserve.errors import BackendDown, GlmServeError, to_wire
 
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
+        logging.basicConfig(level=logging.INFO)
         self._metrics = {metric: _register(metric) for metric in ALL_METRICS}
         folder = Path(args["model_repository"], args["model_version"])
         self._serving = Serving.open(folder, _encode, self._publish)
@@ -24,21 +26,26 @@ class TritonPythonModel:
     def execute(self, requests: list) -> None:
         for request in requests:
             sender = request.get_response_sender()
-            tensors = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
-            self._serving.accept(tensors, lambda event, to=sender: _send(to, event), sender.is_cancelled)
+            # copied: the memory behind a tensor may be Triton's again once this call is over
+            tensors = {tensor.name(): np.array(tensor.as_numpy()) for tensor in request.inputs()}
+            self._serving.accept(tensors, lambda events, to=sender: _send(to, events), sender.is_cancelled)
+
+    def is_ready(self) -> bool:
+        return self._serving.is_healthy
 
     def finalize(self) -> None:
         self._serving.close()
 
     def _publish(self, metric: Metric, amount: float) -> None:
         target = self._metrics[metric][1]
-        (target.set if metric.is_gauge else target.increment)(amount)
+        {"counter": target.increment, "gauge": target.set, "histogram": target.observe}[metric.kind](amount)
 
 
 def _register(metric: Metric) -> tuple:
-    kind = pb_utils.MetricFamily.GAUGE if metric.is_gauge else pb_utils.MetricFamily.COUNTER
+    kind = getattr(pb_utils.MetricFamily, metric.kind.upper())
     family = pb_utils.MetricFamily(name=metric.name, description=metric.description, kind=kind)
-    return family, family.Metric()  # Triton forgets a family that Python has dropped
+    options = {"buckets": list(metric.buckets)} if metric.buckets else {}
+    return family, family.Metric(**options)  # Triton forgets a family that Python has dropped
 
 
 def _encode(inputs: tuple[np.ndarray, ...]) -> np.ndarray:
@@ -49,16 +56,19 @@ def _encode(inputs: tuple[np.ndarray, ...]) -> np.ndarray:
     ).exec()
     if answer.has_error():
         raise BackendDown("The picture encoder failed to answer.")
-    return pb_utils.get_output_tensor_by_name(answer, IMAGE_FEATURES.name).as_numpy()[0]
+    return np.array(pb_utils.get_output_tensor_by_name(answer, IMAGE_FEATURES.name).as_numpy()[0])
 
 
-def _send(sender: pb_utils.InferenceResponseSender, event: Event) -> None:
-    if isinstance(event, Failed):
-        error = pb_utils.TritonError(to_wire(event.error), _triton_code(event.error))
-        response = pb_utils.InferenceResponse([], error)
-    else:
-        response = pb_utils.InferenceResponse([pb_utils.Tensor(n, a) for n, a in event_tensors(event).items()])
-    sender.send(response, pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if event.is_last else 0)
+def _send(sender: pb_utils.InferenceResponseSender, events: list[Event]) -> None:
+    last = events[-1]
+    final = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if last.is_last else 0
+    good = [event for event in events if not isinstance(event, Failed)]
+    if good:
+        response = pb_utils.InferenceResponse([pb_utils.Tensor(n, a) for n, a in message(good).items()])
+        sender.send(response, 0 if isinstance(last, Failed) else final)
+    if isinstance(last, Failed):
+        error = pb_utils.TritonError(to_wire(last.error), _triton_code(last.error))
+        sender.send(pb_utils.InferenceResponse([], error), final)
 
 
 def _triton_code(error: GlmServeError) -> int:

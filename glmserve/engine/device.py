@@ -1,0 +1,159 @@
+"""What differs between the processor and a CUDA device: providers, buffers, copies of KV, and how much memory there is.
+
+The CUDA half needs onnxruntime-gpu, which brings the CUDA runtime that it calls.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import onnxruntime as ort
+
+from glmserve.errors import BadArtifact
+
+DeviceName = Literal["cpu", "cuda"]
+_NAN_BYTE = 0xFF  # all ones is a NaN in every floating type
+
+
+class Block(Protocol):
+    """A stretch of device memory; alive as long as this object."""
+
+    address: int
+
+
+class Device(Protocol):
+    """Where graphs run. Arrays go in and out as numpy; KV stays."""
+
+    name: DeviceName
+
+    def providers(self, captures_graphs: bool) -> list[Any]:
+        """Execution providers for a session, as onnxruntime takes them."""
+        ...
+
+    def allocate(self, size_bytes: int) -> Block: ...
+
+    def fill_with_nan(self, block: Block, size_bytes: int) -> None: ...
+
+    def copy(self, source: int, target: int, pitch_bytes: int, width_bytes: int, count: int) -> None:
+        """Copies `count` pieces of `width_bytes`, `pitch_bytes` apart, between two addresses; done when it returns."""
+        ...
+
+    def total_memory_bytes(self) -> int:
+        """What this process may plan with: the device's memory, or this container's share of the machine's."""
+        ...
+
+
+def open_device(name: DeviceName, number: int = 0) -> Device:
+    """The device of that name; raises BadArtifact when the installed onnxruntime has no provider for it."""
+    return Cuda(number) if name == "cuda" else Host()
+
+
+class _HostBlock:
+    def __init__(self, size_bytes: int) -> None:
+        self.bytes = np.zeros(size_bytes, np.uint8)  # the kernel gives a page when it is first written
+        self.address: int = self.bytes.ctypes.data
+
+
+class Host:
+    """The processor."""
+
+    name: DeviceName = "cpu"
+
+    def providers(self, captures_graphs: bool) -> list[Any]:
+        return ["CPUExecutionProvider"]
+
+    def allocate(self, size_bytes: int) -> Block:
+        return _HostBlock(size_bytes)
+
+    def fill_with_nan(self, block: Block, size_bytes: int) -> None:
+        ctypes.memset(block.address, _NAN_BYTE, size_bytes)
+
+    def copy(self, source: int, target: int, pitch_bytes: int, width_bytes: int, count: int) -> None:
+        for index in range(count):
+            ctypes.memmove(target + index * pitch_bytes, source + index * pitch_bytes, width_bytes)
+
+    def total_memory_bytes(self) -> int:
+        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        limit = Path("/sys/fs/cgroup/memory.max")  # cgroup v2
+        text = limit.read_text("ascii").strip() if limit.is_file() else "max"
+        return min(machine, int(text)) if text.isdecimal() else machine
+
+
+class _CudaBlock:
+    def __init__(self, size_bytes: int, number: int) -> None:
+        self._value = ort.OrtValue.ortvalue_from_shape_and_type([size_bytes], np.uint8, "cuda", number)
+        self.address: int = self._value.data_ptr()
+
+
+class Cuda:
+    """One NVIDIA GPU, through onnxruntime's CUDA provider."""
+
+    name: DeviceName = "cuda"
+
+    def __init__(self, number: int) -> None:
+        if "CUDAExecutionProvider" not in ort.get_available_providers():
+            raise BadArtifact("This onnxruntime has no CUDA provider: install requirements/gpu.txt.")
+        self._number = number
+        ort.preload_dlls(cudnn=False)
+        self._runtime = _load_runtime()
+        self._check("choosing the device", self._runtime.cudaSetDevice(ctypes.c_int(number)))
+
+    def providers(self, captures_graphs: bool) -> list[Any]:
+        options = {
+            "device_id": self._number,
+            "arena_extend_strategy": "kSameAsRequested",
+            "enable_cuda_graph": "1" if captures_graphs else "0",
+            "use_tf32": "0",
+        }
+        return [("CUDAExecutionProvider", options), "CPUExecutionProvider"]
+
+    def allocate(self, size_bytes: int) -> Block:
+        return _CudaBlock(size_bytes, self._number)
+
+    def fill_with_nan(self, block: Block, size_bytes: int) -> None:
+        call = self._runtime.cudaMemset(
+            ctypes.c_void_p(block.address), ctypes.c_int(_NAN_BYTE), ctypes.c_size_t(size_bytes)
+        )
+        self._check("filling memory", call)
+        self._check("filling memory", self._runtime.cudaDeviceSynchronize())
+
+    def copy(self, source: int, target: int, pitch_bytes: int, width_bytes: int, count: int) -> None:
+        pitch = ctypes.c_size_t(pitch_bytes)
+        on_device = ctypes.c_int(3)  # cudaMemcpyDeviceToDevice
+        call = self._runtime.cudaMemcpy2D(
+            ctypes.c_void_p(target),
+            pitch,
+            ctypes.c_void_p(source),
+            pitch,
+            ctypes.c_size_t(width_bytes),
+            ctypes.c_size_t(count),
+            on_device,
+        )
+        self._check("copying KV", call)
+        self._check("copying KV", self._runtime.cudaDeviceSynchronize())
+
+    def total_memory_bytes(self) -> int:
+        free, total = ctypes.c_size_t(), ctypes.c_size_t()
+        self._check("asking for memory", self._runtime.cudaMemGetInfo(ctypes.byref(free), ctypes.byref(total)))
+        return total.value
+
+    @staticmethod
+    def _check(doing: str, code: int) -> None:
+        if code != 0:
+            raise RuntimeError(f"CUDA error {code} while {doing}")
+
+
+def _load_runtime() -> ctypes.CDLL:
+    """The CUDA runtime that onnxruntime has already loaded."""
+    load: Callable[[str], ctypes.CDLL] = ctypes.CDLL
+    for name in ("libcudart.so.13", "libcudart.so.12"):
+        try:
+            return load(name)
+        except OSError:
+            continue
+    raise BadArtifact("The CUDA runtime (libcudart) cannot be loaded: install requirements/gpu.txt.")

@@ -1,0 +1,82 @@
+"""The decoder's KV: a buffer a layer for keys and one for values, of which a step binds the rows it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnxruntime as ort
+
+from glmserve.checkpoint import TextModel
+from glmserve.contract import DecoderGraph
+from glmserve.engine.device import Device
+
+ELEMENT_TYPES = {"tensor(float)": 1, "tensor(float16)": 10, "tensor(bfloat16)": 16}
+"""onnxruntime's names for the types KV may have, and ONNX's numbers for them."""
+_ELEMENT_BYTES = {1: 4, 10: 2, 16: 2}
+
+
+@dataclass(frozen=True)
+class KvShape:
+    """`rows` x [kv_heads, context, head_dim], for keys and for values of every layer."""
+
+    rows: int
+    kv_heads: int
+    context: int
+    head_dim: int
+    layers: int
+    element_type: int
+
+    @staticmethod
+    def of(text: TextModel, rows: int, context: int, element_type: int) -> KvShape:
+        return KvShape(rows, text.kv_heads, context, text.head_dim, text.layers, element_type)
+
+    @property
+    def token_bytes(self) -> int:
+        """One head's keys (or values) of one token."""
+        return self.head_dim * _ELEMENT_BYTES[self.element_type]
+
+    @property
+    def row_bytes(self) -> int:
+        """One row of one buffer."""
+        return self.kv_heads * self.context * self.token_bytes
+
+
+class KvCache:
+    """Past and present are the same memory, so a step writes its KV in place."""
+
+    def __init__(self, device: Device, shape: KvShape) -> None:
+        self.shape = shape
+        self._device = device
+        self._size = shape.rows * shape.row_bytes
+        self._blocks = [device.allocate(self._size) for _ in range(2 * shape.layers)]
+        self._names = [
+            pair
+            for layer in range(shape.layers)
+            for pair in zip(DecoderGraph.past(layer), DecoderGraph.present(layer), strict=True)
+        ]
+
+    def bind(self, binding: ort.IOBinding, first: int, rows: int) -> None:
+        """Binds rows [first, first + rows) as past and present of every layer."""
+        shape, kind = self.shape, self.shape.element_type
+        dims = (rows, shape.kv_heads, shape.context, shape.head_dim)
+        for block, (past, present) in zip(self._blocks, self._names, strict=True):
+            address = block.address + first * shape.row_bytes
+            binding.bind_input(past, self._device.name, 0, kind, dims, address)
+            binding.bind_output(present, self._device.name, 0, kind, dims, address)
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """Copies the first `length` tokens of a row to another."""
+        shape = self.shape
+        for block in self._blocks:
+            self._device.copy(
+                block.address + source * shape.row_bytes,
+                block.address + target * shape.row_bytes,
+                pitch_bytes=shape.context * shape.token_bytes,
+                width_bytes=length * shape.token_bytes,
+                count=shape.kv_heads,
+            )
+
+    def poison(self) -> None:
+        """Fills every row with NaN, so that a test sees whether anything not written is read."""
+        for block in self._blocks:
+            self._device.fill_with_nan(block, self._size)

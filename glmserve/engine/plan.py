@@ -1,0 +1,95 @@
+"""What a deployment needs of its device's memory, worked out before anything is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from glmserve.checkpoint import Checkpoint
+from glmserve.engine.settings import EngineSettings
+from glmserve.errors import DoesNotFit
+
+_FLOAT = 4
+_MIB = 1024**2
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes on the device; the picture cache lies in host memory, so it counts where that is the device."""
+
+    weights: int
+    kv: int
+    picture_cache: int
+    work: int
+    available: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.kv + self.picture_cache + self.work
+
+    @property
+    def text(self) -> str:
+        """One line for the log."""
+        parts = {
+            "weights": self.weights,
+            "KV": self.kv,
+            "picture cache": self.picture_cache,
+            "work space": self.work,
+        }
+        listed = ", ".join(f"{name} {size / _MIB:,.0f}" for name, size in parts.items())
+        return f"Memory plan in MiB: {listed}; {self.total / _MIB:,.0f} of {self.available / _MIB:,.0f} to be used."
+
+    def check(self) -> None:
+        """Raises DoesNotFit, with the plan and the remedies, when it needs more than there is."""
+        if self.total > self.available:
+            raise DoesNotFit(
+                f"{self.text} Lower GLM_ENGINE_SLOTS, GLM_ENGINE_WARM_ROWS or GLM_ENGINE_CONTEXT_TOKENS, "
+                "or export the checkpoint in fewer bits."
+            )
+
+
+def memory_plan(
+    checkpoint: Checkpoint, settings: EngineSettings, weights: int, element_bytes: int, total_memory: int
+) -> MemoryPlan:
+    """The plan for weights of so many bytes, with KV elements of 2 or 4, on a device with `total_memory` bytes."""
+    on_host, text = settings.device == "cpu", checkpoint.text
+    tokens = (settings.slots + settings.warm_rows) * min(settings.context_tokens, text.max_positions)
+    return MemoryPlan(
+        weights=weights,
+        kv=tokens * 2 * text.layers * text.kv_heads * text.head_dim * element_bytes,
+        picture_cache=settings.picture_cache_mib * _MIB if on_host else 0,
+        work=_decoder_work(checkpoint, settings) + _vision_work(checkpoint, settings),
+        available=int(total_memory * settings.memory_utilization),
+    )
+
+
+def element_bytes(precision: str) -> int:
+    """Bytes of a number of KV in a build of that precision; quantised weights leave it in 32 bits."""
+    return 2 if precision in ("fp16", "bf16") else 4
+
+
+def weight_bytes(*folders: Path) -> int:
+    """Bytes of the graphs and weights in some model folders."""
+    files = [path for folder in folders for path in folder.iterdir() if path.is_file() and path.suffix != ".py"]
+    return sum(path.stat().st_size for path in files)
+
+
+def _decoder_work(checkpoint: Checkpoint, settings: EngineSettings) -> int:
+    """Activations of the largest step (residual, norm, q, attention, output; gate, up, product, sum), 3 of logits.
+
+    On a processor the attention scores as well, which its kernel writes out.
+    """
+    text = checkpoint.text
+    tokens = max(settings.chunk_tokens, settings.slots)
+    activations = tokens * (5 * text.hidden + 4 * text.ffn)
+    logits = 3 * settings.slots * text.vocabulary
+    scores = text.heads * settings.chunk_tokens * settings.context_tokens if settings.device == "cpu" else 0
+    return _FLOAT * (activations + logits + scores)
+
+
+def _vision_work(checkpoint: Checkpoint, settings: EngineSettings) -> int:
+    """Activations of the largest picture that fits the context: residual, norm, q, k, v, attention, output and MLP."""
+    vision, images = checkpoint.vision, checkpoint.images
+    largest = images.max_pixels // (images.temporal_patch_size * images.patch_size**2)
+    patches = min(largest, settings.context_tokens * images.merge_size**2)
+    return _FLOAT * patches * (7 * vision.hidden + 3 * vision.out_hidden)

@@ -1,0 +1,119 @@
+"""Tensors off the wire become what was asked, and events become tensors; see `contract` for their meaning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from glmserve import contract
+from glmserve.checkpoint import Checkpoint
+from glmserve.contract import Tensor
+from glmserve.engine.request import NO_LOGPROBS, Done, Event, Failed, Logprobs, Sampling, Tokens
+from glmserve.errors import InvalidInput
+from glmserve.images import Grid
+from glmserve.limits import MAX_IMAGES, MAX_LOGPROBS, MAX_NEW_TOKENS, MAX_STOP_IDS
+
+Tensors = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request as it came, checked: pictures as patches u8 [patches, patch_bytes] with their grids."""
+
+    input_ids: np.ndarray
+    pictures: list[tuple[np.ndarray, Grid]]
+    sampling: Sampling
+    max_tokens: int
+    deadline_s: float
+    stop_ids: frozenset[int]
+    logprobs: int
+    grammar: bytes | None
+    scope: int
+
+
+def read(tensors: Tensors, checkpoint: Checkpoint) -> Asked:
+    """Raises InvalidInput when a tensor holds what the model cannot take."""
+    input_ids = tensors[contract.INPUT_IDS.name]
+    vocabulary = checkpoint.text.vocabulary
+    if len(input_ids) == 0 or int(input_ids.min()) < 0 or int(input_ids.max()) >= vocabulary:
+        raise InvalidInput(f"Token ids must lie between 0 and {vocabulary - 1}, and there must be one.", "prompt")
+    grammar = tensors.get(contract.GRAMMAR.name)
+    stop_ids = tensors.get(contract.STOP_IDS.name, np.empty(0, np.int64))
+    if len(stop_ids) > MAX_STOP_IDS:
+        raise InvalidInput(f"At most {MAX_STOP_IDS} stop ids are taken.", "stop_ids")
+    return Asked(
+        input_ids=input_ids,
+        pictures=_pictures(tensors, checkpoint),
+        sampling=Sampling(
+            temperature=_number(tensors, contract.TEMPERATURE, 0, 100),
+            top_p=_number(tensors, contract.TOP_P, 0, 1),
+            top_k=int(_number(tensors, contract.TOP_K, 0, 2**31 - 1)),
+            min_p=_number(tensors, contract.MIN_P, 0, 1, default=0),
+            repetition_penalty=_number(tensors, contract.REPETITION_PENALTY, 0.01, 100, default=1),
+            seed=int(tensors[contract.SEED.name][0]),
+        ),
+        max_tokens=int(_number(tensors, contract.MAX_TOKENS, 1, MAX_NEW_TOKENS)),
+        deadline_s=int(tensors[contract.DEADLINE_MS.name][0]) / 1000,
+        stop_ids=frozenset(stop_ids.tolist()),
+        logprobs=int(_number(tensors, contract.LOGPROBS, NO_LOGPROBS, MAX_LOGPROBS, default=NO_LOGPROBS)),
+        grammar=None if grammar is None or not len(grammar) else grammar.tobytes(),
+        scope=int(tensors.get(contract.CACHE_SCOPE.name, np.zeros(1, np.int64))[0]),
+    )
+
+
+def message(events: list[Event]) -> Tensors:
+    """Events that follow one another, none of them a failure, as `contract.DECODER_OUTPUTS`."""
+    tokens = [token for event in events if isinstance(event, Tokens) for token in event.tokens]
+    tensors: Tensors = {contract.TOKENS.name: np.asarray(tokens, np.int32)}
+    for event in events:
+        assert not isinstance(event, Failed)
+        if isinstance(event, Done):
+            timings = event.timings
+            seconds = (timings.queue_s, timings.vision_s, timings.prefill_s, timings.decode_s)
+            tensors[contract.FINISH.name] = np.asarray([event.finish], np.int32)
+            tensors[contract.TIMINGS_MS.name] = np.asarray(seconds, np.float32) * 1000
+            tensors[contract.CACHED_TOKENS.name] = np.asarray([event.cached_tokens], np.int32)
+        elif event.logprobs:
+            tensors |= _logprobs(event.logprobs)
+    return tensors
+
+
+def _logprobs(logprobs: Logprobs) -> Tensors:
+    return {
+        contract.LOGPROB_IDS.name: logprobs.ids.astype(np.int32),
+        contract.LOGPROB_VALUES.name: logprobs.values.astype(np.float32),
+    }
+
+
+def _number(tensors: Tensors, tensor: Tensor, least: float, most: float, default: float | None = None) -> float:
+    array = tensors.get(tensor.name)
+    if array is None and default is not None:
+        return default
+    assert array is not None  # Triton refuses a request that lacks what is not optional
+    value = float(array[0])
+    if not least <= value <= most:
+        name = tensor.name.lower()
+        raise InvalidInput(f"{name} must lie between {least:g} and {most:g}.", name)
+    return value
+
+
+def _pictures(tensors: Tensors, checkpoint: Checkpoint) -> list[tuple[np.ndarray, Grid]]:
+    """Patches and grid of each picture; raises InvalidInput when the two tensors disagree."""
+    merge, images = checkpoint.images.merge_size, checkpoint.images
+    rows = tensors.get(contract.GRIDS.name)
+    if rows is None or len(rows) == 0:
+        return []
+    grids = [Grid(int(down), int(across)) for down, across in rows]
+    if len(grids) > MAX_IMAGES:
+        raise InvalidInput(f"A request may hold at most {MAX_IMAGES} pictures.", "image")
+    if any(g.rows < merge or g.columns < merge or g.rows % merge or g.columns % merge for g in grids):
+        raise InvalidInput(f"Picture grids must be positive multiples of {merge}.", "image")
+    patches = tensors.get(contract.PATCHES.name)
+    wanted = sum(grid.patches for grid in grids), images.patch_bytes
+    if patches is None or patches.shape != wanted:
+        raise InvalidInput(f"The pictures' grids ask for patches of shape {list(wanted)}.", "image")
+    if any(images.temporal_patch_size * g.patches * images.patch_size**2 > images.max_pixels for g in grids):
+        raise InvalidInput("A picture has more patches than the model reads.", "image")
+    ends = np.cumsum([grid.patches for grid in grids])
+    return list(zip(np.split(patches, ends[:-1]), grids, strict=True))
