@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable
@@ -74,4 +73,4 @@ class Line:
 
     def _retry_after_s(self) -> int:
         """Half the line's length in time: whoever comes back then finds room without it having run empty."""
-        return max(1, min(_LONGEST_RETRY_S, math.ceil(self._gap_s * self._requests / 2)))
+        return max(1, min(_LONGEST_RETRY_S, round(self._gap_s * self._requests / 2)))

@@ -1,0 +1,131 @@
+"""An answer under a JSON Schema matches it, and nobody else waits for its masks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import Future
+from pathlib import Path
+
+import numpy as np
+import pytest
+from engine_rig import Receiver, request, running
+
+from glmserve.checkpoint import Checkpoint
+from glmserve.contract import Finish
+from glmserve.engine.grammar import GrammarCompiler
+from glmserve.engine.session import FakeSession
+from glmserve.errors import GlmServeError, InvalidInput
+from glmserve.limits import MAX_GRAMMAR_BYTES
+from glmserve.tokenizer import Tokenizer
+
+DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
+SCHEMA = {
+    "type": "object",
+    "properties": {"count": {"type": "integer"}, "shape": {"enum": ["circle", "square"]}},
+    "required": ["count", "shape"],
+    "additionalProperties": False,
+}
+WAIT_S = 10
+
+
+@pytest.fixture(scope="module")
+def compiler() -> Iterator[GrammarCompiler]:
+    checkpoint = Checkpoint.read(DEMO)
+    made = GrammarCompiler(DEMO / "tokenizer.json", checkpoint.text.vocabulary, checkpoint.eos_token_ids)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_any_tokens_drawn_within_the_masks_spell_what_the_schema_asks_for(compiler: GrammarCompiler, seed: int) -> None:
+    checkpoint, tokenizer = Checkpoint.read(DEMO), Tokenizer.read(DEMO)
+    grammar = compiler.compile(json.dumps(SCHEMA).encode())
+    random, tokens = np.random.default_rng(seed), list[int]()
+    mask = grammar.first_mask().result(WAIT_S)
+    while not set(np.flatnonzero(mask)) & set(checkpoint.eos_token_ids):
+        tokens.append(int(random.choice(np.flatnonzero(mask))))
+        mask = grammar.next_mask(tokens[-1]).result(WAIT_S)
+    answer = json.loads(tokenizer.decode(tokens))
+    assert set(answer) == {"count", "shape"} and isinstance(answer["count"], int)
+    assert answer["shape"] in ("circle", "square")
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [b"{", b"[]", b'{"type": 7}', b'{"$ref": "http://somewhere/else"}', b" " * (MAX_GRAMMAR_BYTES + 1), b"[" * 50_000],
+)
+def test_what_is_no_schema_is_the_users_mistake(compiler: GrammarCompiler, schema: bytes) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        compiler.compile(schema)
+    assert caught.value.field == "response_format"
+
+
+class _SlowGrammar:
+    """Allows one token after the other; each mask is ready when the test says so."""
+
+    def __init__(self, tokens: list[int], vocabulary: int) -> None:
+        self._tokens, self._vocabulary = tokens, vocabulary
+        self.pending: list[Future[np.ndarray]] = []
+        self.taken: list[int] = []
+        self._first = self._future(is_ready=True)
+
+    def first_mask(self) -> Future[np.ndarray]:
+        return self._first
+
+    def next_mask(self, token: int) -> Future[np.ndarray]:
+        self.taken.append(token)
+        return self._future(is_ready=False)
+
+    def release(self) -> None:
+        future = self.pending.pop()
+        future.set_result(self._mask())
+
+    def _future(self, is_ready: bool) -> Future[np.ndarray]:
+        future: Future[np.ndarray] = Future()
+        if is_ready:
+            future.set_result(self._mask())
+        else:
+            self.pending.append(future)
+        return future
+
+    def _mask(self) -> np.ndarray:
+        mask = np.zeros(self._vocabulary, np.bool_)
+        mask[self._tokens[len(self.taken)]] = True
+        return mask
+
+
+def test_a_request_under_a_grammar_draws_only_what_it_allows_and_holds_nobody_up() -> None:
+    session = FakeSession(rows=2, context=80_000, vocabulary=100_000)
+    with running(session) as (engine, _):
+        grammar = _SlowGrammar([42, 41, 40], session.vocabulary)
+        bound, free = Receiver(), Receiver()
+        engine.submit(request([1], bound, max_tokens=3, grammar=grammar))
+        engine.submit(request([10], free, max_tokens=70_000))
+        assert bound.got_token.wait(WAIT_S) and free.got_token.wait(WAIT_S)
+        before = len(free.events)
+        while len(free.events) < before + 200:  # many steps with the mask still being worked out
+            assert not free.events[-1].is_last
+        assert bound.tokens == [42]
+        grammar.release()
+        while len(bound.tokens) < 2:
+            assert not free.events[-1].is_last
+        grammar.release()
+        assert bound.finish == Finish.LENGTH and bound.tokens == [42, 41, 40]
+        free.cancelled.set()
+        assert free.code == "cancelled"
+        assert free.tokens == [11 + i for i in range(len(free.tokens))]
+
+
+def test_a_grammar_that_fails_ends_its_own_request_only() -> None:
+    with running(FakeSession(rows=2, vocabulary=100)) as (engine, session):
+        grammar = _SlowGrammar([42, 41], session.vocabulary)
+        bound, free = Receiver(), Receiver()
+        engine.submit(request([1], bound, max_tokens=3, grammar=grammar))
+        assert bound.got_token.wait(WAIT_S)
+        engine.submit(request([10], free, max_tokens=5))
+        while not grammar.pending:
+            assert not bound.events[-1].is_last
+        grammar.pending.pop().set_exception(GlmServeError("The answer left its grammar."))
+        assert bound.code == "internal"
+        assert free.finish == Finish.LENGTH

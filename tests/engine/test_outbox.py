@@ -1,0 +1,90 @@
+"""Events leave in order from one thread, first tokens and endings at once, and what gathers goes together."""
+
+from __future__ import annotations
+
+import threading
+
+from glmserve.contract import Finish
+from glmserve.engine.outbox import Outbox
+from glmserve.engine.request import Done, Event, Timings, Tokens
+
+WAIT_S = 5
+DONE = Done(Finish.STOP, Timings())
+
+
+class Mailbox:
+    """What one answer's client received; the first send may be made to wait."""
+
+    def __init__(self, gate: threading.Event | None = None) -> None:
+        self._gate = gate
+        self.sends: list[list[Event]] = []
+        self.threads: set[int] = set()
+        self.ended = threading.Event()
+        self.began = threading.Event()
+
+    def __call__(self, events: list[Event]) -> None:
+        self.threads.add(threading.get_ident())
+        self.sends.append(events)
+        self.began.set()
+        if self._gate:
+            assert self._gate.wait(WAIT_S)
+        if events[-1].is_last:
+            self.ended.set()
+
+    @property
+    def tokens(self) -> list[int]:
+        return [t for events in self.sends for event in events if isinstance(event, Tokens) for t in event.tokens]
+
+
+def test_every_token_arrives_once_and_in_order_from_one_thread() -> None:
+    outbox, boxes = Outbox(), [Mailbox() for _ in range(10)]
+    emits = [outbox.channel(box) for box in boxes]
+    for number in range(300):
+        for emit in emits:
+            emit(Tokens([number]))
+    for emit in emits:
+        emit(DONE)
+    assert all(box.ended.wait(WAIT_S) for box in boxes)
+    assert all(box.tokens == list(range(300)) for box in boxes)
+    assert len(set.union(*(box.threads for box in boxes))) == 1
+    outbox.close()
+
+
+def test_tokens_that_gather_behind_a_slow_send_leave_together() -> None:
+    outbox, gate = Outbox(), threading.Event()
+    slow = Mailbox(gate)
+    emit = outbox.channel(slow)
+    emit(Tokens([0]))
+    assert slow.began.wait(WAIT_S)
+    for number in range(1, 50):
+        emit(Tokens([number]))
+    emit(DONE)
+    gate.set()
+    assert slow.ended.wait(WAIT_S)
+    assert slow.tokens == list(range(50)) and len(slow.sends) == 2
+    assert isinstance(slow.sends[-1][-1], Done)
+    outbox.close()
+
+
+def test_a_receiver_that_fails_does_not_stop_the_others() -> None:
+    outbox, fine = Outbox(), Mailbox()
+
+    def broken(events: list[Event]) -> None:
+        raise OSError("gone")
+
+    outbox.channel(broken)(Tokens([1]))
+    emit = outbox.channel(fine)
+    emit(Tokens([1]))
+    emit(DONE)
+    assert fine.ended.wait(WAIT_S)
+    outbox.close()
+
+
+def test_closing_sends_what_was_posted() -> None:
+    outbox, box = Outbox(), Mailbox()
+    emit = outbox.channel(box)
+    for number in range(20):
+        emit(Tokens([number]))
+    emit(DONE)
+    outbox.close()
+    assert box.tokens == list(range(20)) and box.ended.is_set()

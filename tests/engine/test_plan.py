@@ -1,0 +1,59 @@
+"""What cannot fit is refused before it is loaded, with the plan and the remedies; metrics add up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from real_checkpoint import REAL, needs_real
+
+from glmserve.checkpoint import Checkpoint
+from glmserve.engine.metrics import ALL_METRICS, DECODE_STEPS, RUNNING, TOKEN_GAP, Meter
+from glmserve.engine.plan import element_bytes, memory_plan
+from glmserve.engine.settings import EngineSettings
+from glmserve.errors import DoesNotFit
+
+DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
+GIB = 1024**3
+
+
+def test_the_plan_names_what_is_too_much_and_what_to_lower() -> None:
+    plan = memory_plan(Checkpoint.read(DEMO), EngineSettings(), 8 * GIB, 4, 4 * GIB)
+    with pytest.raises(DoesNotFit, match=r"weights 8,192.*GLM_ENGINE_SLOTS"):
+        plan.check()
+    replace(plan, weights=0).check()
+
+
+@needs_real
+def test_the_real_model_in_bf16_fits_a_card_of_80_gb_and_not_one_of_24() -> None:
+    checkpoint, settings = Checkpoint.read(REAL), EngineSettings(device="cuda")
+    weights = 20_585_554_944
+    plan = memory_plan(checkpoint, settings, weights, element_bytes("bf16"), 80 * GIB)
+    assert plan.kv == 20 * 8192 * 40_960  # bytes a token in 16 bits
+    plan.check()
+    with pytest.raises(DoesNotFit):
+        memory_plan(checkpoint, settings, weights, element_bytes("bf16"), 24 * GIB).check()
+
+
+@pytest.mark.parametrize(("slots", "buckets"), [(1, (1,)), (6, (1, 2, 4, 6)), (16, (1, 2, 4, 8, 16))])
+def test_buckets_grow_by_powers_of_two_up_to_the_slots(slots: int, buckets: tuple[int, ...]) -> None:
+    assert EngineSettings(device="cuda", slots=slots).buckets == buckets
+    assert EngineSettings(slots=slots).buckets == ()
+
+
+def test_a_meter_passes_on_each_thing_once() -> None:
+    meter = Meter()
+    meter.add(DECODE_STEPS, 3)
+    meter.set(RUNNING, 2)
+    meter.observe(TOKEN_GAP, 0.5)
+    assert meter.take() == [(DECODE_STEPS, 3), (RUNNING, 2), (TOKEN_GAP, 0.5)]
+    assert meter.take() == []
+    meter.add(DECODE_STEPS)
+    meter.set(RUNNING, 0)
+    assert meter.take() == [(DECODE_STEPS, 1), (RUNNING, 0)]
+
+
+def test_every_metric_has_a_name_of_its_own() -> None:
+    names = [metric.name for metric in ALL_METRICS]
+    assert len(set(names)) == len(names) and all(name.startswith("glm_") for name in names)
