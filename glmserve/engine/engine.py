@@ -33,7 +33,7 @@ from glmserve.errors import (
 
 _log = logging.getLogger(__name__)
 _IDLE_WAIT_S = 0.5
-_MASK_WAIT_S = 0.05
+_MASK_WAIT_S = 0.002
 _JOIN_S = 10.0
 _MOST_FAILURES = 3
 """Steps that may fail one after another before the engine calls itself broken and ends."""

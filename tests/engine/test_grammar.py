@@ -101,7 +101,7 @@ def test_a_request_under_a_grammar_draws_only_what_it_allows_and_holds_nobody_up
         grammar = _SlowGrammar([42, 41, 40], session.vocabulary)
         bound, free = Receiver(), Receiver()
         engine.submit(request([1], bound, max_tokens=3, grammar=grammar))
-        engine.submit(request([10], free, max_tokens=70_000))
+        engine.submit(request([2000], free, max_tokens=70_000))
         assert bound.got_token.wait(WAIT_S) and free.got_token.wait(WAIT_S)
         before = len(free.events)
         while len(free.events) < before + 200:  # many steps with the mask still being worked out
@@ -114,7 +114,7 @@ def test_a_request_under_a_grammar_draws_only_what_it_allows_and_holds_nobody_up
         assert bound.finish == Finish.LENGTH and bound.tokens == [42, 41, 40]
         free.cancelled.set()
         assert free.code == "cancelled"
-        assert free.tokens == [11 + i for i in range(len(free.tokens))]
+        assert free.tokens == [2001 + i for i in range(len(free.tokens))]
 
 
 def test_a_grammar_that_fails_ends_its_own_request_only() -> None:
