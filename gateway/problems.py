@@ -8,6 +8,7 @@ import structlog
 from flask import Flask, Response, g, jsonify
 from werkzeug.exceptions import HTTPException
 
+from gateway.records import Record
 from glmserve.errors import BackendDown, Cancelled, DeadlineExceeded, GlmServeError, InvalidInput, Overloaded
 
 RETRY_AFTER_S = 1
@@ -65,12 +66,18 @@ def _from_http(error: HTTPException) -> Response:
 
 
 def _from_bug(error: Exception) -> Response:
-    structlog.get_logger().error("unexpected_error", request_id=g.get("request_id"), exc_info=error)
+    structlog.get_logger().error("unexpected_error", request_id=g.record.request_id, exc_info=error)
     return _from_tree(GlmServeError())
 
 
+def problem_body(error: GlmServeError, request_id: str) -> dict[str, object]:
+    """A failure as the last event of a stream tells it: the same words as in a response."""
+    return {"error": sentence_for(error), "success": False, "request_id": request_id}
+
+
 def _problem(code: str, sentence: str, status: int) -> Response:
-    g.error_code = code
-    response = jsonify(error=sentence, success=False, request_id=g.get("request_id"))
+    record: Record = g.record
+    record.error_code = code
+    response = jsonify(error=sentence, success=False, request_id=record.request_id)
     response.status_code = status
     return response

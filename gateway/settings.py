@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -39,6 +39,13 @@ class GatewaySettings(BaseSettings):
     max_image_bytes: _Bytes = Field(default=15 * 1024**2, description="Largest picture file once base64 is undone.")
     max_image_pixels: Annotated[int, Field(ge=1, le=_LARGEST_PICTURE)] = Field(
         default=50_000_000, description="Most pixels of a picture, read from its header before it is decoded."
+    )
+    max_image_side: _Count = Field(default=2048, description="Pixels of a picture's longer side.")
+    large_images: Literal["downscale", "refuse"] = Field(
+        default="downscale", description="What happens to a picture with a longer side: `downscale` or `refuse`."
+    )
+    heartbeat_s: _Seconds = Field(
+        default=5.0, description="Silence before the first word of a stream after which its client is sent a comment."
     )
     max_prompt_chars: _Count = Field(default=200_000, description="Characters of the longest prompt.")
     context_tokens: _Count = Field(
