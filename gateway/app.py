@@ -12,10 +12,10 @@ from gateway.clients import ClientWatch
 from gateway.exchange import Exchanges
 from gateway.readiness import Canary, Readiness
 from gateway.records import Record
-from gateway.routes import health, vision
+from gateway.routes import completions, health, vision
 from gateway.service import ChatService
 from gateway.settings import GatewaySettings
-from glmserve.manifest import Manifest
+from glmserve.manifest import MANIFEST_FILE, Manifest
 
 CLIENTS = "clients"
 """The key in `app.extensions` of the watch over clients, which a worker's exit closes."""
@@ -35,7 +35,10 @@ def create_app(settings: GatewaySettings, backend: Backend) -> Flask:
     app.after_request(_end)
     problems.register(app)
     clients = app.extensions[CLIENTS] = ClientWatch()
-    app.register_blueprint(vision.routes(settings, Exchanges(settings, service, clients)))
+    exchanges = Exchanges(settings, service, clients)
+    created_s = int((settings.build / MANIFEST_FILE).stat().st_mtime)
+    app.register_blueprint(vision.routes(settings, exchanges))
+    app.register_blueprint(completions.routes(settings, exchanges, manifest.digest, created_s))
     app.register_blueprint(health.routes(settings, readiness, manifest.digest))
     return app
 

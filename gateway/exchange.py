@@ -17,9 +17,11 @@ from gateway.clients import ClientWatch
 from gateway.conversation import Conversation
 from gateway.deadlines import Deadline
 from gateway.records import Record
-from gateway.service import ChatService, Prepared
+from gateway.service import ChatService, Prepared, Prompt
 from gateway.settings import GatewaySettings
-from glmserve.errors import Cancelled, GlmServeError
+from glmserve.errors import Cancelled, GlmServeError, InvalidInput
+
+DEADLINE_HEADER = "X-Request-Timeout"
 
 
 class Shape(Protocol):
@@ -27,6 +29,10 @@ class Shape(Protocol):
 
     def whole(self, prepared: Prepared, answer: Answer) -> dict[str, Any]:
         """The body of a finished answer."""
+        ...
+
+    def start(self) -> Iterator[str]:
+        """The first events, before anything was said."""
         ...
 
     def piece(self, piece: Piece) -> Iterator[str]:
@@ -55,7 +61,7 @@ class Exchanges:
         record: Record = g.record
         cancellation = Cancellation()
         record.holds.enter_context(self.clients.watch(request.environ.get(CLIENT_SOCKET), cancellation.say))
-        deadline = Deadline.after(self.settings.deadline_s)
+        deadline = self._deadline()
         prepared = self.service.prepare(conversation, deadline)
         record.prepared(prepared)
         if not is_stream:
@@ -69,10 +75,26 @@ class Exchanges:
         body = _body(first, shape, prepared, record, self.settings.heartbeat_s)
         return Response(body, mimetype=sse.MIMETYPE, headers=sse.HEADERS)
 
+    def count(self, conversation: Conversation) -> Prompt:
+        """The tokens that a conversation would take."""
+        return self.service.count(conversation, self._deadline())
+
+    def _deadline(self) -> Deadline:
+        """Ours, or the client's own where that is sooner."""
+        sent = request.headers.get(DEADLINE_HEADER)
+        try:
+            wanted_s = self.settings.deadline_s if sent is None else float(sent)
+        except ValueError:
+            wanted_s = 0.0
+        if not wanted_s > 0:  # nan neither
+            raise InvalidInput(f"The header {DEADLINE_HEADER} must be a number of seconds above 0.", DEADLINE_HEADER)
+        return Deadline.after(min(wanted_s, self.settings.deadline_s))
+
 
 def _body(first: sse.FirstWord, shape: Shape, prepared: Prepared, record: Record, heartbeat_s: float) -> Iterator[str]:
     """The events of one answer; it runs when the request's context is gone."""
     try:
+        yield from shape.start()
         for event in first.events(heartbeat_s):
             if event is None:
                 yield sse.HEARTBEAT

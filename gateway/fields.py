@@ -69,6 +69,12 @@ class ResponseFormat(Body):
     json_schema: NamedSchema | None = None
 
 
+class ThinkingSwitch(Body):
+    """Thinking as clients of the model's own cloud service switch it."""
+
+    type: Literal["enabled", "disabled"]
+
+
 class AnswerFields(Body):
     """How an answer is generated; each description completes the sentence "The field … must be …"."""
 
@@ -100,7 +106,9 @@ class AnswerFields(Body):
         description='{"type": "text"}, {"type": "json_object"}, '
         'or {"type": "json_schema", "json_schema": {"schema": {...}}}',
     )
-    thinking: bool | None = Field(default=None, description=FLAG)
+    thinking: bool | ThinkingSwitch | None = Field(
+        default=None, description='true or false, or {"type": "enabled"} or {"type": "disabled"}'
+    )
 
     def sampling(self, max_tokens: int | None) -> Sampling:
         """The fields with their defaults; raises InvalidInput for two that contradict each other."""
@@ -118,6 +126,12 @@ class AnswerFields(Body):
             logprobs=(self.top_logprobs or 0) if self.logprobs else -1,
         )
 
+    def thinks(self) -> bool | None:
+        """None where the request does not say."""
+        if isinstance(self.thinking, ThinkingSwitch):
+            return self.thinking.type == "enabled"
+        return self.thinking
+
     def stops(self) -> tuple[str, ...]:
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
@@ -126,7 +140,7 @@ class AnswerFields(Body):
         wanted = self.response_format
         if wanted is None or wanted.type == "text":
             return b""
-        if self.thinking:
+        if self.thinks():
             raise InvalidInput("The fields response_format and thinking cannot be used together.", "response_format")
         if wanted.type == "json_object":
             return _packed(ANY_OBJECT)

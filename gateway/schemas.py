@@ -59,7 +59,7 @@ class VisionBody(AnswerFields):
             turns=(*system, Turn("user", (*pictures, prompt))),
             sampling=self.sampling(self.max_new_tokens),
             stop=self.stops(),
-            thinking=bool(self.thinking),
+            thinking=bool(self.thinks()),
             grammar=self.grammar(),
         )
         return Asked(conversation, self.stream is True)

@@ -14,6 +14,7 @@ from gateway.answers import Answer, AnswerStream, Event
 from gateway.backend import Backend, Cancellation, GenerateRequest
 from gateway.conversation import Conversation, SentPicture, Turn
 from gateway.deadlines import Deadline
+from gateway.picture_urls import UrlReader
 from gateway.pictures import OpenedPicture, SizeRules, bytes_of_base64
 from gateway.settings import GatewaySettings
 from glmserve.checkpoint import Checkpoint
@@ -59,8 +60,9 @@ class ChatService:
         self._prompts = PromptBuilder.read(
             folder, self.tokenizer, checkpoint.image_token_id, checkpoint.images.merge_size
         )
-        self._context_tokens = min(settings.context_tokens, checkpoint.text.max_positions)
+        self.context_tokens = min(settings.context_tokens, checkpoint.text.max_positions)
         self._decode_slots = threading.BoundedSemaphore(settings.decode_slots)
+        self._urls = UrlReader(settings.image_hosts, settings.max_image_bytes, settings.image_fetch_timeout_s)
         self._sizes = SizeRules(
             settings.max_image_bytes,
             settings.max_image_pixels,
@@ -70,15 +72,15 @@ class ChatService:
 
     def prepare(self, conversation: Conversation, deadline: Deadline) -> Prepared:
         """Tokenises the prompt and decodes the pictures; raises InvalidInput for what the user can mend."""
-        opened = self._open(conversation)
+        opened = self._open(conversation, deadline)
         prompt = self._tokenise(conversation, opened)
         room = self._room_after(len(prompt.input_ids), conversation.prompt_field)
         patches = self._patches(opened, deadline)
         return Prepared(_without_pictures(conversation), prompt, patches, min(conversation.sampling.max_tokens, room))
 
-    def count(self, conversation: Conversation) -> Prompt:
+    def count(self, conversation: Conversation, deadline: Deadline) -> Prompt:
         """The prompt as it would be sent, without decoding a picture."""
-        return self._tokenise(conversation, self._open(conversation))
+        return self._tokenise(conversation, self._open(conversation, deadline))
 
     def stream(
         self, prepared: Prepared, request_id: str, deadline: Deadline, cancellation: Cancellation
@@ -115,14 +117,16 @@ class ChatService:
                     return event
         raise BackendDown
 
-    def _open(self, conversation: Conversation) -> list[OpenedPicture]:
+    def _open(self, conversation: Conversation, deadline: Deadline) -> list[OpenedPicture]:
         pictures = conversation.pictures()
         if len(pictures) > MAX_IMAGES:
             raise InvalidInput(f"A request may hold at most {MAX_IMAGES} pictures.", pictures[MAX_IMAGES].field)
-        return [OpenedPicture(self._file(sent), self._sizes, sent.field) for sent in pictures]
+        return [OpenedPicture(self._file(sent, deadline), self._sizes, sent.field) for sent in pictures]
 
-    def _file(self, sent: SentPicture) -> bytes:
+    def _file(self, sent: SentPicture, deadline: Deadline) -> bytes:
         if isinstance(sent.data, str):
+            if self._urls.reads_any and sent.data[:8].lower().startswith(("http://", "https://")):
+                return self._urls.read(sent.data, sent.field, deadline.left_s())
             return bytes_of_base64(sent.data, self._sizes.max_bytes, sent.field)
         if len(sent.data) > self._sizes.max_bytes:
             raise TooLarge(f"The image holds more than {self._sizes.max_bytes} bytes.", sent.field)
@@ -154,11 +158,11 @@ class ChatService:
         return decoded[0] if len(decoded) == 1 else np.concatenate(decoded)
 
     def _room_after(self, prompt_tokens: int, field: str) -> int:
-        room = self._context_tokens - prompt_tokens
+        room = self.context_tokens - prompt_tokens
         if room < 1:
             raise PromptTooLong(
                 f"The prompt and its images need {prompt_tokens} tokens; "
-                f"with at least one for the answer they must fit in {self._context_tokens}.",
+                f"with at least one for the answer they must fit in {self.context_tokens}.",
                 field,
             )
         return room

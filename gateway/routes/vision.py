@@ -61,6 +61,9 @@ class VisionShape:
         body["timings"] = answer.timings
         return body
 
+    def start(self) -> Iterator[str]:
+        return iter(())
+
     def piece(self, piece: Piece) -> Iterator[str]:
         if piece.thinking:
             yield sse.data({"thinking": piece.thinking})
