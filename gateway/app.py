@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import re
-import time
-import uuid
+from functools import partial
 
-import structlog
 from flask import Flask, Response, g, request
 
 from gateway import problems
 from gateway.backend import Backend
+from gateway.clients import ClientWatch
+from gateway.exchange import Exchanges
 from gateway.readiness import Canary, Readiness
-from gateway.routes import health, vision
+from gateway.records import Record
+from gateway.routes import completions, health, vision
 from gateway.service import ChatService
 from gateway.settings import GatewaySettings
-from glmserve.manifest import Manifest
+from glmserve.manifest import MANIFEST_FILE, Manifest
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+CLIENTS = "clients"
+"""The key in `app.extensions` of the watch over clients, which a worker's exit closes."""
 
 
 def create_app(settings: GatewaySettings, backend: Backend) -> Flask:
@@ -33,29 +34,26 @@ def create_app(settings: GatewaySettings, backend: Backend) -> Flask:
     app.before_request(_begin)
     app.after_request(_end)
     problems.register(app)
-    app.register_blueprint(vision.routes(settings, service))
+    clients = app.extensions[CLIENTS] = ClientWatch()
+    exchanges = Exchanges(settings, service, clients)
+    created_s = int((settings.build / MANIFEST_FILE).stat().st_mtime)
+    app.register_blueprint(vision.routes(settings, exchanges))
+    app.register_blueprint(completions.routes(settings, exchanges, manifest.digest, created_s))
     app.register_blueprint(health.routes(settings, readiness, manifest.digest))
     return app
 
 
 def _begin() -> None:
-    g.started_s = time.monotonic()
-    sent = request.headers.get("X-Request-ID", "")
-    g.request_id = sent if _REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
-    g.facts = {}
+    g.record = Record(request.headers.get("X-Request-ID", ""))
 
 
 def _end(response: Response) -> Response:
-    """One log event a request: what happened and how long it took, never what was asked or shown."""
-    response.headers["X-Request-ID"] = g.request_id
-    structlog.get_logger().info(
-        "request_end",
-        request_id=g.request_id,
-        route=request.url_rule.rule if request.url_rule else None,
-        method=request.method,
-        status=response.status_code,
-        error=g.get("error_code"),
-        ms=round((time.monotonic() - g.started_s) * 1000, 1),
-        **g.facts,
-    )
+    record: Record = g.record
+    response.headers["X-Request-ID"] = record.request_id
+    route = request.url_rule.rule if request.url_rule else None
+    end = partial(record.end, route, request.method, response.status_code)
+    if response.is_streamed:
+        response.call_on_close(end)
+    else:
+        end()
     return response

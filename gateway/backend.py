@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -12,8 +12,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glmserve.contract import Finish
-from glmserve.errors import BackendDown, DeadlineExceeded, GlmServeError
+from glmserve.errors import BackendDown, Cancelled, DeadlineExceeded, GlmServeError
 from glmserve.images import Grid
+
+_GATE_POLL_S = 0.01
+Ranked = tuple[tuple[int, float], ...]
+"""A token's id and log-probability, then those of the likeliest tokens in its place."""
+
+
+class Cancellation:
+    """Says once that nobody waits for an answer any more; any thread may say so, and runs what was left to be run."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._actions: list[Callable[[], object]] = []
+        self.said = threading.Event()
+
+    def then(self, action: Callable[[], object]) -> None:
+        """Runs `action` when the time comes, or now if it has come already."""
+        with self._lock:
+            if not self.said.is_set():
+                self._actions.append(action)
+                return
+        action()
+
+    def say(self) -> None:
+        with self._lock:
+            self.said.set()
+            actions, self._actions = self._actions, []
+        for action in actions:
+            action()
 
 
 @dataclass(frozen=True)
@@ -30,6 +58,14 @@ class GenerateRequest:
     top_k: int
     seed: int
     deadline_s: float
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    stop_ids: tuple[int, ...] = ()
+    logprobs: int = -1  # likeliest tokens listed beside each one; -1 is no log-probabilities at all
+    grammar: bytes = b""  # a JSON Schema
+    cache_scope: int = 0
+    traceparent: str = ""
+    cancellation: Cancellation = field(default_factory=Cancellation, compare=False)
 
 
 @dataclass(frozen=True)
@@ -40,6 +76,7 @@ class Chunk:
     finish: Finish
     timings_ms: tuple[float, ...] = ()
     cached_tokens: int = 0
+    logprobs: tuple[Ranked, ...] = ()  # one for each token, where they were asked for
 
 
 class Backend(Protocol):
@@ -48,7 +85,8 @@ class Backend(Protocol):
     def generate(self, request: GenerateRequest) -> Generator[Chunk]:
         """The answer's messages in order, the last one finished; closing the generator cancels the work.
 
-        Raises errors of the GlmServeError tree only, and never waits past the request's deadline.
+        So does the request's `cancellation`, which ends it with Cancelled. Raises errors of the GlmServeError tree
+        only, and never waits past the request's deadline.
         """
         ...
 
@@ -63,31 +101,41 @@ class Backend(Protocol):
 class FakeBackend:
     """Answers every request with the same script: chunks in order, then `error` if there is one.
 
-    `gate` is waited for before the first chunk, as long as the deadline allows. `requests` keeps what was asked,
-    `cancelled` counts answers that were closed before their end.
+    `gate` is waited for before the first chunk, as long as deadline and client allow, and `beat_s` before each other.
+    `requests` keeps what was asked, `cancelled` counts answers that were given up before their end.
     """
 
     chunks: list[Chunk] = field(default_factory=list)
     error: GlmServeError | None = None
     is_ready: bool = True
     gate: threading.Event | None = None
+    beat_s: float = 0.0
     requests: list[GenerateRequest] = field(default_factory=list)
     cancelled: int = 0
 
     def generate(self, request: GenerateRequest) -> Generator[Chunk]:
-        give_up = time.monotonic() + request.deadline_s
         self.requests.append(request)
-        if self.gate is not None and not self.gate.wait(max(0.0, give_up - time.monotonic())):
-            raise DeadlineExceeded
         try:
-            yield from self.chunks
-        except GeneratorExit:
+            self._wait_at_gate(request)
+            for chunk in self.chunks:
+                if self.beat_s and request.cancellation.said.wait(self.beat_s):
+                    raise Cancelled
+                yield chunk
+        except (GeneratorExit, Cancelled):
             self.cancelled += 1
             raise
         if self.error is not None:
             raise self.error
         if not self.chunks or self.chunks[-1].finish == Finish.RUNNING:
             raise BackendDown
+
+    def _wait_at_gate(self, request: GenerateRequest) -> None:
+        give_up = time.monotonic() + request.deadline_s
+        while self.gate is not None and not self.gate.is_set():
+            if request.cancellation.said.wait(_GATE_POLL_S):
+                raise Cancelled
+            if time.monotonic() >= give_up:
+                raise DeadlineExceeded
 
     def models_ready(self) -> bool:
         return self.is_ready

@@ -14,7 +14,7 @@ from glmserve.errors import InvalidInput, TooLarge
 
 _PIECE_BYTES = 1 << 16
 _SPILL_FACTOR = 4
-_SERVER_SOCKET = "gunicorn.socket"
+CLIENT_SOCKET = "gunicorn.socket"
 """Where gunicorn keeps a connection's socket in the WSGI environment; elsewhere a read has no time limit."""
 
 
@@ -27,7 +27,7 @@ def read_body(request: Request, max_bytes: int, timeout_s: float) -> bytes:
     give_up = time.monotonic() + timeout_s
     pieces: list[bytes] = []
     count = 0
-    for piece in _pieces(request.stream, request.environ.get(_SERVER_SOCKET), give_up):
+    for piece in _pieces(request.stream, request.environ.get(CLIENT_SOCKET), give_up):
         count += len(piece)
         if count <= max_bytes:
             pieces.append(piece)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gateway.app import CLIENTS
 from gateway.settings import GatewaySettings
 from gateway.wsgi import BACKEND
 
@@ -28,7 +29,8 @@ control_socket_disable = True
 
 
 def worker_exit(_server: Any, worker: Any) -> None:
-    """Closes a worker's Triton channel when it ends."""
+    """Closes a worker's Triton channel and its watch over clients when it ends."""
     app = worker.app.callable
     if app is not None:
+        app.extensions[CLIENTS].close()
         app.extensions[BACKEND].close()

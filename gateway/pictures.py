@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import dataclass
 
 import numpy as np
 import pybase64
-from PIL import Image, ImageOps
+from PIL import Image
 
 from glmserve.errors import BadImage, TooLarge
 
@@ -15,48 +16,109 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 _DATA_URL = re.compile(r"data:image/[a-z0-9.+-]{1,32};base64,", re.IGNORECASE)
 _URL_SAFE = str.maketrans("-_", "+/")
 _WHITE = (255, 255, 255, 255)
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_LYING = (5, 6, 7, 8)
 
 
-def bytes_of_base64(text: str, max_bytes: int) -> bytes:
+@dataclass(frozen=True)
+class SizeRules:
+    """How large a picture may be: file, pixels, and the longer side, beyond which it is made smaller or refused."""
+
+    max_bytes: int
+    max_pixels: int
+    max_side: int
+    shrinks: bool
+
+
+def bytes_of_base64(text: str, max_bytes: int, field: str = "image") -> bytes:
     """The file in a base64 string or data URL; either alphabet, line breaks and missing padding are fine."""
     start = 0
     if text[:5].lower() == "data:":
         head = _DATA_URL.match(text)
         if not head:
-            raise BadImage("The field image must be base64, or a URL that begins with data:image/...;base64,", "image")
+            raise BadImage(f"The field {field} must be base64, or a URL that begins with data:image/...;base64,", field)
         start = head.end()
     packed = "".join(text[start:].split()).translate(_URL_SAFE).rstrip("=")
     if len(packed) * 3 // 4 > max_bytes:
-        raise TooLarge(f"The image holds more than {max_bytes} bytes.", "image")
+        raise TooLarge(f"The image holds more than {max_bytes} bytes.", field)
     try:
         data = pybase64.b64decode(packed + "=" * (-len(packed) % 4), validate=True)
     except ValueError:
-        raise BadImage("The field image is not valid base64.", "image") from None
+        raise BadImage(f"The field {field} is not valid base64.", field) from None
     if not data:
-        raise BadImage("The field image is empty.", "image")
+        raise BadImage(f"The field {field} is empty.", field)
     return data
 
 
-def picture_of(data: bytes, max_pixels: int) -> Image.Image:
-    """The upright RGB picture in a file, its first frame if it moves; raises BadImage for anything else.
+class OpenedPicture:
+    """A picture of which only the header was read; `size` is the width and height that `pixels` will have."""
 
-    The header's size is checked before a pixel is decoded: a file of 2 kB can ask for gigabytes.
-    """
-    try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-        if image.width * image.height > max_pixels:
+    def __init__(self, data: bytes, rules: SizeRules, field: str = "image") -> None:
+        """Raises BadImage for bytes that are no picture, and for one that is too large.
+
+        The size is checked before a pixel is decoded: a file of 2 kB can ask for gigabytes.
+        """
+        self._field = field
+        try:
+            self._image = Image.open(io.BytesIO(data), formats=FORMATS)
+            self._orientation = _orientation(self._image)
+        except Exception as error:  # hostile bytes draw almost any exception out of Pillow's readers
+            raise self._undecodable() from error
+        width, height = self._image.size
+        self.size = (height, width) if self._orientation in _LYING else (width, height)
+        if width * height > rules.max_pixels:
             raise BadImage(
-                f"The image has {image.width} x {image.height} pixels; at most {max_pixels} in all are accepted.",
-                "image",
+                f"The image has {width} x {height} pixels; at most {rules.max_pixels} in all are accepted.", field
             )
-        image.load()
-        return _as_rgb(ImageOps.exif_transpose(image))
-    except (BadImage, MemoryError):
-        raise
-    except Exception as error:  # hostile bytes draw almost any exception out of Pillow's readers
-        raise BadImage(
-            "The image cannot be decoded: it must be a whole JPEG, PNG, WebP, BMP or GIF picture.", "image"
-        ) from error
+        if max(self.size) > rules.max_side:
+            self._fit(rules)
+
+    def pixels(self) -> Image.Image:
+        """The upright RGB picture, its first frame if it moves; raises BadImage when the data is not whole."""
+        try:
+            self._image.load()
+            image = _as_rgb(self._image)
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise self._undecodable() from error
+        turn = _UPRIGHT.get(self._orientation)
+        image = image if turn is None else image.transpose(turn)
+        return image if image.size == self.size else image.resize(self.size, Image.Resampling.BICUBIC, reducing_gap=3)
+
+    def _fit(self, rules: SizeRules) -> None:
+        width, height = self.size
+        if not rules.shrinks:
+            raise BadImage(
+                f"The image is {width} x {height} pixels; its longer side may have at most {rules.max_side}.",
+                self._field,
+            )
+        scale = rules.max_side / max(width, height)
+        self.size = max(1, round(width * scale)), max(1, round(height * scale))
+
+    def _undecodable(self) -> BadImage:
+        return BadImage(
+            "The image cannot be decoded: it must be a whole JPEG, PNG, WebP, BMP or GIF picture.", self._field
+        )
+
+
+def _orientation(image: Image.Image) -> int:
+    """How the camera was held, as far as the header says: asking further would decode the picture."""
+    if "exif" not in image.info:
+        return 1
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # a broken note on a picture does not make it a broken picture
+        return 1
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

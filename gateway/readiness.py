@@ -9,11 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import pybase64
-
 from gateway.backend import Backend
-from gateway.schemas import Question, Sampling
-from gateway.service import ChatService, Deadline
+from gateway.conversation import Conversation, SentPicture, Turn
+from gateway.deadlines import Deadline
+from gateway.fields import Sampling
+from gateway.service import ChatService
 from glmserve.errors import BadArtifact, GlmServeError
 from glmserve.manifest import CANARY_FOLDER
 
@@ -24,7 +24,7 @@ CANARY_TOKENS = 64
 class Canary:
     """A question asked greedily and, where it is known, the only right answer."""
 
-    question: Question
+    question: Conversation
     answer: str | None
 
     @staticmethod
@@ -34,13 +34,13 @@ class Canary:
         try:
             values = json.loads((folder / "canary.json").read_text("utf-8"))
             prompt, answer = values["prompt"], values["answer"]
-            image = pybase64.b64encode_as_string((folder / "picture.png").read_bytes())
+            picture = SentPicture((folder / "picture.png").read_bytes())
         except (OSError, ValueError, KeyError, TypeError):
             raise BadArtifact(f"Build {build} has no readable canary.") from None
         if not isinstance(prompt, str) or not isinstance(answer, str | None):
             raise BadArtifact(f"The canary of build {build} needs a prompt, and an answer that is a string or null.")
         greedy = Sampling(max_tokens=CANARY_TOKENS, temperature=0.0, top_p=1.0, top_k=0, seed=0)
-        return Canary(Question(image, prompt, greedy, stop=(), thinking=False), answer)
+        return Canary(Conversation((Turn("user", (picture, prompt)),), greedy), answer)
 
 
 class Readiness:

@@ -2,107 +2,82 @@
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import pydantic_core
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints, ValidationError
 
+from gateway.conversation import Conversation, SentPicture, Turn
+from gateway.fields import COUNT, AnswerFields, Text, read_json, refusal
 from glmserve.errors import InvalidInput
-from glmserve.limits import MAX_NEW_TOKENS, MAX_STOP_CHARS, MAX_STOP_STRINGS
+from glmserve.limits import MAX_IMAGES, MAX_NEW_TOKENS
 
-DEFAULT_MAX_TOKENS = 512
-DEFAULT_TEMPERATURE = 0.7
-_LARGEST_SEED = 2**63 - 1
-_LARGEST_TOP_K = 2**31 - 1
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the next token is picked; a temperature of 0 is greedy and a `top_k` of 0 no bound."""
-
-    max_tokens: int
-    temperature: float
-    top_p: float
-    top_k: int
-    seed: int
+_PROMPTS = ("prompt", "question", "text")
+_TEXT = "a string that is not empty"
+_Said = Annotated[str, StringConstraints(pattern=r"\S")]
 
 
 @dataclass(frozen=True)
-class Question:
-    """One request with every default filled in; `image` is base64 or a data URL, still as it was sent."""
+class Asked:
+    """A request to /v1/chat/vision: what is asked, and whether the answer is wanted in pieces."""
 
-    image: str
-    prompt: str
-    sampling: Sampling
-    stop: tuple[str, ...]
-    thinking: bool
+    conversation: Conversation
+    is_stream: bool
 
 
-def parse_question(body: bytes) -> Question:
-    """The question in a request body; raises InvalidInput with a sentence that names the field at fault."""
-    try:
-        document = pydantic_core.from_json(body, allow_inf_nan=False)
-    except ValueError:
-        raise InvalidInput("The request body is not valid JSON.") from None
-    if not isinstance(document, dict):
-        raise InvalidInput("The request body must be a JSON object with the fields image and prompt.")
-    try:
-        return _VisionBody.model_validate(document).question()
-    except ValidationError as error:
-        raise _named(error, document) from None
+class VisionBody(AnswerFields):
+    """The JSON body of a request to /v1/chat/vision."""
 
+    image: Text | None = Field(
+        default=None, description="a picture as a base64 string, or a data:image/...;base64, URL"
+    )
+    images: list[Text] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MAX_IMAGES,
+        description=f"a list of 1 to {MAX_IMAGES} pictures, each a base64 string or a data:image/...;base64, URL",
+    )
+    prompt: _Said | None = Field(default=None, description=_TEXT)
+    question: _Said | None = Field(default=None, description=_TEXT)
+    text: _Said | None = Field(default=None, description=_TEXT)
+    system: _Said | None = Field(default=None, description=_TEXT)
+    max_new_tokens: int | None = Field(default=None, ge=1, le=MAX_NEW_TOKENS, description=COUNT)
+    stream: Any = Field(default=None, description="true for an answer in pieces, as server-sent events")
 
-_MaxTokens = Annotated[int, Field(ge=1, le=MAX_NEW_TOKENS)]
-_Stop = Annotated[str, StringConstraints(min_length=1, max_length=MAX_STOP_CHARS)]
-
-
-class _VisionBody(BaseModel):
-    """The body as sent: null stands for an absent field, and fields that we do not know are passed over."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", allow_inf_nan=False, hide_input_in_errors=True)
-
-    image: Annotated[str, StringConstraints(min_length=1)]
-    prompt: Annotated[str, StringConstraints(pattern=r"\S")]
-    max_tokens: _MaxTokens | None = None
-    max_new_tokens: _MaxTokens | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=0, le=_LARGEST_TOP_K)] | None = None
-    seed: Annotated[int, Field(ge=0, le=_LARGEST_SEED)] | None = None
-    stop: _Stop | Annotated[list[_Stop], Field(max_length=MAX_STOP_STRINGS)] | None = None
-    thinking: bool | None = None
-
-    def question(self) -> Question:
-        stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        sampling = Sampling(
-            max_tokens=self.max_tokens or self.max_new_tokens or DEFAULT_MAX_TOKENS,
-            temperature=DEFAULT_TEMPERATURE if self.temperature is None else self.temperature,
-            top_p=1.0 if self.top_p is None else self.top_p,
-            top_k=self.top_k or 0,
-            seed=secrets.randbelow(_LARGEST_SEED) if self.seed is None else self.seed,
+    def asked(self, files: tuple[SentPicture, ...] = ()) -> Asked:
+        """Raises InvalidInput when the picture or the prompt is missing; `files` are pictures sent beside the body."""
+        pictures = [SentPicture(self.image)] if self.image else []
+        pictures += [SentPicture(data, f"images[{i}]") for i, data in enumerate(self.images or ())]
+        pictures += files
+        if not pictures:
+            raise _missing("image")
+        prompt = self.prompt or self.question or self.text
+        if prompt is None:
+            raise _missing("prompt")
+        system = (Turn("system", (self.system,)),) if self.system else ()
+        conversation = Conversation(
+            turns=(*system, Turn("user", (*pictures, prompt))),
+            sampling=self.sampling(self.max_new_tokens),
+            stop=self.stops(),
+            thinking=bool(self.thinks()),
+            grammar=self.grammar(),
         )
-        return Question(self.image, self.prompt, sampling, tuple(stop), bool(self.thinking))
+        return Asked(conversation, self.stream is True)
 
 
-_WANTED = {
-    "image": "The field image must be a picture as a base64 string, or a data:image/...;base64, URL.",
-    "prompt": "The field prompt must be a string that is not empty.",
-    "max_tokens": f"The field max_tokens must be a whole number from 1 to {MAX_NEW_TOKENS}.",
-    "max_new_tokens": f"The field max_new_tokens must be a whole number from 1 to {MAX_NEW_TOKENS}.",
-    "temperature": "The field temperature must be a number from 0 to 2.",
-    "top_p": "The field top_p must be a number above 0 and at most 1.",
-    "top_k": f"The field top_k must be a whole number from 0 to {_LARGEST_TOP_K}.",
-    "seed": "The field seed must be a whole number from 0 to 2^63 - 1.",
-    "stop": f"The field stop must be a string or a list of at most {MAX_STOP_STRINGS} strings, "
-    f"each of 1 to {MAX_STOP_CHARS} characters.",
-    "thinking": "The field thinking must be true or false.",
-}
+def parse_vision(body: bytes) -> Asked:
+    """The request in a JSON body; raises InvalidInput with a sentence that names the field at fault."""
+    return vision_of(read_json(body, "image and prompt"))
 
 
-def _named(error: ValidationError, document: dict[str, Any]) -> InvalidInput:
-    field = str(error.errors(include_url=False, include_context=False, include_input=False)[0]["loc"][0])
-    if document.get(field) is None:
-        return InvalidInput(f"The request has no {field}. {_WANTED[field]}", field)
-    return InvalidInput(_WANTED[field], field)
+def vision_of(document: dict[str, Any], files: tuple[SentPicture, ...] = ()) -> Asked:
+    """The request in the fields of a body."""
+    try:
+        return VisionBody.model_validate(document).asked(files)
+    except ValidationError as error:
+        raise refusal(error, document, VisionBody) from None
+
+
+def _missing(field: str) -> InvalidInput:
+    wanted = f"The field {field} must be {VisionBody.model_fields[field].description}."
+    return InvalidInput(f"The request has no {field}. {wanted}", field)

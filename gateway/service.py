@@ -1,150 +1,180 @@
-"""A question becomes prompt ids and patches, goes to the backend, and comes back as an answer."""
+"""A conversation becomes prompt ids and patches, goes to the backend, and comes back as an answer."""
 
 from __future__ import annotations
 
 import threading
-import time
+from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.backend import Backend, GenerateRequest
-from gateway.pictures import bytes_of_base64, picture_of
-from gateway.schemas import Question
+from gateway.answers import Answer, AnswerStream, Event
+from gateway.backend import Backend, Cancellation, GenerateRequest
+from gateway.conversation import Conversation, SentPicture, Turn
+from gateway.deadlines import Deadline
+from gateway.picture_urls import UrlReader
+from gateway.pictures import OpenedPicture, SizeRules, bytes_of_base64
 from gateway.settings import GatewaySettings
-from glmserve.answer import AnswerReader
 from glmserve.checkpoint import Checkpoint
-from glmserve.contract import Finish
-from glmserve.errors import BackendDown, DeadlineExceeded, Overloaded, PromptTooLong
+from glmserve.errors import BackendDown, InvalidInput, Overloaded, PromptTooLong, TooLarge
 from glmserve.images import Grid, grid_of, patches_of
+from glmserve.limits import MAX_IMAGES
 from glmserve.manifest import CHECKPOINT_FOLDER
 from glmserve.prompt import Message, Picture, PromptBuilder
 from glmserve.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
-class Deadline:
-    """The moment (of the monotonic clock) at which an answer is given up."""
+class Prompt:
+    """A conversation's tokens, known before any picture is decoded."""
 
-    at_s: float
-
-    @staticmethod
-    def after(seconds: float) -> Deadline:
-        return Deadline(time.monotonic() + seconds)
-
-    def left_s(self) -> float:
-        """Seconds left; raises DeadlineExceeded when there are none."""
-        left = self.at_s - time.monotonic()
-        if left <= 0:
-            raise DeadlineExceeded
-        return left
+    input_ids: NDArray[np.int64]  # i64 [tokens]
+    grids: tuple[Grid, ...]
+    image_sizes: tuple[tuple[int, int], ...]  # width, height of each picture, upright
+    image_tokens: int
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A question in the backend's terms; `max_tokens` is already cut to what the context has room for."""
+    """A conversation in the backend's terms; `max_tokens` is already cut to what the context has room for."""
 
-    question: Question
-    input_ids: NDArray[np.int64]  # i64 [tokens]
-    patches: NDArray[np.uint8]  # u8 [patches, patch_bytes]
-    grid: Grid
-    image_size: tuple[int, int]  # width, height as decoded
-    image_tokens: int
+    conversation: Conversation
+    prompt: Prompt
+    patches: NDArray[np.uint8] | None  # u8 [patches, patch_bytes]
     max_tokens: int
 
 
-@dataclass(frozen=True)
-class Answer:
-    """A finished answer; `finish_reason` is stop or length."""
-
-    content: str
-    thinking: str
-    finish_reason: str
-    completion_tokens: int
-
-
 class ChatService:
-    """Answers questions about pictures with one build's rules; shared between threads."""
+    """Answers conversations with one build's rules; shared between threads."""
 
     def __init__(self, settings: GatewaySettings, backend: Backend) -> None:
         """Reads the build's tokenizer, template and picture rules; raises BadArtifact when they are not there."""
         folder = settings.build / CHECKPOINT_FOLDER
         checkpoint = Checkpoint.read(folder)
+        self.tokenizer = Tokenizer.read(folder)
         self._settings = settings
         self._backend = backend
         self._rules = checkpoint.images
-        self._tokenizer = Tokenizer.read(folder)
         self._prompts = PromptBuilder.read(
-            folder, self._tokenizer, checkpoint.image_token_id, checkpoint.images.merge_size
+            folder, self.tokenizer, checkpoint.image_token_id, checkpoint.images.merge_size
         )
-        self._context_tokens = min(settings.context_tokens, checkpoint.text.max_positions)
+        self.context_tokens = min(settings.context_tokens, checkpoint.text.max_positions)
         self._decode_slots = threading.BoundedSemaphore(settings.decode_slots)
-
-    def prepare(self, question: Question, deadline: Deadline) -> Prepared:
-        """Decodes the picture and tokenises the prompt; raises InvalidInput for what the user can mend."""
-        chars, most = len(question.prompt), self._settings.max_prompt_chars
-        if chars > most:
-            raise PromptTooLong(f"The prompt has {chars} characters; at most {most} are accepted.", "prompt")
-        data = bytes_of_base64(question.image, self._settings.max_image_bytes)
-        if not self._decode_slots.acquire(timeout=deadline.left_s()):
-            raise Overloaded
-        try:
-            image = picture_of(data, self._settings.max_image_pixels)
-            grid = grid_of(image.height, image.width, self._rules)
-            input_ids = self._prompts.build(
-                [Message("user", (Picture(), question.prompt))], [grid], thinking=question.thinking
-            )
-            room = self._room_after(len(input_ids))
-            patches, grid = patches_of(image, self._rules)
-        finally:
-            self._decode_slots.release()
-        return Prepared(
-            question=replace(question, image=""),  # a picture may weigh 20 MB: do not keep it for the whole answer
-            input_ids=input_ids,
-            patches=patches,
-            grid=grid,
-            image_size=image.size,
-            image_tokens=grid.tokens(self._rules.merge_size),
-            max_tokens=min(question.sampling.max_tokens, room),
+        self._urls = UrlReader(settings.image_hosts, settings.max_image_bytes, settings.image_fetch_timeout_s)
+        self._sizes = SizeRules(
+            settings.max_image_bytes,
+            settings.max_image_pixels,
+            settings.max_image_side,
+            settings.large_images == "downscale",
         )
 
-    def answer(self, prepared: Prepared, request_id: str, deadline: Deadline) -> Answer:
-        """Generates to the end, or to the first stop string, which cancels the rest."""
-        sampling = prepared.question.sampling
+    def prepare(self, conversation: Conversation, deadline: Deadline) -> Prepared:
+        """Tokenises the prompt and decodes the pictures; raises InvalidInput for what the user can mend."""
+        opened = self._open(conversation, deadline)
+        prompt = self._tokenise(conversation, opened)
+        room = self._room_after(len(prompt.input_ids), conversation.prompt_field)
+        patches = self._patches(opened, deadline)
+        return Prepared(_without_pictures(conversation), prompt, patches, min(conversation.sampling.max_tokens, room))
+
+    def count(self, conversation: Conversation, deadline: Deadline) -> Prompt:
+        """The prompt as it would be sent, without decoding a picture."""
+        return self._tokenise(conversation, self._open(conversation, deadline))
+
+    def stream(
+        self, prepared: Prepared, request_id: str, deadline: Deadline, cancellation: Cancellation
+    ) -> Generator[Event]:
+        """The answer's pieces, then the answer."""
+        conversation, sampling = prepared.conversation, prepared.conversation.sampling
         request = GenerateRequest(
             request_id=request_id,
-            input_ids=prepared.input_ids,
+            input_ids=prepared.prompt.input_ids,
             patches=prepared.patches,
-            grids=(prepared.grid,),
+            grids=prepared.prompt.grids,
             max_tokens=prepared.max_tokens,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             top_k=sampling.top_k,
             seed=sampling.seed,
             deadline_s=deadline.left_s(),
+            min_p=sampling.min_p,
+            repetition_penalty=sampling.repetition_penalty,
+            stop_ids=sampling.stop_ids,
+            logprobs=sampling.logprobs,
+            grammar=conversation.grammar,
+            cancellation=cancellation,
         )
-        reader = AnswerReader(self._tokenizer, prepared.question.stop)
-        finish, tokens = Finish.RUNNING, 0
-        with closing(self._backend.generate(request)) as chunks:
-            for chunk in chunks:
-                reader.push(list(chunk.tokens))
-                finish, tokens = chunk.finish, tokens + len(chunk.tokens)
-                if reader.stopped:
-                    break
-        reader.finish()
-        if finish == Finish.RUNNING and not reader.stopped:
-            raise BackendDown
-        is_cut = finish == Finish.LENGTH and not reader.stopped
-        return Answer(reader.content.strip(), reader.thinking.strip(), "length" if is_cut else "stop", tokens)
+        return AnswerStream(self.tokenizer, conversation.stop, conversation.tools).events(self._backend, request)
 
-    def _room_after(self, prompt_tokens: int) -> int:
-        room = self._context_tokens - prompt_tokens
+    def answer(
+        self, prepared: Prepared, request_id: str, deadline: Deadline, cancellation: Cancellation | None = None
+    ) -> Answer:
+        """The whole answer."""
+        with closing(self.stream(prepared, request_id, deadline, cancellation or Cancellation())) as events:
+            for event in events:
+                if isinstance(event, Answer):
+                    return event
+        raise BackendDown
+
+    def _open(self, conversation: Conversation, deadline: Deadline) -> list[OpenedPicture]:
+        pictures = conversation.pictures()
+        if len(pictures) > MAX_IMAGES:
+            raise InvalidInput(f"A request may hold at most {MAX_IMAGES} pictures.", pictures[MAX_IMAGES].field)
+        return [OpenedPicture(self._file(sent, deadline), self._sizes, sent.field) for sent in pictures]
+
+    def _file(self, sent: SentPicture, deadline: Deadline) -> bytes:
+        if isinstance(sent.data, str):
+            if self._urls.reads_any and sent.data[:8].lower().startswith(("http://", "https://")):
+                return self._urls.read(sent.data, sent.field, deadline.left_s())
+            return bytes_of_base64(sent.data, self._sizes.max_bytes, sent.field)
+        if len(sent.data) > self._sizes.max_bytes:
+            raise TooLarge(f"The image holds more than {self._sizes.max_bytes} bytes.", sent.field)
+        return sent.data
+
+    def _tokenise(self, conversation: Conversation, opened: list[OpenedPicture]) -> Prompt:
+        chars, most = conversation.chars(), self._settings.max_prompt_chars
+        if chars > most:
+            raise PromptTooLong(
+                f"The prompt has {chars} characters; at most {most} are accepted.", conversation.prompt_field
+            )
+        sizes = [picture.size for picture in opened]
+        grids = [grid_of(height, width, self._rules) for width, height in sizes]
+        input_ids = self._prompts.build(
+            [_message(turn) for turn in conversation.turns], grids, conversation.thinking, conversation.tools
+        )
+        image_tokens = sum(grid.tokens(self._rules.merge_size) for grid in grids)
+        return Prompt(input_ids, tuple(grids), tuple(sizes), image_tokens)
+
+    def _patches(self, opened: list[OpenedPicture], deadline: Deadline) -> NDArray[np.uint8] | None:
+        if not opened:
+            return None
+        if not self._decode_slots.acquire(timeout=deadline.left_s()):
+            raise Overloaded
+        try:
+            decoded = [patches_of(picture.pixels(), self._rules)[0] for picture in opened]
+        finally:
+            self._decode_slots.release()
+        return decoded[0] if len(decoded) == 1 else np.concatenate(decoded)
+
+    def _room_after(self, prompt_tokens: int, field: str) -> int:
+        room = self.context_tokens - prompt_tokens
         if room < 1:
             raise PromptTooLong(
-                f"The prompt and its image need {prompt_tokens} tokens; "
-                f"with at least one for the answer they must fit in {self._context_tokens}.",
-                "prompt",
+                f"The prompt and its images need {prompt_tokens} tokens; "
+                f"with at least one for the answer they must fit in {self.context_tokens}.",
+                field,
             )
         return room
+
+
+def _message(turn: Turn) -> Message:
+    parts = tuple(Picture() if isinstance(part, SentPicture) else part for part in turn.parts)
+    return Message(turn.role, parts, turn.thoughts, turn.tool_calls)
+
+
+def _without_pictures(conversation: Conversation) -> Conversation:
+    """A picture may weigh 20 MB: it is not kept for the whole answer."""
+    return Conversation(
+        (), conversation.sampling, conversation.stop, grammar=conversation.grammar, tools=conversation.tools
+    )

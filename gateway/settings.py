@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from glmserve.limits import RESPONSE_TIMEOUT_S
 
@@ -17,6 +17,12 @@ _LARGEST_PICTURE = 89_000_000  # pixels; above it Pillow begins to warn on its o
 _Bytes = Annotated[int, Field(ge=1024)]
 _Count = Annotated[int, Field(ge=1)]
 _Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
+_List = Annotated[
+    tuple[str, ...],
+    NoDecode,
+    BeforeValidator(lambda v: tuple(filter(None, map(str.strip, v.split(",")))) if isinstance(v, str) else v),
+]
+"""Written with commas in between."""
 _Name = Annotated[str, StringConstraints(min_length=1)]
 
 
@@ -30,6 +36,14 @@ class GatewaySettings(BaseSettings):
         default="grpc://127.0.0.1:8001", description="Where Triton answers gRPC."
     )
     model_name: _Name = Field(default="GLM-4.6V-Flash-WEB", description="The name of the model in every answer.")
+    model_aliases: _List = Field(default=(), description="Other names that requests may call the model by.")
+    thinking: bool = Field(
+        default=False, description="Whether /v1/chat/completions thinks where a request does not say."
+    )
+    image_hosts: _List = Field(
+        default=(), description="Hosts that pictures may be fetched from by URL; none, and URLs are refused."
+    )
+    image_fetch_timeout_s: _Seconds = Field(default=10.0, description="Time in which such a picture must be there.")
     bind: _Name = Field(default="127.0.0.1:5000", description="Address and port of the web server.")
     threads: _Count = Field(default=64, description="Requests one worker process answers at a time.")
     workers: _Count = Field(default=1, description="Worker processes.")
@@ -39,6 +53,13 @@ class GatewaySettings(BaseSettings):
     max_image_bytes: _Bytes = Field(default=15 * 1024**2, description="Largest picture file once base64 is undone.")
     max_image_pixels: Annotated[int, Field(ge=1, le=_LARGEST_PICTURE)] = Field(
         default=50_000_000, description="Most pixels of a picture, read from its header before it is decoded."
+    )
+    max_image_side: _Count = Field(default=2048, description="Pixels of a picture's longer side.")
+    large_images: Literal["downscale", "refuse"] = Field(
+        default="downscale", description="What happens to a picture with a longer side: `downscale` or `refuse`."
+    )
+    heartbeat_s: _Seconds = Field(
+        default=5.0, description="Silence before the first word of a stream after which its client is sent a comment."
     )
     max_prompt_chars: _Count = Field(default=200_000, description="Characters of the longest prompt.")
     context_tokens: _Count = Field(
@@ -67,5 +88,6 @@ def settings_table() -> str:
     """All settings as a markdown table, as the README shows it."""
     rows = ["| variable | default | meaning |", "|---|---|---|"]
     for name, field in GatewaySettings.model_fields.items():
-        rows.append(f"| `{PREFIX}{name.upper()}` | `{field.default}` | {field.description} |")
+        default = "none" if field.default in ((), "") else f"`{field.default}`"
+        rows.append(f"| `{PREFIX}{name.upper()}` | {default} | {field.description} |")
     return "\n".join(rows) + "\n"

@@ -11,7 +11,7 @@ import structlog
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from gateway.backend import Chunk, GenerateRequest
+from gateway.backend import Chunk, GenerateRequest, Ranked
 from gateway.watchdog import Pulse, Watchdog
 from glmserve import contract
 from glmserve.contract import Finish, Tensor
@@ -30,6 +30,7 @@ _CHANNEL_OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 1000),
 )
 _OUTPUTS = (contract.TOKENS, contract.FINISH, contract.TIMINGS_MS, contract.CACHED_TOKENS)
+_LOGPROB_OUTPUTS = (contract.LOGPROB_IDS, contract.LOGPROB_VALUES)
 _DOWN = ("unknown model", "no available versions", "not ready", "not found", "stub process", "unavailable")
 _BY_STATUS: dict[grpc.StatusCode, type[GlmServeError]] = {
     grpc.StatusCode.UNAVAILABLE: BackendDown,
@@ -57,7 +58,9 @@ class TritonBackend:
 
         The first message may wait in line for as long as the deadline allows.
         """
-        call = self._stub.ModelStreamInfer(iter([_message(request)]), timeout=request.deadline_s)
+        metadata = (("traceparent", request.traceparent),) if request.traceparent else None
+        call = self._stub.ModelStreamInfer(iter([_message(request)]), timeout=request.deadline_s, metadata=metadata)
+        request.cancellation.then(call.cancel)
         try:
             with self._watchdog.watch(call.cancel, request.deadline_s + _GRACE_S) as pulse:
                 yield from self._chunks(call, pulse)
@@ -109,11 +112,23 @@ def _drain(call: Iterator[Any]) -> None:
 
 
 def _message(request: GenerateRequest) -> Any:
+    message = service_pb2.ModelInferRequest(model_name=contract.DECODER_MODEL, id=request.request_id)
+    message.parameters["triton_enable_empty_final_response"].bool_param = True
+    for tensor, values in _tensors(request):
+        message.inputs.add(name=tensor.name, datatype=tensor.triton_dtype, shape=values.shape)
+        message.raw_input_contents.append(np.ascontiguousarray(values, tensor.dtype).tobytes())
+    for tensor in _OUTPUTS + (_LOGPROB_OUTPUTS if request.logprobs >= 0 else ()):
+        message.outputs.add(name=tensor.name)
+    return message
+
+
+def _tensors(request: GenerateRequest) -> list[tuple[Tensor, NDArray[Any]]]:
+    """What the contract demands, and of the optional tensors those that say anything."""
     tensors: list[tuple[Tensor, NDArray[Any]]] = [(contract.INPUT_IDS, request.input_ids)]
     if request.patches is not None:
         grids = np.array([[grid.rows, grid.columns] for grid in request.grids])  # [images, 2]
         tensors += [(contract.PATCHES, request.patches), (contract.GRIDS, grids)]
-    scalars = {
+    scalars: dict[Tensor, float] = {
         contract.MAX_TOKENS: request.max_tokens,
         contract.TEMPERATURE: request.temperature,
         contract.TOP_P: request.top_p,
@@ -121,29 +136,41 @@ def _message(request: GenerateRequest) -> Any:
         contract.SEED: request.seed,
         contract.DEADLINE_MS: max(1, int(request.deadline_s * 1000)),
     }
+    optional: list[tuple[Tensor, float, float]] = [
+        (contract.MIN_P, request.min_p, 0),
+        (contract.REPETITION_PENALTY, request.repetition_penalty, 1),
+        (contract.LOGPROBS, request.logprobs, -1),
+        (contract.CACHE_SCOPE, request.cache_scope, 0),
+    ]
+    scalars |= {tensor: value for tensor, value, default in optional if value != default}
     tensors += [(tensor, np.array([value])) for tensor, value in scalars.items()]
-    message = service_pb2.ModelInferRequest(model_name=contract.DECODER_MODEL, id=request.request_id)
-    message.parameters["triton_enable_empty_final_response"].bool_param = True
-    for tensor, values in tensors:
-        message.inputs.add(name=tensor.name, datatype=tensor.triton_dtype, shape=values.shape)
-        message.raw_input_contents.append(np.ascontiguousarray(values, tensor.dtype).tobytes())
-    for tensor in _OUTPUTS:
-        message.outputs.add(name=tensor.name)
-    return message
+    if request.stop_ids:
+        tensors.append((contract.STOP_IDS, np.array(request.stop_ids)))
+    if request.grammar:
+        tensors.append((contract.GRAMMAR, np.frombuffer(request.grammar, np.uint8)))
+    return tensors
 
 
 def _chunk(response: Any) -> Chunk:
     raw = {output.name: data for output, data in zip(response.outputs, response.raw_output_contents, strict=True)}
     try:
-        tokens = np.frombuffer(raw[contract.TOKENS.name], contract.TOKENS.dtype)
+        tokens = tuple(np.frombuffer(raw[contract.TOKENS.name], contract.TOKENS.dtype).tolist())
+        logprobs = _logprobs(raw, len(tokens))
         if contract.FINISH.name not in raw:
-            return Chunk(tuple(tokens.tolist()), Finish.RUNNING)
+            return Chunk(tokens, Finish.RUNNING, logprobs=logprobs)
         finish, timings, cached = (
             np.frombuffer(raw[t.name], t.dtype) for t in (contract.FINISH, contract.TIMINGS_MS, contract.CACHED_TOKENS)
         )
-        return Chunk(tuple(tokens.tolist()), Finish(int(finish[0])), tuple(timings.tolist()), int(cached[0]))
+        return Chunk(tokens, Finish(int(finish[0])), tuple(timings.tolist()), int(cached[0]), logprobs)
     except (KeyError, ValueError, IndexError) as error:
         raise GlmServeError from error  # another contract version answered
+
+
+def _logprobs(raw: dict[str, bytes], tokens: int) -> tuple[Ranked, ...]:
+    if contract.LOGPROB_IDS.name not in raw or not tokens:
+        return ()
+    ids, values = (np.frombuffer(raw[t.name], t.dtype).reshape(tokens, -1).tolist() for t in _LOGPROB_OUTPUTS)
+    return tuple(tuple(zip(*row, strict=True)) for row in zip(ids, values, strict=True))
 
 
 def _from_text(text: str) -> GlmServeError:

@@ -1,10 +1,11 @@
-"""Splits an answer's tokens into what was thought and what is said, and ends it at a stop string."""
+"""Splits an answer's tokens into what was thought, what is said and which tools are called, up to a stop string."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from glmserve.tokenizer import Detokenizer, Tokenizer
+from glmserve.tool_calls import CALL_CLOSE, CALL_OPEN, RawCall, read_call
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 
@@ -15,28 +16,36 @@ class Delta:
 
     content: str = ""
     thinking: str = ""
+    calls: tuple[RawCall, ...] = ()
 
 
 class AnswerReader:
     """Reads one answer token by token; control tokens steer it and never reach the text.
 
-    `content` and `thinking` hold all text so far; `stopped` turns true when a stop string was met in the content, which
-    then ends just before it.
+    `content` and `thinking` hold all text so far, neither beginning nor ending in white space; `stopped` turns true
+    when a stop string was met in the content, which then ends just before it. Tool calls are read where asked for.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...] = ()) -> None:
+    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...] = (), reads_calls: bool = False) -> None:
         self._control = {token_id: text for text, token_id in tokenizer.control_tokens.items()}
         self._detokenizer = Detokenizer(tokenizer)
         self._stop = stop
-        self._held = ""
+        self._reads_calls = reads_calls
+        self._held = {"content": "", "thinking": ""}
+        self._call: str | None = None  # the markup of the call that is being read
         self._is_thinking = False
         self.content = ""
         self.thinking = ""
+        self.calls: list[RawCall] = []
         self.stopped = False
+
+    def is_said(self, token: int) -> bool:
+        """Whether this token, coming next, is a part of the content."""
+        return token not in self._control and not self._is_thinking and self._call is None and not self.stopped
 
     def push(self, tokens: list[int]) -> Delta:
         """The text these tokens (in order) make certain."""
-        content, thinking = len(self.content), len(self.thinking)
+        before = len(self.content), len(self.thinking), len(self.calls)
         for token in tokens:
             if self.stopped:
                 break
@@ -45,36 +54,57 @@ class AnswerReader:
                 self._add(self._detokenizer.push(token))
                 continue
             self._add(self._detokenizer.finish())
-            if control in (THINK_OPEN, THINK_CLOSE):
-                self._is_thinking = control == THINK_OPEN
-        return Delta(self.content[content:], self.thinking[thinking:])
+            self._steer(control)
+        return self._since(*before)
 
     def finish(self) -> Delta:
         """What was held back for a stop string or a character that never came."""
-        content, thinking = len(self.content), len(self.thinking)
+        before = len(self.content), len(self.thinking), len(self.calls)
         self._add(self._detokenizer.finish())
+        self._call = None  # one that was cut off is no call
         if not self.stopped:
-            self.content += self._held
-            self._held = ""
-        return Delta(self.content[content:], self.thinking[thinking:])
+            self.content += self._held["content"].rstrip()
+            self._held["content"] = ""
+        return self._since(*before)
+
+    def _since(self, content: int, thinking: int, calls: int) -> Delta:
+        return Delta(self.content[content:], self.thinking[thinking:], tuple(self.calls[calls:]))
+
+    def _steer(self, control: str) -> None:
+        if control in (THINK_OPEN, THINK_CLOSE):
+            self._is_thinking = control == THINK_OPEN
+        elif not self._reads_calls:
+            return
+        elif control == CALL_OPEN:
+            self._call = ""
+        elif control == CALL_CLOSE and self._call is not None:
+            self.calls.append(read_call(self._call))
+            self._call = None
+        elif self._call is not None:
+            self._call += control
 
     def _add(self, text: str) -> None:
         if not text:
             return
-        if self._is_thinking:
-            self.thinking += text if self.thinking else text.lstrip()
-            return
-        text = self._held + text
-        if not self.content:
+        if self._call is not None:
+            self._call += text
+        elif self._is_thinking:
+            self.thinking += self._settled("thinking", text, ())
+        else:
+            self.content += self._settled("content", text, self._stop)
+
+    def _settled(self, kind: str, text: str, stops: tuple[str, ...]) -> str:
+        """What of the held and the new text will stay, up to a stop string; the rest is held on."""
+        text = self._held[kind] + text
+        if not (self.thinking if kind == "thinking" else self.content):
             text = text.lstrip()
-        found = [at for at in (text.find(stop) for stop in self._stop) if at >= 0]
+        found = [at for at in (text.find(stop) for stop in stops) if at >= 0]
         if found:
-            self.content += text[: min(found)]
-            self._held, self.stopped = "", True
-            return
-        keep = _open_stop(text, self._stop)
-        self.content += text[: len(text) - keep]
-        self._held = text[len(text) - keep :]
+            self._held[kind], self.stopped = "", True
+            return text[: min(found)].rstrip()
+        settled = text[: len(text) - _open_stop(text, stops)].rstrip()
+        self._held[kind] = text[len(settled) :]
+        return settled
 
 
 def _open_stop(text: str, stops: tuple[str, ...]) -> int:

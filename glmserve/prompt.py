@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from typing import Any, Literal
 import jinja2
 import numpy as np
 from jinja2.ext import loopcontrols
+from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from glmserve.errors import BadArtifact, InvalidInput
@@ -23,6 +25,7 @@ from glmserve.images import Grid
 from glmserve.tokenizer import Tokenizer
 
 _STAND_IN_FIRST, _STAND_IN_LAST = 0xF0000, 0xFFFFD  # Supplementary Private Use Area-A
+Role = Literal["system", "user", "assistant", "tool"]
 _STAND_IN = re.compile(f"([{chr(_STAND_IN_FIRST)}-{chr(_STAND_IN_LAST)}])")
 
 
@@ -32,11 +35,21 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Message:
-    """One turn: who speaks, and text and pictures in the order they are read."""
+class ToolCall:
+    """A function that the model asks for, and its arguments by name."""
 
-    role: Literal["system", "user", "assistant"]
+    name: str
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn: who speaks, and text and pictures in the order they are read; thoughts and calls are an assistant's."""
+
+    role: Role
     parts: tuple[str | Picture, ...]
+    thoughts: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 class PromptBuilder:
@@ -48,6 +61,7 @@ class PromptBuilder:
         environment.globals["raise_exception"] = _refuse
         try:
             self._template = environment.from_string(template)
+            self.takes_tools = "tools" in find_undeclared_variables(environment.parse(template))
         except jinja2.TemplateError as error:
             raise BadArtifact("chat_template.jinja is not a Jinja template.") from error
         self._tokenizer = tokenizer
@@ -65,20 +79,50 @@ class PromptBuilder:
             raise BadArtifact("The checkpoint has no readable chat_template.jinja.") from None
         return PromptBuilder(template, tokenizer, image_token_id, merge_size)
 
-    def build(self, messages: list[Message], grids: list[Grid], thinking: bool | None) -> np.ndarray:
+    def build(
+        self,
+        messages: list[Message],
+        grids: list[Grid],
+        thinking: bool | None,
+        tools: Sequence[dict[str, Any]] = (),
+    ) -> np.ndarray:
         """Token ids i64 [tokens] that ask for an answer, each picture expanded to one token a merged block.
 
-        `grids` are those of the messages' pictures in order; `thinking` None leaves the template's own default.
-        Raises InvalidInput when a message cannot be rendered.
+        `grids` are those of the messages' pictures in order; `thinking` None leaves the template's own default; `tools`
+        are descriptions of functions as JSON values. Raises InvalidInput when a message cannot be rendered.
         """
+        if tools and not self.takes_tools:
+            raise InvalidInput("The chat template of this model takes no tools.", "tools")
         hidden: list[str] = []
-        plain = [{"role": m.role, "content": self._content(m, hidden)} for m in messages]
-        switch = {} if thinking is None else {"enable_thinking": thinking}
+        values: dict[str, Any] = {"messages": [self._message(m, hidden) for m in messages]}
+        if tools:
+            values["tools"] = [self._neutral_json(tool, hidden) for tool in tools]
+        if thinking is not None:
+            values["enable_thinking"] = thinking
         try:
-            text = self._template.render(messages=plain, add_generation_prompt=True, **switch)
+            text = self._template.render(add_generation_prompt=True, **values)
         except jinja2.TemplateError as error:
             raise InvalidInput("These messages do not fit the model's chat template.", "messages") from error
         return self._expand(self._encode(text, hidden), grids)
+
+    def _message(self, message: Message, hidden: list[str]) -> dict[str, Any]:
+        values: dict[str, Any] = {"role": message.role, "content": self._content(message, hidden)}
+        if message.thoughts is not None:
+            values["reasoning_content"] = self._neutral(message.thoughts, hidden)
+        if message.tool_calls:
+            calls = [{"name": call.name, "arguments": call.arguments} for call in message.tool_calls]
+            values["tool_calls"] = self._neutral_json(calls, hidden)
+        return values
+
+    def _neutral_json(self, value: Any, hidden: list[str]) -> Any:
+        """The same JSON value with every string in it, keys too, made harmless."""
+        if isinstance(value, str):
+            return self._neutral(value, hidden)
+        if isinstance(value, dict):
+            return {self._neutral(name, hidden): self._neutral_json(inner, hidden) for name, inner in value.items()}
+        if isinstance(value, list):
+            return [self._neutral_json(inner, hidden) for inner in value]
+        return value
 
     def _content(self, message: Message, hidden: list[str]) -> str | list[dict[str, str]]:
         parts = [

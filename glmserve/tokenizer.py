@@ -22,6 +22,7 @@ class Tokenizer:
             document = json.loads(source)
             self._full = _Tokenizer.from_str(source)
             self.control_tokens: dict[str, int] = {t["content"]: t["id"] for t in document.get("added_tokens", [])}
+            self._control_texts = {token_id: text for text, token_id in self.control_tokens.items()}
             document["added_tokens"] = []
             self._plain = _Tokenizer.from_str(json.dumps(document))
         except Exception as error:  # tokenizers raises bare Exception
@@ -46,6 +47,23 @@ class Tokenizer:
     def decode(self, ids: list[int]) -> str:
         """The text of `ids`, control tokens included; broken UTF-8 becomes U+FFFD."""
         return self._full.decode(ids, skip_special_tokens=False)
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """What one token stands for, which may be a part of a character; empty for an id that is none."""
+        if token_id in self._control_texts:
+            return self._control_texts[token_id].encode()
+        spelling = self._full.id_to_token(token_id) or ""
+        return bytes(_BYTE_OF[character] for character in spelling if character in _BYTE_OF)
+
+
+def _bytes_by_spelling() -> dict[str, int]:
+    """How a byte-level vocabulary spells each byte: printable ones as themselves, the others from U+0100 on."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(0x100 + i): byte for i, byte in enumerate(others)}
+
+
+_BYTE_OF = _bytes_by_spelling()
 
 
 class Detokenizer:

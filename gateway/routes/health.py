@@ -22,7 +22,7 @@ def routes(settings: GatewaySettings, readiness: Readiness, build_digest: str) -
         fault = readiness.fault()
         if fault is None:
             return jsonify(status="ready", model=settings.model_name, build=build_digest)
-        g.facts["reason"] = fault
+        g.record.facts["reason"] = fault
         response = jsonify(status="not ready", reason=fault)
         response.status_code = 503
         response.headers["Retry-After"] = str(RETRY_AFTER_S)

@@ -1,56 +1,88 @@
-"""POST /v1/chat/vision: a picture and a prompt in, an answer out."""
+"""POST /v1/chat/vision: pictures and a prompt in, an answer out, whole or as a stream of events."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from flask import Blueprint, Response, g, jsonify, request
+from flask import Blueprint, Response, g, request
 
+from gateway import sse
+from gateway.answers import Answer, Piece
 from gateway.bodies import read_body
-from gateway.schemas import parse_question
-from gateway.service import Answer, ChatService, Deadline, Prepared
+from gateway.exchange import Exchanges
+from gateway.forms import FORM, read_form
+from gateway.logprobs import as_openai
+from gateway.problems import problem_body
+from gateway.schemas import Asked, parse_vision, vision_of
+from gateway.service import Prepared
 from gateway.settings import GatewaySettings
+from glmserve.errors import GlmServeError
+from glmserve.tokenizer import Tokenizer
 
 
-def routes(settings: GatewaySettings, service: ChatService) -> Blueprint:
+def routes(settings: GatewaySettings, exchanges: Exchanges) -> Blueprint:
     """The blueprint with this one address."""
     blueprint = Blueprint("vision", __name__)
 
     @blueprint.post("/v1/chat/vision")
     def chat_vision() -> Response:
-        body = read_body(request, settings.max_body_bytes, settings.body_timeout_s)
-        question = parse_question(body)
-        deadline = Deadline.after(settings.deadline_s)
-        prepared = service.prepare(question, deadline)
-        g.facts |= _prepared_facts(prepared)
-        answer = service.answer(prepared, g.request_id, deadline)
-        g.facts |= {"completion_tokens": answer.completion_tokens, "finish_reason": answer.finish_reason}
-        return jsonify(_body(settings.model_name, prepared, answer))
+        asked = _asked(read_body(request, settings.max_body_bytes, settings.body_timeout_s))
+        shape = VisionShape(settings.model_name, g.record.request_id, exchanges.service.tokenizer)
+        return exchanges.respond(asked.conversation, shape, asked.is_stream)
 
     return blueprint
 
 
-def _prepared_facts(prepared: Prepared) -> dict[str, Any]:
-    width, height = prepared.image_size
+def _asked(body: bytes) -> Asked:
+    if request.mimetype == FORM:
+        return vision_of(*read_form(body, request.headers["Content-Type"]))
+    return parse_vision(body)
+
+
+@dataclass(frozen=True)
+class VisionShape:
+    """`{"result": …, "model": …, "success": true}`, in pieces `{"delta": …}` and then the same at the end."""
+
+    model: str
+    request_id: str
+    tokenizer: Tokenizer
+
+    def whole(self, prepared: Prepared, answer: Answer) -> dict[str, Any]:
+        body: dict[str, Any] = {"result": answer.content, "model": self.model, "success": True}
+        if answer.thinking:
+            body["thinking"] = answer.thinking
+        if answer.logprobs:
+            body["logprobs"] = as_openai(answer.logprobs, self.tokenizer)
+        body["usage"] = usage(prepared, answer)
+        body["finish_reason"] = answer.finish_reason
+        body["request_id"] = self.request_id
+        body["timings"] = answer.timings
+        return body
+
+    def start(self) -> Iterator[str]:
+        return iter(())
+
+    def piece(self, piece: Piece) -> Iterator[str]:
+        if piece.thinking:
+            yield sse.data({"thinking": piece.thinking})
+        if piece.content:
+            yield sse.data({"delta": piece.content})
+
+    def end(self, prepared: Prepared, answer: Answer) -> Iterator[str]:
+        yield sse.data(self.whole(prepared, answer))
+
+    def failure(self, error: GlmServeError) -> Iterator[str]:
+        yield sse.data(problem_body(error, self.request_id))
+
+
+def usage(prepared: Prepared, answer: Answer) -> dict[str, int]:
+    """What an answer took, in tokens."""
+    prompt_tokens = len(prepared.prompt.input_ids)
     return {
-        "image_width": width,
-        "image_height": height,
-        "prompt_tokens": len(prepared.input_ids),
-        "image_tokens": prepared.image_tokens,
-    }
-
-
-def _body(model: str, prepared: Prepared, answer: Answer) -> dict[str, Any]:
-    prompt_tokens = len(prepared.input_ids)
-    body: dict[str, Any] = {"result": answer.content, "model": model, "success": True}
-    if answer.thinking:
-        body["thinking"] = answer.thinking
-    body["usage"] = {
         "prompt_tokens": prompt_tokens,
-        "image_tokens": prepared.image_tokens,
+        "image_tokens": prepared.prompt.image_tokens,
         "completion_tokens": answer.completion_tokens,
         "total_tokens": prompt_tokens + answer.completion_tokens,
     }
-    body["finish_reason"] = answer.finish_reason
-    body["request_id"] = g.request_id
-    return body

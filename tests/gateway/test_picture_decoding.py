@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import base64
+import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from samples import file_of
 
-from gateway.pictures import bytes_of_base64, picture_of
+from gateway.pictures import OpenedPicture, SizeRules, bytes_of_base64
 from glmserve.errors import BadImage, TooLarge
 
 MOST = 1_000_000
+
+
+def picture_of(data: bytes, most: int, side: int = 4000, shrinks: bool = True) -> Image.Image:
+    return OpenedPicture(data, SizeRules(MOST, most, side, shrinks)).pixels()
 
 
 def colour_at(image: Image.Image, x: int = 0, y: int = 0) -> tuple[int, int, int]:
@@ -69,6 +74,27 @@ def test_a_photo_taken_sideways_is_turned_upright() -> None:
     exif[0x0112] = 6
     upright = picture_of(file_of(Image.new("RGB", (40, 20)), "JPEG", exif=exif), MOST)
     assert upright.size == (20, 40)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_size_is_known_before_decoding_however_the_camera_was_held(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = file_of(Image.effect_noise((40, 20), 50).convert("RGB"), "JPEG", exif=exif)
+    opened = OpenedPicture(data, SizeRules(MOST, MOST, 4000, True))
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    assert opened.size == upright.size
+    assert np.array_equal(np.asarray(opened.pixels()), np.asarray(upright))
+
+
+def test_a_longer_side_is_made_to_fit() -> None:
+    assert picture_of(file_of(Image.new("RGB", (400, 100))), MOST, side=200).size == (200, 50)
+    assert picture_of(file_of(Image.new("RGB", (200, 100))), MOST, side=200).size == (200, 100)
+
+
+def test_a_longer_side_is_refused_where_the_setting_says_so() -> None:
+    with pytest.raises(BadImage, match="400 x 100"):
+        picture_of(file_of(Image.new("RGB", (400, 100))), MOST, side=200, shrinks=False)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF"])

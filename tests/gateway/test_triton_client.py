@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -18,7 +19,7 @@ from gateway.backend import GenerateRequest
 from gateway.triton import TritonBackend
 from glmserve import contract
 from glmserve.contract import Finish, Tensor
-from glmserve.errors import BackendDown, DeadlineExceeded, GlmServeError, InvalidInput, Overloaded, to_wire
+from glmserve.errors import BackendDown, Cancelled, DeadlineExceeded, GlmServeError, InvalidInput, Overloaded, to_wire
 from glmserve.images import Grid
 
 WAIT_S = 10
@@ -89,6 +90,16 @@ def message(tokens: list[int], finish: Finish = Finish.RUNNING) -> Any:
     return response
 
 
+def with_logprobs(tokens: list[int], rows: list[list[tuple[int, float]]]) -> Any:
+    response = message(tokens)
+    ids, values = ([[pair[i] for pair in row] for row in rows] for i in (0, 1))
+    for tensor, value in ((contract.LOGPROB_IDS, ids), (contract.LOGPROB_VALUES, values)):
+        array = np.array(value, tensor.dtype)
+        response.infer_response.outputs.add(name=tensor.name, datatype=tensor.triton_dtype, shape=array.shape)
+        response.infer_response.raw_output_contents.append(array.tobytes())
+    return response
+
+
 def failure(text: str) -> Any:
     return service_pb2.ModelStreamInferResponse(error_message=text)
 
@@ -134,6 +145,72 @@ def test_a_request_without_a_picture_sends_no_picture_tensors(triton: Any, backe
     list(backend.generate(a_request(patches=False)))
     names = {i.name for i in triton[0].received[0].inputs}
     assert names == {t.name for t in contract.DECODER_INPUTS if not t.is_optional}
+
+
+def test_optional_tensors_travel_when_they_say_something(triton: Any, backend: TritonBackend) -> None:
+    triton[0].script = lambda *_: iter([message([], Finish.STOP)])
+    said = {
+        "min_p": 0.25,
+        "repetition_penalty": 1.5,
+        "stop_ids": (7, 9),
+        "logprobs": 0,
+        "grammar": b'{"type":"object"}',
+        "cache_scope": -(2**62),
+    }
+    list(backend.generate(replace(a_request(), **said)))
+    sent = triton[0].received[0]
+    named = {t.name: t for t in contract.DECODER_INPUTS}
+    arrays = {
+        i.name: np.frombuffer(raw, named[i.name].dtype).reshape(i.shape)
+        for i, raw in zip(sent.inputs, sent.raw_input_contents, strict=True)
+    }
+    assert (arrays["MIN_P"][0], arrays["REPETITION_PENALTY"][0]) == (0.25, 1.5)
+    assert (arrays["STOP_IDS"].tolist(), arrays["LOGPROBS"].tolist()) == ([7, 9], [0])
+    assert (arrays["GRAMMAR"].tobytes(), arrays["CACHE_SCOPE"].tolist()) == (b'{"type":"object"}', [-(2**62)])
+    assert {output.name for output in sent.outputs} == {t.name for t in contract.DECODER_OUTPUTS}
+
+
+def test_log_probabilities_are_asked_for_only_when_wanted(triton: Any, backend: TritonBackend) -> None:
+    triton[0].script = lambda *_: iter([message([], Finish.STOP)])
+    list(backend.generate(a_request()))
+    assert "LOGPROB_IDS" not in {output.name for output in triton[0].received[0].outputs}
+
+
+def test_log_probabilities_come_beside_their_tokens(triton: Any, backend: TritonBackend) -> None:
+    rows = [[(4, -0.5), (4, -0.5), (6, -1.5)], [(5, -0.25), (5, -0.25), (8, -4.0)]]
+    triton[0].script = lambda *_: iter([with_logprobs([4, 5], rows), message([], Finish.STOP)])
+    first, last = backend.generate(replace(a_request(), logprobs=2))
+    assert first.logprobs == tuple(tuple(row) for row in rows)
+    assert last.logprobs == ()
+
+
+def test_a_cancellation_ends_the_call_while_nothing_comes(triton: Any, backend: TritonBackend) -> None:
+    release, asked = threading.Event(), threading.Event()
+
+    def script(_request: Any, _context: Any) -> Iterator[Any]:
+        asked.set()
+        release.wait(WAIT_S)
+        return iter([])
+
+    triton[0].script = script
+    request = a_request()
+    threading.Thread(target=lambda: asked.wait(WAIT_S) and request.cancellation.say()).start()
+    with pytest.raises(Cancelled):
+        list(backend.generate(request))
+    assert triton[0].ended.wait(WAIT_S)
+    release.set()
+
+
+def test_the_trace_goes_on(triton: Any, backend: TritonBackend) -> None:
+    seen: list[dict[str, str]] = []
+
+    def script(_request: Any, context: Any) -> Iterator[Any]:
+        seen.append(dict(context.invocation_metadata()))
+        return iter([message([], Finish.STOP)])
+
+    triton[0].script = script
+    list(backend.generate(replace(a_request(), traceparent="00-1-2-01")))
+    assert seen[0]["traceparent"] == "00-1-2-01"
 
 
 @pytest.mark.parametrize(

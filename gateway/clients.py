@@ -1,0 +1,66 @@
+"""Notices clients that go away while nothing is written to them, so that their answers are not generated to the end."""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+
+_GONE = select.EPOLLRDHUP | select.EPOLLONESHOT
+_LOOK_S = 0.5
+
+
+class ClientWatch:
+    """One thread that watches the sockets of all clients who wait; started by the first and ended by `close`.
+
+    A client that has closed its sending side counts as gone: browsers and HTTP libraries do that only when they leave.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._actions: dict[int, Callable[[], object]] = {}
+        self._sockets: select.epoll | None = None
+        self._thread: threading.Thread | None = None
+        self._is_closed = threading.Event()
+
+    @contextmanager
+    def watch(self, client: socket.socket | None, when_gone: Callable[[], object]) -> Generator[None]:
+        """Runs `when_gone` on the watching thread when the client leaves; without a socket there is nothing to see."""
+        if client is None or (descriptor := client.fileno()) < 0:
+            yield
+            return
+        with self._lock:
+            self._actions[descriptor] = when_gone
+            sockets = self._started()
+            sockets.register(descriptor, _GONE)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._actions.pop(descriptor, None)
+                with suppress(OSError, ValueError):  # closed already, by the server or by us
+                    sockets.unregister(descriptor)
+
+    def close(self) -> None:
+        """Ends the thread; clients still watched are left to themselves."""
+        self._is_closed.set()
+        if self._thread is not None and self._sockets is not None:
+            self._thread.join(_LOOK_S * 4)
+            self._sockets.close()
+
+    def _started(self) -> select.epoll:
+        if self._sockets is None:
+            self._sockets = select.epoll()
+            self._thread = threading.Thread(target=self._run, args=(self._sockets,), name="clients", daemon=True)
+            self._thread.start()
+        return self._sockets
+
+    def _run(self, sockets: select.epoll) -> None:
+        while not self._is_closed.is_set():
+            for descriptor, _ in sockets.poll(_LOOK_S):
+                with self._lock:
+                    action = self._actions.pop(descriptor, None)
+                if action is not None:
+                    action()

@@ -1,0 +1,48 @@
+"""What both chat routes turn a request into: turns of text and pictures, and how the answer is to be generated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.fields import Sampling
+from glmserve.prompt import Role, ToolCall
+
+
+@dataclass(frozen=True)
+class SentPicture:
+    """A picture as it was sent: a file's bytes, base64, or a URL; `field` is where in the request it stood."""
+
+    data: str | bytes
+    field: str = "image"
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one side said; `thoughts` and `tool_calls` are an assistant's."""
+
+    role: Role
+    parts: tuple[str | SentPicture, ...]
+    thoughts: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """One request with every default filled in; `grammar` is a JSON Schema or empty."""
+
+    turns: tuple[Turn, ...]
+    sampling: Sampling
+    stop: tuple[str, ...] = ()
+    thinking: bool = False
+    grammar: bytes = b""
+    tools: tuple[dict[str, Any], ...] = ()
+    prompt_field: str = "prompt"
+
+    def pictures(self) -> list[SentPicture]:
+        """All pictures in the order they are read."""
+        return [part for turn in self.turns for part in turn.parts if isinstance(part, SentPicture)]
+
+    def chars(self) -> int:
+        """Characters of everything that was written."""
+        return sum(len(part) for turn in self.turns for part in turn.parts if isinstance(part, str))

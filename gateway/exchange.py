@@ -1,0 +1,115 @@
+"""One exchange with a client: a conversation in, an answer out, whole or in pieces, in the shape its route gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import structlog
+from flask import Response, g, jsonify, request
+
+from gateway import sse
+from gateway.answers import Answer, Piece
+from gateway.backend import Cancellation
+from gateway.bodies import CLIENT_SOCKET
+from gateway.clients import ClientWatch
+from gateway.conversation import Conversation
+from gateway.deadlines import Deadline
+from gateway.records import Record
+from gateway.service import ChatService, Prepared, Prompt
+from gateway.settings import GatewaySettings
+from glmserve.errors import Cancelled, GlmServeError, InvalidInput
+
+DEADLINE_HEADER = "X-Request-Timeout"
+
+
+class Shape(Protocol):
+    """How a route writes an answer; made for one request."""
+
+    def whole(self, prepared: Prepared, answer: Answer) -> dict[str, Any]:
+        """The body of a finished answer."""
+        ...
+
+    def start(self) -> Iterator[str]:
+        """The first events, before anything was said."""
+        ...
+
+    def piece(self, piece: Piece) -> Iterator[str]:
+        """Server-sent events for what was added."""
+        ...
+
+    def end(self, prepared: Prepared, answer: Answer) -> Iterator[str]:
+        """The last events of an answer that succeeded."""
+        ...
+
+    def failure(self, error: GlmServeError) -> Iterator[str]:
+        """The last events of one that did not."""
+        ...
+
+
+@dataclass(frozen=True)
+class Exchanges:
+    """Carries out exchanges; shared between threads."""
+
+    settings: GatewaySettings
+    service: ChatService
+    clients: ClientWatch
+
+    def respond(self, conversation: Conversation, shape: Shape, is_stream: bool) -> Response:
+        """The response to the current request; everything it holds is given back when that response has ended."""
+        record: Record = g.record
+        cancellation = Cancellation()
+        record.holds.enter_context(self.clients.watch(request.environ.get(CLIENT_SOCKET), cancellation.say))
+        deadline = self._deadline()
+        prepared = self.service.prepare(conversation, deadline)
+        record.prepared(prepared)
+        if not is_stream:
+            answer = self.service.answer(prepared, record.request_id, deadline, cancellation)
+            record.answered(answer)
+            return jsonify(shape.whole(prepared, answer))
+        events = self.service.stream(prepared, record.request_id, deadline, cancellation)
+        first = sse.FirstWord(events, cancellation)
+        record.holds.callback(first.close)
+        first.wait(self.settings.heartbeat_s)  # what fails by then still has a status of its own
+        body = _body(first, shape, prepared, record, self.settings.heartbeat_s)
+        return Response(body, mimetype=sse.MIMETYPE, headers=sse.HEADERS)
+
+    def count(self, conversation: Conversation) -> Prompt:
+        """The tokens that a conversation would take."""
+        return self.service.count(conversation, self._deadline())
+
+    def _deadline(self) -> Deadline:
+        """Ours, or the client's own where that is sooner."""
+        sent = request.headers.get(DEADLINE_HEADER)
+        try:
+            wanted_s = self.settings.deadline_s if sent is None else float(sent)
+        except ValueError:
+            wanted_s = 0.0
+        if not wanted_s > 0:  # nan neither
+            raise InvalidInput(f"The header {DEADLINE_HEADER} must be a number of seconds above 0.", DEADLINE_HEADER)
+        return Deadline.after(min(wanted_s, self.settings.deadline_s))
+
+
+def _body(first: sse.FirstWord, shape: Shape, prepared: Prepared, record: Record, heartbeat_s: float) -> Iterator[str]:
+    """The events of one answer; it runs when the request's context is gone."""
+    try:
+        yield from shape.start()
+        for event in first.events(heartbeat_s):
+            if event is None:
+                yield sse.HEARTBEAT
+            elif isinstance(event, Answer):
+                record.answered(event)
+                yield from shape.end(prepared, event)
+            else:
+                yield from shape.piece(event)
+    except GeneratorExit:
+        record.error_code = Cancelled.code
+        raise
+    except GlmServeError as error:
+        record.error_code = error.code
+        yield from shape.failure(error)
+    except Exception as error:  # the request's outer edge
+        structlog.get_logger().error("unexpected_error", request_id=record.request_id, exc_info=error)
+        record.error_code = GlmServeError.code
+        yield from shape.failure(GlmServeError())

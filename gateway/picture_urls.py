@@ -1,0 +1,114 @@
+"""Fetches a picture that a request names by http(s) URL: from listed hosts only, never from a private address."""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from urllib.parse import SplitResult, urljoin, urlsplit
+
+from glmserve.errors import BadImage, TooLarge
+
+_REDIRECTS = 3
+_PORTS = {"http": 80, "https": 443}
+_PIECE_BYTES = 1 << 16
+_MOVED = (301, 302, 303, 307, 308)
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address belongs to the open internet."""
+    return ipaddress.ip_address(address).is_global and not ipaddress.ip_address(address).is_multicast
+
+
+class UrlReader:
+    """Reads pictures from `hosts`; a name is resolved once, and the connection goes to the address that was checked."""
+
+    def __init__(
+        self, hosts: tuple[str, ...], max_bytes: int, timeout_s: float, is_open: Callable[[str], bool] = is_public
+    ) -> None:
+        self._hosts = frozenset(host.lower() for host in hosts)
+        self._max_bytes = max_bytes
+        self._timeout_s = timeout_s
+        self._is_open = is_open
+
+    @property
+    def reads_any(self) -> bool:
+        return bool(self._hosts)
+
+    def read(self, url: str, field: str, timeout_s: float) -> bytes:
+        """The file at a URL; raises BadImage or TooLarge, both naming `field`."""
+        give_up = time.monotonic() + min(timeout_s, self._timeout_s)
+        for _ in range(_REDIRECTS + 1):
+            parts = self._checked(url, field)
+            try:
+                found = self._get(parts, give_up, field)
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                raise BadImage(f"The picture at the URL in {field} could not be fetched.", field) from error
+            if isinstance(found, bytes):
+                return found
+            url = urljoin(url, found)
+        raise BadImage(f"The URL in {field} was redirected more than {_REDIRECTS} times.", field)
+
+    def _checked(self, url: str, field: str) -> SplitResult:
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError:
+            raise BadImage(f"The field {field} is not a URL.", field) from None
+        name = (parts.hostname or "").lower()
+        listed = (name in self._hosts and port in (None, _PORTS.get(parts.scheme))) or f"{name}:{port}" in self._hosts
+        if parts.scheme not in _PORTS or not listed or parts.username is not None:
+            raise BadImage(f"The URL in {field} is not of a host that pictures may be fetched from.", field)
+        return parts
+
+    def _get(self, parts: SplitResult, give_up_s: float, field: str) -> bytes | str:
+        """The file, or where it has moved."""
+        host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
+        address = self._resolved(host, port, field)
+        connection = http.client.HTTPConnection(host, port)
+        connection.sock = socket.create_connection((address, port), _left(give_up_s))
+        try:
+            if parts.scheme == "https":
+                connection.sock = ssl.create_default_context().wrap_socket(connection.sock, server_hostname=host)
+            path = parts.path or "/"
+            connection.request("GET", f"{path}?{parts.query}" if parts.query else path, headers={"Accept": "image/*"})
+            response = connection.getresponse()
+            if response.status in _MOVED:
+                return response.getheader("Location") or ""
+            if response.status != http.HTTPStatus.OK:
+                raise ValueError(response.status)
+            return self._body(response, connection.sock, give_up_s, field)
+        finally:
+            connection.close()
+
+    def _resolved(self, host: str, port: int, field: str) -> str:
+        addresses = [str(found[4][0]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+        if not all(self._is_open(address) for address in addresses):
+            raise BadImage(f"The URL in {field} leads to an address that pictures may not be fetched from.", field)
+        return addresses[0]
+
+    def _body(
+        self, response: http.client.HTTPResponse, connection: socket.socket | None, give_up_s: float, field: str
+    ) -> bytes:
+        pieces: list[bytes] = []
+        count = 0
+        while True:
+            if connection is not None:
+                connection.settimeout(_left(give_up_s))
+            piece = response.read1(_PIECE_BYTES)
+            if not piece:
+                return b"".join(pieces)
+            pieces.append(piece)
+            count += len(piece)
+            if count > self._max_bytes:
+                raise TooLarge(f"The image holds more than {self._max_bytes} bytes.", field)
+
+
+def _left(give_up_s: float) -> float:
+    left = give_up_s - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left

@@ -1,0 +1,65 @@
+"""What is known of one request while it runs, told in one log event when it has ended."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from contextlib import ExitStack
+from typing import Any
+
+import structlog
+
+from gateway.answers import Answer
+from gateway.service import Prepared
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class Record:
+    """One request; `holds` gives back at its end whatever it took. Never what was asked, shown or answered."""
+
+    def __init__(self, request_id: str) -> None:
+        """Takes over the client's own id where it is harmless."""
+        self.request_id = request_id if _REQUEST_ID.fullmatch(request_id) else uuid.uuid4().hex
+        self.started_s = time.monotonic()
+        self.facts: dict[str, Any] = {}
+        self.error_code: str | None = None
+        self.holds = ExitStack()
+
+    def prepared(self, prepared: Prepared) -> None:
+        prompt = prepared.prompt
+        self.facts |= {
+            "images": len(prompt.image_sizes),
+            "prompt_tokens": len(prompt.input_ids),
+            "image_tokens": prompt.image_tokens,
+            "prepare_ms": self.ms(),
+        }
+        if prompt.image_sizes:
+            self.facts["image_width"], self.facts["image_height"] = prompt.image_sizes[0]
+
+    def answered(self, answer: Answer) -> None:
+        self.facts |= {
+            "completion_tokens": answer.completion_tokens,
+            "cached_tokens": answer.cached_tokens,
+            "finish_reason": answer.finish_reason,
+            **(answer.timings or {}),
+        }
+
+    def ms(self) -> float:
+        """Milliseconds since the request came."""
+        return round((time.monotonic() - self.started_s) * 1000, 1)
+
+    def end(self, route: str | None, method: str, status: int) -> None:
+        """The request's one log event; called once, when the last byte was written or the client had gone."""
+        self.holds.close()
+        structlog.get_logger().info(
+            "request_end",
+            request_id=self.request_id,
+            route=route,
+            method=method,
+            status=status,
+            error=self.error_code,
+            ms=self.ms(),
+            **self.facts,
+        )

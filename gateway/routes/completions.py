@@ -1,0 +1,79 @@
+"""POST /v1/chat/completions, GET /v1/models and POST /v1/tokenize: what OpenAI's clients ask for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Blueprint, Response, g, jsonify, request
+from pydantic import ValidationError
+
+from gateway.bodies import read_body
+from gateway.completions import CompletionShape
+from gateway.conversation import Conversation
+from gateway.exchange import Exchanges
+from gateway.fields import Sampling, read_json, refusal
+from gateway.openai_schemas import MessagesBody, parse_completion
+from gateway.refusals import UnknownModel
+from gateway.settings import GatewaySettings
+
+_COUNTING = Sampling(1, 0.0, 1.0, 0, 0)
+
+
+def routes(settings: GatewaySettings, exchanges: Exchanges, build_digest: str, created_s: int) -> Blueprint:
+    """The blueprint of these addresses; `created_s` is when the build was made."""
+    blueprint = Blueprint("completions", __name__)
+
+    def check_model(name: str | None) -> None:
+        if name is not None and name not in (settings.model_name, *settings.model_aliases):
+            raise UnknownModel(f"There is no such model here; the one that answers is {settings.model_name}.", "model")
+
+    def described() -> dict[str, Any]:
+        return {
+            "id": settings.model_name,
+            "object": "model",
+            "created": created_s,
+            "owned_by": "zai-org",
+            "build": build_digest,
+            "max_model_len": exchanges.service.context_tokens,
+        }
+
+    @blueprint.post("/v1/chat/completions")
+    def chat_completions() -> Response:
+        body = read_body(request, settings.max_body_bytes, settings.body_timeout_s)
+        asked = parse_completion(body, settings.thinking)
+        check_model(asked.model)
+        shape = CompletionShape(
+            settings.model_name,
+            build_digest,
+            g.record.request_id,
+            exchanges.service.tokenizer,
+            asked.includes_usage,
+        )
+        return exchanges.respond(asked.conversation, shape, asked.is_stream)
+
+    @blueprint.get("/v1/models")
+    def models() -> Response:
+        return jsonify(object="list", data=[described()])
+
+    @blueprint.get("/v1/models/<name>")
+    def model(name: str) -> Response:
+        check_model(name)
+        return jsonify(described())
+
+    @blueprint.post("/v1/tokenize")
+    def tokenize() -> Response:
+        document = read_json(read_body(request, settings.max_body_bytes, settings.body_timeout_s), "messages")
+        try:
+            read = MessagesBody.model_validate(document)
+        except ValidationError as error:
+            raise refusal(error, document, MessagesBody) from None
+        check_model(read.model)
+        tools = tuple(tool.model_dump(exclude_none=True) for tool in read.tools or ())
+        prompt = exchanges.count(Conversation(read.turns(), _COUNTING, tools=tools, prompt_field="messages"))
+        return jsonify(
+            count=len(prompt.input_ids),
+            image_tokens=prompt.image_tokens,
+            max_model_len=exchanges.service.context_tokens,
+        )
+
+    return blueprint

@@ -1,0 +1,58 @@
+"""A client who leaves is noticed at once; one who stays is left alone."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Generator
+
+import pytest
+
+from gateway.clients import ClientWatch
+
+WAIT_S = 10
+
+
+@pytest.fixture
+def watch() -> Generator[ClientWatch]:
+    watch = ClientWatch()
+    yield watch
+    watch.close()
+
+
+def test_a_client_who_leaves_is_noticed(watch: ClientWatch) -> None:
+    ours, theirs = socket.socketpair()
+    gone = threading.Event()
+    with ours, watch.watch(ours, gone.set):
+        theirs.close()
+        assert gone.wait(WAIT_S)
+
+
+def test_a_client_who_sends_more_is_still_there(watch: ClientWatch) -> None:
+    ours, theirs = socket.socketpair()
+    other, leaver = socket.socketpair()
+    stayed, left = threading.Event(), threading.Event()
+    with ours, theirs, other, watch.watch(ours, stayed.set), watch.watch(other, left.set):
+        theirs.sendall(b"GET /")
+        leaver.close()
+        assert left.wait(WAIT_S)
+        assert not stayed.is_set()
+
+
+def test_a_client_whose_answer_is_complete_is_not_watched_any_more(watch: ClientWatch) -> None:
+    ours, theirs = socket.socketpair()
+    other, leaver = socket.socketpair()
+    first, second = threading.Event(), threading.Event()
+    with ours, other:
+        with watch.watch(ours, first.set):
+            pass
+        with watch.watch(other, second.set):
+            theirs.close()
+            leaver.close()
+            assert second.wait(WAIT_S)
+    assert not first.is_set()
+
+
+def test_without_a_socket_there_is_nothing_to_watch(watch: ClientWatch) -> None:
+    with watch.watch(None, lambda: None):
+        assert "clients" not in [thread.name for thread in threading.enumerate()]

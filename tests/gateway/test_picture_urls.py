@@ -1,0 +1,87 @@
+"""Pictures by URL: only from listed hosts, never from a private address, and within bounds."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from gateway.picture_urls import UrlReader, is_public
+from glmserve.errors import BadImage, TooLarge
+
+
+class Site(BaseHTTPRequestHandler):
+    """/file is a file, /n redirects to /n-1, /away leaves, /slow never ends."""
+
+    def do_GET(self) -> None:
+        step = self.path[1:]
+        self.send_response(200 if step in ("file", "slow") else 404 if step == "none" else 302)
+        if step.isdecimal():
+            self.send_header("Location", f"/{int(step) - 1}" if int(step) else "/file")
+        if step == "away":
+            self.send_header("Location", "http://169.254.169.254/latest")
+        self.end_headers()
+        if step in ("file", "slow"):
+            self.wfile.write(b"x" * 100)
+        if step == "slow":
+            threading.Event().wait(1)
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+@pytest.fixture(scope="module")
+def site() -> Generator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Site) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def reader(site: str, max_bytes: int = 1000, timeout_s: float = 5) -> UrlReader:
+    return UrlReader((site,), max_bytes, timeout_s, is_open=lambda _: True)
+
+
+def test_a_listed_host_is_read_through_a_few_redirects(site: str) -> None:
+    assert reader(site).read(f"http://{site}/file", "image", 5) == b"x" * 100
+    assert reader(site).read(f"http://{site}/2", "image", 5) == b"x" * 100
+
+
+@pytest.mark.parametrize("path", ["7", "away", "none"])
+def test_too_many_redirects_one_elsewhere_or_nothing_is_a_bad_image(site: str, path: str) -> None:
+    with pytest.raises(BadImage, match="image"):
+        reader(site).read(f"http://{site}/{path}", "image", 5)
+
+
+def test_a_file_that_is_too_large_is_not_read_to_its_end(site: str) -> None:
+    with pytest.raises(TooLarge):
+        reader(site, max_bytes=99).read(f"http://{site}/file", "image", 5)
+
+
+def test_a_slow_file_is_given_up(site: str) -> None:
+    with pytest.raises(BadImage, match="fetched"):
+        reader(site, timeout_s=0.2).read(f"http://{site}/slow", "image", 5)
+
+
+def test_a_private_address_is_refused_even_where_its_name_is_listed(site: str) -> None:
+    with pytest.raises(BadImage, match="address"):
+        UrlReader((site,), 1000, 5).read(f"http://{site}/file", "image", 5)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://other.example/x", "ftp://a.example/x", "http://u:p@a.example/x", "http://a.example:99/", "http://[::1"],
+)
+def test_other_urls_are_refused(url: str) -> None:
+    with pytest.raises(BadImage):
+        UrlReader(("a.example",), 1000, 5).read(url, "image", 5)
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [("8.8.8.8", True), ("10.0.0.1", False), ("169.254.169.254", False), ("::1", False), ("100.64.0.1", False)],
+)
+def test_private_addresses_are_known(address: str, public: bool) -> None:
+    assert is_public(address) is public

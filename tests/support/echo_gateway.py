@@ -1,0 +1,51 @@
+"""A gateway for gunicorn whose model says what it is told to: whatever stands between [[ and ]] in the prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+from flask import Flask
+
+from gateway.app import create_app
+from gateway.backend import Chunk, GenerateRequest
+from gateway.settings import GatewaySettings
+from gateway.wsgi import BACKEND
+from glmserve.contract import Finish
+from glmserve.errors import Cancelled
+from glmserve.manifest import CHECKPOINT_FOLDER
+from glmserve.tokenizer import Tokenizer
+
+BEAT_S = 0.005
+
+
+class EchoBackend:
+    """Answers as the prompt says, a token a beat; control tokens written there become real ones."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+
+    def generate(self, request: GenerateRequest) -> Generator[Chunk]:
+        prompt = self._tokenizer.decode(request.input_ids.tolist())
+        answer = prompt.rpartition("[[")[2].partition("]]")[0] if "[[" in prompt else "Hello."
+        tokens = self._tokenizer.encode(answer)
+        for token in tokens[: request.max_tokens]:
+            if request.cancellation.said.wait(BEAT_S):
+                raise Cancelled
+            ranked = ((token, -0.25), (token, -0.25))[: 1 + max(0, request.logprobs)]
+            yield Chunk((token,), Finish.RUNNING, logprobs=(ranked,) if request.logprobs >= 0 else ())
+        is_cut = len(tokens) > request.max_tokens
+        yield Chunk((), Finish.LENGTH if is_cut else Finish.STOP, (1.0, 2.0, 3.0, 4.0), 5)
+
+    def models_ready(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+def application() -> Flask:
+    settings = GatewaySettings.read()
+    backend = EchoBackend(Tokenizer.read(settings.build / CHECKPOINT_FOLDER))
+    app = create_app(settings, backend)
+    app.extensions[BACKEND] = backend
+    return app

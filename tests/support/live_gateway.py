@@ -1,0 +1,53 @@
+"""Runs the echoing gateway under its real web server, for as long as a test needs it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from launcher.ports import free_port
+
+WAIT_S = 20
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@contextmanager
+def live_gateway(build: Path, **settings: str) -> Iterator[str]:
+    """Its URL, once it is alive."""
+    port = free_port()
+    chosen = {"BUILD": str(build), "BIND": f"127.0.0.1:{port}", "THREADS": "16", **settings}
+    command = [sys.executable, "-m", "gunicorn", "-c", "python:gateway.gunicorn_config", "echo_gateway:application()"]
+    process = subprocess.Popen(
+        command,
+        env={
+            **os.environ,
+            **{f"GLM_GATEWAY_{name}": value for name, value in chosen.items()},
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'support'}",
+        },
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        give_up = time.monotonic() + WAIT_S
+        while not _is_alive(port):
+            assert process.poll() is None and time.monotonic() < give_up
+            time.sleep(0.05)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(WAIT_S)
+
+
+def _is_alive(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/live", timeout=2) as reply:
+            return bool(reply.status == 200)
+    except OSError:
+        return False
