@@ -59,11 +59,15 @@ class Reference:
         return np.asarray(self._model(**self._inputs(input_ids, pictures)).logits[0])
 
     @torch.no_grad()
-    def answer(self, input_ids: np.ndarray, pictures: list[Image.Image], max_tokens: int) -> list[int]:
+    def answer(
+        self, input_ids: np.ndarray, pictures: list[Image.Image], max_tokens: int, repetition_penalty: float = 1.0
+    ) -> list[int]:
         """Greedy new tokens as `generate` returns them, an ending eos token included."""
         self._model.model.rope_deltas = None
         inputs = self._inputs(input_ids, pictures)
-        out = self._model.generate(**inputs, max_new_tokens=max_tokens, do_sample=False)
+        out = self._model.generate(
+            **inputs, max_new_tokens=max_tokens, do_sample=False, repetition_penalty=repetition_penalty
+        )
         return [int(token) for token in out[0, len(input_ids) :]]
 
     def _inputs(self, input_ids: np.ndarray, pictures: list[Image.Image]) -> dict[str, torch.Tensor]:

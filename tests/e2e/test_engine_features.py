@@ -1,0 +1,164 @@
+"""What the engine can do, asked of a real Triton: caches, log-probabilities, penalties, grammars, frozen clients."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from serving import Service, metric
+
+from demo.golden_set import golden_questions, picture
+from export.candidate import Candidate
+from export.parity import Case, input_ids
+from gateway.backend import Chunk, GenerateRequest
+from gateway.triton import TritonBackend
+from glmserve.checkpoint import Checkpoint
+from glmserve.engine.metrics import ALL_METRICS
+from glmserve.errors import InvalidInput
+from glmserve.images import patches_of
+from glmserve.prompt import Message, Picture, PromptBuilder
+from glmserve.tokenizer import Tokenizer
+
+pytestmark = pytest.mark.triton
+DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
+SEEN = [q for q in golden_questions() if q.has_picture]
+TOKENIZER, CHECKPOINT = Tokenizer.read(DEMO), Checkpoint.read(DEMO)
+PROMPTS = PromptBuilder.read(DEMO, TOKENIZER, CHECKPOINT.image_token_id, CHECKPOINT.vision.merge_size)
+FROZEN_WITHIN_S = 20.0
+
+
+@pytest.fixture(scope="module")
+def backend(service: Service) -> Iterator[TritonBackend]:
+    with closing(TritonBackend(service.triton.grpc_url, 10.0)) as made:
+        yield made
+
+
+def asked(seed: int, question: str, **options: object) -> GenerateRequest:
+    patches, grid = patches_of(picture(seed), CHECKPOINT.images)
+    ids = PROMPTS.build([Message("user", (Picture(), question))], [grid], False)
+    request = GenerateRequest("r", ids, patches, (grid,), 48, 0.0, 1.0, 0, 0, 30.0)
+    return replace(request, **options)  # type: ignore[arg-type]
+
+
+def tokens_of(chunks: list[Chunk]) -> list[int]:
+    return [token for chunk in chunks for token in chunk.tokens]
+
+
+def test_a_follow_up_takes_picture_and_prompt_over_and_says_the_same(service: Service, backend: TritonBackend) -> None:
+    first = list(backend.generate(asked(9001, "How many shapes are there?")))
+    hits = metric(service.triton, "glm_picture_cache_hits_total")
+    again = list(backend.generate(asked(9001, "How many shapes are there?")))
+    other = list(backend.generate(asked(9001, "What is in the picture?")))
+    picture_tokens = asked(9001, "?").grids[0].tokens(CHECKPOINT.images.merge_size)
+    assert first[-1].cached_tokens < picture_tokens <= other[-1].cached_tokens <= again[-1].cached_tokens
+    assert tokens_of(again) == tokens_of(first) and tokens_of(other)
+    _wait_until(lambda: metric(service.triton, "glm_picture_cache_hits_total") == hits + 2)
+
+
+def test_another_scope_shares_nothing(backend: TritonBackend) -> None:
+    list(backend.generate(asked(9002, "What is in the picture?", cache_scope=1)))
+    assert list(backend.generate(asked(9002, "What is in the picture?", cache_scope=2)))[-1].cached_tokens == 0
+    assert list(backend.generate(asked(9002, "What is in the picture?", cache_scope=1)))[-1].cached_tokens > 0
+
+
+def test_answers_from_warm_rows_are_the_golden_ones(service: Service, backend: TritonBackend) -> None:
+    for question in SEEN[::8]:
+        if question.thinking:
+            continue
+        for _ in range(2):
+            assert tokens_of(list(backend.generate(asked(question.seed, question.question)))) == question.answer_ids
+
+
+def test_log_probabilities_come_with_every_token_and_agree_with_the_choice(backend: TritonBackend) -> None:
+    chunks = list(backend.generate(asked(9003, "Describe the picture.", logprobs=3)))
+    ranked = [entry for chunk in chunks for entry in chunk.logprobs]
+    assert len(ranked) == len(tokens_of(chunks)) > 3
+    for token, entry in zip(tokens_of(chunks), ranked, strict=True):
+        (chosen, value), (best, highest), *_ = entry
+        assert chosen == best == token and value == pytest.approx(highest)  # greedy: the chosen one is the likeliest
+        assert np.exp([value for _, value in entry[1:]]).sum() <= 1.0001
+
+
+def test_a_repetition_penalty_gives_the_words_of_transformers(backend: TritonBackend, demo_build: Path) -> None:
+    pytest.importorskip("torch")
+    from export.reference import Reference
+
+    reference, candidate = Reference(DEMO), Candidate(demo_build, 1, 512)
+    for question in SEEN[:40:8]:
+        case = Case("", (Message("user", (Picture(), question.question)),), (picture(question.seed),))
+        wanted = reference.answer(input_ids(candidate, case), list(case.pictures), 24, repetition_penalty=1.3)
+        found = backend.generate(asked(question.seed, question.question, repetition_penalty=1.3, max_tokens=24))
+        assert tokens_of(list(found)) == [t for t in wanted if t not in CHECKPOINT.eos_token_ids]
+
+
+def test_an_answer_matches_its_json_schema(backend: TritonBackend) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"count": {"type": "integer", "maximum": 9}, "kind": {"enum": ["circle", "square"]}},
+        "required": ["count", "kind"],
+        "additionalProperties": False,
+    }
+    grammar = json.dumps(schema).encode()
+    for temperature in (0.0, 1.0):
+        request = asked(9004, "How many shapes are there?", grammar=grammar, temperature=temperature, max_tokens=200)
+        answer = json.loads(TOKENIZER.decode(tokens_of(list(backend.generate(request)))))
+        assert set(answer) == {"count", "kind"}
+
+
+def test_a_schema_that_is_none_is_refused(backend: TritonBackend) -> None:
+    with pytest.raises(InvalidInput, match="JSON Schema"):
+        list(backend.generate(asked(9004, "?", grammar=b'{"type": 7}')))
+
+
+def test_stop_ids_end_an_answer(backend: TritonBackend) -> None:
+    whole = tokens_of(list(backend.generate(asked(9005, "Describe the picture."))))
+    at = whole.index(whole[3])
+    cut = tokens_of(list(backend.generate(asked(9005, "Describe the picture.", stop_ids=(whole[3],)))))
+    assert cut == whole[:at]
+
+
+def test_every_metric_is_shown(service: Service) -> None:
+    with urllib.request.urlopen(service.triton.metrics_url, timeout=10) as reply:
+        page = reply.read().decode()
+    for each in ALL_METRICS:
+        assert f"# TYPE {each.name} {each.kind}" in page, each.name
+    assert "glm_time_to_first_token_seconds_bucket" in page and metric(service.triton, "glm_engine_healthy") == 1
+
+
+def test_a_client_that_stops_reading_is_ended(service: Service, demo_build: Path) -> None:
+    """A stopped process keeps its connection open and answers nothing, not even a keepalive."""
+    code = (
+        "import numpy as np, sys\n"
+        "from gateway.backend import GenerateRequest\n"
+        "from gateway.triton import TritonBackend\n"
+        f"backend = TritonBackend({service.triton.grpc_url!r}, 60.0)\n"
+        "for n in range(10**6):\n"
+        "    request = GenerateRequest('f', np.arange(5, 60), None, (), 4000, 2.0, 1.0, 0, n, 120.0)\n"
+        "    for chunk in backend.generate(request): print('token', flush=True)\n"
+    )
+    client = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        assert client.stdout is not None and client.stdout.readline() == "token\n"
+        os.kill(client.pid, signal.SIGSTOP)
+        _wait_until(lambda: metric(service.triton, "glm_requests_running") == 0, FROZEN_WITHIN_S)
+    finally:
+        client.kill()
+        client.communicate(timeout=10)
+
+
+def _wait_until(happened, within_s: float = 5.0) -> None:  # type: ignore[no-untyped-def]
+    give_up = time.monotonic() + within_s
+    while not happened():
+        assert time.monotonic() < give_up, "it did not happen in time"
+        time.sleep(0.05)
