@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from gateway.settings import settings_table
+from glmserve.engine.metrics import ALL_METRICS
 from glmserve.engine.settings import EngineSettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,13 +49,21 @@ def engine_settings_table() -> str:
     return "\n".join(rows)
 
 
+def engine_metrics_table() -> str:
+    """The engine's metrics as Triton shows them."""
+    rows = ["| metric | kind | meaning |", "|---|---|---|"]
+    rows += [f"| `{metric.name}` | {metric.kind} | {metric.description} |" for metric in ALL_METRICS]
+    return "\n".join(rows)
+
+
 BLOCKS = {
     "folders": folder_tree,
     "modules": module_tree,
     "engine settings": engine_settings_table,
+    "engine metrics": engine_metrics_table,
     "gateway settings": lambda: settings_table().strip(),
 }
-DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "architecture.md")
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "architecture.md", ROOT / "docs" / "engine.md")
 
 
 def rendered(text: str) -> str:
