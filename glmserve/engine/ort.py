@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from glmserve.engine.session import Sampled, Step
 from glmserve.errors import BadArtifact
 from glmserve.limits import MAX_LOGPROBS, SAMPLER_CANDIDATES
 from glmserve.position_table import VisionArrays
+
+_log = logging.getLogger(__name__)
 
 
 def open_session(
@@ -103,7 +106,14 @@ class OrtDecoder:
         self._device = device or Host()
         self._buckets = buckets
         self._captures = bool(buckets) and self._device.name == "cuda"
-        self._session = open_session(graph, self._device, threads, self._captures, content)
+        try:
+            self._session = open_session(graph, self._device, threads, self._captures, content)
+        except BadArtifact:
+            if not self._captures:
+                raise
+            _log.warning("this graph cannot be captured as CUDA graphs; decode steps are launched one node at a time")
+            self._captures, self._buckets = False, ()
+            self._session = open_session(graph, self._device, threads, False, content)
         self._keeps_logits = content is not None
         self._no_features = np.zeros((1, text.hidden), np.float32)
         kv_type = next(i.type for i in self._session.get_inputs() if i.name == DecoderGraph.past(0)[0])
