@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import gunicorn.http.wsgi  # type: ignore[import-untyped]
+
 from gateway.app import CLIENTS
 from gateway.settings import GatewaySettings
 from gateway.wsgi import BACKEND
 
 _settings = GatewaySettings.read()
 
+gunicorn.http.wsgi.SERVER = "web"  # the Server header cannot be left out, but it need not name us
 wsgi_app = "gateway.wsgi:application()"
 bind = _settings.bind
 worker_class = "gthread"

@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 
 from gateway.answers import Answer
+from gateway.callers import Caller
 from gateway.service import Prepared
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -25,6 +26,8 @@ class Record:
         self.started_s = time.monotonic()
         self.facts: dict[str, Any] = {}
         self.error_code: str | None = None
+        self.caller = Caller("", None)  # until it was let in
+        self.headers: dict[str, str] = {}
         self.holds = ExitStack()
 
     def prepared(self, prepared: Prepared) -> None:
@@ -59,6 +62,7 @@ class Record:
             route=route,
             method=method,
             status=status,
+            key=self.caller.name,
             error=self.error_code,
             ms=self.ms(),
             **self.facts,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from glmserve.limits import RESPONSE_TIMEOUT_S
@@ -23,6 +24,7 @@ _List = Annotated[
     BeforeValidator(lambda v: tuple(filter(None, map(str.strip, v.split(",")))) if isinstance(v, str) else v),
 ]
 """Written with commas in between."""
+_Networks = Annotated[_List, AfterValidator(lambda v: tuple(str(ipaddress.ip_network(text)) for text in v))]
 _Name = Annotated[str, StringConstraints(min_length=1)]
 
 
@@ -36,6 +38,36 @@ class GatewaySettings(BaseSettings):
         default="grpc://127.0.0.1:8001", description="Where Triton answers gRPC."
     )
     model_name: _Name = Field(default="GLM-4.6V-Flash-WEB", description="The name of the model in every answer.")
+    keys_file: Path | None = Field(
+        default=None, description="API keys, as `python -m gateway keys` writes them; without it nobody needs one."
+    )
+    no_auth: bool = Field(
+        default=False, description="Serve an address that others can reach without API keys, on purpose."
+    )
+    allowed_addresses: _Networks = Field(
+        default=(), description="Networks (CIDR) that may use the service; none named, and all may."
+    )
+    trusted_proxies: Annotated[int, Field(ge=0, le=16)] = Field(
+        default=0, description="Our own proxies in front: that many entries of X-Forwarded-For are believed."
+    )
+    requests_per_minute: _Count = Field(
+        default=120, description="Requests a minute of one key, or one address without."
+    )
+    concurrent_requests: _Count = Field(default=16, description="Requests at a time of one key, in one worker.")
+    picture_tokens_per_minute: _Count = Field(default=200_000, description="Picture tokens a minute of one key.")
+    address_requests_per_minute: _Count = Field(
+        default=600, description="Requests a minute from one address, right or wrong key."
+    )
+    redis_url: Annotated[str, StringConstraints(pattern=r"^(redis(s|\+unix)?://\S+)?$")] = Field(
+        default="", description="Where the counts of all workers are kept; without it each counts by itself."
+    )
+    cors_origins: _List = Field(default=(), description="Sites whose pages may call this service from a browser.")
+    admission_tokens: _Count = Field(
+        default=16 * 8192, description="Tokens (prompt and answer) of all requests that one worker lets run together."
+    )
+    max_waiting: Annotated[int, Field(ge=0)] = Field(
+        default=16, description="Requests that may wait for such room; more are a 503."
+    )
     model_aliases: _List = Field(default=(), description="Other names that requests may call the model by.")
     thinking: bool = Field(
         default=False, description="Whether /v1/chat/completions thinks where a request does not say."
@@ -74,6 +106,15 @@ class GatewaySettings(BaseSettings):
     canary_timeout_s: _Seconds = Field(default=10.0, description="Time for the canary question that readiness asks.")
     canary_cache_s: _Seconds = Field(default=5.0, description="How long readiness stands by its last finding.")
 
+    @model_validator(mode="after")
+    def _is_safe(self) -> GatewaySettings:
+        if self.keys_file is None and not self.no_auth and not _is_loopback(self.bind):
+            raise ValueError(
+                f"{PREFIX}BIND={self.bind} can be reached by others, and no API keys are set: name their file in "
+                f"{PREFIX}KEYS_FILE (python -m gateway keys create), or set {PREFIX}NO_AUTH=true to do without."
+            )
+        return self
+
     @staticmethod
     def read() -> GatewaySettings:
         """The settings of this environment; raises ValueError for a GLM_GATEWAY_ name that is none."""
@@ -84,10 +125,18 @@ class GatewaySettings(BaseSettings):
         return GatewaySettings()
 
 
+def _is_loopback(bind: str) -> bool:
+    host = bind.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or bind.startswith("unix:")
+
+
 def settings_table() -> str:
     """All settings as a markdown table, as the README shows it."""
     rows = ["| variable | default | meaning |", "|---|---|---|"]
     for name, field in GatewaySettings.model_fields.items():
-        default = "none" if field.default in ((), "") else f"`{field.default}`"
+        default = "none" if field.default in ((), "", None) else f"`{field.default}`"
         rows.append(f"| `{PREFIX}{name.upper()}` | {default} | {field.description} |")
     return "\n".join(rows) + "\n"
