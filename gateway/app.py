@@ -12,15 +12,21 @@ from gateway.backend import Backend
 from gateway.callers import Door
 from gateway.clients import ClientWatch
 from gateway.exchange import Exchanges
+from gateway.metrics import Metrics
 from gateway.quotas import Quotas, Rates
 from gateway.readiness import Canary, Readiness
 from gateway.records import Record
 from gateway.routes import completions, health, vision
+from gateway.routes import metrics as metrics_route
 from gateway.service import ChatService
 from gateway.settings import GatewaySettings
+from gateway.tracing import Tracing
+from gateway.watch import Watch
 from glmserve.manifest import MANIFEST_FILE, Manifest
 
 _WATCHED = "/health/"  # whoever watches the service is never refused
+TRACING = "tracing"
+"""The key of what sends traces, closed at the same time."""
 _SPARE_SHARE = 8  # of the threads, so that there is always one to refuse with
 CLIENTS = "clients"
 """The key in `app.extensions` of the watch over clients, which a worker's exit closes."""
@@ -40,20 +46,21 @@ def create_app(settings: GatewaySettings, backend: Backend) -> Flask:
     quotas = Quotas(settings, Rates(settings.redis_url))
     places = max(1, settings.threads - max(1, settings.threads // _SPARE_SHARE))
     admission = Admission(settings.admission_tokens, places, settings.max_waiting)
-    exchanges = Exchanges(settings, service, clients, quotas, admission)
-    app.before_request(_begin)
+    metrics = Metrics(settings.metrics_folder)
+    tracing = app.extensions[TRACING] = Tracing.to(settings.otlp_endpoint)
+    exchanges = Exchanges(settings, service, clients, quotas, admission, metrics)
+    watch = Watch(tracing, metrics, admission, manifest.digest)
+    app.before_request(watch.begin)
     app.before_request(partial(_let_in, Door(settings), quotas))
-    app.after_request(partial(_end, settings.cors_origins))
+    app.after_request(partial(_finish, settings.cors_origins))
+    app.after_request(watch.end)
     problems.register(app)
     created_s = int((settings.build / MANIFEST_FILE).stat().st_mtime)
     app.register_blueprint(vision.routes(settings, exchanges))
     app.register_blueprint(completions.routes(settings, exchanges, manifest.digest, created_s))
+    app.register_blueprint(metrics_route.routes(metrics))
     app.register_blueprint(health.routes(settings, readiness, manifest.digest))
     return app
-
-
-def _begin() -> None:
-    g.record = Record(request.headers.get("X-Request-ID", ""))
 
 
 def _let_in(door: Door, quotas: Quotas) -> Response | None:
@@ -72,16 +79,7 @@ def _let_in(door: Door, quotas: Quotas) -> Response | None:
     return None
 
 
-def _end(cors_origins: tuple[str, ...], response: Response) -> Response:
-    record: Record = g.record
-    response.headers["X-Request-ID"] = record.request_id
-    response.headers.update(record.headers)
+def _finish(cors_origins: tuple[str, ...], response: Response) -> Response:
     headers.harden(response)
     headers.share(response, cors_origins)
-    route = request.url_rule.rule if request.url_rule else None
-    end = partial(record.end, route, request.method, response.status_code)
-    if response.is_streamed:
-        response.call_on_close(end)
-    else:
-        end()
     return response

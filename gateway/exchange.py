@@ -17,6 +17,7 @@ from gateway.bodies import CLIENT_SOCKET
 from gateway.clients import ClientWatch
 from gateway.conversation import Conversation
 from gateway.deadlines import Deadline
+from gateway.metrics import Metrics
 from gateway.quotas import Quotas
 from gateway.records import Record
 from gateway.service import ChatService, Prepared, Prompt
@@ -59,6 +60,7 @@ class Exchanges:
     clients: ClientWatch
     quotas: Quotas
     admission: Admission
+    metrics: Metrics
 
     def respond(self, conversation: Conversation, shape: Shape, is_stream: bool) -> Response:
         """The response to the current request; everything it holds is given back when that response has ended."""
@@ -69,14 +71,18 @@ class Exchanges:
 
         def admit(prompt: Prompt, max_tokens: int) -> None:
             self.quotas.pictures(caller, prompt.image_tokens)
+            came_ms = record.ms()
             room = self.admission.admit(len(prompt.input_ids) + max_tokens, deadline, cancellation)
             record.holds.enter_context(room)
-            record.facts["admission_ms"] = record.ms()
+            record.facts["admission_ms"] = round(record.ms() - came_ms, 1)
+            self.metrics.crowd(*self.admission.state())
 
         record.holds.enter_context(self.quotas.running(caller))
         prepared = self.service.prepare(conversation, deadline, admit)
         record.prepared(prepared)
-        events = self.service.stream(prepared, record.request_id, deadline, cancellation, caller.cache_scope)
+        events = self.service.stream(
+            prepared, record.request_id, deadline, cancellation, caller.cache_scope, record.traceparent
+        )
         if not is_stream:
             answer = whole(events)
             record.answered(answer)

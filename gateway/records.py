@@ -27,6 +27,7 @@ class Record:
         self.facts: dict[str, Any] = {}
         self.error_code: str | None = None
         self.caller = Caller("", None)  # until it was let in
+        self.traceparent = ""
         self.headers: dict[str, str] = {}
         self.holds = ExitStack()
 
@@ -53,9 +54,8 @@ class Record:
         """Milliseconds since the request came."""
         return round((time.monotonic() - self.started_s) * 1000, 1)
 
-    def end(self, route: str | None, method: str, status: int) -> None:
-        """The request's one log event; called once, when the last byte was written or the client had gone."""
-        self.holds.close()
+    def log(self, route: str | None, method: str, status: int) -> None:
+        """The request's one log event."""
         structlog.get_logger().info(
             "request_end",
             request_id=self.request_id,

@@ -94,6 +94,7 @@ class ChatService:
         deadline: Deadline,
         cancellation: Cancellation,
         cache_scope: int = 0,
+        traceparent: str = "",
     ) -> Generator[Event]:
         """The answer's pieces, then the answer."""
         conversation, sampling = prepared.conversation, prepared.conversation.sampling
@@ -114,6 +115,7 @@ class ChatService:
             logprobs=sampling.logprobs,
             grammar=conversation.grammar,
             cache_scope=cache_scope,
+            traceparent=traceparent,
             cancellation=cancellation,
         )
         return AnswerStream(self.tokenizer, conversation.stop, conversation.tools).events(self._backend, request)

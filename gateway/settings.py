@@ -61,6 +61,12 @@ class GatewaySettings(BaseSettings):
     redis_url: Annotated[str, StringConstraints(pattern=r"^(redis(s|\+unix)?://\S+)?$")] = Field(
         default="", description="Where the counts of all workers are kept; without it each counts by itself."
     )
+    otlp_endpoint: Annotated[str, StringConstraints(pattern=r"^(https?://\S+)?$")] = Field(
+        default="", description="Where traces go (OTLP over HTTP); without it they are only passed on to Triton."
+    )
+    metrics_folder: Path | None = Field(
+        default=None, description="Where several workers keep the numbers of /metrics; chosen at the start if not set."
+    )
     cors_origins: _List = Field(default=(), description="Sites whose pages may call this service from a browser.")
     admission_tokens: _Count = Field(
         default=16 * 8192, description="Tokens (prompt and answer) of all requests that one worker lets run together."
