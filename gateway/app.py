@@ -16,7 +16,7 @@ from gateway.metrics import Metrics
 from gateway.quotas import Quotas, Rates
 from gateway.readiness import Canary, Readiness
 from gateway.records import Record
-from gateway.routes import completions, health, vision
+from gateway.routes import completions, health, page, vision
 from gateway.routes import metrics as metrics_route
 from gateway.service import ChatService
 from gateway.settings import GatewaySettings
@@ -59,6 +59,7 @@ def create_app(settings: GatewaySettings, backend: Backend) -> Flask:
     app.register_blueprint(vision.routes(settings, exchanges))
     app.register_blueprint(completions.routes(settings, exchanges, manifest.digest, created_s))
     app.register_blueprint(metrics_route.routes(metrics))
+    app.register_blueprint(page.routes(settings))
     app.register_blueprint(health.routes(settings, readiness, manifest.digest))
     return app
 
