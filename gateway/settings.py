@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,6 +16,8 @@ from glmserve.limits import RESPONSE_TIMEOUT_S
 PREFIX = "GLM_GATEWAY_"
 _LARGEST_PICTURE = 89_000_000  # pixels; above it Pillow begins to warn on its own
 
+_FILE = f"{PREFIX}FILE"
+_PASSWORD = re.compile(r"://[^@/]*@")
 _Bytes = Annotated[int, Field(ge=1024)]
 _Count = Annotated[int, Field(ge=1)]
 _Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
@@ -34,8 +37,12 @@ class GatewaySettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", hide_input_in_errors=True)
 
     build: Path = Field(default=Path("builds/current"), description="Folder of the build whose models Triton serves.")
-    triton_url: Annotated[str, StringConstraints(pattern=r"^grpc://[^/\s]+:\d{1,5}$")] = Field(
-        default="grpc://127.0.0.1:8001", description="Where Triton answers gRPC."
+    triton_url: Annotated[
+        str,
+        StringConstraints(pattern=r"^(grpc://[^/\s,]+:\d{1,5}|grpc://[\d.]+:\d{1,5}(,grpc://[\d.]+:\d{1,5})+)$"),
+    ] = Field(
+        default="grpc://127.0.0.1:8001",
+        description="Where Triton answers gRPC; several IPv4 addresses with commas in between take turns.",
     )
     model_name: _Name = Field(default="GLM-4.6V-Flash-WEB", description="The name of the model in every answer.")
     keys_file: Path | None = Field(
@@ -121,14 +128,25 @@ class GatewaySettings(BaseSettings):
             )
         return self
 
+    def shown(self) -> dict[str, str]:
+        """What may be written into a log at the start: everything but the password in an address."""
+        values = {name: str(getattr(self, name)) for name in type(self).model_fields}
+        return values | {"redis_url": _PASSWORD.sub("://***@", self.redis_url)}
+
     @staticmethod
     def read() -> GatewaySettings:
-        """The settings of this environment; raises ValueError for a GLM_GATEWAY_ name that is none."""
-        known = {PREFIX + name.upper() for name in GatewaySettings.model_fields}
+        """The settings of this environment, and below it of the file that GLM_GATEWAY_FILE names (NAME=value lines).
+
+        Raises ValueError for a GLM_GATEWAY_ name that is none.
+        """
+        file = os.environ.get(_FILE)
+        if file is not None and not Path(file).is_file():
+            raise ValueError(f"There is no file {file}, which {_FILE} names.")
+        known = {PREFIX + name.upper() for name in GatewaySettings.model_fields} | {_FILE}
         unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
         if unknown:
             raise ValueError(f"No setting is called {', '.join(unknown)}; see python -m gateway settings.")
-        return GatewaySettings()
+        return GatewaySettings(_env_file=file)  # type: ignore[call-arg]  # pydantic-settings' own
 
 
 def _is_loopback(bind: str) -> bool:
