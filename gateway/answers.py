@@ -106,6 +106,15 @@ class AnswerStream:
         return "tool_calls" if self._calls else "stop"
 
 
+def whole(events: Generator[Event]) -> Answer:
+    """The answer at the end of its pieces."""
+    with closing(events):
+        for event in events:
+            if isinstance(event, Answer):
+                return event
+    raise BackendDown
+
+
 def _timings(stages_ms: tuple[float, ...], first_ms: float | None, total_ms: float) -> dict[str, float]:
     timings = {name: round(ms, 1) for name, ms in zip(_STAGES, stages_ms, strict=False)}
     if first_ms is not None:

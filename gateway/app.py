@@ -6,17 +6,28 @@ from functools import partial
 
 from flask import Flask, Response, g, request
 
-from gateway import problems
+from gateway import headers, problems
+from gateway.admission import Admission
 from gateway.backend import Backend
+from gateway.callers import Door
 from gateway.clients import ClientWatch
 from gateway.exchange import Exchanges
+from gateway.metrics import Metrics
+from gateway.quotas import Quotas, Rates
 from gateway.readiness import Canary, Readiness
 from gateway.records import Record
-from gateway.routes import completions, health, vision
+from gateway.routes import completions, health, page, vision
+from gateway.routes import metrics as metrics_route
 from gateway.service import ChatService
 from gateway.settings import GatewaySettings
+from gateway.tracing import Tracing
+from gateway.watch import Watch
 from glmserve.manifest import MANIFEST_FILE, Manifest
 
+_WATCHED = "/health/"  # whoever watches the service is never refused
+TRACING = "tracing"
+"""The key of what sends traces, closed at the same time."""
+_SPARE_SHARE = 8  # of the threads, so that there is always one to refuse with
 CLIENTS = "clients"
 """The key in `app.extensions` of the watch over clients, which a worker's exit closes."""
 
@@ -31,29 +42,45 @@ def create_app(settings: GatewaySettings, backend: Backend) -> Flask:
     app = Flask("gateway", static_folder=None)
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    app.before_request(_begin)
-    app.after_request(_end)
-    problems.register(app)
     clients = app.extensions[CLIENTS] = ClientWatch()
-    exchanges = Exchanges(settings, service, clients)
+    quotas = Quotas(settings, Rates(settings.redis_url))
+    places = max(1, settings.threads - max(1, settings.threads // _SPARE_SHARE))
+    admission = Admission(settings.admission_tokens, places, settings.max_waiting)
+    metrics = Metrics(settings.metrics_folder)
+    tracing = app.extensions[TRACING] = Tracing.to(settings.otlp_endpoint)
+    exchanges = Exchanges(settings, service, clients, quotas, admission, metrics)
+    watch = Watch(tracing, metrics, admission, manifest.digest)
+    app.before_request(watch.begin)
+    app.before_request(partial(_let_in, Door(settings), quotas))
+    app.after_request(partial(_finish, settings.cors_origins))
+    app.after_request(watch.end)
+    problems.register(app)
     created_s = int((settings.build / MANIFEST_FILE).stat().st_mtime)
     app.register_blueprint(vision.routes(settings, exchanges))
     app.register_blueprint(completions.routes(settings, exchanges, manifest.digest, created_s))
+    app.register_blueprint(metrics_route.routes(metrics))
+    app.register_blueprint(page.routes(settings))
     app.register_blueprint(health.routes(settings, readiness, manifest.digest))
     return app
 
 
-def _begin() -> None:
-    g.record = Record(request.headers.get("X-Request-ID", ""))
-
-
-def _end(response: Response) -> Response:
+def _let_in(door: Door, quotas: Quotas) -> Response | None:
+    """Who it is and whether there is room for one more request of theirs; a preflight asks for nothing yet."""
+    if request.method == "OPTIONS":
+        return Response(status=204)
+    if request.path.startswith(_WATCHED):
+        return None
     record: Record = g.record
-    response.headers["X-Request-ID"] = record.request_id
-    route = request.url_rule.rule if request.url_rule else None
-    end = partial(record.end, route, request.method, response.status_code)
-    if response.is_streamed:
-        response.call_on_close(end)
-    else:
-        end()
+    address = door.address(request)
+    quotas.knock(address)
+    record.caller = door.enter(request, address)
+    if request.method == "POST":
+        standing = quotas.request(record.caller)
+        record.headers = standing.headers() if standing else {}
+    return None
+
+
+def _finish(cors_origins: tuple[str, ...], response: Response) -> Response:
+    headers.harden(response)
+    headers.share(response, cors_origins)
     return response

@@ -10,12 +10,15 @@ import structlog
 from flask import Response, g, jsonify, request
 
 from gateway import sse
-from gateway.answers import Answer, Piece
+from gateway.admission import Admission
+from gateway.answers import Answer, Piece, whole
 from gateway.backend import Cancellation
 from gateway.bodies import CLIENT_SOCKET
 from gateway.clients import ClientWatch
 from gateway.conversation import Conversation
 from gateway.deadlines import Deadline
+from gateway.metrics import Metrics
+from gateway.quotas import Quotas
 from gateway.records import Record
 from gateway.service import ChatService, Prepared, Prompt
 from gateway.settings import GatewaySettings
@@ -55,20 +58,35 @@ class Exchanges:
     settings: GatewaySettings
     service: ChatService
     clients: ClientWatch
+    quotas: Quotas
+    admission: Admission
+    metrics: Metrics
 
     def respond(self, conversation: Conversation, shape: Shape, is_stream: bool) -> Response:
         """The response to the current request; everything it holds is given back when that response has ended."""
         record: Record = g.record
         cancellation = Cancellation()
         record.holds.enter_context(self.clients.watch(request.environ.get(CLIENT_SOCKET), cancellation.say))
-        deadline = self._deadline()
-        prepared = self.service.prepare(conversation, deadline)
+        deadline, caller = self._deadline(), record.caller
+
+        def admit(prompt: Prompt, max_tokens: int) -> None:
+            self.quotas.pictures(caller, prompt.image_tokens)
+            came_ms = record.ms()
+            room = self.admission.admit(len(prompt.input_ids) + max_tokens, deadline, cancellation)
+            record.holds.enter_context(room)
+            record.facts["admission_ms"] = round(record.ms() - came_ms, 1)
+            self.metrics.crowd(*self.admission.state())
+
+        record.holds.enter_context(self.quotas.running(caller))
+        prepared = self.service.prepare(conversation, deadline, admit)
         record.prepared(prepared)
+        events = self.service.stream(
+            prepared, record.request_id, deadline, cancellation, caller.cache_scope, record.traceparent
+        )
         if not is_stream:
-            answer = self.service.answer(prepared, record.request_id, deadline, cancellation)
+            answer = whole(events)
             record.answered(answer)
             return jsonify(shape.whole(prepared, answer))
-        events = self.service.stream(prepared, record.request_id, deadline, cancellation)
         first = sse.FirstWord(events, cancellation)
         record.holds.callback(first.close)
         first.wait(self.settings.heartbeat_s)  # what fails by then still has a status of its own

@@ -5,14 +5,21 @@ The one module that works at import time, because gunicorn reads its settings as
 
 from __future__ import annotations
 
+import os
+import tempfile
 from typing import Any
 
-from gateway.app import CLIENTS
-from gateway.settings import GatewaySettings
-from gateway.wsgi import BACKEND
+import gunicorn.http.wsgi  # type: ignore[import-untyped]
+
+from gateway.settings import PREFIX, GatewaySettings
 
 _settings = GatewaySettings.read()
+if _settings.workers > 1:
+    # prometheus_client reads this variable when it is first imported, and workers inherit ours
+    _folder = str(_settings.metrics_folder or tempfile.mkdtemp(prefix="glm-metrics-"))
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = os.environ[f"{PREFIX}METRICS_FOLDER"] = _folder
 
+gunicorn.http.wsgi.SERVER = "web"  # the Server header cannot be left out, but it need not name us
 wsgi_app = "gateway.wsgi:application()"
 bind = _settings.bind
 worker_class = "gthread"
@@ -29,8 +36,19 @@ control_socket_disable = True
 
 
 def worker_exit(_server: Any, worker: Any) -> None:
-    """Closes a worker's Triton channel and its watch over clients when it ends."""
+    """Closes what a worker holds when it ends: its Triton channel, its watch over clients, its traces."""
+    from gateway.app import CLIENTS, TRACING
+    from gateway.wsgi import BACKEND
+
     app = worker.app.callable
     if app is not None:
-        app.extensions[CLIENTS].close()
-        app.extensions[BACKEND].close()
+        for name in (CLIENTS, TRACING, BACKEND):
+            app.extensions[name].close()
+
+
+def child_exit(_server: Any, worker: Any) -> None:
+    """Takes a dead worker's gauges out of the sum."""
+    if _settings.workers > 1:
+        from prometheus_client.multiprocess import mark_process_dead
+
+        mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]

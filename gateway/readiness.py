@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.backend import Backend
+from gateway.answers import whole
+from gateway.backend import Backend, Cancellation
 from gateway.conversation import Conversation, SentPicture, Turn
 from gateway.deadlines import Deadline
 from gateway.fields import Sampling
@@ -83,7 +84,7 @@ class Readiness:
         try:
             deadline = Deadline.after(self._timeout_s)
             prepared = self._service.prepare(self._canary.question, deadline)
-            answer = self._service.answer(prepared, "canary", deadline)
+            answer = whole(self._service.stream(prepared, "canary", deadline, Cancellation()))
         except GlmServeError as error:
             return f"The canary picture was not answered ({error.code})."
         if self._canary.answer is not None and answer.content != self._canary.answer.strip():

@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 
 from gateway.answers import Answer
+from gateway.callers import Caller
 from gateway.service import Prepared
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -25,6 +26,9 @@ class Record:
         self.started_s = time.monotonic()
         self.facts: dict[str, Any] = {}
         self.error_code: str | None = None
+        self.caller = Caller("", None)  # until it was let in
+        self.traceparent = ""
+        self.headers: dict[str, str] = {}
         self.holds = ExitStack()
 
     def prepared(self, prepared: Prepared) -> None:
@@ -50,15 +54,15 @@ class Record:
         """Milliseconds since the request came."""
         return round((time.monotonic() - self.started_s) * 1000, 1)
 
-    def end(self, route: str | None, method: str, status: int) -> None:
-        """The request's one log event; called once, when the last byte was written or the client had gone."""
-        self.holds.close()
+    def log(self, route: str | None, method: str, status: int) -> None:
+        """The request's one log event."""
         structlog.get_logger().info(
             "request_end",
             request_id=self.request_id,
             route=route,
             method=method,
             status=status,
+            key=self.caller.name,
             error=self.error_code,
             ms=self.ms(),
             **self.facts,

@@ -12,6 +12,12 @@ class UnknownModel(InvalidInput):
     status = 404
 
 
+class BadKeyFile(GlmServeError):
+    """The file of API keys cannot be read, or cannot be changed as asked."""
+
+    code = "bad_key_file"
+
+
 class Unauthorized(GlmServeError):
     """No API key, or one that is none of ours."""
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator
-from contextlib import closing
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.answers import Answer, AnswerStream, Event
+from gateway.answers import AnswerStream, Event
 from gateway.backend import Backend, Cancellation, GenerateRequest
 from gateway.conversation import Conversation, SentPicture, Turn
 from gateway.deadlines import Deadline
@@ -18,7 +17,7 @@ from gateway.picture_urls import UrlReader
 from gateway.pictures import OpenedPicture, SizeRules, bytes_of_base64
 from gateway.settings import GatewaySettings
 from glmserve.checkpoint import Checkpoint
-from glmserve.errors import BackendDown, InvalidInput, Overloaded, PromptTooLong, TooLarge
+from glmserve.errors import InvalidInput, Overloaded, PromptTooLong, TooLarge
 from glmserve.images import Grid, grid_of, patches_of
 from glmserve.limits import MAX_IMAGES
 from glmserve.manifest import CHECKPOINT_FOLDER
@@ -70,20 +69,32 @@ class ChatService:
             settings.large_images == "downscale",
         )
 
-    def prepare(self, conversation: Conversation, deadline: Deadline) -> Prepared:
-        """Tokenises the prompt and decodes the pictures; raises InvalidInput for what the user can mend."""
+    def prepare(
+        self, conversation: Conversation, deadline: Deadline, admit: Callable[[Prompt, int], None] = lambda *_: None
+    ) -> Prepared:
+        """Tokenises the prompt and decodes the pictures; raises InvalidInput for what the user can mend.
+
+        `admit` is asked before a picture is decoded: it gets the prompt and the most tokens of its answer.
+        """
         opened = self._open(conversation, deadline)
         prompt = self._tokenise(conversation, opened)
         room = self._room_after(len(prompt.input_ids), conversation.prompt_field)
-        patches = self._patches(opened, deadline)
-        return Prepared(_without_pictures(conversation), prompt, patches, min(conversation.sampling.max_tokens, room))
+        max_tokens = min(conversation.sampling.max_tokens, room)
+        admit(prompt, max_tokens)
+        return Prepared(_without_pictures(conversation), prompt, self._patches(opened, deadline), max_tokens)
 
     def count(self, conversation: Conversation, deadline: Deadline) -> Prompt:
         """The prompt as it would be sent, without decoding a picture."""
         return self._tokenise(conversation, self._open(conversation, deadline))
 
     def stream(
-        self, prepared: Prepared, request_id: str, deadline: Deadline, cancellation: Cancellation
+        self,
+        prepared: Prepared,
+        request_id: str,
+        deadline: Deadline,
+        cancellation: Cancellation,
+        cache_scope: int = 0,
+        traceparent: str = "",
     ) -> Generator[Event]:
         """The answer's pieces, then the answer."""
         conversation, sampling = prepared.conversation, prepared.conversation.sampling
@@ -103,19 +114,11 @@ class ChatService:
             stop_ids=sampling.stop_ids,
             logprobs=sampling.logprobs,
             grammar=conversation.grammar,
+            cache_scope=cache_scope,
+            traceparent=traceparent,
             cancellation=cancellation,
         )
         return AnswerStream(self.tokenizer, conversation.stop, conversation.tools).events(self._backend, request)
-
-    def answer(
-        self, prepared: Prepared, request_id: str, deadline: Deadline, cancellation: Cancellation | None = None
-    ) -> Answer:
-        """The whole answer."""
-        with closing(self.stream(prepared, request_id, deadline, cancellation or Cancellation())) as events:
-            for event in events:
-                if isinstance(event, Answer):
-                    return event
-        raise BackendDown
 
     def _open(self, conversation: Conversation, deadline: Deadline) -> list[OpenedPicture]:
         pictures = conversation.pictures()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from glmserve.limits import RESPONSE_TIMEOUT_S
@@ -14,6 +16,8 @@ from glmserve.limits import RESPONSE_TIMEOUT_S
 PREFIX = "GLM_GATEWAY_"
 _LARGEST_PICTURE = 89_000_000  # pixels; above it Pillow begins to warn on its own
 
+_FILE = f"{PREFIX}FILE"
+_PASSWORD = re.compile(r"://[^@/]*@")
 _Bytes = Annotated[int, Field(ge=1024)]
 _Count = Annotated[int, Field(ge=1)]
 _Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
@@ -23,6 +27,7 @@ _List = Annotated[
     BeforeValidator(lambda v: tuple(filter(None, map(str.strip, v.split(",")))) if isinstance(v, str) else v),
 ]
 """Written with commas in between."""
+_Networks = Annotated[_List, AfterValidator(lambda v: tuple(str(ipaddress.ip_network(text)) for text in v))]
 _Name = Annotated[str, StringConstraints(min_length=1)]
 
 
@@ -32,10 +37,50 @@ class GatewaySettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", hide_input_in_errors=True)
 
     build: Path = Field(default=Path("builds/current"), description="Folder of the build whose models Triton serves.")
-    triton_url: Annotated[str, StringConstraints(pattern=r"^grpc://[^/\s]+:\d{1,5}$")] = Field(
-        default="grpc://127.0.0.1:8001", description="Where Triton answers gRPC."
+    triton_url: Annotated[
+        str,
+        StringConstraints(pattern=r"^(grpc://[^/\s,]+:\d{1,5}|grpc://[\d.]+:\d{1,5}(,grpc://[\d.]+:\d{1,5})+)$"),
+    ] = Field(
+        default="grpc://127.0.0.1:8001",
+        description="Where Triton answers gRPC; several IPv4 addresses with commas in between take turns.",
     )
     model_name: _Name = Field(default="GLM-4.6V-Flash-WEB", description="The name of the model in every answer.")
+    keys_file: Path | None = Field(
+        default=None, description="API keys, as `python -m gateway keys` writes them; without it nobody needs one."
+    )
+    no_auth: bool = Field(
+        default=False, description="Serve an address that others can reach without API keys, on purpose."
+    )
+    allowed_addresses: _Networks = Field(
+        default=(), description="Networks (CIDR) that may use the service; none named, and all may."
+    )
+    trusted_proxies: Annotated[int, Field(ge=0, le=16)] = Field(
+        default=0, description="Our own proxies in front: that many entries of X-Forwarded-For are believed."
+    )
+    requests_per_minute: _Count = Field(
+        default=120, description="Requests a minute of one key, or one address without."
+    )
+    concurrent_requests: _Count = Field(default=16, description="Requests at a time of one key, in one worker.")
+    picture_tokens_per_minute: _Count = Field(default=200_000, description="Picture tokens a minute of one key.")
+    address_requests_per_minute: _Count = Field(
+        default=600, description="Requests a minute from one address, right or wrong key."
+    )
+    redis_url: Annotated[str, StringConstraints(pattern=r"^(redis(s|\+unix)?://\S+)?$")] = Field(
+        default="", description="Where the counts of all workers are kept; without it each counts by itself."
+    )
+    otlp_endpoint: Annotated[str, StringConstraints(pattern=r"^(https?://\S+)?$")] = Field(
+        default="", description="Where traces go (OTLP over HTTP); without it they are only passed on to Triton."
+    )
+    metrics_folder: Path | None = Field(
+        default=None, description="Where several workers keep the numbers of /metrics; chosen at the start if not set."
+    )
+    cors_origins: _List = Field(default=(), description="Sites whose pages may call this service from a browser.")
+    admission_tokens: _Count = Field(
+        default=16 * 8192, description="Tokens (prompt and answer) of all requests that one worker lets run together."
+    )
+    max_waiting: Annotated[int, Field(ge=0)] = Field(
+        default=16, description="Requests that may wait for such room; more are a 503."
+    )
     model_aliases: _List = Field(default=(), description="Other names that requests may call the model by.")
     thinking: bool = Field(
         default=False, description="Whether /v1/chat/completions thinks where a request does not say."
@@ -74,20 +119,48 @@ class GatewaySettings(BaseSettings):
     canary_timeout_s: _Seconds = Field(default=10.0, description="Time for the canary question that readiness asks.")
     canary_cache_s: _Seconds = Field(default=5.0, description="How long readiness stands by its last finding.")
 
+    @model_validator(mode="after")
+    def _is_safe(self) -> GatewaySettings:
+        if self.keys_file is None and not self.no_auth and not _is_loopback(self.bind):
+            raise ValueError(
+                f"{PREFIX}BIND={self.bind} can be reached by others, and no API keys are set: name their file in "
+                f"{PREFIX}KEYS_FILE (python -m gateway keys create), or set {PREFIX}NO_AUTH=true to do without."
+            )
+        return self
+
+    def shown(self) -> dict[str, str]:
+        """What may be written into a log at the start: everything but the password in an address."""
+        values = {name: str(getattr(self, name)) for name in type(self).model_fields}
+        return values | {"redis_url": _PASSWORD.sub("://***@", self.redis_url)}
+
     @staticmethod
     def read() -> GatewaySettings:
-        """The settings of this environment; raises ValueError for a GLM_GATEWAY_ name that is none."""
-        known = {PREFIX + name.upper() for name in GatewaySettings.model_fields}
+        """The settings of this environment, and below it of the file that GLM_GATEWAY_FILE names (NAME=value lines).
+
+        Raises ValueError for a GLM_GATEWAY_ name that is none.
+        """
+        file = os.environ.get(_FILE)
+        if file is not None and not Path(file).is_file():
+            raise ValueError(f"There is no file {file}, which {_FILE} names.")
+        known = {PREFIX + name.upper() for name in GatewaySettings.model_fields} | {_FILE}
         unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
         if unknown:
             raise ValueError(f"No setting is called {', '.join(unknown)}; see python -m gateway settings.")
-        return GatewaySettings()
+        return GatewaySettings(_env_file=file)  # type: ignore[call-arg]  # pydantic-settings' own
+
+
+def _is_loopback(bind: str) -> bool:
+    host = bind.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or bind.startswith("unix:")
 
 
 def settings_table() -> str:
     """All settings as a markdown table, as the README shows it."""
     rows = ["| variable | default | meaning |", "|---|---|---|"]
     for name, field in GatewaySettings.model_fields.items():
-        default = "none" if field.default in ((), "") else f"`{field.default}`"
+        default = "none" if field.default in ((), "", None) else f"`{field.default}`"
         rows.append(f"| `{PREFIX}{name.upper()}` | {default} | {field.description} |")
     return "\n".join(rows) + "\n"

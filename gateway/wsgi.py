@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import structlog
 from flask import Flask
 
 from gateway import telemetry
@@ -17,6 +18,7 @@ def application() -> Flask:
     """The application of this process, on a Triton channel of its own."""
     telemetry.configure()
     settings = GatewaySettings.read()
+    structlog.get_logger().info("gateway_starting", **settings.shown())
     backend = TritonBackend(settings.triton_url, settings.response_timeout_s)
     app = create_app(settings, backend)
     app.extensions[BACKEND] = backend

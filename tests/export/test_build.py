@@ -80,7 +80,7 @@ def test_a_build_of_another_contract_is_refused_with_both_versions(checkpoint: P
     path = build(checkpoint, tmp_path / "builds", QUIET)
     values = json.loads((path / "manifest.json").read_text())
     (path / "manifest.json").write_text(json.dumps(values | {"contract_version": 99}))
-    with pytest.raises(BadArtifact, match=r"version 99.*version 1"):
+    with pytest.raises(BadArtifact, match=r"version 99.*version 2"):
         Manifest.read(path)
 
 

@@ -92,6 +92,24 @@ def test_a_longer_side_is_made_to_fit() -> None:
     assert picture_of(file_of(Image.new("RGB", (200, 100))), MOST, side=200).size == (200, 100)
 
 
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize(
+    ("width", "wanted"), [(400, (200, 100)), (384, (192, 96)), (790, (198, 99)), (300, (200, 100))]
+)
+def test_a_large_jpeg_is_decoded_small_and_looks_the_same(
+    orientation: int, width: int, wanted: tuple[int, int]
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.linear_gradient("L").resize((width, width // 2)).convert("RGB")
+    data = file_of(image, "JPEG", quality=95, exif=exif)
+    opened = OpenedPicture(data, SizeRules(MOST, MOST, 200, True))
+    pixels = opened.pixels()
+    assert pixels.size == opened.size == (wanted if orientation == 1 else wanted[::-1])
+    exact = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).resize(pixels.size, Image.Resampling.BICUBIC)
+    assert np.abs(np.asarray(pixels).astype(int) - np.asarray(exact)).max() <= 8
+
+
 def test_a_longer_side_is_refused_where_the_setting_says_so() -> None:
     with pytest.raises(BadImage, match="400 x 100"):
         picture_of(file_of(Image.new("RGB", (400, 100))), MOST, side=200, shrinks=False)

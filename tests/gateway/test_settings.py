@@ -29,6 +29,8 @@ def test_a_misspelt_variable_is_an_error_and_not_ignored(monkeypatch: pytest.Mon
         ("DEADLINE_S", "inf"),
         ("DEADLINE_S", "0"),
         ("TRITON_URL", "http://x"),
+        ("TRITON_URL", "grpc://one:8001,grpc://two:8001"),
+        ("ALLOWED_ADDRESSES", "10.0.0.0/8,nonsense"),
         ("THREADS", "0"),
         ("MAX_IMAGE_PIXELS", "1e9"),
     ],
@@ -37,6 +39,36 @@ def test_a_senseless_value_is_an_error(monkeypatch: pytest.MonkeyPatch, name: st
     monkeypatch.setenv(PREFIX + name, value)
     with pytest.raises(ValidationError):
         GatewaySettings.read()
+
+
+def test_a_file_fills_in_what_the_environment_leaves_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "settings"
+    file.write_text("GLM_GATEWAY_DEADLINE_S=7\nGLM_GATEWAY_THREADS=9\n")
+    monkeypatch.setenv("GLM_GATEWAY_FILE", str(file))
+    monkeypatch.setenv("GLM_GATEWAY_THREADS", "5")
+    settings = GatewaySettings.read()
+    assert (settings.deadline_s, settings.threads) == (7, 5)
+
+
+@pytest.mark.parametrize("text", ["GLM_GATEWAY_DEADLINES=7\n", "GLM_GATEWAY_THREADS=x\n"])
+def test_a_wrong_line_in_the_file_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str) -> None:
+    file = tmp_path / "settings"
+    file.write_text(text)
+    monkeypatch.setenv("GLM_GATEWAY_FILE", str(file))
+    with pytest.raises(ValueError, match=r"deadlines|threads"):
+        GatewaySettings.read()
+
+
+def test_a_file_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("GLM_GATEWAY_FILE", str(tmp_path / "none"))
+    with pytest.raises(ValueError, match="GLM_GATEWAY_FILE"):
+        GatewaySettings.read()
+
+
+def test_what_is_shown_at_the_start_holds_no_password() -> None:
+    shown = GatewaySettings(redis_url="redis://user:secret@10.0.0.5:6379/0").shown()
+    assert shown["redis_url"] == "redis://***@10.0.0.5:6379/0" and "secret" not in str(shown)
+    assert set(shown) == set(GatewaySettings.model_fields)
 
 
 def test_settings_cannot_be_changed_later() -> None:

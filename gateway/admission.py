@@ -1,0 +1,95 @@
+"""Who may begin: as many requests as their tokens have room for, and a short line of those who wait."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from gateway.backend import Cancellation
+from gateway.deadlines import Deadline
+from glmserve.errors import Cancelled, Overloaded
+
+_LONGEST_RETRY_S = 30
+_SMOOTHING = 0.1
+
+
+@dataclass(eq=False)
+class _Ticket:
+    cost: int
+    called: threading.Event = field(default_factory=threading.Event)
+    is_in: bool = False
+
+
+class Admission:
+    """Room for `capacity_tokens`, `places` requests in all, of which `max_waiting` may stand in line, first come first.
+
+    A refusal costs a lock and no wait. A request that is larger than all the room runs alone.
+    """
+
+    def __init__(self, capacity_tokens: int, places: int, max_waiting: int) -> None:
+        self._capacity = capacity_tokens
+        self._places = places
+        self._max_waiting = max_waiting
+        self._lock = threading.Lock()
+        self._used = 0
+        self._running = 0
+        self._line: deque[_Ticket] = deque()
+        self._mean_s = 1.0
+
+    @contextmanager
+    def admit(self, tokens: int, deadline: Deadline, cancellation: Cancellation) -> Generator[None]:
+        """Holds room for a request; raises Overloaded at once when the line is full, or when waiting took too long."""
+        ticket = _Ticket(min(tokens, self._capacity))
+        with self._lock:
+            if self._running + len(self._line) >= self._places:
+                raise Overloaded(retry_after_s=self._retry_after_s())
+            self._line.append(ticket)
+            self._call()
+            if not ticket.is_in and len(self._line) > self._max_waiting:
+                self._line.remove(ticket)
+                raise Overloaded(retry_after_s=self._retry_after_s())
+        if not ticket.is_in:
+            cancellation.then(ticket.called.set)
+            ticket.called.wait(deadline.left_s())
+        began = time.monotonic()
+        try:
+            with self._lock:
+                is_in = ticket.is_in
+            if not is_in:
+                raise Cancelled if cancellation.said.is_set() else Overloaded(retry_after_s=self._retry_after_s())
+            yield
+        finally:
+            with self._lock:
+                self._leave(ticket, time.monotonic() - began)
+
+    def state(self) -> tuple[int, int, int]:
+        """Running and waiting requests, and the tokens of those that run."""
+        with self._lock:
+            return self._running, len(self._line), self._used
+
+    def _call(self) -> None:
+        while self._line and (self._used + self._line[0].cost <= self._capacity):
+            ticket = self._line.popleft()
+            self._used += ticket.cost
+            self._running += 1
+            ticket.is_in = True
+            ticket.called.set()
+
+    def _leave(self, ticket: _Ticket, held_s: float) -> None:
+        if ticket.is_in:
+            self._used -= ticket.cost
+            self._running -= 1
+            self._mean_s += _SMOOTHING * (held_s - self._mean_s)
+        else:
+            self._line.remove(ticket)
+        self._call()
+
+    def _retry_after_s(self) -> int:
+        """When a place is likely to be free: the mean time of a request, for each that waits before one that runs."""
+        rounds = 1 + len(self._line) / max(1, self._running)
+        return min(_LONGEST_RETRY_S, max(1, math.ceil(self._mean_s * rounds)))

@@ -1,0 +1,40 @@
+"""The headers that every response carries: nothing to guess, nothing to frame, and other sites only by name."""
+
+from __future__ import annotations
+
+from flask import Response, request
+
+_ALWAYS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+_DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"
+_ALLOWED_HEADERS = "Authorization, Content-Type, X-API-Key, X-Request-ID, X-Request-Timeout"
+_SHOWN_HEADERS = "X-Request-ID, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset"
+_PREFLIGHT_S = 600
+
+
+def harden(response: Response) -> None:
+    """Adds what is missing; a page that brings its own policy keeps it."""
+    for name, value in _ALWAYS.items():
+        response.headers.setdefault(name, value)
+    response.headers.setdefault("Content-Security-Policy", _DATA_POLICY)
+    response.headers.setdefault("Cache-Control", "no-store")
+
+
+def share(response: Response, origins: tuple[str, ...]) -> None:
+    """Lets the sites of the allow list read the response."""
+    origin = request.headers.get("Origin")
+    if origins:
+        response.headers.add("Vary", "Origin")
+    if origin is None or origin not in origins:
+        return
+    response.headers["Access-Control-Allow-Origin"] = origin
+    response.headers["Access-Control-Expose-Headers"] = _SHOWN_HEADERS
+    response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
+    if request.method == "OPTIONS":
+        response.headers["Access-Control-Allow-Methods"] = "GET, POST"
+        response.headers["Access-Control-Allow-Headers"] = _ALLOWED_HEADERS
+        response.headers["Access-Control-Max-Age"] = str(_PREFLIGHT_S)

@@ -1,0 +1,82 @@
+"""What Prometheus is told of the gateway: requests, refusals, tokens, and the time of every stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_STAGES = ("admission", "prepare", "queue", "vision", "prefill", "decode")
+_TOKENS = ("prompt", "image", "completion", "cached")
+
+
+class Metrics:
+    """The metrics of one application; with several workers, each writes to a folder that any of them can sum up."""
+
+    def __init__(self, shared_folder: Path | None) -> None:
+        """`shared_folder` is where prometheus_client keeps the numbers of all workers, None where there is one."""
+        self._shared_folder = shared_folder
+        self._registry = registry = CollectorRegistry()
+        self._requests = Counter("glm_gateway_requests", "Requests that ended.", ["route", "status"], registry=registry)
+        self._refusals = Counter(
+            "glm_gateway_refusals", "Requests that were not answered, by reason.", ["reason"], registry=registry
+        )
+        self._seconds = Histogram(
+            "glm_gateway_request_seconds",
+            "Time from the first byte read to the last one written.",
+            ["route"],
+            buckets=_BUCKETS,
+            registry=registry,
+        )
+        self._first_token = Histogram(
+            "glm_gateway_first_token_seconds",
+            "Time from handing a prompt over to its first token.",
+            buckets=_BUCKETS,
+            registry=registry,
+        )
+        self._stages = Histogram(
+            "glm_gateway_stage_seconds", "Time in each stage.", ["stage"], buckets=_BUCKETS, registry=registry
+        )
+        self._tokens = Counter("glm_gateway_tokens", "Tokens of answered requests.", ["kind"], registry=registry)
+        self._running, self._waiting, self._room = (
+            Gauge(f"glm_gateway_{name}", text, registry=registry, multiprocess_mode="livesum")
+            for name, text in (
+                ("running_requests", "Requests that were admitted and have not ended."),
+                ("waiting_requests", "Requests that wait to be admitted."),
+                ("admitted_tokens", "Tokens that the running requests may come to."),
+            )
+        )
+
+    def crowd(self, running: int, waiting: int, tokens: int) -> None:
+        """How full it is at this moment."""
+        self._running.set(running)
+        self._waiting.set(waiting)
+        self._room.set(tokens)
+
+    def ended(self, route: str | None, status: int, error_code: str | None, ms: float, facts: dict[str, Any]) -> None:
+        """One request and what is known of it."""
+        named = route or "none"
+        self._requests.labels(named, str(status)).inc()
+        self._seconds.labels(named).observe(ms / 1000)
+        if error_code is not None:
+            self._refusals.labels(error_code).inc()
+        for stage in _STAGES:
+            if f"{stage}_ms" in facts:
+                self._stages.labels(stage).observe(facts[f"{stage}_ms"] / 1000)
+        if "first_token_ms" in facts:
+            self._first_token.observe(facts["first_token_ms"] / 1000)
+        for kind in _TOKENS:
+            if f"{kind}_tokens" in facts:
+                self._tokens.labels(kind).inc(facts[f"{kind}_tokens"])
+
+    def page(self) -> bytes:
+        """All metrics in Prometheus' text format, those of the other workers too."""
+        registry = self._registry
+        if self._shared_folder is not None:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry, path=str(self._shared_folder))  # type: ignore[no-untyped-call]
+        return generate_latest(registry)

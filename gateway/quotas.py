@@ -1,0 +1,140 @@
+"""How much one caller may ask for: requests and picture tokens a minute, and requests at a time."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import structlog
+from limits import RateLimitItemPerMinute
+from limits.errors import StorageError
+from limits.storage import MemoryStorage, storage_from_string
+from limits.strategies import SlidingWindowCounterRateLimiter
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from gateway.callers import Caller, is_loopback
+from gateway.refusals import RateLimited
+from gateway.settings import GatewaySettings
+
+REDIS_TIMEOUT_S = 0.2
+_TRY_AGAIN_S = 5.0
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What is left of a limit, as the X-RateLimit headers tell it."""
+
+    limit: int
+    remaining: int
+    reset_s: int
+
+    def headers(self) -> dict[str, str]:
+        values = {"Limit": self.limit, "Remaining": self.remaining, "Reset": self.reset_s}
+        return {f"X-RateLimit-{name}": str(value) for name, value in values.items()}
+
+
+class Rates:
+    """Counts by the minute, in Redis where there is one, else or while that is out of reach in this process."""
+
+    def __init__(self, redis_url: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._memory = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._shared = None
+        if redis_url:
+            storage = storage_from_string(
+                redis_url,
+                wrap_exceptions=True,
+                socket_timeout=REDIS_TIMEOUT_S,
+                socket_connect_timeout=REDIS_TIMEOUT_S,
+                retry=Retry(NoBackoff(), 0),  # type: ignore[arg-type]  # handed on to redis as it is
+            )
+            self._shared = SlidingWindowCounterRateLimiter(storage)
+        self._clock = clock
+        self._down_until_s = float("-inf")
+
+    def hit(self, limit: int, who: str, what: str, cost: int = 1) -> tuple[bool, Standing]:
+        """Whether there was room for `cost`, which is then taken, and what is left."""
+        item = RateLimitItemPerMinute(limit)
+        if self._shared is not None and self._clock() >= self._down_until_s:
+            try:
+                return _hit(self._shared, item, who, what, cost)
+            except StorageError:
+                self._down_until_s = self._clock() + _TRY_AGAIN_S  # before the log: others are waiting to try too
+                structlog.get_logger().warning("redis_down", counting="in this process")
+        return _hit(self._memory, item, who, what, cost)
+
+
+def _hit(
+    limiter: SlidingWindowCounterRateLimiter, item: RateLimitItemPerMinute, who: str, what: str, cost: int
+) -> tuple[bool, Standing]:
+    has_room = limiter.hit(item, who, what, cost=cost)
+    found = limiter.get_window_stats(item, who, what)
+    reset_s = max(1, math.ceil(found.reset_time - time.time()))
+    return has_room, Standing(item.amount, max(0, found.remaining), min(reset_s, 60))
+
+
+class Quotas:
+    """Charges callers; shared between threads. Requests at a time are counted in each worker process by itself."""
+
+    def __init__(self, settings: GatewaySettings, rates: Rates) -> None:
+        self._settings = settings
+        self._rates = rates
+        self._lock = threading.Lock()
+        self._running: Counter[str] = Counter()
+
+    def knock(self, address: str) -> None:
+        """One attempt from an address, whoever it turns out to be; raises RateLimited."""
+        if not is_loopback(address):
+            has_room, standing = self._rates.hit(
+                self._settings.address_requests_per_minute, f"address:{address}", "requests"
+            )
+            if not has_room:
+                raise RateLimited("There were too many requests from this address.", standing.reset_s)
+
+    def request(self, caller: Caller) -> Standing | None:
+        """One request; raises RateLimited when the minute's are used up."""
+        if caller.is_local:
+            return None
+        limit = (caller.key and caller.key.requests_per_minute) or self._settings.requests_per_minute
+        has_room, standing = self._rates.hit(limit, _who(caller), "requests")
+        if not has_room:
+            raise RateLimited(f"At most {limit} requests a minute are accepted.", standing.reset_s)
+        return standing
+
+    def pictures(self, caller: Caller, tokens: int) -> None:
+        """The picture tokens of one request; raises RateLimited when the minute's are used up."""
+        if caller.is_local or tokens == 0:
+            return
+        limit = (caller.key and caller.key.picture_tokens_per_minute) or self._settings.picture_tokens_per_minute
+        has_room, standing = self._rates.hit(limit, _who(caller), "picture tokens", tokens)
+        if not has_room:
+            raise RateLimited(f"At most {limit} picture tokens a minute are accepted.", standing.reset_s)
+
+    @contextmanager
+    def running(self, caller: Caller) -> Generator[None]:
+        """Takes one of the caller's places; raises RateLimited when none is free."""
+        if caller.is_local:
+            yield
+            return
+        limit = (caller.key and caller.key.concurrent_requests) or self._settings.concurrent_requests
+        who = _who(caller)
+        with self._lock:
+            if self._running[who] >= limit:
+                raise RateLimited(f"At most {limit} requests at a time are accepted.", 1)
+            self._running[who] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running[who] -= 1
+                if not self._running[who]:
+                    del self._running[who]
+
+
+def _who(caller: Caller) -> str:
+    return f"key:{caller.name}" if caller.key else f"address:{caller.address}"

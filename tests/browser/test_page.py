@@ -1,0 +1,219 @@
+"""The web page in a real browser: ask, watch, ask on, in two languages, with the keyboard, on a phone."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from live_gateway import live_gateway
+from PIL import Image, ImageDraw
+from stand_in_build import write_processor_and_canary
+
+from gateway.keys import create_key
+from glmserve.manifest import Manifest
+
+playwright = pytest.importorskip("playwright.sync_api")
+CHROMIUM = shutil.which("chromium")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"),
+]
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+WIDE, PHONE = {"width": 1200, "height": 800}, {"width": 390, "height": 844}
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("build")
+    write_processor_and_canary(folder, "What is it?", None)
+    Manifest.describe(folder, "recipe", "demo", "fp32", "cpu").write(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def url(build: Path) -> Generator[str]:
+    with live_gateway(build) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def browser() -> Generator[Any]:
+    with playwright.sync_playwright() as runner:
+        chromium = runner.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    image = Image.new("RGB", (320, 240), "white")
+    ImageDraw.Draw(image).ellipse((90, 50, 230, 190), fill="red")
+    path = tmp_path_factory.mktemp("photo") / "circle.png"
+    image.save(path)
+    return path
+
+
+def opened(browser: Any, url: str, viewport: dict[str, int] = WIDE, **options: Any) -> Any:
+    page = browser.new_context(viewport=viewport, locale=options.pop("locale", "en-US"), **options).new_page()
+    page.problems = []
+    page.on("pageerror", lambda error: page.problems.append(str(error)))
+    page.on("console", lambda said: page.problems.append(said.text) if said.type == "error" else None)
+    page.goto(url)
+    page.locator("#model:not(:empty)").wait_for()
+    return page
+
+
+def ask(page: Any, question: str) -> None:
+    page.fill("#question", question)
+    page.press("#question", "Enter")
+
+
+def answer(page: Any, number: int) -> str:
+    article = page.locator("article.model").nth(number)
+    article.locator(".stats").wait_for()
+    page.locator("#stop").wait_for(state="hidden")
+    return str(article.locator(".said").inner_text())
+
+
+def test_a_picture_is_chosen_asked_about_and_asked_about_again(browser: Any, url: str, photo: Path) -> None:
+    page = opened(browser, url)
+    page.set_input_files("#file", photo)
+    page.locator("#preview").wait_for()
+    ask(page, "Say [[A red circle.]]")
+    assert answer(page, 0) == "A red circle."
+    assert "of the picture" in page.locator(".stats").first.inner_text()
+    ask(page, "And [[white around it]]")
+    assert answer(page, 1) == "white around it"
+    assert page.locator("article").count() == 4 and page.problems == []
+
+
+def test_a_picture_can_be_dropped_and_pasted(browser: Any, url: str) -> None:
+    page = opened(browser, url)
+    for kind, holder in (("drop", "dataTransfer"), ("paste", "clipboardData")):
+        page.evaluate(
+            """async ([kind, holder]) => {
+                const canvas = document.createElement("canvas");
+                const blob = await new Promise((done) => canvas.toBlob(done));
+                const data = new DataTransfer();
+                data.items.add(new File([blob], "a.png", { type: "image/png" }));
+                const event = new Event(kind, { bubbles: true, cancelable: true });
+                Object.defineProperty(event, holder, { value: data });
+                document.getElementById("preview").hidden = true;
+                document.dispatchEvent(event);
+            }""",
+            [kind, holder],
+        )
+        page.locator("#preview").wait_for()
+    assert page.problems == []
+
+
+def test_thoughts_stand_apart_and_markup_in_an_answer_stays_text(browser: Any, url: str) -> None:
+    page = opened(browser, url)
+    page.check("#thinking")
+    ask(page, "Say [[<think>round</think><b>bold</b> <img src=x onerror=alert(1)>]]")
+    assert answer(page, 0) == "<b>bold</b> <img src=x onerror=alert(1)>"
+    assert page.locator(".thoughts summary").inner_text() == "Thoughts"
+    assert page.problems == []
+
+
+def test_an_answer_can_be_stopped(browser: Any, url: str) -> None:
+    page = opened(browser, url)
+    ask(page, f"Say [[{'word ' * 400}]]")
+    page.locator("#stop").click()
+    page.get_by_text("Stopped.").wait_for()
+    assert page.locator("#send").is_enabled()
+
+
+def test_a_refusal_is_shown_in_words(browser: Any, url: str, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"\x89PNG no picture")
+    page = opened(browser, url)
+    page.set_input_files("#file", broken)
+    page.locator("#preview[src]").wait_for(state="attached")
+    ask(page, "What is it?")
+    page.locator(".problem").wait_for()
+    assert "cannot be decoded" in page.locator(".problem").inner_text()
+
+
+def test_it_speaks_chinese(browser: Any, url: str) -> None:
+    page = opened(browser, url, locale="zh-CN")
+    assert page.locator("h1").inner_text() == "看图问答" and page.evaluate("document.documentElement.lang") == "zh-CN"
+    page.click("#language")
+    assert page.locator("#send").inner_text() == "Ask"
+    page.reload()
+    assert page.locator("h1").inner_text() == "Ask a picture"
+
+
+def test_both_languages_have_every_word(browser: Any, url: str) -> None:
+    page = opened(browser, url)
+    assert page.evaluate("Object.keys(WORDS.en).sort().join() === Object.keys(WORDS.zh).sort().join()")
+
+
+def test_it_can_be_used_with_the_keyboard_alone(browser: Any, url: str, photo: Path) -> None:
+    page = opened(browser, url)
+    order = []
+    for _ in range(5):
+        page.keyboard.press("Tab")
+        order.append(page.evaluate("document.activeElement.id"))
+    assert order == ["language", "theme", "drop", "talk", "question"]
+    page.keyboard.type("Say [[fine]]")
+    page.keyboard.press("Enter")
+    assert answer(page, 0) == "fine"
+    page.locator("#question:focus").wait_for()
+    page.focus("#drop")
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    chooser.value.set_files(photo)
+    page.locator("#preview").wait_for()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("viewport", [WIDE, PHONE], ids=["wide", "phone"])
+def test_text_is_readable_and_nothing_overflows(browser: Any, url: str, photo: Path, theme: str, viewport: Any) -> None:
+    page = opened(browser, url, viewport, color_scheme=theme)
+    page.set_input_files("#file", photo)
+    ask(page, "Say [[" + "long " * 60 + "x" * 200 + "]]")
+    answer(page, 0)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    contrast = page.evaluate(
+        """() => {
+            const light = (text) => text.match(/[\\d.]+/g).slice(0, 3).map((v) => v / 255)
+                .map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+                .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+            const back = (node) => {
+                const colour = getComputedStyle(node).backgroundColor;
+                return colour === "rgba(0, 0, 0, 0)" ? back(node.parentElement) : colour;
+            };
+            return [...document.querySelectorAll("h1, h2, p, button, span, label, strong")]
+                .filter((node) => node.offsetParent && node.textContent.trim())
+                .map((node) => {
+                    const [a, b] = [light(getComputedStyle(node).color), light(back(node))].sort((x, y) => y - x);
+                    return (a + 0.05) / (b + 0.05);
+                });
+        }"""
+    )
+    assert min(contrast) >= 4.5
+
+
+def test_a_key_is_asked_for_where_one_is_needed(browser: Any, build: Path, tmp_path: Path) -> None:
+    keys = tmp_path / "keys.json"
+    secret = create_key(keys, "visitor")
+    with live_gateway(build, KEYS_FILE=str(keys)) as url:
+        page = browser.new_page()
+        page.goto(url)
+        page.locator("#key-row").wait_for()
+        page.fill("#key", secret)
+        ask(page, "Say [[come in]]")
+        assert answer(page, 0) == "come in"
+
+
+def test_the_documentation_shows_every_address(browser: Any, url: str) -> None:
+    page = browser.new_page()
+    page.goto(f"{url}/docs")
+    page.locator("h2").first.wait_for()
+    shown = page.locator("#document").inner_text()
+    assert all(path in shown for path in ("/v1/chat/vision", "/v1/chat/completions", "/metrics", "repetition_penalty"))

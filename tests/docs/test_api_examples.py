@@ -1,0 +1,43 @@
+"""Every example in docs/api.md runs as it stands."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+from live_gateway import live_gateway
+from rendered_docs import ROOT
+from stand_in_build import write_processor_and_canary
+
+from glmserve.manifest import Manifest
+
+pytest.importorskip("openai")
+EXAMPLES = re.findall(r"```(sh|python)\n(.*?)```", (ROOT / "docs" / "api.md").read_text("utf-8"), re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
+    build = tmp_path_factory.mktemp("build")
+    write_processor_and_canary(build, "What is it?", None)
+    Manifest.describe(build, "recipe", "demo", "fp32", "cpu").write(build)
+    with live_gateway(build) as url:
+        yield url
+
+
+@pytest.mark.parametrize(("language", "code"), EXAMPLES, ids=[code.split("\n")[0][:60] for _, code in EXAMPLES])
+def test_an_example_runs(url: str, language: str, code: str) -> None:
+    code = code.replace("http://127.0.0.1:5000", url)
+    command = [sys.executable, "-c", code] if language == "python" else ["bash", "-ec", code]
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0 and done.stdout.strip(), done.stderr
+    assert '"error"' not in done.stdout and '"success":false' not in done.stdout
+
+
+def test_there_are_examples_in_both_languages() -> None:
+    assert {language for language, _ in EXAMPLES} == {"sh", "python"} and len(EXAMPLES) >= 6
