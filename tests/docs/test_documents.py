@@ -42,7 +42,9 @@ def test_no_file_outgrows_400_lines() -> None:
     assert not long
 
 
-@pytest.mark.parametrize("document", [*DOCUMENTS, ROOT / "docs" / "export.md"], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "document", [*DOCUMENTS, ROOT / "docs" / "export.md", ROOT / "docs" / "benchmarks.md"], ids=lambda path: path.name
+)
 def test_links_lead_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text("utf-8")):
         assert (document.parent / target).exists(), target
