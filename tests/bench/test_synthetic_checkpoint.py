@@ -13,6 +13,7 @@ from bench.asking import Preparer, generate
 from bench.bare import bare_engine
 from bench.checkpoint import FULL, Shape, write_checkpoint
 from bench.questions import Asker
+from bench.rival import Model, create_app
 from export.build import build
 from glmserve.tokenizer import Tokenizer
 
@@ -30,6 +31,19 @@ def test_an_answer_has_as_many_tokens_as_were_asked_for(checkpoint: Path, tmp_pa
     question = Asker(preparer.tokenizer, seed=0).question()
     with bare_engine(made, threads=1) as engine:
         assert generate(engine, preparer.request(question, max_tokens=64)).tokens == 64
+
+
+@pytest.mark.parity
+def test_the_rival_gives_the_answer_of_our_engine_and_tells_when_it_began(checkpoint: Path, tmp_path: Path) -> None:
+    made = build(checkpoint, tmp_path, Console(quiet=True))
+    preparer = Preparer(made)
+    question = Asker(preparer.tokenizer, seed=1).question()
+    reply = create_app(Model(checkpoint)).test_client().post("/v1/chat/vision", json=question.body(16)).json
+    with bare_engine(made, threads=1) as engine:
+        tokens = [token for chunk in engine.generate(preparer.request(question, 16)) for token in chunk.tokens]
+    assert reply["result"] == preparer.tokenizer.decode(tokens).strip()
+    assert reply["usage"]["prompt_tokens"] == len(preparer.request(question).input_ids)
+    assert reply["timings"]["first_token_s"] > 0
 
 
 def test_a_prompt_has_about_128_tokens_64_of_them_the_picture(checkpoint: Path) -> None:
