@@ -14,10 +14,10 @@ from bench.servers import engine_environment, environment
 from gateway.backend import Chunk, GenerateRequest
 from glmserve import contract
 from glmserve.contract import Finish
-from glmserve.engine.intake import Tensors
 from glmserve.engine.metrics import Metric
 from glmserve.engine.request import Done, Event, Failed, Tokens
 from glmserve.engine.serving import Serving, open_vision
+from glmserve.engine.wire import Tensors
 from glmserve.errors import BackendDown
 from glmserve.manifest import REPOSITORY_FOLDER
 from glmserve.position_table import VisionArrays
@@ -34,8 +34,13 @@ class BareEngine:
         self._serving = serving
 
     def submit(self, request: GenerateRequest, emit: Callable[[Event], None], is_cancelled: Callable[[], bool]) -> None:
-        """Starts a request; `emit` hears its events, mostly on the engine's thread."""
-        self._serving.accept(_tensors(request), emit, is_cancelled)
+        """Starts a request; `emit` hears its events in order, where Triton would send them."""
+
+        def send(events: list[Event]) -> None:
+            for event in events:
+                emit(event)
+
+        self._serving.accept(_tensors(request), send, is_cancelled)
 
     def generate(self, request: GenerateRequest) -> Generator[Chunk]:
         events: queue.SimpleQueue[Event] = queue.SimpleQueue()

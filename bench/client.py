@@ -42,10 +42,7 @@ class Round:
 
 
 def ask(url: str, question: Question, max_tokens: int = NEW_TOKENS, stream: bool = False) -> Answer:
-    """One question over HTTP; raises HTTPError for anything but a 200.
-
-    A service that does not stream answers whole all the same.
-    """
+    """One question over HTTP; raises HTTPError for anything but a 200."""
     body = json.dumps(question.body(max_tokens) | ({"stream": True} if stream else {})).encode()
     request = urllib.request.Request(f"{url}/v1/chat/vision", body, {"Content-Type": "application/json"})
     began = time.perf_counter()
@@ -54,7 +51,7 @@ def ask(url: str, question: Question, max_tokens: int = NEW_TOKENS, stream: bool
             values, first_token_s = _read_events(reply, began)
         else:
             values = json.load(reply)
-            first_token_s = values.get("timings", {}).get("first_token_s", 0.0)
+            first_token_s = values.get("timings", {}).get("first_token_s", 0.0)  # the rival's word
     seconds = time.perf_counter() - began
     return Answer(values["result"], values["usage"]["completion_tokens"], seconds, first_token_s)
 

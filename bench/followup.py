@@ -23,12 +23,11 @@ def measure(threads: int, rounds: int, say: Say) -> list[Row]:
     build = build_of(checkpoint_of(FULL, say), FP32, say)
     asker = Asker(Preparer(build).tokenizer, seed=4)
     ratios = []
-    with service_on(build, threads) as service:
+    with service_on(build, threads) as url:
         for number in range(-_ROUNDS_OF_WARMING, rounds):
             picture = asker.picture(PHOTO)
             first, second = (
-                ask(service.url, Question(picture, asker.prompt(_PROMPT_TOKENS)), max_tokens=1).seconds
-                for _ in range(2)
+                ask(url, Question(picture, asker.prompt(_PROMPT_TOKENS)), max_tokens=1).seconds for _ in range(2)
             )
             if number >= 0:
                 ratios.append(second / first)

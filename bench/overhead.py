@@ -43,11 +43,11 @@ def _throughput_lost(build: Path, threads: int, rounds: int, say: Say) -> Spread
     """The same questions through HTTP and, as requests made beforehand, straight into the engine."""
     preparer, lost = Preparer(build), []
     asker = Asker(preparer.tokenizer, seed=2)
-    with bare_engine(build, threads) as bare, service_on(build, threads) as service:
+    with bare_engine(build, threads) as bare, service_on(build, threads) as url:
         for number in range(-1, rounds):  # the first one is short and only warms up
             questions = [asker.question() for _ in range(CLIENTS if number >= 0 else 1)]
             bare_tokens_per_s = _bare_tokens_per_s(bare, [preparer.request(question) for question in questions])
-            share = 1 - run_round(service.url, questions, CLIENTS).tokens_per_s / bare_tokens_per_s
+            share = 1 - run_round(url, questions, CLIENTS).tokens_per_s / bare_tokens_per_s
             if number >= 0:
                 lost.append(share)
                 say(f"Throughput, round {number + 1} of {rounds}: {share:.1%} lost on the way")
@@ -64,12 +64,12 @@ def _first_token_added_ms(build: Path, threads: int, rounds: int, say: Say) -> S
     """Answers of one token to a photo each, in turn over HTTP and in this process; a round's medians are compared."""
     preparer, added = Preparer(build), []
     asker = Asker(preparer.tokenizer, seed=3)
-    with bare_engine(build, threads) as bare, service_on(build, threads) as service:
+    with bare_engine(build, threads) as bare, service_on(build, threads) as url:
         for number in range(-1, rounds):
             seen: list[tuple[float, float]] = []
             for _ in range(_PHOTOS if number >= 0 else 1):
                 question = asker.question(PHOTO)
-                over_http = ask(service.url, question, max_tokens=1).seconds
+                over_http = ask(url, question, max_tokens=1).seconds
                 seen.append((over_http, first_token_s(preparer, bare, question, max_tokens=1)))
             if number >= 0:
                 both = [1000 * median(column) for column in zip(*seen, strict=True)]

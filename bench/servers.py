@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from bench.builds import CACHE
@@ -34,15 +33,6 @@ class RivalFailed(Exception):
     """The rival did not start; its log says why."""
 
 
-@dataclass(frozen=True)
-class Service:
-    """Our service while it runs."""
-
-    build: Path
-    url: str
-    grpc_url: str
-
-
 def engine_environment(threads: int) -> dict[str, str]:
     """The engine's settings in a measurement: its defaults, but for the threads."""
     return {"GLM_ENGINE_THREADS": str(threads), "GLM_ENGINE_VISION_THREADS": str(threads)}
@@ -61,8 +51,8 @@ def environment(values: dict[str, str]) -> Iterator[None]:
 
 
 @contextmanager
-def service_on(build: Path, threads: int) -> Iterator[Service]:
-    """Triton and the gateway on free ports, ready to answer."""
+def service_on(build: Path, threads: int) -> Iterator[str]:
+    """The address of our service, Triton and the gateway on free ports, once it answers."""
     triton = TritonServer(build / REPOSITORY_FOLDER, free_port(), free_port(), free_port(), _HOST, _START_TIMEOUT_S)
     with (CACHE / f"gateway-{build.name}.log").open("wb") as log:
         gateway = GatewayServer(build, triton.grpc_url, _HOST, free_port(), log)
@@ -72,7 +62,7 @@ def service_on(build: Path, threads: int) -> Iterator[Service]:
                 gateway.start()
             triton.wait_ready(_START_TIMEOUT_S)
             gateway.wait_ready(_START_TIMEOUT_S)
-            yield Service(build, gateway.url, triton.grpc_url)
+            yield gateway.url
         finally:
             gateway.stop()
             triton.stop()

@@ -7,51 +7,33 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from statistics import mean
 
-from bench.asking import Preparer, first_token_s
+from bench.asking import Preparer
 from bench.builds import INT8, build_of, checkpoint_of, precisions
 from bench.checkpoint import FULL
 from bench.client import Round, ask, at_once, run_round
 from bench.questions import Asker, Question
 from bench.results import Row, Spread
-from bench.servers import Service, rival_on, service_on
-from gateway.triton import TritonBackend
+from bench.servers import rival_on, service_on
 
 QUESTIONS = {1: 2, 4: 4, 16: 16}
 """Questions a round for each number of clients; one client asks them one after another."""
-_RESPONSE_TIMEOUT_S = 120.0
 
 Say = Callable[[str], None]
 
 
+@dataclass(frozen=True)
 class Ours:
-    """Our service in one precision, asked over HTTP.
+    """Our service in one precision, asked over HTTP: whole answers for throughput, streams for first tokens."""
 
-    Where its HTTP answers come whole, first tokens are timed over gRPC, with the gateway's part done in this process.
-    """
-
-    def __init__(self, precision: str, service: Service) -> None:
-        self.precision = precision
-        self._url = service.url
-        self._preparer = Preparer(service.build)
-        self._backend = TritonBackend(service.grpc_url, _RESPONSE_TIMEOUT_S)
-        self._streams = True
-        self.close = self._backend.close
-
-    def warm_up(self, question: Question) -> None:
-        """One answer, which also shows whether the service streams."""
-        self._streams = ask(self._url, question, stream=True).first_token_s > 0
+    precision: str
+    url: str
 
     def run_round(self, questions: list[Question], clients: int) -> Round:
-        return run_round(self._url, questions, clients)
+        return run_round(self.url, questions, clients)
 
     def first_tokens_s(self, questions: list[Question], clients: int) -> list[float]:
         """Seconds to the first token of each question, asked by this many clients at once."""
-        return at_once(self._first_token_s, questions, clients)
-
-    def _first_token_s(self, question: Question) -> float:
-        if self._streams:
-            return ask(self._url, question, stream=True).first_token_s
-        return first_token_s(self._preparer, self._backend, question)
+        return at_once(lambda question: ask(self.url, question, stream=True).first_token_s, questions, clients)
 
 
 @dataclass
@@ -95,7 +77,6 @@ def measure(threads: int, rounds: int, say: Say) -> list[Row]:
         ours = []
         for precision, build in builds.items():
             ours.append(Ours(precision, stack.enter_context(service_on(build, threads))))
-            stack.callback(ours[-1].close)
         asker = Asker(Preparer(next(iter(builds.values()))).tokenizer, seed=1)
         _warm_up(rival, ours, asker)
         rows = []
@@ -129,4 +110,4 @@ def _warm_up(rival: str, ours: list[Ours], asker: Asker) -> None:
     question = asker.question()
     ask(rival, question)
     for service in ours:
-        service.warm_up(question)
+        ask(service.url, question)
