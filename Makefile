@@ -37,6 +37,18 @@ check: $(VENV)/.test-installed ## Lint, formatting, types, and which floor may i
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+.PHONY: bench
+bench: $(VENV)/.test-installed ## Measure the service beside its rival and its bare engine; docs/benchmarks.md
+	$(BIN)/python -m bench throughput
+	$(BIN)/python -m bench overhead
+	$(BIN)/python -m bench interference
+	$(BIN)/python -m bench followup
+	$(BIN)/python -m bench report
+
+.PHONY: soak
+soak: $(VENV)/.test-installed ## Let random requests come and go for 20 minutes (MINUTES=20), then look for leaks
+	$(BIN)/python -m bench soak --minutes $(or $(MINUTES),20)
+
 .PHONY: docs
 docs: $(VENV)/.serve-installed ## Write the generated parts of the documents anew
 	$(BIN)/python tests/support/rendered_docs.py

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 from launcher.children import Child
 from launcher.probe import get
@@ -22,11 +23,11 @@ class GatewayFailed(Exception):
 
 
 class GatewayServer:
-    """One gateway, from `start` to `stop` or as a `with` block; its log lines go to our output."""
+    """One gateway, from `start` to `stop` or as a `with` block; its log lines go to `log`, or to our output."""
 
-    def __init__(self, build: Path, triton_url: str, host: str, port: int) -> None:
+    def __init__(self, build: Path, triton_url: str, host: str, port: int, log: IO[bytes] | None = None) -> None:
         self.url = f"http://{host}:{port}"
-        self._host, self._port = host, port
+        self._host, self._port, self._log = host, port, log
         self._chosen = {
             "GLM_GATEWAY_BUILD": str(build.resolve()),
             "GLM_GATEWAY_TRITON_URL": triton_url,
@@ -46,7 +47,7 @@ class GatewayServer:
     def start(self) -> None:
         command = [sys.executable, "-m", "gunicorn", "-c", "python:gateway.gunicorn_config"]
         project = Path(__file__).resolve().parents[1]
-        self._child = Child("gateway", command, {**os.environ, **self._chosen}, project, None)
+        self._child = Child("gateway", command, {**os.environ, **self._chosen}, project, self._log)
 
     def wait_ready(self, timeout_s: float, tell: Callable[[str], None] = lambda _reason: None) -> None:
         """Returns once the canary picture was answered; raises GatewayFailed when that does not come about.

@@ -43,7 +43,9 @@ def test_no_file_outgrows_400_lines() -> None:
 
 
 @pytest.mark.parametrize(
-    "document", [*DOCUMENTS, *(ROOT / "docs" / name for name in ("export.md", "api.md"))], ids=lambda path: path.name
+    "document",
+    [*DOCUMENTS, *(ROOT / "docs" / name for name in ("export.md", "api.md", "benchmarks.md"))],
+    ids=lambda path: path.name,
 )
 def test_links_lead_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text("utf-8")):

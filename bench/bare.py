@@ -1,0 +1,107 @@
+"""The engine of a build inside this very process: no Triton, no gRPC, no gateway, no HTTP."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from bench.servers import engine_environment, environment
+from gateway.backend import Chunk, GenerateRequest
+from glmserve import contract
+from glmserve.contract import Finish
+from glmserve.engine.metrics import Metric
+from glmserve.engine.request import Done, Event, Failed, Tokens
+from glmserve.engine.serving import Serving, open_vision
+from glmserve.engine.wire import Tensors
+from glmserve.errors import BackendDown
+from glmserve.manifest import REPOSITORY_FOLDER
+from glmserve.position_table import VisionArrays
+
+_EVENT_TIMEOUT_S = 600.0
+
+Publish = Callable[[Metric, float], None]
+
+
+class BareEngine:
+    """A `gateway.backend.Backend` that hands requests straight to the engine; shared between threads."""
+
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+
+    def submit(self, request: GenerateRequest, emit: Callable[[Event], None], is_cancelled: Callable[[], bool]) -> None:
+        """Starts a request; `emit` hears its events in order, where Triton would send them."""
+
+        def send(events: list[Event]) -> None:
+            for event in events:
+                emit(event)
+
+        self._serving.accept(_tensors(request), send, is_cancelled)
+
+    def generate(self, request: GenerateRequest) -> Generator[Chunk]:
+        events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        cancelled = threading.Event()
+        self.submit(request, events.put, cancelled.is_set)
+        try:
+            is_last = False
+            while not is_last:
+                event = events.get(timeout=_EVENT_TIMEOUT_S)
+                is_last = event.is_last
+                yield _chunk(event)
+        except queue.Empty:
+            raise BackendDown from None
+        finally:
+            cancelled.set()
+
+    def models_ready(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._serving.close()
+
+
+@contextmanager
+def bare_engine(build: Path, threads: int, publish: Publish = lambda _metric, _amount: None) -> Generator[BareEngine]:
+    """A running engine with the picture encoder beside it, which reads one picture at a time as Triton's does."""
+    models = build / REPOSITORY_FOLDER
+    one_at_a_time = threading.Lock()
+    with environment(engine_environment(threads)):
+        vision = open_vision(models / contract.VISION_MODEL / "1")
+
+        def encode(arrays: VisionArrays) -> np.ndarray:
+            with one_at_a_time:
+                return vision.encode(arrays)
+
+        engine = BareEngine(Serving.open(models / contract.DECODER_MODEL / "1", encode, publish))
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+def _tensors(request: GenerateRequest) -> Tensors:
+    """What Triton would hand the engine, as `contract.DECODER_INPUTS` names it."""
+    given = {
+        contract.INPUT_IDS: request.input_ids,
+        contract.MAX_TOKENS: [request.max_tokens],
+        contract.TEMPERATURE: [request.temperature],
+        contract.TOP_P: [request.top_p],
+        contract.TOP_K: [request.top_k],
+        contract.SEED: [request.seed],
+        contract.DEADLINE_MS: [max(1, int(request.deadline_s * 1000))],
+    }
+    if request.patches is not None:
+        given[contract.PATCHES] = request.patches
+        given[contract.GRIDS] = [[grid.rows, grid.columns] for grid in request.grids]
+    return {tensor.name: np.asarray(values, tensor.dtype) for tensor, values in given.items()}
+
+
+def _chunk(event: Event) -> Chunk:
+    if isinstance(event, Failed):
+        raise event.error
+    tokens = tuple(event.tokens) if isinstance(event, Tokens) else ()
+    return Chunk(tokens, event.finish if isinstance(event, Done) else Finish.RUNNING)

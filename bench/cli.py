@@ -1,0 +1,89 @@
+"""The command line of the measurements: `python -m bench`."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench import followup, interference, overhead, report, results, soak, throughput
+from bench.builds import FP32, build_of
+from bench.checkpoint import DEMO
+from bench.results import Row
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Measure the service beside the script it replaces, and beside its own bare engine; into bench/results.",
+)
+
+HALF_THE_CORES = max(1, (os.cpu_count() or 1) // 2)
+Threads = Annotated[int, typer.Option(min=1, help="Processor threads of the model, the same on every side.")]
+Rounds = Annotated[int, typer.Option(min=1, help="How often each comparison is made; the median counts.")]
+_STARTED = time.monotonic()
+
+
+@app.command("throughput")
+def run_throughput(threads: Threads = HALF_THE_CORES, rounds: Rounds = 3) -> None:
+    """Tokens a second and first tokens from 1, 4 and 16 clients, beside transformers in a Flask script."""
+    _keep("throughput", throughput.measure(threads, rounds, say), threads, rounds)
+
+
+@app.command("overhead")
+def run_overhead(threads: Threads = HALF_THE_CORES, rounds: Rounds = 3) -> None:
+    """What HTTP, gateway, gRPC and Triton cost on top of the bare engine."""
+    _keep("overhead", overhead.measure(threads, rounds, say), threads, rounds)
+
+
+@app.command("interference")
+def run_interference(threads: Threads = HALF_THE_CORES, rounds: Rounds = 2) -> None:
+    """The gaps between the tokens of eight streams before and while a prompt of 4,000 tokens joins."""
+    _keep("interference", interference.measure(threads, rounds, say), threads, rounds)
+
+
+@app.command("followup")
+def run_followup(threads: Threads = HALF_THE_CORES, rounds: Rounds = 5) -> None:
+    """How much sooner a second question about the same picture is answered."""
+    _keep("followup", followup.measure(threads, rounds, say), threads, rounds)
+
+
+@app.command("report")
+def write_report() -> None:
+    """Write the tables and the chart of docs/benchmarks.md from bench/results."""
+    for path in report.write():
+        say(f"Wrote {path}")
+
+
+@app.command("soak")
+def run_soak(
+    minutes: Annotated[float, typer.Option(min=0.05, help="How long requests keep coming.")] = 20.0,
+    threads: Threads = HALF_THE_CORES,
+    seed: Annotated[int, typer.Option(help="What is asked, and who leaves when.")] = 0,
+    checkpoint: Annotated[Path, typer.Option(exists=True, file_okay=False, help="What the engine runs.")] = DEMO,
+) -> None:
+    """Random joins, departures, deadlines and seeds in the bare engine: a JSON summary, and exit code 1 if it fails."""
+    summary = soak.soak(build_of(checkpoint, FP32, say), minutes, threads, seed, say)
+    typer.echo(json.dumps(asdict(summary), indent=1))
+    if not summary.passed:
+        raise typer.Exit(1)
+
+
+def say(text: str) -> None:
+    """Progress, with the seconds since the start."""
+    typer.echo(f"[{time.monotonic() - _STARTED:4.0f} s] {text}", err=True)
+
+
+def _keep(name: str, rows: list[Row], threads: int, rounds: int) -> None:
+    path = results.write(name, rows, f"python -m bench {name} --threads {threads} --rounds {rounds}")
+    say(f"Wrote {path}")
+
+
+def main() -> None:
+    """The entry of `python -m bench`."""
+    app(prog_name="python -m bench")

@@ -1,0 +1,78 @@
+"""What the clients ask: questions about spots of colour, each with a picture and words of its own."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from glmserve.tokenizer import Tokenizer
+
+SQUARE = (224, 224)
+"""64 picture tokens."""
+PHOTO = (640, 480)
+"""391 picture tokens."""
+_WORDS = (
+    "How",
+    "many",
+    "red",
+    "blue",
+    "green",
+    "shapes",
+    "there",
+    "picture",
+    "left",
+    "circle",
+    "star",
+    "above",
+    "which",
+)
+_SPOTS = 12
+
+
+@dataclass(frozen=True)
+class Question:
+    """A picture file and a prompt; both servers are sent the same."""
+
+    picture: bytes
+    prompt: str
+
+    @cached_property
+    def image(self) -> str:
+        """The picture in base64."""
+        return base64.b64encode(self.picture).decode()
+
+    def body(self, max_tokens: int) -> dict[str, Any]:
+        """The body of a greedy POST /v1/chat/vision."""
+        return {"image": self.image, "prompt": self.prompt, "max_tokens": max_tokens, "temperature": 0}
+
+
+class Asker:
+    """Makes questions from a seed; the same seed makes the same questions."""
+
+    def __init__(self, tokenizer: Tokenizer, seed: int) -> None:
+        self._tokenizer = tokenizer
+        self._random = np.random.default_rng(seed)
+
+    def question(self, size: tuple[int, int] = SQUARE, prompt_tokens: int = 52) -> Question:
+        return Question(self.picture(size), self.prompt(prompt_tokens))
+
+    def picture(self, size: tuple[int, int]) -> bytes:
+        """A JPEG of soft spots of colour."""
+        spots = self._random.integers(0, 256, (_SPOTS, _SPOTS, 3), np.uint8)
+        image = Image.fromarray(spots).resize(size, Image.Resampling.BICUBIC)
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=90)
+        return file.getvalue()
+
+    def prompt(self, tokens: int) -> str:
+        """Words in random order, as many as give about `tokens` tokens."""
+        text = ""
+        while len(self._tokenizer.encode_plain(text)) < tokens:
+            text += f" {_WORDS[self._random.integers(len(_WORDS))]}"
+        return text.strip() + "?"

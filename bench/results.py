@@ -1,0 +1,83 @@
+"""What a measurement leaves behind: rows of figures as JSON, each saying which run they come from."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).resolve().parent / "results"
+_PACKAGES = ("onnxruntime", "numpy", "nvidia-pytriton", "tritonclient", "torch", "transformers", "flask", "gunicorn")
+_GIT_TIMEOUT_S = 10.0
+_DIGITS = 4
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The median of what several rounds gave, and the lowest and highest of them."""
+
+    median: float
+    low: float
+    high: float
+
+    @staticmethod
+    def of(values: Sequence[float]) -> Spread:
+        return Spread(statistics.median(values), min(values), max(values))
+
+    def fields(self, name: str) -> Row:
+        """As two fields of a row: `name` and `name_spread`."""
+        return {name: _rounded(self.median), f"{name}_spread": [_rounded(self.low), _rounded(self.high)]}
+
+
+def write(name: str, rows: Sequence[Row], command: str) -> Path:
+    """Writes `results/<name>.json`, each row with where it came from."""
+    run = _run(command)
+    path = RESULTS / f"{name}.json"
+    RESULTS.mkdir(exist_ok=True)
+    path.write_text(json.dumps([{**row, "run": run} for row in rows], indent=1) + "\n", "utf-8")
+    return path
+
+
+def read(name: str) -> list[Row]:
+    """The rows of `results/<name>.json`; none where it was never measured."""
+    path = RESULTS / f"{name}.json"
+    return list(json.loads(path.read_text("utf-8"))) if path.is_file() else []
+
+
+def _run(command: str) -> Row:
+    return {
+        "command": command,
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "commit": _git("rev-parse", "--short", "HEAD") + ("+changes" if _git("status", "--porcelain") else ""),
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
+    }
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments], cwd=RESULTS.parent, capture_output=True, text=True, timeout=_GIT_TIMEOUT_S, check=False
+    )
+    return done.stdout.strip() or ("unknown" if done.returncode else "")
+
+
+def _cpu() -> str:
+    for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{_DIGITS}g}")

@@ -1,0 +1,93 @@
+"""The two sides as running processes: the rival's script, and Triton with our gateway before it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench.builds import CACHE
+from glmserve.manifest import REPOSITORY_FOLDER
+from launcher.children import Child
+from launcher.gateway_server import GatewayServer
+from launcher.ports import free_port
+from launcher.probe import get
+from launcher.triton_server import TritonServer
+
+_HOST = "127.0.0.1"
+_START_TIMEOUT_S = 180.0
+_STOP_AFTER_S = 5.0
+_POLL_S = 0.25
+_PROJECT = Path(__file__).resolve().parents[1]
+_PATIENT = {  # a measurement on a busy machine must be slow, not failed
+    "GLM_GATEWAY_DEADLINE_S": "600",
+    "GLM_GATEWAY_RESPONSE_TIMEOUT_S": "120",
+    "GLM_GATEWAY_CANARY_TIMEOUT_S": "120",
+}
+
+
+class RivalFailed(Exception):
+    """The rival did not start; its log says why."""
+
+
+def engine_environment(threads: int) -> dict[str, str]:
+    """The engine's settings in a measurement: its defaults, but for the threads."""
+    return {"GLM_ENGINE_THREADS": str(threads), "GLM_ENGINE_VISION_THREADS": str(threads)}
+
+
+@contextmanager
+def environment(values: dict[str, str]) -> Iterator[None]:
+    """Our environment with these variables, for as long as it takes to start something that reads them."""
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextmanager
+def service_on(build: Path, threads: int) -> Iterator[str]:
+    """The address of our service, Triton and the gateway on free ports, once it answers."""
+    triton = TritonServer(build / REPOSITORY_FOLDER, free_port(), free_port(), free_port(), _HOST, _START_TIMEOUT_S)
+    with (CACHE / f"gateway-{build.name}.log").open("wb") as log:
+        gateway = GatewayServer(build, triton.grpc_url, _HOST, free_port(), log)
+        try:
+            with environment(engine_environment(threads) | _PATIENT):
+                triton.start()
+                gateway.start()
+            triton.wait_ready(_START_TIMEOUT_S)
+            gateway.wait_ready(_START_TIMEOUT_S)
+            yield gateway.url
+        finally:
+            gateway.stop()
+            triton.stop()
+
+
+@contextmanager
+def rival_on(checkpoint: Path, threads: int) -> Iterator[str]:
+    """The rival's address, once it answers."""
+    port = free_port()
+    command = [sys.executable, "-m", "bench.rival", "--checkpoint", str(checkpoint)]
+    command += ["--port", str(port), "--threads", str(threads)]
+    log_path = CACHE / "rival.log"
+    variables = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    with log_path.open("wb") as log:
+        child = Child("rival", command, variables, _PROJECT, log)
+        try:
+            _wait_for(child, port, log_path)
+            yield f"http://{_HOST}:{port}"
+        finally:
+            child.stop(_STOP_AFTER_S)
+
+
+def _wait_for(rival: Child, port: int, log_path: Path) -> None:
+    give_up = time.monotonic() + _START_TIMEOUT_S
+    while get(_HOST, port, "/health/ready", 1.0) is None:
+        if rival.exit_code() is not None or time.monotonic() > give_up:
+            raise RivalFailed(f"The rival did not start. Its log is {log_path}:\n{log_path.read_text('utf-8')[-2000:]}")
+        time.sleep(_POLL_S)

@@ -1,0 +1,79 @@
+"""The synthetic checkpoint can be exported, and never ends an answer by itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+from safetensors import safe_open
+
+from bench.asking import Preparer, generate
+from bench.bare import bare_engine
+from bench.checkpoint import FULL, Shape, write_checkpoint
+from bench.questions import Asker
+from bench.rival import Model, create_app
+from export.build import build
+from glmserve.tokenizer import Tokenizer
+
+TINY = Shape("tiny", layers=1, ffn=64, vision_depth=1, hidden=128, heads=2, vision_hidden=64, vision_heads=1)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(TINY, tmp_path_factory.mktemp("bench") / "tiny")
+
+
+def test_an_answer_has_as_many_tokens_as_were_asked_for(checkpoint: Path, tmp_path: Path) -> None:
+    made = build(checkpoint, tmp_path, Console(quiet=True))
+    preparer = Preparer(made)
+    question = Asker(preparer.tokenizer, seed=0).question()
+    with bare_engine(made, threads=1) as engine:
+        assert generate(engine, preparer.request(question, max_tokens=64)).tokens == 64
+
+
+@pytest.mark.parity
+def test_the_rival_gives_the_answer_of_our_engine_and_tells_when_it_began(checkpoint: Path, tmp_path: Path) -> None:
+    made = build(checkpoint, tmp_path, Console(quiet=True))
+    preparer = Preparer(made)
+    question = Asker(preparer.tokenizer, seed=1).question()
+    reply = create_app(Model(checkpoint)).test_client().post("/v1/chat/vision", json=question.body(16)).json
+    with bare_engine(made, threads=1) as engine:
+        tokens = [token for chunk in engine.generate(preparer.request(question, 16)) for token in chunk.tokens]
+    assert reply["result"] == preparer.tokenizer.decode(tokens).strip()
+    assert reply["usage"]["prompt_tokens"] == len(preparer.request(question).input_ids)
+    assert reply["timings"]["first_token_s"] > 0
+
+
+def test_a_prompt_has_about_128_tokens_64_of_them_the_picture(checkpoint: Path) -> None:
+    tokenizer = Tokenizer.read(checkpoint)
+    text = Asker(tokenizer, seed=0).question().prompt
+    assert 50 <= len(tokenizer.encode_plain(text)) <= 58
+
+
+def test_every_question_has_a_picture_and_words_of_its_own(checkpoint: Path) -> None:
+    asker = Asker(Tokenizer.read(checkpoint), seed=0)
+    questions = [asker.question() for _ in range(20)]
+    assert len({question.picture for question in questions}) == len({question.prompt for question in questions}) == 20
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(checkpoint: Path, tmp_path: Path) -> None:
+    same = write_checkpoint(TINY, tmp_path / "same")
+    other = write_checkpoint(TINY, tmp_path / "other", seed=1)
+    weights = [(folder / "model.safetensors").read_bytes() for folder in (checkpoint, same, other)]
+    assert weights[0] == weights[1] != weights[2]
+
+
+def test_the_full_shape_has_about_225_million_text_parameters() -> None:
+    layer = FULL.hidden * (2 * FULL.heads * FULL.head_dim + 2 * FULL.kv_heads * FULL.head_dim + 3 * FULL.ffn)
+    assert 210e6 < FULL.layers * layer < 240e6
+
+
+def test_control_tokens_and_parts_of_characters_are_never_the_likeliest(checkpoint: Path) -> None:
+    tokenizer = Tokenizer.read(checkpoint)
+    with safe_open(checkpoint / "model.safetensors", framework="np") as file:
+        head = file.get_tensor("lm_head.weight").astype(np.float32)
+    silent = [token for token in range(len(head)) if not head[token].any()]
+    assert set(tokenizer.control_tokens.values()) <= set(silent)
+    assert all("\ufffd" not in tokenizer.decode([token]) for token in set(range(len(head))) - set(silent))
