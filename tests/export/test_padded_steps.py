@@ -1,0 +1,88 @@
+"""Steps of the real decoder that are padded, in length or in rows, give what unpadded ones give."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from export.build import build
+from export.candidate import Candidate
+from export.parity import Case, input_ids, sketch
+from glmserve.checkpoint import Checkpoint
+from glmserve.engine.batch import decode_step, prefill_step
+from glmserve.engine.ort import OrtDecoder
+from glmserve.engine.request import Prompt, Request, Running, Sampling
+from glmserve.engine.scheduler import Chunk
+from glmserve.engine.slots import SlotTable
+from glmserve.manifest import DECODER_GRAPH, REPOSITORY_FOLDER
+from glmserve.prompt import Message, Picture
+
+DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
+ROWS, CONTEXT = 6, 512
+
+
+@pytest.fixture(scope="module")
+def demo_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(DEMO, tmp_path_factory.mktemp("builds"), Console(quiet=True))
+
+
+@pytest.fixture(scope="module")
+def candidate(demo_build: Path) -> Candidate:
+    return Candidate(demo_build, ROWS, CONTEXT)
+
+
+@pytest.fixture(scope="module")
+def prompts(candidate: Candidate) -> list[Prompt]:
+    """Text and pictures of several lengths."""
+    pictures = [sketch(112, 112, 1), sketch(200, 90, 2)]
+    cases = [Case("", (Message("user", (Picture(), "What is this?")),), (picture,)) for picture in pictures]
+    cases += [Case("", (Message("user", (text,)),)) for text in ("Hi", "How many red circles do you see? 你好")]
+    return [candidate.prompt(input_ids(candidate, case), list(case.pictures)) for case in cases]
+
+
+def running(prompt: Prompt) -> Running:
+    return Running(Request(prompt, Sampling(), 8, 1e9, lambda event: None), 0.0)
+
+
+def test_prompts_read_together_give_the_logits_of_each_alone(candidate: Candidate, prompts: list[Prompt]) -> None:
+    alone = [candidate.prefill(prompt, 0, CONTEXT)[-1] for prompt in prompts]
+    candidate.poison()
+    requests = [running(prompt) for prompt in prompts]
+    for row, request in enumerate(requests):
+        request.row = row
+    chunks = [Chunk(request, 0, request.request.prompt.length) for request in requests]
+    candidate.decoder.run(prefill_step(chunks, candidate.decoder))
+    together = candidate._logits()
+    assert np.abs(together - np.stack(alone)).max() < 1e-4
+    tokens = [int(logits.argmax()) for logits in together]  # and the KV they left is right as well
+    lengths, deltas = [prompt.length for prompt in prompts], [prompt.delta for prompt in prompts]
+    after = candidate.decode(tokens, lengths, deltas)
+    for row, prompt in enumerate(prompts):
+        candidate.prefill(prompt, 0, CONTEXT)
+        expected = candidate.decode(tokens[row : row + 1], lengths[row : row + 1], deltas[row : row + 1])
+        assert np.abs(after[row] - expected[0]).max() < 1e-4
+
+
+def test_decode_steps_padded_to_a_bucket_draw_the_same_tokens(demo_build: Path, prompts: list[Prompt]) -> None:
+    graph = demo_build / REPOSITORY_FOLDER / "glm4v" / "1" / DECODER_GRAPH
+    answers = []
+    for buckets in ((), (1, 2, 4), (4,)):
+        decoder = OrtDecoder(graph, Checkpoint.read(DEMO), ROWS, CONTEXT, buckets=buckets)
+        decoder.poison()
+        table, requests = SlotTable(4, ROWS), [running(prompt) for prompt in prompts[:3]]
+        for request in requests:
+            table.start(request)
+            sampled = decoder.run(prefill_step([Chunk(request, 0, request.request.prompt.length)], decoder))
+            request.length = request.request.prompt.length
+            table.promote()
+            request.answer.append(int(sampled.tokens[0]))
+        for _ in range(6):
+            drawn = decoder.run(decode_step(requests, table, decoder)).tokens
+            for request, token in zip(requests, drawn, strict=True):
+                request.length += 1
+                request.answer.append(int(token))
+        answers.append([request.answer for request in requests])
+    assert answers[0] == answers[1] == answers[2]
