@@ -9,7 +9,7 @@ import time
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from glmserve.contract import FINISH, MAX_TOKENS, SEED, TIMINGS_MS, TOKENS, Finish
+from glmserve.contract import CACHED_TOKENS, FINISH, MAX_TOKENS, SEED, TIMINGS_MS, TOKENS, Finish
 from glmserve.errors import Overloaded, to_wire
 
 PACE_S = 0.005
@@ -48,5 +48,5 @@ def number(request, tensor):
 
 
 def response(tokens, finish):
-    values = {TOKENS: tokens, FINISH: [finish], TIMINGS_MS: [0, 0, 0, 0]}
+    values = {TOKENS: tokens, FINISH: [finish], TIMINGS_MS: [0, 0, 0, 0], CACHED_TOKENS: [0]}
     return pb_utils.InferenceResponse([pb_utils.Tensor(t.name, np.array(v, t.dtype)) for t, v in values.items()])
