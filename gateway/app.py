@@ -9,7 +9,7 @@ from flask import Flask, Response, g, request
 from gateway import headers, problems
 from gateway.admission import Admission
 from gateway.backend import Backend
-from gateway.callers import Door
+from gateway.callers import Door, is_local
 from gateway.clients import ClientWatch
 from gateway.exchange import Exchanges
 from gateway.metrics import Metrics
@@ -72,7 +72,7 @@ def _let_in(door: Door, quotas: Quotas) -> Response | None:
         return None
     record: Record = g.record
     address = door.address(request)
-    quotas.knock(address)
+    quotas.knock(address, is_local(request, address))
     record.caller = door.enter(request, address)
     if request.method == "POST":
         standing = quotas.request(record.caller)
