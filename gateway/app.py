@@ -8,8 +8,9 @@ from flask import Flask, Response, g, request
 
 from gateway import headers, problems
 from gateway.admission import Admission
+from gateway.audit import AuditLog
 from gateway.backend import Backend
-from gateway.callers import Door
+from gateway.callers import Door, is_local
 from gateway.clients import ClientWatch
 from gateway.exchange import Exchanges
 from gateway.metrics import Metrics
@@ -27,6 +28,8 @@ from glmserve.manifest import MANIFEST_FILE, Manifest
 _WATCHED = "/health/"  # whoever watches the service is never refused
 TRACING = "tracing"
 """The key of what sends traces, closed at the same time."""
+AUDIT = "audit"
+"""The key of the audit log, if there is one."""
 _SPARE_SHARE = 8  # of the threads, so that there is always one to refuse with
 CLIENTS = "clients"
 """The key in `app.extensions` of the watch over clients, which a worker's exit closes."""
@@ -49,7 +52,8 @@ def create_app(settings: GatewaySettings, backend: Backend) -> Flask:
     metrics = Metrics(settings.metrics_folder)
     tracing = app.extensions[TRACING] = Tracing.to(settings.otlp_endpoint)
     exchanges = Exchanges(settings, service, clients, quotas, admission, metrics)
-    watch = Watch(tracing, metrics, admission, manifest.digest)
+    audit = app.extensions[AUDIT] = AuditLog(settings.audit_file) if settings.audit_file else None
+    watch = Watch(tracing, metrics, admission, manifest.digest, audit)
     app.before_request(watch.begin)
     app.before_request(partial(_let_in, Door(settings), quotas))
     app.after_request(partial(_finish, settings.cors_origins))
@@ -72,7 +76,7 @@ def _let_in(door: Door, quotas: Quotas) -> Response | None:
         return None
     record: Record = g.record
     address = door.address(request)
-    quotas.knock(address)
+    quotas.knock(address, is_local(request, address))
     record.caller = door.enter(request, address)
     if request.method == "POST":
         standing = quotas.request(record.caller)

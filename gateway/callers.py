@@ -25,15 +25,12 @@ class Caller:
 
     address: str
     key: ApiKey | None
+    is_local: bool = False
+    """On this very machine, without a key: its owner, whom no rate stops."""
 
     @property
     def name(self) -> str | None:
         return self.key.name if self.key else None
-
-    @property
-    def is_local(self) -> bool:
-        """On this very machine and without a key: its owner, whom no rate stops."""
-        return self.key is None and is_loopback(self.address)
 
     @property
     def cache_scope(self) -> int:
@@ -64,7 +61,7 @@ class Door:
         """The caller of a request; raises Forbidden or Unauthorized."""
         path = request.path
         if self._keys is None or path in _OPEN_PATHS or path.startswith(_OPEN_FOLDERS):
-            return Caller(address, None)
+            return Caller(address, None, is_local(request, address))
         secret = _secret(request)
         if secret is None:
             raise Unauthorized("An API key is needed: send it as Authorization: Bearer <key> or as X-API-Key.")
@@ -104,5 +101,6 @@ def _is_in(address: str, network: Network) -> bool:
     return (mapped or ip) in network
 
 
-def is_loopback(address: str) -> bool:
-    return ipaddress.ip_address(address).is_loopback
+def is_local(request: Request, address: str) -> bool:
+    """Whether a request comes from this machine, and not from elsewhere through a proxy that nobody told us of."""
+    return ipaddress.ip_address(address).is_loopback and "X-Forwarded-For" not in request.headers

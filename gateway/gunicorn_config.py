@@ -36,14 +36,15 @@ control_socket_disable = True
 
 
 def worker_exit(_server: Any, worker: Any) -> None:
-    """Closes what a worker holds when it ends: its Triton channel, its watch over clients, its traces."""
-    from gateway.app import CLIENTS, TRACING
+    """Closes what a worker holds when it ends: its Triton channel, its watch over clients, its logs."""
+    from gateway.app import AUDIT, CLIENTS, TRACING
     from gateway.wsgi import BACKEND
 
     app = worker.app.callable
     if app is not None:
-        for name in (CLIENTS, TRACING, BACKEND):
-            app.extensions[name].close()
+        for name in (CLIENTS, TRACING, BACKEND, AUDIT):
+            if app.extensions[name] is not None:
+                app.extensions[name].close()
 
 
 def child_exit(_server: Any, worker: Any) -> None:

@@ -18,7 +18,7 @@ from limits.strategies import SlidingWindowCounterRateLimiter
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from gateway.callers import Caller, is_loopback
+from gateway.callers import Caller
 from gateway.refusals import RateLimited
 from gateway.settings import GatewaySettings
 
@@ -87,9 +87,9 @@ class Quotas:
         self._lock = threading.Lock()
         self._running: Counter[str] = Counter()
 
-    def knock(self, address: str) -> None:
+    def knock(self, address: str, is_local: bool) -> None:
         """One attempt from an address, whoever it turns out to be; raises RateLimited."""
-        if not is_loopback(address):
+        if not is_local:
             has_room, standing = self._rates.hit(
                 self._settings.address_requests_per_minute, f"address:{address}", "requests"
             )

@@ -28,11 +28,13 @@ class Record:
         self.error_code: str | None = None
         self.caller = Caller("", None)  # until it was let in
         self.traceparent = ""
+        self.picture_hashes: tuple[str, ...] = ()
         self.headers: dict[str, str] = {}
         self.holds = ExitStack()
 
     def prepared(self, prepared: Prepared) -> None:
         prompt = prepared.prompt
+        self.picture_hashes = prompt.picture_hashes
         self.facts |= {
             "images": len(prompt.image_sizes),
             "prompt_tokens": len(prompt.input_ids),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,7 @@ class Prompt:
     grids: tuple[Grid, ...]
     image_sizes: tuple[tuple[int, int], ...]  # width, height of each picture, upright
     image_tokens: int
+    picture_hashes: tuple[str, ...] = ()  # SHA-256 of each file, where an audit log wants it
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,11 @@ class ChatService:
 
         `admit` is asked before a picture is decoded: it gets the prompt and the most tokens of its answer.
         """
-        opened = self._open(conversation, deadline)
+        files = self._files(conversation, deadline)
+        opened = [OpenedPicture(data, self._sizes, sent.field) for sent, data in files]
         prompt = self._tokenise(conversation, opened)
+        if self._settings.audit_file is not None:
+            prompt = replace(prompt, picture_hashes=tuple(hashlib.sha256(data).hexdigest() for _, data in files))
         room = self._room_after(len(prompt.input_ids), conversation.prompt_field)
         max_tokens = min(conversation.sampling.max_tokens, room)
         admit(prompt, max_tokens)
@@ -85,7 +90,8 @@ class ChatService:
 
     def count(self, conversation: Conversation, deadline: Deadline) -> Prompt:
         """The prompt as it would be sent, without decoding a picture."""
-        return self._tokenise(conversation, self._open(conversation, deadline))
+        files = self._files(conversation, deadline)
+        return self._tokenise(conversation, [OpenedPicture(data, self._sizes, sent.field) for sent, data in files])
 
     def stream(
         self,
@@ -120,11 +126,11 @@ class ChatService:
         )
         return AnswerStream(self.tokenizer, conversation.stop, conversation.tools).events(self._backend, request)
 
-    def _open(self, conversation: Conversation, deadline: Deadline) -> list[OpenedPicture]:
+    def _files(self, conversation: Conversation, deadline: Deadline) -> list[tuple[SentPicture, bytes]]:
         pictures = conversation.pictures()
         if len(pictures) > MAX_IMAGES:
             raise InvalidInput(f"A request may hold at most {MAX_IMAGES} pictures.", pictures[MAX_IMAGES].field)
-        return [OpenedPicture(self._file(sent, deadline), self._sizes, sent.field) for sent in pictures]
+        return [(sent, self._file(sent, deadline)) for sent in pictures]
 
     def _file(self, sent: SentPicture, deadline: Deadline) -> bytes:
         if isinstance(sent.data, str):

@@ -68,6 +68,9 @@ class GatewaySettings(BaseSettings):
     redis_url: Annotated[str, StringConstraints(pattern=r"^(redis(s|\+unix)?://\S+)?$")] = Field(
         default="", description="Where the counts of all workers are kept; without it each counts by itself."
     )
+    audit_file: Path | None = Field(
+        default=None, description="A log of who asked about which picture, each picture as its SHA-256 only."
+    )
     otlp_endpoint: Annotated[str, StringConstraints(pattern=r"^(https?://\S+)?$")] = Field(
         default="", description="Where traces go (OTLP over HTTP); without it they are only passed on to Triton."
     )

@@ -7,6 +7,7 @@ from functools import partial
 from flask import Response, g, request
 
 from gateway.admission import Admission
+from gateway.audit import AuditLog
 from gateway.metrics import Metrics
 from gateway.records import Record
 from gateway.tracing import EndSpan, Tracing
@@ -15,11 +16,14 @@ from gateway.tracing import EndSpan, Tracing
 class Watch:
     """What runs before and after each request; a stream has ended when its last byte was written or its client left."""
 
-    def __init__(self, tracing: Tracing, metrics: Metrics, admission: Admission, build_digest: str) -> None:
+    def __init__(
+        self, tracing: Tracing, metrics: Metrics, admission: Admission, build_digest: str, audit: AuditLog | None
+    ) -> None:
         self._tracing = tracing
         self._metrics = metrics
         self._admission = admission
         self._build_digest = build_digest
+        self._audit = audit
 
     def begin(self) -> None:
         record = g.record = Record(request.headers.get("X-Request-ID", ""))
@@ -41,6 +45,8 @@ class Watch:
     def _finish(self, record: Record, end_span: EndSpan | None, route: str | None, method: str, status: int) -> None:
         record.holds.close()
         record.log(route, method, status)
+        if self._audit is not None:
+            self._audit.write(record, route, status)
         self._metrics.ended(route, status, record.error_code, record.ms(), record.facts)
         self._metrics.crowd(*self._admission.state())
         if end_span is not None:

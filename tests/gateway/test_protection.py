@@ -179,6 +179,12 @@ def test_the_owner_of_the_machine_is_not_counted(build: Path, backend: FakeBacke
     assert [ask(client, picture).status_code for _ in range(3)] == [200] * 3
 
 
+def test_callers_behind_a_proxy_that_nobody_named_are_counted(build: Path, backend: FakeBackend, picture: str) -> None:
+    client = app_of(build, backend, requests_per_minute=1)
+    codes = [post(client, picture, "127.0.0.1", X_Forwarded_For=FAR).status_code for _ in range(2)]
+    assert codes == [200, 429]
+
+
 @pytest.fixture
 def redis_server(tmp_path: Path) -> Generator[tuple[str, subprocess.Popen[bytes]]]:
     program = shutil.which("redis-server")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -15,7 +17,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from samples import URL, ask
 from structlog.testing import capture_logs
 
-from gateway.app import create_app
+from gateway.app import AUDIT, create_app
 from gateway.backend import Chunk, FakeBackend
 from gateway.keys import create_key
 from gateway.otlp import OtlpSpans
@@ -108,6 +110,21 @@ def test_the_log_event_names_key_build_tokens_and_times_and_nothing_else_of_the_
         event
     )
     assert not any(word in str(event) for word in (secret, "my question", picture[:20], "red circle"))
+
+
+def test_the_audit_log_names_pictures_by_their_hash_only(
+    build: Path, backend: FakeBackend, tmp_path: Path, picture: str
+) -> None:
+    file = tmp_path / "audit.jsonl"
+    app = create_app(GatewaySettings(build=build, audit_file=file), backend)
+    ask(app.test_client(), picture, "my question")
+    ask(app.test_client(), "%")
+    app.extensions[AUDIT].close()
+    answered, refused = map(json.loads, file.read_text().splitlines())
+    assert answered["pictures"] == [hashlib.sha256(base64.b64decode(picture)).hexdigest()]
+    assert (answered["status"], answered["address"], answered["route"]) == (200, "127.0.0.1", URL)
+    assert (refused["status"], refused["pictures"]) == (400, [])
+    assert "question" not in file.read_text() and file.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_trace_is_passed_on_as_it_came(client: FlaskClient, backend: FakeBackend, picture: str) -> None:

@@ -1,0 +1,65 @@
+"""The OpenAI route through Triton says what the other one says, whole and streamed, turn after turn."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import urllib.request
+from typing import Any
+
+import pytest
+from PIL import Image
+from serving import Service
+
+from demo.golden_set import golden_questions, picture
+
+pytestmark = pytest.mark.triton
+QUESTIONS = [question for question in golden_questions() if question.has_picture][:12]
+
+
+def chat(service: Service, body: dict[str, Any]) -> str:
+    request = urllib.request.Request(f"{service.gateway.url}/v1/chat/completions", json.dumps(body).encode())
+    with urllib.request.urlopen(request, timeout=60) as reply:
+        return str(reply.read().decode())
+
+
+def asked(image: Image.Image, text: str, **options: Any) -> dict[str, Any]:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    url = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    parts = [{"type": "image_url", "image_url": url}, {"type": "text", "text": text}]
+    return {"messages": [{"role": "user", "content": parts}], "temperature": 0, "max_tokens": 96, **options}
+
+
+def test_both_routes_say_the_same_whole_and_streamed(service: Service) -> None:
+    for question in QUESTIONS:
+        image = picture(question.seed)
+        wanted = service.ask(image, question.question, temperature=0, max_tokens=96)["result"]
+        body = asked(image, question.question)
+        assert json.loads(chat(service, body))["choices"][0]["message"]["content"] == wanted
+        events = [
+            line[6:] for line in chat(service, {**body, "stream": True}).split("\n\n") if line.startswith("data: ")
+        ]
+        assert events.pop() == "[DONE]"
+        deltas = [json.loads(event)["choices"][0]["delta"] for event in events]
+        assert "".join(delta.get("content", "") for delta in deltas) == wanted
+
+
+def test_a_second_question_about_the_same_picture_is_answered(service: Service) -> None:
+    first = QUESTIONS[0]
+    body = asked(picture(first.seed), first.question)
+    answer = json.loads(chat(service, body))["choices"][0]["message"]["content"]
+    body["messages"] += [{"role": "assistant", "content": answer}, {"role": "user", "content": first.question}]
+    second = json.loads(chat(service, body))
+    assert second["choices"][0]["message"]["content"] and second["usage"]["prompt_tokens_details"]["image_tokens"] > 0
+
+
+def test_two_pictures_go_through_triton(service: Service) -> None:
+    images = []
+    for question in QUESTIONS[:2]:
+        buffer = io.BytesIO()
+        picture(question.seed).save(buffer, "PNG")
+        images.append(base64.b64encode(buffer.getvalue()).decode())
+    body = service.post({"images": images, "prompt": "How many shapes are there?", "temperature": 0})
+    assert body["success"] and body["usage"]["image_tokens"] > 0
