@@ -49,11 +49,13 @@ class OrtDecoder:
         self.candidates = min(SAMPLER_CANDIDATES, text.vocabulary)
         self.logits: np.ndarray | None = None
         self._session = open_session(graph, threads)
+        kv = next(i for i in self._session.get_inputs() if i.name == DecoderGraph.past(0)[0])
+        self._kv_dtype = np.float16 if kv.type == "tensor(float16)" else np.float32
         self._keep_logits = keep_logits
         self._no_features = np.zeros((1, text.hidden), np.float32)
         # past and present are the same memory, so a step writes its KV in place
         shape = (slots, text.kv_heads, context, text.head_dim)
-        self._cache = [np.zeros(shape, np.float32) for _ in range(2 * text.layers)]
+        self._cache = [np.zeros(shape, self._kv_dtype) for _ in range(2 * text.layers)]
         self._names = [
             pair
             for layer in range(text.layers)
@@ -103,8 +105,8 @@ class OrtDecoder:
     def _bind_rows(self, binding: ort.IOBinding, first: int, rows: int) -> None:
         for buffer, (past, present) in zip(self._cache, self._names, strict=True):
             view = buffer[first : first + rows]
-            binding.bind_input(past, _DEVICE, 0, np.float32, view.shape, view.ctypes.data)
-            binding.bind_output(present, _DEVICE, 0, np.float32, view.shape, view.ctypes.data)
+            binding.bind_input(past, _DEVICE, 0, self._kv_dtype, view.shape, view.ctypes.data)
+            binding.bind_output(present, _DEVICE, 0, self._kv_dtype, view.shape, view.ctypes.data)
 
 
 class OrtVision:
