@@ -14,7 +14,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 help: ## List the routines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
 	@echo
-	@echo '  make serve takes PORT= TRITON_HTTP_PORT= TRITON_GRPC_PORT= TRITON_METRICS_PORT= CHECKPOINT= BUILD=, for example'
+	@echo '  make serve takes PORT= TRITON_HTTP_PORT= TRITON_GRPC_PORT= TRITON_METRICS_PORT= CHECKPOINT= PRECISION= BUILD=, for example'
 	@echo '    make serve PORT=8080 CHECKPOINT=/models/GLM-4.6V-Flash'
 
 # The launcher takes its settings from the environment, where make puts what stands on its command line.
@@ -24,7 +24,7 @@ serve: $(VENV)/.serve-installed ## Serve the demo (or CHECKPOINT=, or BUILD=) at
 
 .PHONY: export
 export: $(VENV)/.serve-installed ## Make the build of a checkpoint (CHECKPOINT=demo/checkpoint)
-	@$(BIN)/python -m export build --checkpoint $(or $(CHECKPOINT),demo/checkpoint) --out builds
+	@$(BIN)/python -m export build --checkpoint $(or $(CHECKPOINT),demo/checkpoint) --out builds --precision $(or $(PRECISION),fp32)
 
 .PHONY: test
 test: $(VENV)/.test-installed ## Run all tests

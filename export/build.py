@@ -7,6 +7,7 @@ import json
 import shutil
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx_ir as ir
@@ -14,6 +15,7 @@ from rich.console import Console
 
 from export.canary import write_canary
 from export.decoder import decoder_graph
+from export.precision import Numbers, Precision, Target, numbers_of
 from export.progress import Advance, byte_progress
 from export.vision import vision_graph
 from export.weights import Weights
@@ -23,51 +25,60 @@ from glmserve.contract import DECODER_MODEL, VISION_MODEL
 from glmserve.errors import BadArtifact
 from glmserve.manifest import Manifest, sha256_of
 
-PRECISION = "fp32"
-TARGET = "cpu"
 _OPTIONAL_FILES = ("generation_config.json",)
 _MODELS = Path(__file__).resolve().parents[1] / "model_repository"
 
 
-def build(checkpoint_folder: Path, out: Path, console: Console) -> Path:
+def build(
+    checkpoint_folder: Path,
+    out: Path,
+    console: Console,
+    precision: Precision = Precision.FP32,
+    target: Target = Target.CPU,
+) -> Path:
     """The build of a checkpoint under `out`: the one that is there already, or a new one.
 
     A new build is written aside and renamed when complete, so that a reader never sees half of one. Raises BadArtifact
-    when the checkpoint is incomplete or of another architecture.
+    when the checkpoint is incomplete or of another architecture, or when the target cannot run the precision.
     """
+    order = _Order(checkpoint_folder, precision, target, numbers_of(precision, target))
     checkpoint = Checkpoint.read(checkpoint_folder)
     weights = Weights.open(checkpoint_folder)
     _check_processor_files(checkpoint_folder)
-    recipe = _recipe(checkpoint_folder, weights, console)
+    recipe = _recipe(order, weights, console)
     existing = _find(out, recipe)
     if existing:
         return existing
     out.mkdir(parents=True, exist_ok=True)
     partial = out / f".partial-{uuid.uuid4().hex}"
     try:
-        return _write(partial, out, checkpoint, checkpoint_folder, weights, recipe, console)
+        return _write(order, partial, out, checkpoint, weights, recipe, console)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+@dataclass(frozen=True)
+class _Order:
+    """What is to be built from what."""
+
+    checkpoint: Path
+    precision: Precision
+    target: Target
+    numbers: Numbers
+
+
 def _write(
-    partial: Path,
-    out: Path,
-    checkpoint: Checkpoint,
-    checkpoint_folder: Path,
-    weights: Weights,
-    recipe: str,
-    console: Console,
+    order: _Order, partial: Path, out: Path, checkpoint: Checkpoint, weights: Weights, recipe: str, console: Console
 ) -> Path:
     repository = partial / layout.REPOSITORY_FOLDER
     shutil.copytree(_MODELS, repository, ignore=shutil.ignore_patterns("__pycache__"))
-    _copy_processor(checkpoint_folder, partial / layout.CHECKPOINT_FOLDER)
-    write_canary(checkpoint_folder, partial / layout.CANARY_FOLDER)
+    _copy_processor(order.checkpoint, partial / layout.CHECKPOINT_FOLDER)
+    write_canary(order.checkpoint, partial / layout.CANARY_FOLDER)
     vision = repository / VISION_MODEL / "1" / layout.VISION_GRAPH
-    _save(vision_graph(checkpoint, weights), vision, "vision", console)
+    _save(vision_graph(checkpoint, weights, order.numbers), vision, "vision", console)
     decoder = repository / DECODER_MODEL / "1" / layout.DECODER_GRAPH
-    _save(decoder_graph(checkpoint, weights), decoder, "decoder", console)
-    manifest = Manifest.describe(partial, recipe, checkpoint_folder.resolve().name, PRECISION, TARGET)
+    _save(decoder_graph(checkpoint, weights, order.numbers), decoder, "decoder", console)
+    manifest = Manifest.describe(partial, recipe, order.checkpoint.resolve().name, order.precision, order.target)
     manifest.write(partial)
     final = out / manifest.digest
     if final.exists():  # an earlier build of this digest that was damaged or of which only a part was kept
@@ -99,12 +110,14 @@ def _check_processor_files(checkpoint: Path) -> None:
             raise BadArtifact(f"The checkpoint lacks {name}.")
 
 
-def _recipe(checkpoint: Path, weights: Weights, console: Console) -> str:
-    """Names what a build is made of: every file of the checkpoint that matters, and the code that exports it."""
+def _recipe(order: _Order, weights: Weights, console: Console) -> str:
+    """What a build is made of: precision, target, every file of the checkpoint that matters, the exporter's code."""
+    checkpoint = order.checkpoint
     golden = sorted((checkpoint / "golden").glob("canary.*"))
     small = [checkpoint / name for name in (*PROCESSOR_FILES, *_OPTIONAL_FILES) if (checkpoint / name).is_file()]
     code = [*Path(__file__).parent.glob("*.py"), *_MODELS.rglob("*.py"), *_MODELS.rglob("*.pbtxt")]
-    parts: list[list[str]] = [[path.name, sha256_of(path)] for path in sorted([*small, *golden, *code])]
+    parts: list[list[str]] = [[order.precision, order.target]]
+    parts += [[path.name, sha256_of(path)] for path in sorted([*small, *golden, *code])]
     with byte_progress(console, "reading", sum(path.stat().st_size for path in weights.files)) as advance:
         for path in weights.files:
             parts.append([path.name, sha256_of(path)])

@@ -9,6 +9,8 @@ import numpy as np
 import onnx_ir as ir
 from PIL import Image
 
+from export.allowed import ALLOWED
+from export.precision import Precision
 from glmserve.checkpoint import Checkpoint
 from glmserve.contract import DECODER_MODEL, VISION_MODEL, DecoderGraph
 from glmserve.engine.intake import prompt_arrays
@@ -18,7 +20,7 @@ from glmserve.engine.request import Prompt, Sampling
 from glmserve.engine.sampling import Draw, sampler_inputs
 from glmserve.engine.session import Step
 from glmserve.images import Grid, patches_of
-from glmserve.manifest import CHECKPOINT_FOLDER, DECODER_GRAPH, REPOSITORY_FOLDER, VISION_GRAPH
+from glmserve.manifest import CHECKPOINT_FOLDER, DECODER_GRAPH, REPOSITORY_FOLDER, VISION_GRAPH, Manifest
 from glmserve.position_table import vision_arrays
 from glmserve.prompt import PromptBuilder
 from glmserve.tokenizer import Tokenizer
@@ -29,6 +31,7 @@ class Candidate:
 
     def __init__(self, build: Path, slots: int, context: int) -> None:
         folder = build / CHECKPOINT_FOLDER
+        self.allowed = ALLOWED[Precision(Manifest.read(build).precision)]
         self.checkpoint = Checkpoint.read(folder)
         self.tokenizer = Tokenizer.read(folder)
         self.prompts = PromptBuilder.read(
@@ -93,6 +96,13 @@ class Candidate:
             logits = self.decode([tokens[-1]], [length], [prompt.delta])[0]
             tokens.append(int(np.argmax(logits)))
         return tokens
+
+    def likeliest(self, prompt: Prompt, answer: list[int]) -> np.ndarray:
+        """The token i64 [tokens] found likeliest at each place of a given answer, what stands before it being given."""
+        logits = [self.prefill(prompt, row=0, chunk_tokens=prompt.length)[-1]]
+        for index, token in enumerate(answer[:-1]):
+            logits.append(self.decode([token], [prompt.length + index], [prompt.delta])[0])
+        return np.asarray(np.argmax(np.stack(logits), axis=-1))
 
     def poison(self) -> None:
         """Fills the KV rows with NaN, so that a read of anything not written shows."""

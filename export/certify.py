@@ -49,6 +49,7 @@ def certify(build: Path, checkpoint: Path, answers: int, console: Console) -> bo
     certificate = {
         "digest": manifest.digest,
         "contract_version": CONTRACT_VERSION,
+        "precision": manifest.precision,
         "passed": passed,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {name: version(name) for name in _PACKAGES},
@@ -61,20 +62,28 @@ def certify(build: Path, checkpoint: Path, answers: int, console: Console) -> bo
 
 def _all_stages(reference: Reference, candidate: Candidate, answers: int) -> Iterator[Stage]:
     yield from compare(reference, candidate, standard_cases())
-    yield _greedy_agreement(reference, candidate, answers)
+    yield from _greedy_agreement(reference, candidate, answers)
 
 
-def _greedy_agreement(reference: Reference, candidate: Candidate, answers: int) -> Stage:
-    """The share of greedy answers that differ from `generate` in any token; none may."""
-    different = np.zeros(answers)
+def _greedy_agreement(reference: Reference, candidate: Candidate, answers: int) -> Iterator[Stage]:
+    """The share of greedy answers that differ from `generate` in any token, and of their tokens that differ when what
+    stands before them does not."""
+    changed_answers, changed_tokens = [], []
     for index in range(answers):
         picture = sketch(112 + 28 * (index % 5), 112 + 28 * (index % 3), seed=100 + index)
         question = _QUESTIONS[index % len(_QUESTIONS)]
         case = Case(f"answer {index}", (Message("user", (Picture(), question)),), (picture,))
         ids = input_ids(candidate, case)
-        found = candidate.answer(candidate.prompt(ids, [picture]), _ANSWER_TOKENS)
-        different[index] = found != reference.answer(ids, [picture], _ANSWER_TOKENS)
-    return Stage(f"{answers} greedy answers: share changed", float(different.mean()), float(np.median(different)), 0.0)
+        prompt, wanted = candidate.prompt(ids, [picture]), reference.answer(ids, [picture], _ANSWER_TOKENS)
+        changed_answers.append(candidate.answer(prompt, _ANSWER_TOKENS) != wanted)
+        changed_tokens += (candidate.likeliest(prompt, wanted) != np.asarray(wanted)).tolist()
+    allowed = candidate.allowed
+    yield _share(f"{answers} greedy answers: share changed", changed_answers, allowed.answers)
+    yield _share(f"their {len(changed_tokens)} tokens: share changed", changed_tokens, allowed.tokens)
+
+
+def _share(name: str, changed: list[bool], tolerance: float) -> Stage:
+    return Stage(name, float(np.mean(changed)), float(np.median(changed)), tolerance)
 
 
 def _line(stage: Stage) -> str:

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from export.build import build as make_build
+from export.precision import Precision, Target
 from glmserve.errors import BadArtifact, GlmServeError
 
 app = typer.Typer(
@@ -35,10 +36,14 @@ Folder = Annotated[Path, typer.Option(exists=True, file_okay=False, help="The Hu
 def build(
     checkpoint: Folder,
     out: Annotated[Path, typer.Option(file_okay=False, help="Where builds are kept.")] = Path("builds"),
+    precision: Annotated[Precision, typer.Option(help="What weights are kept in; int8 is the fast one on a CPU.")] = (
+        Precision.FP32
+    ),
+    target: Annotated[Target, typer.Option(help="Where the build is to run.")] = Target.CPU,
 ) -> None:
     """Write the checkpoint's build; its folder is the last line printed. An existing build is found, not made again."""
     try:
-        path = make_build(checkpoint, out, Console(stderr=True))
+        path = make_build(checkpoint, out, Console(stderr=True), precision, target)
     except GlmServeError as error:
         raise _fail(error) from None
     typer.echo(str(path))

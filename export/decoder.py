@@ -10,29 +10,31 @@ import numpy as np
 import onnx_ir as ir
 
 from export.graph import CONTRIB, GraphWriter, declare, graph_input
+from export.precision import FP32, Numbers
 from export.sampler import sample
 from export.weights import Weights
 from glmserve.checkpoint import Checkpoint
 from glmserve.contract import DecoderGraph as Names
 
 _PREFIX = "model.language_model"
+_EMBEDDING = f"{_PREFIX}.embed_tokens"
 
 
-def decoder_graph(checkpoint: Checkpoint, weights: Weights) -> ir.Model:
+def decoder_graph(checkpoint: Checkpoint, weights: Weights, numbers: Numbers = FP32) -> ir.Model:
     """The whole decoder; its inputs and outputs are named in `contract.DecoderGraph`."""
-    return _DecoderWriter(checkpoint, weights).write()
+    return _DecoderWriter(checkpoint, weights, numbers).write()
 
 
 class _DecoderWriter:
-    def __init__(self, checkpoint: Checkpoint, weights: Weights) -> None:
+    def __init__(self, checkpoint: Checkpoint, weights: Weights, numbers: Numbers) -> None:
         self._shape = checkpoint.text
-        self._g = GraphWriter(weights)
+        self._g = GraphWriter(weights, numbers)
 
     def write(self) -> ir.Model:
         g, shape = self._g, self._shape
-        int64, int32, real = ir.DataType.INT64, ir.DataType.INT32, ir.DataType.FLOAT
+        int64, int32, float32 = ir.DataType.INT64, ir.DataType.INT32, ir.DataType.FLOAT
         input_ids = graph_input(Names.INPUT_IDS, int64, ["B", "S"])
-        features = graph_input(Names.IMAGE_FEATURES, real, ["M", shape.hidden])
+        features = graph_input(Names.IMAGE_FEATURES, float32, ["M", shape.hidden])
         image_slot = graph_input(Names.IMAGE_SLOT, int64, ["B", "S"])
         positions = graph_input(Names.POSITION_IDS, int64, [3, "B", "S"])
         self._lengths = graph_input(Names.SEQLENS_K, int32, ["B"])
@@ -45,7 +47,7 @@ class _DecoderWriter:
         residual = self._embed(input_ids, features, image_slot)  # [B, S, hidden]
         normed = self._norm(residual, "layers.0.input_layernorm", "layers.0.attn.norm")
         for index in range(shape.layers):
-            past = [graph_input(name, real, self._cache_shape()) for name in Names.past(index)]
+            past = [graph_input(name, g.real, self._cache_shape()) for name in Names.past(index)]
             inputs += past
             attention, present = self._attention(normed, past, index)
             cache += present
@@ -60,9 +62,9 @@ class _DecoderWriter:
                 )
             else:
                 residual = g.op("Add", [residual, mlp], f"layers.{index}.residual")
-        hidden, logits = self._head(residual, logits_index)
-        declare(logits, Names.LOGITS, real, ["B", shape.vocabulary])
-        sampler = sample(g, hidden, logits, shape.vocabulary)
+        hidden, head = self._head(residual, logits_index)
+        logits = declare(g.as_float(head), Names.LOGITS, float32, ["B", shape.vocabulary])
+        sampler = sample(g, g.as_float(hidden), logits, shape.vocabulary)
         return g.model("decoder", [*inputs, *sampler.inputs], [*sampler.outputs, *cache])
 
     def _cache_shape(self) -> list[int | str]:
@@ -79,19 +81,19 @@ class _DecoderWriter:
         steps = g.op("Transpose", [chosen], "rope.positions", perm=[1, 2, 0])
         steps = g.cast(steps, ir.DataType.FLOAT, "rope.positions_float")
         angles = g.op("Mul", [steps, g.constant(inverse, np.float32)], "rope.angles")
-        self._cos, self._sin = g.op("Cos", [angles], "rope.cos"), g.op("Sin", [angles], "rope.sin")
+        self._cos = g.as_real(g.op("Cos", [angles], "rope.cos"))
+        self._sin = g.as_real(g.op("Sin", [angles], "rope.sin"))
 
     def _embed(self, input_ids: ir.Value, features: ir.Value, image_slot: ir.Value) -> ir.Value:
         """Token embeddings, with row `image_slot` of the features where that is not 0."""
         g = self._g
-        words = g.op("Gather", [self._embedding(), input_ids], "embed.words", axis=0)
-        pictures = g.op("Gather", [features, image_slot], "embed.pictures", axis=0)
+        table = g.table(f"{_EMBEDDING}.weight", (self._shape.vocabulary, self._shape.hidden))
+        assert table.dtype is not None
+        words = g.as_real(g.op("Gather", [table, input_ids], "embed.words", axis=0), table.dtype)
+        pictures = g.op("Gather", [g.as_real(features), image_slot], "embed.pictures", axis=0)
         is_picture = g.op("Greater", [image_slot, g.constant(0, np.int64)], "embed.is_picture")
         is_picture = g.op("Unsqueeze", [is_picture, g.constant([-1], np.int64)], "embed.is_picture_wide")
         return g.op("Where", [is_picture, pictures, words], "embed")
-
-    def _embedding(self) -> ir.Value:
-        return self._g.weight(f"{_PREFIX}.embed_tokens.weight", (self._shape.vocabulary, self._shape.hidden))
 
     def _attention(self, x: ir.Value, past: list[ir.Value], index: int) -> tuple[ir.Value, list[ir.Value]]:
         g, shape = self._g, self._shape
@@ -112,7 +114,7 @@ class _DecoderWriter:
             scale=float(shape.head_dim**-0.5),
         )
         for value, output in zip(present, Names.present(index), strict=True):
-            declare(value, output, ir.DataType.FLOAT, self._cache_shape())
+            declare(value, output, g.real, self._cache_shape())
         attention = g.projection(mixed, f"{source}.o_proj", (q_size, shape.hidden), f"{name}.o")
         return self._norm(attention, f"layers.{index}.post_self_attn_layernorm", name), present
 
@@ -140,22 +142,13 @@ class _DecoderWriter:
         return self._g.rms_norm(x, f"{_PREFIX}.{source}", self._shape.hidden, self._shape.norm_eps, name)
 
     def _add_and_norm(self, residual: ir.Value, x: ir.Value, source: str, name: str) -> tuple[ir.Value, ir.Value]:
-        """The norm of residual + x, and the sum itself, in one node."""
-        gamma = self._g.weight(f"{_PREFIX}.{source}.weight", (self._shape.hidden,))
-        normed, _, _, total = self._g.op_many(
-            "SkipSimplifiedLayerNormalization",
-            [residual, x, gamma],
-            [name, "", "", f"{name}.residual"],
-            CONTRIB,
-            epsilon=self._shape.norm_eps,
-        )
-        return normed, total
+        """The norm of residual + x, and the sum itself."""
+        return self._g.add_and_norm(residual, x, f"{_PREFIX}.{source}", self._shape.hidden, self._shape.norm_eps, name)
 
     def _head(self, x: ir.Value, logits_index: ir.Value) -> tuple[ir.Value, ir.Value]:
         """The normed state [B, hidden] of the one position a row asks for, and its logits [B, vocabulary]."""
         g, shape = self._g, self._shape
         last = g.op("GatherND", [x, logits_index], "head.last", batch_dims=1)  # [B, hidden]
         normed = self._norm(last, "norm", "head.norm")
-        if shape.tied_head:
-            return normed, g.linear(normed, self._embedding(), "head")
-        return normed, g.projection(normed, "lm_head", (shape.hidden, shape.vocabulary), "head")
+        source = _EMBEDDING if shape.tied_head else "lm_head"
+        return normed, g.projection(normed, source, (shape.hidden, shape.vocabulary), "head", gentle=True)

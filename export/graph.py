@@ -12,18 +12,24 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir import tape
 
+from export.precision import FP32, Numbers
+from export.quantize import BLOCK
 from export.weights import Weights
 
 OPSET = 23
 """The first opset with RMSNormalization and RotaryEmbedding."""
 CONTRIB = "com.microsoft"
+_INT8_ACTIVATIONS = 4
+"""MatMulNBits' accuracy level that multiplies in integers; on the CPU the others are several times slower."""
 
 
 class GraphWriter:
-    """Collects the nodes and initializers of one graph."""
+    """Collects the nodes and initializers of one graph; `real` is the type of its activations."""
 
-    def __init__(self, weights: Weights) -> None:
+    def __init__(self, weights: Weights, numbers: Numbers = FP32) -> None:
         self.weights = weights
+        self.real = numbers.real
+        self._numbers = numbers
         self._tape = tape.Tape()
         self._constants: dict[bytes, ir.Value] = {}
         self._loaded: dict[str, ir.Value] = {}
@@ -52,15 +58,23 @@ class GraphWriter:
             self._constants[key] = self._tape.initializer(ir.Tensor(array, name=name), name=name)
         return self._constants[key]
 
-    def weight(self, name: str, shape: tuple[int, ...]) -> ir.Value:
-        """A tensor of the checkpoint as an initializer under its own name; loaded once however often it is used."""
+    def weight(self, name: str, shape: tuple[int, ...], dtype: ir.DataType | None = None) -> ir.Value:
+        """A tensor of the checkpoint as an initializer under its own name, in the graph's own type or another; loaded
+        once however often it is used."""
         if name not in self._loaded:
-            self._loaded[name] = self._tape.initializer(self.weights.lazy(name, shape), name=name)
+            self._loaded[name] = self._tape.initializer(self.weights.lazy(name, shape, dtype or self.real), name=name)
         return self._loaded[name]
 
-    def initializer(self, tensor: ir.TensorProtocol, name: str) -> ir.Value:
-        """Any other initializer."""
-        return self._tape.initializer(tensor, name=name)
+    def table(self, name: str, shape: tuple[int, ...]) -> ir.Value:
+        """A tensor of the checkpoint whose rows are looked up, never multiplied: where layers are rounded it keeps the
+        checkpoint's own precision, which costs nothing."""
+        if self._numbers.bits is None:
+            return self.weight(name, shape)
+        return self._tape.initializer(self.weights.lazy(name, shape, self.weights.stored_dtype(name)), name=name)
+
+    def array(self, array: np.ndarray, name: str, dtype: ir.DataType | None = None) -> ir.Value:
+        """Any other initializer, in the graph's own type or another."""
+        return self._tape.initializer(ir.Tensor(array.astype((dtype or self.real).numpy()), name=name), name=name)
 
     def linear(self, x: ir.Value, weight: ir.Value, name: str, bias: ir.Value | None = None) -> ir.Value:
         """x [..., in] times weight [out, in] transposed, plus bias [out]: weights stay as a checkpoint stores them."""
@@ -68,15 +82,57 @@ class GraphWriter:
         return product if bias is None else self.op("Add", [product, bias], name)
 
     def projection(
-        self, x: ir.Value, source: str, sizes: tuple[int, int], name: str, has_bias: bool = False
+        self, x: ir.Value, source: str, sizes: tuple[int, int], name: str, has_bias: bool = False, gentle: bool = False
     ) -> ir.Value:
-        """The checkpoint's linear layer `source`, sizes (in, out)."""
-        weight = self.weight(f"{source}.weight", (sizes[1], sizes[0]))
-        return self.linear(x, weight, name, self.weight(f"{source}.bias", (sizes[1],)) if has_bias else None)
+        """The checkpoint's linear layer `source`, sizes (in, out), in the build's precision (see `Numbers.gentle`)."""
+        weight, shape, numbers = (
+            f"{source}.weight",
+            (sizes[1], sizes[0]),
+            self._numbers.gentle if gentle else self._numbers,
+        )
+        bias = self.weight(f"{source}.bias", (sizes[1],)) if has_bias else None
+        if numbers.bits is None:
+            return self.linear(x, self.weight(weight, shape), name, bias)
+        return self._rounded_linear(x, weight, shape, numbers.bits, name, bias)
+
+    def _rounded_linear(
+        self, x: ir.Value, weight: str, shape: tuple[int, int], bits: int, name: str, bias: ir.Value | None
+    ) -> ir.Value:
+        """As `linear`, with the weight rounded: each row's activations are rounded by themselves, block by block."""
+        lazy = self.weights.lazy_rounded(weight, shape, bits, self.real)
+        scales, codes = (self._tape.initializer(tensor, name=str(tensor.name)) for tensor in lazy)
+        product = self.op(
+            "MatMulNBits",
+            [x, codes, scales],
+            name if bias is None else f"{name}.matmul",
+            CONTRIB,
+            K=shape[1],
+            N=shape[0],
+            bits=bits,
+            block_size=BLOCK[bits],
+            accuracy_level=_INT8_ACTIVATIONS,
+        )
+        return product if bias is None else self.op("Add", [product, bias], name)
 
     def rms_norm(self, x: ir.Value, source: str, size: int, eps: float, name: str) -> ir.Value:
         """x over its root mean square along the last axis, times the checkpoint's `source.weight`."""
         return self.op("RMSNormalization", [x, self.weight(f"{source}.weight", (size,))], name, axis=-1, epsilon=eps)
+
+    def add_and_norm(
+        self, residual: ir.Value, x: ir.Value, source: str, size: int, eps: float, name: str
+    ) -> tuple[ir.Value, ir.Value]:
+        """The norm of residual + x, and the sum itself."""
+        if self.real != ir.DataType.FLOAT:  # the fused node may add squares up in half precision, this one never does
+            total = self.op("Add", [residual, x], f"{name}.residual")
+            return self.rms_norm(total, source, size, eps, name), total
+        normed, _, _, total = self.op_many(
+            "SkipSimplifiedLayerNormalization",
+            [residual, x, self.weight(f"{source}.weight", (size,))],
+            [name, "", "", f"{name}.residual"],
+            CONTRIB,
+            epsilon=eps,
+        )
+        return normed, total
 
     def swiglu(self, gate: ir.Value, up: ir.Value, name: str) -> ir.Value:
         """silu(gate) * up."""
@@ -85,6 +141,14 @@ class GraphWriter:
 
     def cast(self, x: ir.Value, dtype: ir.DataType, name: str) -> ir.Value:
         return self.op("Cast", [x], name, to=int(dtype))
+
+    def as_real(self, x: ir.Value, dtype: ir.DataType = ir.DataType.FLOAT) -> ir.Value:
+        """x, which is of `dtype`, in the graph's own type."""
+        return x if dtype == self.real else self.cast(x, self.real, f"{x.name}.{self.real.name.lower()}")
+
+    def as_float(self, x: ir.Value) -> ir.Value:
+        """x, which is of the graph's own type, in fp32."""
+        return x if self.real == ir.DataType.FLOAT else self.cast(x, ir.DataType.FLOAT, f"{x.name}.float")
 
     def model(self, name: str, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value]) -> ir.Model:
         """The finished model; opsets are fixed here."""

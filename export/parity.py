@@ -22,7 +22,7 @@ _DECODE_STEPS = 12
 
 @dataclass(frozen=True)
 class Stage:
-    """One comparison: the worst and the typical (median) absolute error, and what is allowed of the worst."""
+    """One comparison: the worst and the typical (median) error, and what is allowed of the worst."""
 
     name: str
     worst: float
@@ -34,11 +34,29 @@ class Stage:
         return bool(self.worst <= self.tolerance)  # a NaN does not pass
 
     @staticmethod
-    def of(name: str, found: np.ndarray, wanted: np.ndarray, tolerance: float = TOLERANCE) -> Stage:
+    def of(
+        name: str, found: np.ndarray, wanted: np.ndarray, tolerance: float = TOLERANCE, is_relative: bool = False
+    ) -> Stage:
+        """Compares number by number, or, relatively, vector by vector along the last axis."""
         if found.shape != wanted.shape:
             return Stage(f"{name} (shape {list(found.shape)}, not {list(wanted.shape)})", np.inf, np.inf, tolerance)
         error = np.abs(found.astype(np.float64) - wanted)
+        if is_relative:
+            name = f"{name}, relative"
+            error = np.linalg.norm(error, axis=-1) / np.linalg.norm(wanted.astype(np.float64), axis=-1)
         return Stage(name, float(error.max(initial=0.0)), float(np.median(error)) if error.size else 0.0, tolerance)
+
+    @staticmethod
+    def of_divergence(name: str, found: np.ndarray, wanted: np.ndarray, tolerance: float) -> Stage:
+        """Kullback-Leibler divergence in nats of the probabilities that logits [tokens, vocabulary] stand for."""
+        right, ours = _log_probabilities(wanted), _log_probabilities(found)
+        divergence = (np.exp(right) * (right - ours)).sum(axis=-1)
+        return Stage(f"{name}, divergence", float(divergence.max()), float(np.median(divergence)), tolerance)
+
+
+def _log_probabilities(logits: np.ndarray) -> np.ndarray:
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
 
 
 @dataclass(frozen=True)
@@ -97,13 +115,15 @@ def compare(reference: Reference, candidate: Candidate, cases: list[Case]) -> It
 
 def _compare_case(reference: Reference, candidate: Candidate, case: Case) -> Iterator[Stage]:
     grids: list[Grid] = []
+    allowed = candidate.allowed
     for picture in case.pictures:
         normalised, grid = candidate.normalised(picture)
         pixels, _ = reference.pixels([picture])
         frames = pixels.reshape(len(pixels), 3, -1, normalised.shape[-1])
         yield Stage.of(f"{case.name}: patches", normalised, frames[:, :, 0], 1e-5)
         features, _ = candidate.features(picture)
-        yield Stage.of(f"{case.name}: vision", features, reference.features(pixels, [grid]))
+        right = reference.features(pixels, [grid])
+        yield Stage.of(f"{case.name}: vision", features, right, allowed.features, allowed.is_relative)
         grids.append(grid)
     ids = input_ids(candidate, case)
     yield Stage.of(f"{case.name}: tokens", ids, _expanded(reference, candidate, case, grids), 0)
@@ -115,7 +135,7 @@ def _compare_case(reference: Reference, candidate: Candidate, case: Case) -> Ite
         found = candidate.prefill(prompt, row=candidate.decoder.rows - 1, chunk_tokens=chunk)
         ends = [min(start + chunk, len(ids)) - 1 for start in range(0, len(ids), chunk)]
         title = "prefill" if chunk == _WHOLE else f"prefill in chunks of {chunk}"
-        yield Stage.of(f"{case.name}: {title}", found, wanted[ends])
+        yield Stage.of(f"{case.name}: {title}", found, wanted[ends], allowed.logits, allowed.is_relative)
 
 
 def compare_decode(reference: Reference, candidate: Candidate, cases: list[Case]) -> list[Stage]:
@@ -143,7 +163,9 @@ def compare_decode(reference: Reference, candidate: Candidate, cases: list[Case]
     for row, case in enumerate(cases[:count]):
         wanted = reference.logits(np.asarray(sequences[row], np.int64), list(case.pictures))
         start = prompts[row].length - 1
-        stages.append(Stage.of(f"{case.name}: decode among {count} rows", np.stack(logits[row]), wanted[start:]))
+        title, found, right = f"{case.name}: decode among {count} rows", np.stack(logits[row]), wanted[start:]
+        stages.append(Stage.of(title, found, right, candidate.allowed.logits, candidate.allowed.is_relative))
+        stages.append(Stage.of_divergence(title, found, right, candidate.allowed.divergence))
     return stages
 
 

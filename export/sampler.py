@@ -28,7 +28,7 @@ class Sampler:
 
 
 def sample(g: GraphWriter, hidden: ir.Value, logits: ir.Value, vocabulary: int) -> Sampler:
-    """Draws a token for each row of logits f32 [B, vocabulary]; `hidden` [B, hidden] is what they were made of.
+    """Draws a token for each row of logits f32 [B, vocabulary]; `hidden` f32 [B, hidden] is what they were made of.
 
     The inputs and outputs are described in `contract.DecoderGraph`.
     """
@@ -102,8 +102,7 @@ def _unless_broken(g: GraphWriter, drawn: ir.Value, hidden: ir.Value, values: ir
     last = g.constant([-1], np.int64)
     sums = []
     for value, name in ((hidden, "hidden"), (values, "values")):
-        real = g.cast(value, ir.DataType.FLOAT, f"sampler.{name}_float")
-        nothing = g.op("Mul", [real, g.constant(0, np.float32)], f"sampler.{name}_times_0")
+        nothing = g.op("Mul", [value, g.constant(0, np.float32)], f"sampler.{name}_times_0")
         sums.append(g.op("ReduceSum", [nothing, last], f"sampler.{name}_zero", keepdims=1))
     is_broken = g.op("IsNaN", [g.op("Add", sums, "sampler.zero")], "sampler.is_broken")
     return g.op("Where", [is_broken, g.constant(-1, np.int64), drawn], Names.TOKEN)

@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from export.graph import CONTRIB, GraphWriter, declare, graph_input
+from export.precision import FP32, Numbers
 from export.weights import Weights
 from glmserve.checkpoint import Checkpoint
 from glmserve.contract import COLUMN_WEIGHTS, IMAGE_FEATURES, IMAGE_PATCHES, ROW_WEIGHTS
@@ -17,9 +18,12 @@ from glmserve.contract import COLUMN_WEIGHTS, IMAGE_FEATURES, IMAGE_PATCHES, ROW
 _PREFIX = "model.visual"
 
 
-def vision_graph(checkpoint: Checkpoint, weights: Weights) -> ir.Model:
-    """The whole encoder; inputs and output are `contract.VISION_INPUTS` and `VISION_OUTPUTS` with a batch axis B."""
-    return _VisionWriter(checkpoint, weights).write()
+def vision_graph(checkpoint: Checkpoint, weights: Weights, numbers: Numbers = FP32) -> ir.Model:
+    """The whole encoder; inputs and output are `contract.VISION_INPUTS` and `VISION_OUTPUTS` with a batch axis B.
+
+    Patches and positions are taken in fp32 whatever the precision: the first layer's inputs reach 255.
+    """
+    return _VisionWriter(checkpoint, weights, numbers.gentle).write()
 
 
 def fold_patch_embedding(
@@ -38,10 +42,10 @@ def fold_patch_embedding(
 
 
 class _VisionWriter:
-    def __init__(self, checkpoint: Checkpoint, weights: Weights) -> None:
+    def __init__(self, checkpoint: Checkpoint, weights: Weights, numbers: Numbers) -> None:
         self._shape = checkpoint.vision
         self._images = checkpoint.images
-        self._g = GraphWriter(weights)
+        self._g = GraphWriter(weights, numbers)
 
     def write(self) -> ir.Model:
         g, shape = self._g, self._shape
@@ -58,7 +62,9 @@ class _VisionWriter:
             x = self._block(x, cos, sin, index)
         x = g.rms_norm(x, f"{_PREFIX}.post_layernorm", shape.hidden, shape.norm_eps, "final_norm")
         x = self._merger(self._downsample(x))
-        features = declare(x, IMAGE_FEATURES.name, ir.DataType.FLOAT, ["B", "image_tokens", shape.out_hidden])
+        features = declare(
+            g.as_float(x), IMAGE_FEATURES.name, ir.DataType.FLOAT, ["B", "image_tokens", shape.out_hidden]
+        )
         return g.model("vision_encoder", [patches, rows, columns], [features])
 
     def _read_sizes(self, rows: ir.Value, columns: ir.Value) -> None:
@@ -78,23 +84,21 @@ class _VisionWriter:
         bias = g.weights.read(f"{source}.bias", (shape.hidden,))
         folded, shift = fold_patch_embedding(weight, bias.astype(np.float64), images.mean, images.std)
         pixels = g.cast(patches, ir.DataType.FLOAT, "embed.pixels")
-        return g.linear(
-            pixels,
-            g.initializer(ir.Tensor(folded), f"{source}.folded_weight"),
-            "embed.patches",
-            g.initializer(ir.Tensor(shift), f"{source}.folded_bias"),
-        )
+        weight_value = g.array(folded, f"{source}.folded_weight", ir.DataType.FLOAT)
+        bias_value = g.array(shift, f"{source}.folded_bias", ir.DataType.FLOAT)
+        return g.as_real(g.linear(pixels, weight_value, "embed.patches", bias_value))
 
     def _positions(self, rows: ir.Value, columns: ir.Value) -> ir.Value:
         """The position table resampled to the grid, rows first, then columns. [B, patches, hidden]"""
         g, side, hidden = self._g, self._shape.table_side, self._shape.hidden
-        table = g.weight(f"{_PREFIX}.embeddings.position_embedding.weight", (side * side, hidden))
+        name = f"{_PREFIX}.embeddings.position_embedding.weight"
+        table = g.weight(name, (side * side, hidden), ir.DataType.FLOAT)
         flat = g.op("Reshape", [table, g.constant([side, side * hidden], np.int64)], "positions.table")
         by_row = g.op("MatMul", [rows, flat], "positions.by_row")  # [B, rows, side * hidden]
         split = g.op("Reshape", [by_row, g.constant([0, 0, side, hidden], np.int64)], "positions.by_row_split")
         spread = g.op("Unsqueeze", [columns, g.constant([1], np.int64)], "positions.column_weights")
         resampled = g.op("MatMul", [spread, split], "positions.resampled")  # [B, rows, columns, hidden]
-        return self._merge_order(resampled, self._batch, hidden, "positions")
+        return g.as_real(self._merge_order(resampled, self._batch, hidden, "positions"))
 
     def _rope(self) -> tuple[ir.Value, ir.Value]:
         """Cosine and sine of each patch's angles, half for row, half for column. [B, patches, head_dim / 2]"""
@@ -120,7 +124,7 @@ class _VisionWriter:
         tiles = g.op("Concat", [self._batch, one, one], "rope.tiles", axis=0)
         cos = g.op("Tile", [g.op("Cos", [ordered], "rope.cos_once"), tiles], "rope.cos")
         sin = g.op("Tile", [g.op("Sin", [ordered], "rope.sin_once"), tiles], "rope.sin")
-        return cos, sin
+        return g.as_real(cos), g.as_real(sin)
 
     def _merge_order(self, grid: ir.Value, batch: ir.Value, width: int, name: str) -> ir.Value:
         """[batch, rows, columns, width] -> [batch, patches, width] in merge-block order."""
@@ -168,7 +172,7 @@ class _VisionWriter:
         source = f"{_PREFIX}.downsample"
         kernel = g.weights.read(f"{source}.weight", (shape.out_hidden, shape.hidden, merge, merge))
         flat = kernel.astype(np.float32).transpose(0, 2, 3, 1).reshape(shape.out_hidden, width)
-        weight = g.initializer(ir.Tensor(np.ascontiguousarray(flat)), f"{source}.flat_weight")
+        weight = g.array(flat, f"{source}.flat_weight")
         return g.linear(blocks, weight, "downsample", g.weight(f"{source}.bias", (shape.out_hidden,)))
 
     def _merger(self, x: ir.Value) -> ir.Value:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from safetensors import SafetensorError, safe_open
 
+from export.quantize import BLOCK, blocks_of, find_scales, round_to_codes
 from glmserve.errors import BadArtifact
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
+_STORED = {"F32": ir.DataType.FLOAT, "F16": ir.DataType.FLOAT16, "BF16": ir.DataType.BFLOAT16}
 
 
 @dataclass(frozen=True)
@@ -47,25 +52,59 @@ class Weights:
 
     def read(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         """One tensor in the checkpoint's own precision; raises BadArtifact when it is missing or of another shape."""
+        with self._shard(name) as file:
+            array: np.ndarray = file.get_tensor(name)
+        if array.shape != shape:
+            raise BadArtifact(f"Tensor {name} has shape {list(array.shape)}, its config asks for {list(shape)}.")
+        return array
+
+    def stored_dtype(self, name: str) -> ir.DataType:
+        """The checkpoint's own precision of a tensor; raises BadArtifact when it is missing."""
+        with self._shard(name) as file:
+            return _STORED[file.get_slice(name).get_dtype()]
+
+    def lazy(self, name: str, shape: tuple[int, ...], dtype: ir.DataType = ir.DataType.FLOAT) -> ir.LazyTensor:
+        """The initializer of a tensor, read only while it is written."""
+
+        def load() -> ir.Tensor:
+            return ir.Tensor(self.read(name, shape).astype(dtype.numpy(), copy=False), name=name)
+
+        return ir.LazyTensor(load, dtype, ir.Shape(shape), name=name)
+
+    def lazy_rounded(self, name: str, shape: tuple[int, int], bits: int, real: ir.DataType) -> list[ir.LazyTensor]:
+        """The initializers of a linear layer's weight [out, in] rounded to `bits`: scales, then codes.
+
+        They are written in this order, so that one layer's scales at a time are kept for its codes.
+        """
+        kept: list[np.ndarray] = []
+
+        def scales() -> ir.Tensor:
+            found = find_scales(self.read(name, shape), bits).astype(real.numpy())
+            kept[:] = [found]
+            return ir.Tensor(found, name=f"{name}.scales")
+
+        def codes() -> ir.Tensor:
+            if not kept:
+                scales()
+            return ir.Tensor(round_to_codes(self.read(name, shape), kept.pop().astype(np.float32), bits), name=name)
+
+        out, blocks = shape[0], blocks_of(shape[1], bits)
+        return [
+            ir.LazyTensor(scales, real, ir.Shape((out, blocks)), name=f"{name}.scales"),
+            ir.LazyTensor(codes, ir.DataType.UINT8, ir.Shape((out, blocks, BLOCK[bits] * bits // 8)), name=name),
+        ]
+
+    @contextmanager
+    def _shard(self, name: str) -> Iterator[Any]:
+        """The open file that holds a tensor."""
         shard = self.shards.get(name)
         if shard is None:
             raise BadArtifact(f"The checkpoint has no tensor {name}.")
         try:
             with safe_open(self.folder / shard, framework="np") as file:
-                array: np.ndarray = file.get_tensor(name)
+                yield file
         except SafetensorError:
             raise BadArtifact(f"{shard} is truncated or not a safetensors file (reading {name}).") from None
-        if array.shape != shape:
-            raise BadArtifact(f"Tensor {name} has shape {list(array.shape)}, its config asks for {list(shape)}.")
-        return array
-
-    def lazy(self, name: str, shape: tuple[int, ...]) -> ir.LazyTensor:
-        """The fp32 initializer of a tensor, read only while it is written."""
-
-        def load() -> ir.Tensor:
-            return ir.Tensor(self.read(name, shape).astype(np.float32), name=name)
-
-        return ir.LazyTensor(load, ir.DataType.FLOAT, ir.Shape(shape), name=name)
 
 
 def _names(path: Path) -> list[str]:

@@ -31,11 +31,12 @@ def named_build(folder: Path) -> Path:
     return folder
 
 
-def exported_build(checkpoint: Path, out: Path) -> Path:
+def exported_build(checkpoint: Path, out: Path, precision: str) -> Path:
     """The build of a checkpoint, made now if it was not yet: the last line that the export prints."""
     if not (checkpoint / "config.json").is_file():
         raise NoBuild(f"There is no checkpoint in {checkpoint}; choose another with --checkpoint or CHECKPOINT=.")
-    command = [sys.executable, "-m", "export", "build", "--checkpoint", str(checkpoint), "--out", str(out)]
+    options = ["--checkpoint", str(checkpoint), "--out", str(out), "--precision", precision]
+    command = [sys.executable, "-m", "export", "build", *options]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     lines = done.stdout.strip().splitlines()
     if done.returncode != 0 or not lines:

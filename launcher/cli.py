@@ -73,6 +73,9 @@ def serve(
     checkpoint: Annotated[
         Path, typer.Option(envvar="CHECKPOINT", help="A checkpoint to serve; its build is made if there is none yet.")
     ] = Path("demo/checkpoint"),
+    precision: Annotated[
+        str, typer.Option(envvar="PRECISION", help="What a checkpoint is exported in: fp32, fp16, int8 or int4.")
+    ] = "fp32",
     start_timeout_s: Annotated[
         float, typer.Option(min=1, envvar="START_TIMEOUT_S", help="Seconds that loading the models may take.")
     ] = 120.0,
@@ -94,7 +97,7 @@ def serve(
             ]
         )
         _say("Looking for the build ...")
-        folder = named_build(build) if build else exported_build(checkpoint, BUILDS)
+        folder = named_build(build) if build else exported_build(checkpoint, BUILDS, precision)
         triton = TritonServer(
             folder / REPOSITORY_FOLDER,
             triton_http_port,

@@ -5,32 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnx_ir as ir
 import pytest
+from large_checkpoint import RecordingWeights
 from real_checkpoint import REAL, needs_real
 
 from export.decoder import decoder_graph
 from export.vision import fold_patch_embedding, vision_graph
-from export.weights import Weights
 from glmserve.checkpoint import Checkpoint
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
-
-
-class RecordingWeights(Weights):
-    """Weights of nothing but zeros that remember what was asked for."""
-
-    def __init__(self) -> None:
-        super().__init__(Path(), {})
-        object.__setattr__(self, "asked", {})
-
-    def read(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        self.asked[name] = shape
-        return np.broadcast_to(np.float32(0), shape)
-
-    def lazy(self, name: str, shape: tuple[int, ...]) -> ir.LazyTensor:
-        self.asked[name] = shape
-        return super().lazy(name, shape)
 
 
 @pytest.mark.parity

@@ -1,0 +1,32 @@
+"""How far a build of each precision may be from transformers in fp32."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from export.precision import Precision
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """The worst error of features and of logits, the worst KL divergence of a next token's probabilities in nats, and
+    the shares of greedy tokens (each after the right ones) and of whole answers that may change.
+
+    `is_relative`: errors are measured against the length of the vector they are an error of, not absolutely.
+    """
+
+    features: float
+    logits: float
+    divergence: float
+    tokens: float
+    answers: float
+    is_relative: bool = True
+
+
+ALLOWED = {
+    Precision.FP32: Allowed(1e-4, 1e-4, 1e-6, 0.0, 0.0, is_relative=False),
+    Precision.FP16: Allowed(5e-3, 1e-2, 1e-3, 0.01, 0.05),
+    Precision.BF16: Allowed(0.04, 0.08, 0.05, 0.02, 0.2),
+    Precision.INT8: Allowed(0.05, 0.2, 0.1, 0.02, 0.3),
+    Precision.INT4: Allowed(0.05, 0.5, 0.5, 0.06, 1.0),  # an answer of many tokens hardly stays as it is
+}

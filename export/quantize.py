@@ -1,0 +1,88 @@
+"""Rounds a linear layer's weight to 8 or 4 bits: one scale for every block of inputs, chosen to lose least."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+BLOCK = {8: 128, 4: 32}
+"""Inputs that share a scale."""
+_CHUNK_VALUES = 1 << 18  # weights worked on at a time: the cache holds them, and memory stays bounded
+_SHRINK = np.linspace(1.05, 0.7, 12, dtype=np.float32)
+
+
+def blocks_of(inputs: int, bits: int) -> int:
+    """Blocks of one output's weights; the last is filled up with zeros."""
+    return -(-inputs // BLOCK[bits])
+
+
+def find_scales(weight: np.ndarray, bits: int) -> np.ndarray:
+    """The scale f32 [out, blocks] of every block of weight [out, in]."""
+    find = _widest if bits == 8 else _closest
+    scales = np.empty((len(weight), blocks_of(weight.shape[1], bits)), np.float32)
+    for rows, blocks in _by_rows(weight, bits):
+        scales[rows] = find(blocks)
+    return scales
+
+
+def round_to_codes(weight: np.ndarray, scales: np.ndarray, bits: int) -> np.ndarray:
+    """Codes u8 [out, blocks, bytes of a block]; a value is (code - half the range) * scale, the low half byte first."""
+    half = 1 << (bits - 1)
+    packed = np.empty((*scales.shape, BLOCK[bits] * bits // 8), np.uint8)
+    for rows, blocks in _by_rows(weight, bits):
+        codes = (_nearest(blocks, scales[rows, :, None], half) + half).astype(np.uint8)
+        packed[rows] = codes if bits == 8 else codes[..., 0::2] | (codes[..., 1::2] << 4)
+    return packed
+
+
+def _widest(blocks: np.ndarray) -> np.ndarray:
+    """Scales that just reach each block's largest weight: at 8 bits nothing is won by cutting it off."""
+    return _not_zero(np.abs(blocks).max(axis=-1) / 127)
+
+
+def _closest(blocks: np.ndarray) -> np.ndarray:
+    """Scales whose 4-bit codes have the least squared error.
+
+    The largest weight of a block gets the code -8, the one without a counterpart; from there the scale shrinks step by
+    step, cutting that weight off. The best step is then fitted to its codes by least squares, and coded anew.
+    """
+    largest = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=-1)[..., None], axis=-1)
+    start = _not_zero(largest / -8)  # [rows, blocks, 1]
+    best = start.copy()
+    least = np.full(start.shape, np.inf, np.float32)
+
+    def keep(scales: np.ndarray, codes: np.ndarray) -> None:
+        error = np.square(codes * scales - blocks).sum(axis=-1, keepdims=True)
+        better = error < least
+        np.copyto(best, scales, where=better)
+        np.copyto(least, error, where=better)
+
+    for factor in _SHRINK:
+        keep(start * factor, _nearest(blocks, start * factor, 8))
+    codes = _nearest(blocks, best, 8)
+    power = np.square(codes).sum(axis=-1, keepdims=True)
+    fitted = (codes * blocks).sum(axis=-1, keepdims=True) / np.maximum(power, 1)
+    fitted = np.where(fitted == 0, best, fitted)
+    keep(fitted, _nearest(blocks, fitted, 8))
+    return best[..., 0]
+
+
+def _nearest(blocks: np.ndarray, scales: np.ndarray, half: int) -> np.ndarray:
+    codes: np.ndarray = np.clip(np.rint(blocks / scales), -half, half - 1)
+    return codes
+
+
+def _not_zero(scales: np.ndarray) -> np.ndarray:
+    return np.where(scales == 0, np.float32(1), scales)
+
+
+def _by_rows(weight: np.ndarray, bits: int) -> Iterator[tuple[slice, np.ndarray]]:
+    """A few rows at a time: which, and their blocks f32 [rows, blocks, BLOCK]."""
+    size, count = BLOCK[bits], blocks_of(weight.shape[1], bits)
+    step = max(1, _CHUNK_VALUES // (count * size))
+    for begin in range(0, len(weight), step):
+        part = weight[begin : begin + step]
+        padded = np.zeros((len(part), count * size), np.float32)
+        padded[:, : weight.shape[1]] = part
+        yield slice(begin, begin + len(part)), padded.reshape(len(part), count, size)
