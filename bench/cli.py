@@ -36,7 +36,7 @@ def run_throughput(threads: Threads = HALF_THE_CORES, rounds: Rounds = 3) -> Non
 
 
 @app.command("overhead")
-def run_overhead(threads: Threads = HALF_THE_CORES, rounds: Rounds = 3) -> None:
+def run_overhead(threads: Threads = HALF_THE_CORES, rounds: Rounds = 4) -> None:
     """What HTTP, gateway, gRPC and Triton cost on top of the bare engine."""
     _keep("overhead", overhead.measure(threads, rounds, say), threads, rounds)
 

@@ -46,8 +46,14 @@ def _throughput_lost(build: Path, threads: int, rounds: int, say: Say) -> Spread
     with bare_engine(build, threads) as bare, service_on(build, threads) as url:
         for number in range(-1, rounds):  # the first one is short and only warms up
             questions = [asker.question() for _ in range(CLIENTS if number >= 0 else 1)]
-            bare_tokens_per_s = _bare_tokens_per_s(bare, [preparer.request(question) for question in questions])
-            share = 1 - run_round(url, questions, CLIENTS).tokens_per_s / bare_tokens_per_s
+            requests = [preparer.request(question) for question in questions]
+            if number % 2:  # who goes first changes, so that a machine growing busier favours neither
+                over_http = run_round(url, questions, CLIENTS).tokens_per_s
+                alone = _bare_tokens_per_s(bare, requests)
+            else:
+                alone = _bare_tokens_per_s(bare, requests)
+                over_http = run_round(url, questions, CLIENTS).tokens_per_s
+            share = 1 - over_http / alone
             if number >= 0:
                 lost.append(share)
                 say(f"Throughput, round {number + 1} of {rounds}: {share:.1%} lost on the way")
