@@ -5,7 +5,7 @@ from __future__ import annotations
 _WEIGHT = 0.3
 """Share of the newest step in the running means."""
 _STALL = 0.7
-"""Of a decode step's time, what reading a prompt may add to it while one request waits for its first token.
+"""Of a decode step's time, what reading a prompt may add to it for each request that waits for its first token.
 
 Below 1, so that one long prompt at most doubles the gap between the tokens of those being answered, noise included.
 """
@@ -29,15 +29,13 @@ class Pace:
     def chunk_tokens(self, decoding: int, beginning: int, most: int) -> int:
         """Prompt tokens for the next step, while `decoding` requests are answered and `beginning` await a first token.
 
-        All of `most` when nobody is held up. Else as many as take 0.7 of a decode step, times the square of those that
-        wait: a single long prompt hardly shows, and a crowd is not kept waiting by the first one served, since full
-        decode steps later cost less than many half-empty ones now.
+        All of `most` when nobody is held up. Else as many as take 0.7 of a decode step for each that waits.
         """
         if not decoding:
             return most
         if not self._token_s or not self._decode_s:
             return min(most, self._ridge_tokens)
-        allowed_s = _STALL * self._decode_s * max(1, beginning) ** 2
+        allowed_s = _STALL * self._decode_s * max(1, beginning)
         return min(most, max(self._ridge_tokens, int(allowed_s / self._token_s)))
 
 

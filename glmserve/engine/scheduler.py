@@ -66,13 +66,20 @@ class Scheduler:
             if not self.waiting or not table.can_start:
                 return None
             moves += self._start(now)
-        budget = self._pace.chunk_tokens(len(table.decoding), beginning, self._chunk_tokens)
         first = table.prefilling[0]
+        budget = self._budget(first, beginning)
         stop = min(first.length + budget, first.request.prompt.length)
         chunks = [Chunk(first, first.length, stop)]
         if chunks[0].is_last and first.length == 0 and not first.request.grammar:
             moves += self._join(chunks, now)
         return Prefill(chunks, moves)
+
+    def _budget(self, first: Running, beginning: int) -> int:
+        """Tokens to read of a prompt. One that fits a chunk is not cut: half-empty decode steps in between would cost
+        everybody more than one short wait does."""
+        if first.request.prompt.length - first.cached <= self._chunk_tokens:
+            return self._chunk_tokens
+        return self._pace.chunk_tokens(len(self._table.decoding), beginning, self._chunk_tokens)
 
     def _join(self, chunks: list[Chunk], now: float) -> list[Move]:
         """Adds the next prompts in line while all of them together, padded, are still cheaper than a step of their own.
