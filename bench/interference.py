@@ -41,6 +41,7 @@ def measure(threads: int, rounds: int, say: Say) -> list[Row]:
             f"while joining p50 {found[-1][1]:.2f}, p99 {found[-1][2]:.2f}"
         )
     before_p99, joining_p50, joining_p99 = (Spread.of(column) for column in zip(*found, strict=True))
+    within = Spread.of([p99 / p50 for _, p50, p99 in found])
     return [
         {
             "streams": STREAMS,
@@ -48,6 +49,7 @@ def measure(threads: int, rounds: int, say: Say) -> list[Row]:
             **before_p99.fields("before_p99_ratio"),
             **joining_p50.fields("joining_p50_ratio"),
             **joining_p99.fields("joining_p99_ratio"),
+            **within.fields("joining_p99_over_p50"),
             "rounds": rounds,
             "threads": threads,
         }

@@ -109,6 +109,8 @@ def _interference(rows: list[Row]) -> str:
             f"| {_figure(row, 'joining_p50_ratio', '{:.2f}')} | |",
             f"| p99 while {row['joining_prompt_tokens']} tokens are read "
             f"| {_figure(row, 'joining_p99_ratio', '{:.2f}')} | ≤ {_JOINING_GOAL:g} |",
+            f"| p99 over p50, both while they are read "
+            f"| {_figure(row, 'joining_p99_over_p50', '{:.2f}')} | ≤ {_JOINING_GOAL:g} |",
         ]
     return _with_run(lines, rows)
 
