@@ -11,10 +11,11 @@ from typing import Annotated
 
 import typer
 
-from bench import followup, interference, overhead, report, results, soak, throughput
+from bench import export_cost, followup, interference, overhead, report, results, soak, throughput
 from bench.builds import FP32, build_of
-from bench.checkpoint import DEMO
+from bench.checkpoint import DEMO, write_like
 from bench.results import Row
+from export.precision import Precision
 
 app = typer.Typer(
     add_completion=False,
@@ -51,6 +52,31 @@ def run_interference(threads: Threads = HALF_THE_CORES, rounds: Rounds = 2) -> N
 def run_followup(threads: Threads = HALF_THE_CORES, rounds: Rounds = 5) -> None:
     """How much sooner a second question about the same picture is answered."""
     _keep("followup", followup.measure(threads, rounds, say), threads, rounds)
+
+
+@app.command("checkpoint")
+def write_checkpoint(
+    out: Annotated[Path, typer.Argument(help="Where the checkpoint is to be; must not exist yet.")],
+    model: Annotated[
+        Path, typer.Option(exists=True, file_okay=False, help="A folder with the model's config and tokenizer.")
+    ],
+    shards: Annotated[int, typer.Option(min=1, help="Files that the weights are spread over.")] = 4,
+) -> None:
+    """Write a checkpoint of a model's full size with random bf16 weights; the real model's takes 20.6 GB."""
+    write_like(model, out, shards)
+
+
+@app.command("export-cost")
+def run_export_cost(
+    checkpoint: Annotated[Path, typer.Option(exists=True, file_okay=False, help="What is built.")],
+    scratch: Annotated[Path, typer.Option(help="A folder with room for a copy, on the checkpoint's file system.")],
+    precision: Annotated[list[Precision], typer.Option(help="May be given several times.")],
+) -> None:
+    """Peak memory of a build, and its time beside a plain copy of the checkpoint."""
+    rows = export_cost.measure(checkpoint, scratch, precision, say)
+    listed = " ".join(f"--precision {name}" for name in precision)
+    path = results.write("export_cost", rows, f"python -m bench export-cost --checkpoint DIR --scratch DIR {listed}")
+    say(f"Wrote {path}")
 
 
 @app.command("report")

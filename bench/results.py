@@ -36,7 +36,7 @@ class Spread:
 
     def fields(self, name: str) -> Row:
         """As two fields of a row: `name` and `name_spread`."""
-        return {name: _rounded(self.median), f"{name}_spread": [_rounded(self.low), _rounded(self.high)]}
+        return {name: rounded(self.median), f"{name}_spread": [rounded(self.low), rounded(self.high)]}
 
 
 def write(name: str, rows: Sequence[Row], command: str) -> Path:
@@ -79,5 +79,5 @@ def _cpu() -> str:
     return platform.machine()
 
 
-def _rounded(value: float) -> float:
+def rounded(value: float) -> float:
     return float(f"{value:.{_DIGITS}g}")
