@@ -11,7 +11,8 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from export.build import build
-from export.cli import Exit, app
+from export.cli import app
+from export.failures import Exit
 
 pytestmark = pytest.mark.parity
 parity = pytest.importorskip("export.parity", reason="torch and transformers are not installed")
