@@ -147,10 +147,9 @@ def _recipe(order: Order, digests: dict[Path, str]) -> str:
     """What a build is made of: precision, target, every file of the checkpoint that matters, the exporter's code."""
     golden = sorted((order.folder / "golden").glob("canary.*"))
     code = [*Path(__file__).parent.rglob("*.py"), *MODELS.rglob("*.py"), *MODELS.rglob("*.pbtxt")]
-    parts: list[list[str]] = [[order.precision, order.target]]
-    parts += [[path.name, sha256_of(path)] for path in sorted([*order.small_files, *golden, *code])]
-    parts += [[path.name, digest] for path, digest in sorted(digests.items())]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    parts = [[path.name, sha256_of(path)] for path in (*order.small_files, *golden, *code)]
+    parts += [[path.name, digest] for path, digest in digests.items()]
+    return hashlib.sha256(json.dumps([order.precision, order.target, sorted(parts)]).encode()).hexdigest()
 
 
 def _find(out: Path, recipe: str) -> Path | None:

@@ -48,6 +48,14 @@ def test_an_existing_build_is_found_again(checkpoint: Path, tmp_path: Path) -> N
     assert (first / "manifest.json").stat().st_mtime_ns == written
 
 
+def test_a_checkpoint_is_known_again_wherever_it_lies(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = build(checkpoint, tmp_path / "builds", QUIET)
+    monkeypatch.chdir(checkpoint.parent)
+    assert Manifest.read(build(Path("checkpoint"), tmp_path / "others", QUIET)) == Manifest.read(first)
+
+
 def test_another_weight_makes_another_build(checkpoint: Path, tmp_path: Path) -> None:
     first = build(checkpoint, tmp_path / "builds", QUIET)
     file = checkpoint / "model.safetensors"
