@@ -19,7 +19,9 @@ from export.decoder import decoder_graph
 from export.linked import link_weights
 from export.precision import Numbers, Precision, Target, numbers_of
 from export.progress import Advance, byte_progress
+from export.standard import weights_in_files, write_standard
 from export.vision import vision_graph
+from export.vision_backend import VisionBackend, check_backend, write_entry
 from export.weights import Weights
 from glmserve import manifest as layout
 from glmserve.checkpoint import PROCESSOR_FILES, Checkpoint
@@ -40,13 +42,16 @@ def build(
     console: Console,
     precision: Precision = Precision.FP32,
     target: Target = Target.CPU,
+    vision_backend: VisionBackend = VisionBackend.PYTHON,
 ) -> Path:
     """The build of a checkpoint under `out`: the one that is there already, or a new one.
 
     A new build is written aside and renamed when complete, so that a reader never sees half of one. Raises BadArtifact
-    when the checkpoint is incomplete or of another architecture, or when the target cannot run the precision.
+    when the checkpoint is incomplete or of another architecture, or when the target or the backend cannot run the
+    precision.
     """
-    order = _Order(checkpoint_folder, precision, target, numbers_of(precision, target))
+    check_backend(vision_backend, precision)
+    order = _Order(checkpoint_folder, precision, target, numbers_of(precision, target), vision_backend)
     checkpoint = Checkpoint.read(checkpoint_folder)
     weights = Weights.open(checkpoint_folder)
     _check_processor_files(checkpoint_folder)
@@ -71,6 +76,7 @@ class _Order:
     precision: Precision
     target: Target
     numbers: Numbers
+    vision_backend: VisionBackend
 
 
 def _write(
@@ -88,11 +94,17 @@ def _write(
     _copy_processor(order.checkpoint, partial / layout.CHECKPOINT_FOLDER)
     write_canary(order.checkpoint, partial / layout.CANARY_FOLDER)
     vision = repository / VISION_MODEL / "1" / layout.VISION_GRAPH
-    _save(vision_graph(checkpoint, weights, order.numbers), vision, "vision", console)
+    picture_encoder = vision_graph(checkpoint, weights, order.numbers)
+    _save(picture_encoder, vision, "vision", console)
+    write_entry(order.vision_backend, repository / VISION_MODEL, checkpoint, order.target)
     decoder = repository / DECODER_MODEL / "1" / layout.DECODER_GRAPH
     model = decoder_graph(checkpoint, weights, order.numbers)
     linked = link_weights(model, weights, decoder.parent)
     _save(model, decoder, "decoder", console)
+    if order.vision_backend is VisionBackend.TENSORRT:
+        for write, built, path in ((vision_graph, picture_encoder, vision), (decoder_graph, model, decoder)):
+            standard = write(checkpoint, weights, order.numbers, is_standard=True)
+            write_standard(standard, weights_in_files(built), path.parent)
     known = {(path.stat().st_dev, path.stat().st_ino): digests[path] for path in linked}
     manifest = Manifest.describe(partial, recipe, order.checkpoint.resolve().name, order.precision, order.target, known)
     manifest.write(partial)
@@ -156,7 +168,7 @@ def _recipe(order: _Order, digests: dict[Path, str]) -> str:
     golden = sorted((checkpoint / "golden").glob("canary.*"))
     small = [checkpoint / name for name in (*PROCESSOR_FILES, *_OPTIONAL_FILES) if (checkpoint / name).is_file()]
     code = [*Path(__file__).parent.glob("*.py"), *_MODELS.rglob("*.py"), *_MODELS.rglob("*.pbtxt")]
-    parts: list[list[str]] = [[order.precision, order.target]]
+    parts: list[list[str]] = [[order.precision, order.target, order.vision_backend]]
     parts += [[path.name, sha256_of(path)] for path in sorted([*small, *golden, *code])]
     parts += [[path.name, digest] for path, digest in sorted(digests.items())]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

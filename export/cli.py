@@ -11,6 +11,7 @@ from rich.console import Console
 
 from export.build import build as make_build
 from export.precision import Precision, Target
+from export.vision_backend import VisionBackend
 from glmserve.errors import BadArtifact, GlmServeError
 
 app = typer.Typer(
@@ -40,10 +41,13 @@ def build(
         Precision.FP32
     ),
     target: Annotated[Target, typer.Option(help="Where the build is to run.")] = Target.CPU,
+    vision_backend: Annotated[
+        VisionBackend, typer.Option(help="What runs the picture encoder in Triton; tensorrt: see the command.")
+    ] = VisionBackend.PYTHON,
 ) -> None:
     """Write the checkpoint's build; its folder is the last line printed. An existing build is found, not made again."""
     try:
-        path = make_build(checkpoint, out, Console(stderr=True), precision, target)
+        path = make_build(checkpoint, out, Console(stderr=True), precision, target, vision_backend)
     except GlmServeError as error:
         raise _fail(error) from None
     typer.echo(str(path))
