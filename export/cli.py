@@ -11,6 +11,7 @@ from rich.console import Console
 
 from export.build import build as make_build
 from export.precision import Precision, Target
+from export.tensorrt_command import tensorrt
 from export.vision_backend import VisionBackend
 from glmserve.errors import BadArtifact, GlmServeError
 
@@ -71,6 +72,9 @@ def verify(
         raise _fail(error) from None
     if not passed:
         raise typer.Exit(Exit.PARITY_FAILED)
+
+
+app.command()(tensorrt)
 
 
 def _fail(error: GlmServeError) -> typer.Exit:
