@@ -14,7 +14,7 @@ from bench.checkpoint import Shape, fingerprint, write_checkpoint
 CACHE = Path(__file__).resolve().parent / ".cache"
 FP32, INT8 = "fp32", "int8"
 _PROJECT = Path(__file__).resolve().parents[1]
-_EXPORT_TIMEOUT_S = 600.0
+_EXPORT_TIMEOUT_S = 3600.0
 _HELP_TIMEOUT_S = 60.0
 
 
@@ -37,11 +37,13 @@ def checkpoint_of(shape: Shape, say: Callable[[str], None]) -> Path:
     return folder
 
 
-def build_of(checkpoint: Path, precision: str, say: Callable[[str], None]) -> Path:
+def build_of(
+    checkpoint: Path, precision: str, say: Callable[[str], None], target: str = "cpu", out: Path | None = None
+) -> Path:
     """The build of a checkpoint, made by the export's own command line; one of an older exporter makes room for it."""
-    out = CACHE / "builds" / f"{checkpoint.name}-{precision}"
+    out = out or CACHE / "builds" / f"{checkpoint.name}-{precision}"
     say(f"Exporting {checkpoint.name} in {precision}, if it was not yet ...")
-    options = ["--precision", precision] if _knows_precision() else []
+    options = ["--precision", precision, "--target", target] if _knows_precision() else []
     done = _export(["build", "--checkpoint", str(checkpoint), "--out", str(out), *options], _EXPORT_TIMEOUT_S)
     if done.returncode != 0:
         raise ExportFailed(f"The export of {checkpoint} in {precision} failed.\n{done.stderr.strip()}")

@@ -11,8 +11,8 @@ from typing import Annotated
 
 import typer
 
-from bench import export_cost, followup, interference, overhead, report, results, soak, throughput
-from bench.builds import FP32, build_of
+from bench import export_cost, followup, gpu_check, interference, overhead, report, results, soak, throughput
+from bench.builds import CACHE, FP32, build_of
 from bench.checkpoint import DEMO, write_like
 from bench.results import Row
 from export.precision import Precision
@@ -77,6 +77,27 @@ def run_export_cost(
     listed = " ".join(f"--precision {name}" for name in precision)
     path = results.write("export_cost", rows, f"python -m bench export-cost --checkpoint DIR --scratch DIR {listed}")
     say(f"Wrote {path}")
+
+
+@app.command("gpu-check")
+def run_gpu_check(
+    model: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="A folder with the real config and tokenizer.")
+    ] = None,
+    scratch: Annotated[Path, typer.Option(help="Where checkpoint and build are kept; 25 GB on a GPU machine.")] = (
+        CACHE / "gpu-check"
+    ),
+) -> None:
+    """The full-size model on this machine's GPU, beside the memory's limit and transformers; exit code 1 if wrong."""
+    try:
+        verdict = gpu_check.gpu_check(model, scratch, typer.echo)
+    except ValueError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from None
+    folder = results.RESULTS if verdict.has_gpu else scratch
+    say(f"Wrote {results.write('gpu_check', verdict.rows, 'make gpu-check', folder)}")
+    if not verdict.is_right:
+        raise typer.Exit(1)
 
 
 @app.command("report")

@@ -21,8 +21,11 @@ from export.outline import MODELS, outline
 from export.precision import Precision, Target
 from export.progress import byte_progress
 from export.shelf import BUILD_LOCK, PARTS, builds_in, locked
+from export.standard import weights_in_files, write_standard
 from export.streamed import Journal, sync_folder
+from export.vision_backend import VisionBackend, write_entry
 from glmserve import manifest as layout
+from glmserve.contract import VISION_MODEL
 from glmserve.errors import BadArtifact
 from glmserve.manifest import DIGEST_CHARS, Manifest, sha256_of
 
@@ -36,6 +39,7 @@ def build(
     console: Console,
     precision: Precision = Precision.FP32,
     target: Target = Target.CPU,
+    vision_backend: VisionBackend = VisionBackend.PYTHON,
     source: str | None = None,
 ) -> Path:
     """The build of a checkpoint under `out`: the one that is there already, or a new one. `source` names it.
@@ -44,7 +48,7 @@ def build(
     interrupts is found again and gone on with. Raises, before anything is written, what `Order.of` raises, Locked
     while another build writes into `out`, and DiskFull, which may also come later.
     """
-    order = Order.of(checkpoint, precision, target, source)
+    order = Order.of(checkpoint, precision, target, vision_backend, source)
     plan = outline(order)
     out.mkdir(parents=True, exist_ok=True)
     with locked(out, BUILD_LOCK):
@@ -71,6 +75,7 @@ def _write(order: Order, parts: Path, out: Path, digests: dict[Path, str], recip
     shutil.copytree(MODELS, partial / layout.REPOSITORY_FOLDER, ignore=_NO_CACHES, dirs_exist_ok=True)
     _copy_processor(order, partial / layout.CHECKPOINT_FOLDER)
     write_canary(order.folder, partial / layout.CANARY_FOLDER)
+    write_entry(order.vision_backend, partial / layout.REPOSITORY_FOLDER / VISION_MODEL, order.checkpoint, order.target)
     known = _write_graphs(order, partial, Journal(parts / _JOURNAL), digests, console)
     manifest = Manifest.describe(partial, recipe, order.source, order.precision, order.target, known)
     manifest.write(partial)
@@ -91,6 +96,7 @@ def _write_graphs(
 ) -> dict[tuple[int, int], str]:
     """Writes every graph and its weights; the SHA-256 of the large files, by device and inode."""
     known: dict[Path, str] = {}
+    placed = {}
     for name, model in order.graphs(order.weights):
         path = partial / name
         if name == DECODER_PATH:
@@ -99,6 +105,9 @@ def _write_graphs(
         total = sum(value.const_value.nbytes for value in unplaced(model) if value.const_value is not None)
         with byte_progress(console, path.parents[1].name, total) as advance:
             known |= write_graph(model, path, journal, advance)
+        placed[name] = weights_in_files(model)
+    for name, model in order.standard_graphs(order.weights):
+        write_standard(model, placed[name], (partial / name).parent)
     return {(path.stat().st_dev, path.stat().st_ino): digest for path, digest in known.items()}
 
 
@@ -149,7 +158,9 @@ def _recipe(order: Order, digests: dict[Path, str]) -> str:
     code = [*Path(__file__).parent.rglob("*.py"), *MODELS.rglob("*.py"), *MODELS.rglob("*.pbtxt")]
     parts = [[path.name, sha256_of(path)] for path in (*order.small_files, *golden, *code)]
     parts += [[path.name, digest] for path, digest in digests.items()]
-    return hashlib.sha256(json.dumps([order.precision, order.target, sorted(parts)]).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps([order.precision, order.target, order.vision_backend, sorted(parts)]).encode()
+    ).hexdigest()
 
 
 def _find(out: Path, recipe: str) -> Path | None:

@@ -1,7 +1,7 @@
 """Writes the decoder's graph: token ids and picture features in, the next token out, KV written into its slot.
 
 Follows `Glm4vTextModel`. Each layer's past and present KV are one buffer [slots, kv_heads, context, head_dim] that
-GroupQueryAttention writes in place; the caller binds the rows it wants to run.
+attention writes in place; the caller binds the rows it wants to run.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from export.graph import CONTRIB, GraphWriter, declare, graph_input
+from export.attention import Attention, GroupedAttention, Lengths, StandardAttention
+from export.graph import GraphWriter, declare, graph_input
 from export.precision import FP32, Numbers
 from export.sampler import sample
 from export.weights import Weights
@@ -20,15 +21,20 @@ _PREFIX = "model.language_model"
 _EMBEDDING = f"{_PREFIX}.embed_tokens"
 
 
-def decoder_graph(checkpoint: Checkpoint, weights: Weights, numbers: Numbers = FP32) -> ir.Model:
-    """The whole decoder; its inputs and outputs are named in `contract.DecoderGraph`."""
-    return _DecoderWriter(checkpoint, weights, numbers).write()
+def decoder_graph(
+    checkpoint: Checkpoint, weights: Weights, numbers: Numbers = FP32, is_standard: bool = False
+) -> ir.Model:
+    """The whole decoder; its inputs and outputs are named in `contract.DecoderGraph`.
+
+    `is_standard`: of ONNX's own operators only, for other runtimes (see `GraphWriter`).
+    """
+    return _DecoderWriter(checkpoint, weights, numbers, is_standard).write()
 
 
 class _DecoderWriter:
-    def __init__(self, checkpoint: Checkpoint, weights: Weights, numbers: Numbers) -> None:
+    def __init__(self, checkpoint: Checkpoint, weights: Weights, numbers: Numbers, is_standard: bool) -> None:
         self._shape = checkpoint.text
-        self._g = GraphWriter(weights, numbers)
+        self._g = GraphWriter(weights, numbers, is_standard)
 
     def write(self) -> ir.Model:
         g, shape = self._g, self._shape
@@ -37,10 +43,12 @@ class _DecoderWriter:
         features = graph_input(Names.IMAGE_FEATURES, float32, ["M", shape.hidden])
         image_slot = graph_input(Names.IMAGE_SLOT, int64, ["B", "S"])
         positions = graph_input(Names.POSITION_IDS, int64, [3, "B", "S"])
-        self._lengths = graph_input(Names.SEQLENS_K, int32, ["B"])
-        self._total = graph_input(Names.TOTAL_LENGTH, int32, [])
+        lengths = Lengths(graph_input(Names.SEQLENS_K, int32, ["B"]), graph_input(Names.TOTAL_LENGTH, int32, []))
         logits_index = graph_input(Names.LOGITS_INDEX, int64, ["B", 1])
-        inputs = [input_ids, features, image_slot, positions, self._lengths, self._total, logits_index]
+        inputs = [input_ids, features, image_slot, positions, lengths.last, lengths.most, logits_index]
+        self._attention: Attention = (
+            StandardAttention(g, shape, lengths, input_ids) if g.is_standard else GroupedAttention(g, shape, lengths)
+        )
         cache: list[ir.Value] = []
 
         self._rope(positions)
@@ -49,7 +57,7 @@ class _DecoderWriter:
         for index in range(shape.layers):
             past = [graph_input(name, g.real, self._cache_shape()) for name in Names.past(index)]
             inputs += past
-            attention, present = self._attention(normed, past, index)
+            attention, present = self._attend(normed, past, index)
             cache += present
             normed, residual = self._add_and_norm(
                 residual, attention, f"layers.{index}.post_attention_layernorm", f"layers.{index}.mlp.norm"
@@ -95,7 +103,7 @@ class _DecoderWriter:
         is_picture = g.op("Unsqueeze", [is_picture, g.constant([-1], np.int64)], "embed.is_picture_wide")
         return g.op("Where", [is_picture, pictures, words], "embed")
 
-    def _attention(self, x: ir.Value, past: list[ir.Value], index: int) -> tuple[ir.Value, list[ir.Value]]:
+    def _attend(self, x: ir.Value, past: list[ir.Value], index: int) -> tuple[ir.Value, list[ir.Value]]:
         g, shape = self._g, self._shape
         source, name = f"{_PREFIX}.layers.{index}.self_attn", f"layers.{index}.attn"
         q_size, kv_size = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
@@ -104,15 +112,7 @@ class _DecoderWriter:
         v = g.projection(x, f"{source}.v_proj", (shape.hidden, kv_size), f"{name}.v", has_bias=True)
         q = self._rotate(q, shape.heads, f"{name}.q_rotated")
         k = self._rotate(k, shape.kv_heads, f"{name}.k_rotated")
-        mixed, *present = g.op_many(
-            "GroupQueryAttention",
-            [q, k, v, *past, self._lengths, self._total],
-            [f"{name}.mixed", *Names.present(index)],
-            CONTRIB,
-            num_heads=shape.heads,
-            kv_num_heads=shape.kv_heads,
-            scale=float(shape.head_dim**-0.5),
-        )
+        mixed, *present = self._attention.mix(q, k, v, past, name, Names.present(index))
         for value, output in zip(present, Names.present(index), strict=True):
             declare(value, output, g.real, self._cache_shape())
         attention = g.projection(mixed, f"{source}.o_proj", (q_size, shape.hidden), f"{name}.o")

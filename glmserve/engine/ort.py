@@ -120,6 +120,11 @@ class OrtDecoder:
         self._kv = KvCache(self._device, KvShape.of(text, rows, context, ELEMENT_TYPES[kv_type]))
         self._bindings: dict[tuple[int, int, bool], _Binding] = {}
 
+    @property
+    def captures_graphs(self) -> bool:
+        """Whether decode steps run as captured CUDA graphs."""
+        return self._captures
+
     def run(self, step: Step) -> Sampled:
         count = len(step.lengths)
         if step.is_decode and self._buckets:
