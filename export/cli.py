@@ -8,6 +8,7 @@ from export.commands.build import build
 from export.commands.common import EXIT_CODES
 from export.commands.plan import plan
 from export.commands.verify import verify
+from export.tensorrt_command import tensorrt
 
 app = typer.Typer(
     add_completion=False,
@@ -16,7 +17,7 @@ app = typer.Typer(
     help="Turn a Hugging Face checkpoint into a build that Triton serves, and prove that it answers alike.",
     epilog=EXIT_CODES,
 )
-for command in (plan, build, verify):
+for command in (plan, build, verify, tensorrt):
     app.command(epilog=EXIT_CODES)(command)
 
 

@@ -60,6 +60,7 @@ class Exit(IntEnum):
     NOT_CERTIFIED = 12
     NOT_ANSWERED = 13
     NOTHING_BEFORE = 14
+    MISSING_TENSORRT = 15
 
 
 MEANING = {
@@ -78,6 +79,7 @@ MEANING = {
     Exit.NOT_CERTIFIED: "no valid certificate, so not published",
     Exit.NOT_ANSWERED: "the golden picture was not answered rightly, so not published",
     Exit.NOTHING_BEFORE: "no earlier build to roll back to",
+    Exit.MISSING_TENSORRT: "TensorRT or a GPU is missing",
 }
 """Each exit code in words, for `--help` and the documents."""
 

@@ -13,6 +13,7 @@ from export.failures import NoTokenizer
 from export.headers import HeaderWeights
 from export.precision import Numbers, Precision, Target, numbers_of
 from export.vision import vision_graph
+from export.vision_backend import VisionBackend, check_backend
 from export.weights import Weights
 from glmserve.checkpoint import PROCESSOR_FILES, Checkpoint
 from glmserve.contract import DECODER_MODEL, VISION_MODEL
@@ -32,15 +33,23 @@ class Order:
     precision: Precision
     target: Target
     numbers: Numbers
+    vision_backend: VisionBackend
     checkpoint: Checkpoint
     weights: Weights
     headers: HeaderWeights
 
     @staticmethod
-    def of(folder: Path, precision: Precision, target: Target, source: str | None = None) -> Order:
+    def of(
+        folder: Path,
+        precision: Precision,
+        target: Target,
+        vision_backend: VisionBackend = VisionBackend.PYTHON,
+        source: str | None = None,
+    ) -> Order:
         """Reads configuration and headers. Raises, naming file and key or tensor: UnknownArchitecture, NoTokenizer,
-        BadShard, or BadArtifact for anything else that is missing or wrong, and for a target that cannot run the
-        precision."""
+        BadShard, or BadArtifact for anything else that is missing or wrong, and for a target or a backend that cannot
+        run the precision."""
+        check_backend(vision_backend, precision)
         numbers = numbers_of(precision, target)
         checkpoint = Checkpoint.read(folder)
         for name in PROCESSOR_FILES:
@@ -48,7 +57,8 @@ class Order:
                 raise NoTokenizer(f"The checkpoint lacks {name}.")
         weights = Weights.open(folder)
         headers = HeaderWeights.of(weights)
-        return Order(folder, source or folder.resolve().name, precision, target, numbers, checkpoint, weights, headers)
+        name = source or folder.resolve().name
+        return Order(folder, name, precision, target, numbers, vision_backend, checkpoint, weights, headers)
 
     @property
     def small_files(self) -> list[Path]:
@@ -60,3 +70,10 @@ class Order:
         """The build's graphs one after the other, each with its path in the build; `weights` is one of the two."""
         yield VISION_PATH, vision_graph(self.checkpoint, weights, self.numbers)
         yield DECODER_PATH, decoder_graph(self.checkpoint, weights, self.numbers)
+
+    def standard_graphs(self, weights: Weights) -> Iterator[tuple[str, ir.Model]]:
+        """The graphs that stand beside these for other runtimes, where the backend wants any, each with the path of the
+        one that it shares the weights of."""
+        if self.vision_backend is VisionBackend.TENSORRT:
+            yield VISION_PATH, vision_graph(self.checkpoint, weights, self.numbers, is_standard=True)
+            yield DECODER_PATH, decoder_graph(self.checkpoint, weights, self.numbers, is_standard=True)

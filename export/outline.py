@@ -12,6 +12,7 @@ from export.graph_files import graph_bytes, place, tensors_of, unplaced, weights
 from export.headers import Reading
 from export.linked import linkable, refer
 from export.order import DECODER_PATH, Order
+from export.standard import STANDARD_GRAPH, share, weights_in_files
 from export.streamed import places_of
 from glmserve.manifest import CANARY_FOLDER, CHECKPOINT_FOLDER, MANIFEST_FILE, REPOSITORY_FOLDER
 
@@ -41,6 +42,7 @@ def outline(order: Order) -> Outline:
     files = _small_files(order)
     linked: set[str] = set()
     readings: list[Reading] = []
+    placed = {}
     kept = used = 0
     for path, model in order.graphs(order.headers):
         graph = Path(path)
@@ -62,6 +64,10 @@ def outline(order: Order) -> Outline:
             place(values, weights_file(graph))
         files[path] = len(graph_bytes(model))
         used += files[path]
+        placed[path] = weights_in_files(model)
+    for path, model in order.standard_graphs(order.headers):
+        share(model, placed[path])
+        files[str(Path(path).with_name(STANDARD_GRAPH))] = len(graph_bytes(model))
     files[MANIFEST_FILE] = sum(len(json.dumps(name)) + _MANIFEST_LINE for name in files)
     return Outline(dict(sorted(files.items())), frozenset(linked), tuple(readings), kept, used)
 

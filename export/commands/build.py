@@ -6,9 +6,18 @@ import typer
 from rich.console import Console
 
 from export.build import build as make_build
-from export.commands.common import BUILDS, CheckpointOption, OutOption, PrecisionOption, TargetOption, speaks
+from export.commands.common import (
+    BUILDS,
+    CheckpointOption,
+    OutOption,
+    PrecisionOption,
+    TargetOption,
+    VisionBackendOption,
+    speaks,
+)
 from export.hub import Source
 from export.precision import Precision, Target
+from export.vision_backend import VisionBackend
 
 
 @speaks
@@ -17,11 +26,12 @@ def build(
     out: OutOption = BUILDS,
     precision: PrecisionOption = Precision.FP32,
     target: TargetOption = Target.CPU,
+    vision_backend: VisionBackendOption = VisionBackend.PYTHON,
 ) -> None:
     """Write the checkpoint's build; its folder is the last line printed.
 
     An existing build is found, not made again; one that was interrupted goes on where it stopped.
     """
     source = Source.of(checkpoint)
-    path = make_build(source.folder, out, Console(stderr=True), precision, target, source.name)
+    path = make_build(source.folder, out, Console(stderr=True), precision, target, vision_backend, source.name)
     typer.echo(str(path))

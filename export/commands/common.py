@@ -11,6 +11,7 @@ import typer
 
 from export.failures import MEANING, exit_code
 from export.precision import Precision, Target
+from export.vision_backend import VisionBackend
 from glmserve.errors import GlmServeError
 
 P = ParamSpec("P")
@@ -24,6 +25,10 @@ CheckpointOption = Annotated[
 OutOption = Annotated[Path, typer.Option("--out", file_okay=False, help="Where builds are kept.")]
 PrecisionOption = Annotated[Precision, typer.Option(help="What weights are kept in; int8 is the fast one on a CPU.")]
 TargetOption = Annotated[Target, typer.Option(help="Where the build is to run.")]
+
+VisionBackendOption = Annotated[
+    VisionBackend, typer.Option(help="What runs the picture encoder in Triton; tensorrt: see the command.")
+]
 
 
 def speaks(command: Callable[P, None]) -> Callable[P, None]:
