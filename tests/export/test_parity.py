@@ -40,7 +40,7 @@ def _assert_all_pass(stages: list[Stage]) -> None:
 
 def test_verify_certifies_the_demo(tmp_path: Path) -> None:
     folder = build(DEMO, tmp_path / "builds", Console(quiet=True))
-    result = CliRunner().invoke(app, ["verify", str(folder), "--checkpoint", str(DEMO), "--answers", "4"])
+    result = CliRunner().invoke(app, ["verify", str(folder), "--checkpoint", str(DEMO), "--samples", "4"])
     assert result.exit_code == 0, result.output
     certificate = json.loads((folder / "certificate.json").read_text("utf-8"))
     assert certificate["passed"] and certificate["digest"] == folder.name
@@ -55,7 +55,7 @@ def test_verify_fails_a_build_that_computes_something_else(tmp_path: Path) -> No
     folder = build(
         make(replace(SHAPES[2], rope_theta=20_000.0), tmp_path / "this"), tmp_path / "builds", Console(quiet=True)
     )
-    result = CliRunner().invoke(app, ["verify", str(folder), "--checkpoint", str(other), "--answers", "1"])
+    result = CliRunner().invoke(app, ["verify", str(folder), "--checkpoint", str(other), "--samples", "1"])
     assert result.exit_code == Exit.PARITY_FAILED
     assert not json.loads((folder / "certificate.json").read_text("utf-8"))["passed"]
 
