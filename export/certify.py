@@ -13,6 +13,7 @@ import numpy as np
 from rich.console import Console
 
 from export.candidate import Candidate
+from export.layerwise import layerwise_stages, must_stream
 from export.parity import Case, Stage, compare, input_ids, sketch, standard_cases
 from export.reference import Reference
 from glmserve.contract import CONTRACT_VERSION
@@ -38,11 +39,8 @@ def certify(build: Path, checkpoint: Path, answers: int, console: Console) -> bo
     """
     manifest = Manifest.read(build)
     manifest.check(build)
-    console.print("loading the checkpoint in transformers ...")
-    reference = Reference(checkpoint)
-    candidate = Candidate(build, _SLOTS, _CONTEXT)
     stages = []
-    for stage in _all_stages(reference, candidate, answers):
+    for stage in _all_stages(build, checkpoint, answers, console):
         stages.append(stage)
         console.print(_line(stage))
     passed = all(stage.passed for stage in stages)
@@ -60,7 +58,13 @@ def certify(build: Path, checkpoint: Path, answers: int, console: Console) -> bo
     return passed
 
 
-def _all_stages(reference: Reference, candidate: Candidate, answers: int) -> Iterator[Stage]:
+def _all_stages(build: Path, checkpoint: Path, answers: int, console: Console) -> Iterator[Stage]:
+    if must_stream(checkpoint):
+        console.print("the checkpoint does not fit in memory: each layer is loaded and compared alone ...")
+        yield from layerwise_stages(build, checkpoint)
+        return
+    console.print("loading the checkpoint in transformers ...")
+    reference, candidate = Reference(checkpoint), Candidate(build, _SLOTS, _CONTEXT)
     yield from compare(reference, candidate, standard_cases())
     yield from _greedy_agreement(reference, candidate, answers)
 
