@@ -45,17 +45,19 @@ ALLOWED = {
     Precision.INT4: 0.2,
 }
 """The worst error of a layer's output against the length of the vector it is an error of."""
+_ROWS_AT_ONCE = 8192
 _EMBEDDING = "model.language_model.embed_tokens.weight"
 
 
 def layerwise_stages(build: Path, checkpoint: Path) -> Iterator[Stage]:
     """Every stage as it is done, from pixels to logits, over a prompt with two pictures and one without.
 
-    Memory holds the largest layer in fp32 on either side, or the head. Raises BadArtifact when a tensor is missing.
+    Memory holds one layer in fp32 on either side. Raises BadArtifact when a tensor is missing.
     """
     ours, theirs = _Build(build), LoneLayers(checkpoint)
     samples = [_Sample(case) for case in _cases()]
     yield from _compare_vision(ours, theirs, samples)
+    theirs.forget_vision()
     for sample in samples:
         yield from _compare_prompt(ours, theirs, sample)
     yield from _compare_layers(ours, theirs, samples)
@@ -172,7 +174,9 @@ def _compare_prompt(ours: _Build, theirs: LoneLayers, sample: _Sample) -> Iterat
     positions, _ = mrope_positions(ids, image, sample.grids, merge)
     yield Stage.of(f"{case.name}: positions", positions, theirs.positions(ids, sample.grids), 0)
     is_word = ids != image
-    rows = ours.decoder.weight_rows(_EMBEDDING, ids[is_word]).astype(np.float32)
+    table = ours.decoder.table(_EMBEDDING)
+    assert table is not None, "embeddings are never rounded"
+    rows = np.array(table[ids[is_word]]).astype(np.float32)
     state = theirs.words(ids)
     yield Stage.of(f"{case.name}: embeddings", rows, state[is_word], ours.allowed, is_relative=True)
     state[~is_word] = sample.features[1:]
@@ -197,13 +201,27 @@ def _compare_layers(ours: _Build, theirs: LoneLayers, samples: list[_Sample]) ->
             sample.state = wanted
     for sample in samples:
         assert sample.state is not None
-        wanted = theirs.logits(sample.state[-1])
-        given = {
-            f"layers.{text.layers - 1}.residual": sample.state[None, -1:],
-            DecoderGraph.LOGITS_INDEX: np.zeros((1, 1), np.int64),
-        }
-        found = ours.decoder.run(given, [DecoderGraph.LOGITS])[0][0]
-        yield _stage(f"{sample.case.name}: logits", found, wanted, ours)
+        found = _logits(ours, sample.state[-1])
+        yield _stage(f"{sample.case.name}: logits", found, theirs.logits(sample.state[-1]), ours)
+
+
+def _logits(ours: _Build, last: np.ndarray) -> np.ndarray:
+    """Logits f32 [vocabulary] of one state [hidden]. The largest weight is multiplied here, in parts, unless it is
+    rounded and so smaller."""
+    text = ours.checkpoint.text
+    given = {
+        f"layers.{text.layers - 1}.residual": last[None, None],
+        DecoderGraph.LOGITS_INDEX: np.zeros((1, 1), np.int64),
+    }
+    head = ours.decoder.table(_EMBEDDING if text.tied_head else "lm_head.weight")
+    if head is None:
+        return np.asarray(ours.decoder.run(given, [DecoderGraph.LOGITS])[0][0])
+    normed = ours.decoder.run(given, ["head.norm"])[0][0]
+    parts = [
+        np.array(head[begin : begin + _ROWS_AT_ONCE]).astype(np.float32) @ normed
+        for begin in range(0, len(head), _ROWS_AT_ONCE)
+    ]
+    return np.asarray(np.concatenate(parts))
 
 
 def _layer(decoder: Pieces, text: TextModel, index: int, state: np.ndarray, positions: np.ndarray) -> np.ndarray:

@@ -65,8 +65,10 @@ class LoneLayers:
 
     def words(self, input_ids: np.ndarray) -> np.ndarray:
         """The embeddings of tokens."""
-        name = f"{_TEXT}.embed_tokens.weight"
-        found: np.ndarray = self._table(name)[input_ids].astype(np.float32)
+        rows = [
+            self._weights.read_rows(f"{_TEXT}.embed_tokens.weight", token, token + 1) for token in input_ids.tolist()
+        ]
+        found: np.ndarray = np.concatenate(rows).astype(np.float32)
         return found
 
     def load_text_layer(self, index: int) -> None:
@@ -92,10 +94,17 @@ class LoneLayers:
         """Logits f32 [vocabulary] of one state [hidden] behind the last layer; the head is multiplied in parts."""
         self._load(self._text.norm, f"{_TEXT}.norm")
         normed = np.asarray(self._text.norm(torch.from_numpy(last)))
-        tied = self._config.tie_word_embeddings
-        head = self._table(f"{_TEXT}.embed_tokens.weight" if tied else "lm_head.weight")
-        parts = [head[i : i + _ROWS_AT_ONCE].astype(np.float32) @ normed for i in range(0, len(head), _ROWS_AT_ONCE)]
+        name = f"{_TEXT}.embed_tokens.weight" if self._config.tie_word_embeddings else "lm_head.weight"
+        parts = []
+        size = self._config.text_config.vocab_size
+        for begin in range(0, size, _ROWS_AT_ONCE):
+            rows = self._weights.read_rows(name, begin, min(begin + _ROWS_AT_ONCE, size))
+            parts.append(rows.astype(np.float32) @ normed)
         return np.concatenate(parts)
+
+    def forget_vision(self) -> None:
+        """Frees the picture encoder, of which nothing is asked any more."""
+        self._vision = None
 
     def load_vision_ends(self) -> None:
         """What stands before the blocks and behind them."""
@@ -149,7 +158,3 @@ class LoneLayers:
             array = self._weights.read(f"{prefix}.{name}", tuple(tensor.shape))
             state[name] = torch.from_numpy(array.astype(np.float32))
         module.load_state_dict(state, assign=True)
-
-    def _table(self, name: str) -> np.ndarray:
-        text = self._config.text_config
-        return self._weights.read(name, (text.vocab_size, text.hidden_size))

@@ -43,14 +43,14 @@ class Pieces:
         found = self._session(piece).run([str(value.name) for value in piece.outputs], feeds)
         return [np.asarray(array, np.float32) for array in found]
 
-    def weight_rows(self, name: str, rows: np.ndarray) -> np.ndarray:
-        """Some rows of a weight, as they are stored."""
+    def table(self, name: str) -> np.ndarray | None:
+        """A weight as it is stored, mapped and not read; None where it is rounded."""
         tensor = self._model.graph.initializers[name].const_value
-        assert isinstance(tensor, ir.ExternalTensor) and tensor.offset is not None
-        table = np.memmap(  # onnx_ir itself reads no file with several hard links, as a linked checkpoint's has
-            self._folder / tensor.location, tensor.dtype.numpy(), "r", tensor.offset, tuple(tensor.shape.numpy())
-        )
-        return np.array(table[rows])
+        if not isinstance(tensor, ir.ExternalTensor) or tensor.dtype == ir.DataType.UINT8:
+            return None
+        # onnx_ir itself reads no file with several hard links, as a linked checkpoint's has
+        place, shape = self._folder / tensor.location, tuple(tensor.shape.numpy())
+        return np.memmap(place, tensor.dtype.numpy(), "r", tensor.offset or 0, shape)
 
     def _session(self, piece: ir.Graph) -> ort.InferenceSession:
         """Without the copies that make weights faster to use often."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from large_checkpoint import make_large
+from peak_memory import growth_bytes
 from rich.console import Console
 from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
@@ -26,14 +25,14 @@ from glmserve.engine.device import Host  # noqa: E402
 
 QUIET = Console(quiet=True)
 SHARD = "model.safetensors"
-CODE = """
-import resource, sys
+IMPORTS = """
+import sys
 from pathlib import Path
 from export.layerwise import layerwise_stages
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+"""
+CODE = """
 stages = list(layerwise_stages(Path(sys.argv[1]), Path(sys.argv[2])))
 assert all(stage.passed for stage in stages), [stage for stage in stages if not stage.passed]
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
@@ -73,9 +72,8 @@ def test_memory_holds_a_layer_and_not_the_checkpoint(tmp_path: Path) -> None:
     shutil.copyfile(DEMO / "tokenizer_config.json", checkpoint / "tokenizer_config.json")
     made = build(checkpoint, tmp_path / "builds", QUIET, Precision.FP16)
     whole = 2 * (checkpoint / SHARD).stat().st_size  # in fp32
-    command = [sys.executable, "-c", CODE, str(made), str(checkpoint)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
-    assert whole > 600e6 and int(done.stdout) * 1024 < 0.5 * whole, f"{done.stdout} kB over a checkpoint of {whole}"
+    grown = growth_bytes(IMPORTS, CODE, str(made), str(checkpoint))
+    assert whole > 600e6 and grown < 0.5 * whole, f"{grown} over a checkpoint of {whole}"
 
 
 def test_verify_goes_layer_by_layer_where_the_checkpoint_does_not_fit(

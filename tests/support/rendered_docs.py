@@ -6,6 +6,8 @@ import ast
 import re
 from pathlib import Path
 
+from graph_table import layer_table
+
 from gateway.settings import settings_table
 from glmserve.engine.metrics import ALL_METRICS
 from glmserve.engine.settings import EngineSettings
@@ -63,12 +65,14 @@ BLOCKS = {
     "engine settings": engine_settings_table,
     "engine metrics": engine_metrics_table,
     "gateway settings": lambda: settings_table().strip(),
+    "decoder layer": layer_table,
 }
 DOCUMENTS = (
     ROOT / "README.md",
     ROOT / "README.zh-CN.md",
     ROOT / "docs" / "architecture.md",
     ROOT / "docs" / "engine.md",
+    ROOT / "docs" / "export.md",
 )
 
 
