@@ -15,9 +15,9 @@ from export.commands.common import DeviceOption, device_for, speaks
 from export.failures import Exit, MissingPackage
 from export.golden import compare_golden, has_golden, read_golden
 from export.stages import Stage
+from glmserve.engine.device import DeviceName
 from glmserve.manifest import Manifest
 
-_SLOTS = 8
 _CONTEXT = 1024
 
 
@@ -39,13 +39,14 @@ def verify(
     console = Console()
     manifest = Manifest.read(build)
     manifest.check(build)
-    candidate = Candidate(build, _SLOTS, _CONTEXT, device_for(manifest, device))
-    against, stages = _comparison(candidate, checkpoint, samples, console)
+    against, stages = _comparison(build, checkpoint, samples, device_for(manifest, device), console)
     if not attest(build, manifest, stages, against, console, valid_days):
         raise typer.Exit(Exit.PARITY_FAILED)
 
 
-def _comparison(candidate: Candidate, checkpoint: Path, samples: int, console: Console) -> tuple[str, Iterator[Stage]]:
+def _comparison(
+    build: Path, checkpoint: Path, samples: int, device: DeviceName, console: Console
+) -> tuple[str, Iterator[Stage]]:
     """What the build is compared with, and the comparison; raises MissingPackage when there is nothing."""
     try:
         from export.certify import compare_with_transformers
@@ -56,6 +57,5 @@ def _comparison(candidate: Candidate, checkpoint: Path, samples: int, console: C
                 "beside the checkpoint."
             ) from None
         console.print("torch or transformers is not installed: comparing with the recorded logits.")
-        return GOLDEN, compare_golden(candidate, read_golden(checkpoint))
-    console.print("loading the checkpoint in transformers ...")
-    return TRANSFORMERS, compare_with_transformers(candidate, checkpoint, samples)
+        return GOLDEN, compare_golden(Candidate(build, 1, _CONTEXT, device), read_golden(checkpoint))
+    return TRANSFORMERS, compare_with_transformers(build, checkpoint, samples, device, console)

@@ -6,6 +6,8 @@ import ast
 import re
 from pathlib import Path
 
+from graph_table import layer_table
+
 from export.failures import MEANING
 from gateway.settings import settings_table
 from glmserve.engine.metrics import ALL_METRICS
@@ -81,6 +83,7 @@ BLOCKS = {
     "engine settings": engine_settings_table,
     "engine metrics": engine_metrics_table,
     "exit codes": exit_codes_table,
+    "decoder layer": layer_table,
     "gateway settings": lambda: settings_table().strip(),
 }
 DOCUMENTS = (
