@@ -29,16 +29,17 @@ class Shard:
 
 
 def forecast(
-    plan: Outline, shards: list[Shard], rates: Rates, can_link: bool, base_bytes: int, base_s: float
+    plan: Outline, shards: list[Shard], rates: Rates, crowding: float, can_link: bool, base_bytes: int, base_s: float
 ) -> Forecast:
-    """`base_bytes` and `base_s` are what a process that has only just started takes."""
+    """`base_bytes` and `base_s` are what a process that has only just started takes, `crowding` how many times longer
+    than the rates say everything takes while others work here."""
     copied = 0 if can_link else sum(plan.files[name] for name in plan.linked)
     seconds = _read_through(shards, rates) + sum(
         _seconds(reading.stored, reading.written, reading.bits, rates) for reading in plan.readings
     )
     return Forecast(
         base_bytes + plan.kept + max((reading.peak for reading in plan.readings), default=0),
-        base_s + seconds + copied / rates.writing,
+        base_s + crowding * (seconds + copied / rates.writing),
     )
 
 
@@ -51,6 +52,9 @@ def _read_through(shards: list[Shard], rates: Rates) -> float:
 
 
 def _seconds(stored: int, written: int, bits: int | None, rates: Rates) -> float:
-    """One tensor: made into what it is to be, and written. It was read through a moment ago, so memory holds it."""
+    """One tensor: loaded, made into what it is to be, and written. It was read through before, so memory holds it.
+
+    One that is rounded is loaded twice, for its scales and for its codes.
+    """
     making = stored / rates.casting if bits is None else stored / rates.rounding[bits]
-    return making + written / rates.writing
+    return stored * (1 if bits is None else 2) / rates.loading + making + written / rates.writing
