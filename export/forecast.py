@@ -29,17 +29,16 @@ class Shard:
 
 
 def forecast(
-    plan: Outline, shards: list[Shard], rates: Rates, crowding: float, can_link: bool, base_bytes: int, base_s: float
+    plan: Outline, shards: list[Shard], rates: Rates, can_link: bool, base_bytes: int, base_s: float
 ) -> Forecast:
-    """`base_bytes` and `base_s` are what a process that has only just started takes, `crowding` how many times longer
-    than the rates say everything takes while others work here."""
+    """`base_bytes` and `base_s` are what a process that has only just started takes."""
     copied = 0 if can_link else sum(plan.files[name] for name in plan.linked)
     seconds = _read_through(shards, rates) + sum(
         _seconds(reading.stored, reading.written, reading.bits, rates) for reading in plan.readings
     )
     return Forecast(
         base_bytes + plan.kept + max((reading.peak for reading in plan.readings), default=0),
-        base_s + crowding * (seconds + copied / rates.writing),
+        base_s + seconds + copied / rates.writing,
     )
 
 

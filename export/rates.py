@@ -1,4 +1,4 @@
-"""How fast this machine does what an export is made of, measured in a second or two on numbers of our own."""
+"""How fast this machine does what an export is made of, measured in two seconds or more on numbers of our own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from export.quantize import find_scales, round_to_codes
 
-_RUNS = 3
+_LEAST_S = 0.3
 _FILE_BYTES = 48 * 1024**2
 _CHUNK_BYTES = 16 * 1024**2
 _ROWS, _COLUMNS = 256, 4096
@@ -39,7 +39,7 @@ class Rates:
 
 
 def measure(folder: Path, stored: np.dtype) -> Rates:
-    """The rates on the disk of `folder`, undisturbed, for a checkpoint that stores its numbers as `stored`."""
+    """The rates on the disk of `folder` as they are now, for a checkpoint that stores its numbers as `stored`."""
     sample = np.random.default_rng(0).standard_normal((_ROWS, _COLUMNS), np.float32).astype(stored)
     content = np.resize(sample.reshape(-1).view(np.uint8), _FILE_BYTES).data
     hashing = _FILE_BYTES / _seconds(lambda: hashlib.sha256(content))
@@ -66,11 +66,6 @@ def cached_share(path: Path) -> float:
     return held / _SAMPLES
 
 
-def crowding() -> float:
-    """How many times longer work takes for all who want the cores now, as the last minute was; 1 on a quiet machine."""
-    return max(1.0, (os.getloadavg()[0] + 1) / (os.cpu_count() or 1))
-
-
 def resident_bytes() -> int:
     """What this process holds in memory now."""
     pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
@@ -84,13 +79,12 @@ def running_s() -> float:
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    """The shortest of a few runs: what else goes on here makes the others longer."""
-    found = []
-    for _ in range(_RUNS):
-        began_s = time.monotonic()
+    """How long it takes on average, done again and again for long enough to see what else goes on here."""
+    began_s, runs = time.monotonic(), 0
+    while time.monotonic() - began_s < _LEAST_S:
         work()
-        found.append(time.monotonic() - began_s)
-    return max(min(found), 1e-6)
+        runs += 1
+    return (time.monotonic() - began_s) / runs
 
 
 def _write(handle: int, content: memoryview) -> None:

@@ -19,7 +19,7 @@ from export.forecast import Forecast, Shard, forecast
 from export.order import Order
 from export.outline import Outline, outline
 from export.precision import Precision, Target
-from export.rates import cached_share, crowding, measure, resident_bytes, running_s
+from export.rates import cached_share, measure, resident_bytes, running_s
 from export.vision_backend import VisionBackend
 from glmserve.engine.settings import EngineSettings
 
@@ -84,7 +84,7 @@ def plan(
 ) -> None:
     """Say what a build would hold, what making it takes, and which cards could serve it; nothing is written.
 
-    Reads the checkpoint's configuration and headers, and measures this machine for about a second.
+    Reads the checkpoint's configuration and headers, and measures this machine for some seconds.
     """
     found = _plan(Order.of(checkpoint, precision, target, vision_backend), out, slots, length)
     if as_json:
@@ -107,7 +107,7 @@ def _plan(order: Order, out: Path, slots: int, length: int) -> Plan:
     return Plan(
         outline=held,
         new_bytes=held.new_bytes(links),
-        forecast=forecast(held, shards, rates, crowding(), links, base_bytes, base_s),
+        forecast=forecast(held, shards, rates, links, base_bytes, base_s),
         slots=slots,
         length=length,
         cards=fits(order.checkpoint, settings, held.weights, order.numbers),
