@@ -66,14 +66,18 @@ class Candidate:
         logits = []
         for start in range(0, prompt.length, chunk_tokens):
             part = slice(start, min(start + chunk_tokens, prompt.length))
-            step = self._step(
-                row,
-                prompt.input_ids[None, part],
-                prompt.image_slot[None, part],
-                prompt.positions[:, None, part],
-                [start],
+            new = np.array([part.stop - part.start], np.int64)
+            step = self._step(prompt.input_ids[part], prompt.positions[:, part], rows=1)
+            self.decoder.run(
+                replace(
+                    step,
+                    image_slot=prompt.image_slot[part],
+                    features=prompt.features,
+                    first_row=row,
+                    chunk_lengths=np.array([start], np.int32),
+                    chunk_new=new,
+                )
             )
-            self.decoder.run(replace(step, features=prompt.features))
             logits.append(self._logits()[0])
         return np.stack(logits)
 
@@ -81,10 +85,8 @@ class Candidate:
         """Feeds one token to each of the first rows; logits f32 [rows, vocabulary]."""
         rows = len(tokens)
         at = np.asarray(lengths, np.int64) + np.asarray(deltas, np.int64)
-        ids = np.asarray(tokens, np.int64)[:, None]
-        self.decoder.run(
-            self._step(0, ids, np.zeros_like(ids), np.broadcast_to(at[None, :, None], (3, rows, 1)), lengths)
-        )
+        step = self._step(np.asarray(tokens, np.int64), np.broadcast_to(at, (3, rows)), rows)
+        self.decoder.run(replace(step, lengths=np.asarray(lengths, np.int32)))
         return self._logits()
 
     def answer(self, prompt: Prompt, max_tokens: int) -> list[int]:
@@ -108,20 +110,19 @@ class Candidate:
         """Fills the KV rows with NaN, so that a read of anything not written shows."""
         self.decoder.poison()
 
-    def _step(
-        self, row: int, input_ids: np.ndarray, image_slot: np.ndarray, positions: np.ndarray, lengths: list[int]
-    ) -> Step:
-        rows, tokens = input_ids.shape
+    def _step(self, input_ids: np.ndarray, positions: np.ndarray, rows: int) -> Step:
+        """A step that draws after `rows` rows, with nobody in either group yet."""
         return Step(
-            first_row=row,
             input_ids=input_ids,
-            image_slot=image_slot,
+            image_slot=np.zeros_like(input_ids),
             positions=positions,
-            lengths=np.asarray(lengths, np.int32),
-            new=np.full(rows, tokens, np.int64),
             features=None,
+            lengths=np.empty(0, np.int32),
+            first_row=0,
+            chunk_lengths=np.empty(0, np.int32),
+            chunk_new=np.empty(0, np.int64),
             sampler=sampler_inputs([Draw(Sampling())] * rows, self.decoder.candidates, self.decoder.vocabulary),
-            parked=None,
+            parked=np.empty(0, np.int32),
         )
 
     def _logits(self) -> np.ndarray:

@@ -13,12 +13,12 @@ import numpy as np
 
 from glmserve.contract import Finish
 from glmserve.engine import metrics
-from glmserve.engine.batch import decode_step, prefill_step
+from glmserve.engine.batch import step_of
 from glmserve.engine.line import Line, Place
 from glmserve.engine.metrics import Meter
 from glmserve.engine.pace import Pace
 from glmserve.engine.request import Done, Event, Failed, Logprobs, Request, Running, Tokens
-from glmserve.engine.scheduler import Prefill, Scheduler, Waiting
+from glmserve.engine.scheduler import Chunk, Scheduler, Waiting
 from glmserve.engine.session import DecoderSession, Sampled
 from glmserve.engine.slots import Move, SlotTable
 from glmserve.errors import (
@@ -119,13 +119,12 @@ class Engine:
             self._show()
 
     def _step(self) -> None:
-        """Some of a prompt, then one token for every decoded row; a failing run ends the requests it held."""
+        """One token for every decoded row and some of a prompt; a failing run ends the requests it held."""
         try:
-            prefill = self._scheduler.next_prefill(time.monotonic())
-            if prefill:
-                self._prefill(prefill)
-            if self._table.decoding:
-                self._decode()
+            chunks = self._chunks()
+            rows, is_ready = self._rows(may_wait=not chunks)
+            if rows or chunks:
+                self._run(rows, is_ready, chunks)
             self._failures = 0
         except Exception:
             _log.exception("a step failed")
@@ -157,29 +156,64 @@ class Engine:
                 self._retire(running)
                 self._fail(running.request, ending)
 
-    def _prefill(self, prefill: Prefill) -> None:
+    def _chunks(self) -> list[Chunk]:
+        """The prompts that this step reads of, if the first tokens of those it reads to their end can be drawn."""
+        prefill = self._scheduler.next_prefill(time.monotonic())
+        if prefill is None:
+            return []
         self._move(prefill.moves)
-        if not self._has_masks(prefill):
-            return
-        began = time.monotonic()
         for chunk in prefill.chunks:
+            grammar = chunk.running.request.grammar  # begun when the request arrived
+            if grammar and chunk.is_last:
+                chunk.running.mask = grammar.first_mask()
+                futures.wait([chunk.running.mask], 0 if self._table.decoding else _MASK_WAIT_S)
+                if not _has_mask(chunk.running):
+                    return []
+        return prefill.chunks
+
+    def _rows(self, may_wait: bool) -> tuple[list[Running], list[bool]]:
+        """The rows to decode and which of them take their token: one whose grammar is not done with its mask draws
+        again in the next step. None when no row would take one."""
+        rows = list(self._table.decoding)
+        late = [running.mask for running in rows if running.mask and not running.mask.done()]
+        if may_wait and late and len(late) == len(rows):
+            futures.wait(late, _MASK_WAIT_S, futures.FIRST_COMPLETED)
+        is_ready = [_has_mask(running) for running in rows]
+        return (rows, is_ready) if any(is_ready) else ([], [])
+
+    def _run(self, rows: list[Running], is_ready: list[bool], chunks: list[Chunk]) -> None:
+        for chunk in chunks:
             if chunk.start == chunk.running.cached:
                 self._begin(chunk.running)
-        step = prefill_step(prefill.chunks, self._session)
+        began = time.monotonic()
+        step = step_of(rows, chunks, self._table, self._session)
         sampled = self._session.run(step)
         now = time.monotonic()
-        self._pace.prefilled(step.input_ids.size, now - began)
-        self.meter.add(metrics.PREFILL_CHUNKS, len(prefill.chunks))
-        for chunk in prefill.chunks:
+        self._pace.stepped(len(rows), int(step.chunk_new.sum()), now - began)
+        self._measure(rows, len(chunks), now)
+        ready = [(at, running) for at, running in enumerate(rows) if is_ready[at]]
+        done = [(len(rows) + at, chunk.running) for at, chunk in enumerate(chunks) if chunk.is_last]
+        for _, running in ready:  # all lengths before any move: a row takes its `length` tokens along
+            running.length += 1
+            running.token_at = now
+        for chunk in chunks:
             chunk.running.length = chunk.stop
-        done = [(row, chunk.running) for row, chunk in enumerate(prefill.chunks) if chunk.is_last]
         for _, running in done:  # all of them before any ends, so that rows stay dense
             running.first_token_at = running.token_at = now
             self._move(self._table.promote())
-        logprobs = _logprobs_by_row(step.sampler.logprob_rows, sampled)
-        for row, running in done:
-            self._accept(running, int(sampled.tokens[row]), logprobs.get(row))
             self.meter.observe(metrics.FIRST_TOKEN, now - running.request.arrived)
+        logprobs = _logprobs_by_row(step.sampler.logprob_rows, sampled)
+        for at, running in (*ready, *done):
+            self._accept(running, int(sampled.tokens[at]), logprobs.get(at))
+
+    def _measure(self, rows: list[Running], chunks: int, now: float) -> None:
+        if chunks:
+            self.meter.add(metrics.PREFILL_CHUNKS, chunks)
+        if rows:
+            self.meter.add(metrics.DECODE_STEPS)
+            self.meter.add(metrics.DECODED_ROWS, len(rows))
+            self.meter.observe(metrics.STEP_ROWS, len(rows))
+            self.meter.observe(metrics.TOKEN_GAP, max(now - running.token_at for running in rows))
 
     def _begin(self, running: Running) -> None:
         request = running.request
@@ -187,43 +221,6 @@ class Engine:
         self.meter.add(metrics.CACHED_TOKENS, running.cached)
         if request.sampling.repetition_penalty != 1:
             running.seen = np.unique(request.prompt.input_ids)
-
-    def _has_masks(self, prefill: Prefill) -> bool:
-        """Whether the first tokens of these prompts can be drawn; their grammars were begun when they arrived."""
-        for chunk in prefill.chunks:
-            grammar = chunk.running.request.grammar
-            if grammar and chunk.is_last:
-                chunk.running.mask = grammar.first_mask()
-                futures.wait([chunk.running.mask], 0 if self._table.decoding else _MASK_WAIT_S)
-                if not _has_mask(chunk.running):
-                    return False
-        return True
-
-    def _decode(self) -> None:
-        """One token for every row; a row whose grammar is not done with its mask draws again in the next step."""
-        rows = list(self._table.decoding)
-        late = [running.mask for running in rows if running.mask and not running.mask.done()]
-        if len(late) == len(rows):
-            futures.wait(late, _MASK_WAIT_S, futures.FIRST_COMPLETED)
-        is_ready = [_has_mask(running) for running in rows]
-        if not any(is_ready):
-            return
-        began = time.monotonic()
-        step = decode_step(rows, self._table, self._session)
-        sampled = self._session.run(step)
-        now = time.monotonic()
-        self._pace.decoded(now - began)
-        self.meter.add(metrics.DECODE_STEPS)
-        self.meter.add(metrics.DECODED_ROWS, len(rows))
-        self.meter.observe(metrics.STEP_ROWS, len(rows))
-        self.meter.observe(metrics.TOKEN_GAP, max(now - running.token_at for running in rows))
-        ready = [(row, running) for row, running in enumerate(rows) if is_ready[row]]
-        for _, running in ready:  # all of them before any ends: a row that moves takes its `length` tokens along
-            running.length += 1
-            running.token_at = now
-        logprobs = _logprobs_by_row(step.sampler.logprob_rows, sampled)
-        for row, running in ready:
-            self._accept(running, int(sampled.tokens[row]), logprobs.get(row))
 
     def _accept(self, running: Running, token: int, logprobs: Logprobs | None) -> None:
         """Hands a sampled token out, or ends the request with it."""

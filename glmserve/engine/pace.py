@@ -4,6 +4,8 @@ from __future__ import annotations
 
 _WEIGHT = 0.3
 """Share of the newest step in the running means."""
+_LEAST_SHARE = 0.25
+"""A prompt token costs at least this share of an even part of its step, however short the step happened to be."""
 _STALL = 0.7
 """Of a decode step's time, what reading a prompt may add to it for each request that waits for its first token.
 
@@ -20,11 +22,18 @@ class Pace:
         self._decode_s = 0.0
         self._token_s = 0.0
 
-    def decoded(self, seconds: float) -> None:
-        self._decode_s = _mean(self._decode_s, seconds)
+    def stepped(self, rows: int, tokens: int, seconds: float) -> None:
+        """Takes note of a step that decoded `rows` and read `tokens` of prompts beside them.
 
-    def prefilled(self, tokens: int, seconds: float) -> None:
-        self._token_s = _mean(self._token_s, seconds / tokens)
+        What such a step takes longer than a decode step is what its prompt tokens cost.
+        """
+        if not tokens:
+            self._decode_s = _mean(self._decode_s, seconds)
+        elif not rows:
+            self._token_s = _mean(self._token_s, seconds / tokens)
+        elif self._decode_s:
+            least_s = _LEAST_SHARE * seconds / (rows + tokens)
+            self._token_s = _mean(self._token_s, max(least_s, (seconds - self._decode_s) / tokens))
 
     def chunk_tokens(self, decoding: int, beginning: int, most: int) -> int:
         """Prompt tokens for the next step, while `decoding` requests are answered and `beginning` await a first token.
