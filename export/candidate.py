@@ -67,7 +67,7 @@ class Candidate:
         for start in range(0, prompt.length, chunk_tokens):
             part = slice(start, min(start + chunk_tokens, prompt.length))
             new = np.array([part.stop - part.start], np.int64)
-            step = self._step(prompt.input_ids[part], prompt.positions[:, part], rows=1)
+            step = self._step(prompt.input_ids[part], prompt.positions[:, part], new - 1)
             self.decoder.run(
                 replace(
                     step,
@@ -85,7 +85,7 @@ class Candidate:
         """Feeds one token to each of the first rows; logits f32 [rows, vocabulary]."""
         rows = len(tokens)
         at = np.asarray(lengths, np.int64) + np.asarray(deltas, np.int64)
-        step = self._step(np.asarray(tokens, np.int64), np.broadcast_to(at, (3, rows)), rows)
+        step = self._step(np.asarray(tokens, np.int64), np.broadcast_to(at, (3, rows)), np.arange(rows))
         self.decoder.run(replace(step, lengths=np.asarray(lengths, np.int32)))
         return self._logits()
 
@@ -110,8 +110,8 @@ class Candidate:
         """Fills the KV rows with NaN, so that a read of anything not written shows."""
         self.decoder.poison()
 
-    def _step(self, input_ids: np.ndarray, positions: np.ndarray, rows: int) -> Step:
-        """A step that draws after `rows` rows, with nobody in either group yet."""
+    def _step(self, input_ids: np.ndarray, positions: np.ndarray, drawn: np.ndarray) -> Step:
+        """A step that draws after the tokens `drawn`, with nobody in either group yet."""
         return Step(
             input_ids=input_ids,
             image_slot=np.zeros_like(input_ids),
@@ -121,7 +121,8 @@ class Candidate:
             first_row=0,
             chunk_lengths=np.empty(0, np.int32),
             chunk_new=np.empty(0, np.int64),
-            sampler=sampler_inputs([Draw(Sampling())] * rows, self.decoder.candidates, self.decoder.vocabulary),
+            drawn=drawn,
+            sampler=sampler_inputs([Draw(Sampling())] * len(drawn), self.decoder.candidates, self.decoder.vocabulary),
             parked=np.empty(0, np.int32),
         )
 

@@ -17,6 +17,7 @@ def step_of(rows: list[Running], chunks: list[Chunk], table: SlotTable, session:
     lengths = np.array([running.length for running in rows], np.int32)
     at = lengths + np.array([running.request.prompt.delta for running in rows], np.int64)
     parts = [(chunk.running.request.prompt, slice(chunk.start, chunk.stop)) for chunk in chunks]
+    chunk_new = np.array([chunk.tokens for chunk in chunks], np.int64)
     image_slot, features = _pictures(parts)
     return Step(
         input_ids=np.concatenate(
@@ -30,13 +31,34 @@ def step_of(rows: list[Running], chunks: list[Chunk], table: SlotTable, session:
         lengths=lengths,
         first_row=chunks[0].running.row if chunks else 0,
         chunk_lengths=np.array([chunk.start for chunk in chunks], np.int32),
-        chunk_new=np.array([chunk.tokens for chunk in chunks], np.int64),
+        chunk_new=chunk_new,
+        drawn=np.concatenate([np.arange(count), count - 1 + np.cumsum(chunk_new)]),
         sampler=sampler_inputs(
             [_draw(running) for running in (*rows, *(chunk.running for chunk in chunks))],
             session.candidates,
             session.vocabulary,
         ),
         parked=table.parked(count, session.rows - count),
+    )
+
+
+def draft_step(running: Running, draft: list[int], session: DecoderSession) -> Step:
+    """The newest token of the only decoded row and those that a draft says will follow, a token drawn after each."""
+    request, tokens = running.request, 1 + len(draft)
+    positions = np.arange(running.length, running.length + tokens) + request.prompt.delta
+    draws = [Draw(request.sampling, len(running.answer) + index) for index in range(tokens)]
+    return Step(
+        input_ids=np.array([running.answer[-1], *draft], np.int64),
+        image_slot=np.zeros(tokens, np.int64),
+        positions=np.broadcast_to(positions, (3, tokens)),
+        features=None,
+        lengths=np.empty(0, np.int32),
+        first_row=running.row,
+        chunk_lengths=np.array([running.length], np.int32),
+        chunk_new=np.array([tokens], np.int64),
+        drawn=np.arange(tokens),
+        sampler=sampler_inputs(draws, session.candidates, session.vocabulary),
+        parked=np.empty(0, np.int32),
     )
 
 

@@ -13,8 +13,9 @@ import numpy as np
 
 from glmserve.contract import Finish
 from glmserve.engine import metrics
-from glmserve.engine.batch import step_of
+from glmserve.engine.batch import draft_step, step_of
 from glmserve.engine.line import Line, Place
+from glmserve.engine.lookup import Lookup
 from glmserve.engine.metrics import Meter
 from glmserve.engine.pace import Pace
 from glmserve.engine.request import Done, Event, Failed, Logprobs, Request, Running, Tokens
@@ -52,6 +53,7 @@ class Engine:
         slots: int | None = None,
         chunk_tokens: int = 256,
         ridge_tokens: int = 8,
+        draft_tokens: int = 0,
         line: Line | None = None,
         meter: Meter | None = None,
     ) -> None:
@@ -61,6 +63,7 @@ class Engine:
         self._session = session
         self._eos = frozenset(eos_token_ids)
         self._pace = Pace(ridge_tokens)
+        self._lookup = Lookup(draft_tokens, ridge_tokens)
         self._table = SlotTable(slots or session.rows, session.rows)
         self._scheduler = Scheduler(self._table, self._pace, chunk_tokens, ridge_tokens)
         self._arrivals: queue.SimpleQueue[Waiting] = queue.SimpleQueue()  # the line bounds it
@@ -123,7 +126,10 @@ class Engine:
         try:
             chunks = self._chunks()
             rows, is_ready = self._rows(may_wait=not chunks)
-            if rows or chunks:
+            is_alone = len(rows) == 1 and not chunks
+            if is_alone and (draft := self._lookup.draft(rows[0], self._session.context)):
+                self._run_draft(rows[0], draft)
+            elif rows or chunks:
                 self._run(rows, is_ready, chunks)
             self._failures = 0
         except Exception:
@@ -190,6 +196,8 @@ class Engine:
         sampled = self._session.run(step)
         now = time.monotonic()
         self._pace.stepped(len(rows), int(step.chunk_new.sum()), now - began)
+        if len(rows) == 1 and not chunks:
+            self._lookup.stepped(0, 0, now - began)
         self._measure(rows, len(chunks), now)
         ready = [(at, running) for at, running in enumerate(rows) if is_ready[at]]
         done = [(len(rows) + at, chunk.running) for at, chunk in enumerate(chunks) if chunk.is_last]
@@ -205,6 +213,22 @@ class Engine:
         logprobs = _logprobs_by_row(step.sampler.logprob_rows, sampled)
         for at, running in (*ready, *done):
             self._accept(running, int(sampled.tokens[at]), logprobs.get(at))
+
+    def _run_draft(self, running: Running, draft: list[int]) -> None:
+        """Several tokens for the only row, as far as they are those of the draft, and the one that follows them."""
+        began = time.monotonic()
+        drawn = [int(token) for token in self._session.run(draft_step(running, draft, self._session)).tokens]
+        now = time.monotonic()
+        accepted = next((at for at, token in enumerate(draft) if drawn[at] != token), len(draft))
+        self._lookup.stepped(len(draft), accepted, now - began)
+        self.meter.add(metrics.DRAFTED_TOKENS, len(draft))
+        self.meter.add(metrics.ACCEPTED_TOKENS, accepted)
+        self._measure([running], 0, now)
+        running.token_at = now
+        for token in drawn[: accepted + 1]:
+            running.length += 1
+            if not self._accept(running, token, None):
+                return
 
     def _measure(self, rows: list[Running], chunks: int, now: float) -> None:
         if chunks:
@@ -222,26 +246,27 @@ class Engine:
         if request.sampling.repetition_penalty != 1:
             running.seen = np.unique(request.prompt.input_ids)
 
-    def _accept(self, running: Running, token: int, logprobs: Logprobs | None) -> None:
-        """Hands a sampled token out, or ends the request with it."""
+    def _accept(self, running: Running, token: int, logprobs: Logprobs | None) -> bool:
+        """Hands a sampled token out, or ends the request with it; whether the request goes on."""
         request = running.request
         if token < 0:
             self._retire(running, keep=False)
             self._fail(request, NumericFault("The model's numbers stopped being finite for this request."))
-            return
+            return False
         if token in self._eos or token in request.stop_ids:
             self._finish(running, Finish.STOP)
-            return
+            return False
         running.answer.append(token)
         self.meter.add(metrics.GENERATED_TOKENS)
         self._emit(request, Tokens([token], logprobs))
         if len(running.answer) >= request.max_tokens or running.length >= self._session.context:
             self._finish(running, Finish.LENGTH)
-            return
+            return False
         if running.seen is not None and token not in running.seen:
             running.seen = np.append(running.seen, token)
         if request.grammar:
             running.mask = request.grammar.next_mask(token)
+        return True
 
     def _finish(self, running: Running, finish: Finish) -> None:
         self._retire(running)

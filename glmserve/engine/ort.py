@@ -240,6 +240,7 @@ def _padded(step: Step, rows: int, context: int) -> Step:
     sampler = step.sampler
     return replace(
         step,
+        drawn=np.arange(rows),
         input_ids=np.pad(step.input_ids, (0, more)),
         image_slot=np.pad(step.image_slot, (0, more)),
         positions=np.pad(step.positions, ((0, 0), (0, more))),

@@ -12,7 +12,7 @@ _LEAST_SHARE = 0.25
 _STALL = 0.5
 """Of a decode step's time, what reading a prompt may add to it for each request that waits for its first token.
 
-Well below 1, so that one long prompt at most doubles the gap between the tokens of those being answered, noise included.
+Well below 1, so that one long prompt at most doubles the gap between others' tokens, noise included.
 """
 
 

@@ -68,9 +68,15 @@ class Serving:
         )
         meter = Meter()
         line = Line(settings.max_waiting, settings.max_waiting_tokens)
-        ridge = settings.least_chunk_tokens
         engine = Engine(
-            decoder, checkpoint.eos_token_ids, settings.slots, settings.chunk_tokens, ridge, line=line, meter=meter
+            decoder,
+            checkpoint.eos_token_ids,
+            settings.slots,
+            settings.chunk_tokens,
+            settings.least_chunk_tokens,
+            settings.draft_tokens,
+            line,
+            meter,
         )
         grammars = GrammarCompiler(
             folder.parents[2] / CHECKPOINT_FOLDER / "tokenizer.json",

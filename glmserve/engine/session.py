@@ -19,9 +19,9 @@ class Step:
     The T tokens lie side by side, those of the decoded rows first, then each prompt's: `input_ids` and `image_slot` i64
     [T], `positions` i64 [3, T], `features` f32 [M, hidden] or None where no picture token is fed. `lengths` i32 [D] and
     `chunk_lengths` i32 [C] count the tokens in the rows before, `chunk_new` i64 [C] those that a prompt's row is fed;
-    where there are several prompts, their rows are fresh. A token is drawn after each row's last, decoded rows first:
-    `sampler` has N = D + C rows. `parked` i32 counts the tokens in the rows after the decoded ones, which a step
-    without prompts may run as padding.
+    where there are several prompts, their rows are fresh. A token is drawn after each of the tokens `drawn` i64 [N],
+    which the rows of `sampler` belong to. `parked` i32 counts the tokens in the rows after the decoded ones, which a
+    step without prompts may run as padding.
     """
 
     input_ids: np.ndarray
@@ -32,6 +32,7 @@ class Step:
     first_row: int
     chunk_lengths: np.ndarray
     chunk_new: np.ndarray
+    drawn: np.ndarray
     sampler: SamplerInputs
     parked: np.ndarray
 
@@ -44,12 +45,6 @@ class Step:
     def is_decode(self) -> bool:
         """Whether no prompt is read."""
         return not len(self.chunk_new)
-
-    @property
-    def drawn(self) -> np.ndarray:
-        """i64 [N]: the tokens that are drawn after."""
-        count = self.decoded
-        return np.concatenate([np.arange(count), count - 1 + np.cumsum(self.chunk_new)])
 
 
 @dataclass(frozen=True)
