@@ -125,11 +125,25 @@ def _followup(rows: list[Row]) -> str:
     return _with_run(lines, rows)
 
 
+def _guesses(rows: list[Row]) -> str:
+    lines = [
+        "| answers | precision | tokens a second, with guesses over without | guesses that were right |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['answers']} | {row['precision']} | {_figure(row, 'tokens_per_s_ratio', '{:.2f}')} "
+        f"| {row['accepted_share']:.0%} |"
+        for row in rows
+    ]
+    return _with_run(lines, rows)
+
+
 _BLOCKS = {
     "throughput": _throughput,
     "overhead": _overhead,
     "interference": _interference,
     "followup": _followup,
+    "guesses": _guesses,
 }
 
 
