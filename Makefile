@@ -44,6 +44,7 @@ bench: $(VENV)/.test-installed ## Measure the service beside its rival and its b
 	$(BIN)/python -m bench interference
 	$(BIN)/python -m bench followup
 	$(BIN)/python -m bench guesses
+	$(BIN)/python -m bench step
 	$(BIN)/python -m bench report
 
 .PHONY: soak

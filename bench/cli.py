@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from bench import followup, guesses, interference, overhead, report, results, soak, throughput
+from bench import followup, guesses, interference, overhead, report, results, soak, step, throughput
 from bench.builds import FP32, build_of
 from bench.checkpoint import DEMO
 from bench.results import Row
@@ -57,6 +57,12 @@ def run_followup(threads: Threads = HALF_THE_CORES, rounds: Rounds = 5) -> None:
 def run_guesses(threads: Threads = HALF_THE_CORES, rounds: Rounds = 3) -> None:
     """What guessing ahead brings to a request that runs alone, on random weights and on the demo's answers."""
     _keep("guesses", guesses.measure(threads, rounds, say), threads, rounds)
+
+
+@app.command("step")
+def run_step(threads: Threads = HALF_THE_CORES, rounds: Rounds = 3) -> None:
+    """Where one decode step's time goes, and how far it is from the time memory needs for what it reads."""
+    _keep("step", step.measure(threads, rounds, say), threads, rounds)
 
 
 @app.command("report")

@@ -22,13 +22,21 @@ _log = logging.getLogger(__name__)
 
 
 def open_session(
-    graph: Path, device: Device, threads: int, captures_graphs: bool = False, content: bytes | None = None
+    graph: Path,
+    device: Device,
+    threads: int,
+    captures_graphs: bool = False,
+    content: bytes | None = None,
+    profile: Path | None = None,
 ) -> ort.InferenceSession:
-    """A session on a graph file, or on `content` with the weights that lie beside that file.
+    """A session on a graph file, or on `content` with the weights that lie beside that file; with `profile`, every
+    node's time goes into a file whose name begins so.
 
     Threads do not spin while idle, since server, stubs and gateway share the cores. Raises BadArtifact.
     """
     options = ort.SessionOptions()
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile)
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
@@ -98,6 +106,7 @@ class OrtDecoder:
         device: Device | None = None,
         buckets: tuple[int, ...] = (),
         content: bytes | None = None,
+        profile: Path | None = None,
     ) -> None:
         text = checkpoint.text
         self.rows, self.context, self.vocabulary = rows, context, text.vocabulary
@@ -107,13 +116,13 @@ class OrtDecoder:
         self._buckets = buckets
         self._captures = bool(buckets) and self._device.name == "cuda"
         try:
-            self._session = open_session(graph, self._device, threads, self._captures, content)
+            self._session = open_session(graph, self._device, threads, self._captures, content, profile)
         except BadArtifact:
             if not self._captures:
                 raise
             _log.warning("this graph cannot be captured as CUDA graphs; decode steps are launched one node at a time")
             self._captures, self._buckets = False, ()
-            self._session = open_session(graph, self._device, threads, False, content)
+            self._session = open_session(graph, self._device, threads, False, content, profile)
         self._keeps_logits = content is not None
         self._no_features = np.zeros((1, text.hidden), np.float32)
         kv_type = next(i.type for i in self._session.get_inputs() if i.name == DecoderGraph.DECODED.past(0)[0])
@@ -145,6 +154,10 @@ class OrtDecoder:
 
     def move(self, source: int, target: int, length: int) -> None:
         self._kv.move(source, target, length)
+
+    def end_profile(self) -> Path:
+        """Ends the profile; the file that holds it, in Chrome's trace format."""
+        return Path(self._session.end_profiling())
 
     def poison(self) -> None:
         """Fills the KV rows with NaN, so that a test sees whether anything not written is read."""
