@@ -47,6 +47,10 @@ bench: $(VENV)/.test-installed ## Measure the service beside its rival and its b
 	$(BIN)/python -m bench step
 	$(BIN)/python -m bench report
 
+.PHONY: gpu-check
+gpu-check: $(VENV)/.test-installed ## Run the full-size model (MODEL=DIR with its config) on the GPU, beside transformers
+	$(BIN)/python -m bench gpu-check $(if $(MODEL),--model $(MODEL))
+
 .PHONY: soak
 soak: $(VENV)/.test-installed ## Let random requests come and go for 20 minutes (MINUTES=20), then look for leaks
 	$(BIN)/python -m bench soak --minutes $(or $(MINUTES),20)

@@ -11,10 +11,23 @@ from typing import Annotated
 
 import typer
 
-from bench import followup, guesses, interference, overhead, report, results, soak, step, throughput
-from bench.builds import FP32, build_of
-from bench.checkpoint import DEMO
+from bench import (
+    export_cost,
+    followup,
+    gpu_check,
+    guesses,
+    interference,
+    overhead,
+    report,
+    results,
+    soak,
+    step,
+    throughput,
+)
+from bench.builds import CACHE, FP32, build_of
+from bench.checkpoint import DEMO, write_like
 from bench.results import Row
+from export.precision import Precision
 
 app = typer.Typer(
     add_completion=False,
@@ -63,6 +76,52 @@ def run_guesses(threads: Threads = HALF_THE_CORES, rounds: Rounds = 3) -> None:
 def run_step(threads: Threads = HALF_THE_CORES, rounds: Rounds = 3) -> None:
     """Where one decode step's time goes, and how far it is from the time memory needs for what it reads."""
     _keep("step", step.measure(threads, rounds, say), threads, rounds)
+
+
+@app.command("checkpoint")
+def write_checkpoint(
+    out: Annotated[Path, typer.Argument(help="Where the checkpoint is to be; must not exist yet.")],
+    model: Annotated[
+        Path, typer.Option(exists=True, file_okay=False, help="A folder with the model's config and tokenizer.")
+    ],
+    shards: Annotated[int, typer.Option(min=1, help="Files that the weights are spread over.")] = 4,
+) -> None:
+    """Write a checkpoint of a model's full size with random bf16 weights; the real model's takes 20.6 GB."""
+    write_like(model, out, shards)
+
+
+@app.command("export-cost")
+def run_export_cost(
+    checkpoint: Annotated[Path, typer.Option(exists=True, file_okay=False, help="What is built.")],
+    scratch: Annotated[Path, typer.Option(help="A folder with room for a copy, on the checkpoint's file system.")],
+    precision: Annotated[list[Precision], typer.Option(help="May be given several times.")],
+) -> None:
+    """Peak memory of a build, and its time beside a plain copy of the checkpoint."""
+    rows = export_cost.measure(checkpoint, scratch, precision, say)
+    listed = " ".join(f"--precision {name}" for name in precision)
+    path = results.write("export_cost", rows, f"python -m bench export-cost --checkpoint DIR --scratch DIR {listed}")
+    say(f"Wrote {path}")
+
+
+@app.command("gpu-check")
+def run_gpu_check(
+    model: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="A folder with the real config and tokenizer.")
+    ] = None,
+    scratch: Annotated[Path, typer.Option(help="Where checkpoint and build are kept; 25 GB on a GPU machine.")] = (
+        CACHE / "gpu-check"
+    ),
+) -> None:
+    """The full-size model on this machine's GPU, beside the memory's limit and transformers; exit code 1 if wrong."""
+    try:
+        verdict = gpu_check.gpu_check(model, scratch, typer.echo)
+    except ValueError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from None
+    folder = results.RESULTS if verdict.has_gpu else scratch
+    say(f"Wrote {results.write('gpu_check', verdict.rows, 'make gpu-check', folder)}")
+    if not verdict.is_right:
+        raise typer.Exit(1)
 
 
 @app.command("report")

@@ -8,14 +8,25 @@ import platform
 import statistics
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).resolve().parent / "results"
-_PACKAGES = ("onnxruntime", "numpy", "nvidia-pytriton", "tritonclient", "torch", "transformers", "flask", "gunicorn")
+_PACKAGES = (
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "numpy",
+    "nvidia-pytriton",
+    "tritonclient",
+    "torch",
+    "transformers",
+    "flask",
+    "gunicorn",
+)
 _GIT_TIMEOUT_S = 10.0
 _DIGITS = 4
 
@@ -36,14 +47,14 @@ class Spread:
 
     def fields(self, name: str) -> Row:
         """As two fields of a row: `name` and `name_spread`."""
-        return {name: _rounded(self.median), f"{name}_spread": [_rounded(self.low), _rounded(self.high)]}
+        return {name: rounded(self.median), f"{name}_spread": [rounded(self.low), rounded(self.high)]}
 
 
-def write(name: str, rows: Sequence[Row], command: str) -> Path:
-    """Writes `results/<name>.json`, each row with where it came from."""
+def write(name: str, rows: Sequence[Row], command: str, folder: Path = RESULTS) -> Path:
+    """Writes `results/<name>.json`, or one in another folder, each row with where it came from."""
     run = _run(command)
-    path = RESULTS / f"{name}.json"
-    RESULTS.mkdir(exist_ok=True)
+    path = folder / f"{name}.json"
+    folder.mkdir(exist_ok=True)
     path.write_text(json.dumps([{**row, "run": run} for row in rows], indent=1) + "\n", "utf-8")
     return path
 
@@ -61,8 +72,17 @@ def _run(command: str) -> Row:
         "commit": _git("rev-parse", "--short", "HEAD") + ("+changes" if _git("status", "--porcelain") else ""),
         "cpu": _cpu(),
         "cores": os.cpu_count(),
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
+        "versions": {"python": platform.python_version()} | _versions(),
     }
+
+
+def _versions() -> dict[str, str]:
+    """Of the packages that are installed: a machine has onnxruntime for its CPU or for its GPU."""
+    found = {}
+    for name in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def _git(*arguments: str) -> str:
@@ -79,5 +99,5 @@ def _cpu() -> str:
     return platform.machine()
 
 
-def _rounded(value: float) -> float:
+def rounded(value: float) -> float:
     return float(f"{value:.{_DIGITS}g}")

@@ -2,12 +2,15 @@
 
 The linear layers see all tokens [1, T, ...] at once, so that one pass over the weights serves both. Attention alone
 needs to know whose KV is whose: it takes the tokens apart into decoded rows [D, 1] and chunks [C, S], each with its own
-rows of KV bound, and lays the results side by side again.
+rows of KV bound, and lays the results side by side again. What is done with a group is written in ONNX Runtime's own
+operator, or in standard ones only.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import onnx_ir as ir
@@ -19,20 +22,93 @@ from glmserve.contract import RowGroup
 
 
 @dataclass(frozen=True)
-class _Group:
-    """The graph inputs that say which tokens [rows, width] make up a group, and how long its rows are after them."""
+class Group:
+    """The graph inputs that say which tokens i64 [rows, width] make up a group, and how much its rows hold after this
+    call: `last` i32 [rows] is that less one, `most` i32 [] the most of any row."""
 
     index: ir.Value
-    lengths: ir.Value
-    total: ir.Value
+    last: ir.Value
+    most: ir.Value
 
     @staticmethod
-    def of(names: RowGroup, dims: list[int | str]) -> _Group:
-        return _Group(
+    def of(names: RowGroup, dims: list[int | str]) -> Group:
+        return Group(
             graph_input(names.index, ir.DataType.INT64, dims),
             graph_input(names.seqlens_k, ir.DataType.INT32, dims[:1]),
             graph_input(names.total_length, ir.DataType.INT32, []),
         )
+
+
+class Attention(Protocol):
+    """One way to write a group's attention."""
+
+    def mix(self, tokens: ir.Value, past: Sequence[ir.Value], name: str, present: Sequence[str]) -> Sequence[ir.Value]:
+        """From q, k and v side by side [rows, width, q + k + v] the mixed values [rows, width, heads * head_dim], and
+        both buffers [rows, kv_heads, context, head_dim] with this call's keys and values in them, named `present`."""
+        ...
+
+
+class GroupedAttention:
+    """GroupQueryAttention: one node, which writes both buffers in place."""
+
+    def __init__(self, g: GraphWriter, shape: TextModel, group: Group) -> None:
+        self._g, self._shape, self._group = g, shape, group
+
+    def mix(self, tokens: ir.Value, past: Sequence[ir.Value], name: str, present: Sequence[str]) -> Sequence[ir.Value]:
+        return self._g.op_many(
+            "GroupQueryAttention",
+            [tokens, None, None, *past, self._group.last, self._group.most],
+            [f"{name}.mixed", *present],
+            CONTRIB,
+            num_heads=self._shape.heads,
+            kv_num_heads=self._shape.kv_heads,
+            scale=float(self._shape.head_dim**-0.5),
+        )
+
+
+class StandardAttention:
+    """TensorScatter puts keys and values into their buffers, and opset 24's Attention reads as much as is filled.
+
+    Attention multiplies what it leaves out by zero, so unlike GroupQueryAttention it needs buffers that hold numbers.
+    """
+
+    def __init__(self, g: GraphWriter, shape: TextModel, group: Group) -> None:
+        self._g, self._shape = g, shape
+        title = group.index.name
+        width = g.op("Shape", [group.index], f"{title}.width", start=1, end=2)  # [1]
+        last = g.cast(group.last, ir.DataType.INT64, f"{title}.last")
+        after = g.op("Add", [last, g.constant(1, np.int64)], f"{title}.after")
+        # a fresh row shorter than the group is wide is filled up behind its end, where the next call overwrites
+        self._filled = g.op("Max", [after, width], f"{title}.filled")  # [rows]
+        self._begin = g.op("Sub", [self._filled, width], f"{title}.begin")  # [rows]
+
+    def mix(self, tokens: ir.Value, past: Sequence[ir.Value], name: str, present: Sequence[str]) -> Sequence[ir.Value]:
+        g, shape = self._g, self._shape
+        sizes = np.array([shape.heads, shape.kv_heads, shape.kv_heads]) * shape.head_dim
+        q, *new = g.op_many(
+            "Split", [tokens, g.constant(sizes, np.int64)], [f"{name}.{letter}" for letter in "qkv"], axis=-1
+        )
+        queries = self._by_head(q, shape.heads)
+        buffers = [
+            g.op("TensorScatter", [buffer, self._by_head(value, shape.kv_heads), self._begin], written, axis=2)
+            for value, buffer, written in zip(new, past, present, strict=True)
+        ]
+        mixed = g.op(
+            "Attention",
+            [queries, *buffers, None, None, None, self._filled],
+            f"{name}.mixed_by_head",
+            is_causal=1,
+            scale=float(shape.head_dim**-0.5),
+        )
+        side_by_side = g.op("Transpose", [mixed], f"{name}.mixed_by_token", perm=[0, 2, 1, 3])
+        width = g.constant([0, 0, shape.heads * shape.head_dim], np.int64)
+        return [g.op("Reshape", [side_by_side, width], f"{name}.mixed"), *buffers]
+
+    def _by_head(self, x: ir.Value, heads: int) -> ir.Value:
+        """[rows, width, heads * head_dim] -> [rows, heads, width, head_dim]."""
+        g = self._g
+        split = g.op("Reshape", [x, g.constant([0, 0, heads, self._shape.head_dim], np.int64)], f"{x.name}_split")
+        return g.op("Transpose", [split], f"{x.name}_by_head", perm=[0, 2, 1, 3])
 
 
 class PackedAttention:
@@ -40,12 +116,15 @@ class PackedAttention:
 
     def __init__(self, g: GraphWriter, shape: TextModel) -> None:
         self._g, self._shape = g, shape
-        self._groups = {
-            Names.DECODED: _Group.of(Names.DECODED, ["D", 1]),
-            Names.CHUNK: _Group.of(Names.CHUNK, ["C", "S"]),
+        groups = {
+            Names.DECODED: Group.of(Names.DECODED, ["D", 1]),
+            Names.CHUNK: Group.of(Names.CHUNK, ["C", "S"]),
         }
+        kind = StandardAttention if g.is_standard else GroupedAttention
+        self._attentions: dict[RowGroup, Attention] = {names: kind(g, shape, group) for names, group in groups.items()}
+        self._groups = groups
         self.places = graph_input(Names.PLACES, ir.DataType.INT64, ["T"])
-        self.inputs = [value for group in self._groups.values() for value in (group.index, group.lengths, group.total)]
+        self.inputs = [value for group in groups.values() for value in (group.index, group.last, group.most)]
         self.inputs.append(self.places)
         self.outputs: list[ir.Value] = []
 
@@ -55,26 +134,18 @@ class PackedAttention:
         g, name = self._g, f"layers.{layer}.attn"
         packed = g.op("Concat", [q, k, v], f"{name}.qkv", axis=-1)
         packed = g.op("Squeeze", [packed, g.constant([0], np.int64)], f"{name}.tokens")  # [T, q + k + v]
-        mixed = [self._attend(packed, names, group, layer) for names, group in self._groups.items()]
+        mixed = [self._attend(packed, names, layer) for names in self._groups]
         together = g.op("Concat", mixed, f"{name}.rows", axis=0)
         chosen = g.op("Gather", [together, places], f"{name}.chosen", axis=0)
         return g.op("Unsqueeze", [chosen, g.constant([0], np.int64)], f"{name}.mixed")
 
-    def _attend(self, packed: ir.Value, names: RowGroup, group: _Group, layer: int) -> ir.Value:
+    def _attend(self, packed: ir.Value, names: RowGroup, layer: int) -> ir.Value:
         """One group's tokens through attention, laid flat: [rows * width, heads * head_dim]."""
         g, shape = self._g, self._shape
         name = f"layers.{layer}.attn.{names.name}"
         past = [graph_input(past, g.real, self._cache_shape(names)) for past in names.past(layer)]
-        rows = g.op("Gather", [packed, group.index], f"{name}.tokens", axis=0)  # [rows, width, q + k + v]
-        mixed, *present = g.op_many(
-            "GroupQueryAttention",
-            [rows, None, None, *past, group.lengths, group.total],
-            [f"{name}.mixed", *names.present(layer)],
-            CONTRIB,
-            num_heads=shape.heads,
-            kv_num_heads=shape.kv_heads,
-            scale=float(shape.head_dim**-0.5),
-        )
+        tokens = g.op("Gather", [packed, self._groups[names].index], f"{name}.tokens", axis=0)
+        mixed, *present = self._attentions[names].mix(tokens, past, name, names.present(layer))
         for value, output in zip(present, names.present(layer), strict=True):
             declare(value, output, g.real, self._cache_shape(names))
         self.inputs += past

@@ -11,6 +11,8 @@ from rich.console import Console
 
 from export.build import build as make_build
 from export.precision import Precision, Target
+from export.tensorrt_command import tensorrt
+from export.vision_backend import VisionBackend
 from glmserve.errors import BadArtifact, GlmServeError
 
 app = typer.Typer(
@@ -40,10 +42,13 @@ def build(
         Precision.FP32
     ),
     target: Annotated[Target, typer.Option(help="Where the build is to run.")] = Target.CPU,
+    vision_backend: Annotated[
+        VisionBackend, typer.Option(help="What runs the picture encoder in Triton; tensorrt: see the command.")
+    ] = VisionBackend.PYTHON,
 ) -> None:
     """Write the checkpoint's build; its folder is the last line printed. An existing build is found, not made again."""
     try:
-        path = make_build(checkpoint, out, Console(stderr=True), precision, target)
+        path = make_build(checkpoint, out, Console(stderr=True), precision, target, vision_backend)
     except GlmServeError as error:
         raise _fail(error) from None
     typer.echo(str(path))
@@ -67,6 +72,9 @@ def verify(
         raise _fail(error) from None
     if not passed:
         raise typer.Exit(Exit.PARITY_FAILED)
+
+
+app.command()(tensorrt)
 
 
 def _fail(error: GlmServeError) -> typer.Exit:

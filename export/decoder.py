@@ -20,15 +20,20 @@ _PREFIX = "model.language_model"
 _EMBEDDING = f"{_PREFIX}.embed_tokens"
 
 
-def decoder_graph(checkpoint: Checkpoint, weights: Weights, numbers: Numbers = FP32) -> ir.Model:
-    """The whole decoder; its inputs and outputs are named in `contract.DecoderGraph`."""
-    return _DecoderWriter(checkpoint, weights, numbers).write()
+def decoder_graph(
+    checkpoint: Checkpoint, weights: Weights, numbers: Numbers = FP32, is_standard: bool = False
+) -> ir.Model:
+    """The whole decoder; its inputs and outputs are named in `contract.DecoderGraph`.
+
+    `is_standard`: of ONNX's own operators only, for other runtimes (see `GraphWriter`).
+    """
+    return _DecoderWriter(checkpoint, weights, numbers, is_standard).write()
 
 
 class _DecoderWriter:
-    def __init__(self, checkpoint: Checkpoint, weights: Weights, numbers: Numbers) -> None:
+    def __init__(self, checkpoint: Checkpoint, weights: Weights, numbers: Numbers, is_standard: bool) -> None:
         self._shape = checkpoint.text
-        self._g = GraphWriter(weights, numbers)
+        self._g = GraphWriter(weights, numbers, is_standard)
         self._attend = PackedAttention(self._g, self._shape)
 
     def write(self) -> ir.Model:

@@ -18,16 +18,25 @@ from export.weights import Weights
 
 OPSET = 23
 """The first opset with RMSNormalization and RotaryEmbedding."""
+STANDARD_OPSET = 24
+"""The first with TensorScatter, and with an Attention that knows how much of a buffer is filled."""
 CONTRIB = "com.microsoft"
+CONSTANT = "constant."
+"""What the names of initializers begin with that are no weights; they are numbered in each graph by itself."""
 _INT8_ACTIVATIONS = 4
 """MatMulNBits' accuracy level that multiplies in integers; on the CPU the others are several times slower."""
 
 
 class GraphWriter:
-    """Collects the nodes and initializers of one graph; `real` is the type of its activations."""
+    """Collects the nodes and initializers of one graph; `real` is the type of its activations.
 
-    def __init__(self, weights: Weights, numbers: Numbers = FP32) -> None:
+    A graph that `is_standard` has no operator of ONNX Runtime's own; rounded weights have no standard form.
+    """
+
+    def __init__(self, weights: Weights, numbers: Numbers = FP32, is_standard: bool = False) -> None:
+        assert not (is_standard and numbers.bits), "MatMulNBits is no standard operator"
         self.weights = weights
+        self.is_standard = is_standard
         self.real = numbers.real
         self._numbers = numbers
         self._tape = tape.Tape()
@@ -54,7 +63,7 @@ class GraphWriter:
         array = np.asarray(value, dtype)
         key = array.dtype.str.encode() + repr(array.shape).encode() + array.tobytes()
         if key not in self._constants:
-            name = f"constant.{len(self._constants)}"
+            name = f"{CONSTANT}{len(self._constants)}"
             self._constants[key] = self._tape.initializer(ir.Tensor(array, name=name), name=name)
         return self._constants[key]
 
@@ -78,7 +87,12 @@ class GraphWriter:
 
     def linear(self, x: ir.Value, weight: ir.Value, name: str, bias: ir.Value | None = None) -> ir.Value:
         """x [..., in] times weight [out, in] transposed, plus bias [out]: weights stay as a checkpoint stores them."""
-        product = self.op("FusedMatMul", [x, weight], name if bias is None else f"{name}.matmul", CONTRIB, transB=1)
+        title = name if bias is None else f"{name}.matmul"
+        if self.is_standard:
+            turned = self.op("Transpose", [weight], f"{name}.weight", perm=[1, 0])
+            product = self.op("MatMul", [x, turned], title)
+        else:
+            product = self.op("FusedMatMul", [x, weight], title, CONTRIB, transB=1)
         return product if bias is None else self.op("Add", [product, bias], name)
 
     def projection(
@@ -122,7 +136,7 @@ class GraphWriter:
         self, residual: ir.Value, x: ir.Value, source: str, size: int, eps: float, name: str
     ) -> tuple[ir.Value, ir.Value]:
         """The norm of residual + x, and the sum itself."""
-        if self.real != ir.DataType.FLOAT:  # the fused node may add squares up in half precision, this one never does
+        if self.is_standard or self.real != ir.DataType.FLOAT:  # in half precision the fused node may add squares up so
             total = self.op("Add", [residual, x], f"{name}.residual")
             return self.rms_norm(total, source, size, eps, name), total
         normed, _, _, total = self.op_many(
@@ -133,6 +147,12 @@ class GraphWriter:
             epsilon=eps,
         )
         return normed, total
+
+    def attention(self, q: ir.Value, k: ir.Value, v: ir.Value, heads: int, scale: float, name: str) -> ir.Value:
+        """Every token of q, k and v [B, tokens, heads * head_dim] sees every other; mixed values of the same shape."""
+        if self.is_standard:
+            return self.op("Attention", [q, k, v], name, q_num_heads=heads, kv_num_heads=heads, scale=scale)
+        return self.op("MultiHeadAttention", [q, k, v], name, CONTRIB, num_heads=heads, scale=scale)
 
     def swiglu(self, gate: ir.Value, up: ir.Value, name: str) -> ir.Value:
         """silu(gate) * up."""
@@ -157,7 +177,7 @@ class GraphWriter:
             outputs,
             nodes=self._tape.nodes,
             initializers=self._tape.initializers,
-            opset_imports={"": OPSET, CONTRIB: 1},
+            opset_imports={"": STANDARD_OPSET} if self.is_standard else {"": OPSET, CONTRIB: 1},
             name=name,
         )
         return ir.Model(graph, ir_version=11, producer_name="glm-triton")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from export.graph import CONTRIB, GraphWriter, declare, graph_input
+from export.graph import GraphWriter, declare, graph_input
 from export.precision import FP32, Numbers
 from export.weights import Weights
 from glmserve.checkpoint import Checkpoint
@@ -18,12 +18,15 @@ from glmserve.contract import COLUMN_WEIGHTS, IMAGE_FEATURES, IMAGE_PATCHES, ROW
 _PREFIX = "model.visual"
 
 
-def vision_graph(checkpoint: Checkpoint, weights: Weights, numbers: Numbers = FP32) -> ir.Model:
+def vision_graph(
+    checkpoint: Checkpoint, weights: Weights, numbers: Numbers = FP32, is_standard: bool = False
+) -> ir.Model:
     """The whole encoder; inputs and output are `contract.VISION_INPUTS` and `VISION_OUTPUTS` with a batch axis B.
 
-    Patches and positions are taken in fp32 whatever the precision: the first layer's inputs reach 255.
+    Patches and positions are taken in fp32 whatever the precision: the first layer's inputs reach 255. `is_standard`:
+    of ONNX's own operators only, for other runtimes (see `GraphWriter`).
     """
-    return _VisionWriter(checkpoint, weights, numbers.gentle).write()
+    return _VisionWriter(checkpoint, weights, numbers.gentle, is_standard).write()
 
 
 def fold_patch_embedding(
@@ -42,10 +45,10 @@ def fold_patch_embedding(
 
 
 class _VisionWriter:
-    def __init__(self, checkpoint: Checkpoint, weights: Weights, numbers: Numbers) -> None:
+    def __init__(self, checkpoint: Checkpoint, weights: Weights, numbers: Numbers, is_standard: bool) -> None:
         self._shape = checkpoint.vision
         self._images = checkpoint.images
-        self._g = GraphWriter(weights, numbers)
+        self._g = GraphWriter(weights, numbers, is_standard)
 
     def write(self) -> ir.Model:
         g, shape = self._g, self._shape
@@ -151,7 +154,7 @@ class _VisionWriter:
             for part, letter in ((q, "q"), (k, "k"))
         )
         scale = float(shape.head_dim**-0.5)
-        mixed = g.op("MultiHeadAttention", [q, k, v], f"{name}.attn.mixed", CONTRIB, num_heads=shape.heads, scale=scale)
+        mixed = g.attention(q, k, v, shape.heads, scale, f"{name}.attn.mixed")
         attention = g.projection(mixed, f"{source}.attn.proj", (shape.hidden, shape.hidden), f"{name}.attn")
         x = g.op("Add", [x, attention], f"{name}.attn.residual")
         normed = g.rms_norm(x, f"{source}.norm2", shape.hidden, shape.norm_eps, f"{name}.mlp.norm")

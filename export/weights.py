@@ -18,7 +18,8 @@ from glmserve.errors import BadArtifact
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
-_STORED = {"F32": ir.DataType.FLOAT, "F16": ir.DataType.FLOAT16, "BF16": ir.DataType.BFLOAT16}
+STORED_TYPES = {"F32": ir.DataType.FLOAT, "F16": ir.DataType.FLOAT16, "BF16": ir.DataType.BFLOAT16}
+"""The types of numbers a checkpoint may have, by safetensors' names."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Weights:
     def stored_dtype(self, name: str) -> ir.DataType:
         """The checkpoint's own precision of a tensor; raises BadArtifact when it is missing."""
         with self._shard(name) as file:
-            return _STORED[file.get_slice(name).get_dtype()]
+            return STORED_TYPES[file.get_slice(name).get_dtype()]
 
     def lazy(self, name: str, shape: tuple[int, ...], dtype: ir.DataType = ir.DataType.FLOAT) -> ir.LazyTensor:
         """The initializer of a tensor, read only while it is written."""

@@ -6,6 +6,7 @@ build of another version is refused, with both versions named.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -129,6 +130,18 @@ def render_config(model: str) -> str:
     return f'name: "{model}"\nbackend: "python"\n{body}'
 
 
+def render_vision_config(backend: str, on_gpu: bool, sizes: Mapping[str, int]) -> str:
+    """The picture encoder's `config.pbtxt` for one of Triton's own backends, onnxruntime or tensorrt.
+
+    These compare shapes with the model's, so `sizes` gives the words in them that are fixed in it.
+    """
+    head = _VISION_HEAD.format(max_batch=VISION_MAX_BATCH)
+    if on_gpu:
+        head = head.replace("KIND_CPU", "KIND_GPU")
+    fields = f"{_fields('input', VISION_INPUTS, sizes)}{_fields('output', VISION_OUTPUTS, sizes)}"
+    return f'name: "{VISION_MODEL}"\nbackend: "{backend}"\n{head}{fields}'
+
+
 _DECODER_HEAD = """\
 max_batch_size: 0
 model_transaction_policy { decoupled: true }
@@ -141,10 +154,11 @@ instance_group [ {{ kind: KIND_CPU count: 1 }} ]
 """
 
 
-def _fields(kind: str, tensors: tuple[Tensor, ...]) -> str:
+def _fields(kind: str, tensors: tuple[Tensor, ...], sizes: Mapping[str, int] | None = None) -> str:
     rows = []
     for tensor in tensors:
-        dims = ", ".join(map(str, tensor.triton_shape))
+        known = [(sizes or {}).get(size, -1) if isinstance(size, str) else size for size in tensor.shape]
+        dims = ", ".join(map(str, known))
         optional = " optional: true" if tensor.is_optional else ""
         rows.append(f'  {{ name: "{tensor.name}" data_type: TYPE_{tensor.triton_dtype} dims: [ {dims} ]{optional} }}')
     return f"{kind} [\n" + ",\n".join(rows) + "\n]\n"

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -43,10 +44,21 @@ class Manifest:
     files: dict[str, str]
 
     @staticmethod
-    def describe(folder: Path, recipe: str, source: str, precision: str, target: str) -> Manifest:
-        """The manifest of a folder whose files are complete; `source` is the checkpoint's name."""
+    def describe(
+        folder: Path,
+        recipe: str,
+        source: str,
+        precision: str,
+        target: str,
+        known: Mapping[tuple[int, int], str] | None = None,
+    ) -> Manifest:
+        """The manifest of a folder whose files are complete; `source` is the checkpoint's name.
+
+        `known` gives the SHA-256 of files that were read before, by device and inode, so that they are not read again.
+        """
+        known = known or {}
         files = {
-            str(path.relative_to(folder)): sha256_of(path)
+            str(path.relative_to(folder)): known.get((path.stat().st_dev, path.stat().st_ino)) or sha256_of(path)
             for path in sorted(folder.rglob("*"))
             if path.is_file() and path.relative_to(folder).parts[0] not in (MANIFEST_FILE, CERTIFICATE_FILE)
         }

@@ -131,6 +131,11 @@ class OrtDecoder:
         self._reading = _Binding(self._session, self._device)
         self._reading_rows = (-1, -1, -1)
 
+    @property
+    def captures_graphs(self) -> bool:
+        """Whether decode steps run as captured CUDA graphs."""
+        return self._captures
+
     def run(self, step: Step) -> Sampled:
         count = len(step.drawn)
         if step.is_decode and self._buckets:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from glmserve.engine.settings import EngineSettings
 from glmserve.errors import DoesNotFit
 
 _FLOAT = 4
+_NOT_THE_DECODERS = ("__metadata__", "model.visual.")
 _MIB = 1024**2
 
 
@@ -69,9 +71,20 @@ def element_bytes(precision: str) -> int:
 
 
 def weight_bytes(*folders: Path) -> int:
-    """Bytes of the graphs and weights in some model folders."""
+    """Bytes of the graphs and weights in some model folders.
+
+    A checkpoint's file beside the decoder's graph also holds the picture encoder, which has a file of its own.
+    """
     files = [path for folder in folders for path in folder.iterdir() if path.is_file() and path.suffix != ".py"]
-    return sum(path.stat().st_size for path in files)
+    return sum(_decoder_bytes(path) if path.suffix == ".safetensors" else path.stat().st_size for path in files)
+
+
+def _decoder_bytes(path: Path) -> int:
+    """Bytes of a safetensors file's tensors, those of the picture encoder left out."""
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    places = [entry["data_offsets"] for name, entry in header.items() if not name.startswith(_NOT_THE_DECODERS)]
+    return sum(end - begin for begin, end in places)
 
 
 def _decoder_work(checkpoint: Checkpoint, settings: EngineSettings) -> int:

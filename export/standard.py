@@ -1,0 +1,30 @@
+"""Writes the graphs that other runtimes than ONNX Runtime parse, beside a build's own and on the same weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import onnx_ir as ir
+
+from export.graph import CONSTANT
+
+STANDARD_GRAPH = "standard.onnx"
+"""The name of such a graph, in the folder of the one it stands beside."""
+
+
+def weights_in_files(model: ir.Model) -> dict[str, ir.TensorProtocol]:
+    """The weights of a written model that lie in files beside it, by name."""
+    return {
+        str(name): value.const_value
+        for name, value in model.graph.initializers.items()
+        if isinstance(value.const_value, ir.ExternalTensor) and not name.startswith(CONSTANT)
+    }
+
+
+def write_standard(model: ir.Model, written: Mapping[str, ir.TensorProtocol], folder: Path) -> None:
+    """Writes `model` into `folder`, where the weights `written` with the same names already are."""
+    for name, value in model.graph.initializers.items():
+        if name in written:
+            value.const_value = written[name]
+    ir.save(model, folder / STANDARD_GRAPH)

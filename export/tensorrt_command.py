@@ -1,0 +1,50 @@
+"""`tensorrt`: makes, or finds, the TensorRT engine of a build's picture encoder for this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from export.engines import make_engine, repository_to_serve
+from export.tensorrt import MissingTensorRt, decoder_faults
+from glmserve.errors import BadArtifact
+from glmserve.manifest import REPOSITORY_FOLDER
+
+MISSING_TENSORRT = 15
+"""The exit code where TensorRT or a GPU is missing."""
+_BAD_ARTIFACT = 3
+
+
+def tensorrt(
+    build: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="The build's folder.")],
+    engines: Annotated[
+        Path | None,
+        typer.Option(file_okay=False, help="Where engines are kept; `engines` beside the build if not given."),
+    ] = None,
+    find: Annotated[
+        bool,
+        typer.Option("--find", help="Make nothing: name the repository to serve, the build's own if no engine fits."),
+    ] = False,
+) -> None:
+    """Make the picture encoder's engine on the machine that will serve it; the last line is the model repository."""
+    kept = engines or build.resolve().parent / "engines"
+    try:
+        if find:
+            repository = repository_to_serve(build, kept, lambda text: typer.echo(text, err=True))
+        else:
+            repository = make_engine(build, kept) / REPOSITORY_FOLDER
+            _tell_of_decoder(build)
+    except MissingTensorRt as error:
+        typer.echo(error.message, err=True)
+        raise typer.Exit(MISSING_TENSORRT) from None
+    except BadArtifact as error:
+        typer.echo(error.message, err=True)
+        raise typer.Exit(_BAD_ARTIFACT) from None
+    typer.echo(str(repository))
+
+
+def _tell_of_decoder(build: Path) -> None:
+    faults = decoder_faults(build)
+    typer.echo(faults[0] if faults else "TensorRT parses the decoder's standard graph; ONNX Runtime runs it.", err=True)

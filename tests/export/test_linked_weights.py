@@ -1,0 +1,107 @@
+"""A build takes the checkpoint's own files over where they hold what it needs, and runs on them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from large_checkpoint import DEMO
+from rich.console import Console
+from safetensors.numpy import load_file, save_file
+
+from export.build import build
+from export.candidate import Candidate
+from export.linked import Place, places_in
+from export.precision import Precision
+from glmserve.engine.plan import weight_bytes
+from glmserve.errors import BadArtifact
+from glmserve.manifest import REPOSITORY_FOLDER, Manifest
+
+QUIET = Console(quiet=True)
+SHARD = "model.safetensors"
+
+
+def _decoder_folder(made: Path) -> Path:
+    return made / REPOSITORY_FOLDER / "glm4v" / "1"
+
+
+def _copied(tmp_path: Path, type_: type[np.generic]) -> Path:
+    """The demo's checkpoint in another type of numbers."""
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(DEMO, folder)
+    save_file({name: array.astype(type_) for name, array in load_file(DEMO / SHARD).items()}, folder / SHARD)
+    return folder
+
+
+def test_a_build_of_the_same_type_of_numbers_shares_the_checkpoints_file(tmp_path: Path) -> None:
+    checkpoint = _copied(tmp_path, np.float32)
+    made = build(checkpoint, tmp_path / "builds", QUIET)
+    folder = _decoder_folder(made)
+    assert (folder / SHARD).samefile(checkpoint / SHARD)
+    assert not (folder / "decoder.data").exists() or (folder / "decoder.data").stat().st_size < 4096
+    other = build(DEMO, tmp_path / "builds", QUIET)  # the same numbers, kept in a file of the build's own
+    assert not (_decoder_folder(other) / SHARD).exists()
+    prompt = np.arange(5, 25)
+    answers = []
+    for path in (made, other):
+        candidate = Candidate(path, 1, 64)
+        answers.append(candidate.prefill(candidate.prompt(prompt, []), 0, 64))
+    np.testing.assert_array_equal(*answers)
+
+
+def test_the_plan_counts_no_weight_twice(tmp_path: Path) -> None:
+    shared = build(_copied(tmp_path, np.float32), tmp_path / "builds", QUIET)
+    own = build(DEMO, tmp_path / "builds", QUIET)
+    sizes = [
+        weight_bytes(*(path / REPOSITORY_FOLDER / m / "1" for m in ("glm4v", "vision_encoder")))
+        for path in (shared, own)
+    ]
+    assert abs(sizes[0] - sizes[1]) < 0.01 * sizes[1]
+
+
+def test_where_files_cannot_be_linked_they_are_copied_and_the_build_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = _copied(tmp_path, np.float32)
+    linked_build = build(checkpoint, tmp_path / "one", QUIET)
+
+    def refuse(*_: object) -> None:
+        raise OSError("another file system")
+
+    monkeypatch.setattr(os, "link", refuse)
+    copied_build = build(checkpoint, tmp_path / "two", QUIET)
+    assert linked_build.name == copied_build.name
+    assert not (_decoder_folder(copied_build) / SHARD).samefile(checkpoint / SHARD)
+    Manifest.read(copied_build).check(copied_build)
+
+
+def test_a_checkpoint_changed_in_place_shows_in_its_build(tmp_path: Path) -> None:
+    checkpoint = _copied(tmp_path, np.float32)
+    made = build(checkpoint, tmp_path / "builds", QUIET)
+    with (checkpoint / SHARD).open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\x7f")
+    with pytest.raises(BadArtifact, match=r"model\.safetensors of build .* was altered"):
+        Manifest.read(made).check(made)
+
+
+def test_a_rounded_build_copies_what_little_it_keeps(tmp_path: Path) -> None:
+    made = build(_copied(tmp_path, np.float32), tmp_path / "builds", QUIET, Precision.INT4)
+    assert not (_decoder_folder(made) / SHARD).exists()
+
+
+def test_tensors_that_do_not_begin_at_a_multiple_of_their_elements_are_copied(tmp_path: Path) -> None:
+    place = Place("f", 9, 8, ir.DataType.FLOAT, (2,))
+    value = ir.Value(name="w", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape((2,)))
+    assert not place.holds(value)
+    assert Place("f", 12, 8, ir.DataType.FLOAT, (2,)).holds(value)
+
+
+def test_a_file_that_is_no_safetensors_is_named(tmp_path: Path) -> None:
+    (tmp_path / "broken.safetensors").write_bytes(b"\xff" * 40)
+    with pytest.raises(BadArtifact, match=r"broken\.safetensors is truncated"):
+        places_in(tmp_path / "broken.safetensors")

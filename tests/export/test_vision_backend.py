@@ -1,0 +1,61 @@
+"""What a build has in Triton's model repository for each program that can run the picture encoder.
+
+Triton's own description of a model's configuration is the judge: the server at hand has the Python backend only.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx_ir as ir
+import pytest
+from google.protobuf import text_format
+from rich.console import Console
+from tritonclient.grpc import model_config_pb2
+
+from export.build import build
+from export.precision import Precision, Target
+from export.vision_backend import VisionBackend
+from glmserve.contract import IMAGE_FEATURES, VISION_INPUTS, VISION_MODEL
+from glmserve.manifest import REPOSITORY_FOLDER
+
+DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
+
+
+def _entry(tmp_path: Path, backend: VisionBackend, target: Target = Target.CPU) -> Path:
+    made = build(DEMO, tmp_path / "builds", Console(quiet=True), Precision.FP16, target, backend)
+    return made / REPOSITORY_FOLDER / VISION_MODEL
+
+
+def _config(entry: Path) -> model_config_pb2.ModelConfig:
+    return text_format.Parse((entry / "config.pbtxt").read_text("utf-8"), model_config_pb2.ModelConfig())
+
+
+@pytest.mark.parametrize("target", list(Target))
+def test_the_onnxruntime_backend_finds_a_graph_with_the_shapes_of_its_configuration(
+    tmp_path: Path, target: Target
+) -> None:
+    entry = _entry(tmp_path, VisionBackend.ONNXRUNTIME, target)
+    config, graph = _config(entry), ir.load(entry / "1" / "model.onnx").graph
+    assert config.backend == "onnxruntime" and config.name == VISION_MODEL and config.max_batch_size == 8
+    groups = model_config_pb2.ModelInstanceGroup
+    assert config.instance_group[0].kind == (groups.KIND_GPU if target is Target.CUDA else groups.KIND_CPU)
+    assert not (entry / "1" / "model.py").exists() and config.HasField("dynamic_batching")
+    for tensors, values in ((config.input, graph.inputs), (config.output, graph.outputs)):
+        sizes = {tensor.name: list(tensor.dims) for tensor in tensors}
+        assert len(values) == len(sizes)
+        for value in values:  # the batch axis is not among Triton's dims
+            assert value.shape is not None and value.name is not None
+            assert sizes[value.name] == [size if isinstance(size, int) else -1 for size in value.shape[1:]]
+    assert [tensor.name for tensor in config.input] == [tensor.name for tensor in VISION_INPUTS]
+    assert config.output[0].name == IMAGE_FEATURES.name
+
+
+@pytest.mark.parametrize("backend", [VisionBackend.PYTHON, VisionBackend.TENSORRT])
+def test_the_python_entry_serves_until_an_engine_is_there(tmp_path: Path, backend: VisionBackend) -> None:
+    entry = _entry(tmp_path, backend)
+    assert _config(entry).backend == "python" and (entry / "1" / "model.py").is_file()
+
+
+def test_builds_for_different_backends_are_different_builds(tmp_path: Path) -> None:
+    assert len({_entry(tmp_path, backend).parents[1].name for backend in VisionBackend}) == 3
