@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import onnx_ir as ir
@@ -19,6 +19,9 @@ from export.graph import CONTRIB, GraphWriter, declare, graph_input
 from glmserve.checkpoint import TextModel
 from glmserve.contract import DecoderGraph as Names
 from glmserve.contract import RowGroup
+
+_K_SCALE = 12
+"""Which of GroupQueryAttention's inputs the scale of the keys is."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +45,17 @@ class Group:
 class Attention(Protocol):
     """One way to write a group's attention."""
 
-    def mix(self, tokens: ir.Value, past: Sequence[ir.Value], name: str, present: Sequence[str]) -> Sequence[ir.Value]:
+    def mix(
+        self,
+        tokens: ir.Value,
+        past: Sequence[ir.Value],
+        scales: Sequence[ir.Value],
+        name: str,
+        present: Sequence[str],
+    ) -> Sequence[ir.Value]:
         """From q, k and v side by side [rows, width, q + k + v] the mixed values [rows, width, heads * head_dim], and
-        both buffers [rows, kv_heads, context, head_dim] with this call's keys and values in them, named `present`."""
+        both buffers [rows, kv_heads, context, head_dim] with this call's keys and values in them, named `present`.
+        `scales` has one for keys and one for values where KV is rounded."""
         ...
 
 
@@ -54,12 +65,25 @@ class GroupedAttention:
     def __init__(self, g: GraphWriter, shape: TextModel, group: Group) -> None:
         self._g, self._shape, self._group = g, shape, group
 
-    def mix(self, tokens: ir.Value, past: Sequence[ir.Value], name: str, present: Sequence[str]) -> Sequence[ir.Value]:
+    def mix(
+        self,
+        tokens: ir.Value,
+        past: Sequence[ir.Value],
+        scales: Sequence[ir.Value],
+        name: str,
+        present: Sequence[str],
+    ) -> Sequence[ir.Value]:
+        inputs = [tokens, None, None, *past, self._group.last, self._group.most]
+        rounding: dict[str, Any] = {}
+        if scales:
+            inputs += [*[None] * (_K_SCALE - len(inputs)), *scales]
+            rounding = {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL", "kv_cache_bit_width": 8}
         return self._g.op_many(
             "GroupQueryAttention",
-            [tokens, None, None, *past, self._group.last, self._group.most],
+            inputs,
             [f"{name}.mixed", *present],
             CONTRIB,
+            **rounding,
             num_heads=self._shape.heads,
             kv_num_heads=self._shape.kv_heads,
             scale=float(self._shape.head_dim**-0.5),
@@ -82,7 +106,15 @@ class StandardAttention:
         self._filled = g.op("Max", [after, width], f"{title}.filled")  # [rows]
         self._begin = g.op("Sub", [self._filled, width], f"{title}.begin")  # [rows]
 
-    def mix(self, tokens: ir.Value, past: Sequence[ir.Value], name: str, present: Sequence[str]) -> Sequence[ir.Value]:
+    def mix(
+        self,
+        tokens: ir.Value,
+        past: Sequence[ir.Value],
+        scales: Sequence[ir.Value],
+        name: str,
+        present: Sequence[str],
+    ) -> Sequence[ir.Value]:
+        assert not scales
         g, shape = self._g, self._shape
         sizes = np.array([shape.heads, shape.kv_heads, shape.kv_heads]) * shape.head_dim
         q, *new = g.op_many(
@@ -128,26 +160,28 @@ class PackedAttention:
         self.inputs.append(self.places)
         self.outputs: list[ir.Value] = []
 
-    def write(self, q: ir.Value, k: ir.Value, v: ir.Value, places: ir.Value, layer: int) -> ir.Value:
+    def write(
+        self, q: ir.Value, k: ir.Value, v: ir.Value, scales: Sequence[ir.Value], places: ir.Value, layer: int
+    ) -> ir.Value:
         """Attends from q [1, T, heads * head_dim] over each token's own row; the results of `places` i64 [N] among
         all rows of both groups, [1, N, heads * head_dim]."""
         g, name = self._g, f"layers.{layer}.attn"
         packed = g.op("Concat", [q, k, v], f"{name}.qkv", axis=-1)
         packed = g.op("Squeeze", [packed, g.constant([0], np.int64)], f"{name}.tokens")  # [T, q + k + v]
-        mixed = [self._attend(packed, names, layer) for names in self._groups]
+        mixed = [self._attend(packed, scales, names, layer) for names in self._groups]
         together = g.op("Concat", mixed, f"{name}.rows", axis=0)
         chosen = g.op("Gather", [together, places], f"{name}.chosen", axis=0)
         return g.op("Unsqueeze", [chosen, g.constant([0], np.int64)], f"{name}.mixed")
 
-    def _attend(self, packed: ir.Value, names: RowGroup, layer: int) -> ir.Value:
+    def _attend(self, packed: ir.Value, scales: Sequence[ir.Value], names: RowGroup, layer: int) -> ir.Value:
         """One group's tokens through attention, laid flat: [rows * width, heads * head_dim]."""
         g, shape = self._g, self._shape
         name = f"layers.{layer}.attn.{names.name}"
-        past = [graph_input(past, g.real, self._cache_shape(names)) for past in names.past(layer)]
+        past = [graph_input(past, g.kv, self._cache_shape(names)) for past in names.past(layer)]
         tokens = g.op("Gather", [packed, self._groups[names].index], f"{name}.tokens", axis=0)
-        mixed, *present = self._attentions[names].mix(tokens, past, name, names.present(layer))
+        mixed, *present = self._attentions[names].mix(tokens, past, scales, name, names.present(layer))
         for value, output in zip(present, names.present(layer), strict=True):
-            declare(value, output, g.real, self._cache_shape(names))
+            declare(value, output, g.kv, self._cache_shape(names))
         self.inputs += past
         self.outputs += present
         flat = g.constant([-1, shape.heads * shape.head_dim], np.int64)

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from export.attention import PackedAttention
 from export.graph import GraphWriter, declare, graph_input
+from export.kv_scales import kv_scales
 from export.precision import FP32, Numbers
 from export.sampler import sample
 from export.weights import Weights
@@ -108,9 +109,15 @@ class _DecoderWriter:
         v = g.projection(x, f"{source}.v_proj", (shape.hidden, kv_size), f"{name}.v", has_bias=True)
         q = self._rotate(q, shape.heads, f"{name}.q_rotated")
         k = self._rotate(k, shape.kv_heads, f"{name}.k_rotated")
-        mixed = self._attend.write(q, k, v, places, index)
+        scales = self._kv_scales(index) if g.kv == ir.DataType.INT8 else []
+        mixed = self._attend.write(q, k, v, scales, places, index)
         attention = g.projection(mixed, f"{source}.o_proj", (q_size, shape.hidden), f"{name}.o")
         return self._norm(attention, f"layers.{index}.post_self_attn_layernorm", name)
+
+    def _kv_scales(self, index: int) -> list[ir.Value]:
+        layer = f"layers.{index}"
+        scales = kv_scales(self._g.weights, self._shape, f"{_PREFIX}.{layer}", f"{layer}.attn")
+        return [self._g.lazy(scale) for scale in scales]
 
     def _rotate(self, x: ir.Value, heads: int, name: str) -> ir.Value:
         g, shape = self._g, self._shape

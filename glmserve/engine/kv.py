@@ -10,9 +10,9 @@ from glmserve.checkpoint import TextModel
 from glmserve.contract import DecoderGraph, RowGroup
 from glmserve.engine.device import Device
 
-ELEMENT_TYPES = {"tensor(float)": 1, "tensor(float16)": 10, "tensor(bfloat16)": 16}
+ELEMENT_TYPES = {"tensor(float)": 1, "tensor(float16)": 10, "tensor(bfloat16)": 16, "tensor(int8)": 3}
 """onnxruntime's names for the types KV may have, and ONNX's numbers for them."""
-_ELEMENT_BYTES = {1: 4, 10: 2, 16: 2}
+_ELEMENT_BYTES = {1: 4, 3: 1, 10: 2, 16: 2}
 
 
 @dataclass(frozen=True)
