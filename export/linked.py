@@ -11,8 +11,8 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from export.failures import BadShard
 from export.weights import STORED_TYPES, Weights
-from glmserve.errors import BadArtifact
 
 _LEAST_SHARE = 0.5
 """Of a file's bytes, so many must be of use for the file to be taken into a build whole."""
@@ -39,33 +39,44 @@ def link_weights(model: ir.Model, weights: Weights, folder: Path) -> list[Path]:
     """Points the model's initializers at tensors of the checkpoint that are stored as the model wants them.
 
     The files that hold them appear in `folder` under their own names: as hard links, which take no room, or as copies
-    where the file system does not link to them. Returns the checkpoint's files that are linked so.
+    where the file system does not link to them; one that is there is left alone. Returns the checkpoint's files that
+    are linked so.
     """
+    found = linkable(model, weights)
+    for path, values in found.items():
+        if not (folder / path.name).exists():
+            _link(path, folder / path.name)
+        for value, place in values:
+            refer(value, place, folder)
+    return list(found)
+
+
+def linkable(model: ir.Model, weights: Weights) -> dict[Path, list[tuple[ir.Value, Place]]]:
+    """The checkpoint's files that are worth taking into a build whole, and the initializers that each holds."""
     places = {name: place for path in weights.files for name, place in places_in(path).items()}
     used: dict[str, list[ir.Value]] = defaultdict(list)
     for name, value in model.graph.initializers.items():
         if name in places and places[name].holds(value):
             used[places[name].file].append(value)
-    linked = []
+    found = {}
     for path in weights.files:
-        values = used[path.name]
-        if sum(places[str(value.name)].length for value in values) < _LEAST_SHARE * path.stat().st_size:
-            continue
-        _link(path, folder / path.name)
-        linked.append(path)
-        for value in values:
-            _refer(value, places[str(value.name)], folder)
-    return linked
+        values = [(value, places[str(value.name)]) for value in used[path.name]]
+        if sum(place.length for _, place in values) >= _LEAST_SHARE * path.stat().st_size:
+            found[path] = values
+    return found
 
 
 def _link(source: Path, target: Path) -> None:
     try:
         os.link(source.resolve(), target)
     except OSError:  # another file system, one without links, or a file of somebody else's
-        shutil.copyfile(source, target)
+        partial = target.with_name(f"{target.name}.copying")
+        shutil.copyfile(source, partial)
+        partial.rename(target)
 
 
-def _refer(value: ir.Value, place: Place, folder: Path) -> None:
+def refer(value: ir.Value, place: Place, folder: Path) -> None:
+    """Lets an initializer be the bytes at a place of a file in `folder`."""
     assert place.dtype is not None
     value.const_value = ir.ExternalTensor(
         place.file,
@@ -81,7 +92,7 @@ def _refer(value: ir.Value, place: Place, folder: Path) -> None:
 def places_in(path: Path) -> dict[str, Place]:
     """Every tensor of a safetensors file: eight bytes of header length, the header in JSON, then the tensors' bytes.
 
-    Raises BadArtifact when the header cannot be read.
+    Raises BadShard when the header cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -99,4 +110,4 @@ def places_in(path: Path) -> dict[str, Place]:
             for name, entry in header.items()
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise BadArtifact(f"{path.name} is truncated or not a safetensors file.") from None
+        raise BadShard(f"{path.name} is truncated or not a safetensors file.") from None

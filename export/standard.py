@@ -24,7 +24,12 @@ def weights_in_files(model: ir.Model) -> dict[str, ir.TensorProtocol]:
 
 def write_standard(model: ir.Model, written: Mapping[str, ir.TensorProtocol], folder: Path) -> None:
     """Writes `model` into `folder`, where the weights `written` with the same names already are."""
+    share(model, written)
+    ir.save(model, folder / STANDARD_GRAPH)
+
+
+def share(model: ir.Model, written: Mapping[str, ir.TensorProtocol]) -> None:
+    """Lets the model's weights be those of the same names that are written already."""
     for name, value in model.graph.initializers.items():
         if name in written:
             value.const_value = written[name]
-    ir.save(model, folder / STANDARD_GRAPH)

@@ -13,8 +13,8 @@ import numpy as np
 import onnx_ir as ir
 from safetensors import SafetensorError, safe_open
 
+from export.failures import BadShard
 from export.quantize import BLOCK, blocks_of, find_scales, round_to_codes
-from glmserve.errors import BadArtifact
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
@@ -31,19 +31,23 @@ class Weights:
 
     @staticmethod
     def open(folder: Path) -> Weights:
-        """Reads the shard index (or the single file's header); raises BadArtifact naming the missing file."""
+        """Reads the shard index (or the single file's header); raises BadShard naming the missing file."""
         if (folder / _INDEX).exists():
             try:
                 shards = json.loads((folder / _INDEX).read_text("utf-8"))["weight_map"]
-            except (OSError, ValueError, KeyError):
-                raise BadArtifact(f"The checkpoint's {_INDEX} has no readable weight_map.") from None
+                if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
+                    raise ValueError
+            except (OSError, ValueError, KeyError, TypeError):
+                raise BadShard(f"The checkpoint's {_INDEX} has no readable weight_map.") from None
         elif (folder / _SINGLE).exists():
             shards = dict.fromkeys(_names(folder / _SINGLE), _SINGLE)
         else:
-            raise BadArtifact(f"{folder} holds neither {_SINGLE} nor {_INDEX}; only safetensors are read.")
+            raise BadShard(f"{folder} holds neither {_SINGLE} nor {_INDEX}; only safetensors are read.")
         for name in sorted(set(shards.values())):
+            if Path(name).name != name or not name.endswith(".safetensors"):
+                raise BadShard(f"{_INDEX} names the shard {name}; only .safetensors files beside it are read.")
             if not (folder / name).is_file():
-                raise BadArtifact(f"The checkpoint lacks its shard {name}.")
+                raise BadShard(f"The checkpoint lacks its shard {name}.")
         return Weights(folder, shards)
 
     @property
@@ -52,15 +56,15 @@ class Weights:
         return [self.folder / name for name in sorted(set(self.shards.values()))]
 
     def read(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        """One tensor in the checkpoint's own precision; raises BadArtifact when it is missing or of another shape."""
+        """One tensor in the checkpoint's own precision; raises BadShard when it is missing or of another shape."""
         with self._shard(name) as file:
             array: np.ndarray = file.get_tensor(name)
         if array.shape != shape:
-            raise BadArtifact(f"Tensor {name} has shape {list(array.shape)}, its config asks for {list(shape)}.")
+            raise BadShard(f"Tensor {name} has shape {list(array.shape)}, its config asks for {list(shape)}.")
         return array
 
     def stored_dtype(self, name: str) -> ir.DataType:
-        """The checkpoint's own precision of a tensor; raises BadArtifact when it is missing."""
+        """The checkpoint's own precision of a tensor; raises BadShard when it is missing."""
         with self._shard(name) as file:
             return STORED_TYPES[file.get_slice(name).get_dtype()]
 
@@ -100,12 +104,12 @@ class Weights:
         """The open file that holds a tensor."""
         shard = self.shards.get(name)
         if shard is None:
-            raise BadArtifact(f"The checkpoint has no tensor {name}.")
+            raise BadShard(f"The checkpoint has no tensor {name}.")
         try:
             with safe_open(self.folder / shard, framework="np") as file:
                 yield file
         except SafetensorError:
-            raise BadArtifact(f"{shard} is truncated or not a safetensors file (reading {name}).") from None
+            raise BadShard(f"{shard} is truncated or not a safetensors file (reading {name}).") from None
 
 
 def _names(path: Path) -> list[str]:
@@ -113,4 +117,4 @@ def _names(path: Path) -> list[str]:
         with safe_open(path, framework="np") as file:
             return list(file.keys())
     except SafetensorError:
-        raise BadArtifact(f"{path.name} is truncated or not a safetensors file.") from None
+        raise BadShard(f"{path.name} is truncated or not a safetensors file.") from None

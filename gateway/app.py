@@ -61,7 +61,7 @@ def create_app(settings: GatewaySettings, backend: Backend) -> Flask:
     problems.register(app)
     created_s = int((settings.build / MANIFEST_FILE).stat().st_mtime)
     app.register_blueprint(vision.routes(settings, exchanges))
-    app.register_blueprint(completions.routes(settings, exchanges, manifest.digest, created_s))
+    app.register_blueprint(completions.routes(settings, exchanges, manifest, created_s))
     app.register_blueprint(metrics_route.routes(metrics))
     app.register_blueprint(page.routes(settings))
     app.register_blueprint(health.routes(settings, readiness, manifest.digest))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from glmserve.errors import BadArtifact
+from glmserve.errors import BadArtifact, UnknownArchitecture
 from glmserve.images import ImageRules
 
 ARCHITECTURE = "Glm4vForConditionalGeneration"
@@ -78,7 +78,9 @@ class Checkpoint:
         architectures = config.values.get("architectures") or []
         if ARCHITECTURE not in architectures:
             named = ", ".join(map(str, architectures)) or "none"
-            raise BadArtifact(f"config.json names the architecture {named}; this project serves {ARCHITECTURE}.")
+            raise UnknownArchitecture(
+                f"config.json names the architecture {named}; this project serves {ARCHITECTURE}."
+            )
         text = _text_model(config.section("text_config"), bool(config.values.get("tie_word_embeddings", False)))
         vision = _vision_model(config.section("vision_config"))
         if vision.out_hidden != text.hidden:

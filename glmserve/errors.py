@@ -13,6 +13,8 @@ GlmServeError                internal             500
 ├─ Cancelled                 cancelled            499
 ├─ DoesNotFit                does_not_fit         500   more memory is asked for than there is
 └─ BadArtifact               bad_artifact         500   a build or checkpoint that must not be loaded
+   ├─ UnknownArchitecture    bad_artifact         500   a checkpoint of a model that this project does not serve
+   └─ NotCertified           bad_artifact         500   a build whose answers nobody has vouched for
 ```
 
 A message is written for the person who will read it and never holds a foreign library's text.
@@ -110,6 +112,14 @@ class BadArtifact(GlmServeError):
     """A build or a checkpoint is incomplete, altered, or made for another version."""
 
     code = "bad_artifact"
+
+
+class UnknownArchitecture(BadArtifact):
+    """A checkpoint of a model that this project does not serve."""
+
+
+class NotCertified(BadArtifact):
+    """A build without a certificate, or with one that does not speak for it."""
 
 
 class DoesNotFit(GlmServeError):

@@ -3,7 +3,8 @@
 ```
 builds/<digest>/
   manifest.json        this module's Manifest
-  certificate.json     written by `export verify`
+  certificate.json     written by `export verify`, or by `export build` beside golden logits; see glmserve.certificate
+  certificate.html     the same for a reader
   checkpoint/          config, preprocessor, tokenizer and template, copied
   canary/              picture.png and canary.json: a question and, where it is known, its answer
   model_repository/    what tritonserver is pointed at; graphs and weights lie beside each model.py
@@ -15,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,12 +25,15 @@ from glmserve.errors import BadArtifact
 
 MANIFEST_FILE = "manifest.json"
 CERTIFICATE_FILE = "certificate.json"
+CERTIFICATE_PAGE = "certificate.html"
 CHECKPOINT_FOLDER = "checkpoint"
 CANARY_FOLDER = "canary"
 REPOSITORY_FOLDER = "model_repository"
 DECODER_GRAPH = "decoder.onnx"
 VISION_GRAPH = "model.onnx"
 DIGEST_CHARS = 16
+_NOT_CONTENT = (MANIFEST_FILE, CERTIFICATE_FILE, CERTIFICATE_PAGE)
+_READERS = 4
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class Manifest:
         files = {
             str(path.relative_to(folder)): known.get((path.stat().st_dev, path.stat().st_ino)) or sha256_of(path)
             for path in sorted(folder.rglob("*"))
-            if path.is_file() and path.relative_to(folder).parts[0] not in (MANIFEST_FILE, CERTIFICATE_FILE)
+            if path.is_file() and path.relative_to(folder).parts[0] not in _NOT_CONTENT
         }
         identity = json.dumps([CONTRACT_VERSION, precision, target, files], sort_keys=True)
         digest = hashlib.sha256(identity.encode()).hexdigest()[:DIGEST_CHARS]
@@ -86,14 +91,25 @@ class Manifest:
     def write(self, build: Path) -> None:
         (build / MANIFEST_FILE).write_text(json.dumps(asdict(self), indent=1, sort_keys=True) + "\n", "utf-8")
 
-    def check(self, build: Path) -> None:
-        """Raises BadArtifact naming the first file that is missing or not what the manifest says."""
-        for name, digest in self.files.items():
-            path = build / name
-            if not path.is_file():
+    def check(self, build: Path, model: str | None = None) -> None:
+        """Raises BadArtifact naming the first file that is missing or not what the manifest says.
+
+        With `model`, the files of the repository's other models are left out: whoever loads those checks them.
+        """
+        ours = [name for name in self.files if _concerns(name, model)]
+        for name in ours:
+            if not (build / name).is_file():
                 raise BadArtifact(f"Build {self.digest} lacks {name}.")
-            if sha256_of(path) != digest:
-                raise BadArtifact(f"{name} of build {self.digest} was altered: its SHA-256 is not the manifest's.")
+        with ThreadPoolExecutor(_READERS) as readers:
+            found = readers.map(sha256_of, [build / name for name in ours])
+            for name, digest in zip(ours, found, strict=True):
+                if digest != self.files[name]:
+                    raise BadArtifact(f"{name} of build {self.digest} was altered: its SHA-256 is not the manifest's.")
+
+
+def _concerns(name: str, model: str | None) -> bool:
+    """Whether a file is one that `model` is served with, or that all are."""
+    return model is None or not name.startswith(f"{REPOSITORY_FOLDER}/") or name.split("/")[1] == model
 
 
 def sha256_of(path: Path) -> str:

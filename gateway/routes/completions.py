@@ -15,13 +15,16 @@ from gateway.fields import Sampling, read_json, refusal
 from gateway.openai_schemas import MessagesBody, parse_completion
 from gateway.refusals import UnknownModel
 from gateway.settings import GatewaySettings
+from glmserve.certificate import Certificate
+from glmserve.manifest import Manifest
 
 _COUNTING = Sampling(1, 0.0, 1.0, 0, 0)
 
 
-def routes(settings: GatewaySettings, exchanges: Exchanges, build_digest: str, created_s: int) -> Blueprint:
+def routes(settings: GatewaySettings, exchanges: Exchanges, manifest: Manifest, created_s: int) -> Blueprint:
     """The blueprint of these addresses; `created_s` is when the build was made."""
     blueprint = Blueprint("completions", __name__)
+    is_verified = Certificate.vouches(settings.build, manifest)
 
     def check_model(name: str | None) -> None:
         if name is not None and name not in (settings.model_name, *settings.model_aliases):
@@ -33,7 +36,8 @@ def routes(settings: GatewaySettings, exchanges: Exchanges, build_digest: str, c
             "object": "model",
             "created": created_s,
             "owned_by": "zai-org",
-            "build": build_digest,
+            "build": manifest.digest,
+            "verified": is_verified,
             "max_model_len": exchanges.service.context_tokens,
         }
 
@@ -44,7 +48,7 @@ def routes(settings: GatewaySettings, exchanges: Exchanges, build_digest: str, c
         check_model(asked.model)
         shape = CompletionShape(
             settings.model_name,
-            build_digest,
+            manifest.digest,
             g.record.request_id,
             exchanges.service.tokenizer,
             asked.includes_usage,

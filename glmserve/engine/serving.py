@@ -6,8 +6,9 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from glmserve.certificate import Certificate
 from glmserve.checkpoint import Checkpoint
-from glmserve.contract import VISION_MODEL
+from glmserve.contract import DECODER_MODEL, VISION_MODEL
 from glmserve.engine.device import open_device
 from glmserve.engine.engine import Engine
 from glmserve.engine.grammar import GrammarCompiler
@@ -20,6 +21,7 @@ from glmserve.engine.pictures import PictureCache
 from glmserve.engine.plan import element_bytes, memory_plan, weight_bytes
 from glmserve.engine.settings import EngineSettings
 from glmserve.engine.wire import Tensors
+from glmserve.errors import NotCertified
 from glmserve.manifest import CHECKPOINT_FOLDER, DECODER_GRAPH, VISION_GRAPH, Manifest
 
 _log = logging.getLogger(__name__)
@@ -45,7 +47,8 @@ class Serving:
         `encode` reads one picture; `publish` takes metric updates on a thread of its own. Raises BadArtifact when the
         build must not be served, DoesNotFit when the settings ask for more memory than there is.
         """
-        checkpoint, settings = open_checkpoint(folder), EngineSettings()
+        settings = EngineSettings()
+        checkpoint = open_checkpoint(folder, DECODER_MODEL, settings)
         context = min(settings.context_tokens, checkpoint.text.max_positions)
         device = open_device(settings.device, settings.device_number)
         plan = memory_plan(
@@ -107,14 +110,25 @@ class Serving:
 
 def open_vision(folder: Path) -> OrtVision:
     """The picture encoder in the model version `folder` of a build."""
-    open_checkpoint(folder)
     settings = EngineSettings()
+    open_checkpoint(folder, VISION_MODEL, settings)
     device = open_device(settings.device, settings.device_number)
     return OrtVision(folder / VISION_GRAPH, settings.vision_threads, device)
 
 
-def open_checkpoint(folder: Path) -> Checkpoint:
-    """The checkpoint facts of the build that holds the model version `folder`, its contract version checked."""
+def open_checkpoint(folder: Path, model: str, settings: EngineSettings) -> Checkpoint:
+    """The checkpoint facts of the build that holds the model version `folder`.
+
+    Raises BadArtifact when the build is of another contract version, lacks a valid certificate that the settings ask
+    for, or has an altered file among those that `model` is served with.
+    """
     build = folder.parents[2]
-    Manifest.read(build)
+    manifest = Manifest.read(build)
+    try:
+        Certificate.demand(build, manifest)
+    except NotCertified as error:
+        if settings.require_certificate:
+            raise
+        _log.warning("NOBODY VOUCHES FOR THE ANSWERS OF THIS BUILD. %s", error.message)
+    manifest.check(build, model)
     return Checkpoint.read(build / CHECKPOINT_FOLDER)

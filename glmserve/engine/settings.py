@@ -51,6 +51,9 @@ class EngineSettings(BaseSettings):
     vision_threads: int = Field(
         default=max(1, (os.cpu_count() or 1) // 2), ge=1, description="Processor threads of the picture encoder."
     )
+    require_certificate: bool = Field(
+        default=True, description="Refuse a build without a valid certificate; false serves it with a warning."
+    )
     picture_readers: int = Field(
         default=4, ge=1, le=64, description="Requests whose pictures are read at the same time."
     )

@@ -20,7 +20,7 @@ from serving import Service, metric
 
 from demo.golden_set import golden_questions, picture
 from export.candidate import Candidate
-from export.parity import Case, input_ids
+from export.cases import Case, input_ids
 from gateway.backend import Chunk, GenerateRequest
 from gateway.triton import TritonBackend
 from glmserve.checkpoint import Checkpoint

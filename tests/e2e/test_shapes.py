@@ -17,7 +17,7 @@ pytest.importorskip("torch", reason="torch and transformers are not installed")
 from random_checkpoints import SHAPES, make
 
 from export.candidate import Candidate
-from export.parity import Case, input_ids, sketch
+from export.cases import Case, input_ids, sketch
 from export.reference import Reference
 from gateway.app import create_app
 from gateway.settings import GatewaySettings

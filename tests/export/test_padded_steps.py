@@ -10,7 +10,7 @@ from rich.console import Console
 
 from export.build import build
 from export.candidate import Candidate
-from export.parity import Case, input_ids, sketch
+from export.cases import Case, input_ids, sketch
 from glmserve.checkpoint import Checkpoint
 from glmserve.engine.batch import step_of
 from glmserve.engine.ort import OrtDecoder

@@ -11,23 +11,27 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from export.build import build
-from export.cli import Exit, app
+from export.cli import app
+from export.failures import Exit
 
 pytestmark = pytest.mark.parity
-parity = pytest.importorskip("export.parity", reason="torch and transformers are not installed")
+pytest.importorskip("export.reference", reason="torch and transformers are not installed")
 
 from random_checkpoints import DEMO, SHAPES, make  # noqa: E402
 
 from export.candidate import Candidate  # noqa: E402
+from export.cases import standard_cases  # noqa: E402
+from export.parity import compare  # noqa: E402
 from export.reference import Reference  # noqa: E402
+from export.stages import Stage  # noqa: E402
 
 
-def _stages(checkpoint: Path, out: Path) -> list[parity.Stage]:
+def _stages(checkpoint: Path, out: Path) -> list[Stage]:
     folder = build(checkpoint, out, Console(quiet=True))
-    return list(parity.compare(Reference(checkpoint), Candidate(folder, 8, 1024), parity.standard_cases()))
+    return list(compare(Reference(checkpoint), Candidate(folder, 8, 1024), standard_cases()))
 
 
-def _assert_all_pass(stages: list[parity.Stage]) -> None:
+def _assert_all_pass(stages: list[Stage]) -> None:
     failed = [f"{stage.name}: {stage.worst:.2e} > {stage.tolerance:.0e}" for stage in stages if not stage.passed]
     assert not failed, failed
     for part in ("patches", "vision", "tokens", "positions", "prefill in chunks of 16", "decode among 8 rows"):
@@ -36,13 +40,13 @@ def _assert_all_pass(stages: list[parity.Stage]) -> None:
 
 def test_verify_certifies_the_demo(tmp_path: Path) -> None:
     folder = build(DEMO, tmp_path / "builds", Console(quiet=True))
-    result = CliRunner().invoke(app, ["verify", str(folder), "--checkpoint", str(DEMO), "--answers", "4"])
+    result = CliRunner().invoke(app, ["verify", str(folder), "--checkpoint", str(DEMO), "--samples", "4"])
     assert result.exit_code == 0, result.output
     certificate = json.loads((folder / "certificate.json").read_text("utf-8"))
     assert certificate["passed"] and certificate["digest"] == folder.name
     assert {"torch", "transformers", "onnxruntime"} <= certificate["versions"].keys()
     known = ("name", "worst", "typical", "tolerance")
-    _assert_all_pass([parity.Stage(*(stage[key] for key in known)) for stage in certificate["stages"]])
+    _assert_all_pass([Stage(*(stage[key] for key in known)) for stage in certificate["stages"]])
 
 
 def test_verify_fails_a_build_that_computes_something_else(tmp_path: Path) -> None:
@@ -51,7 +55,7 @@ def test_verify_fails_a_build_that_computes_something_else(tmp_path: Path) -> No
     folder = build(
         make(replace(SHAPES[2], rope_theta=20_000.0), tmp_path / "this"), tmp_path / "builds", Console(quiet=True)
     )
-    result = CliRunner().invoke(app, ["verify", str(folder), "--checkpoint", str(other), "--answers", "1"])
+    result = CliRunner().invoke(app, ["verify", str(folder), "--checkpoint", str(other), "--samples", "1"])
     assert result.exit_code == Exit.PARITY_FAILED
     assert not json.loads((folder / "certificate.json").read_text("utf-8"))["passed"]
 
@@ -65,7 +69,7 @@ def test_a_comparison_notices_what_it_should() -> None:
     import numpy as np
 
     right = np.zeros((2, 3), np.float32)
-    assert parity.Stage.of("same", right, right).passed
-    assert not parity.Stage.of("off", right + 2e-4, right).passed
-    assert not parity.Stage.of("not a number", right * np.nan, right).passed
-    assert not parity.Stage.of("other shape", right[:1], right).passed
+    assert Stage.of("same", right, right).passed
+    assert not Stage.of("off", right + 2e-4, right).passed
+    assert not Stage.of("not a number", right * np.nan, right).passed
+    assert not Stage.of("other shape", right[:1], right).passed

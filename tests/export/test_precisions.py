@@ -12,7 +12,7 @@ from rich.console import Console
 from demo.golden_set import golden_questions, picture
 from export.build import build
 from export.candidate import Candidate
-from export.parity import Case, input_ids, sketch
+from export.cases import Case, input_ids, sketch
 from export.precision import Precision, Target
 from export.quantize import find_scales, round_to_codes
 from glmserve.contract import DecoderGraph

@@ -15,6 +15,7 @@ from export.weights import Weights
 from glmserve.checkpoint import PROCESSOR_FILES, Checkpoint
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
+_DRAWN = 65_537
 
 
 class RecordingWeights(Weights):
@@ -58,7 +59,8 @@ def make_large(folder: Path, layers: int = 17, hidden: int = 1024, ffn: int = 34
 
 
 def _random(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """The same numbers over and over: drawing each would take longer than exporting them."""
     if len(shape) == 1:
         return np.ones(shape, np.float16)
-    flat = random.standard_normal(shape, np.float32) * np.float32(np.prod(shape[1:]) ** -0.5)
-    return flat.astype(np.float16)
+    drawn = random.standard_normal(_DRAWN, np.float32) * np.float32(np.prod(shape[1:]) ** -0.5)
+    return np.resize(drawn.astype(np.float16), shape)

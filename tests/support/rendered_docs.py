@@ -11,7 +11,17 @@ from glmserve.engine.metrics import ALL_METRICS
 from glmserve.engine.settings import EngineSettings
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("glmserve", "glmserve/engine", "export", "gateway", "gateway/routes", "launcher", "demo", "bench")
+PACKAGES = (
+    "glmserve",
+    "glmserve/engine",
+    "export",
+    "export/commands",
+    "gateway",
+    "gateway/routes",
+    "launcher",
+    "demo",
+    "bench",
+)
 OTHER_FOLDERS = {
     "model_repository": "The two Triton models' source: a config and a thin adapter each",
     "demo/checkpoint": "The demo model itself, with its card and golden answers",
@@ -93,7 +103,16 @@ def docstring(path: Path) -> str:
 
 
 def _order(item: tuple[str, str]) -> int:
-    order = ["gateway", "gateway/routes", "model_repository", "glmserve", "glmserve/engine", "export", "launcher"]
+    order = [
+        "gateway",
+        "gateway/routes",
+        "model_repository",
+        "glmserve",
+        "glmserve/engine",
+        "export",
+        "export/commands",
+        "launcher",
+    ]
     order += ["demo", "demo/checkpoint", "bench", "bench/results", "tests", "docs", "requirements"]
     return order.index(item[0])
 

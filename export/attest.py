@@ -1,0 +1,88 @@
+"""Writes a build's certificate: the stages of a comparison, as JSON for programs and as a page for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from rich.console import Console
+
+from export.page import page
+from export.stages import Stage
+from export.streamed import sync, sync_folder
+from glmserve.contract import CONTRACT_VERSION
+from glmserve.manifest import CERTIFICATE_FILE, CERTIFICATE_PAGE, Manifest
+
+TRANSFORMERS = "transformers"
+GOLDEN = "golden logits"
+_PACKAGES = ("torch", "transformers", "onnxruntime", "numpy", "pillow", "tokenizers")
+
+
+def attest(
+    build: Path,
+    manifest: Manifest,
+    stages: Iterable[Stage],
+    against: str,
+    console: Console,
+    valid_days: int | None = None,
+) -> bool:
+    """Prints each stage as it comes, then leaves the certificate in the build; True when all kept to their tolerance.
+
+    The certificate expires after `valid_days`, if that is given.
+    """
+    done = []
+    for stage in stages:
+        done.append(stage)
+        console.print(_line(stage))
+    passed = bool(done) and all(stage.passed for stage in done)
+    made = datetime.now(UTC)
+    expires = None if valid_days is None else made + timedelta(days=valid_days)
+    certificate = {
+        "digest": manifest.digest,
+        "contract_version": CONTRACT_VERSION,
+        "precision": manifest.precision,
+        "target": manifest.target,
+        "source": manifest.source,
+        "against": against,
+        "passed": passed,
+        "made": made.isoformat(timespec="seconds"),
+        "expires": expires.isoformat(timespec="seconds") if expires else None,
+        "versions": _versions(),
+        "stages": [asdict(stage) | {"passed": stage.passed} for stage in done],
+    }
+    _replace(build / CERTIFICATE_PAGE, page(certificate))
+    _replace(build / CERTIFICATE_FILE, json.dumps(certificate, indent=1) + "\n")
+    console.print(f"{'passed' if passed else 'FAILED'}: {build / CERTIFICATE_FILE}")
+    return passed
+
+
+def _versions() -> dict[str, str]:
+    """Of every package that had a part in it and is installed."""
+    found: dict[str, str] = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _replace(path: Path, text: str) -> None:
+    """Writes a file so that a reader finds the old one or the new one, whole."""
+    partial = path.with_name(f".{path.name}")
+    with partial.open("wb") as file:
+        file.write(text.encode())
+        sync(file)
+    partial.rename(path)
+    sync_folder(path.parent)
+
+
+def _line(stage: Stage) -> str:
+    verdict = "[green]ok[/]    " if stage.passed else "[red]FAILED[/]"
+    return (
+        f"{verdict} {stage.name:<42} worst {stage.worst:.1e}  median {stage.typical:.1e}  allowed {stage.tolerance:.0e}"
+    )

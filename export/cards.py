@@ -1,0 +1,69 @@
+"""Which graphics cards a build would fit on, by the plan that the engine itself makes when it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from export.precision import Numbers
+from glmserve.checkpoint import Checkpoint
+from glmserve.engine.plan import MemoryPlan, memory_plan
+from glmserve.engine.settings import EngineSettings
+
+_MIB = 1024**2
+CARDS = {
+    "RTX 3090 (24 GB)": 24_576 * _MIB,
+    "RTX 4090 (24 GB)": 24_564 * _MIB,
+    "A10G (24 GB)": 23_028 * _MIB,
+    "H100 (80 GB)": 81_559 * _MIB,
+    "H200 (141 GB)": 143_771 * _MIB,
+}
+"""Memory as each card's driver reports it."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A card, the engine's plan on it, and how many slots of the same length it could have at most."""
+
+    card: str
+    plan: MemoryPlan
+    most_slots: int
+
+    @property
+    def fits(self) -> bool:
+        return self.plan.total <= self.plan.available
+
+    @property
+    def verdict(self) -> str:
+        """What fits, or what does not and what would."""
+        if self.fits:
+            return f"fits; up to {self.most_slots:,} slots"
+        if self.plan.weights > self.plan.available:
+            return "does not fit: the weights alone are too large"
+        if self.most_slots:
+            return f"does not fit; {self.most_slots:,} slots would"
+        return "does not fit: no room for a single slot beside the weights"
+
+
+def fits(checkpoint: Checkpoint, settings: EngineSettings, weights: int, numbers: Numbers) -> list[Fit]:
+    """Every card with `weights` bytes of graphs and weights; `settings` are those of a CUDA device."""
+
+    found = []
+    for card, memory in CARDS.items():
+
+        def planned(slots: int, memory: int = memory) -> MemoryPlan:
+            chosen = settings.model_copy(update={"slots": slots})
+            return memory_plan(checkpoint, chosen, weights, int(numbers.real.itemsize), memory)
+
+        found.append(Fit(card, planned(settings.slots), _largest(planned)))
+    return found
+
+
+def _largest(planned: Callable[[int], MemoryPlan]) -> int:
+    """The most slots, up to the settings' limit, whose plan fits; 0 when not even one does."""
+    low, high = 0, 1024
+    while low < high:
+        middle = (low + high + 1) // 2
+        plan = planned(middle)
+        low, high = (middle, high) if plan.total <= plan.available else (low, middle - 1)
+    return low

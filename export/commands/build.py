@@ -1,0 +1,37 @@
+"""`build`: writes a checkpoint's build."""
+
+from __future__ import annotations
+
+import typer
+from rich.console import Console
+
+from export.build import build as make_build
+from export.commands.common import (
+    BUILDS,
+    CheckpointOption,
+    OutOption,
+    PrecisionOption,
+    TargetOption,
+    VisionBackendOption,
+    speaks,
+)
+from export.hub import Source
+from export.precision import Precision, Target
+from export.vision_backend import VisionBackend
+
+
+@speaks
+def build(
+    checkpoint: CheckpointOption,
+    out: OutOption = BUILDS,
+    precision: PrecisionOption = Precision.FP32,
+    target: TargetOption = Target.CPU,
+    vision_backend: VisionBackendOption = VisionBackend.PYTHON,
+) -> None:
+    """Write the checkpoint's build; its folder is the last line printed.
+
+    An existing build is found, not made again; one that was interrupted goes on where it stopped.
+    """
+    source = Source.of(checkpoint)
+    path = make_build(source.folder, out, Console(stderr=True), precision, target, vision_backend, source.name)
+    typer.echo(str(path))

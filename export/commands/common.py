@@ -1,0 +1,45 @@
+"""What every command shares: its options, and how an error becomes a sentence and an exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, ParamSpec
+
+import typer
+
+from export.failures import MEANING, exit_code
+from export.precision import Precision, Target
+from export.vision_backend import VisionBackend
+from glmserve.errors import GlmServeError
+
+P = ParamSpec("P")
+
+BUILDS = Path("builds")
+EXIT_CODES = "Exit codes: " + ", ".join(f"{code} {text}" for code, text in sorted(MEANING.items())) + "."
+
+CheckpointOption = Annotated[
+    str, typer.Option("--checkpoint", metavar="DIR|OWNER/NAME[@REVISION]", help="A Hugging Face folder, or a hub id.")
+]
+OutOption = Annotated[Path, typer.Option("--out", file_okay=False, help="Where builds are kept.")]
+PrecisionOption = Annotated[Precision, typer.Option(help="What weights are kept in; int8 is the fast one on a CPU.")]
+TargetOption = Annotated[Target, typer.Option(help="Where the build is to run.")]
+
+VisionBackendOption = Annotated[
+    VisionBackend, typer.Option(help="What runs the picture encoder in Triton; tensorrt: see the command.")
+]
+
+
+def speaks(command: Callable[P, None]) -> Callable[P, None]:
+    """A command whose errors are a sentence on stderr and the exit code of their kind."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except GlmServeError as error:
+            typer.echo(error.message, err=True)
+            raise typer.Exit(exit_code(error)) from None
+
+    return run

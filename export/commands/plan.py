@@ -1,0 +1,133 @@
+"""`plan`: what a build would be and what it would cost, before anything is written."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from export.build import can_link
+from export.cards import Fit, fits
+from export.commands.common import BUILDS, OutOption, PrecisionOption, TargetOption, VisionBackendOption, speaks
+from export.forecast import Forecast, Shard, forecast
+from export.order import Order
+from export.outline import Outline, outline
+from export.precision import Precision, Target
+from export.rates import cached_share, measure, resident_bytes, running_s
+from export.vision_backend import VisionBackend
+from glmserve.engine.settings import EngineSettings
+
+_GB = 1e9
+_CHECKPOINT = Annotated[
+    Path, typer.Option("--checkpoint", exists=True, file_okay=False, help="A Hugging Face folder; headers are read.")
+]
+_DEFAULT = EngineSettings.model_fields
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything the command says."""
+
+    outline: Outline
+    new_bytes: int
+    forecast: Forecast
+    slots: int
+    length: int
+    cards: list[Fit]
+
+    def as_json(self) -> dict[str, Any]:
+        """As `--json` prints it; bytes and seconds."""
+        return {
+            "files": self.outline.files,
+            "linked": sorted(self.outline.linked),
+            "new_bytes": self.new_bytes,
+            "peak_bytes": self.forecast.peak_bytes,
+            "seconds": round(self.forecast.seconds, 1),
+            "slots": self.slots,
+            "length": self.length,
+            "cards": [
+                {
+                    "card": fit.card,
+                    "needed_bytes": fit.plan.total,
+                    "usable_bytes": fit.plan.available,
+                    "weights_bytes": fit.plan.weights,
+                    "kv_bytes": fit.plan.kv,
+                    "work_bytes": fit.plan.work,
+                    "fits": fit.fits,
+                    "most_slots": fit.most_slots,
+                }
+                for fit in self.cards
+            ],
+        }
+
+
+@speaks
+def plan(
+    checkpoint: _CHECKPOINT,
+    out: OutOption = BUILDS,
+    precision: PrecisionOption = Precision.FP32,
+    target: TargetOption = Target.CPU,
+    vision_backend: VisionBackendOption = VisionBackend.PYTHON,
+    slots: Annotated[int, typer.Option(min=1, max=1024, help="Requests that are to run together.")] = (
+        _DEFAULT["slots"].default
+    ),
+    length: Annotated[int, typer.Option(min=16, help="Tokens, pictures included, that each may have.")] = (
+        _DEFAULT["context_tokens"].default
+    ),
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, sizes in bytes.")] = False,
+) -> None:
+    """Say what a build would hold, what making it takes, and which cards could serve it; nothing is written.
+
+    Reads the checkpoint's configuration and headers, and measures this machine for about a second.
+    """
+    found = _plan(Order.of(checkpoint, precision, target, vision_backend), out, slots, length)
+    if as_json:
+        typer.echo(json.dumps(found.as_json(), indent=1))
+    else:
+        _show(found, Console())
+
+
+def _plan(order: Order, out: Path, slots: int, length: int) -> Plan:
+    held = outline(order)
+    base_bytes, base_s = resident_bytes(), running_s()
+    place = next(folder for folder in (out.resolve(), *out.resolve().parents) if folder.is_dir())
+    links = can_link(order, place)
+    shards = [Shard(path.stat().st_size, cached_share(path)) for path in order.weights.files]
+    stored = next(iter(order.headers.places.values())).dtype
+    assert stored is not None
+    with tempfile.TemporaryDirectory(dir=place, prefix=".forecast-") as scratch:
+        rates = measure(Path(scratch), stored.numpy())
+    settings = EngineSettings(device="cuda", slots=slots, context_tokens=length)
+    return Plan(
+        outline=held,
+        new_bytes=held.new_bytes(links),
+        forecast=forecast(held, shards, rates, links, base_bytes, base_s),
+        slots=slots,
+        length=length,
+        cards=fits(order.checkpoint, settings, held.weights, order.numbers),
+    )
+
+
+def _show(found: Plan, console: Console) -> None:
+    files = Table("file", "MB", "", title="What would be written")
+    for name, size in found.outline.files.items():
+        note = "the checkpoint's own, linked" if name in found.outline.linked else ""
+        files.add_row(name, f"{size / 1e6:,.2f}", note)
+    console.print(files)
+    console.print(f"On the disk: {found.new_bytes / _GB:,.2f} GB more.")
+    console.print(f"Peak memory of the build: {found.forecast.peak_bytes / _GB:,.2f} GB.")
+    console.print(f"Time: about {found.forecast.seconds:,.0f} s.")
+    needed = found.cards[0].plan
+    sizes = {"weights": needed.weights, "KV": needed.kv, "work space": needed.work}
+    listed = ", ".join(f"{name} {size / _GB:,.1f}" for name, size in sizes.items())
+    console.print(f"Serving {found.slots} requests at a time of {found.length:,} tokens each takes, in GB: {listed}.")
+    cards = Table("card", "usable GB", "", title="Where it would fit")
+    for fit in found.cards:
+        cards.add_row(fit.card, f"{fit.plan.available / _GB:,.1f}", fit.verdict)
+    console.print(cards)

@@ -1,0 +1,60 @@
+"""`verify`: compares a build with the checkpoint it was made of, and writes its certificate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from export.attest import GOLDEN, TRANSFORMERS, attest
+from export.candidate import Candidate
+from export.commands.common import speaks
+from export.failures import Exit, MissingPackage
+from export.golden import compare_golden, has_golden, read_golden
+from export.stages import Stage
+from glmserve.manifest import Manifest
+
+_SLOTS = 8
+_CONTEXT = 1024
+
+
+@speaks
+def verify(
+    build: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="The build's folder.")],
+    checkpoint: Annotated[Path, typer.Option(exists=True, file_okay=False, help="The Hugging Face checkpoint folder.")],
+    samples: Annotated[int, typer.Option(min=1, help="Greedy answers to compare token by token.")] = 8,
+    valid_days: Annotated[
+        int | None, typer.Option(min=1, help="Days until the certificate expires; never, if not given.")
+    ] = None,
+) -> None:
+    """Compare every stage of a build with transformers, and write its certificate as JSON and as a page.
+
+    Where torch and transformers are not installed, the build is compared with the logits recorded beside its
+    checkpoint, if there are any.
+    """
+    console = Console()
+    manifest = Manifest.read(build)
+    manifest.check(build)
+    candidate = Candidate(build, _SLOTS, _CONTEXT)
+    against, stages = _comparison(candidate, checkpoint, samples, console)
+    if not attest(build, manifest, stages, against, console, valid_days):
+        raise typer.Exit(Exit.PARITY_FAILED)
+
+
+def _comparison(candidate: Candidate, checkpoint: Path, samples: int, console: Console) -> tuple[str, Iterator[Stage]]:
+    """What the build is compared with, and the comparison; raises MissingPackage when there is nothing."""
+    try:
+        from export.certify import compare_with_transformers
+    except ImportError:
+        if not has_golden(checkpoint):
+            raise MissingPackage(
+                "verify compares with transformers: pip install -r requirements/test.txt, or record golden logits "
+                "beside the checkpoint."
+            ) from None
+        console.print("torch or transformers is not installed: comparing with the recorded logits.")
+        return GOLDEN, compare_golden(candidate, read_golden(checkpoint))
+    console.print("loading the checkpoint in transformers ...")
+    return TRANSFORMERS, compare_with_transformers(candidate, checkpoint, samples)

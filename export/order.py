@@ -1,0 +1,79 @@
+"""What is to be built from what: a checkpoint whose small files are all there, and how its numbers are to be kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from export.decoder import decoder_graph
+from export.failures import NoTokenizer
+from export.headers import HeaderWeights
+from export.precision import Numbers, Precision, Target, numbers_of
+from export.vision import vision_graph
+from export.vision_backend import VisionBackend, check_backend
+from export.weights import Weights
+from glmserve.checkpoint import PROCESSOR_FILES, Checkpoint
+from glmserve.contract import DECODER_MODEL, VISION_MODEL
+from glmserve.manifest import DECODER_GRAPH, REPOSITORY_FOLDER, VISION_GRAPH
+
+OPTIONAL_FILES = ("generation_config.json",)
+VISION_PATH = f"{REPOSITORY_FOLDER}/{VISION_MODEL}/1/{VISION_GRAPH}"
+DECODER_PATH = f"{REPOSITORY_FOLDER}/{DECODER_MODEL}/1/{DECODER_GRAPH}"
+
+
+@dataclass(frozen=True)
+class Order:
+    """One build to be made; `source` is the checkpoint's name, `weights` reads the numbers, `headers` does not."""
+
+    folder: Path
+    source: str
+    precision: Precision
+    target: Target
+    numbers: Numbers
+    vision_backend: VisionBackend
+    checkpoint: Checkpoint
+    weights: Weights
+    headers: HeaderWeights
+
+    @staticmethod
+    def of(
+        folder: Path,
+        precision: Precision,
+        target: Target,
+        vision_backend: VisionBackend = VisionBackend.PYTHON,
+        source: str | None = None,
+    ) -> Order:
+        """Reads configuration and headers. Raises, naming file and key or tensor: UnknownArchitecture, NoTokenizer,
+        BadShard, or BadArtifact for anything else that is missing or wrong, and for a target or a backend that cannot
+        run the precision."""
+        check_backend(vision_backend, precision)
+        numbers = numbers_of(precision, target)
+        checkpoint = Checkpoint.read(folder)
+        for name in PROCESSOR_FILES:
+            if not (folder / name).is_file():
+                raise NoTokenizer(f"The checkpoint lacks {name}.")
+        weights = Weights.open(folder)
+        headers = HeaderWeights.of(weights)
+        name = source or folder.resolve().name
+        return Order(folder, name, precision, target, numbers, vision_backend, checkpoint, weights, headers)
+
+    @property
+    def small_files(self) -> list[Path]:
+        """The files of the checkpoint that a build keeps as they are."""
+        names = (*PROCESSOR_FILES, *OPTIONAL_FILES)
+        return [self.folder / name for name in names if (self.folder / name).is_file()]
+
+    def graphs(self, weights: Weights) -> Iterator[tuple[str, ir.Model]]:
+        """The build's graphs one after the other, each with its path in the build; `weights` is one of the two."""
+        yield VISION_PATH, vision_graph(self.checkpoint, weights, self.numbers)
+        yield DECODER_PATH, decoder_graph(self.checkpoint, weights, self.numbers)
+
+    def standard_graphs(self, weights: Weights) -> Iterator[tuple[str, ir.Model]]:
+        """The graphs that stand beside these for other runtimes, where the backend wants any, each with the path of the
+        one that it shares the weights of."""
+        if self.vision_backend is VisionBackend.TENSORRT:
+            yield VISION_PATH, vision_graph(self.checkpoint, weights, self.numbers, is_standard=True)
+            yield DECODER_PATH, decoder_graph(self.checkpoint, weights, self.numbers, is_standard=True)

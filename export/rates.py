@@ -1,0 +1,98 @@
+"""How fast this machine does what an export is made of, measured in about a second on numbers of our own."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from export.quantize import find_scales, round_to_codes
+
+_FILE_BYTES = 96 * 1024**2
+_CHUNK_BYTES = 16 * 1024**2
+_ROWS, _COLUMNS = 512, 4096
+_SAMPLES = 256
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Bytes a second: of hashing, of reading from the disk, of writing with hashing and until it is safe, of turning
+    a checkpoint's numbers into others, and of rounding them to 8 and to 4 bits (the last three by bytes read)."""
+
+    hashing: float
+    reading: float
+    writing: float
+    casting: float
+    rounding: dict[int, float]
+
+
+def measure(folder: Path, stored: np.dtype) -> Rates:
+    """The rates on the disk of `folder`, for a checkpoint that stores its numbers as `stored`."""
+    sample = np.random.default_rng(0).standard_normal((_ROWS, _COLUMNS), np.float32).astype(stored)
+    content = np.resize(sample.reshape(-1).view(np.uint8), _FILE_BYTES).data
+    hashing = _FILE_BYTES / _seconds(lambda: hashlib.sha256(content))
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".forecast-") as file:
+        writing = _FILE_BYTES / _seconds(lambda: _write(file.fileno(), content))
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        reading = _FILE_BYTES / _seconds(lambda: _read(file.fileno()))
+    rounding = {bits: sample.nbytes / _seconds(partial(_round, sample, bits)) for bits in (8, 4)}
+    casting = sample.nbytes / _seconds(lambda: sample.astype(np.float32).astype(np.float16))
+    return Rates(hashing, reading, writing, casting, rounding)
+
+
+def cached_share(path: Path) -> float:
+    """The share of a file that the system holds in memory, judged by some places; nothing is fetched from the disk."""
+    size, held = path.stat().st_size, 0
+    with path.open("rb") as file:
+        for index in range(_SAMPLES):
+            try:
+                os.preadv(file.fileno(), [bytearray(1)], size * index // _SAMPLES, os.RWF_NOWAIT)
+                held += 1
+            except OSError as error:
+                if error.errno == errno.EOPNOTSUPP:
+                    return 0.0
+    return held / _SAMPLES
+
+
+def resident_bytes() -> int:
+    """What this process holds in memory now."""
+    pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def running_s() -> float:
+    """Seconds since this process was started, its imports included."""
+    ticks = int(Path("/proc/self/stat").read_text("ascii").rsplit(")", 1)[1].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began_s = time.monotonic()
+    work()
+    return max(time.monotonic() - began_s, 1e-6)
+
+
+def _write(handle: int, content: memoryview) -> None:
+    digest = hashlib.sha256()
+    for begin in range(0, len(content), _CHUNK_BYTES):
+        digest.update(content[begin : begin + _CHUNK_BYTES])
+        os.write(handle, content[begin : begin + _CHUNK_BYTES])
+    os.fsync(handle)
+
+
+def _read(handle: int) -> None:
+    os.lseek(handle, 0, os.SEEK_SET)
+    while os.read(handle, _CHUNK_BYTES):
+        pass
+
+
+def _round(weight: np.ndarray, bits: int) -> None:
+    round_to_codes(weight, find_scales(weight, bits), bits)

@@ -1,0 +1,122 @@
+"""What `plan` says of a build is what the build then is and takes."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from large_checkpoint import DEMO, make_large
+from real_checkpoint import REAL, needs_real
+from rich.console import Console
+from typer.testing import CliRunner
+
+from bench.weights import weights_of
+from export.build import build as make_build
+from export.cli import app
+from export.failures import Exit
+from glmserve.checkpoint import Checkpoint
+
+MOST_OFF = 0.25
+GB = 1e9
+MEASURED = """
+import re
+from pathlib import Path
+from export.build import build as make_build
+from export.cli import app
+app(standalone_mode=False)
+print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+"""  # of this very program: what the kernel tells its parent begins with what the parent held when it forked
+
+
+def plan(checkpoint: Path, out: Path, *options: str) -> dict:
+    command = ["plan", "--json", "--checkpoint", str(checkpoint), "--out", str(out), *options]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    return dict(json.loads(result.stdout))
+
+
+def plan_apart(checkpoint: Path, out: Path, *options: str) -> dict:
+    """As a process of its own, whose memory the forecast counts from."""
+    command = [sys.executable, "-m", "export", "plan", "--json", "--checkpoint", str(checkpoint), "--out", str(out)]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=120, check=True)
+    return dict(json.loads(done.stdout))
+
+
+def build(checkpoint: Path, out: Path, *options: str) -> tuple[Path, int]:
+    """The build's folder, and the peak memory of the process that made it."""
+    arguments = ["build", "--checkpoint", str(checkpoint), "--out", str(out), *options]
+    command = [sys.executable, "-c", MEASURED, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
+    folder, peak_kib = done.stdout.splitlines()[-2:]
+    return Path(folder), int(peak_kib) * 1024
+
+
+def test_size_and_memory_of_a_large_build_are_foretold(tmp_path: Path) -> None:
+    checkpoint = make_large(tmp_path / "large", layers=10, hidden=2048, ffn=6848)
+    assert (checkpoint / "model.safetensors").stat().st_size > GB
+    told = plan_apart(checkpoint, tmp_path / "builds", "--precision", "int8")
+    assert not (tmp_path / "builds").exists()
+    folder, peak = build(checkpoint, tmp_path / "builds", "--precision", "int8")
+    found = {str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    large = {name: size for name, size in found.items() if size > 10_000}
+    assert {name: told["files"].get(name) for name in large} == large
+    assert found.keys() - told["files"].keys() <= {"canary/picture.png", "canary/canary.json"}
+    assert abs(peak - told["peak_bytes"]) <= MOST_OFF * peak, (peak, told["peak_bytes"])
+
+
+def test_the_demo_is_foretold_to_the_byte_and_fits_everywhere(tmp_path: Path) -> None:
+    told = plan(DEMO, tmp_path / "builds", "--slots", "4", "--length", "512")
+    folder = make_build(DEMO, tmp_path / "builds", Console(quiet=True))
+    sizes = {str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    assert {name for name, size in told["files"].items() if sizes[name] != size} <= {"manifest.json"}
+    assert all(card["fits"] for card in told["cards"]) and len(told["cards"]) == 5
+
+
+def test_the_table_names_files_memory_and_cards(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["plan", "--checkpoint", str(DEMO), "--out", str(tmp_path / "builds")])
+    assert result.exit_code == 0, result.output
+    for words in ("decoder.data", "Peak memory", "Time: about", "RTX 4090", "H200", "fits"):
+        assert words in result.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@needs_real
+def test_the_real_model_in_bf16_does_not_fit_24_gb_and_in_int4_does(tmp_path: Path) -> None:
+    """Headers are all that is read, so a file of holes with the real model's headers is as good as the real one."""
+    checkpoint = sparse_checkpoint(tmp_path / "real")
+    fits = {}
+    for precision in ("bf16", "int4"):
+        told = plan(checkpoint, tmp_path / "builds", "--precision", precision, "--target", "cuda")
+        assert told["peak_bytes"] < 4 * GB
+        fits[precision] = [card["fits"] for card in told["cards"]]
+    assert fits == {"bf16": [False, False, False, True, True], "int4": [True] * 5}
+
+
+@pytest.mark.parametrize("keep", [100, -1000])
+def test_a_truncated_shard_is_refused_by_name(tmp_path: Path, keep: int) -> None:
+    for path in DEMO.glob("*.*"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    shard = tmp_path / "model.safetensors"
+    shard.write_bytes(shard.read_bytes()[:keep])
+    result = CliRunner().invoke(app, ["plan", "--checkpoint", str(tmp_path)])
+    assert result.exit_code == Exit.BAD_SHARD and "model.safetensors is truncated" in result.stderr
+
+
+def sparse_checkpoint(folder: Path) -> Path:
+    """The real model's configuration and a safetensors file of its size that takes no room on the disk."""
+    folder.mkdir()
+    for path in REAL.glob("*.*"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    header, end = {}, 0
+    for weight in weights_of(Checkpoint.read(folder)):
+        begin, end = end, end + 2 * math.prod(weight.shape)
+        header[weight.name] = {"dtype": "BF16", "shape": weight.shape, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)
+    return folder
