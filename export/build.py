@@ -18,7 +18,7 @@ from export.graph_files import unplaced, write_graph
 from export.linked import link_weights
 from export.order import DECODER_PATH, Order
 from export.outline import MODELS, outline
-from export.precision import Precision, Target
+from export.precision import KvPrecision, Precision, Target
 from export.progress import byte_progress
 from export.shelf import BUILD_LOCK, PARTS, builds_in, locked
 from export.standard import weights_in_files, write_standard
@@ -41,6 +41,7 @@ def build(
     target: Target = Target.CPU,
     vision_backend: VisionBackend = VisionBackend.PYTHON,
     source: str | None = None,
+    kv: KvPrecision = KvPrecision.SAME,
 ) -> Path:
     """The build of a checkpoint under `out`: the one that is there already, or a new one. `source` names it.
 
@@ -48,7 +49,7 @@ def build(
     interrupts is found again and gone on with. Raises, before anything is written, what `Order.of` raises, Locked
     while another build writes into `out`, and DiskFull, which may also come later.
     """
-    order = Order.of(checkpoint, precision, target, vision_backend, source)
+    order = Order.of(checkpoint, precision, target, vision_backend, source, kv)
     plan = outline(order)
     out.mkdir(parents=True, exist_ok=True)
     with locked(out, BUILD_LOCK):
@@ -77,7 +78,7 @@ def _write(order: Order, parts: Path, out: Path, digests: dict[Path, str], recip
     write_canary(order.folder, partial / layout.CANARY_FOLDER)
     write_entry(order.vision_backend, partial / layout.REPOSITORY_FOLDER / VISION_MODEL, order.checkpoint, order.target)
     known = _write_graphs(order, partial, Journal(parts / _JOURNAL), digests, console)
-    manifest = Manifest.describe(partial, recipe, order.source, order.precision, order.target, known)
+    manifest = Manifest.describe(partial, recipe, order.source, order.precision, order.target, order.kv, known)
     manifest.write(partial)
     _sync_tree(partial)
     final = out / manifest.digest
@@ -153,13 +154,13 @@ def _read_through(order: Order, console: Console) -> dict[Path, str]:
 
 
 def _recipe(order: Order, digests: dict[Path, str]) -> str:
-    """What a build is made of: precision, target, every file of the checkpoint that matters, the exporter's code."""
+    """What a build is made of: precisions, target, every file of the checkpoint that matters, the exporter's code."""
     golden = sorted((order.folder / "golden").glob("canary.*"))
     code = [*Path(__file__).parent.rglob("*.py"), *MODELS.rglob("*.py"), *MODELS.rglob("*.pbtxt")]
     parts = [[path.name, sha256_of(path)] for path in (*order.small_files, *golden, *code)]
     parts += [[path.name, digest] for path, digest in digests.items()]
     return hashlib.sha256(
-        json.dumps([order.precision, order.target, order.vision_backend, sorted(parts)]).encode()
+        json.dumps([order.precision, order.target, order.kv, order.vision_backend, sorted(parts)]).encode()
     ).hexdigest()
 
 

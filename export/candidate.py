@@ -9,8 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from PIL import Image
 
-from export.allowed import ALLOWED
-from export.precision import Precision
+from export.allowed import allowed_of
 from glmserve.checkpoint import Checkpoint
 from glmserve.contract import DECODER_MODEL, VISION_MODEL, DecoderGraph
 from glmserve.engine.intake import prompt_arrays
@@ -31,7 +30,7 @@ class Candidate:
 
     def __init__(self, build: Path, slots: int, context: int) -> None:
         folder = build / CHECKPOINT_FOLDER
-        self.allowed = ALLOWED[Precision(Manifest.read(build).precision)]
+        self.allowed = allowed_of(Manifest.read(build))
         self.checkpoint = Checkpoint.read(folder)
         self.tokenizer = Tokenizer.read(folder)
         self.prompts = PromptBuilder.read(

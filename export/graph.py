@@ -39,7 +39,7 @@ class GraphWriter:
         self.weights = weights
         self.is_standard = is_standard
         self.real = numbers.real
-        self.kv = ir.DataType.INT8 if numbers.rounds_kv else numbers.real
+        self.kv = numbers.kv
         self._numbers = numbers
         self._tape = tape.Tape()
         self._constants: dict[bytes, ir.Value] = {}

@@ -44,6 +44,11 @@ class Numbers:
     rounds_kv: bool = False
 
     @property
+    def kv(self) -> ir.DataType:
+        """The type of KV."""
+        return ir.DataType.INT8 if self.rounds_kv else self.real
+
+    @property
     def gentle(self) -> Numbers:
         """No weight below 8 bits: for the picture encoder, and for the head, where rounding costs most."""
         return self if self.bits is None else replace(self, bits=8)
