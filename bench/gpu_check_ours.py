@@ -191,19 +191,8 @@ def _step(
 ) -> Step:
     """A step of text that draws after the tokens `drawn`, with nobody in either group yet; i64 [T] each."""
     draws = [Draw(Sampling(), wants_logprobs=wants_logprobs)] * len(drawn)
-    return Step(
-        input_ids=input_ids,
-        image_slot=np.zeros_like(input_ids),
-        positions=np.broadcast_to(positions, (3, len(input_ids))),
-        features=None,
-        lengths=np.empty(0, np.int32),
-        first_row=0,
-        chunk_lengths=np.empty(0, np.int32),
-        chunk_new=np.empty(0, np.int64),
-        drawn=drawn,
-        sampler=sampler_inputs(draws, decoder.candidates, decoder.vocabulary),
-        parked=np.empty(0, np.int32),
-    )
+    sampler = sampler_inputs(draws, decoder.candidates, decoder.vocabulary)
+    return Step.drawing(input_ids, np.broadcast_to(positions, (3, len(input_ids))), drawn, sampler)
 
 
 def _seconds(work: Callable[[], object]) -> float:

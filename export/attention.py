@@ -42,20 +42,22 @@ class Group:
         )
 
 
+@dataclass(frozen=True)
+class LayerKv:
+    """A layer's keys and values of one group: both buffers [rows, kv_heads, context, head_dim] before the call, their
+    names after it, and a scale for each where KV is rounded."""
+
+    past: Sequence[ir.Value]
+    present: Sequence[str]
+    scales: Sequence[ir.Value]
+
+
 class Attention(Protocol):
     """One way to write a group's attention."""
 
-    def mix(
-        self,
-        tokens: ir.Value,
-        past: Sequence[ir.Value],
-        scales: Sequence[ir.Value],
-        name: str,
-        present: Sequence[str],
-    ) -> Sequence[ir.Value]:
+    def mix(self, tokens: ir.Value, kv: LayerKv, name: str) -> Sequence[ir.Value]:
         """From q, k and v side by side [rows, width, q + k + v] the mixed values [rows, width, heads * head_dim], and
-        both buffers [rows, kv_heads, context, head_dim] with this call's keys and values in them, named `present`.
-        `scales` has one for keys and one for values where KV is rounded."""
+        both buffers with this call's keys and values in them."""
         ...
 
 
@@ -65,23 +67,16 @@ class GroupedAttention:
     def __init__(self, g: GraphWriter, shape: TextModel, group: Group) -> None:
         self._g, self._shape, self._group = g, shape, group
 
-    def mix(
-        self,
-        tokens: ir.Value,
-        past: Sequence[ir.Value],
-        scales: Sequence[ir.Value],
-        name: str,
-        present: Sequence[str],
-    ) -> Sequence[ir.Value]:
-        inputs = [tokens, None, None, *past, self._group.last, self._group.most]
+    def mix(self, tokens: ir.Value, kv: LayerKv, name: str) -> Sequence[ir.Value]:
+        inputs = [tokens, None, None, *kv.past, self._group.last, self._group.most]
         rounding: dict[str, Any] = {}
-        if scales:
-            inputs += [*[None] * (_K_SCALE - len(inputs)), *scales]
+        if kv.scales:
+            inputs += [*[None] * (_K_SCALE - len(inputs)), *kv.scales]
             rounding = {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL", "kv_cache_bit_width": 8}
         return self._g.op_many(
             "GroupQueryAttention",
             inputs,
-            [f"{name}.mixed", *present],
+            [f"{name}.mixed", *kv.present],
             CONTRIB,
             **rounding,
             num_heads=self._shape.heads,
@@ -106,15 +101,8 @@ class StandardAttention:
         self._filled = g.op("Max", [after, width], f"{title}.filled")  # [rows]
         self._begin = g.op("Sub", [self._filled, width], f"{title}.begin")  # [rows]
 
-    def mix(
-        self,
-        tokens: ir.Value,
-        past: Sequence[ir.Value],
-        scales: Sequence[ir.Value],
-        name: str,
-        present: Sequence[str],
-    ) -> Sequence[ir.Value]:
-        assert not scales
+    def mix(self, tokens: ir.Value, kv: LayerKv, name: str) -> Sequence[ir.Value]:
+        assert not kv.scales
         g, shape = self._g, self._shape
         sizes = np.array([shape.heads, shape.kv_heads, shape.kv_heads]) * shape.head_dim
         q, *new = g.op_many(
@@ -123,7 +111,7 @@ class StandardAttention:
         queries = self._by_head(q, shape.heads)
         buffers = [
             g.op("TensorScatter", [buffer, self._by_head(value, shape.kv_heads), self._begin], written, axis=2)
-            for value, buffer, written in zip(new, past, present, strict=True)
+            for value, buffer, written in zip(new, kv.past, kv.present, strict=True)
         ]
         mixed = g.op(
             "Attention",
@@ -179,8 +167,9 @@ class PackedAttention:
         name = f"layers.{layer}.attn.{names.name}"
         past = [graph_input(past, g.kv, self._cache_shape(names)) for past in names.past(layer)]
         tokens = g.op("Gather", [packed, self._groups[names].index], f"{name}.tokens", axis=0)
-        mixed, *present = self._attentions[names].mix(tokens, past, scales, name, names.present(layer))
-        for value, output in zip(present, names.present(layer), strict=True):
+        kv = LayerKv(past, names.present(layer), scales)
+        mixed, *present = self._attentions[names].mix(tokens, kv, name)
+        for value, output in zip(present, kv.present, strict=True):
             declare(value, output, g.kv, self._cache_shape(names))
         self.inputs += past
         self.outputs += present

@@ -111,19 +111,8 @@ class Candidate:
 
     def _step(self, input_ids: np.ndarray, positions: np.ndarray, drawn: np.ndarray) -> Step:
         """A step that draws after the tokens `drawn`, with nobody in either group yet."""
-        return Step(
-            input_ids=input_ids,
-            image_slot=np.zeros_like(input_ids),
-            positions=positions,
-            features=None,
-            lengths=np.empty(0, np.int32),
-            first_row=0,
-            chunk_lengths=np.empty(0, np.int32),
-            chunk_new=np.empty(0, np.int64),
-            drawn=drawn,
-            sampler=sampler_inputs([Draw(Sampling())] * len(drawn), self.decoder.candidates, self.decoder.vocabulary),
-            parked=np.empty(0, np.int32),
-        )
+        sampler = sampler_inputs([Draw(Sampling())] * len(drawn), self.decoder.candidates, self.decoder.vocabulary)
+        return Step.drawing(input_ids, positions, drawn, sampler)
 
     def _logits(self) -> np.ndarray:
         assert self.decoder.logits is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from glmserve.engine.request import Prompt, Running
@@ -47,18 +49,17 @@ def draft_step(running: Running, draft: list[int], session: DecoderSession) -> S
     request, tokens = running.request, 1 + len(draft)
     positions = np.arange(running.length, running.length + tokens) + request.prompt.delta
     draws = [Draw(request.sampling, len(running.answer) + index) for index in range(tokens)]
-    return Step(
-        input_ids=np.array([running.answer[-1], *draft], np.int64),
-        image_slot=np.zeros(tokens, np.int64),
-        positions=np.broadcast_to(positions, (3, tokens)),
-        features=None,
-        lengths=np.empty(0, np.int32),
+    step = Step.drawing(
+        np.array([running.answer[-1], *draft], np.int64),
+        np.broadcast_to(positions, (3, tokens)),
+        np.arange(tokens),
+        sampler_inputs(draws, session.candidates, session.vocabulary),
+    )
+    return replace(
+        step,
         first_row=running.row,
         chunk_lengths=np.array([running.length], np.int32),
         chunk_new=np.array([tokens], np.int64),
-        drawn=np.arange(tokens),
-        sampler=sampler_inputs(draws, session.candidates, session.vocabulary),
-        parked=np.empty(0, np.int32),
     )
 
 

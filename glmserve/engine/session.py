@@ -36,6 +36,24 @@ class Step:
     sampler: SamplerInputs
     parked: np.ndarray
 
+    @staticmethod
+    def drawing(input_ids: np.ndarray, positions: np.ndarray, drawn: np.ndarray, sampler: SamplerInputs) -> Step:
+        """A step of text that draws after the tokens `drawn`, with nobody in either group yet."""
+        nobody = np.empty(0, np.int32)
+        return Step(
+            input_ids=input_ids,
+            image_slot=np.zeros_like(input_ids),
+            positions=positions,
+            features=None,
+            lengths=nobody,
+            first_row=0,
+            chunk_lengths=nobody,
+            chunk_new=np.empty(0, np.int64),
+            drawn=drawn,
+            sampler=sampler,
+            parked=nobody,
+        )
+
     @property
     def decoded(self) -> int:
         """Rows that are fed one token."""
