@@ -50,7 +50,7 @@ def build_of(
         raise ExportFailed(f"The export of {checkpoint} in {precision} failed.\n{done.stderr.strip()}")
     build = Path(done.stdout.strip().splitlines()[-1])
     for other in out.iterdir():
-        if other.name != build.name:
+        if other.is_dir() and other.name != build.name:
             shutil.rmtree(other)
     return build
 
