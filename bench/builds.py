@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.checkpoint import Shape, fingerprint, write_checkpoint
+from glmserve.manifest import MANIFEST_FILE
 
 CACHE = Path(__file__).resolve().parent / ".cache"
 FP32, INT8 = "fp32", "int8"
@@ -49,9 +50,9 @@ def build_of(
     if done.returncode != 0:
         raise ExportFailed(f"The export of {checkpoint} in {precision} failed.\n{done.stderr.strip()}")
     build = Path(done.stdout.strip().splitlines()[-1])
-    for other in out.iterdir():
-        if other.is_dir() and other.name != build.name:
-            shutil.rmtree(other)
+    for other in out.glob(f"*/{MANIFEST_FILE}"):
+        if other.parent.name != build.name:
+            shutil.rmtree(other.parent)
     return build
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from rich.console import Console
 
 from export.page import page
+from export.shelf import write_whole
 from export.stages import Stage
-from export.streamed import sync, sync_folder
 from glmserve.contract import CONTRACT_VERSION
 from glmserve.manifest import CERTIFICATE_FILE, CERTIFICATE_PAGE, Manifest
 
@@ -54,8 +54,8 @@ def attest(
         "versions": _versions(),
         "stages": [asdict(stage) | {"passed": stage.passed} for stage in done],
     }
-    _replace(build / CERTIFICATE_PAGE, page(certificate))
-    _replace(build / CERTIFICATE_FILE, json.dumps(certificate, indent=1) + "\n")
+    write_whole(build / CERTIFICATE_PAGE, page(certificate))
+    write_whole(build / CERTIFICATE_FILE, json.dumps(certificate, indent=1) + "\n")
     console.print(f"{'passed' if passed else 'FAILED'}: {build / CERTIFICATE_FILE}")
     return passed
 
@@ -69,16 +69,6 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def _replace(path: Path, text: str) -> None:
-    """Writes a file so that a reader finds the old one or the new one, whole."""
-    partial = path.with_name(f".{path.name}")
-    with partial.open("wb") as file:
-        file.write(text.encode())
-        sync(file)
-    partial.rename(path)
-    sync_folder(path.parent)
 
 
 def _line(stage: Stage) -> str:

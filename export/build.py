@@ -11,9 +11,12 @@ from pathlib import Path
 
 from rich.console import Console
 
+from export.attest import GOLDEN, attest
 from export.canary import write_canary
+from export.candidate import Candidate
 from export.failures import DiskFull, room_on
 from export.forecast import READERS
+from export.golden import compare_golden, golden_files, has_golden, read_golden
 from export.graph_files import unplaced, write_graph
 from export.linked import link_weights
 from export.order import DECODER_PATH, Order
@@ -31,6 +34,7 @@ from glmserve.manifest import DIGEST_CHARS, Manifest, sha256_of
 
 _JOURNAL = "journal.jsonl"
 _GB = 1e9
+_GOLDEN_CONTEXT = 1024
 
 
 def build(
@@ -61,6 +65,8 @@ def build(
             _check_room(plan.new_bytes(can_link(order, out)), out, parts)
             with room_on(out):
                 existing = _write(order, parts, out, digests, recipe, console)
+        elif not (existing / layout.CERTIFICATE_FILE).exists():
+            _certify(order, existing, console)
         shutil.rmtree(parts, ignore_errors=True)
         return existing
 
@@ -80,6 +86,7 @@ def _write(order: Order, parts: Path, out: Path, digests: dict[Path, str], recip
     known = _write_graphs(order, partial, Journal(parts / _JOURNAL), digests, console)
     manifest = Manifest.describe(partial, recipe, order.source, order.precision, order.target, order.kv, known)
     manifest.write(partial)
+    _certify(order, partial, console)
     _sync_tree(partial)
     final = out / manifest.digest
     if final.exists():  # an earlier build of this digest that was damaged or of which only a part was kept
@@ -87,6 +94,20 @@ def _write(order: Order, parts: Path, out: Path, digests: dict[Path, str], recip
     partial.rename(final)
     sync_folder(out)
     return final
+
+
+def _certify(order: Order, build: Path, console: Console) -> None:
+    """Leaves a certificate in a build whose checkpoint has recorded logits, if this machine can run it."""
+    if not has_golden(order.folder):
+        return
+    if order.target is not Target.CPU:
+        console.print("Not certified: this build runs on CUDA. Certify it there with `verify`.")
+        return
+    cases = read_golden(order.folder)
+    stages = compare_golden(Candidate(build, slots=1, context=_GOLDEN_CONTEXT), cases)
+    passed = attest(build, Manifest.read(build), stages, GOLDEN, Console(quiet=True))
+    verdict = "It computes" if passed else "IT DOES NOT COMPUTE"
+    console.print(f"{verdict} what the {len(cases)} golden cases beside the checkpoint say: {layout.CERTIFICATE_PAGE}")
 
 
 _NO_CACHES = shutil.ignore_patterns("__pycache__")
@@ -155,9 +176,8 @@ def _read_through(order: Order, console: Console) -> dict[Path, str]:
 
 def _recipe(order: Order, digests: dict[Path, str]) -> str:
     """What a build is made of: precisions, target, every file of the checkpoint that matters, the exporter's code."""
-    golden = sorted((order.folder / "golden").glob("canary.*"))
     code = [*Path(__file__).parent.rglob("*.py"), *MODELS.rglob("*.py"), *MODELS.rglob("*.pbtxt")]
-    parts = [[path.name, sha256_of(path)] for path in (*order.small_files, *golden, *code)]
+    parts = [[path.name, sha256_of(path)] for path in (*order.small_files, *golden_files(order.folder), *code)]
     parts += [[path.name, digest] for path, digest in digests.items()]
     return hashlib.sha256(
         json.dumps([order.precision, order.target, order.kv, order.vision_backend, sorted(parts)]).encode()

@@ -12,6 +12,7 @@ from PIL import Image
 from export.allowed import allowed_of
 from glmserve.checkpoint import Checkpoint
 from glmserve.contract import DECODER_MODEL, VISION_MODEL, DecoderGraph
+from glmserve.engine.device import DeviceName, open_device
 from glmserve.engine.intake import prompt_arrays
 from glmserve.engine.ort import OrtDecoder, OrtVision
 from glmserve.engine.pictures import picture_key
@@ -26,9 +27,9 @@ from glmserve.tokenizer import Tokenizer
 
 
 class Candidate:
-    """One build's stages, run with the engine's own session and arrays."""
+    """One build's stages, run with the engine's own session and arrays on a device of this machine."""
 
-    def __init__(self, build: Path, slots: int, context: int) -> None:
+    def __init__(self, build: Path, slots: int, context: int, device: DeviceName = "cpu") -> None:
         folder = build / CHECKPOINT_FOLDER
         self.allowed = allowed_of(Manifest.read(build))
         self.checkpoint = Checkpoint.read(folder)
@@ -37,10 +38,11 @@ class Candidate:
             folder, self.tokenizer, self.checkpoint.image_token_id, self.checkpoint.vision.merge_size
         )
         repository = build / REPOSITORY_FOLDER
-        self._vision = OrtVision(repository / VISION_MODEL / "1" / VISION_GRAPH)
+        runs_on = open_device(device)
+        self._vision = OrtVision(repository / VISION_MODEL / "1" / VISION_GRAPH, device=runs_on)
         graph = repository / DECODER_MODEL / "1" / DECODER_GRAPH
         context = min(context, self.checkpoint.text.max_positions)
-        self.decoder = OrtDecoder(graph, self.checkpoint, slots, context, content=_with_logits(graph))
+        self.decoder = OrtDecoder(graph, self.checkpoint, slots, context, device=runs_on, content=_with_logits(graph))
 
     def normalised(self, picture: Image.Image) -> tuple[np.ndarray, Grid]:
         """A picture's patches f32 [patches, 3, patch * patch] as the folded first layer means them."""

@@ -7,6 +7,8 @@ import typer
 from export.commands.build import build
 from export.commands.common import EXIT_CODES
 from export.commands.plan import plan
+from export.commands.publish import publish, rollback
+from export.commands.shelf import list_builds, prune_builds
 from export.commands.verify import verify
 from export.tensorrt_command import tensorrt
 
@@ -17,8 +19,10 @@ app = typer.Typer(
     help="Turn a Hugging Face checkpoint into a build that Triton serves, and prove that it answers alike.",
     epilog=EXIT_CODES,
 )
-for command in (plan, build, verify, tensorrt):
+for command in (plan, build, verify, publish, rollback, tensorrt):
     app.command(epilog=EXIT_CODES)(command)
+app.command("list", epilog=EXIT_CODES)(list_builds)
+app.command("prune", epilog=EXIT_CODES)(prune_builds)
 
 
 def main() -> None:

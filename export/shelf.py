@@ -9,6 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from export.failures import Locked
+from export.streamed import sync, sync_folder
 from glmserve.errors import BadArtifact
 from glmserve.manifest import MANIFEST_FILE, Manifest
 
@@ -16,6 +17,10 @@ PARTS = ".parts-"
 """A folder of this name and a recipe holds what is done of a build that is not finished."""
 BUILD_LOCK = ".build.lock"
 """Held while a build is written."""
+PUBLISHED = ".published"
+"""The folder of every choice of a current build."""
+PUBLISH_LOCK = ".publish.lock"
+"""Held while the current build is chosen or builds are removed."""
 
 
 def builds_in(out: Path) -> list[tuple[Path, Manifest]]:
@@ -29,6 +34,24 @@ def builds_in(out: Path) -> list[tuple[Path, Manifest]]:
         except BadArtifact:
             continue
     return [(path, manifest) for _, path, manifest in sorted(found, key=lambda build: build[:2])]
+
+
+def find_build(out: Path, name: str) -> Path:
+    """The build in `out` of that digest, or of that path; raises BadArtifact when it is not in there."""
+    for path in (out / name, Path(name)):
+        if path.is_dir() and path.resolve().parent == out.resolve():
+            return out / path.resolve().name
+    raise BadArtifact(f"There is no build {name} in {out}; `list` names those there are.")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file so that a reader finds the old one or the new one, whole, and returns once it is on the disk."""
+    partial = path.with_name(f".{path.name}")
+    with partial.open("wb") as file:
+        file.write(text.encode())
+        sync(file)
+    partial.rename(path)
+    sync_folder(path.parent)
 
 
 @contextmanager

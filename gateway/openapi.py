@@ -62,7 +62,13 @@ _ANSWERS: dict[str, _Schema] = {
         error=_object(("message", "type"), message=_TEXT, type=_TEXT, param={"type": ["string", "null"]}, code=_TEXT),
     ),
     "Models": _object(("data",), data={"type": "array", "items": {"$ref": "#/components/schemas/Model"}}),
-    "Model": _object(("id", "object", "created", "owned_by", "build"), id=_TEXT, created=_COUNT, build=_TEXT),
+    "Model": _object(
+        ("id", "object", "created", "owned_by", "build", "verified"),
+        id=_TEXT,
+        created=_COUNT,
+        build=_TEXT,
+        verified={"type": "boolean"},
+    ),
     "TokenCount": _object(
         ("count", "image_tokens", "max_model_len"), count=_COUNT, image_tokens=_COUNT, max_model_len=_COUNT
     ),

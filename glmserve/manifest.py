@@ -1,6 +1,7 @@
 """What a build is: an immutable folder named by the digest of everything in it.
 
 ```
+builds/current         a link to the build that is served, once one was published
 builds/<digest>/
   manifest.json        this module's Manifest
   certificate.json     written by `export verify`, or by `export build` beside golden logits; see glmserve.certificate
@@ -23,6 +24,7 @@ from pathlib import Path
 from glmserve.contract import CONTRACT_VERSION
 from glmserve.errors import BadArtifact
 
+CURRENT = "current"
 MANIFEST_FILE = "manifest.json"
 CERTIFICATE_FILE = "certificate.json"
 CERTIFICATE_PAGE = "certificate.html"

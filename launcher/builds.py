@@ -1,13 +1,18 @@
-"""Finds the build to serve: the one that was named, or the one that a checkpoint is exported to."""
+"""Finds the build to serve: the one that was named or published, or the one that a checkpoint is exported to."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
-from glmserve.errors import BadArtifact
-from glmserve.manifest import REPOSITORY_FOLDER, Manifest
+from glmserve.certificate import Certificate
+from glmserve.errors import BadArtifact, NotCertified
+from glmserve.manifest import CERTIFICATE_FILE, CURRENT, REPOSITORY_FOLDER, Manifest
+
+DEMO = Path("demo/checkpoint")
+DEFAULT_PRECISION = "fp32"
 
 
 class NoBuild(Exception):
@@ -16,6 +21,42 @@ class NoBuild(Exception):
 
 class ExportFailed(Exception):
     """The checkpoint could not be exported; the export's own words are above."""
+
+
+class Unverified(Exception):
+    """Nobody vouches for the build's answers, and nobody said that it is to be served all the same."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The build to serve, where it came from in words, and what is wrong with its certificate, if anything is."""
+
+    folder: Path
+    origin: str
+    warning: str | None = None
+
+
+def choose(
+    build: Path | None, checkpoint: Path | None, precision: str | None, out: Path, is_certificate_required: bool
+) -> Choice:
+    """The named build, else the named checkpoint's (made now if need be), else the published one, else the demo's.
+
+    Raises NoBuild or ExportFailed when there is none, Unverified when its certificate does not hold. One that has none
+    is served with a warning where it was exported from a checkpoint that somebody named.
+    """
+    if build:
+        folder, origin = named_build(build), f"build {build}, as named"
+    elif checkpoint or precision:
+        folder = exported_build(checkpoint or DEMO, out, precision or DEFAULT_PRECISION)
+        origin = f"build {folder} of checkpoint {checkpoint or DEMO}"
+    elif (out / CURRENT).is_symlink():
+        folder = named_build((out / CURRENT).resolve())  # followed once: it may change while we run
+        origin = f"build {folder.name}, which was published as {out / CURRENT}"
+    else:
+        folder = exported_build(DEMO, out, DEFAULT_PRECISION)
+        origin = f"build {folder} of the demo; nothing was published as {out / CURRENT}"
+    may_lack = checkpoint is not None and not build and not (folder / CERTIFICATE_FILE).exists()
+    return Choice(folder, origin, _fault(folder, is_certificate_required and not may_lack))
 
 
 def named_build(folder: Path) -> Path:
@@ -42,3 +83,14 @@ def exported_build(checkpoint: Path, out: Path, precision: str) -> Path:
     if done.returncode != 0 or not lines:
         raise ExportFailed(f"The export of {checkpoint} failed with code {done.returncode}.")
     return named_build(Path(lines[-1]))
+
+
+def _fault(folder: Path, is_certificate_required: bool) -> str | None:
+    """What is wrong with a build's certificate, or None; raises Unverified where nothing may be."""
+    try:
+        Certificate.demand(folder, Manifest.read(folder))
+    except NotCertified as error:
+        if is_certificate_required:
+            raise Unverified(error.message) from None
+        return error.message
+    return None

@@ -14,8 +14,9 @@ from typing import Annotated
 
 import typer
 
+from glmserve.certificate import REQUIRE_VARIABLE
 from glmserve.manifest import CANARY_FOLDER, REPOSITORY_FOLDER
-from launcher.builds import ExportFailed, NoBuild, exported_build, named_build
+from launcher.builds import ExportFailed, NoBuild, Unverified, choose
 from launcher.gateway_server import GatewayFailed, GatewayServer
 from launcher.ports import Port, PortTaken, claim
 from launcher.triton_server import TritonFailed, TritonServer
@@ -23,6 +24,11 @@ from launcher.triton_server import TritonFailed, TritonServer
 WATCH_S = 0.2
 BUILDS = Path("builds")
 LOOPBACK = "127.0.0.1"
+_UNVERIFIED = """
+!! NOBODY VOUCHES FOR THE ANSWERS OF THIS BUILD.
+!! {}
+!! It is served all the same, and /v1/models says "verified": false.
+"""
 
 
 class Exit(IntEnum):
@@ -34,12 +40,14 @@ class Exit(IntEnum):
     TRITON_FAILED = 6
     GATEWAY_FAILED = 7
     CHILD_DIED = 8
+    UNVERIFIED = 9
 
 
 _FAILURES: dict[type[Exception], Exit] = {
     PortTaken: Exit.PORT_TAKEN,
     NoBuild: Exit.NO_BUILD,
     ExportFailed: Exit.EXPORT_FAILED,
+    Unverified: Exit.UNVERIFIED,
     TritonFailed: Exit.TRITON_FAILED,
     GatewayFailed: Exit.GATEWAY_FAILED,
 }
@@ -71,19 +79,27 @@ def serve(
     ] = 8002,
     build: Annotated[Path | None, typer.Option(envvar="BUILD", help="A build to serve, instead of exporting.")] = None,
     checkpoint: Annotated[
-        Path, typer.Option(envvar="CHECKPOINT", help="A checkpoint to serve; its build is made if there is none yet.")
-    ] = Path("demo/checkpoint"),
+        Path | None,
+        typer.Option(envvar="CHECKPOINT", help="A checkpoint to serve; its build is made if there is none yet."),
+    ] = None,
     precision: Annotated[
-        str, typer.Option(envvar="PRECISION", help="What a checkpoint is exported in: fp32, fp16, int8 or int4.")
-    ] = "fp32",
+        str | None, typer.Option(envvar="PRECISION", help="What it is exported in: fp32, fp16, int8 or int4.")
+    ] = None,
+    require_certificate: Annotated[
+        bool,
+        typer.Option(envvar=REQUIRE_VARIABLE, help="Refuse a build that no valid certificate vouches for."),
+    ] = True,
     start_timeout_s: Annotated[
         float, typer.Option(min=1, envvar="START_TIMEOUT_S", help="Seconds that loading the models may take.")
     ] = 120.0,
 ) -> None:
-    """Serve a checkpoint in the foreground: Triton with its models and the web gateway, until Ctrl-C.
+    """Serve a build in the foreground: Triton with its models and the web gateway, until Ctrl-C.
+
+    Without --build and --checkpoint it is the one that was published (builds/current), or else the demo's.
 
     Exit codes: 0 ended by Ctrl-C or SIGTERM, 2 wrong command line, 3 a port is in use, 4 no build or checkpoint,
-    5 the export failed, 6 Triton failed to start, 7 the gateway failed to start, 8 one of them died.
+    5 the export failed, 6 Triton failed to start, 7 the gateway failed to start, 8 one of them died,
+    9 no valid certificate.
     """
     signal.signal(signal.SIGINT, _end)
     signal.signal(signal.SIGTERM, _end)
@@ -97,7 +113,11 @@ def serve(
             ]
         )
         _say("Looking for the build ...")
-        folder = named_build(build) if build else exported_build(checkpoint, BUILDS, precision)
+        choice = choose(build, checkpoint, precision, BUILDS, require_certificate)
+        folder = choice.folder
+        _say(f"Serving {choice.origin}.")
+        if choice.warning:
+            _say(_UNVERIFIED.format(choice.warning))
         triton = TritonServer(
             folder / REPOSITORY_FOLDER,
             triton_http_port,
@@ -105,6 +125,7 @@ def serve(
             triton_metrics_port,
             LOOPBACK,
             start_timeout_s,
+            require_certificate=choice.warning is None,
         )
         gateway = GatewayServer(folder, triton.grpc_url, host, port)
         _run(folder, triton, gateway, start_timeout_s)

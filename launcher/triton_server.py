@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+from glmserve.certificate import REQUIRE_VARIABLE
 from launcher.children import Child
 from launcher.probe import get
 
@@ -41,6 +42,7 @@ class TritonServer:
         metrics_port: int,
         host: str = "127.0.0.1",
         load_timeout_s: float = 120.0,
+        require_certificate: bool = True,
     ) -> None:
         self.host = host
         self.http_port = http_port
@@ -50,6 +52,7 @@ class TritonServer:
         self._repository = repository
         self._ports = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
         self._load_timeout_s = load_timeout_s
+        self._require_certificate = require_certificate
         self._shm_prefix = f"glm_{os.getpid()}_{secrets.token_hex(4)}_"
         self._runtime: Path | None = None
         self._child: Child | None = None
@@ -81,7 +84,8 @@ class TritonServer:
         backends = _link_backends(wheel, self._runtime)
         command = [str(wheel / "bin" / "tritonserver"), *self._options(backends)]
         with self.log_path.open("wb") as log:
-            self._child = Child("tritonserver", command, _environment(), self._runtime, log)
+            environment = _environment() | {REQUIRE_VARIABLE: str(self._require_certificate).lower()}
+            self._child = Child("tritonserver", command, environment, self._runtime, log)
 
     def wait_ready(self, timeout_s: float) -> None:
         """Returns once every model is loaded; raises TritonFailed when it ends first or takes longer."""

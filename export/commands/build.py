@@ -16,9 +16,13 @@ from export.commands.common import (
     VisionBackendOption,
     speaks,
 )
+from export.failures import Exit
 from export.hub import Source
 from export.precision import KvPrecision, Precision, Target
 from export.vision_backend import VisionBackend
+from glmserve.certificate import Certificate
+from glmserve.errors import NotCertified
+from glmserve.manifest import Manifest
 
 
 @speaks
@@ -37,3 +41,8 @@ def build(
     source = Source.of(checkpoint)
     path = make_build(source.folder, out, Console(stderr=True), precision, target, vision_backend, source.name, kv)
     typer.echo(str(path))
+    try:
+        Certificate.find(path, Manifest.read(path))
+    except NotCertified as error:
+        typer.echo(error.message, err=True)
+        raise typer.Exit(Exit.PARITY_FAILED) from None

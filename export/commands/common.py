@@ -12,7 +12,9 @@ import typer
 from export.failures import MEANING, exit_code
 from export.precision import KvPrecision, Precision, Target
 from export.vision_backend import VisionBackend
+from glmserve.engine.device import DeviceName
 from glmserve.errors import GlmServeError
+from glmserve.manifest import Manifest
 
 P = ParamSpec("P")
 
@@ -32,6 +34,16 @@ TargetOption = Annotated[Target, typer.Option(help="Where the build is to run.")
 VisionBackendOption = Annotated[
     VisionBackend, typer.Option(help="What runs the picture encoder in Triton; tensorrt: see the command.")
 ]
+
+BuildArgument = Annotated[str, typer.Argument(metavar="BUILD", help="A build's digest, or its folder.")]
+DeviceOption = Annotated[
+    Target | None, typer.Option(help="Where the comparison runs; the build's own target if not given.")
+]
+
+
+def device_for(manifest: Manifest, chosen: Target | None) -> DeviceName:
+    """The device that a build is tried on."""
+    return "cuda" if (chosen or manifest.target) == Target.CUDA else "cpu"
 
 
 def speaks(command: Callable[P, None]) -> Callable[P, None]:

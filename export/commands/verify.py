@@ -11,7 +11,7 @@ from rich.console import Console
 
 from export.attest import GOLDEN, TRANSFORMERS, attest
 from export.candidate import Candidate
-from export.commands.common import speaks
+from export.commands.common import DeviceOption, device_for, speaks
 from export.failures import Exit, MissingPackage
 from export.golden import compare_golden, has_golden, read_golden
 from export.stages import Stage
@@ -29,6 +29,7 @@ def verify(
     valid_days: Annotated[
         int | None, typer.Option(min=1, help="Days until the certificate expires; never, if not given.")
     ] = None,
+    device: DeviceOption = None,
 ) -> None:
     """Compare every stage of a build with transformers, and write its certificate as JSON and as a page.
 
@@ -38,7 +39,7 @@ def verify(
     console = Console()
     manifest = Manifest.read(build)
     manifest.check(build)
-    candidate = Candidate(build, _SLOTS, _CONTEXT)
+    candidate = Candidate(build, _SLOTS, _CONTEXT, device_for(manifest, device))
     against, stages = _comparison(candidate, checkpoint, samples, console)
     if not attest(build, manifest, stages, against, console, valid_days):
         raise typer.Exit(Exit.PARITY_FAILED)

@@ -35,7 +35,10 @@ def test_a_checkpoint_of_another_shape_answers_as_transformers_does(shape, tmp_p
     checkpoint = make(shape, tmp_path / shape.name)
     folder = build(checkpoint, tmp_path / "builds", Console(quiet=True))
     reference, candidate = Reference(checkpoint), Candidate(folder, 1, 512)
-    with triton_on(folder) as triton, closing(TritonBackend(triton.grpc_url, 10.0)) as backend:
+    with (
+        triton_on(folder, require_certificate=False) as triton,
+        closing(TritonBackend(triton.grpc_url, 10.0)) as backend,
+    ):
         client = create_app(GatewaySettings(build=folder), backend).test_client()
         for number, (question, size) in enumerate(zip(QUESTIONS, SIZES, strict=True)):
             picture = sketch(*size, seed=number)

@@ -32,7 +32,14 @@ def test_a_build_is_whole_and_nothing_else_is_left(checkpoint: Path, tmp_path: P
     assert path.name == manifest.digest
     assert [p.name for p in (tmp_path / "builds").glob("[!.]*")] == [manifest.digest]
     assert not list((tmp_path / "builds").glob(".parts-*"))
-    assert {p.name for p in path.iterdir()} == {"manifest.json", "checkpoint", "canary", "model_repository"}
+    assert {p.name for p in path.iterdir()} == {
+        "manifest.json",
+        "certificate.json",
+        "certificate.html",
+        "checkpoint",
+        "canary",
+        "model_repository",
+    }
     assert {p.name for p in (path / "model_repository").iterdir()} == {"glm4v", "vision_encoder"}
 
 

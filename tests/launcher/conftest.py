@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from servers import READY_S, server_of
-from stand_in_build import write_processor_and_canary
+from stand_in_build import write_certificate, write_processor_and_canary
 
 from glmserve.contract import DECODER_MODEL, VISION_MODEL, render_config
 from glmserve.manifest import REPOSITORY_FOLDER, Manifest
@@ -27,6 +27,7 @@ def stand_in_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (version.parent / "config.pbtxt").write_text(render_config(model), "utf-8")
         shutil.copy(HERE / "models" / f"{model}.py", version / "model.py")
     Manifest.describe(folder, "recipe", "stand-in", "fp32", "cpu").write(folder)
+    write_certificate(folder)
     return folder
 
 

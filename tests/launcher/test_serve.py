@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -156,6 +158,32 @@ def test_a_folder_that_is_no_build_is_named(tmp_path: Path) -> None:
     with launched(BUILD=str(tmp_path)) as launcher:
         assert launcher.end() == Exit.NO_BUILD
     assert str(tmp_path) in launcher.said
+
+
+def test_a_build_that_nobody_vouches_for_is_refused(unverified_build: Path) -> None:
+    with launched(BUILD=str(unverified_build)) as launcher:
+        assert launcher.end() == Exit.UNVERIFIED
+    assert "has no certificate" in launcher.said and "GLM_ENGINE_REQUIRE_CERTIFICATE=false" in launcher.said
+
+
+@pytest.mark.triton
+def test_told_so_it_is_served_with_a_loud_warning_and_says_that_it_is_not_verified(unverified_build: Path) -> None:
+    with launched(BUILD=str(unverified_build), GLM_ENGINE_REQUIRE_CERTIFICATE="false") as launcher:
+        launcher.wait_for("Ctrl-C ends the service.")
+        assert "NOBODY VOUCHES FOR THE ANSWERS OF THIS BUILD" in launcher.said
+        address = re.search(r"Ready: (\S+)", launcher.said)
+        assert address
+        with urllib.request.urlopen(f"{address[1]}/v1/models", timeout=WAIT_S) as reply:
+            assert json.load(reply)["data"][0]["verified"] is False
+        launcher.process.send_signal(signal.SIGTERM)
+        assert launcher.end() == 0
+
+
+@pytest.fixture
+def unverified_build(stand_in_build: Path, tmp_path: Path) -> Path:
+    folder = Path(shutil.copytree(stand_in_build, tmp_path / "unverified"))
+    (folder / "certificate.json").unlink()
+    return folder
 
 
 def test_two_settings_with_one_port_are_both_named() -> None:

@@ -6,6 +6,7 @@ import ast
 import re
 from pathlib import Path
 
+from export.failures import MEANING
 from gateway.settings import settings_table
 from glmserve.engine.metrics import ALL_METRICS
 from glmserve.engine.settings import EngineSettings
@@ -60,6 +61,13 @@ def engine_settings_table() -> str:
     return "\n".join(rows)
 
 
+def exit_codes_table() -> str:
+    """Why an export command ends."""
+    return "\n".join(
+        ["| code | why |", "|---|---|", *(f"| {int(code)} | {text} |" for code, text in sorted(MEANING.items()))]
+    )
+
+
 def engine_metrics_table() -> str:
     """The engine's metrics as Triton shows them."""
     rows = ["| metric | kind | meaning |", "|---|---|---|"]
@@ -72,6 +80,7 @@ BLOCKS = {
     "modules": module_tree,
     "engine settings": engine_settings_table,
     "engine metrics": engine_metrics_table,
+    "exit codes": exit_codes_table,
     "gateway settings": lambda: settings_table().strip(),
 }
 DOCUMENTS = (
@@ -79,6 +88,7 @@ DOCUMENTS = (
     ROOT / "README.zh-CN.md",
     ROOT / "docs" / "architecture.md",
     ROOT / "docs" / "engine.md",
+    ROOT / "docs" / "export.md",
 )
 
 

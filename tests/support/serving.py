@@ -65,8 +65,9 @@ def serving(build: Path) -> Iterator[Service]:
 
 
 @contextmanager
-def triton_on(build: Path) -> Iterator[TritonServer]:
-    with TritonServer(build / REPOSITORY_FOLDER, free_port(), free_port(), free_port()) as triton:
+def triton_on(build: Path, require_certificate: bool = True) -> Iterator[TritonServer]:
+    ports = free_port(), free_port(), free_port()
+    with TritonServer(build / REPOSITORY_FOLDER, *ports, require_certificate=require_certificate) as triton:
         triton.wait_ready(READY_S)
         yield triton
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from PIL import Image
 
 from glmserve.checkpoint import PROCESSOR_FILES
-from glmserve.manifest import CANARY_FOLDER, CHECKPOINT_FOLDER
+from glmserve.contract import CONTRACT_VERSION
+from glmserve.manifest import CANARY_FOLDER, CERTIFICATE_FILE, CHECKPOINT_FOLDER, Manifest
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 
@@ -23,3 +24,16 @@ def write_processor_and_canary(folder: Path, prompt: str, answer: str | None) ->
     Image.new("RGB", (112, 112), "red").save(folder / CANARY_FOLDER / "picture.png")
     canary = {"prompt": prompt, "answer": answer}
     (folder / CANARY_FOLDER / "canary.json").write_text(json.dumps(canary), "utf-8")
+
+
+def write_certificate(build: Path) -> None:
+    """For a build with its manifest: somebody vouches for it, for ever."""
+    values = {
+        "digest": Manifest.read(build).digest,
+        "contract_version": CONTRACT_VERSION,
+        "against": "nothing",
+        "passed": True,
+        "made": "2026-01-01T00:00:00+00:00",
+        "expires": None,
+    }
+    (build / CERTIFICATE_FILE).write_text(json.dumps(values), "utf-8")

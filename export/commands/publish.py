@@ -1,0 +1,50 @@
+"""`publish` and `rollback`: which build is served."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+from export import publish as shelf
+from export.commands.common import BUILDS, BuildArgument, DeviceOption, OutOption, device_for, speaks
+from export.precision import Target
+from export.rehearsal import rehearse
+from export.shelf import PUBLISH_LOCK, find_build, locked
+from glmserve.certificate import Certificate
+from glmserve.manifest import CURRENT, Manifest
+
+
+@speaks
+def publish(build: BuildArgument, out: OutOption = BUILDS, device: DeviceOption = None) -> None:
+    """Make a build the one that is served, once its certificate holds and it has answered its golden picture.
+
+    A service that runs goes on with the build it was started with; the next start takes this one.
+    """
+    with locked(out, PUBLISH_LOCK):
+        _publish(find_build(out, build), device, Console(stderr=True))
+        typer.echo(str(out / CURRENT))
+
+
+@speaks
+def rollback(out: OutOption = BUILDS, device: DeviceOption = None) -> None:
+    """Make the build before the current one current again, under the same conditions."""
+    with locked(out, PUBLISH_LOCK):
+        _try_out(out / shelf.previous(out).digest, device, Console(stderr=True))
+        entry = shelf.rollback(out)
+        typer.echo(f"{out / CURRENT} is {entry.digest} again.")
+
+
+def _publish(build: Path, device: Target | None, console: Console) -> None:
+    _try_out(build, device, console)
+    entry = shelf.publish(build.parent, build.name)
+    console.print(f"Published {entry.digest} as number {entry.number}.")
+
+
+def _try_out(build: Path, device: Target | None, console: Console) -> None:
+    """Raises BadArtifact, NotCertified or NotAnswered when a build must not be served."""
+    manifest = Manifest.read(build)
+    Certificate.demand(build, manifest)
+    manifest.check(build)
+    console.print(f"It answers its golden picture: {rehearse(build, device_for(manifest, device))}")

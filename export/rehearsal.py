@@ -1,0 +1,52 @@
+"""Lets a candidate answer its golden picture before anybody is sent to it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from export.candidate import Candidate
+from export.cases import Case, input_ids
+from export.failures import NotAnswered
+from glmserve.answer import AnswerReader
+from glmserve.engine.device import DeviceName
+from glmserve.errors import BadArtifact
+from glmserve.manifest import CANARY_FOLDER
+from glmserve.prompt import Message, Picture
+
+_MOST_TOKENS = 64
+_CONTEXT = 1024
+
+
+def rehearse(build: Path, device: DeviceName) -> str:
+    """The candidate's greedy answer to its canary, which is the right one where that is known.
+
+    Raises NotAnswered when it is another, empty, or made of numbers that are not finite; BadArtifact when the build or
+    its canary cannot be read, or this machine has no such device.
+    """
+    folder = build / CANARY_FOLDER
+    try:
+        canary = json.loads((folder / "canary.json").read_text("utf-8"))
+        question, right = canary["prompt"], canary["answer"]
+        with Image.open(folder / "picture.png") as opened:
+            picture = opened.copy()
+    except (OSError, ValueError, KeyError, TypeError):
+        raise BadArtifact(f"Build {build.name} has no readable canary.") from None
+    case = Case("canary", (Message("user", (Picture(), question)),), (picture,))
+    candidate = Candidate(build, 1, _CONTEXT, device)
+    candidate.poison()
+    prompt = candidate.prompt(input_ids(candidate, case), [picture])
+    tokens, logits = candidate.answer(prompt, _MOST_TOKENS), candidate.decoder.logits
+    reader = AnswerReader(candidate.tokenizer)
+    reader.push([token for token in tokens if token not in candidate.checkpoint.eos_token_ids])
+    reader.finish()
+    if logits is None or not np.isfinite(logits).all():
+        raise NotAnswered(f"Build {build.name} did not answer its golden picture: its numbers are not finite.")
+    if not reader.content:
+        raise NotAnswered(f"Build {build.name} had no words for its golden picture.")
+    if right is not None and reader.content != right.strip():
+        raise NotAnswered(f"Build {build.name} answered its golden picture with {reader.content!r}, not {right!r}.")
+    return reader.content

@@ -1,0 +1,154 @@
+"""A build is vouched for by a certificate that is its own, passed and still valid; nothing else is loaded."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+from safetensors.numpy import load_file, save_file
+from typer.testing import CliRunner
+
+from export.build import build
+from export.cli import app
+from export.failures import Exit
+from export.precision import Precision, Target
+from glmserve.certificate import Certificate
+from glmserve.contract import CONTRACT_VERSION, DECODER_MODEL, VISION_MODEL
+from glmserve.engine.serving import open_checkpoint
+from glmserve.engine.settings import EngineSettings
+from glmserve.errors import BadArtifact, NotCertified
+from glmserve.manifest import CERTIFICATE_FILE, REPOSITORY_FOLDER, Manifest
+
+DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
+QUIET = Console(quiet=True)
+STRICT, LAX = EngineSettings(require_certificate=True), EngineSettings(require_certificate=False)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(DEMO, tmp_path_factory.mktemp("builds"), QUIET)
+
+
+@pytest.fixture
+def copy(demo: Path, tmp_path: Path) -> Path:
+    """A build of one's own to spoil."""
+    return Path(shutil.copytree(demo, tmp_path / demo.name))
+
+
+def certificate(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / CERTIFICATE_FILE).read_text("utf-8")))
+
+
+def load(folder: Path, settings: EngineSettings = STRICT, model: str = DECODER_MODEL) -> None:
+    open_checkpoint(folder / REPOSITORY_FOLDER / model / "1", model, settings)
+
+
+def test_the_demo_is_certified_by_its_golden_logits_while_it_is_exported(demo: Path) -> None:
+    found = certificate(demo)
+    assert found["passed"] and found["digest"] == demo.name and found["against"] == "golden logits"
+    names = [stage["name"] for stage in found["stages"]]
+    for case in ("text_only", "two_pictures", "thinking", "chinese"):
+        assert {f"{case}: {part}" for part in ("tokens", "picture grids", "logits")} <= set(names)
+    assert sum("unchanged" in name or "share changed" in name for name in names) == 2
+    load(demo)
+    load(demo, model=VISION_MODEL)
+
+
+@pytest.mark.parametrize("precision", [Precision.FP16, Precision.INT8, Precision.INT4])
+def test_rounded_builds_are_certified_within_their_own_tolerances(tmp_path: Path, precision: Precision) -> None:
+    found = certificate(build(DEMO, tmp_path, QUIET, precision))
+    assert found["passed"] and any(stage["worst"] > 0 for stage in found["stages"])
+
+
+def test_a_build_for_cuda_waits_for_a_machine_that_runs_it(tmp_path: Path) -> None:
+    folder = build(DEMO, tmp_path, QUIET, Precision.BF16, Target.CUDA)
+    assert not (folder / CERTIFICATE_FILE).exists()
+    with pytest.raises(NotCertified, match="has no certificate"):
+        load(folder)
+
+
+def test_a_build_that_computes_something_else_is_not_passed_and_not_loaded(tmp_path: Path) -> None:
+    checkpoint = Path(shutil.copytree(DEMO, tmp_path / "checkpoint"))
+    logits = load_file(checkpoint / "golden" / "logits.safetensors")
+    logits["chinese"] = (logits["chinese"] + np.float32(0.01)).astype(np.float32)
+    save_file(logits, checkpoint / "golden" / "logits.safetensors")
+    command = ["build", "--checkpoint", str(checkpoint), "--out", str(tmp_path / "builds")]
+    for _ in range(2):  # a build that is found again is no better
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == Exit.PARITY_FAILED and "does not compute" in result.stderr
+    with pytest.raises(NotCertified, match="does not compute"):
+        load(Path(result.stdout.splitlines()[-1]))
+
+
+def test_a_lost_certificate_is_made_again(tmp_path: Path) -> None:
+    folder = build(DEMO, tmp_path, QUIET)
+    (folder / CERTIFICATE_FILE).unlink()
+    assert build(DEMO, tmp_path, QUIET) == folder and certificate(folder)["passed"]
+
+
+SPOILT: list[tuple[str, Callable[[dict[str, Any]], Any]]] = [
+    ("cannot be read", lambda _: "{"),
+    ("cannot be read", lambda values: {key: value for key, value in values.items() if key != "passed"}),
+    ("cannot be read", lambda values: values | {"made": "yesterday"}),
+    ("made for another build, 0123456789abcdef", lambda values: values | {"digest": "0123456789abcdef"}),
+    ("version 99.*version " + str(CONTRACT_VERSION), lambda values: values | {"contract_version": 99}),
+    ("does not compute what its checkpoint does", lambda values: values | {"passed": False}),
+    ("does not compute what its checkpoint does", lambda values: values | {"passed": "yes"}),
+    ("expired on 2020-01-02", lambda values: values | {"expires": "2020-01-02T00:00:00+00:00"}),
+]
+
+
+@pytest.mark.parametrize(("words", "spoil"), SPOILT, ids=range(len(SPOILT)))
+def test_a_spoilt_certificate_is_refused_by_name(copy: Path, words: str, spoil: Callable[[dict], Any]) -> None:
+    spoilt = spoil(certificate(copy))
+    (copy / CERTIFICATE_FILE).write_text(spoilt if isinstance(spoilt, str) else json.dumps(spoilt), "utf-8")
+    with pytest.raises(NotCertified, match=f"{CERTIFICATE_FILE} of build {copy.name}.*{words}"):
+        load(copy)
+    assert not Certificate.vouches(copy, Manifest.read(copy))
+
+
+def test_a_certificate_is_valid_until_it_expires(copy: Path) -> None:
+    tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    (copy / CERTIFICATE_FILE).write_text(json.dumps(certificate(copy) | {"expires": tomorrow}))
+    load(copy)
+
+
+def test_a_build_without_a_certificate_is_served_only_when_told_so(
+    copy: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (copy / CERTIFICATE_FILE).unlink()
+    with pytest.raises(NotCertified, match=r"no certificate.*GLM_ENGINE_REQUIRE_CERTIFICATE=false"):
+        load(copy)
+    load(copy, LAX)
+    assert "NOBODY VOUCHES" in caplog.text
+
+
+def test_a_flipped_bit_is_refused_by_name_when_the_model_that_uses_it_is_loaded(copy: Path) -> None:
+    for name in Manifest.read(copy).files:
+        file = copy / name
+        right = file.read_bytes()
+        file.write_bytes(right[:-1] + bytes([right[-1] ^ 1]))
+        refused = []
+        for model in (DECODER_MODEL, VISION_MODEL):
+            try:
+                load(copy, model=model)
+            except BadArtifact as error:
+                assert name in error.message and "was altered" in error.message
+                refused.append(model)
+        own = [model for model in (DECODER_MODEL, VISION_MODEL) if name.startswith(f"{REPOSITORY_FOLDER}/{model}/")]
+        assert refused == (own or [DECODER_MODEL, VISION_MODEL])
+        file.write_bytes(right)
+
+
+def test_a_build_of_another_contract_is_refused_with_both_versions(copy: Path) -> None:
+    values = json.loads((copy / "manifest.json").read_text("utf-8"))
+    (copy / "manifest.json").write_text(json.dumps(values | {"contract_version": 99}))
+    with pytest.raises(BadArtifact, match=f"version 99.*version {CONTRACT_VERSION}"):
+        load(copy)

@@ -1,0 +1,233 @@
+"""Publishing switches in one step, keeps what was before, and goes back to it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from rich.console import Console
+from typer.testing import CliRunner, Result
+
+from export.build import build
+from export.cli import app
+from export.failures import Exit, NothingBefore
+from export.precision import Precision
+from export.prune import prune, to_prune
+from export.publish import Action, current, earlier, history, publish, rollback
+from glmserve.errors import BadArtifact
+from glmserve.manifest import CERTIFICATE_FILE, CURRENT, MANIFEST_FILE, Manifest
+
+DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the demo's fp32 and int8 builds."""
+    out = tmp_path_factory.mktemp("two")
+    for precision in (Precision.FP32, Precision.INT8):
+        build(DEMO, out, QUIET, precision)
+    return out
+
+
+@pytest.fixture
+def out(two: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(two, tmp_path / "builds", symlinks=True))
+
+
+def digests(out: Path) -> tuple[str, str]:
+    found = {Manifest.read(path.parent).precision: path.parent.name for path in out.glob("[!.]*/manifest.json")}
+    return found["fp32"], found["int8"]
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def stand_ins(out: Path, *names: str) -> Path:
+    """Folders that look like builds from afar, made one after the other."""
+    for name in names:
+        (out / name).mkdir(parents=True)
+        manifest = Manifest(name, "recipe", 2, "stand-in", "fp32", "cpu", {})
+        manifest.write(out / name)
+    return out
+
+
+def test_a_build_is_published_rolled_back_and_each_answers_first(out: Path) -> None:
+    first, second = digests(out)
+    for name in (first, second):
+        result = run("publish", name, "--out", out)
+        assert result.exit_code == 0, result.output
+        assert "Yellow triangle top centre" in result.stderr.replace("\n", " ")
+        assert (out / CURRENT).resolve() == (out / name).resolve()
+    assert run("rollback", "--out", out).exit_code == 0
+    assert Manifest.read(out / CURRENT).digest == first
+    listed = json.loads(run("list", "--out", out, "--json").stdout)
+    assert listed["current"] == first and [entry["action"] for entry in listed["history"]] == [
+        "rollback",
+        "publish",
+        "publish",
+    ]
+    table = run("list", "--out", out).stdout
+    assert f"* {first}" in table and second in table and "golden logits" in table
+    assert run("rollback", "--out", out).exit_code == Exit.NOTHING_BEFORE
+
+
+def test_a_candidate_that_answers_wrongly_is_not_published(out: Path) -> None:
+    first, second = digests(out)
+    assert run("publish", first, "--out", out).exit_code == 0
+    canary = out / second / "canary" / "canary.json"
+    canary.write_text(json.dumps(json.loads(canary.read_text()) | {"answer": "Nothing at all."}))
+    refuse_altered = run("publish", second, "--out", out)
+    assert refuse_altered.exit_code == Exit.BAD_ARTIFACT and "canary.json" in refuse_altered.stderr
+    described = Manifest.describe(out / second, "recipe", "demo", "int8", "cpu")
+    described.write(out / second)
+    values = json.loads((out / second / CERTIFICATE_FILE).read_text())
+    (out / second / CERTIFICATE_FILE).write_text(json.dumps(values | {"digest": described.digest}))
+    result = run("publish", second, "--out", out)
+    assert result.exit_code == Exit.NOT_ANSWERED and "Nothing at all." in result.stderr
+    assert Manifest.read(out / CURRENT).digest == first and len(history(out)) == 1
+
+
+def test_a_build_without_a_certificate_is_not_published(out: Path) -> None:
+    name = digests(out)[0]
+    (out / name / CERTIFICATE_FILE).unlink()
+    result = run("publish", name, "--out", out)
+    assert result.exit_code == Exit.NOT_CERTIFIED and "no certificate" in result.stderr
+    assert current(out) is None and not (out / CURRENT).exists()
+
+
+def test_a_path_serves_as_well_as_a_digest_and_what_lies_elsewhere_does_not(out: Path, tmp_path: Path) -> None:
+    name = digests(out)[0]
+    assert run("publish", out / name, "--out", out).exit_code == 0
+    stand_ins(tmp_path / "others", "0" * 16)
+    for other in ("nowhere", tmp_path / "others" / ("0" * 16), "."):
+        result = run("publish", other, "--out", out)
+        assert result.exit_code == Exit.BAD_ARTIFACT and "There is no build" in result.stderr
+
+
+def test_two_commands_at_once_are_refused(out: Path) -> None:
+    with FileLock(out / ".publish.lock", timeout=1):
+        for command in (("publish", digests(out)[0]), ("rollback",), ("prune",)):
+            assert run(*command, "--out", out).exit_code == Exit.LOCKED
+
+
+def test_rolling_back_again_and_again_goes_further_back(tmp_path: Path) -> None:
+    out = stand_ins(tmp_path, "a", "b", "c", "d")
+    for name in "abc":
+        publish(out, name)
+    assert [rollback(out).digest for _ in range(2)] == ["b", "a"]
+    with pytest.raises(NothingBefore):
+        rollback(out)
+    publish(out, "d")
+    assert rollback(out).digest == "a"  # where it was before, not what was published before
+    assert [entry.digest for entry in history(out)] == ["a", "d", "a", "b", "c", "b", "a"]
+    assert [entry.action for entry in history(out)][:2] == [Action.ROLLBACK, Action.PUBLISH]
+
+
+def test_publishing_the_current_build_changes_nothing(tmp_path: Path) -> None:
+    out = stand_ins(tmp_path, "a")
+    assert publish(out, "a") == publish(out, "a") and len(history(out)) == 1
+
+
+def test_rollback_skips_a_build_that_is_gone(tmp_path: Path) -> None:
+    out = stand_ins(tmp_path, "a", "b", "c")
+    for name in "abc":
+        publish(out, name)
+    shutil.rmtree(out / "b")
+    assert [entry.digest for entry in earlier(out)] == ["a"] and rollback(out).digest == "a"
+
+
+def test_a_current_of_somebody_elses_making_is_named(tmp_path: Path) -> None:
+    out = stand_ins(tmp_path, "a")
+    (out / CURRENT).symlink_to("a")
+    with pytest.raises(BadArtifact, match="was not made by `publish`"):
+        current(out)
+
+
+def test_prune_keeps_what_is_served_what_may_come_back_and_what_is_new(tmp_path: Path) -> None:
+    out = stand_ins(tmp_path, "a", "b", "never", "c", "d", "candidate")
+    assert to_prune(out, keep=0) == []  # nothing was published yet
+    for name in "abcd":
+        publish(out, name)
+    assert [path.name for path in to_prune(out, keep=2)] == ["a", "never"]
+    assert [path.name for path in to_prune(out, keep=0)] == ["a", "b", "never", "c"]
+    (out / ".parts-0123").mkdir()
+    (out / ".removing-x").mkdir()
+    prune(out, to_prune(out, keep=1))
+    assert sorted(path.name for path in out.glob("[!.]*")) == ["c", "candidate", CURRENT, "d"]
+    assert not list(out.glob(".parts-*")) and not list(out.glob(".removing-*"))
+    assert rollback(out).digest == "c"
+
+
+def test_a_dry_run_removes_nothing_and_parts_of_a_running_build_stay(tmp_path: Path) -> None:
+    out = stand_ins(tmp_path, "a", "b")
+    for name in "ab":
+        publish(out, name)
+    result = run("prune", "--out", out, "--keep", 0, "--dry-run")
+    assert result.stdout == "a\n" and (out / "a").is_dir()
+    (out / ".parts-0123").mkdir()
+    with FileLock(out / ".build.lock", timeout=1):
+        assert run("prune", "--out", out, "--keep", 0).exit_code == 0
+    assert not (out / "a").exists() and (out / ".parts-0123").is_dir()
+
+
+KILLS = 300
+KILLED = """
+import os, random, signal, sys, time
+from pathlib import Path
+from export.publish import current, history, publish, rollback
+from glmserve.manifest import Manifest
+out, kills, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+random.seed(seed)
+publish(out, "a")
+began = time.monotonic()
+publish(out, "b")
+span = time.monotonic() - began
+seen, killed = set(), 0
+for _ in range(kills):
+    before = current(out).number
+    child = os.fork()
+    if child == 0:
+        while True:
+            publish(out, "a")
+            publish(out, "b")
+            rollback(out)
+    time.sleep(random.uniform(0, 2 * span))
+    os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    killed += os.WTERMSIG(status) == signal.SIGKILL
+    entry = current(out)
+    served = (out / "current").resolve()
+    assert served == out / entry.digest and Manifest.read(served).digest == entry.digest  # old or new, and whole
+    chain = [choice.number for choice in history(out)]
+    assert chain[-1] == 1 and chain == sorted(chain, reverse=True) and before in chain
+    seen.add(entry.digest)
+assert publish(out, "a" if current(out).digest == "b" else "b")
+print(killed, *sorted(seen), len(history(out)))
+"""
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A folder in memory, where waiting for the disk costs nothing: a kill takes the process, not the machine."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        yield Path(folder)
+
+
+def test_three_hundred_kills_leave_the_old_or_the_new_build_and_never_a_mixture(memory: Path) -> None:
+    stand_ins(memory, "a", "b")
+    seed = 7
+    command = [sys.executable, "-c", KILLED, str(memory), str(KILLS), str(seed)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, f"seed {seed}: {done.stderr}"
+    killed, *seen, choices = done.stdout.split()
+    assert int(killed) == KILLS and seen == ["a", "b"] and int(choices) > 10
+    assert (memory / CURRENT / MANIFEST_FILE).is_file()
