@@ -51,6 +51,12 @@ THIN = Shape("thin", layers=2, ffn=512, vision_depth=1)
 
 def write_checkpoint(shape: Shape, folder: Path, seed: int = 0) -> Path:
     """The Hugging Face folder of a shape, with bf16 weights, in a folder that must not exist yet."""
+    _write_weights(write_configuration(shape, folder), seed, shards=1)
+    return folder
+
+
+def write_configuration(shape: Shape, folder: Path) -> Path:
+    """Everything of a shape's checkpoint but its weights, in a folder that must not exist yet."""
     folder.mkdir(parents=True)
     for name in _SIDE_FILES:
         shutil.copyfile(DEMO / name, folder / name)
@@ -58,7 +64,6 @@ def write_checkpoint(shape: Shape, folder: Path, seed: int = 0) -> Path:
     processor = json.loads((DEMO / "preprocessor_config.json").read_text("utf-8"))
     processor["size"]["longest_edge"] = _LARGEST_PICTURE
     (folder / "preprocessor_config.json").write_text(json.dumps(processor, indent=1), "utf-8")
-    _write_weights(folder, seed, shards=1)
     return folder
 
 

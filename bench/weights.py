@@ -76,6 +76,16 @@ def _shared_out(weights: Sequence[Weight], shards: int) -> list[list[Weight]]:
 
 def _write_file(file: BinaryIO, weights: Sequence[Weight], silent: np.ndarray, seed: int) -> None:
     """One safetensors file: a header that names every tensor, then their bytes."""
+    file.write(header_of(weights))
+    for weight in weights:
+        for first_row, values in _draw(weight, seed):
+            if weight.name == HEAD:
+                values[silent[first_row : first_row + len(values)]] = 0
+            file.write(values.astype(ml_dtypes.bfloat16).tobytes())
+
+
+def header_of(weights: Sequence[Weight]) -> bytes:
+    """What a safetensors file of these tensors, in bf16 and in this order, begins with."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for weight in weights:
@@ -83,13 +93,7 @@ def _write_file(file: BinaryIO, weights: Sequence[Weight], silent: np.ndarray, s
         header[weight.name] = {"dtype": "BF16", "shape": weight.shape, "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    file.write(len(text).to_bytes(8, "little"))
-    file.write(text)
-    for weight in weights:
-        for first_row, values in _draw(weight, seed):
-            if weight.name == HEAD:
-                values[silent[first_row : first_row + len(values)]] = 0
-            file.write(values.astype(ml_dtypes.bfloat16).tobytes())
+    return len(text).to_bytes(8, "little") + text
 
 
 def _draw(weight: Weight, seed: int) -> Iterator[tuple[int, np.ndarray]]:

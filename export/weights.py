@@ -63,6 +63,12 @@ class Weights:
             raise BadShard(f"Tensor {name} has shape {list(array.shape)}, its config asks for {list(shape)}.")
         return array
 
+    def read_rows(self, name: str, begin: int, end: int) -> np.ndarray:
+        """Rows [begin, end) of a tensor in the checkpoint's own precision; raises BadArtifact when it is missing."""
+        with self._shard(name) as file:
+            rows: np.ndarray = file.get_slice(name)[begin:end]
+        return rows
+
     def stored_dtype(self, name: str) -> ir.DataType:
         """The checkpoint's own precision of a tensor; raises BadShard when it is missing."""
         with self._shard(name) as file:

@@ -15,6 +15,7 @@ from export.commands.common import DeviceOption, device_for, speaks
 from export.failures import Exit, MissingPackage
 from export.golden import compare_golden, has_golden, read_golden
 from export.stages import Stage
+from glmserve.engine.device import DeviceName
 from glmserve.manifest import Manifest
 
 _SLOTS = 8
@@ -39,16 +40,18 @@ def verify(
     console = Console()
     manifest = Manifest.read(build)
     manifest.check(build)
-    candidate = Candidate(build, _SLOTS, _CONTEXT, device_for(manifest, device))
-    against, stages = _comparison(candidate, checkpoint, samples, console)
+    against, stages = _comparison(build, checkpoint, samples, device_for(manifest, device), console)
     if not attest(build, manifest, stages, against, console, valid_days):
         raise typer.Exit(Exit.PARITY_FAILED)
 
 
-def _comparison(candidate: Candidate, checkpoint: Path, samples: int, console: Console) -> tuple[str, Iterator[Stage]]:
+def _comparison(
+    build: Path, checkpoint: Path, samples: int, device: DeviceName, console: Console
+) -> tuple[str, Iterator[Stage]]:
     """What the build is compared with, and the comparison; raises MissingPackage when there is nothing."""
     try:
         from export.certify import compare_with_transformers
+        from export.layerwise import layerwise_stages, must_stream
     except ImportError:
         if not has_golden(checkpoint):
             raise MissingPackage(
@@ -56,6 +59,10 @@ def _comparison(candidate: Candidate, checkpoint: Path, samples: int, console: C
                 "beside the checkpoint."
             ) from None
         console.print("torch or transformers is not installed: comparing with the recorded logits.")
-        return GOLDEN, compare_golden(candidate, read_golden(checkpoint))
+        return GOLDEN, compare_golden(Candidate(build, _SLOTS, _CONTEXT, device), read_golden(checkpoint))
+    if must_stream(checkpoint):
+        console.print("the checkpoint does not fit in memory: each layer is loaded and compared alone ...")
+        return TRANSFORMERS, layerwise_stages(build, checkpoint)
     console.print("loading the checkpoint in transformers ...")
+    candidate = Candidate(build, _SLOTS, _CONTEXT, device)
     return TRANSFORMERS, compare_with_transformers(candidate, checkpoint, samples)

@@ -6,6 +6,8 @@ import ast
 import re
 from pathlib import Path
 
+from graph_table import layer_table
+
 from export.failures import MEANING
 from gateway.settings import settings_table
 from glmserve.engine.metrics import ALL_METRICS
@@ -82,6 +84,7 @@ BLOCKS = {
     "engine metrics": engine_metrics_table,
     "exit codes": exit_codes_table,
     "gateway settings": lambda: settings_table().strip(),
+    "decoder layer": layer_table,
 }
 DOCUMENTS = (
     ROOT / "README.md",

@@ -1,0 +1,106 @@
+"""Runs pieces of a build's graph, each with its own weights only, so that memory holds one piece at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+
+_TYPES = {
+    np.dtype(np.float32): ir.DataType.FLOAT,
+    np.dtype(np.int64): ir.DataType.INT64,
+    np.dtype(np.int32): ir.DataType.INT32,
+    np.dtype(np.int8): ir.DataType.INT8,
+    np.dtype(np.uint8): ir.DataType.UINT8,
+}
+
+
+class Pieces:
+    """One graph of a build, run piece by piece on the processor.
+
+    The processor has no attention in bf16: what a graph keeps in bf16 is computed in fp32 here, from the same weights.
+    """
+
+    def __init__(self, graph: Path, threads: int = 1) -> None:
+        self._model = ir.load(graph)
+        self._folder = graph.parent
+        self._threads = threads
+
+    def run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> list[np.ndarray]:
+        """Values of the graph in fp32, from any others that they depend on, which are given."""
+        piece = ir.convenience.extract(self._model.graph, list(inputs), list(outputs))
+        real = _real(piece)
+        if real == ir.DataType.BFLOAT16:
+            _compute_in_fp32(piece)
+            real = ir.DataType.FLOAT
+        feeds = {}
+        for value in piece.inputs:
+            array = inputs[str(value.name)]
+            is_real = array.dtype == np.float32 and value.dtype in (None, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+            value.type = ir.TensorType(real if is_real else _TYPES[array.dtype])
+            value.shape = ir.Shape([None] * array.ndim)
+            feeds[str(value.name)] = array.astype(real.numpy()) if is_real else array
+        for value in piece.outputs:
+            value.type = value.type or ir.TensorType(real)
+        found = self._session(piece).run([str(value.name) for value in piece.outputs], feeds)
+        return [np.asarray(array, np.float32) for array in found]
+
+    def input_dtype(self, name: str) -> np.dtype:
+        """What `run` takes for an input of the whole graph: fp32 for any real type, else its own."""
+        dtype = next(value.dtype for value in self._model.graph.inputs if value.name == name)
+        assert dtype is not None
+        return np.dtype(np.float32) if dtype.is_floating_point() else dtype.numpy()
+
+    def table(self, name: str) -> np.ndarray | None:
+        """A weight as it is stored, mapped and not read; None where it is rounded."""
+        tensor = self._model.graph.initializers[name].const_value
+        if not isinstance(tensor, ir.ExternalTensor) or tensor.dtype == ir.DataType.UINT8:
+            return None
+        # onnx_ir itself reads no file with several hard links, as a linked checkpoint's has
+        place, shape = self._folder / tensor.location, tuple(tensor.shape.numpy())
+        return np.memmap(place, tensor.dtype.numpy(), "r", tensor.offset or 0, shape)
+
+    def _session(self, piece: ir.Graph) -> ort.InferenceSession:
+        """Without the copies that make weights faster to use often."""
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(self._folder))
+        options.add_session_config_entry("session.disable_prepacking", "1")
+        model = ir.Model(piece, ir_version=self._model.ir_version)
+        content: bytes = ir.to_proto(model).SerializeToString()
+        return ort.InferenceSession(
+            content, options, providers=["CPUExecutionProvider"], disabled_optimizers=["ConstantFolding"]
+        )
+
+
+def _real(piece: ir.Graph) -> ir.DataType:
+    """What the piece's activations are kept in: the type of its weights, rounded ones and tables apart."""
+    kinds = {value.dtype for value in piece.initializers.values()}
+    for half in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16):
+        if half in kinds:
+            return half
+    return ir.DataType.FLOAT
+
+
+def _compute_in_fp32(piece: ir.Graph) -> None:
+    """Casts every bf16 weight before its use, and nothing else to bf16."""
+    for value in list(piece.initializers.values()):
+        if value.dtype != ir.DataType.BFLOAT16:
+            continue
+        uses = list(value.uses())
+        cast = ir.node("Cast", [value], {"to": int(ir.DataType.FLOAT)}, name=f"{value.name}.fp32")
+        cast.outputs[0].name = f"{value.name}.fp32"
+        piece.insert_before(piece[0], cast)
+        for user, index in uses:
+            user.replace_input_with(index, cast.outputs[0])
+    for node in piece:
+        to = node.attributes.get("to")
+        if node.op_type == "Cast" and to is not None and to.as_int() == int(ir.DataType.BFLOAT16):
+            node.attributes["to"] = ir.AttrInt64("to", int(ir.DataType.FLOAT))
+        for output in node.outputs:
+            if output.dtype == ir.DataType.BFLOAT16:
+                output.type = ir.TensorType(ir.DataType.FLOAT)

@@ -1,0 +1,87 @@
+"""A checkpoint of any size is verified layer by layer, and an error shows in the layer it is made in."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from large_checkpoint import make_large
+from peak_memory import growth_bytes
+from rich.console import Console
+from safetensors.numpy import load_file, save_file
+from typer.testing import CliRunner
+
+pytestmark = pytest.mark.parity
+layerwise = pytest.importorskip("export.layerwise", reason="torch and transformers are not installed")
+
+from random_checkpoints import DEMO, SHAPES, make  # noqa: E402
+
+from export.build import build  # noqa: E402
+from export.cli import app  # noqa: E402
+from export.precision import Precision, Target  # noqa: E402
+from glmserve.engine.device import Host  # noqa: E402
+
+QUIET = Console(quiet=True)
+SHARD = "model.safetensors"
+IMPORTS = """
+import sys
+from pathlib import Path
+from export.layerwise import layerwise_stages
+"""
+CODE = """
+stages = list(layerwise_stages(Path(sys.argv[1]), Path(sys.argv[2])))
+assert all(stage.passed for stage in stages), [stage for stage in stages if not stage.passed]
+"""
+
+
+@pytest.mark.parametrize("number", [0, 2, 5], ids=lambda number: SHAPES[number].name)
+def test_every_layer_of_a_right_build_passes(number: int, tmp_path: Path) -> None:
+    shape = SHAPES[number]
+    checkpoint = make(shape, tmp_path / "checkpoint")
+    stages = list(layerwise.layerwise_stages(build(checkpoint, tmp_path / "builds", QUIET), checkpoint))
+    assert not [stage for stage in stages if not stage.passed]
+    names = [stage.name for stage in stages]
+    for part in ("tokens", "positions", "embeddings", "patches and positions", "features", "logits"):
+        assert any(part in name for name in names)
+    assert sum(": layer " in name for name in names) == 2 * shape.layers
+    assert sum(": block " in name for name in names) == 2 * shape.vision_depth
+
+
+@pytest.mark.parametrize("precision", list(Precision))
+def test_every_precision_of_the_demo_passes(precision: Precision, tmp_path: Path) -> None:
+    target = Target.CUDA if precision is Precision.BF16 else Target.CPU
+    made = build(DEMO, tmp_path / "builds", QUIET, precision, target)
+    assert not [stage for stage in layerwise.layerwise_stages(made, DEMO) if not stage.passed]
+
+
+def test_an_error_shows_in_the_layer_it_is_made_in_and_in_no_other(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(DEMO, other)
+    weights = load_file(other / SHARD)
+    weights["model.language_model.layers.1.mlp.down_proj.weight"][0] += 1
+    save_file(weights, other / SHARD)
+    made = build(other, tmp_path / "builds", QUIET)
+    wrong = [stage.name for stage in layerwise.layerwise_stages(made, DEMO) if not stage.passed]
+    assert wrong == ["two pictures: layer 1, relative", "system: layer 1, relative"]
+
+
+def test_memory_holds_a_layer_and_not_the_checkpoint(tmp_path: Path) -> None:
+    checkpoint = make_large(tmp_path / "large", layers=12)
+    shutil.copyfile(DEMO / "tokenizer_config.json", checkpoint / "tokenizer_config.json")
+    made = build(checkpoint, tmp_path / "builds", QUIET, Precision.FP16)
+    whole = 2 * (checkpoint / SHARD).stat().st_size  # in fp32
+    grown = growth_bytes(IMPORTS, CODE, str(made), str(checkpoint))
+    assert whole > 600e6 and grown < 0.5 * whole, f"{grown} over a checkpoint of {whole}"
+
+
+def test_verify_goes_layer_by_layer_where_the_checkpoint_does_not_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = build(DEMO, tmp_path / "builds", QUIET)
+    monkeypatch.setattr(Host, "total_memory_bytes", lambda _: 1 << 20)
+    result = CliRunner().invoke(app, ["verify", str(made), "--checkpoint", str(DEMO)])
+    assert result.exit_code == 0 and "each layer is loaded and compared alone" in result.output
+    certificate = json.loads((made / "certificate.json").read_text("utf-8"))
+    assert certificate["passed"] and any(": layer 3" in stage["name"] for stage in certificate["stages"])
