@@ -6,14 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from rich.console import Console
 
 from export.candidate import Candidate
 from export.cases import Case, input_ids, sketch, standard_cases
+from export.layerwise import layerwise_stages, must_stream
 from export.parity import compare
 from export.reference import Reference
 from export.stages import Stage, share_changed
+from glmserve.engine.device import DeviceName
 from glmserve.prompt import Message, Picture
 
+_SLOTS = 8
+_CONTEXT = 1024
 _ANSWER_TOKENS = 32
 _QUESTIONS = (
     "What is in this picture?",
@@ -23,9 +28,19 @@ _QUESTIONS = (
 )
 
 
-def compare_with_transformers(candidate: Candidate, checkpoint: Path, samples: int) -> Iterator[Stage]:
-    """Every stage as it is done; `samples` greedy answers are compared token by token."""
-    reference = Reference(checkpoint)
+def compare_with_transformers(
+    build: Path, checkpoint: Path, samples: int, device: DeviceName, console: Console
+) -> Iterator[Stage]:
+    """Every stage as it is done; `samples` greedy answers are compared token by token.
+
+    A checkpoint that does not fit in memory is compared layer by layer, and its answers are not.
+    """
+    if must_stream(checkpoint):
+        console.print("the checkpoint does not fit in memory: each layer is loaded and compared alone ...")
+        yield from layerwise_stages(build, checkpoint)
+        return
+    console.print("loading the checkpoint in transformers ...")
+    reference, candidate = Reference(checkpoint), Candidate(build, _SLOTS, _CONTEXT, device)
     yield from compare(reference, candidate, standard_cases())
     yield from _greedy_agreement(reference, candidate, samples)
 

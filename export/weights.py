@@ -64,7 +64,7 @@ class Weights:
         return array
 
     def read_rows(self, name: str, begin: int, end: int) -> np.ndarray:
-        """Rows [begin, end) of a tensor in the checkpoint's own precision; raises BadArtifact when it is missing."""
+        """Rows [begin, end) of a tensor in the checkpoint's own precision; raises BadShard when it is missing."""
         with self._shard(name) as file:
             rows: np.ndarray = file.get_slice(name)[begin:end]
         return rows

@@ -18,7 +18,6 @@ from export.stages import Stage
 from glmserve.engine.device import DeviceName
 from glmserve.manifest import Manifest
 
-_SLOTS = 8
 _CONTEXT = 1024
 
 
@@ -59,10 +58,5 @@ def _comparison(
                 "beside the checkpoint."
             ) from None
         console.print("torch or transformers is not installed: comparing with the recorded logits.")
-        return GOLDEN, compare_golden(Candidate(build, _SLOTS, _CONTEXT, device), read_golden(checkpoint))
-    if must_stream(checkpoint):
-        console.print("the checkpoint does not fit in memory: each layer is loaded and compared alone ...")
-        return TRANSFORMERS, layerwise_stages(build, checkpoint)
-    console.print("loading the checkpoint in transformers ...")
-    candidate = Candidate(build, _SLOTS, _CONTEXT, device)
-    return TRANSFORMERS, compare_with_transformers(candidate, checkpoint, samples)
+        return GOLDEN, compare_golden(Candidate(build, 1, _CONTEXT, device), read_golden(checkpoint))
+    return TRANSFORMERS, compare_with_transformers(build, checkpoint, samples, device, console)

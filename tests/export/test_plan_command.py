@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import json
-import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from large_checkpoint import DEMO, make_large
+from large_checkpoint import DEMO
 from real_checkpoint import REAL, needs_real
 from rich.console import Console
 from typer.testing import CliRunner
 
-from bench.weights import weights_of
+from bench.checkpoint import Shape, write_configuration
+from bench.weights import header_of, weights_of
 from export.build import build as make_build
 from export.cli import app
 from export.failures import Exit
 from glmserve.checkpoint import Checkpoint
 
+LARGE = Shape("large", layers=9, ffn=6848, vision_depth=2, hidden=2048, heads=32)
 MOST_OFF = 0.25
 GB = 1e9
 MEASURED = """
@@ -56,7 +58,7 @@ def build(checkpoint: Path, out: Path, *options: str) -> tuple[Path, int]:
 
 
 def test_size_and_memory_of_a_large_build_are_foretold(tmp_path: Path) -> None:
-    checkpoint = make_large(tmp_path / "large", layers=10, hidden=2048, ffn=6848)
+    checkpoint = with_holes(write_configuration(LARGE, tmp_path / "large"))
     assert (checkpoint / "model.safetensors").stat().st_size > GB
     told = plan_apart(checkpoint, tmp_path / "builds", "--precision", "int8")
     assert not (tmp_path / "builds").exists()
@@ -87,7 +89,8 @@ def test_the_table_names_files_memory_and_cards(tmp_path: Path) -> None:
 @needs_real
 def test_the_real_model_in_bf16_does_not_fit_24_gb_and_in_int4_does(tmp_path: Path) -> None:
     """Headers are all that is read, so a file of holes with the real model's headers is as good as the real one."""
-    checkpoint = sparse_checkpoint(tmp_path / "real")
+    shutil.copytree(REAL, tmp_path / "real")
+    checkpoint = with_holes(tmp_path / "real")
     fits = {}
     for precision in ("bf16", "int4"):
         told = plan(checkpoint, tmp_path / "builds", "--precision", precision, "--target", "cuda")
@@ -106,17 +109,10 @@ def test_a_truncated_shard_is_refused_by_name(tmp_path: Path, keep: int) -> None
     assert result.exit_code == Exit.BAD_SHARD and "model.safetensors is truncated" in result.stderr
 
 
-def sparse_checkpoint(folder: Path) -> Path:
-    """The real model's configuration and a safetensors file of its size that takes no room on the disk."""
-    folder.mkdir()
-    for path in REAL.glob("*.*"):
-        (folder / path.name).write_bytes(path.read_bytes())
-    header, end = {}, 0
-    for weight in weights_of(Checkpoint.read(folder)):
-        begin, end = end, end + 2 * math.prod(weight.shape)
-        header[weight.name] = {"dtype": "BF16", "shape": weight.shape, "data_offsets": [begin, end]}
-    text = json.dumps(header).encode()
+def with_holes(folder: Path) -> Path:
+    """Gives a checkpoint a file of weights of its size, all zero, that takes no room on the disk."""
+    weights = list(weights_of(Checkpoint.read(folder)))
     with (folder / "model.safetensors").open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        file.truncate(8 + len(text) + end)
+        file.write(header_of(weights))
+        file.truncate(file.tell() + sum(weight.size_bytes for weight in weights))
     return folder

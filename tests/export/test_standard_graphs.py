@@ -12,13 +12,14 @@ import pytest
 from rich.console import Console
 
 pytestmark = pytest.mark.parity
-parity = pytest.importorskip("export.parity", reason="torch and transformers are not installed")
+pytest.importorskip("export.reference", reason="torch and transformers are not installed")
 
 from random_checkpoints import DEMO, SHAPES, make  # noqa: E402
 
 from export.build import build  # noqa: E402
 from export.candidate import Candidate  # noqa: E402
 from export.cases import standard_cases  # noqa: E402
+from export.parity import compare  # noqa: E402
 from export.precision import Precision, Target  # noqa: E402
 from export.reference import Reference  # noqa: E402
 from export.standard import STANDARD_GRAPH  # noqa: E402
@@ -56,7 +57,7 @@ def test_standard_graphs_compute_what_transformers_computes(number: int, tmp_pat
     checkpoint = make(SHAPES[number], tmp_path / "checkpoint")
     candidate = FilledCandidate(_on_standard_graphs(checkpoint, tmp_path), 3, 1024)
     cases = standard_cases()[number : number + 3]
-    stages = list(parity.compare(Reference(checkpoint), candidate, cases))
+    stages = list(compare(Reference(checkpoint), candidate, cases))
     failed = [f"{stage.name}: {stage.worst:.2e} > {stage.tolerance:.0e}" for stage in stages if not stage.passed]
     assert not failed, failed
     assert any("decode among 3 rows" in stage.name for stage in stages)

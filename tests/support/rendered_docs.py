@@ -83,8 +83,8 @@ BLOCKS = {
     "engine settings": engine_settings_table,
     "engine metrics": engine_metrics_table,
     "exit codes": exit_codes_table,
-    "gateway settings": lambda: settings_table().strip(),
     "decoder layer": layer_table,
+    "gateway settings": lambda: settings_table().strip(),
 }
 DOCUMENTS = (
     ROOT / "README.md",
