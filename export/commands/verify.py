@@ -50,7 +50,6 @@ def _comparison(
     """What the build is compared with, and the comparison; raises MissingPackage when there is nothing."""
     try:
         from export.certify import compare_with_transformers
-        from export.layerwise import layerwise_stages, must_stream
     except ImportError:
         if not has_golden(checkpoint):
             raise MissingPackage(
