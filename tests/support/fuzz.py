@@ -56,12 +56,15 @@ def stand_in_build(folder: Path) -> Path:
 def main() -> None:
     """Seed after seed until there were as many cases as were asked for."""
     wanted, cases, seed = int(sys.argv[1]) if len(sys.argv) > 1 else _DEFAULT_CASES, 0, 0
-    with tempfile.TemporaryDirectory() as build, tempfile.TemporaryDirectory() as folder:
-        with live_gateway(stand_in_build(Path(build))) as url:
-            while cases < wanted:
-                cases += fuzz(url, Path(folder), _EXAMPLES, seed)
-                seed += 1
-                print(f"{cases} cases, every answer as promised", flush=True)
+    with (
+        tempfile.TemporaryDirectory() as build,
+        tempfile.TemporaryDirectory() as folder,
+        live_gateway(stand_in_build(Path(build))) as url,
+    ):
+        while cases < wanted:
+            cases += fuzz(url, Path(folder), _EXAMPLES, seed)
+            seed += 1
+            print(f"{cases} cases, every answer as promised", flush=True)
 
 
 if __name__ == "__main__":
