@@ -55,6 +55,10 @@ gpu-check: $(VENV)/.test-installed ## Run the full-size model (MODEL=DIR with it
 soak: $(VENV)/.test-installed ## Let random requests come and go for 20 minutes (MINUTES=20), then look for leaks
 	$(BIN)/python -m bench soak --minutes $(or $(MINUTES),20)
 
+.PHONY: fuzz
+fuzz: $(VENV)/.test-installed ## Send 2,000 requests (CASES=2000) made from the OpenAPI document, and check every answer
+	PYTHONPATH=. $(BIN)/python tests/support/fuzz.py $(or $(CASES),2000)
+
 .PHONY: docs
 docs: $(VENV)/.serve-installed ## Write the generated parts of the documents anew
 	$(BIN)/python tests/support/rendered_docs.py

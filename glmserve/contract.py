@@ -12,7 +12,10 @@ from enum import IntEnum
 
 CONTRACT_VERSION = 3
 DECODER_MODEL = "glm4v"
+WHOLE_MODEL = "glm4v_whole"
+"""The same in one response, for clients that speak plain HTTP: inputs and outputs of DECODER_MODEL."""
 VISION_MODEL = "vision_encoder"
+MODELS = (DECODER_MODEL, VISION_MODEL, WHOLE_MODEL)
 VISION_MAX_BATCH = 8
 """Pictures of equal patch grid that Triton may hand the encoder together."""
 
@@ -121,9 +124,10 @@ VISION_OUTPUTS = (IMAGE_FEATURES,)
 
 
 def render_config(model: str) -> str:
-    """The `config.pbtxt` of one of the two models, as kept in `model_repository/`."""
-    if model == DECODER_MODEL:
-        body = f"{_DECODER_HEAD}{_fields('input', DECODER_INPUTS)}{_fields('output', DECODER_OUTPUTS)}"
+    """The `config.pbtxt` of one of the models, as kept in `model_repository/`."""
+    if model in (DECODER_MODEL, WHOLE_MODEL):
+        head = _DECODER_HEAD.format(decoupled=str(model == DECODER_MODEL).lower())
+        body = f"{head}{_fields('input', DECODER_INPUTS)}{_fields('output', DECODER_OUTPUTS)}"
     else:
         head = _VISION_HEAD.format(max_batch=VISION_MAX_BATCH)
         body = f"{head}{_fields('input', VISION_INPUTS)}{_fields('output', VISION_OUTPUTS)}"
@@ -144,8 +148,8 @@ def render_vision_config(backend: str, on_gpu: bool, sizes: Mapping[str, int]) -
 
 _DECODER_HEAD = """\
 max_batch_size: 0
-model_transaction_policy { decoupled: true }
-instance_group [ { kind: KIND_CPU count: 1 } ]
+model_transaction_policy {{ decoupled: {decoupled} }}
+instance_group [ {{ kind: KIND_CPU count: 1 }} ]
 """
 _VISION_HEAD = """\
 max_batch_size: {max_batch}
