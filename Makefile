@@ -43,6 +43,8 @@ bench: $(VENV)/.test-installed ## Measure the service beside its rival and its b
 	$(BIN)/python -m bench overhead
 	$(BIN)/python -m bench interference
 	$(BIN)/python -m bench followup
+	$(BIN)/python -m bench guesses
+	$(BIN)/python -m bench step
 	$(BIN)/python -m bench report
 
 .PHONY: gpu-check
@@ -52,6 +54,10 @@ gpu-check: $(VENV)/.test-installed ## Run the full-size model (MODEL=DIR with it
 .PHONY: soak
 soak: $(VENV)/.test-installed ## Let random requests come and go for 20 minutes (MINUTES=20), then look for leaks
 	$(BIN)/python -m bench soak --minutes $(or $(MINUTES),20)
+
+.PHONY: fuzz
+fuzz: $(VENV)/.test-installed ## Send 2,000 requests (CASES=2000) made from the OpenAPI document, and check every answer
+	PYTHONPATH=. $(BIN)/python tests/support/fuzz.py $(or $(CASES),2000)
 
 .PHONY: docs
 docs: $(VENV)/.serve-installed ## Write the generated parts of the documents anew

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -65,11 +66,17 @@ class BareEngine:
 
 
 @contextmanager
-def bare_engine(build: Path, threads: int, publish: Publish = lambda _metric, _amount: None) -> Generator[BareEngine]:
-    """A running engine with the picture encoder beside it, which reads one picture at a time as Triton's does."""
+def bare_engine(
+    build: Path,
+    threads: int,
+    publish: Publish = lambda _metric, _amount: None,
+    more: Mapping[str, str] = MappingProxyType({}),
+) -> Generator[BareEngine]:
+    """A running engine with the picture encoder beside it, which reads one picture at a time as Triton's does; `more`
+    are engine settings other than the measurements' own."""
     models = build / REPOSITORY_FOLDER
     one_at_a_time = threading.Lock()
-    with environment(engine_environment(threads)):
+    with environment(engine_environment(threads) | dict(more)):
         vision = open_vision(models / contract.VISION_MODEL / "1")
 
         def encode(arrays: VisionArrays) -> np.ndarray:

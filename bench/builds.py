@@ -14,9 +14,10 @@ from glmserve.manifest import MANIFEST_FILE
 
 CACHE = Path(__file__).resolve().parent / ".cache"
 FP32, INT8 = "fp32", "int8"
+PRECISIONS = (FP32, INT8)
+"""Those that are measured."""
 _PROJECT = Path(__file__).resolve().parents[1]
 _EXPORT_TIMEOUT_S = 3600.0
-_HELP_TIMEOUT_S = 60.0
 
 
 class ExportFailed(Exception):
@@ -44,8 +45,8 @@ def build_of(
     """The build of a checkpoint, made by the export's own command line; one of an older exporter makes room for it."""
     out = out or CACHE / "builds" / f"{checkpoint.name}-{precision}"
     say(f"Exporting {checkpoint.name} in {precision}, if it was not yet ...")
-    options = ["--precision", precision, "--target", target] if _knows_precision() else []
-    done = _export(["build", "--checkpoint", str(checkpoint), "--out", str(out), *options], _EXPORT_TIMEOUT_S)
+    options = ["--checkpoint", str(checkpoint), "--out", str(out), "--precision", precision, "--target", target]
+    done = _export(["build", *options], _EXPORT_TIMEOUT_S)
     if done.returncode != 0:
         raise ExportFailed(f"The export of {checkpoint} in {precision} failed.\n{done.stderr.strip()}")
     build = Path(done.stdout.strip().splitlines()[-1])
@@ -53,15 +54,6 @@ def build_of(
         if other.parent.name != build.name:
             shutil.rmtree(other.parent)
     return build
-
-
-def precisions() -> tuple[str, ...]:
-    """The precisions that this project's export writes, among those that are measured."""
-    return (FP32, INT8) if _knows_precision() else (FP32,)
-
-
-def _knows_precision() -> bool:
-    return "--precision" in _export(["build", "--help"], _HELP_TIMEOUT_S).stdout
 
 
 def _export(arguments: list[str], timeout_s: float) -> subprocess.CompletedProcess[str]:

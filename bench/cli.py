@@ -11,7 +11,19 @@ from typing import Annotated
 
 import typer
 
-from bench import export_cost, followup, gpu_check, interference, overhead, report, results, soak, throughput
+from bench import (
+    export_cost,
+    followup,
+    gpu_check,
+    guesses,
+    interference,
+    overhead,
+    report,
+    results,
+    soak,
+    step,
+    throughput,
+)
 from bench.builds import CACHE, FP32, build_of
 from bench.checkpoint import DEMO, write_like
 from bench.results import Row
@@ -52,6 +64,18 @@ def run_interference(threads: Threads = HALF_THE_CORES, rounds: Rounds = 2) -> N
 def run_followup(threads: Threads = HALF_THE_CORES, rounds: Rounds = 5) -> None:
     """How much sooner a second question about the same picture is answered."""
     _keep("followup", followup.measure(threads, rounds, say), threads, rounds)
+
+
+@app.command("guesses")
+def run_guesses(threads: Threads = HALF_THE_CORES, rounds: Rounds = 3) -> None:
+    """What guessing ahead brings to a request that runs alone, on random weights and on the demo's answers."""
+    _keep("guesses", guesses.measure(threads, rounds, say), threads, rounds)
+
+
+@app.command("step")
+def run_step(threads: Threads = HALF_THE_CORES, rounds: Rounds = 3) -> None:
+    """Where one decode step's time goes, and how far it is from the time memory needs for what it reads."""
+    _keep("step", step.measure(threads, rounds, say), threads, rounds)
 
 
 @app.command("checkpoint")

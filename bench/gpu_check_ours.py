@@ -155,10 +155,12 @@ def _answer(
     logprobs = [_logprobs(sampled) for sampled in first]
     steps_s = []
     for index in range(new_tokens - 1):
-        ids = np.array([[answer[-1]] for answer in tokens], np.int64)
-        step = _step(decoder, 0, ids, np.full(rows, length + index, np.int32), wants_logprobs)
+        ids = np.array([answer[-1] for answer in tokens], np.int64)
+        lengths = np.full(rows, length + index, np.int32)
+        step = _step(decoder, ids, lengths.astype(np.int64), np.arange(rows), wants_logprobs)
+        step = replace(step, lengths=lengths, parked=np.zeros(decoder.rows - rows, np.int32))
         began_s = time.perf_counter()
-        sampled = decoder.run(replace(step, parked=np.zeros(decoder.rows - rows, np.int32)))
+        sampled = decoder.run(step)
         steps_s.append(time.perf_counter() - began_s)
         for row in range(rows):
             tokens[row].append(int(sampled.tokens[row]))
@@ -170,8 +172,11 @@ def _prefill(decoder: OrtDecoder, row: int, prompt: np.ndarray, chunk_tokens: in
     """Reads a prompt in chunks, as the engine does; what was sampled after its last token."""
     sampled = None
     for start in range(0, len(prompt), chunk_tokens):
-        part = prompt[None, start : start + chunk_tokens]
-        sampled = decoder.run(_step(decoder, row, part, np.array([start], np.int32), wants_logprobs))
+        part = prompt[start : start + chunk_tokens]
+        new = np.array([len(part)], np.int64)
+        step = _step(decoder, part, start + np.arange(len(part)), new - 1, wants_logprobs)
+        lengths = np.array([start], np.int32)
+        sampled = decoder.run(replace(step, first_row=row, chunk_lengths=lengths, chunk_new=new))
     assert sampled is not None
     return sampled
 
@@ -182,23 +187,12 @@ def _logprobs(sampled: Sampled) -> list[float]:
 
 
 def _step(
-    decoder: OrtDecoder, first_row: int, input_ids: np.ndarray, lengths: np.ndarray, wants_logprobs: bool
+    decoder: OrtDecoder, input_ids: np.ndarray, positions: np.ndarray, drawn: np.ndarray, wants_logprobs: bool
 ) -> Step:
-    """A step of text in rows [first_row, first_row + B): all three position axes count up."""
-    rows, tokens = input_ids.shape
-    positions = lengths[:, None].astype(np.int64) + np.arange(tokens)
-    draws = [Draw(Sampling(), wants_logprobs=wants_logprobs)] * rows
-    return Step(
-        first_row=first_row,
-        input_ids=input_ids,
-        image_slot=np.zeros_like(input_ids),
-        positions=np.broadcast_to(positions, (3, rows, tokens)),
-        lengths=lengths,
-        new=np.full(rows, tokens, np.int64),
-        features=None,
-        sampler=sampler_inputs(draws, decoder.candidates, decoder.vocabulary),
-        parked=None,
-    )
+    """A step of text that draws after the tokens `drawn`, with nobody in either group yet; i64 [T] each."""
+    draws = [Draw(Sampling(), wants_logprobs=wants_logprobs)] * len(drawn)
+    sampler = sampler_inputs(draws, decoder.candidates, decoder.vocabulary)
+    return Step.drawing(input_ids, np.broadcast_to(positions, (3, len(input_ids))), drawn, sampler)
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -27,6 +27,7 @@ _FIRST_TOKEN_GOAL, _FIRST_TOKEN_GOAL_CLIENTS = 0.1, 16
 _OVERHEAD_GOALS = {"throughput_lost": 0.08, "first_token_added_ms": 6.0}
 _JOINING_GOAL = 2.0
 _FOLLOW_UP_GOAL = 0.25
+_SHOWN_SHARE = 0.01
 
 
 def rendered(text: str) -> str:
@@ -125,11 +126,40 @@ def _followup(rows: list[Row]) -> str:
     return _with_run(lines, rows)
 
 
+def _guesses(rows: list[Row]) -> str:
+    lines = [
+        "| answers | precision | tokens a second, with guesses over without | guesses that were right |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['answers']} | {row['precision']} | {_figure(row, 'tokens_per_s_ratio', '{:.2f}')} "
+        f"| {row['accepted_share']:.0%} |"
+        for row in rows
+    ]
+    return _with_run(lines, rows)
+
+
+def _step(rows: list[Row]) -> str:
+    lines = [
+        "| precision | rows | tokens in each | weights, MiB | KV, MiB | step, ms | over the floor | its time |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        parts = ", ".join(f"{name} {share:.0%}" for name, share in row["parts"].items() if share >= _SHOWN_SHARE)
+        lines.append(
+            f"| {row['precision']} | {row['rows']} | {row['length']} | {row['weight_mib']} | {row['kv_mib']} "
+            f"| {row['step_ms']:.0f} | {_figure(row, 'over_floor', '{:.2f}')} | {parts} |"
+        )
+    return _with_run(lines, rows)
+
+
 _BLOCKS = {
     "throughput": _throughput,
     "overhead": _overhead,
     "interference": _interference,
     "followup": _followup,
+    "guesses": _guesses,
+    "step": _step,
 }
 
 

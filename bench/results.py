@@ -50,11 +50,12 @@ class Spread:
         return {name: rounded(self.median), f"{name}_spread": [rounded(self.low), rounded(self.high)]}
 
 
-def write(name: str, rows: Sequence[Row], command: str, folder: Path = RESULTS) -> Path:
+def write(name: str, rows: Sequence[Row], command: str, folder: Path | None = None) -> Path:
     """Writes `results/<name>.json`, or one in another folder, each row with where it came from."""
     run = _run(command)
-    path = folder / f"{name}.json"
+    folder = folder or RESULTS
     folder.mkdir(exist_ok=True)
+    path = folder / f"{name}.json"
     path.write_text(json.dumps([{**row, "run": run} for row in rows], indent=1) + "\n", "utf-8")
     return path
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from statistics import mean
 
 from bench.asking import Preparer
-from bench.builds import INT8, build_of, checkpoint_of, precisions
+from bench.builds import PRECISIONS, build_of, checkpoint_of
 from bench.checkpoint import FULL
 from bench.client import Round, ask, at_once, run_round
 from bench.questions import Asker, Question
@@ -67,10 +67,7 @@ class _Compared:
 def measure(threads: int, rounds: int, say: Say) -> list[Row]:
     """A row for each number of clients and each precision; only one server computes at a time."""
     checkpoint = checkpoint_of(FULL, say)
-    known = precisions()
-    if INT8 not in known:
-        say("int8 is left out: this version of the export knows no --precision.")
-    builds = {precision: build_of(checkpoint, precision, say) for precision in known}
+    builds = {precision: build_of(checkpoint, precision, say) for precision in PRECISIONS}
     with ExitStack() as stack:
         say("Starting the rival and our service ...")
         rival = stack.enter_context(rival_on(checkpoint, threads))

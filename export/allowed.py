@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from export.precision import Precision
+from export.precision import KvPrecision, Precision
+from glmserve.manifest import Manifest
 
 
 @dataclass(frozen=True)
@@ -30,3 +31,11 @@ ALLOWED = {
     Precision.INT8: Allowed(0.05, 0.2, 0.1, 0.02, 0.3),
     Precision.INT4: Allowed(0.05, 0.5, 0.5, 0.06, 1.0),  # an answer of many tokens hardly stays as it is
 }
+
+
+def allowed_of(manifest: Manifest) -> Allowed:
+    """What a build may be off by; with KV in 8 bits at least as much as with weights in 8 bits."""
+    precision = Precision(manifest.precision)
+    if manifest.kv == KvPrecision.INT8 and precision is not Precision.INT4:
+        precision = Precision.INT8
+    return ALLOWED[precision]

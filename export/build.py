@@ -22,7 +22,7 @@ from export.graph_files import unplaced, write_graph
 from export.linked import link_weights
 from export.order import DECODER_PATH, Order
 from export.outline import MODELS, outline
-from export.precision import Precision, Target
+from export.precision import KvPrecision, Precision, Target
 from export.progress import byte_progress
 from export.shelf import BUILD_LOCK, PARTS, builds_in, locked, write_whole
 from export.standard import weights_in_files, write_standard
@@ -46,6 +46,7 @@ def build(
     target: Target = Target.CPU,
     vision_backend: VisionBackend = VisionBackend.PYTHON,
     source: str | None = None,
+    kv: KvPrecision = KvPrecision.SAME,
 ) -> Path:
     """The build of a checkpoint under `out`: the one that is there already, or a new one. `source` names it.
 
@@ -53,7 +54,7 @@ def build(
     interrupts is found again and gone on with. Raises, before anything is written, what `Order.of` raises, Locked
     while another build writes into `out`, and DiskFull, which may also come later.
     """
-    order = Order.of(checkpoint, precision, target, vision_backend, source)
+    order = Order.of(checkpoint, precision, target, vision_backend, source, kv)
     plan = outline(order)
     out.mkdir(parents=True, exist_ok=True)
     digests = _read_through(order, console)
@@ -87,7 +88,7 @@ def _write(order: Order, parts: Path, out: Path, digests: dict[Path, str], recip
     write_canary(order.folder, partial / layout.CANARY_FOLDER)
     write_entry(order.vision_backend, partial / layout.REPOSITORY_FOLDER / VISION_MODEL, order.checkpoint, order.target)
     known = _write_graphs(order, partial, Journal(parts / _JOURNAL), digests, console)
-    manifest = Manifest.describe(partial, recipe, order.source, order.precision, order.target, known)
+    manifest = Manifest.describe(partial, recipe, order.source, order.precision, order.target, order.kv, known)
     manifest.write(partial)
     _certify(order, partial, console)
     _sync_tree(partial)
@@ -189,12 +190,12 @@ def _read_through(order: Order, console: Console) -> dict[Path, str]:
 
 
 def _recipe(order: Order, digests: dict[Path, str]) -> str:
-    """What a build is made of: precision, target, every file of the checkpoint that matters, the exporter's code."""
+    """What a build is made of: precisions, target, every file of the checkpoint that matters, the exporter's code."""
     code = [*Path(__file__).parent.rglob("*.py"), *MODELS.rglob("*.py"), *MODELS.rglob("*.pbtxt")]
     parts = [[path.name, sha256_of(path)] for path in (*order.small_files, *golden_files(order.folder), *code)]
     parts += [[path.name, digest] for path, digest in digests.items()]
     return hashlib.sha256(
-        json.dumps([order.precision, order.target, order.vision_backend, sorted(parts)]).encode()
+        json.dumps([order.precision, order.target, order.kv, order.vision_backend, sorted(parts)]).encode()
     ).hexdigest()
 
 

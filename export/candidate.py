@@ -9,8 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from PIL import Image
 
-from export.allowed import ALLOWED
-from export.precision import Precision
+from export.allowed import allowed_of
 from glmserve.checkpoint import Checkpoint
 from glmserve.contract import DECODER_MODEL, VISION_MODEL, DecoderGraph
 from glmserve.engine.device import DeviceName, open_device
@@ -32,7 +31,7 @@ class Candidate:
 
     def __init__(self, build: Path, slots: int, context: int, device: DeviceName = "cpu") -> None:
         folder = build / CHECKPOINT_FOLDER
-        self.allowed = ALLOWED[Precision(Manifest.read(build).precision)]
+        self.allowed = allowed_of(Manifest.read(build))
         self.checkpoint = Checkpoint.read(folder)
         self.tokenizer = Tokenizer.read(folder)
         self.prompts = PromptBuilder.read(
@@ -68,14 +67,18 @@ class Candidate:
         logits = []
         for start in range(0, prompt.length, chunk_tokens):
             part = slice(start, min(start + chunk_tokens, prompt.length))
-            step = self._step(
-                row,
-                prompt.input_ids[None, part],
-                prompt.image_slot[None, part],
-                prompt.positions[:, None, part],
-                [start],
+            new = np.array([part.stop - part.start], np.int64)
+            step = self._step(prompt.input_ids[part], prompt.positions[:, part], new - 1)
+            self.decoder.run(
+                replace(
+                    step,
+                    image_slot=prompt.image_slot[part],
+                    features=prompt.features,
+                    first_row=row,
+                    chunk_lengths=np.array([start], np.int32),
+                    chunk_new=new,
+                )
             )
-            self.decoder.run(replace(step, features=prompt.features))
             logits.append(self._logits()[0])
         return np.stack(logits)
 
@@ -83,10 +86,8 @@ class Candidate:
         """Feeds one token to each of the first rows; logits f32 [rows, vocabulary]."""
         rows = len(tokens)
         at = np.asarray(lengths, np.int64) + np.asarray(deltas, np.int64)
-        ids = np.asarray(tokens, np.int64)[:, None]
-        self.decoder.run(
-            self._step(0, ids, np.zeros_like(ids), np.broadcast_to(at[None, :, None], (3, rows, 1)), lengths)
-        )
+        step = self._step(np.asarray(tokens, np.int64), np.broadcast_to(at, (3, rows)), np.arange(rows))
+        self.decoder.run(replace(step, lengths=np.asarray(lengths, np.int32)))
         return self._logits()
 
     def answer(self, prompt: Prompt, max_tokens: int) -> list[int]:
@@ -110,21 +111,10 @@ class Candidate:
         """Fills the KV rows with NaN, so that a read of anything not written shows."""
         self.decoder.poison()
 
-    def _step(
-        self, row: int, input_ids: np.ndarray, image_slot: np.ndarray, positions: np.ndarray, lengths: list[int]
-    ) -> Step:
-        rows, tokens = input_ids.shape
-        return Step(
-            first_row=row,
-            input_ids=input_ids,
-            image_slot=image_slot,
-            positions=positions,
-            lengths=np.asarray(lengths, np.int32),
-            new=np.full(rows, tokens, np.int64),
-            features=None,
-            sampler=sampler_inputs([Draw(Sampling())] * rows, self.decoder.candidates, self.decoder.vocabulary),
-            parked=None,
-        )
+    def _step(self, input_ids: np.ndarray, positions: np.ndarray, drawn: np.ndarray) -> Step:
+        """A step that draws after the tokens `drawn`, with nobody in either group yet."""
+        sampler = sampler_inputs([Draw(Sampling())] * len(drawn), self.decoder.candidates, self.decoder.vocabulary)
+        return Step.drawing(input_ids, positions, drawn, sampler)
 
     def _logits(self) -> np.ndarray:
         assert self.decoder.logits is not None

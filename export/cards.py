@@ -53,7 +53,7 @@ def fits(checkpoint: Checkpoint, settings: EngineSettings, weights: int, numbers
 
         def planned(slots: int, memory: int = memory) -> MemoryPlan:
             chosen = settings.model_copy(update={"slots": slots})
-            return memory_plan(checkpoint, chosen, weights, int(numbers.real.itemsize), memory)
+            return memory_plan(checkpoint, chosen, weights, int(numbers.kv.itemsize), memory)
 
         found.append(Fit(card, planned(settings.slots), _largest(planned)))
     return found

@@ -1,7 +1,6 @@
 """Writes the decoder's graph: token ids and picture features in, the next token out, KV written into its slot.
 
-Follows `Glm4vTextModel`. Each layer's past and present KV are one buffer [slots, kv_heads, context, head_dim] that
-attention writes in place; the caller binds the rows it wants to run.
+Follows `Glm4vTextModel`. Tokens lie side by side, whichever row they belong to; only attention takes them apart.
 """
 
 from __future__ import annotations
@@ -9,8 +8,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from export.attention import Attention, GroupedAttention, Lengths, StandardAttention
+from export.attention import PackedAttention
 from export.graph import GraphWriter, declare, graph_input
+from export.kv_scales import kv_scales
 from export.precision import FP32, Numbers
 from export.sampler import sample
 from export.weights import Weights
@@ -35,30 +35,26 @@ class _DecoderWriter:
     def __init__(self, checkpoint: Checkpoint, weights: Weights, numbers: Numbers, is_standard: bool) -> None:
         self._shape = checkpoint.text
         self._g = GraphWriter(weights, numbers, is_standard)
+        self._attend = PackedAttention(self._g, self._shape)
 
     def write(self) -> ir.Model:
         g, shape = self._g, self._shape
-        int64, int32, float32 = ir.DataType.INT64, ir.DataType.INT32, ir.DataType.FLOAT
-        input_ids = graph_input(Names.INPUT_IDS, int64, ["B", "S"])
+        int64, float32 = ir.DataType.INT64, ir.DataType.FLOAT
+        input_ids = graph_input(Names.INPUT_IDS, int64, ["T"])
         features = graph_input(Names.IMAGE_FEATURES, float32, ["M", shape.hidden])
-        image_slot = graph_input(Names.IMAGE_SLOT, int64, ["B", "S"])
-        positions = graph_input(Names.POSITION_IDS, int64, [3, "B", "S"])
-        lengths = Lengths(graph_input(Names.SEQLENS_K, int32, ["B"]), graph_input(Names.TOTAL_LENGTH, int32, []))
-        logits_index = graph_input(Names.LOGITS_INDEX, int64, ["B", 1])
-        inputs = [input_ids, features, image_slot, positions, lengths.last, lengths.most, logits_index]
-        self._attention: Attention = (
-            StandardAttention(g, shape, lengths, input_ids) if g.is_standard else GroupedAttention(g, shape, lengths)
-        )
-        cache: list[ir.Value] = []
+        image_slot = graph_input(Names.IMAGE_SLOT, int64, ["T"])
+        positions = graph_input(Names.POSITION_IDS, int64, [3, "T"])
+        logits_index = graph_input(Names.LOGITS_INDEX, int64, ["N"])
 
         self._rope(positions)
-        residual = self._embed(input_ids, features, image_slot)  # [B, S, hidden]
+        residual = self._embed(input_ids, features, image_slot)  # [1, T, hidden]
         normed = self._norm(residual, "layers.0.input_layernorm", "layers.0.attn.norm")
+        places = self._attend.places
         for index in range(shape.layers):
-            past = [graph_input(name, g.real, self._cache_shape()) for name in Names.past(index)]
-            inputs += past
-            attention, present = self._attend(normed, past, index)
-            cache += present
+            if index + 1 == shape.layers:  # past the last attention only the tokens that are drawn after matter
+                places = g.op("Gather", [places, logits_index], "head.places", axis=0)
+                residual = g.op("Gather", [residual, logits_index], "head.residual", axis=1)  # [1, N, hidden]
+            attention = self._attention(normed, places, index)
             normed, residual = self._add_and_norm(
                 residual, attention, f"layers.{index}.post_attention_layernorm", f"layers.{index}.mlp.norm"
             )
@@ -70,25 +66,24 @@ class _DecoderWriter:
                 )
             else:
                 residual = g.op("Add", [residual, mlp], f"layers.{index}.residual")
-        hidden, head = self._head(residual, logits_index)
-        logits = declare(g.as_float(head), Names.LOGITS, float32, ["B", shape.vocabulary])
+        hidden, head = self._head(residual)
+        logits = declare(g.as_float(head), Names.LOGITS, float32, ["N", shape.vocabulary])
         sampler = sample(g, g.as_float(hidden), logits, shape.vocabulary)
-        return g.model("decoder", [*inputs, *sampler.inputs], [*sampler.outputs, *cache])
-
-    def _cache_shape(self) -> list[int | str]:
-        return ["B", self._shape.kv_heads, "context", self._shape.head_dim]
+        inputs = [input_ids, features, image_slot, positions, logits_index, *self._attend.inputs, *sampler.inputs]
+        return g.model("decoder", inputs, [*sampler.outputs, *self._attend.outputs])
 
     def _rope(self, positions: ir.Value) -> None:
-        """cos and sin [B, S, rotary_dim / 2]: each frequency turns with the position on its own axis (T, H or W)."""
+        """cos and sin [1, T, rotary_dim / 2]: each frequency turns with the position on its own axis (T, H or W)."""
         g, shape = self._g, self._shape
         pairs = shape.rotary_dim // 2
         axis_of = np.concatenate([np.full(n, i % 3) for i, n in enumerate(shape.mrope_section)])
         exponent = np.arange(0, shape.rotary_dim, 2, dtype=np.float32) / np.float32(shape.rotary_dim)
-        inverse = (1.0 / shape.rope_theta**exponent).reshape(1, 1, pairs)
-        chosen = g.op("Gather", [positions, g.constant(axis_of, np.int64)], "rope.axes", axis=0)  # [pairs, B, S]
-        steps = g.op("Transpose", [chosen], "rope.positions", perm=[1, 2, 0])
+        inverse = (1.0 / shape.rope_theta**exponent).reshape(1, pairs)
+        chosen = g.op("Gather", [positions, g.constant(axis_of, np.int64)], "rope.axes", axis=0)  # [pairs, T]
+        steps = g.op("Transpose", [chosen], "rope.positions", perm=[1, 0])
         steps = g.cast(steps, ir.DataType.FLOAT, "rope.positions_float")
-        angles = g.op("Mul", [steps, g.constant(inverse, np.float32)], "rope.angles")
+        angles = g.op("Mul", [steps, g.constant(inverse, np.float32)], "rope.token_angles")
+        angles = g.op("Unsqueeze", [angles, g.constant([0], np.int64)], "rope.angles")
         self._cos = g.as_real(g.op("Cos", [angles], "rope.cos"))
         self._sin = g.as_real(g.op("Sin", [angles], "rope.sin"))
 
@@ -101,9 +96,11 @@ class _DecoderWriter:
         pictures = g.op("Gather", [g.as_real(features), image_slot], "embed.pictures", axis=0)
         is_picture = g.op("Greater", [image_slot, g.constant(0, np.int64)], "embed.is_picture")
         is_picture = g.op("Unsqueeze", [is_picture, g.constant([-1], np.int64)], "embed.is_picture_wide")
-        return g.op("Where", [is_picture, pictures, words], "embed")
+        tokens = g.op("Where", [is_picture, pictures, words], "embed.tokens")
+        return g.op("Unsqueeze", [tokens, g.constant([0], np.int64)], "embed")
 
-    def _attend(self, x: ir.Value, past: list[ir.Value], index: int) -> tuple[ir.Value, list[ir.Value]]:
+    def _attention(self, x: ir.Value, places: ir.Value, index: int) -> ir.Value:
+        """The layer's attention from x [1, T, hidden], at `places` [N]: [1, N, hidden]."""
         g, shape = self._g, self._shape
         source, name = f"{_PREFIX}.layers.{index}.self_attn", f"layers.{index}.attn"
         q_size, kv_size = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
@@ -112,11 +109,15 @@ class _DecoderWriter:
         v = g.projection(x, f"{source}.v_proj", (shape.hidden, kv_size), f"{name}.v", has_bias=True)
         q = self._rotate(q, shape.heads, f"{name}.q_rotated")
         k = self._rotate(k, shape.kv_heads, f"{name}.k_rotated")
-        mixed, *present = self._attention.mix(q, k, v, past, name, Names.present(index))
-        for value, output in zip(present, Names.present(index), strict=True):
-            declare(value, output, g.real, self._cache_shape())
+        scales = self._kv_scales(index) if g.kv == ir.DataType.INT8 else []
+        mixed = self._attend.write(q, k, v, scales, places, index)
         attention = g.projection(mixed, f"{source}.o_proj", (q_size, shape.hidden), f"{name}.o")
-        return self._norm(attention, f"layers.{index}.post_self_attn_layernorm", name), present
+        return self._norm(attention, f"layers.{index}.post_self_attn_layernorm", name)
+
+    def _kv_scales(self, index: int) -> list[ir.Value]:
+        layer = f"layers.{index}"
+        scales = kv_scales(self._g.weights, self._shape, f"{_PREFIX}.{layer}", f"{layer}.attn")
+        return [self._g.lazy(scale) for scale in scales]
 
     def _rotate(self, x: ir.Value, heads: int, name: str) -> ir.Value:
         g, shape = self._g, self._shape
@@ -145,10 +146,10 @@ class _DecoderWriter:
         """The norm of residual + x, and the sum itself."""
         return self._g.add_and_norm(residual, x, f"{_PREFIX}.{source}", self._shape.hidden, self._shape.norm_eps, name)
 
-    def _head(self, x: ir.Value, logits_index: ir.Value) -> tuple[ir.Value, ir.Value]:
-        """The normed state [B, hidden] of the one position a row asks for, and its logits [B, vocabulary]."""
+    def _head(self, x: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """The normed states [N, hidden] of x [1, N, hidden], and their logits [N, vocabulary]."""
         g, shape = self._g, self._shape
-        last = g.op("GatherND", [x, logits_index], "head.last", batch_dims=1)  # [B, hidden]
+        last = g.op("Squeeze", [x, g.constant([0], np.int64)], "head.last")
         normed = self._norm(last, "norm", "head.norm")
         source = _EMBEDDING if shape.tied_head else "lm_head"
         return normed, g.projection(normed, source, (shape.hidden, shape.vocabulary), "head", gentle=True)

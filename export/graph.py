@@ -28,16 +28,18 @@ _INT8_ACTIVATIONS = 4
 
 
 class GraphWriter:
-    """Collects the nodes and initializers of one graph; `real` is the type of its activations.
+    """Collects the nodes and initializers of one graph; `real` is the type of its activations, `kv` that of its KV.
 
     A graph that `is_standard` has no operator of ONNX Runtime's own; rounded weights have no standard form.
     """
 
     def __init__(self, weights: Weights, numbers: Numbers = FP32, is_standard: bool = False) -> None:
         assert not (is_standard and numbers.bits), "MatMulNBits is no standard operator"
+        assert not (is_standard and numbers.rounds_kv), "no standard operator keeps KV in 8 bits"
         self.weights = weights
         self.is_standard = is_standard
         self.real = numbers.real
+        self.kv = numbers.kv
         self._numbers = numbers
         self._tape = tape.Tape()
         self._constants: dict[bytes, ir.Value] = {}
@@ -84,6 +86,10 @@ class GraphWriter:
     def array(self, array: np.ndarray, name: str, dtype: ir.DataType | None = None) -> ir.Value:
         """Any other initializer, in the graph's own type or another."""
         return self._tape.initializer(ir.Tensor(array.astype((dtype or self.real).numpy()), name=name), name=name)
+
+    def lazy(self, tensor: ir.LazyTensor) -> ir.Value:
+        """An initializer that is worked out while it is written."""
+        return self._tape.initializer(tensor, name=str(tensor.name))
 
     def linear(self, x: ir.Value, weight: ir.Value, name: str, bias: ir.Value | None = None) -> ir.Value:
         """x [..., in] times weight [out, in] transposed, plus bias [out]: weights stay as a checkpoint stores them."""

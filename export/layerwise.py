@@ -17,7 +17,7 @@ from PIL import Image
 from export.cases import Case, sketch
 from export.lone_layers import LoneLayers
 from export.pieces import Pieces
-from export.precision import Precision
+from export.precision import KvPrecision, Precision
 from export.stages import Stage
 from export.weights import Weights
 from glmserve.checkpoint import Checkpoint, TextModel
@@ -29,6 +29,7 @@ from glmserve.contract import (
     ROW_WEIGHTS,
     VISION_MODEL,
     DecoderGraph,
+    RowGroup,
 )
 from glmserve.engine.device import Host
 from glmserve.images import Grid, patches_of
@@ -77,7 +78,10 @@ class _Build:
 
     def __init__(self, build: Path) -> None:
         folder, repository = build / CHECKPOINT_FOLDER, build / REPOSITORY_FOLDER
-        self.allowed = ALLOWED[Precision(Manifest.read(build).precision)]
+        manifest = Manifest.read(build)
+        self.allowed = ALLOWED[Precision(manifest.precision)]
+        if manifest.kv == KvPrecision.INT8:
+            self.allowed = max(self.allowed, ALLOWED[Precision.INT8])
         self.checkpoint = Checkpoint.read(folder)
         self.prompts = PromptBuilder.read(
             folder, Tokenizer.read(folder), self.checkpoint.image_token_id, self.checkpoint.vision.merge_size
@@ -210,10 +214,7 @@ def _logits(ours: _Build, last: np.ndarray) -> np.ndarray:
     """Logits f32 [vocabulary] of one state [hidden]. The largest weight is multiplied here, in parts, unless it is
     rounded and so smaller."""
     text = ours.checkpoint.text
-    given = {
-        f"layers.{text.layers - 1}.residual": last[None, None],
-        DecoderGraph.LOGITS_INDEX: np.zeros((1, 1), np.int64),
-    }
+    given = {f"layers.{text.layers - 1}.residual": last[None, None]}
     head = ours.decoder.table(_EMBEDDING if text.tied_head else "lm_head.weight")
     if head is None:
         return np.asarray(ours.decoder.run(given, [DecoderGraph.LOGITS])[0][0])
@@ -228,12 +229,11 @@ def _logits(ours: _Build, last: np.ndarray) -> np.ndarray:
 def _layer(decoder: Pieces, text: TextModel, index: int, state: np.ndarray, positions: np.ndarray) -> np.ndarray:
     """A layer's output: between layers the graph keeps the sum's two parts, which the next one's norm adds."""
     tokens = len(state)
-    buffer = np.zeros((1, text.kv_heads, tokens, text.head_dim), np.float32)
     given: dict[str, np.ndarray] = {
-        DecoderGraph.POSITION_IDS: positions[:, None],
-        DecoderGraph.SEQLENS_K: np.array([tokens - 1], np.int32),
-        DecoderGraph.TOTAL_LENGTH: np.array(tokens, np.int32),
-        **dict.fromkeys(DecoderGraph.past(index), buffer),
+        DecoderGraph.POSITION_IDS: positions,
+        DecoderGraph.PLACES: 1 + np.arange(tokens),
+        **_group(decoder, text, index, DecoderGraph.DECODED, 1),  # the stray row
+        **_group(decoder, text, index, DecoderGraph.CHUNK, tokens),
     }
     if index == 0:
         given["embed"] = state[None]
@@ -241,9 +241,22 @@ def _layer(decoder: Pieces, text: TextModel, index: int, state: np.ndarray, posi
         before = f"layers.{index - 1}.mlp"
         given |= {f"{before}.norm.residual": state[None], before: np.zeros_like(state)[None]}
     is_last = index == text.layers - 1
+    if is_last:
+        given[DecoderGraph.LOGITS_INDEX] = np.arange(tokens)
     layer = f"layers.{index}"
     wanted = [f"{layer}.residual"] if is_last else [f"{layer}.mlp.norm.residual", f"{layer}.mlp"]
     return np.asarray(np.sum(decoder.run(given, wanted), axis=0)[0])
+
+
+def _group(decoder: Pieces, text: TextModel, layer: int, names: RowGroup, tokens: int) -> dict[str, np.ndarray]:
+    """One fresh row that is fed the first tokens, and its room."""
+    shape = (1, text.kv_heads, tokens, text.head_dim)
+    return {
+        names.index: np.arange(tokens)[None],
+        names.seqlens_k: np.array([tokens - 1], np.int32),
+        names.total_length: np.array(tokens, np.int32),
+        **{name: np.zeros(shape, decoder.input_dtype(name)) for name in names.past(layer)},
+    }
 
 
 def _stage(name: str, found: np.ndarray, wanted: np.ndarray, ours: _Build) -> Stage:

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from export.decoder import decoder_graph
 from export.failures import NoTokenizer
 from export.headers import HeaderWeights
-from export.precision import Numbers, Precision, Target, numbers_of
+from export.precision import KvPrecision, Numbers, Precision, Target, numbers_of
 from export.vision import vision_graph
 from export.vision_backend import VisionBackend, check_backend
 from export.weights import Weights
@@ -32,6 +32,7 @@ class Order:
     source: str
     precision: Precision
     target: Target
+    kv: KvPrecision
     numbers: Numbers
     vision_backend: VisionBackend
     checkpoint: Checkpoint
@@ -45,12 +46,13 @@ class Order:
         target: Target,
         vision_backend: VisionBackend = VisionBackend.PYTHON,
         source: str | None = None,
+        kv: KvPrecision = KvPrecision.SAME,
     ) -> Order:
         """Reads configuration and headers. Raises, naming file and key or tensor: UnknownArchitecture, NoTokenizer,
         BadShard, or BadArtifact for anything else that is missing or wrong, and for a target or a backend that cannot
         run the precision."""
-        check_backend(vision_backend, precision)
-        numbers = numbers_of(precision, target)
+        check_backend(vision_backend, precision, kv)
+        numbers = numbers_of(precision, target, kv)
         checkpoint = Checkpoint.read(folder)
         for name in PROCESSOR_FILES:
             if not (folder / name).is_file():
@@ -58,7 +60,7 @@ class Order:
         weights = Weights.open(folder)
         headers = HeaderWeights.of(weights)
         name = source or folder.resolve().name
-        return Order(folder, name, precision, target, numbers, vision_backend, checkpoint, weights, headers)
+        return Order(folder, name, precision, target, kv, numbers, vision_backend, checkpoint, weights, headers)
 
     @property
     def small_files(self) -> list[Path]:

@@ -9,8 +9,13 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 
-_TYPES = {np.dtype(np.float32): ir.DataType.FLOAT, np.dtype(np.int64): ir.DataType.INT64}
-_TYPES |= {np.dtype(np.int32): ir.DataType.INT32, np.dtype(np.uint8): ir.DataType.UINT8}
+_TYPES = {
+    np.dtype(np.float32): ir.DataType.FLOAT,
+    np.dtype(np.int64): ir.DataType.INT64,
+    np.dtype(np.int32): ir.DataType.INT32,
+    np.dtype(np.int8): ir.DataType.INT8,
+    np.dtype(np.uint8): ir.DataType.UINT8,
+}
 
 
 class Pieces:
@@ -42,6 +47,12 @@ class Pieces:
             value.type = value.type or ir.TensorType(real)
         found = self._session(piece).run([str(value.name) for value in piece.outputs], feeds)
         return [np.asarray(array, np.float32) for array in found]
+
+    def input_dtype(self, name: str) -> np.dtype:
+        """What `run` takes for an input of the whole graph: fp32 for any real type, else its own."""
+        dtype = next(value.dtype for value in self._model.graph.inputs if value.name == name)
+        assert dtype is not None
+        return np.dtype(np.float32) if dtype.is_floating_point() else dtype.numpy()
 
     def table(self, name: str) -> np.ndarray | None:
         """A weight as it is stored, mapped and not read; None where it is rounded."""

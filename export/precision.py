@@ -27,12 +27,26 @@ class Target(StrEnum):
     CUDA = "cuda"
 
 
+class KvPrecision(StrEnum):
+    """How a build keeps KV; the name in the manifest."""
+
+    SAME = "same"
+    INT8 = "int8"
+
+
 @dataclass(frozen=True)
 class Numbers:
-    """`real` is the type of activations, KV and weights; `bits`, where set, is what linear layers are rounded to."""
+    """`real` is the type of activations and weights; `bits`, where set, is what linear layers are rounded to, and
+    `rounds_kv` whether KV is to 8 bits."""
 
     real: ir.DataType = ir.DataType.FLOAT
     bits: int | None = None
+    rounds_kv: bool = False
+
+    @property
+    def kv(self) -> ir.DataType:
+        """The type of KV."""
+        return ir.DataType.INT8 if self.rounds_kv else self.real
 
     @property
     def gentle(self) -> Numbers:
@@ -43,8 +57,12 @@ class Numbers:
 FP32 = Numbers()
 
 
-def numbers_of(precision: Precision, target: Target) -> Numbers:
+def numbers_of(precision: Precision, target: Target, kv: KvPrecision = KvPrecision.SAME) -> Numbers:
     """What a build's graphs compute in. Raises BadArtifact for a pair that nothing can run."""
+    return replace(_numbers_of(precision, target), rounds_kv=kv is KvPrecision.INT8)
+
+
+def _numbers_of(precision: Precision, target: Target) -> Numbers:
     match precision:
         case Precision.FP32:
             return FP32

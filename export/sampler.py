@@ -28,7 +28,7 @@ class Sampler:
 
 
 def sample(g: GraphWriter, hidden: ir.Value, logits: ir.Value, vocabulary: int) -> Sampler:
-    """Draws a token for each row of logits f32 [B, vocabulary]; `hidden` f32 [B, hidden] is what they were made of.
+    """Draws a token for each row of logits f32 [N, vocabulary]; `hidden` f32 [N, hidden] is what they were made of.
 
     The inputs and outputs are described in `contract.DecoderGraph`.
     """
@@ -42,7 +42,7 @@ def sample(g: GraphWriter, hidden: ir.Value, logits: ir.Value, vocabulary: int) 
     logprob_inputs, logprob_outputs = _log_probabilities(g, logits, drawn, vocabulary)
     return Sampler(
         [*draw_inputs, *penalty_inputs, *mask_inputs, *logprob_inputs],
-        [declare(token, Names.TOKEN, ir.DataType.INT64, ["B", 1]), *logprob_outputs],
+        [declare(token, Names.TOKEN, ir.DataType.INT64, ["N", 1]), *logprob_outputs],
     )
 
 
@@ -68,12 +68,12 @@ def _mask(g: GraphWriter, logits: ir.Value, vocabulary: int) -> tuple[list[ir.Va
 
 
 def _draw(g: GraphWriter, values: ir.Value, ids: ir.Value, candidates: int) -> tuple[list[ir.Value], ir.Value]:
-    """A token i64 [B, 1] from candidates in falling order of likelihood."""
-    temperature = graph_input(Names.TEMPERATURE, ir.DataType.FLOAT, ["B", 1])
-    top_k = graph_input(Names.TOP_K, ir.DataType.INT64, ["B", 1])
-    top_p = graph_input(Names.TOP_P, ir.DataType.FLOAT, ["B", 1])
-    min_p = graph_input(Names.MIN_P, ir.DataType.FLOAT, ["B", 1])
-    uniform = graph_input(Names.UNIFORM, ir.DataType.FLOAT, ["B", candidates])
+    """A token i64 [N, 1] from candidates in falling order of likelihood."""
+    temperature = graph_input(Names.TEMPERATURE, ir.DataType.FLOAT, ["N", 1])
+    top_k = graph_input(Names.TOP_K, ir.DataType.INT64, ["N", 1])
+    top_p = graph_input(Names.TOP_P, ir.DataType.FLOAT, ["N", 1])
+    min_p = graph_input(Names.MIN_P, ir.DataType.FLOAT, ["N", 1])
+    uniform = graph_input(Names.UNIFORM, ir.DataType.FLOAT, ["N", candidates])
 
     excluded = g.constant(_EXCLUDED, np.float32)
     ranks = g.constant(np.arange(candidates)[None, :], np.int64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from pathlib import Path
 
-from export.precision import Precision, Target
+from export.precision import KvPrecision, Precision, Target
 from glmserve.checkpoint import Checkpoint
 from glmserve.contract import render_vision_config
 from glmserve.errors import BadArtifact
@@ -19,10 +19,12 @@ class VisionBackend(StrEnum):
     TENSORRT = "tensorrt"
 
 
-def check_backend(backend: VisionBackend, precision: Precision) -> None:
-    """Raises BadArtifact for a precision that the backend has no graph for."""
+def check_backend(backend: VisionBackend, precision: Precision, kv: KvPrecision = KvPrecision.SAME) -> None:
+    """Raises BadArtifact for precisions that the backend has no graph for."""
     if backend is VisionBackend.TENSORRT and precision in (Precision.INT8, Precision.INT4):
         raise BadArtifact(f"{precision} has no form that TensorRT parses: build fp32, fp16 or bf16 for it.")
+    if backend is VisionBackend.TENSORRT and kv is KvPrecision.INT8:
+        raise BadArtifact("KV in int8 has no form that TensorRT parses: leave --kv at same for it.")
 
 
 def write_entry(backend: VisionBackend, model: Path, checkpoint: Checkpoint, target: Target) -> None:

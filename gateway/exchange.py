@@ -25,6 +25,8 @@ from gateway.settings import GatewaySettings
 from glmserve.errors import Cancelled, GlmServeError, InvalidInput
 
 DEADLINE_HEADER = "X-Request-Timeout"
+LEAST_DEADLINE_S = 0.1
+"""Less time than this no answer can keep to, so asking for it is a mistake and not a deadline that passed."""
 
 
 class Shape(Protocol):
@@ -104,8 +106,11 @@ class Exchanges:
             wanted_s = self.settings.deadline_s if sent is None else float(sent)
         except ValueError:
             wanted_s = 0.0
-        if not wanted_s > 0:  # nan neither
-            raise InvalidInput(f"The header {DEADLINE_HEADER} must be a number of seconds above 0.", DEADLINE_HEADER)
+        if not wanted_s >= LEAST_DEADLINE_S and sent is not None:  # nan neither
+            raise InvalidInput(
+                f"The header {DEADLINE_HEADER} must be a number of seconds, at least {LEAST_DEADLINE_S}.",
+                DEADLINE_HEADER,
+            )
         return Deadline.after(min(wanted_s, self.settings.deadline_s))
 
 

@@ -22,7 +22,7 @@ if _settings.workers > 1:
 gunicorn.http.wsgi.SERVER = "web"  # the Server header cannot be left out, but it need not name us
 wsgi_app = "gateway.wsgi:application()"
 bind = _settings.bind
-worker_class = "gthread"
+worker_class = "gateway.worker.PromptWorker"
 workers = _settings.workers
 threads = _settings.threads
 preload_app = False  # a gRPC channel must be made after the fork

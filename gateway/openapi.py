@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from gateway.exchange import DEADLINE_HEADER
+from gateway.exchange import DEADLINE_HEADER, LEAST_DEADLINE_S
 from gateway.forms import FORM
 from gateway.openai_schemas import CompletionBody, MessagesBody
 from gateway.schemas import VisionBody
@@ -76,6 +76,11 @@ _ANSWERS: dict[str, _Schema] = {
 }
 
 
+_SAID = {"type": "string", "pattern": r"\S"}
+_FORM = _object(("image", "prompt"), image={"type": "string", "format": "binary"}, prompt=_SAID)
+"""What `curl -F` sends at the least; every other field of VisionBody may stand beside it, written as JSON."""
+
+
 def document(model_name: str) -> dict[str, Any]:
     """The document that /openapi.json serves."""
     bodies = (VisionBody, CompletionBody, MessagesBody)
@@ -84,14 +89,15 @@ def document(model_name: str) -> dict[str, Any]:
     )
     vision = _operation("Ask about one or several pictures.", "VisionAnswer", _ASKING, "VisionProblem", streams=True)
     vision["requestBody"] = _body("VisionBody")
-    form = {"type": "object", "properties": {"image": {"type": "string", "format": "binary"}, "prompt": _TEXT}}
-    vision["requestBody"]["content"][FORM] = {"schema": form}
+    vision["requestBody"]["content"][FORM] = {"schema": _FORM}
     chat = _operation("OpenAI's chat completions.", "Completion", (*_ASKING, "404"), "Problem", streams=True)
     chat["requestBody"] = _body("CompletionBody")
     for operation in (vision, chat):
         text = "Seconds after which the answer is given up, where that is sooner than the service's own."
-        header = {"name": DEADLINE_HEADER, "in": "header", "description": text, "schema": {"type": "number"}}
-        operation["parameters"] = [header]
+        seconds = {"type": "number", "minimum": LEAST_DEADLINE_S}
+        operation["parameters"] = [
+            {"name": DEADLINE_HEADER, "in": "header", "description": text, "schema": seconds},
+        ]
     tokenize = _operation(
         "Count the tokens of messages, pictures included.", "TokenCount", (*_ASKING, "404"), "Problem"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import threading
 import time
@@ -24,6 +25,7 @@ from gateway.settings import GatewaySettings
 
 REDIS_TIMEOUT_S = 0.2
 _TRY_AGAIN_S = 5.0
+_IPV6_LINE_BITS = 64
 
 
 @dataclass(frozen=True)
@@ -55,18 +57,36 @@ class Rates:
             )
             self._shared = SlidingWindowCounterRateLimiter(storage)
         self._clock = clock
-        self._down_until_s = float("-inf")
+        self._lock = threading.Lock()
+        self._down_until_s: float | None = None  # while Redis is out of reach: when it is tried again
 
     def hit(self, limit: int, who: str, what: str, cost: int = 1) -> tuple[bool, Standing]:
         """Whether there was room for `cost`, which is then taken, and what is left."""
         item = RateLimitItemPerMinute(limit)
-        if self._shared is not None and self._clock() >= self._down_until_s:
+        if self._shared is not None and self._may_try():
             try:
-                return _hit(self._shared, item, who, what, cost)
+                found = _hit(self._shared, item, who, what, cost)
+                self._down_until_s = None
+                return found
             except StorageError:
-                self._down_until_s = self._clock() + _TRY_AGAIN_S  # before the log: others are waiting to try too
-                structlog.get_logger().warning("redis_down", counting="in this process")
+                self._note_failure()
         return _hit(self._memory, item, who, what, cost)
+
+    def _may_try(self) -> bool:
+        """Whether to ask Redis: always while it answers, else one request every few seconds."""
+        with self._lock:
+            if self._down_until_s is None:
+                return True
+            is_time = self._clock() >= self._down_until_s
+            if is_time:
+                self._down_until_s = self._clock() + _TRY_AGAIN_S
+            return is_time
+
+    def _note_failure(self) -> None:
+        with self._lock:
+            was_up, self._down_until_s = self._down_until_s is None, self._clock() + _TRY_AGAIN_S
+        if was_up:
+            structlog.get_logger().warning("redis_down", counting="in this process")
 
 
 def _hit(
@@ -90,9 +110,8 @@ class Quotas:
     def knock(self, address: str, is_local: bool) -> None:
         """One attempt from an address, whoever it turns out to be; raises RateLimited."""
         if not is_local:
-            has_room, standing = self._rates.hit(
-                self._settings.address_requests_per_minute, f"address:{address}", "requests"
-            )
+            limit = self._settings.address_requests_per_minute
+            has_room, standing = self._rates.hit(limit, _place(address), "requests")
             if not has_room:
                 raise RateLimited("There were too many requests from this address.", standing.reset_s)
 
@@ -137,4 +156,12 @@ class Quotas:
 
 
 def _who(caller: Caller) -> str:
-    return f"key:{caller.name}" if caller.key else f"address:{caller.address}"
+    return f"key:{caller.name}" if caller.key else _place(caller.address)
+
+
+def _place(address: str) -> str:
+    """Whom an address stands for: one line of IPv6 has 2^64 of them, which are counted as one."""
+    ip = ipaddress.ip_address(address)
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is None:
+        return f"network:{ipaddress.ip_network((ip, _IPV6_LINE_BITS), strict=False).network_address}"
+    return f"address:{getattr(ip, 'ipv4_mapped', None) or ip}"

@@ -1,4 +1,4 @@
-"""Ready means proved: both models are loaded and a canary picture went all the way through."""
+"""Ready means proved: the models are loaded and a canary picture went all the way through."""
 
 from __future__ import annotations
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from gateway import cores
 from glmserve.limits import RESPONSE_TIMEOUT_S
 
 PREFIX = "GLM_GATEWAY_"
@@ -29,6 +31,12 @@ _List = Annotated[
 """Written with commas in between."""
 _Networks = Annotated[_List, AfterValidator(lambda v: tuple(str(ipaddress.ip_network(text)) for text in v))]
 _Name = Annotated[str, StringConstraints(min_length=1)]
+AUTO = "auto"
+
+
+def _from_cores(count: Callable[[int], int]) -> BeforeValidator:
+    """Lets a number be `auto`: what the machine's cores make of it."""
+    return BeforeValidator(lambda value: count(cores.cores()) if value == AUTO else value)
 
 
 class GatewaySettings(BaseSettings):
@@ -39,10 +47,11 @@ class GatewaySettings(BaseSettings):
     build: Path = Field(default=Path("builds/current"), description="Folder of the build whose models Triton serves.")
     triton_url: Annotated[
         str,
-        StringConstraints(pattern=r"^(grpc://[^/\s,]+:\d{1,5}|grpc://[\d.]+:\d{1,5}(,grpc://[\d.]+:\d{1,5})+)$"),
+        StringConstraints(pattern=r"^((grpc|http)://[^/\s,]+:\d{1,5}|grpc://[\d.]+:\d{1,5}(,grpc://[\d.]+:\d{1,5})+)$"),
     ] = Field(
         default="grpc://127.0.0.1:8001",
-        description="Where Triton answers gRPC; several IPv4 addresses with commas in between take turns.",
+        description="Where Triton answers: grpc://, several IPv4 addresses with commas in between take turns; "
+        "or one http://, whose answers come in one piece.",
     )
     model_name: _Name = Field(default="GLM-4.6V-Flash-WEB", description="The name of the model in every answer.")
     keys_file: Path | None = Field(
@@ -93,8 +102,14 @@ class GatewaySettings(BaseSettings):
     )
     image_fetch_timeout_s: _Seconds = Field(default=10.0, description="Time in which such a picture must be there.")
     bind: _Name = Field(default="127.0.0.1:5000", description="Address and port of the web server.")
-    threads: _Count = Field(default=64, description="Requests one worker process answers at a time.")
-    workers: _Count = Field(default=1, description="Worker processes.")
+    threads: Annotated[_Count, _from_cores(cores.threads)] = Field(
+        default=AUTO,
+        validate_default=True,
+        description="Requests one worker process answers at a time; `auto` is 16 a core, from 64 to 256.",
+    )
+    workers: Annotated[_Count, _from_cores(cores.workers)] = Field(
+        default=AUTO, validate_default=True, description="Worker processes; `auto` is one for two cores, at most 4."
+    )
     graceful_timeout_s: _Count = Field(default=30, description="Seconds for running requests to end at a shutdown.")
     max_body_bytes: _Bytes = Field(default=20 * 1024**2, description="Largest request body; more is a 413.")
     body_timeout_s: _Seconds = Field(default=30.0, description="Time in which a request body must have arrived.")
@@ -114,7 +129,11 @@ class GatewaySettings(BaseSettings):
         default=8192,
         description="Tokens of prompt, picture and answer; the checkpoint may bound it further.",
     )
-    decode_slots: _Count = Field(default=4, description="Pictures one worker decodes at a time.")
+    decode_slots: Annotated[_Count, _from_cores(cores.decode_slots)] = Field(
+        default=AUTO,
+        validate_default=True,
+        description="Pictures one worker decodes at a time; `auto` leaves one core to refuse and to stream with.",
+    )
     deadline_s: _Seconds = Field(default=30.0, description="Time for one answer once its request was read.")
     response_timeout_s: _Seconds = Field(
         default=RESPONSE_TIMEOUT_S, description="Silence between two messages of an answer after which it is given up."

@@ -10,9 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
-CONTRACT_VERSION = 2
+CONTRACT_VERSION = 3
 DECODER_MODEL = "glm4v"
+WHOLE_MODEL = "glm4v_whole"
+"""The same in one response, for clients that speak plain HTTP: inputs and outputs of DECODER_MODEL."""
 VISION_MODEL = "vision_encoder"
+MODELS = (DECODER_MODEL, VISION_MODEL, WHOLE_MODEL)
 VISION_MAX_BATCH = 8
 """Pictures of equal patch grid that Triton may hand the encoder together."""
 
@@ -121,9 +124,10 @@ VISION_OUTPUTS = (IMAGE_FEATURES,)
 
 
 def render_config(model: str) -> str:
-    """The `config.pbtxt` of one of the two models, as kept in `model_repository/`."""
-    if model == DECODER_MODEL:
-        body = f"{_DECODER_HEAD}{_fields('input', DECODER_INPUTS)}{_fields('output', DECODER_OUTPUTS)}"
+    """The `config.pbtxt` of one of the models, as kept in `model_repository/`."""
+    if model in (DECODER_MODEL, WHOLE_MODEL):
+        head = _DECODER_HEAD.format(decoupled=str(model == DECODER_MODEL).lower())
+        body = f"{head}{_fields('input', DECODER_INPUTS)}{_fields('output', DECODER_OUTPUTS)}"
     else:
         head = _VISION_HEAD.format(max_batch=VISION_MAX_BATCH)
         body = f"{head}{_fields('input', VISION_INPUTS)}{_fields('output', VISION_OUTPUTS)}"
@@ -144,8 +148,8 @@ def render_vision_config(backend: str, on_gpu: bool, sizes: Mapping[str, int]) -
 
 _DECODER_HEAD = """\
 max_batch_size: 0
-model_transaction_policy { decoupled: true }
-instance_group [ { kind: KIND_CPU count: 1 } ]
+model_transaction_policy {{ decoupled: {decoupled} }}
+instance_group [ {{ kind: KIND_CPU count: 1 }} ]
 """
 _VISION_HEAD = """\
 max_batch_size: {max_batch}
@@ -164,37 +168,59 @@ def _fields(kind: str, tensors: tuple[Tensor, ...], sizes: Mapping[str, int] | N
     return f"{kind} [\n" + ",\n".join(rows) + "\n]\n"
 
 
-class DecoderGraph:
-    """Names inside the decoder's ONNX graph. B rows, S new tokens a row, M feature rows (row 0 is a dummy)."""
+@dataclass(frozen=True)
+class RowGroup:
+    """Names of the graph inputs and outputs of one group of KV rows: which tokens it is fed and where its KV lies."""
 
-    INPUT_IDS = "input_ids"  # i64 [B, S]
+    name: str
+
+    @property
+    def index(self) -> str:
+        """i64 [rows, width]: which of the T tokens each row is fed; past a row's own tokens, any."""
+        return f"{self.name}_index"
+
+    @property
+    def seqlens_k(self) -> str:
+        """i32 [rows]: tokens of the row after this call, less one."""
+        return f"{self.name}_seqlens_k"
+
+    @property
+    def total_length(self) -> str:
+        """i32 []: the most tokens any row has after this call."""
+        return f"{self.name}_total_length"
+
+    def past(self, layer: int) -> tuple[str, str]:
+        """The layer's key and value buffers as inputs, [rows, kv_heads, context, head_dim] in the build's precision."""
+        return f"{self.name}_past_key.{layer}", f"{self.name}_past_value.{layer}"
+
+    def present(self, layer: int) -> tuple[str, str]:
+        """The same buffers as outputs."""
+        return f"{self.name}_present_key.{layer}", f"{self.name}_present_value.{layer}"
+
+
+class DecoderGraph:
+    """Names inside the decoder's ONNX graph: T tokens of D decoded rows and of C chunks up to S long, N of them drawn
+    after, M feature rows (row 0 is a dummy). No group is ever empty: where nobody is in it, it holds a stray row."""
+
+    INPUT_IDS = "input_ids"  # i64 [T]
     IMAGE_FEATURES = "image_features"  # f32 [M, hidden]
-    IMAGE_SLOT = "image_slot"  # i64 [B, S]: which feature row stands here, 0 for text
-    POSITION_IDS = "position_ids"  # i64 [3, B, S]
-    SEQLENS_K = "seqlens_k"  # i32 [B]: tokens of the row after this call, less one
-    TOTAL_LENGTH = "total_sequence_length"  # i32 []: the most tokens any row has after this call
-    LOGITS_INDEX = "logits_index"  # i64 [B, 1]: the new token whose logits are wanted
-    TEMPERATURE = "temperature"  # f32 [B, 1]
-    TOP_K = "top_k"  # i64 [B, 1]: 1 is greedy
-    TOP_P = "top_p"  # f32 [B, 1]
-    MIN_P = "min_p"  # f32 [B, 1]
-    UNIFORM = "uniform"  # f32 [B, candidates] in (0, 1)
+    IMAGE_SLOT = "image_slot"  # i64 [T]: which feature row stands here, 0 for text
+    POSITION_IDS = "position_ids"  # i64 [3, T]
+    DECODED = RowGroup("decoded")  # [D, 1]
+    CHUNK = RowGroup("chunk")  # [C, S]
+    PLACES = "places"  # i64 [T]: where each token is among the D + C * S places of both groups
+    LOGITS_INDEX = "logits_index"  # i64 [N]: the tokens whose logits are wanted
+    TEMPERATURE = "temperature"  # f32 [N, 1]
+    TOP_K = "top_k"  # i64 [N, 1]: 1 is greedy
+    TOP_P = "top_p"  # f32 [N, 1]
+    MIN_P = "min_p"  # f32 [N, 1]
+    UNIFORM = "uniform"  # f32 [N, candidates] in (0, 1)
     PENALTY_INDEX = "penalty_index"  # i64 [P, 2]: row and token of each logit to penalise; P is 0 where none is
     PENALTY = "penalty"  # f32 [P]
     MASK_ROWS = "mask_rows"  # i64 [R, 1]: the rows that a grammar narrows; R is 0 where none does
     MASK = "mask"  # bool [R, vocabulary]: the tokens such a row may take
     LOGPROB_ROWS = "logprob_rows"  # i64 [Q]: the rows whose log-probabilities are wanted; Q is 0 where none are
-    TOKEN = "token"  # i64 [B, 1]; -1 where the row's numbers are not finite
+    TOKEN = "token"  # i64 [N, 1]; -1 where the row's numbers are not finite
     LOGPROB_VALUES = "logprob_values"  # f32 [Q, 1 + alternatives]: the chosen token's, then the likeliest ones'
     LOGPROB_IDS = "logprob_ids"  # i64 [Q, 1 + alternatives]
-    LOGITS = "logits"  # f32 [B, vocabulary], in a build made to be verified only
-
-    @staticmethod
-    def past(layer: int) -> tuple[str, str]:
-        """The layer's key and value buffers as inputs, f32 [B, kv_heads, context, head_dim]."""
-        return f"past_key.{layer}", f"past_value.{layer}"
-
-    @staticmethod
-    def present(layer: int) -> tuple[str, str]:
-        """The same buffers as outputs."""
-        return f"present_key.{layer}", f"present_value.{layer}"
+    LOGITS = "logits"  # f32 [N, vocabulary], in a build made to be verified only

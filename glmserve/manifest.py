@@ -48,6 +48,7 @@ class Manifest:
     source: str
     precision: str
     target: str
+    kv: str
     files: dict[str, str]
 
     @staticmethod
@@ -57,6 +58,7 @@ class Manifest:
         source: str,
         precision: str,
         target: str,
+        kv: str = "same",
         known: Mapping[tuple[int, int], str] | None = None,
     ) -> Manifest:
         """The manifest of a folder whose files are complete; `source` is the checkpoint's name.
@@ -69,9 +71,9 @@ class Manifest:
             for path in sorted(folder.rglob("*"))
             if path.is_file() and _is_content(path.relative_to(folder))
         }
-        identity = json.dumps([CONTRACT_VERSION, precision, target, files], sort_keys=True)
+        identity = json.dumps([CONTRACT_VERSION, precision, target, kv, files], sort_keys=True)
         digest = hashlib.sha256(identity.encode()).hexdigest()[:DIGEST_CHARS]
-        return Manifest(digest, recipe, CONTRACT_VERSION, source, precision, target, files)
+        return Manifest(digest, recipe, CONTRACT_VERSION, source, precision, target, kv, files)
 
     @staticmethod
     def read(build: Path) -> Manifest:

@@ -9,6 +9,7 @@ from export.build import build as make_build
 from export.commands.common import (
     BUILDS,
     CheckpointOption,
+    KvOption,
     OutOption,
     PrecisionOption,
     TargetOption,
@@ -17,7 +18,7 @@ from export.commands.common import (
 )
 from export.failures import Exit
 from export.hub import Source
-from export.precision import Precision, Target
+from export.precision import KvPrecision, Precision, Target
 from export.vision_backend import VisionBackend
 from glmserve.certificate import Certificate
 from glmserve.errors import NotCertified
@@ -31,13 +32,14 @@ def build(
     precision: PrecisionOption = Precision.FP32,
     target: TargetOption = Target.CPU,
     vision_backend: VisionBackendOption = VisionBackend.PYTHON,
+    kv: KvOption = KvPrecision.SAME,
 ) -> None:
     """Write the checkpoint's build; its folder is the last line printed.
 
     An existing build is found, not made again; one that was interrupted goes on where it stopped.
     """
     source = Source.of(checkpoint)
-    path = make_build(source.folder, out, Console(stderr=True), precision, target, vision_backend, source.name)
+    path = make_build(source.folder, out, Console(stderr=True), precision, target, vision_backend, source.name, kv)
     typer.echo(str(path))
     try:
         Certificate.find(path, Manifest.read(path))

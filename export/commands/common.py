@@ -10,7 +10,7 @@ from typing import Annotated, ParamSpec
 import typer
 
 from export.failures import MEANING, exit_code
-from export.precision import Precision, Target
+from export.precision import KvPrecision, Precision, Target
 from export.vision_backend import VisionBackend
 from glmserve.engine.device import DeviceName
 from glmserve.errors import GlmServeError
@@ -26,6 +26,9 @@ CheckpointOption = Annotated[
 ]
 OutOption = Annotated[Path, typer.Option("--out", file_okay=False, help="Where builds are kept.")]
 PrecisionOption = Annotated[Precision, typer.Option(help="What weights are kept in; int8 is the fast one on a CPU.")]
+KvOption = Annotated[
+    KvPrecision, typer.Option(help="What KV is kept in; int8 holds two to four times the tokens in the same memory.")
+]
 TargetOption = Annotated[Target, typer.Option(help="Where the build is to run.")]
 
 VisionBackendOption = Annotated[

@@ -14,11 +14,19 @@ from rich.table import Table
 
 from export.build import can_link
 from export.cards import Fit, fits
-from export.commands.common import BUILDS, OutOption, PrecisionOption, TargetOption, VisionBackendOption, speaks
+from export.commands.common import (
+    BUILDS,
+    KvOption,
+    OutOption,
+    PrecisionOption,
+    TargetOption,
+    VisionBackendOption,
+    speaks,
+)
 from export.forecast import Forecast, Shard, forecast
 from export.order import Order
 from export.outline import Outline, outline
-from export.precision import Precision, Target
+from export.precision import KvPrecision, Precision, Target
 from export.rates import cached_share, measure, resident_bytes, running_s
 from export.vision_backend import VisionBackend
 from glmserve.engine.settings import EngineSettings
@@ -74,6 +82,7 @@ def plan(
     precision: PrecisionOption = Precision.FP32,
     target: TargetOption = Target.CPU,
     vision_backend: VisionBackendOption = VisionBackend.PYTHON,
+    kv: KvOption = KvPrecision.SAME,
     slots: Annotated[int, typer.Option(min=1, max=1024, help="Requests that are to run together.")] = (
         _DEFAULT["slots"].default
     ),
@@ -86,7 +95,7 @@ def plan(
 
     Reads the checkpoint's configuration and headers, and measures this machine for some seconds.
     """
-    found = _plan(Order.of(checkpoint, precision, target, vision_backend), out, slots, length)
+    found = _plan(Order.of(checkpoint, precision, target, vision_backend, kv=kv), out, slots, length)
     if as_json:
         typer.echo(json.dumps(found.as_json(), indent=1))
     else:

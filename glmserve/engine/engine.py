@@ -13,12 +13,13 @@ import numpy as np
 
 from glmserve.contract import Finish
 from glmserve.engine import metrics
-from glmserve.engine.batch import decode_step, prefill_step
+from glmserve.engine.batch import draft_step, step_of
 from glmserve.engine.line import Line, Place
+from glmserve.engine.lookup import Lookup
 from glmserve.engine.metrics import Meter
 from glmserve.engine.pace import Pace
 from glmserve.engine.request import Done, Event, Failed, Logprobs, Request, Running, Tokens
-from glmserve.engine.scheduler import Prefill, Scheduler, Waiting
+from glmserve.engine.scheduler import Chunk, Scheduler, Waiting
 from glmserve.engine.session import DecoderSession, Sampled
 from glmserve.engine.slots import Move, SlotTable
 from glmserve.errors import (
@@ -52,6 +53,7 @@ class Engine:
         slots: int | None = None,
         chunk_tokens: int = 256,
         ridge_tokens: int = 8,
+        draft_tokens: int = 0,
         line: Line | None = None,
         meter: Meter | None = None,
     ) -> None:
@@ -61,6 +63,7 @@ class Engine:
         self._session = session
         self._eos = frozenset(eos_token_ids)
         self._pace = Pace(ridge_tokens)
+        self._lookup = Lookup(draft_tokens, ridge_tokens)
         self._table = SlotTable(slots or session.rows, session.rows)
         self._scheduler = Scheduler(self._table, self._pace, chunk_tokens, ridge_tokens)
         self._arrivals: queue.SimpleQueue[Waiting] = queue.SimpleQueue()  # the line bounds it
@@ -119,13 +122,15 @@ class Engine:
             self._show()
 
     def _step(self) -> None:
-        """Some of a prompt, then one token for every decoded row; a failing run ends the requests it held."""
+        """One token for every decoded row and some of a prompt; a failing run ends the requests it held."""
         try:
-            prefill = self._scheduler.next_prefill(time.monotonic())
-            if prefill:
-                self._prefill(prefill)
-            if self._table.decoding:
-                self._decode()
+            chunks = self._chunks()
+            rows, is_ready = self._rows(may_wait=not chunks)
+            is_alone = len(rows) == 1 and not chunks
+            if is_alone and (draft := self._lookup.draft(rows[0], self._session.context)):
+                self._run_draft(rows[0], draft)
+            elif rows or chunks:
+                self._run(rows, is_ready, chunks)
             self._failures = 0
         except Exception:
             _log.exception("a step failed")
@@ -157,29 +162,82 @@ class Engine:
                 self._retire(running)
                 self._fail(running.request, ending)
 
-    def _prefill(self, prefill: Prefill) -> None:
+    def _chunks(self) -> list[Chunk]:
+        """The prompts that this step reads of, if the first tokens of those it reads to their end can be drawn."""
+        prefill = self._scheduler.next_prefill(time.monotonic())
+        if prefill is None:
+            return []
         self._move(prefill.moves)
-        if not self._has_masks(prefill):
-            return
-        began = time.monotonic()
         for chunk in prefill.chunks:
+            grammar = chunk.running.request.grammar  # begun when the request arrived
+            if grammar and chunk.is_last:
+                chunk.running.mask = grammar.first_mask()
+                futures.wait([chunk.running.mask], 0 if self._table.decoding else _MASK_WAIT_S)
+                if not _has_mask(chunk.running):
+                    return []
+        return prefill.chunks
+
+    def _rows(self, may_wait: bool) -> tuple[list[Running], list[bool]]:
+        """The rows to decode and which of them take their token: one whose grammar is not done with its mask draws
+        again in the next step. None when no row would take one."""
+        rows = list(self._table.decoding)
+        late = [running.mask for running in rows if running.mask and not running.mask.done()]
+        if may_wait and late and len(late) == len(rows):
+            futures.wait(late, _MASK_WAIT_S, futures.FIRST_COMPLETED)
+        is_ready = [_has_mask(running) for running in rows]
+        return (rows, is_ready) if any(is_ready) else ([], [])
+
+    def _run(self, rows: list[Running], is_ready: list[bool], chunks: list[Chunk]) -> None:
+        for chunk in chunks:
             if chunk.start == chunk.running.cached:
                 self._begin(chunk.running)
-        step = prefill_step(prefill.chunks, self._session)
+        began = time.monotonic()
+        step = step_of(rows, chunks, self._table, self._session)
         sampled = self._session.run(step)
         now = time.monotonic()
-        self._pace.prefilled(step.input_ids.size, now - began)
-        self.meter.add(metrics.PREFILL_CHUNKS, len(prefill.chunks))
-        for chunk in prefill.chunks:
+        self._pace.stepped(len(rows), int(step.chunk_new.sum()), now - began)
+        if len(rows) == 1 and not chunks:
+            self._lookup.stepped(0, 0, now - began)
+        self._measure(rows, len(chunks), now)
+        ready = [(at, running) for at, running in enumerate(rows) if is_ready[at]]
+        done = [(len(rows) + at, chunk.running) for at, chunk in enumerate(chunks) if chunk.is_last]
+        for _, running in ready:  # all lengths before any move: a row takes its `length` tokens along
+            running.length += 1
+            running.token_at = now
+        for chunk in chunks:
             chunk.running.length = chunk.stop
-        done = [(row, chunk.running) for row, chunk in enumerate(prefill.chunks) if chunk.is_last]
         for _, running in done:  # all of them before any ends, so that rows stay dense
             running.first_token_at = running.token_at = now
             self._move(self._table.promote())
-        logprobs = _logprobs_by_row(step.sampler.logprob_rows, sampled)
-        for row, running in done:
-            self._accept(running, int(sampled.tokens[row]), logprobs.get(row))
             self.meter.observe(metrics.FIRST_TOKEN, now - running.request.arrived)
+        logprobs = _logprobs_by_row(step.sampler.logprob_rows, sampled)
+        for at, running in (*ready, *done):
+            self._accept(running, int(sampled.tokens[at]), logprobs.get(at))
+
+    def _run_draft(self, running: Running, draft: list[int]) -> None:
+        """Several tokens for the only row, as far as they are those of the draft, and the one that follows them."""
+        began = time.monotonic()
+        drawn = [int(token) for token in self._session.run(draft_step(running, draft, self._session)).tokens]
+        now = time.monotonic()
+        accepted = next((at for at, token in enumerate(draft) if drawn[at] != token), len(draft))
+        self._lookup.stepped(len(draft), accepted, now - began)
+        self.meter.add(metrics.DRAFTED_TOKENS, len(draft))
+        self.meter.add(metrics.ACCEPTED_TOKENS, accepted)
+        self._measure([running], 0, now)
+        running.token_at = now
+        for token in drawn[: accepted + 1]:
+            running.length += 1
+            if not self._accept(running, token, None):
+                return
+
+    def _measure(self, rows: list[Running], chunks: int, now: float) -> None:
+        if chunks:
+            self.meter.add(metrics.PREFILL_CHUNKS, chunks)
+        if rows:
+            self.meter.add(metrics.DECODE_STEPS)
+            self.meter.add(metrics.DECODED_ROWS, len(rows))
+            self.meter.observe(metrics.STEP_ROWS, len(rows))
+            self.meter.observe(metrics.TOKEN_GAP, max(now - running.token_at for running in rows))
 
     def _begin(self, running: Running) -> None:
         request = running.request
@@ -188,63 +246,27 @@ class Engine:
         if request.sampling.repetition_penalty != 1:
             running.seen = np.unique(request.prompt.input_ids)
 
-    def _has_masks(self, prefill: Prefill) -> bool:
-        """Whether the first tokens of these prompts can be drawn; their grammars were begun when they arrived."""
-        for chunk in prefill.chunks:
-            grammar = chunk.running.request.grammar
-            if grammar and chunk.is_last:
-                chunk.running.mask = grammar.first_mask()
-                futures.wait([chunk.running.mask], 0 if self._table.decoding else _MASK_WAIT_S)
-                if not _has_mask(chunk.running):
-                    return False
-        return True
-
-    def _decode(self) -> None:
-        """One token for every row; a row whose grammar is not done with its mask draws again in the next step."""
-        rows = list(self._table.decoding)
-        late = [running.mask for running in rows if running.mask and not running.mask.done()]
-        if len(late) == len(rows):
-            futures.wait(late, _MASK_WAIT_S, futures.FIRST_COMPLETED)
-        is_ready = [_has_mask(running) for running in rows]
-        if not any(is_ready):
-            return
-        began = time.monotonic()
-        step = decode_step(rows, self._table, self._session)
-        sampled = self._session.run(step)
-        now = time.monotonic()
-        self._pace.decoded(now - began)
-        self.meter.add(metrics.DECODE_STEPS)
-        self.meter.add(metrics.DECODED_ROWS, len(rows))
-        self.meter.observe(metrics.STEP_ROWS, len(rows))
-        self.meter.observe(metrics.TOKEN_GAP, max(now - running.token_at for running in rows))
-        ready = [(row, running) for row, running in enumerate(rows) if is_ready[row]]
-        for _, running in ready:  # all of them before any ends: a row that moves takes its `length` tokens along
-            running.length += 1
-            running.token_at = now
-        logprobs = _logprobs_by_row(step.sampler.logprob_rows, sampled)
-        for row, running in ready:
-            self._accept(running, int(sampled.tokens[row]), logprobs.get(row))
-
-    def _accept(self, running: Running, token: int, logprobs: Logprobs | None) -> None:
-        """Hands a sampled token out, or ends the request with it."""
+    def _accept(self, running: Running, token: int, logprobs: Logprobs | None) -> bool:
+        """Hands a sampled token out, or ends the request with it; whether the request goes on."""
         request = running.request
         if token < 0:
             self._retire(running, keep=False)
             self._fail(request, NumericFault("The model's numbers stopped being finite for this request."))
-            return
+            return False
         if token in self._eos or token in request.stop_ids:
             self._finish(running, Finish.STOP)
-            return
+            return False
         running.answer.append(token)
         self.meter.add(metrics.GENERATED_TOKENS)
         self._emit(request, Tokens([token], logprobs))
         if len(running.answer) >= request.max_tokens or running.length >= self._session.context:
             self._finish(running, Finish.LENGTH)
-            return
+            return False
         if running.seen is not None and token not in running.seen:
             running.seen = np.append(running.seen, token)
         if request.grammar:
             running.mask = request.grammar.next_mask(token)
+        return True
 
     def _finish(self, running: Running, finish: Finish) -> None:
         self._retire(running)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import onnxruntime as ort
 
 from glmserve.checkpoint import TextModel
-from glmserve.contract import DecoderGraph
+from glmserve.contract import DecoderGraph, RowGroup
 from glmserve.engine.device import Device
 
-ELEMENT_TYPES = {"tensor(float)": 1, "tensor(float16)": 10, "tensor(bfloat16)": 16}
+ELEMENT_TYPES = {"tensor(float)": 1, "tensor(float16)": 10, "tensor(bfloat16)": 16, "tensor(int8)": 3}
 """onnxruntime's names for the types KV may have, and ONNX's numbers for them."""
-_ELEMENT_BYTES = {1: 4, 10: 2, 16: 2}
+_ELEMENT_BYTES = {1: 4, 3: 1, 10: 2, 16: 2}
 
 
 @dataclass(frozen=True)
@@ -42,25 +42,33 @@ class KvShape:
 
 
 class KvCache:
-    """Past and present are the same memory, so a step writes its KV in place."""
+    """Past and present are the same memory, so a step writes its KV in place.
+
+    Beside the rows there is a stray one, a token long, for a group of rows that nobody is in.
+    """
 
     def __init__(self, device: Device, shape: KvShape) -> None:
         self.shape = shape
         self._device = device
         self._size = shape.rows * shape.row_bytes
         self._blocks = [device.allocate(self._size) for _ in range(2 * shape.layers)]
-        self._names = [
-            pair
-            for layer in range(shape.layers)
-            for pair in zip(DecoderGraph.past(layer), DecoderGraph.present(layer), strict=True)
-        ]
+        self._stray = [device.allocate(shape.kv_heads * shape.token_bytes) for _ in range(2 * shape.layers)]
+        self._names = {
+            group: [
+                pair
+                for layer in range(shape.layers)
+                for pair in zip(group.past(layer), group.present(layer), strict=True)
+            ]
+            for group in (DecoderGraph.DECODED, DecoderGraph.CHUNK)
+        }
 
-    def bind(self, binding: ort.IOBinding, first: int, rows: int) -> None:
-        """Binds rows [first, first + rows) as past and present of every layer."""
+    def bind(self, binding: ort.IOBinding, group: RowGroup, first: int, rows: int) -> None:
+        """Binds rows [first, first + rows), or the stray row for none, as a group's past and present in all layers."""
         shape, kind = self.shape, self.shape.element_type
-        dims = (rows, shape.kv_heads, shape.context, shape.head_dim)
-        for block, (past, present) in zip(self._blocks, self._names, strict=True):
-            address = block.address + first * shape.row_bytes
+        dims = (rows or 1, shape.kv_heads, shape.context if rows else 1, shape.head_dim)
+        blocks, skipped = (self._blocks, first * shape.row_bytes) if rows else (self._stray, 0)
+        for block, (past, present) in zip(blocks, self._names[group], strict=True):
+            address = block.address + skipped
             binding.bind_input(past, self._device.name, 0, kind, dims, address)
             binding.bind_output(present, self._device.name, 0, kind, dims, address)
 

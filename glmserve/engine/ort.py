@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +22,21 @@ _log = logging.getLogger(__name__)
 
 
 def open_session(
-    graph: Path, device: Device, threads: int, captures_graphs: bool = False, content: bytes | None = None
+    graph: Path,
+    device: Device,
+    threads: int,
+    captures_graphs: bool = False,
+    content: bytes | None = None,
+    profile: Path | None = None,
 ) -> ort.InferenceSession:
-    """A session on a graph file, or on `content` with the weights that lie beside that file.
+    """A session on a graph file, or on `content` with the weights that lie beside that file; with `profile`, every
+    node's time goes into a file whose name begins so.
 
     Threads do not spin while idle, since server, stubs and gateway share the cores. Raises BadArtifact.
     """
     options = ort.SessionOptions()
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile)
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
@@ -82,7 +90,7 @@ class _Binding:
 
 
 class OrtDecoder:
-    """A `DecoderSession`; with `content`, a graph that also gives its logits, `logits` f32 [B, vocabulary] holds them.
+    """A `DecoderSession`; with `content`, a graph that also gives its logits, `logits` f32 [N, vocabulary] holds them.
 
     `buckets` are the numbers of rows that a decode step is padded to; empty where any number runs as it is. On CUDA
     each bucket is captured as one CUDA graph.
@@ -98,6 +106,7 @@ class OrtDecoder:
         device: Device | None = None,
         buckets: tuple[int, ...] = (),
         content: bytes | None = None,
+        profile: Path | None = None,
     ) -> None:
         text = checkpoint.text
         self.rows, self.context, self.vocabulary = rows, context, text.vocabulary
@@ -107,18 +116,20 @@ class OrtDecoder:
         self._buckets = buckets
         self._captures = bool(buckets) and self._device.name == "cuda"
         try:
-            self._session = open_session(graph, self._device, threads, self._captures, content)
+            self._session = open_session(graph, self._device, threads, self._captures, content, profile)
         except BadArtifact:
             if not self._captures:
                 raise
             _log.warning("this graph cannot be captured as CUDA graphs; decode steps are launched one node at a time")
             self._captures, self._buckets = False, ()
-            self._session = open_session(graph, self._device, threads, False, content)
+            self._session = open_session(graph, self._device, threads, False, content, profile)
         self._keeps_logits = content is not None
         self._no_features = np.zeros((1, text.hidden), np.float32)
-        kv_type = next(i.type for i in self._session.get_inputs() if i.name == DecoderGraph.past(0)[0])
+        kv_type = next(i.type for i in self._session.get_inputs() if i.name == DecoderGraph.DECODED.past(0)[0])
         self._kv = KvCache(self._device, KvShape.of(text, rows, context, ELEMENT_TYPES[kv_type]))
-        self._bindings: dict[tuple[int, int, bool], _Binding] = {}
+        self._bindings: dict[tuple[int, bool], _Binding] = {}
+        self._reading = _Binding(self._session, self._device)
+        self._reading_rows = (-1, -1, -1)
 
     @property
     def captures_graphs(self) -> bool:
@@ -126,15 +137,15 @@ class OrtDecoder:
         return self._captures
 
     def run(self, step: Step) -> Sampled:
-        count = len(step.lengths)
+        count = len(step.drawn)
         if step.is_decode and self._buckets:
             step = _padded(step, next(size for size in self._buckets if size >= count), self.context)
         is_plain = step.is_decode and not step.sampler.has_extras
-        binding = self._binding(step.first_row, len(step.lengths), is_plain)
+        binding = self._decoding(step.decoded, is_plain) if step.is_decode else self._mixed(step)
         self._put(binding, step, is_captured=is_plain and self._captures)
         options = ort.RunOptions()
         if self._captures:
-            options.add_run_config_entry("gpu_graph_id", str(len(step.lengths)) if is_plain else "-1")
+            options.add_run_config_entry("gpu_graph_id", str(step.decoded) if is_plain else "-1")
         self._session.run_with_iobinding(binding.io, options)
         if self._keeps_logits:
             self.logits = binding.read(DecoderGraph.LOGITS)[:count]
@@ -149,29 +160,47 @@ class OrtDecoder:
     def move(self, source: int, target: int, length: int) -> None:
         self._kv.move(source, target, length)
 
+    def end_profile(self) -> Path:
+        """Ends the profile; the file that holds it, in Chrome's trace format."""
+        return Path(self._session.end_profiling())
+
     def poison(self) -> None:
         """Fills the KV rows with NaN, so that a test sees whether anything not written is read."""
         self._kv.poison()
 
-    def _binding(self, first: int, rows: int, is_plain: bool) -> _Binding:
+    def _decoding(self, rows: int, is_plain: bool) -> _Binding:
         """Plain decode steps have bindings of their own, whose addresses never change: a captured graph keeps them."""
-        key = first, rows, is_plain
+        key = rows, is_plain
         if key not in self._bindings:
             self._bindings[key] = _Binding(self._session, self._device)
-            self._kv.bind(self._bindings[key].io, first, rows)
+            self._kv.bind(self._bindings[key].io, DecoderGraph.DECODED, 0, rows)
+            self._kv.bind(self._bindings[key].io, DecoderGraph.CHUNK, 0, 0)
         return self._bindings[key]
 
+    def _mixed(self, step: Step) -> _Binding:
+        """The one binding of all steps that read prompts; its rows change, which costs little beside such a step."""
+        rows = step.decoded, step.first_row, len(step.chunk_new)
+        if rows != self._reading_rows:
+            self._kv.bind(self._reading.io, DecoderGraph.DECODED, 0, rows[0])
+            self._kv.bind(self._reading.io, DecoderGraph.CHUNK, rows[1], rows[2])
+            self._reading_rows = rows
+        return self._reading
+
     def _put(self, binding: _Binding, step: Step, is_captured: bool) -> None:
-        rows, sampler = len(step.lengths), step.sampler
-        after = step.lengths + step.new
-        total = self.context if is_captured else int(after.max())
+        rows, sampler = len(step.drawn), step.sampler
+        decoded, chunk, places = _groups(step)
+        if is_captured:
+            decoded = replace(decoded, total=self.context)
         binding.put(DecoderGraph.INPUT_IDS, step.input_ids)
         binding.put(DecoderGraph.IMAGE_FEATURES, self._no_features if step.features is None else step.features)
         binding.put(DecoderGraph.IMAGE_SLOT, step.image_slot)
         binding.put(DecoderGraph.POSITION_IDS, step.positions)
-        binding.put(DecoderGraph.SEQLENS_K, (after - 1).astype(np.int32))
-        binding.put(DecoderGraph.TOTAL_LENGTH, np.asarray(total, np.int32), on_host=True)
-        binding.put(DecoderGraph.LOGITS_INDEX, step.new[:, None] - 1)
+        for names, group in ((DecoderGraph.DECODED, decoded), (DecoderGraph.CHUNK, chunk)):
+            binding.put(names.index, group.index)
+            binding.put(names.seqlens_k, group.seqlens)
+            binding.put(names.total_length, np.asarray(group.total, np.int32), on_host=True)
+        binding.put(DecoderGraph.PLACES, places)
+        binding.put(DecoderGraph.LOGITS_INDEX, step.drawn)
         binding.put(DecoderGraph.TEMPERATURE, sampler.temperature)
         binding.put(DecoderGraph.TOP_K, sampler.top_k)
         binding.put(DecoderGraph.TOP_P, sampler.top_p)
@@ -190,20 +219,50 @@ class OrtDecoder:
             binding.receive(DecoderGraph.LOGITS, (rows, self.vocabulary), np.float32)
 
 
+@dataclass(frozen=True)
+class _Group:
+    """A `contract.RowGroup`'s values: `index` i64 [rows, width], `seqlens` i32 [rows]."""
+
+    index: np.ndarray
+    seqlens: np.ndarray
+    total: int
+
+
+_STRAY = _Group(np.zeros((1, 1), np.int64), np.zeros(1, np.int32), 1)
+
+
+def _groups(step: Step) -> tuple[_Group, _Group, np.ndarray]:
+    """Decoded rows, chunks (a stray row where there are none), and the place i64 [T] of each token among both."""
+    count, new = step.decoded, step.chunk_new
+    decoded, chunk, places = _STRAY, _STRAY, [np.arange(count)]
+    if count:
+        decoded = _Group(np.arange(count)[:, None], step.lengths, int(step.lengths.max()) + 1)
+    if len(new):
+        width = int(new.max())
+        starts = count + np.cumsum(new) - new
+        inside = np.arange(width)[None, :]
+        index = np.where(inside < new[:, None], starts[:, None] + inside, 0)
+        after = step.chunk_lengths + new
+        chunk = _Group(index, (after - 1).astype(np.int32), int(after.max()))
+        before = len(decoded.index)
+        places += [before + row * width + np.arange(length) for row, length in enumerate(new)]
+    return decoded, chunk, np.concatenate(places)
+
+
 def _padded(step: Step, rows: int, context: int) -> Step:
     """A decode step of `rows` rows: those that are added write one stray token behind what they hold."""
-    more = rows - len(step.lengths)
-    if not more or step.parked is None:
+    more = rows - step.decoded
+    if not more:
         return step
     parked = np.minimum(step.parked[:more], context - 1).astype(np.int32)
     sampler = step.sampler
     return replace(
         step,
-        input_ids=np.pad(step.input_ids, ((0, more), (0, 0))),
-        image_slot=np.pad(step.image_slot, ((0, more), (0, 0))),
-        positions=np.pad(step.positions, ((0, 0), (0, more), (0, 0))),
+        drawn=np.arange(rows),
+        input_ids=np.pad(step.input_ids, (0, more)),
+        image_slot=np.pad(step.image_slot, (0, more)),
+        positions=np.pad(step.positions, ((0, 0), (0, more))),
         lengths=np.concatenate([step.lengths, parked]),
-        new=np.ones(rows, np.int64),
         sampler=replace(
             sampler,
             temperature=_more(sampler.temperature, more),

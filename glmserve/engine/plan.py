@@ -65,9 +65,9 @@ def memory_plan(
     )
 
 
-def element_bytes(precision: str) -> int:
-    """Bytes of a number of KV in a build of that precision; quantised weights leave it in 32 bits."""
-    return 2 if precision in ("fp16", "bf16") else 4
+def element_bytes(precision: str, kv: str = "same") -> int:
+    """Bytes of a number of KV in a build of these precisions; quantised weights alone leave it in 32 bits."""
+    return 1 if kv == "int8" else 2 if precision in ("fp16", "bf16") else 4
 
 
 def weight_bytes(*folders: Path) -> int:

@@ -82,15 +82,15 @@ class Scheduler:
         return self._pace.chunk_tokens(len(self._table.decoding), beginning, self._chunk_tokens)
 
     def _join(self, chunks: list[Chunk], now: float) -> list[Move]:
-        """Adds the next prompts in line while all of them together, padded, are still cheaper than a step of their own.
+        """Adds the next prompts in line while all of them together still cost about as much as any step does.
 
         Only whole prompts that share no KV: the attention kernel reads several rows at once only from their beginning.
         """
-        moves, longest = list[Move](), chunks[0].tokens
+        moves, tokens = list[Move](), chunks[0].tokens
         while self.waiting and self._table.can_start:
             request = self.waiting[0].request
-            longest = max(longest, request.prompt.length)
-            if longest * (len(chunks) + 1) > self._ridge_tokens or request.grammar:
+            tokens += request.prompt.length
+            if tokens > self._ridge_tokens or request.grammar:
                 break
             if self._table.shared(Running(request, now)):
                 break

@@ -51,11 +51,12 @@ class Serving:
         checkpoint = open_checkpoint(folder, DECODER_MODEL, settings)
         context = min(settings.context_tokens, checkpoint.text.max_positions)
         device = open_device(settings.device, settings.device_number)
+        manifest = Manifest.read(folder.parents[2])
         plan = memory_plan(
             checkpoint,
             settings,
             weight_bytes(folder, folder.parents[1] / VISION_MODEL / folder.name),
-            element_bytes(Manifest.read(folder.parents[2]).precision),
+            element_bytes(manifest.precision, manifest.kv),
             device.total_memory_bytes(),
         )
         plan.check()
@@ -71,9 +72,15 @@ class Serving:
         )
         meter = Meter()
         line = Line(settings.max_waiting, settings.max_waiting_tokens)
-        ridge = settings.least_chunk_tokens
         engine = Engine(
-            decoder, checkpoint.eos_token_ids, settings.slots, settings.chunk_tokens, ridge, line=line, meter=meter
+            decoder,
+            checkpoint.eos_token_ids,
+            settings.slots,
+            settings.chunk_tokens,
+            settings.least_chunk_tokens,
+            settings.draft_tokens,
+            line,
+            meter,
         )
         grammars = GrammarCompiler(
             folder.parents[2] / CHECKPOINT_FOLDER / "tokenizer.json",

@@ -13,32 +13,61 @@ from glmserve.limits import MAX_LOGPROBS
 
 @dataclass(frozen=True)
 class Step:
-    """One run of the decoder over rows [first_row, first_row + B), each fed up to S new tokens.
+    """One run of the decoder: one new token for each of the rows [0, D), and beside them stretches of prompts in the
+    rows [first_row, first_row + C). D or C may be 0.
 
-    `input_ids` and `image_slot` i64 [B, S], `positions` i64 [3, B, S], `lengths` i32 [B] tokens already in each row,
-    `new` i64 [B] tokens fed to each row, the rest of S being padding (only where `lengths` are 0), `features` f32
-    [M, hidden] or None where no picture token is fed. The last new token of a row is the one sampled after.
-    `parked` i32, of a decode step only, counts the tokens in the rows after the last, which may be run as padding.
+    The T tokens lie side by side, those of the decoded rows first, then each prompt's: `input_ids` and `image_slot` i64
+    [T], `positions` i64 [3, T], `features` f32 [M, hidden] or None where no picture token is fed. `lengths` i32 [D] and
+    `chunk_lengths` i32 [C] count the tokens in the rows before, `chunk_new` i64 [C] those that a prompt's row is fed;
+    where there are several prompts, their rows are fresh. A token is drawn after each of the tokens `drawn` i64 [N],
+    which the rows of `sampler` belong to. `parked` i32 counts the tokens in the rows after the decoded ones, which a
+    step without prompts may run as padding.
     """
 
-    first_row: int
     input_ids: np.ndarray
     image_slot: np.ndarray
     positions: np.ndarray
-    lengths: np.ndarray
-    new: np.ndarray
     features: np.ndarray | None
+    lengths: np.ndarray
+    first_row: int
+    chunk_lengths: np.ndarray
+    chunk_new: np.ndarray
+    drawn: np.ndarray
     sampler: SamplerInputs
-    parked: np.ndarray | None
+    parked: np.ndarray
+
+    @staticmethod
+    def drawing(input_ids: np.ndarray, positions: np.ndarray, drawn: np.ndarray, sampler: SamplerInputs) -> Step:
+        """A step of text that draws after the tokens `drawn`, with nobody in either group yet."""
+        nobody = np.empty(0, np.int32)
+        return Step(
+            input_ids=input_ids,
+            image_slot=np.zeros_like(input_ids),
+            positions=positions,
+            features=None,
+            lengths=nobody,
+            first_row=0,
+            chunk_lengths=nobody,
+            chunk_new=np.empty(0, np.int64),
+            drawn=drawn,
+            sampler=sampler,
+            parked=nobody,
+        )
+
+    @property
+    def decoded(self) -> int:
+        """Rows that are fed one token."""
+        return len(self.lengths)
 
     @property
     def is_decode(self) -> bool:
-        return self.parked is not None
+        """Whether no prompt is read."""
+        return not len(self.chunk_new)
 
 
 @dataclass(frozen=True)
 class Sampled:
-    """What a step drew: `tokens` i64 [B], -1 where a row's numbers were not finite; with log-probabilities of the rows
+    """What a step drew: `tokens` i64 [N], -1 where a row's numbers were not finite; with log-probabilities of the rows
     that asked, ids i64 and values f32 [Q, 1 + alternatives]."""
 
     tokens: np.ndarray
@@ -82,21 +111,21 @@ class FakeSession:
 
     def run(self, step: Step) -> Sampled:
         self.steps.append(step)
-        count = len(step.lengths)
-        assert step.first_row + count <= self.rows
-        for index, (length, new) in enumerate(zip(step.lengths, step.new, strict=True)):
-            row = self.kv[step.first_row + index]
-            assert len(row) >= length, "the row lacks the tokens it is said to hold"
-            assert new == step.input_ids.shape[1] or length == 0, "only fresh rows may be padded"
-            del row[length:]
-            row.extend(int(token) for token in step.input_ids[index, :new])
-            assert len(row) <= self.context, "the row is longer than the context"
-        if step.parked is not None:
+        count, offset = step.decoded, step.decoded
+        for row, length in enumerate(step.lengths):
+            self._feed(row, length, step.input_ids[row : row + 1])
+        assert len(step.chunk_new) <= 1 or not step.chunk_lengths.any(), "only fresh rows may be read together"
+        for index, (length, new) in enumerate(zip(step.chunk_lengths, step.chunk_new, strict=True)):
+            assert step.first_row + index >= count, "a row is decoded and read at once"
+            self._feed(step.first_row + index, length, step.input_ids[offset : offset + new])
+            offset += new
+        assert offset == len(step.input_ids)
+        if step.is_decode:
             for index in range(-count % self._bucket):
-                row = self.kv[count + index]
-                del row[min(int(step.parked[index]), self.context - 1) :]
-                row.append(-7)
-        last = step.input_ids[np.arange(count), step.new - 1]
+                stray = self.kv[count + index]
+                del stray[min(int(step.parked[index]), self.context - 1) :]
+                stray.append(-7)
+        last = step.input_ids[step.drawn]
         tokens = (last + 1) % self.vocabulary
         for row_index, mask in zip(step.sampler.mask_rows[:, 0], step.sampler.mask, strict=True):
             tokens[row_index] = int(mask.argmax())
@@ -104,6 +133,14 @@ class FakeSession:
         wanted = step.sampler.logprob_rows
         ids = np.repeat(tokens[wanted][:, None], 1 + MAX_LOGPROBS, axis=1)
         return Sampled(tokens, ids, np.zeros(ids.shape, np.float32))
+
+    def _feed(self, index: int, length: int, tokens: np.ndarray) -> None:
+        assert index < self.rows
+        row = self.kv[index]
+        assert len(row) >= length, "the row lacks the tokens it is said to hold"
+        del row[length:]
+        row.extend(tokens.tolist())
+        assert len(row) <= self.context, "the row is longer than the context"
 
     def move(self, source: int, target: int, length: int) -> None:
         assert len(self.kv[source]) >= length, "a move takes along what is not there"

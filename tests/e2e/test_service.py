@@ -6,12 +6,12 @@ import io
 import json
 import os
 import re
-import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.error import HTTPError
@@ -19,13 +19,11 @@ from urllib.error import HTTPError
 import numpy as np
 import pytest
 from PIL import Image
-from rich.console import Console
-from serving import Service, metric, png, serving, triton_on
+from serving import Service, metric, png, serving
 
-from export.build import build
 from gateway.backend import GenerateRequest
 from gateway.triton import TritonBackend
-from glmserve.tokenizer import Tokenizer
+from launcher.gateway_server import GatewayServer
 from launcher.triton_server import TritonServer
 
 pytestmark = pytest.mark.triton
@@ -84,16 +82,6 @@ def test_the_same_seed_gives_the_same_words_whatever_else_runs(service: Service)
     assert len(set(crowd)) > 3
 
 
-@pytest.fixture(scope="module")
-def endless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
-    """The demo with an eos id that it never says, so that an answer runs until somebody ends it."""
-    checkpoint = Path(shutil.copytree(DEMO, tmp_path_factory.mktemp("endless") / "checkpoint"))
-    never = Tokenizer.read(checkpoint).control_tokens["<|end_of_audio|>"]
-    (checkpoint / "generation_config.json").write_text(json.dumps({"eos_token_id": [never]}), "utf-8")
-    with triton_on(build(checkpoint, checkpoint.parent / "builds", Console(quiet=True))) as triton:
-        yield triton
-
-
 def test_a_client_that_leaves_frees_its_slot(endless: TritonServer) -> None:
     backend = TritonBackend(endless.grpc_url, 10.0)
     failed = metric(endless, "glm_requests_failed_total")
@@ -105,6 +93,23 @@ def test_a_client_that_leaves_frees_its_slot(endless: TritonServer) -> None:
     assert _eventually(lambda: metric(endless, "glm_requests_running") == 0, 3.0)
     assert metric(endless, "glm_requests_failed_total") == failed + 1
     backend.close()
+
+
+@pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("is_early", [True, False], ids=["before the first word", "in the middle"])
+def test_an_http_client_that_vanishes_frees_its_slot(
+    endless: TritonServer, endless_gateway: GatewayServer, is_stream: bool, is_early: bool
+) -> None:
+    asked = {"messages": [{"role": "user", "content": "?"}], "max_tokens": 4000, "stream": is_stream}
+    body = json.dumps(asked).encode()
+    host, port = endless_gateway.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), 10) as connection:
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        connection.sendall(head.encode() + body)
+        if not is_early:
+            assert _eventually(lambda: metric(endless, "glm_requests_running") == 1)
+    assert _eventually(lambda: metric(endless, "glm_requests_running") == 0, 3.0)
+    assert metric(endless, "glm_requests_waiting") == 0
 
 
 def test_a_deadline_reaches_the_engine(endless: TritonServer) -> None:

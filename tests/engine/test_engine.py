@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 
 import numpy as np
@@ -61,7 +60,7 @@ def test_requests_share_decode_steps() -> None:
         assert engine.meter.totals[DECODED_ROWS] == 4 * 19
 
 
-def test_a_long_prompt_is_read_in_chunks_between_decode_steps() -> None:
+def test_a_long_prompt_is_read_in_chunks_beside_decoded_rows() -> None:
     session = GatedSession(rows=2)
     with running(session, chunk_tokens=4) as (engine, _):
         first, second = Receiver(), Receiver()
@@ -71,10 +70,8 @@ def test_a_long_prompt_is_read_in_chunks_between_decode_steps() -> None:
         session.gate.set()
         assert second.finish == Finish.LENGTH and second.tokens == [120, 121]
         assert first.finish == Finish.LENGTH
-        kinds = ["chunk" if step.input_ids.shape[1] > 1 else "decode" for step in session.steps]
-        between = kinds[kinds.index("chunk") : len(kinds) - kinds[::-1].index("chunk")]
-        assert between.count("chunk") == 5
-        assert all(a != b for a, b in itertools.pairwise(between)), between
+        chunks = [(step.decoded, *step.chunk_new) for step in session.steps if not step.is_decode]
+        assert chunks == [(0, 1), *[(1, 4)] * 5]
 
 
 def test_more_requests_than_slots_wait_their_turn() -> None:
@@ -200,8 +197,8 @@ def test_random_numbers_depend_on_seed_and_place_alone() -> None:
             return [
                 step.sampler.uniform[row]
                 for step in session.steps
-                for row in range(len(step.lengths))
-                if int(step.input_ids[row, -1]) in wanted
+                for row, token in enumerate(step.input_ids[step.drawn])
+                if int(token) in wanted
             ]
 
     alone, crowded = drawn(0), drawn(3)

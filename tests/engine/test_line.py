@@ -53,21 +53,28 @@ def test_a_refusal_says_when_to_come_back() -> None:
 def test_a_long_prompt_takes_less_than_a_decode_step_while_others_are_answered() -> None:
     pace = Pace(ridge_tokens=8)
     for _ in range(20):
-        pace.decoded(0.040)
-        pace.prefilled(32, 0.032)
-    assert 20 <= pace.chunk_tokens(decoding=8, beginning=1, most=256) <= 32
+        pace.stepped(8, 0, 0.040)
+        pace.stepped(8, 32, 0.072)
+    assert 16 <= pace.chunk_tokens(decoding=8, beginning=1, most=256) <= 20
     assert pace.chunk_tokens(decoding=0, beginning=1, most=256) == 256
 
 
 def test_a_crowd_that_waits_is_read_faster() -> None:
     pace = Pace(ridge_tokens=8)
-    pace.decoded(0.040)
-    pace.prefilled(32, 0.032)
+    pace.stepped(1, 0, 0.040)
+    pace.stepped(1, 32, 0.072)
     assert pace.chunk_tokens(decoding=1, beginning=8, most=1000) > 6 * pace.chunk_tokens(1, 1, 1000)
 
 
 def test_a_chunk_is_never_less_than_what_costs_a_step_anyway() -> None:
     pace = Pace(ridge_tokens=256)
-    pace.decoded(0.005)
-    pace.prefilled(256, 0.006)
+    pace.stepped(8, 0, 0.005)
+    pace.stepped(0, 256, 0.006)
     assert pace.chunk_tokens(decoding=8, beginning=1, most=2048) == 256
+
+
+def test_a_step_that_happened_to_be_short_makes_no_chunk_huge() -> None:
+    pace = Pace(ridge_tokens=8)
+    pace.stepped(8, 0, 0.040)
+    pace.stepped(8, 8, 0.035)  # sooner than a decode step alone
+    assert pace.chunk_tokens(decoding=8, beginning=1, most=4096) < 64

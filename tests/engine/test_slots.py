@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from glmserve.engine.batch import decode_step, prefill_step
+from glmserve.engine.batch import step_of
 from glmserve.engine.line import Line
 from glmserve.engine.pace import Pace
 from glmserve.engine.request import Request, Running, Sampling
@@ -40,28 +40,25 @@ class SlotMachine(RuleBasedStateMachine):
         request = Request(prompt(tokens), Sampling(), 5, 1e9, lambda event: None, scope=scope)
         self.scheduler.waiting.append(Waiting(request, self.line.enter(len(tokens))))
 
-    @rule()
-    def read(self) -> None:
-        prefill = self.scheduler.next_prefill(0.0)
-        if not prefill:
+    @rule(reads=st.booleans(), decodes=st.booleans())
+    def step(self, reads: bool, decodes: bool) -> None:
+        rows = list(self.table.decoding) if decodes else []
+        prefill = self.scheduler.next_prefill(0.0) if reads else None
+        chunks = prefill.chunks if prefill else []
+        if prefill:
+            self._move(prefill.moves)
+        if not rows and not chunks:
             return
-        self._move(prefill.moves)
-        tokens = self.session.run(prefill_step(prefill.chunks, self.session)).tokens
-        for chunk in prefill.chunks:
-            chunk.running.length = chunk.stop
-        for row, chunk in enumerate(prefill.chunks):
-            if chunk.is_last:
-                self._move(self.table.promote())
-                chunk.running.answer.append(int(tokens[row]))
-
-    @precondition(lambda self: self.table.decoding)
-    @rule()
-    def decode(self) -> None:
-        rows = list(self.table.decoding)
-        tokens = self.session.run(decode_step(rows, self.table, self.session)).tokens
-        for running, token in zip(rows, tokens, strict=True):
+        tokens = self.session.run(step_of(rows, chunks, self.table, self.session)).tokens
+        for running in rows:
             running.length += 1
-            running.answer.append(int(token))
+        for chunk in chunks:
+            chunk.running.length = chunk.stop
+        done = [(len(rows) + at, chunk.running) for at, chunk in enumerate(chunks) if chunk.is_last]
+        for _ in done:
+            self._move(self.table.promote())
+        for at, running in (*enumerate(rows), *done):
+            running.answer.append(int(tokens[at]))
         for running in [r for r in rows if r.length >= CONTEXT]:
             self._move(self.table.retire(running))
 

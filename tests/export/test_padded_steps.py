@@ -1,4 +1,4 @@
-"""Steps of the real decoder that are padded, in length or in rows, give what unpadded ones give."""
+"""Steps of the real decoder that share their run, or are padded, give what each gives alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from export.build import build
 from export.candidate import Candidate
 from export.cases import Case, input_ids, sketch
 from glmserve.checkpoint import Checkpoint
-from glmserve.engine.batch import decode_step, prefill_step
+from glmserve.engine.batch import step_of
 from glmserve.engine.ort import OrtDecoder
 from glmserve.engine.request import Prompt, Request, Running, Sampling
 from glmserve.engine.scheduler import Chunk
@@ -54,7 +54,7 @@ def test_prompts_read_together_give_the_logits_of_each_alone(candidate: Candidat
     for row, request in enumerate(requests):
         request.row = row
     chunks = [Chunk(request, 0, request.request.prompt.length) for request in requests]
-    candidate.decoder.run(prefill_step(chunks, candidate.decoder))
+    candidate.decoder.run(step_of([], chunks, SlotTable(ROWS, ROWS), candidate.decoder))
     together = candidate._logits()
     assert np.abs(together - np.stack(alone)).max() < 1e-4
     tokens = [int(logits.argmax()) for logits in together]  # and the KV they left is right as well
@@ -75,14 +75,45 @@ def test_decode_steps_padded_to_a_bucket_draw_the_same_tokens(demo_build: Path, 
         table, requests = SlotTable(4, ROWS), [running(prompt) for prompt in prompts[:3]]
         for request in requests:
             table.start(request)
-            sampled = decoder.run(prefill_step([Chunk(request, 0, request.request.prompt.length)], decoder))
+            sampled = decoder.run(step_of([], [Chunk(request, 0, request.request.prompt.length)], table, decoder))
             request.length = request.request.prompt.length
             table.promote()
             request.answer.append(int(sampled.tokens[0]))
         for _ in range(6):
-            drawn = decoder.run(decode_step(requests, table, decoder)).tokens
+            drawn = decoder.run(step_of(requests, [], table, decoder)).tokens
             for request, token in zip(requests, drawn, strict=True):
                 request.length += 1
                 request.answer.append(int(token))
         answers.append([request.answer for request in requests])
     assert answers[0] == answers[1] == answers[2]
+
+
+def test_rows_decoded_beside_a_prompt_give_the_logits_of_each_alone(
+    candidate: Candidate, prompts: list[Prompt]
+) -> None:
+    """Two rows decode while a third prompt is read in pieces, a row further up than the next."""
+    table, rows = SlotTable(ROWS, ROWS), [running(prompt) for prompt in prompts[:2]]
+    read, piece = running(prompts[2]), 7
+    expected = candidate.prefill(prompts[2], 4, piece)  # at the end of each piece
+    candidate.poison()
+    for row, request in enumerate(rows):
+        logits = candidate.prefill(prompts[row], row, CONTEXT)[-1]
+        request.row, request.length = row, prompts[row].length
+        request.answer.append(int(logits.argmax()))
+    read.row, wanted, found = 4, list[np.ndarray](), list[np.ndarray]()
+    for start in range(0, prompts[2].length, piece):
+        chunk = Chunk(read, start, min(start + piece, prompts[2].length))
+        candidate.decoder.run(step_of(rows, [chunk], table, candidate.decoder))
+        found.append(candidate._logits())
+        for row, request in enumerate(rows):
+            request.length += 1
+            request.answer.append(int(found[-1][row].argmax()))
+    candidate.poison()
+    for row, prompt in enumerate(prompts[:2]):
+        candidate.prefill(prompt, row, CONTEXT)
+    for step in range(len(found)):
+        lengths = [prompt.length + step for prompt in prompts[:2]]
+        tokens, deltas = [request.answer[step] for request in rows], [prompt.delta for prompt in prompts[:2]]
+        wanted.append(candidate.decode(tokens, lengths, deltas))
+    assert np.abs(np.stack([logits[:2] for logits in found]) - np.stack(wanted)).max() < 1e-4
+    assert np.abs(np.stack([logits[2] for logits in found]) - expected).max() < 1e-4

@@ -71,7 +71,7 @@ def test_bf16_is_for_cuda_and_keeps_kv_in_it(builds: Path) -> None:
     folder = build(DEMO, builds, QUIET, Precision.BF16, Target.CUDA)
     model = ir.load(folder / REPOSITORY_FOLDER / "glm4v" / "1" / DECODER_GRAPH)
     types = {value.name: value.dtype for value in (*model.graph.inputs, *model.graph.outputs)}
-    for name in (*DecoderGraph.past(0), *DecoderGraph.present(0)):
+    for name in (*DecoderGraph.CHUNK.past(0), *DecoderGraph.DECODED.present(0)):
         assert types[name] == ir.DataType.BFLOAT16
     assert types[DecoderGraph.IMAGE_FEATURES] == ir.DataType.FLOAT
     assert Manifest.read(folder).target == Target.CUDA

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -77,13 +78,11 @@ def test_standard_graphs_have_standard_operators_only_and_no_weights_of_their_ow
 
 def test_rows_of_different_lengths_read_together_give_what_each_gives_alone(tmp_path: Path) -> None:
     candidate = FilledCandidate(_on_standard_graphs(DEMO, tmp_path), 2, 64)
-    prompts = [np.arange(10, 15), np.arange(20, 29)]
+    prompts = [np.arange(10, 15), np.arange(20, 29)]  # a token's last digit is its position
     alone = [candidate.prefill(candidate.prompt(ids, []), 0, 64)[-1] for ids in prompts]
-    ids = np.zeros((2, 9), np.int64)
-    ids[0, :5], ids[1] = prompts
-    step = candidate._step(0, ids, np.zeros_like(ids), np.broadcast_to(np.arange(9), (3, 2, 9)), [0, 0])
-    step.new[:] = [5, 9]
-    candidate.decoder.run(step)
+    tokens, new = np.concatenate(prompts), np.array([5, 9])
+    step = candidate._step(tokens, np.broadcast_to(tokens % 10, (3, 14)), np.cumsum(new) - 1)
+    candidate.decoder.run(replace(step, chunk_lengths=np.zeros(2, np.int32), chunk_new=new))
     assert np.abs(candidate._logits() - np.stack(alone)).max() < 1e-4
 
 

@@ -1,4 +1,4 @@
-"""Pictures as files, and the two things every test of the route does: ask, and look at a refusal."""
+"""Pictures as files, and what every test of a chat route does: ask, and look at a refusal."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from PIL import Image
 from werkzeug.test import TestResponse
 
 URL = "/v1/chat/vision"
+OPENAI_URL = "/v1/chat/completions"
 
 
 def file_of(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -27,12 +28,23 @@ def ask(client: FlaskClient, picture: str, prompt: str = "What is it?", **option
     return client.post(URL, json={"image": picture, "prompt": prompt, **options})
 
 
+def ask_openai(client: FlaskClient, picture: str, prompt: str = "What is it?", **options: Any) -> TestResponse:
+    """The same question to the other route; base64 becomes the data URL that it takes."""
+    url = picture if ":" in picture else f"data:image/png;base64,{picture}"
+    parts = [{"type": "image_url", "image_url": url}, {"type": "text", "text": prompt}]
+    return client.post(OPENAI_URL, json={"messages": [{"role": "user", "content": parts}], **options})
+
+
 def assert_problem(response: TestResponse, status: int, word: str = "") -> None:
-    """The response is a refusal in the promised shape, names `word`, and tells nothing of our insides."""
+    """The response is a refusal in its route's shape, names `word`, and tells nothing of our insides."""
     assert response.status_code == status, response.text
     body = response.get_json()
-    assert set(body) == {"error", "success", "request_id"}
-    assert body["success"] is False
-    assert word in body["error"]
+    if isinstance(body["error"], dict):
+        assert set(body) == {"error"} and set(body["error"]) == {"message", "type", "param", "code"}
+        sentence = body["error"]["message"]
+    else:
+        assert set(body) == {"error", "success", "request_id"} and body["success"] is False
+        sentence = body["error"]
+    assert word in sentence
     for inside in ("0x", "Traceback", "/work", "/tmp", "/etc", ".py", "pydantic", "PIL", "zlib", "jiter"):
-        assert inside not in body["error"]
+        assert inside not in sentence

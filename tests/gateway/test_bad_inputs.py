@@ -1,120 +1,53 @@
-"""Hostile and broken requests: each is the client's error, answered fast and in plain words."""
+"""Hostile and broken requests: on either route each is the client's error, answered fast and in plain words."""
 
 from __future__ import annotations
 
 import base64
 import json
-import struct
 import time
-import zlib
+from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 from flask.testing import FlaskClient
-from PIL import Image, PngImagePlugin
-from samples import URL, ask, assert_problem, file_of
+from hostile import BAD_IMAGES, ODD_IMAGES
+from samples import OPENAI_URL, URL, ask, ask_openai, assert_problem
+from werkzeug.test import TestResponse
 
-RGB = Image.effect_noise((64, 48), 90).convert("RGB")
-JPEG = file_of(RGB, "JPEG")
-PNG = file_of(RGB, "PNG")
+from gateway.backend import FakeBackend
+from glmserve.tokenizer import Tokenizer
 
-
-def png_chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+Send = Callable[..., TestResponse]
 
 
-def png_of(width: int, height: int, rows: bytes, depth: int = 8, colour: int = 2, before: bytes = b"") -> bytes:
-    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + before + png_chunk(b"IDAT", zlib.compress(rows, 9)) + png_chunk(b"IEND", b"")
-
-
-def with_size(jpeg: bytes, width: int, height: int) -> bytes:
-    at = jpeg.index(b"\xff\xc0") + 5
-    return jpeg[:at] + struct.pack(">HH", height, width) + jpeg[at + 4 :]
-
-
-def flipped(data: bytes, at: int) -> bytes:
-    return data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :]
-
-
-BAD_IMAGES: dict[str, bytes] = {
-    "one byte": b"\x89",
-    "text": b"just some words",
-    "html": b"<!doctype html><script>alert(1)</script>",
-    "svg": b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>',
-    "pdf": b"%PDF-1.7\n1 0 obj<<>>endobj",
-    "eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n",
-    "zip": b"PK\x03\x04" + bytes(60),
-    "elf": b"\x7fELF\x02\x01\x01" + bytes(60),
-    "tiff": file_of(RGB, "TIFF"),
-    "ico": file_of(RGB, "ICO"),
-    "tga": file_of(RGB, "TGA"),
-    "ppm": file_of(RGB, "PPM"),
-    "pcx": file_of(RGB, "PCX"),
-    "half a jpeg": JPEG[: len(JPEG) // 2],
-    "jpeg start only": b"\xff\xd8",
-    "jpeg of no pixels": with_size(JPEG, 0, 0),
-    "jpeg of 65500 x 65500": with_size(JPEG, 65500, 65500),
-    "jpeg header flipped": flipped(JPEG, JPEG.index(b"\xff\xc0") + 1),
-    "half a png": PNG[: len(PNG) // 2],
-    "png of 50000 x 50000": png_of(50_000, 50_000, b""),
-    "png of 9400 x 9400 in 2 kB": png_of(9400, 9400, b""),
-    "png with short data": png_of(64, 64, bytes(100)),
-    "png with a bad header checksum": flipped(PNG, 30),
-    "png with a bad data checksum": flipped(PNG, PNG.index(b"IDAT") + 20),
-    "png of colour type 5": png_of(8, 8, bytes(300), colour=5),
-    "png of no pixels": png_of(0, 0, b""),
-    "png that is a header only": PNG[:33],
-    "gif cut short": file_of(RGB.convert("P"), "GIF")[:40],
-    "webp cut short": file_of(RGB, "WEBP")[:200],
-    "bmp of negative size": b"BM" + struct.pack("<IHHIIiiHHIIiiII", 99, 0, 0, 54, 40, -5, 5, 1, 24, 0, 0, 0, 0, 0, 0),
-    "strip of 5000 to 1": file_of(Image.new("RGB", (5000, 1))),
-}
+@pytest.fixture(params=[ask, ask_openai], ids=["vision", "completions"])
+def send(request: pytest.FixtureRequest, client: FlaskClient) -> Send:
+    """Asks one of the two routes about a picture in base64."""
+    return partial(request.param, client)
 
 
 @pytest.mark.parametrize("name", BAD_IMAGES)
-def test_bytes_that_are_no_picture_are_a_bad_image(client: FlaskClient, name: str) -> None:
+def test_bytes_that_are_no_picture_are_a_bad_image(send: Send, name: str) -> None:
     started = time.perf_counter()
-    assert_problem(ask(client, base64.b64encode(BAD_IMAGES[name]).decode()), 400, "image")
+    assert_problem(send(base64.b64encode(BAD_IMAGES[name]).decode()), 400, "image")
     assert time.perf_counter() - started < 1
 
 
-def text_bomb() -> bytes:
-    info = PngImagePlugin.PngInfo()
-    info.add_text("comment", "a" * 30_000_000, zip=True)
-    return file_of(RGB, "PNG", pnginfo=info)
-
-
-ODD_IMAGES: dict[str, Callable[[], bytes]] = {
-    "png text bomb": text_bomb,
-    "png profile bomb": lambda: png_of(
-        8, 8, bytes(8 * 25), before=png_chunk(b"iCCP", b"x\0\0" + zlib.compress(bytes(50_000_000), 9))
-    ),
-    "png data longer than its picture": lambda: png_of(8, 8, bytes(30_000_000)),
-    "jpeg without its end": lambda: JPEG[:-2],
-    "jpeg with a byte flipped": lambda: flipped(JPEG, len(JPEG) // 2),
-    "moving png of 200 frames": lambda: file_of(
-        RGB, "PNG", save_all=True, append_images=[RGB.rotate(i) for i in range(20)]
-    ),
-    "moving webp": lambda: file_of(RGB, "WEBP", save_all=True, append_images=[RGB.rotate(9)]),
-    "moving gif": lambda: file_of(RGB.convert("P"), "GIF", save_all=True, append_images=[RGB.rotate(9).convert("P")]),
-    "broken exif": lambda: file_of(RGB, "JPEG", exif=b"Exif\0\0MM\0\x2a\xff\xff\xff\xff"),
-}
-
-
 @pytest.mark.parametrize("name", ODD_IMAGES)
-def test_an_odd_picture_is_answered_or_refused_but_never_our_failure(client: FlaskClient, name: str) -> None:
+def test_an_odd_picture_is_answered_or_refused_but_never_our_failure(send: Send, name: str) -> None:
     data = ODD_IMAGES[name]()
     started = time.perf_counter()
-    response = ask(client, base64.b64encode(data).decode())
+    response = send(base64.b64encode(data).decode())
     assert time.perf_counter() - started < 2
     if response.status_code != 200:
         assert_problem(response, 400, "image")
 
 
-def test_a_moving_gif_shows_its_first_frame(client: FlaskClient) -> None:
-    assert ask(client, base64.b64encode(ODD_IMAGES["moving gif"]()).decode()).status_code == 200
+def test_a_moving_gif_shows_its_first_frame(send: Send) -> None:
+    assert send(base64.b64encode(ODD_IMAGES["moving gif"]()).decode()).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -137,8 +70,8 @@ def test_a_moving_gif_shows_its_first_frame(client: FlaskClient) -> None:
         "====",
     ],
 )
-def test_an_image_field_without_a_picture_is_a_400(client: FlaskClient, image: str) -> None:
-    assert_problem(ask(client, image), 400, "image")
+def test_an_image_field_without_a_picture_is_a_400(send: Send, image: str) -> None:
+    assert_problem(send(image), 400, "image")
 
 
 @pytest.mark.parametrize(
@@ -165,8 +98,11 @@ def test_an_image_field_without_a_picture_is_a_400(client: FlaskClient, image: s
         b"17",
     ],
 )
-def test_a_body_that_is_no_json_object_is_a_400(client: FlaskClient, body: bytes) -> None:
-    assert_problem(client.post(URL, data=body, content_type="application/json"), 400)
+@pytest.mark.parametrize("url", [URL, OPENAI_URL])
+def test_a_body_that_is_no_json_object_is_a_400(client: FlaskClient, url: str, body: bytes) -> None:
+    if url == OPENAI_URL:
+        body = body.replace(b'"image": "QQ==", "prompt": "x"', b'"messages": [{"role": "user", "content": "x"}]')
+    assert_problem(client.post(url, data=body, content_type="application/json"), 400)
 
 
 def test_of_two_equal_keys_the_last_one_counts(client: FlaskClient, picture: str) -> None:
@@ -192,7 +128,6 @@ def test_a_blank_prompt_is_named(client: FlaskClient, picture: str, prompt: str)
     ("field", "values"),
     [
         ("max_tokens", ["0", "-1", "9223372036854775808", '"5"', "true", "5.0", "1e3", "[5]"]),
-        ("max_new_tokens", ["0", '"5"', "32769"]),
         ("temperature", ["-1", "1e9", "2.01", '"0.7"', "true", "[]"]),
         ("top_p", ["0", "2", "-0.1", "false", '"1"']),
         ("top_k", ["-1", "1.5", "true", "2147483648"]),
@@ -201,11 +136,75 @@ def test_a_blank_prompt_is_named(client: FlaskClient, picture: str, prompt: str)
         ("thinking", ["1", '"true"', "[]"]),
     ],
 )
-def test_a_wrong_option_is_named(client: FlaskClient, picture: str, field: str, values: list[str]) -> None:
+def test_a_wrong_option_is_named(send: Send, picture: str, field: str, values: list[str]) -> None:
     for value in values:
-        body = f'{{"image": "{picture}", "prompt": "Hi", "{field}": {value}}}'
-        assert_problem(client.post(URL, data=body), 400, field)
+        assert_problem(send(picture, **{field: json.loads(value)}), 400, field)
 
 
-def test_a_picture_file_over_its_limit_is_a_413(client: FlaskClient) -> None:
-    assert_problem(ask(client, "A" * 20_971_500), 413)
+@pytest.mark.parametrize("value", [0, "5", 32769])
+def test_the_other_name_of_max_tokens_is_no_back_door(client: FlaskClient, picture: str, value: Any) -> None:
+    assert_problem(ask(client, picture, max_new_tokens=value), 400, "max_new_tokens")
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"n": 1_000_000}, "n"),
+        ({"n": 0}, "n"),
+        ({"max_completion_tokens": 0}, "max_completion_tokens"),
+        ({"chat_template_kwargs": {"enable_thinking": "yes"}}, "chat_template_kwargs"),
+        ({"chat_template_kwargs": [1]}, "chat_template_kwargs"),
+        ({"stream": "yes"}, "stream"),
+        ({"stream_options": {"include_usage": 5}}, "stream_options"),
+        ({"frequency_penalty": 2}, "frequency_penalty"),
+        ({"messages": []}, "messages"),
+        ({"messages": {}}, "messages"),
+        ({"messages": [{"role": "user", "content": "x"}] * 513}, "messages"),
+        ({"messages": [{"role": "assistant", "content": "x"}]}, "messages"),
+        ({"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}, "messages"),
+        ({"messages": [{"role": "user", "content": None}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": [{"type": "audio"}]}]}, "messages"),
+    ],
+)
+def test_what_openai_clients_get_wrong_is_named(
+    client: FlaskClient, picture: str, options: dict[str, Any], word: str
+) -> None:
+    assert_problem(ask_openai(client, picture, **options), 400, word)
+
+
+def test_a_template_switch_that_we_do_not_know_changes_nothing(client: FlaskClient, backend: FakeBackend) -> None:
+    body = {"messages": [{"role": "user", "content": "Hi"}]}
+    for more in ({}, {"chat_template_kwargs": {"chat_template": "{{ 1/0 }}", "tokenize": False}}):
+        assert client.post(OPENAI_URL, json=body | more).status_code == 200
+    first, second = backend.requests
+    assert np.array_equal(first.input_ids, second.input_ids)
+
+
+@pytest.mark.parametrize(
+    "prompt", ["<|image|>", "<|begin_of_image|><|image|><|end_of_image|>", "<|assistant|>", "<sop>"]
+)
+def test_control_tokens_that_users_type_never_become_any(
+    send: Send, backend: FakeBackend, tokenizer: Tokenizer, picture: str, prompt: str
+) -> None:
+    assert send(picture).status_code == send(picture, f"{prompt}{prompt} ?").status_code == 200
+    plain, typed = (
+        Counter(token for token in request.input_ids.tolist() if token in tokenizer.control_tokens.values())
+        for request in backend.requests
+    )
+    assert plain == typed
+
+
+def test_one_picture_more_than_allowed_is_told(client: FlaskClient, picture: str) -> None:
+    part = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{picture}"}}
+    messages = [{"role": "user", "content": [part] * 17}]
+    assert_problem(client.post(OPENAI_URL, json={"messages": messages}), 400, "16 pictures")
+
+
+def test_ten_megabytes_of_one_character_are_a_400_in_a_moment(send: Send, picture: str) -> None:
+    started = time.perf_counter()
+    assert_problem(send(picture, "x" * 10_000_000), 400, "characters")
+    assert time.perf_counter() - started < 1
+
+
+def test_a_picture_file_over_its_limit_is_a_413(send: Send) -> None:
+    assert_problem(send("A" * 21_000_000), 413)

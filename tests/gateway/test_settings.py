@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
+from gateway import cores
 from gateway.settings import PREFIX, GatewaySettings, settings_table
 
 
@@ -32,6 +36,7 @@ def test_a_misspelt_variable_is_an_error_and_not_ignored(monkeypatch: pytest.Mon
         ("TRITON_URL", "grpc://one:8001,grpc://two:8001"),
         ("ALLOWED_ADDRESSES", "10.0.0.0/8,nonsense"),
         ("THREADS", "0"),
+        ("WORKERS", "many"),
         ("MAX_IMAGE_PIXELS", "1e9"),
     ],
 )
@@ -69,6 +74,42 @@ def test_what_is_shown_at_the_start_holds_no_password() -> None:
     shown = GatewaySettings(redis_url="redis://user:secret@10.0.0.5:6379/0").shown()
     assert shown["redis_url"] == "redis://***@10.0.0.5:6379/0" and "secret" not in str(shown)
     assert set(shown) == set(GatewaySettings.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("core_count", "workers", "threads", "decode_slots"),
+    [(1, 1, 64, 1), (2, 1, 64, 1), (4, 2, 64, 3), (8, 4, 128, 7), (64, 4, 256, 63)],
+)
+def test_what_is_not_chosen_follows_the_cores(
+    monkeypatch: pytest.MonkeyPatch, core_count: int, workers: int, threads: int, decode_slots: int
+) -> None:
+    monkeypatch.setattr(cores, "cores", lambda: core_count)
+    monkeypatch.setenv("GLM_GATEWAY_THREADS", "auto")
+    settings = GatewaySettings.read()
+    assert (settings.workers, settings.threads, settings.decode_slots) == (workers, threads, decode_slots)
+    assert (GatewaySettings(workers=3).workers, GatewaySettings(threads=5).threads) == (3, 5)
+
+
+@pytest.mark.parametrize(("quota", "most"), [("100000 100000\n", 1), ("max 100000\n", 10**6), ("junk", 10**6)])
+def test_a_containers_share_of_time_bounds_the_cores(tmp_path: Path, quota: str, most: int) -> None:
+    file = tmp_path / "cpu.max"
+    file.write_text(quota)
+    assert 1 <= cores.cores(file) <= min(most, len(os.sched_getaffinity(0)))
+    assert cores.cores(tmp_path / "none") == len(os.sched_getaffinity(0))
+
+
+def test_gunicorn_gets_these_numbers() -> None:
+    code = "import gateway.gunicorn_config as c; print(c.worker_class, c.workers, c.threads, c.graceful_timeout)"
+    chosen = {"GLM_GATEWAY_WORKERS": "3", "GLM_GATEWAY_GRACEFUL_TIMEOUT_S": "7"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **chosen},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.split() == ["gateway.worker.PromptWorker", "3", str(cores.threads(cores.cores())), "7"]
 
 
 def test_settings_cannot_be_changed_later() -> None:

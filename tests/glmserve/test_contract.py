@@ -7,22 +7,22 @@ from pathlib import Path
 import pytest
 
 from glmserve import errors
-from glmserve.contract import DECODER_MODEL, VISION_MODEL, render_config
+from glmserve.contract import MODELS, render_config
 
 REPOSITORY = Path(__file__).resolve().parents[2] / "model_repository"
 
 
-@pytest.mark.parametrize("model", [DECODER_MODEL, VISION_MODEL])
+@pytest.mark.parametrize("model", MODELS)
 def test_the_kept_config_is_the_contracts(model: str) -> None:
     assert (REPOSITORY / model / "config.pbtxt").read_text() == render_config(model)
 
 
 def test_nothing_else_lies_in_the_repository() -> None:
     """A stray folder, even a hidden one, keeps tritonserver from starting."""
-    assert {path.name for path in REPOSITORY.iterdir()} == {DECODER_MODEL, VISION_MODEL}
+    assert {path.name for path in REPOSITORY.iterdir()} == set(MODELS)
 
 
-@pytest.mark.parametrize("model", [DECODER_MODEL, VISION_MODEL])
+@pytest.mark.parametrize("model", MODELS)
 def test_an_adapter_stays_thin(model: str) -> None:
     assert len((REPOSITORY / model / "1" / "model.py").read_text().splitlines()) <= 80
 

@@ -1,4 +1,4 @@
-"""A build whose models are stand-ins without weights, and a Triton that serves it on free ports."""
+"""A build whose models are stand-ins without weights, the wrapper around one of them for real, and a Triton for it."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ import pytest
 from servers import READY_S, server_of
 from stand_in_build import write_certificate, write_processor_and_canary
 
-from glmserve.contract import DECODER_MODEL, VISION_MODEL, render_config
+from glmserve.contract import MODELS, WHOLE_MODEL, render_config
 from glmserve.manifest import REPOSITORY_FOLDER, Manifest
 from launcher.triton_server import TritonServer
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
+OURS = HERE.parents[1] / "model_repository"
 
 
 @pytest.fixture(scope="session")
 def stand_in_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("build")
     write_processor_and_canary(folder, 'What\'s in 100 % of "it"?', None)
-    for model in (DECODER_MODEL, VISION_MODEL):
+    for model in MODELS:
         version = folder / REPOSITORY_FOLDER / model / "1"
         version.mkdir(parents=True)
         (version.parent / "config.pbtxt").write_text(render_config(model), "utf-8")
-        shutil.copy(HERE / "models" / f"{model}.py", version / "model.py")
+        stand_in = HERE / "models" / f"{model}.py"
+        shutil.copy(OURS / model / "1" / "model.py" if model == WHOLE_MODEL else stand_in, version / "model.py")
     Manifest.describe(folder, "recipe", "stand-in", "fp32", "cpu").write(folder)
     write_certificate(folder)
     return folder

@@ -1,4 +1,7 @@
-"""A gateway for gunicorn whose model says what it is told to: whatever stands between [[ and ]] in the prompt."""
+"""A gateway for gunicorn whose model says what it is told to: whatever stands between [[ and ]] in the prompt.
+
+A prompt with the word Hush in it is answered only after a long silence, as if a large picture were being read.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from glmserve.manifest import CHECKPOINT_FOLDER
 from glmserve.tokenizer import Tokenizer
 
 BEAT_S = 0.005
+HUSH_S = 8.0
 
 
 class EchoBackend:
@@ -27,6 +31,8 @@ class EchoBackend:
     def generate(self, request: GenerateRequest) -> Generator[Chunk]:
         prompt = self._tokenizer.decode(request.input_ids.tolist())
         answer = prompt.rpartition("[[")[2].partition("]]")[0] if "[[" in prompt else "Hello."
+        if "Hush" in prompt and request.cancellation.said.wait(HUSH_S):
+            raise Cancelled
         tokens = self._tokenizer.encode(answer)
         for token in tokens[: request.max_tokens]:
             if request.cancellation.said.wait(BEAT_S):

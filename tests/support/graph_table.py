@@ -11,6 +11,7 @@ from export.decoder import decoder_graph
 from export.precision import FP32, Numbers
 from export.weights import Weights
 from glmserve.checkpoint import Checkpoint
+from glmserve.contract import DecoderGraph
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 LAYER = 1
@@ -31,8 +32,9 @@ def decoder(numbers: Numbers, is_standard: bool) -> ir.Model:
 
 def layer_counts(model: ir.Model) -> Counter[str]:
     """How many nodes of each operator one layer has; a node that writes KV has the name of the buffer."""
-    names = (f"layers.{LAYER}.", f"present_key.{LAYER}", f"present_value.{LAYER}")
-    return Counter(node.op_type for node in model.graph if str(node.name).startswith(names))
+    buffers = [name for group in (DecoderGraph.DECODED, DecoderGraph.CHUNK) for name in group.present(LAYER)]
+    own = [node for node in model.graph if str(node.name).startswith(f"layers.{LAYER}.") or node.name in buffers]
+    return Counter(node.op_type for node in own)
 
 
 def layer_table() -> str:

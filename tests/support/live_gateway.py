@@ -10,6 +10,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.ports import free_port
@@ -18,11 +19,26 @@ WAIT_S = 20
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@dataclass(frozen=True)
+class RunningGateway:
+    """Where it answers, and its master process."""
+
+    url: str
+    pid: int
+
+
 @contextmanager
 def live_gateway(build: Path, **settings: str) -> Iterator[str]:
     """Its URL, once it is alive."""
+    with running_gateway(build, **settings) as gateway:
+        yield gateway.url
+
+
+@contextmanager
+def running_gateway(build: Path, **settings: str) -> Iterator[RunningGateway]:
+    """The same with its process; it is told to end when the block ends, unless it has ended by then."""
     port = free_port()
-    chosen = {"BUILD": str(build), "BIND": f"127.0.0.1:{port}", "THREADS": "16", **settings}
+    chosen = {"BUILD": str(build), "BIND": f"127.0.0.1:{port}", "THREADS": "16", "WORKERS": "1", **settings}
     command = [sys.executable, "-m", "gunicorn", "-c", "python:gateway.gunicorn_config", "echo_gateway:application()"]
     process = subprocess.Popen(
         command,
@@ -39,7 +55,7 @@ def live_gateway(build: Path, **settings: str) -> Iterator[str]:
         while not _is_alive(port):
             assert process.poll() is None and time.monotonic() < give_up
             time.sleep(0.05)
-        yield f"http://127.0.0.1:{port}"
+        yield RunningGateway(f"http://127.0.0.1:{port}", process.pid)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(WAIT_S)

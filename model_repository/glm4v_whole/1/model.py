@@ -1,0 +1,64 @@
+"""For plain HTTP, which takes one response a request: asks the glm4v model and answers with its messages joined."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from threading import BoundedSemaphore
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from glmserve.contract import DECODER_MODEL, DECODER_OUTPUTS
+from glmserve.engine.settings import EngineSettings
+from glmserve.errors import Overloaded, to_wire
+from glmserve.whole_answer import Tensors, joined
+
+
+class TritonPythonModel:
+    def initialize(self, args: dict[str, str]) -> None:
+        settings = EngineSettings()
+        places = settings.slots + settings.max_waiting  # more the engine refuses anyway
+        self._free = BoundedSemaphore(places)
+        self._pool = ThreadPoolExecutor(places, thread_name_prefix="whole")
+
+    def execute(self, requests: list) -> None:
+        """Returns at once: an answer takes seconds, and the next request must not wait for it."""
+        for request in requests:
+            sender = request.get_response_sender()
+            if not self._free.acquire(blocking=False):
+                _send(sender, _failed(to_wire(Overloaded())))
+                continue
+            # copied: the memory behind a tensor may be Triton's again once this call is over
+            inputs = [pb_utils.Tensor(tensor.name(), np.array(tensor.as_numpy())) for tensor in request.inputs()]
+            self._pool.submit(self._answer, inputs, sender)
+
+    def finalize(self) -> None:
+        self._pool.shutdown()
+
+    def _answer(self, inputs: list, sender: pb_utils.InferenceResponseSender) -> None:
+        try:
+            response = _ask(inputs)
+        except Exception:  # a request without an answer would hang for ever
+            response = _failed(to_wire(RuntimeError()))
+        finally:
+            self._free.release()
+        _send(sender, response)
+
+
+def _ask(inputs: list) -> pb_utils.InferenceResponse:
+    names = [tensor.name for tensor in DECODER_OUTPUTS]
+    asked = pb_utils.InferenceRequest(model_name=DECODER_MODEL, requested_output_names=names, inputs=inputs)
+    messages: list[Tensors] = []
+    for response in asked.exec(decoupled=True):
+        if response.has_error():
+            return _failed(response.error().message())
+        messages.append({tensor.name(): np.array(tensor.as_numpy()) for tensor in response.output_tensors()})
+    return pb_utils.InferenceResponse([pb_utils.Tensor(name, array) for name, array in joined(messages).items()])
+
+
+def _failed(text: str) -> pb_utils.InferenceResponse:
+    return pb_utils.InferenceResponse([], pb_utils.TritonError(text, pb_utils.TritonError.UNAVAILABLE))
+
+
+def _send(sender: pb_utils.InferenceResponseSender, response: pb_utils.InferenceResponse) -> None:
+    sender.send(response, pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)

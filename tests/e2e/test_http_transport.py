@@ -1,0 +1,59 @@
+"""The demo behind a gateway that speaks plain HTTP to Triton: the same answers, a stream in one piece."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from serving import READY_S, Service, png
+
+from demo.golden_set import golden_questions, picture
+from launcher.gateway_server import GatewayServer
+from launcher.ports import free_port
+
+pytestmark = pytest.mark.triton
+QUESTIONS = [question for question in golden_questions() if question.has_picture][:4]
+GREEDY = {"temperature": 0, "max_tokens": 96}
+
+
+@pytest.fixture(scope="module")
+def over_http(service: Service, demo_build: Path) -> Iterator[Service]:
+    with GatewayServer(demo_build, service.triton.http_url, "127.0.0.1", free_port()) as gateway:
+        gateway.wait_ready(READY_S)
+        yield Service(service.triton, gateway)
+
+
+def test_it_says_what_it_says_over_grpc(service: Service, over_http: Service) -> None:
+    for question in QUESTIONS:
+        image = png(picture(question.seed))
+        wanted, found = (one.ask(image, question.question, **GREEDY) for one in (service, over_http))
+        assert (found["result"], found["usage"], found["finish_reason"]) == (
+            wanted["result"],
+            wanted["usage"],
+            wanted["finish_reason"],
+        )
+        assert found["timings"]["decode_ms"] >= 0
+
+
+def test_log_probabilities_and_a_schema_travel_too(service: Service, over_http: Service) -> None:
+    image = png(picture(QUESTIONS[0].seed))
+    options = {"logprobs": True, "top_logprobs": 3, "max_tokens": 6, "temperature": 0}
+    wanted, found = (one.ask(image, QUESTIONS[0].question, **options)["logprobs"] for one in (service, over_http))
+    assert [[t["token"] for t in entry["top_logprobs"]] for entry in found["content"]] == [
+        [t["token"] for t in entry["top_logprobs"]] for entry in wanted["content"]
+    ]
+    answer = over_http.ask(image, "?", response_format={"type": "json_object"}, **GREEDY)["result"]
+    assert answer.startswith("{")
+
+
+def test_a_stream_is_one_piece_and_the_end(over_http: Service) -> None:
+    body = {"messages": [{"role": "user", "content": "How many shapes are there?"}], "stream": True, **GREEDY}
+    request = urllib.request.Request(f"{over_http.gateway.url}/v1/chat/completions", json.dumps(body).encode())
+    with urllib.request.urlopen(request, timeout=60) as reply:
+        events = [line[6:] for line in reply.read().decode().split("\n\n") if line.startswith("data: ")]
+    assert events.pop() == "[DONE]"
+    deltas = [json.loads(event)["choices"][0]["delta"].get("content") for event in events]
+    assert len([delta for delta in deltas if delta]) <= 2  # one, and what was held back at the end

@@ -1,0 +1,85 @@
+"""KV in 8 bits: its scales reach what keys and values are, answers stay, and it takes a quarter of the memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from rich.console import Console
+
+from demo.golden_set import GoldenQuestion, golden_questions, picture
+from export.build import build
+from export.candidate import Candidate
+from export.kv_scales import kv_scales
+from export.precision import KvPrecision, Precision
+from export.vision_backend import VisionBackend
+from export.weights import Weights
+from glmserve.checkpoint import Checkpoint
+from glmserve.contract import DecoderGraph
+from glmserve.engine.plan import element_bytes
+from glmserve.errors import BadArtifact
+from glmserve.manifest import DECODER_GRAPH, REPOSITORY_FOLDER, Manifest
+from glmserve.prompt import Message, Picture
+
+DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
+QUIET = Console(quiet=True)
+ASKED = [question for question in golden_questions() if question.has_picture][::4]
+
+
+@pytest.fixture(scope="module")
+def rounded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(DEMO, tmp_path_factory.mktemp("builds"), QUIET, kv=KvPrecision.INT8)
+
+
+def _answer(candidate: Candidate, question: GoldenQuestion) -> list[int]:
+    shown = picture(question.seed)
+    messages = [Message("user", (Picture(), question.question))]
+    ids = candidate.prompts.build(messages, [candidate.normalised(shown)[1]], question.thinking)
+    answer = candidate.answer(candidate.prompt(ids, [shown]), max_tokens=64)
+    return [token for token in answer if token not in candidate.checkpoint.eos_token_ids]
+
+
+def test_at_most_two_percent_of_answers_change(rounded: Path) -> None:
+    candidate = Candidate(rounded, 2, 512)
+    changed = sum(_answer(candidate, question) != question.answer_ids for question in ASKED)
+    assert changed <= 0.02 * len(ASKED), f"{changed} of {len(ASKED)}"
+
+
+def test_the_build_says_so_and_keeps_bytes(rounded: Path) -> None:
+    manifest = Manifest.read(rounded)
+    assert manifest.kv == "int8" and element_bytes(manifest.precision, manifest.kv) == 1
+    model = ir.load(rounded / REPOSITORY_FOLDER / "glm4v" / "1" / DECODER_GRAPH)
+    types = {value.name: value.dtype for value in (*model.graph.inputs, *model.graph.outputs)}
+    for group in (DecoderGraph.DECODED, DecoderGraph.CHUNK):
+        assert {types[name] for name in (*group.past(0), *group.present(0))} == {ir.DataType.INT8}
+
+
+def test_the_range_of_every_channel_reaches_what_is_in_it_and_is_not_wasted() -> None:
+    """Against random directions, which is what the scales suppose."""
+    text, weights = Checkpoint.read(DEMO).text, Weights.open(DEMO)
+    layer, size = "model.language_model.layers.1", text.kv_heads * text.head_dim
+    random = np.random.default_rng(0).normal(size=(4000, text.hidden)).astype(np.float32)
+    normed = random / np.sqrt(np.square(random).mean(axis=1, keepdims=True))
+    normed *= weights.read(f"{layer}.input_layernorm.weight", (text.hidden,)).astype(np.float32)
+    _, scale = kv_scales(weights, text, layer, "layers.1.attn")
+    values = normed @ weights.read(f"{layer}.self_attn.v_proj.weight", (size, text.hidden)).astype(np.float32).T
+    values += weights.read(f"{layer}.self_attn.v_proj.bias", (size,)).astype(np.float32)
+    filled = np.abs(values).max(axis=0) / (127 * scale.numpy().ravel())
+    assert (filled < 1).all() and np.median(filled) > 0.3
+
+
+def test_rows_move_with_their_bytes(rounded: Path) -> None:
+    candidate = Candidate(rounded, 3, 512)
+    prompt = candidate.prompt(candidate.prompts.build([Message("user", ("Hello there, who are you?",))], [], False), [])
+    token = int(candidate.prefill(prompt, 2, 512)[-1].argmax())
+    candidate.decoder.move(2, 0, prompt.length)
+    moved = candidate.decode([token], [prompt.length], [prompt.delta])[0]
+    candidate.prefill(prompt, 0, 512)
+    assert np.array_equal(moved, candidate.decode([token], [prompt.length], [prompt.delta])[0])
+
+
+def test_tensorrt_gets_no_rounded_kv(tmp_path: Path) -> None:
+    with pytest.raises(BadArtifact, match=r"int8.*TensorRT"):
+        build(DEMO, tmp_path, QUIET, Precision.FP32, vision_backend=VisionBackend.TENSORRT, kv=KvPrecision.INT8)

@@ -1,0 +1,52 @@
+"""A real tritonserver asked over plain HTTP: the wrapper joins what its decoupled neighbour streams."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from gateway.backend import GenerateRequest
+from gateway.triton_http import TritonHttpBackend
+from glmserve.contract import Finish
+from glmserve.errors import Overloaded
+from launcher.triton_server import TritonServer
+
+pytestmark = pytest.mark.triton
+CROWD, TOKENS = 16, 60
+
+
+def a_request(max_tokens: int = TOKENS, seed: int = 0) -> GenerateRequest:
+    return GenerateRequest("r1", np.arange(4, dtype=np.int64), None, (), max_tokens, 0.0, 1.0, 0, seed, 20.0)
+
+
+@pytest.fixture
+def backend(triton: TritonServer) -> TritonHttpBackend:
+    return TritonHttpBackend(triton.http_url)
+
+
+def test_all_three_models_are_ready(backend: TritonHttpBackend) -> None:
+    assert backend.models_ready()
+
+
+def test_a_stream_becomes_one_answer(backend: TritonHttpBackend) -> None:
+    (chunk,) = backend.generate(a_request())
+    assert chunk.tokens == tuple(range(300, 300 + TOKENS)) and chunk.finish == Finish.STOP
+
+
+def test_answers_are_generated_together_and_not_one_after_another(backend: TritonHttpBackend) -> None:
+    began = time.monotonic()
+    list(backend.generate(a_request()))
+    alone_s = time.monotonic() - began
+    with ThreadPoolExecutor(CROWD) as pool:
+        began = time.monotonic()
+        counts = list(pool.map(lambda _: len(next(iter(backend.generate(a_request()))).tokens), range(CROWD)))
+    assert counts == [TOKENS] * CROWD
+    assert time.monotonic() - began < CROWD / 2 * alone_s
+
+
+def test_an_error_of_the_engine_arrives_as_itself(backend: TritonHttpBackend) -> None:
+    with pytest.raises(Overloaded, match="Every place is taken"):
+        list(backend.generate(a_request(seed=2)))
