@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from bench import followup, interference, overhead, report, results, soak, throughput
+from bench import followup, interference, overhead, percore, report, results, soak, split, streams, throughput
 from bench.builds import FP32, build_of
 from bench.checkpoint import DEMO
 from bench.results import Row
@@ -53,6 +53,24 @@ def run_followup(threads: Threads = HALF_THE_CORES, rounds: Rounds = 5) -> None:
     _keep("followup", followup.measure(threads, rounds, say), threads, rounds)
 
 
+@app.command("streams")
+def run_streams(rounds: Rounds = 3) -> None:
+    """How steadily one gateway worker passes on 256 answers at once, and in how much memory."""
+    _keep("streams", streams.measure(rounds, say), 0, rounds)
+
+
+@app.command("split")
+def run_split(rounds: Rounds = 3) -> None:
+    """Where the gateway's own processor time goes."""
+    _keep("split", split.measure(rounds, say), 0, rounds)
+
+
+@app.command("percore")
+def run_percore(rounds: Rounds = 5) -> None:
+    """Requests a second per core, beside the least that FastAPI and uvicorn need."""
+    _keep("percore", percore.measure(rounds, say), 0, rounds)
+
+
 @app.command("report")
 def write_report() -> None:
     """Write the tables and the chart of docs/benchmarks.md from bench/results."""
@@ -80,7 +98,8 @@ def say(text: str) -> None:
 
 
 def _keep(name: str, rows: list[Row], threads: int, rounds: int) -> None:
-    path = results.write(name, rows, f"python -m bench {name} --threads {threads} --rounds {rounds}")
+    model_threads = f" --threads {threads}" if threads else ""
+    path = results.write(name, rows, f"python -m bench {name}{model_threads} --rounds {rounds}")
     say(f"Wrote {path}")
 
 
