@@ -44,7 +44,10 @@ bench: $(VENV)/.test-installed ## Measure the service beside its rival and its b
 	$(BIN)/python -m bench interference
 	$(BIN)/python -m bench followup
 	$(BIN)/python -m bench guesses
-	$(BIN)/python -m bench step
+	$(BIN)/python -m bench profile
+	$(BIN)/python -m bench streams
+	$(BIN)/python -m bench split
+	$(BIN)/python -m bench percore
 	$(BIN)/python -m bench report
 
 .PHONY: gpu-check

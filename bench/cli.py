@@ -18,10 +18,13 @@ from bench import (
     guesses,
     interference,
     overhead,
+    percore,
+    profile,
     report,
     results,
     soak,
-    step,
+    split,
+    streams,
     throughput,
 )
 from bench.builds import CACHE, FP32, build_of
@@ -72,10 +75,10 @@ def run_guesses(threads: Threads = HALF_THE_CORES, rounds: Rounds = 3) -> None:
     _keep("guesses", guesses.measure(threads, rounds, say), threads, rounds)
 
 
-@app.command("step")
-def run_step(threads: Threads = HALF_THE_CORES, rounds: Rounds = 3) -> None:
+@app.command("profile")
+def run_profile(threads: Threads = HALF_THE_CORES, rounds: Rounds = 3) -> None:
     """Where one decode step's time goes, and how far it is from the time memory needs for what it reads."""
-    _keep("step", step.measure(threads, rounds, say), threads, rounds)
+    _keep("profile", profile.measure(threads, rounds, say), threads, rounds)
 
 
 @app.command("checkpoint")
@@ -124,6 +127,24 @@ def run_gpu_check(
         raise typer.Exit(1)
 
 
+@app.command("streams")
+def run_streams(rounds: Rounds = 3) -> None:
+    """How steadily one gateway worker passes on 256 answers at once, and in how much memory."""
+    _keep("streams", streams.measure(rounds, say), 0, rounds)
+
+
+@app.command("split")
+def run_split(rounds: Rounds = 3) -> None:
+    """Where the gateway's own processor time goes."""
+    _keep("split", split.measure(rounds, say), 0, rounds)
+
+
+@app.command("percore")
+def run_percore(rounds: Rounds = 5) -> None:
+    """Requests a second per core, beside the least that FastAPI and uvicorn need."""
+    _keep("percore", percore.measure(rounds, say), 0, rounds)
+
+
 @app.command("report")
 def write_report() -> None:
     """Write the tables and the chart of docs/benchmarks.md from bench/results."""
@@ -151,7 +172,8 @@ def say(text: str) -> None:
 
 
 def _keep(name: str, rows: list[Row], threads: int, rounds: int) -> None:
-    path = results.write(name, rows, f"python -m bench {name} --threads {threads} --rounds {rounds}")
+    model_threads = f" --threads {threads}" if threads else ""
+    path = results.write(name, rows, f"python -m bench {name}{model_threads} --rounds {rounds}")
     say(f"Wrote {path}")
 
 

@@ -28,6 +28,8 @@ _OVERHEAD_GOALS = {"throughput_lost": 0.08, "first_token_added_ms": 6.0}
 _JOINING_GOAL = 2.0
 _FOLLOW_UP_GOAL = 0.25
 _SHOWN_SHARE = 0.01
+_STREAM_GOALS = {"gap": 60.0, "memory": 120.0}
+_SPLIT_GOALS_MS = {"640x480": 12.0, "4000x3000": 120.0}
 
 
 def rendered(text: str) -> str:
@@ -139,7 +141,7 @@ def _guesses(rows: list[Row]) -> str:
     return _with_run(lines, rows)
 
 
-def _step(rows: list[Row]) -> str:
+def _profile(rows: list[Row]) -> str:
     lines = [
         "| precision | rows | tokens in each | weights, MiB | KV, MiB | step, ms | over the floor | its time |",
         "|---|---|---|---|---|---|---|---|",
@@ -153,13 +155,57 @@ def _step(rows: list[Row]) -> str:
     return _with_run(lines, rows)
 
 
+def _streams(rows: list[Row]) -> str:
+    lines = ["| one worker, one core at most | measured | goal |", "|---|---|---|"]
+    for row in rows:
+        lines += [
+            f"| gap between tokens, p50, ms (beat {row['beat_ms']:g}) | {_figure(row, 'gap_p50_ms', '{:.1f}')} | |",
+            f"| gap between tokens, p99, ms | {_figure(row, 'gap_p99_ms', '{:.1f}')} | ≤ {_STREAM_GOALS['gap']:g} |",
+            f"| memory at its peak, MB | {_figure(row, 'memory_mb', '{:.0f}')} | ≤ {_STREAM_GOALS['memory']:g} |",
+            f"| cores in use | {_figure(row, 'cores', '{:.2f}')} | |",
+        ]
+    return _with_run(lines, rows)
+
+
+def _split(rows: list[Row]) -> str:
+    if not rows:
+        return _NOTHING
+    lines = [
+        "| processor time, ms | " + " | ".join(row["picture"] for row in rows) + " |",
+        "|---|" + "---|" * len(rows),
+    ]
+    for stage in rows[0]["stages_ms"]:
+        lines.append(f"| {stage} | " + " | ".join(f"{row['stages_ms'][stage]:.2f}" for row in rows) + " |")
+    rest = (row["whole_ms"] - sum(row["stages_ms"].values()) for row in rows)
+    lines.append("| HTTP, Flask, log, metrics: the rest | " + " | ".join(f"{ms:.2f}" for ms in rest) + " |")
+    lines.append("| **whole request** | " + " | ".join(_figure(row, "whole_ms", "{:.1f}") for row in rows) + " |")
+    lines.append("| goal | " + " | ".join(f"≤ {_SPLIT_GOALS_MS[row['picture']]:g}" for row in rows) + " |")
+    return _with_run(lines, rows)
+
+
+def _percore(rows: list[Row]) -> str:
+    lines = [
+        "| asked | our requests a second of one core | FastAPI and uvicorn's | ours over theirs | goal |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows:
+        lines.append(
+            f"| {row['asked']} | {_figure(row, 'requests_per_core_s', '{:.0f}')} "
+            f"| {_figure(row, 'rival_requests_per_core_s', '{:.0f}')} | {_figure(row, 'ratio', '{:.2f}')} | ≥ 1 |"
+        )
+    return _with_run(lines, rows)
+
+
 _BLOCKS = {
     "throughput": _throughput,
     "overhead": _overhead,
     "interference": _interference,
     "followup": _followup,
     "guesses": _guesses,
-    "step": _step,
+    "profile": _profile,
+    "streams": _streams,
+    "split": _split,
+    "percore": _percore,
 }
 
 
@@ -174,11 +220,12 @@ def _with_run(lines: list[str], rows: list[Row]) -> str:
         return _NOTHING
     run = rows[0]["run"]
     versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
+    threads = f"{rows[0]['threads']} model thread(s), " if rows[0]["threads"] else ""
     return "\n".join(
         [
             *lines,
             "",
             f"`{run['command']}` at commit `{run['commit']}` on {run['date']}: {rows[0]['rounds']} rounds, "
-            f"{rows[0]['threads']} model thread(s), {run['cpu']} with {run['cores']} cores; {versions}.",
+            f"{threads}{run['cpu']} with {run['cores']} cores; {versions}.",
         ]
     )

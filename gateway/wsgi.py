@@ -5,7 +5,7 @@ from __future__ import annotations
 import structlog
 from flask import Flask
 
-from gateway import telemetry
+from gateway import memory, telemetry
 from gateway.app import create_app
 from gateway.backend import Backend
 from gateway.settings import GatewaySettings
@@ -18,12 +18,14 @@ BACKEND = "backend"
 
 def application() -> Flask:
     """The application of this process, with a connection to Triton of its own."""
+    memory.keep_buffers()
     telemetry.configure()
     settings = GatewaySettings.read()
     structlog.get_logger().info("gateway_starting", **settings.shown())
     backend = _backend(settings)
     app = create_app(settings, backend)
     app.extensions[BACKEND] = backend
+    memory.give_back()
     return app
 
 
