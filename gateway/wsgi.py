@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import structlog
 from flask import Flask
 
 from gateway import telemetry
 from gateway.app import create_app
+from gateway.readiness import Canary, Readiness
+from gateway.replicas import Replicas
+from gateway.service import ChatService
 from gateway.settings import GatewaySettings
 from gateway.triton import TritonBackend
 
@@ -15,11 +20,23 @@ BACKEND = "backend"
 
 
 def application() -> Flask:
-    """The application of this process, on a Triton channel of its own."""
+    """The application of this process, on Triton channels of its own."""
     telemetry.configure()
     settings = GatewaySettings.read()
     structlog.get_logger().info("gateway_starting", **settings.shown())
-    backend = TritonBackend(settings.triton_url, settings.response_timeout_s)
+    backend = _backend(settings)
     app = create_app(settings, backend)
     app.extensions[BACKEND] = backend
     return app
+
+
+def canary_fault() -> str | None:
+    """Why the Triton of this environment's settings cannot answer the canary now; None when it can."""
+    settings = GatewaySettings.read()
+    with closing(_backend(settings)) as backend:
+        service, canary = ChatService(settings, backend), Canary.read(settings.build)
+        return Readiness(service, backend, canary, settings.canary_timeout_s, settings.canary_cache_s).fault()
+
+
+def _backend(settings: GatewaySettings) -> Replicas:
+    return Replicas(settings.triton_url, lambda url: TritonBackend(url, settings.response_timeout_s))
