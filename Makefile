@@ -43,6 +43,7 @@ bench: $(VENV)/.test-installed ## Measure the service beside its rival and its b
 	$(BIN)/python -m bench overhead
 	$(BIN)/python -m bench interference
 	$(BIN)/python -m bench followup
+	$(BIN)/python -m bench replicas
 	$(BIN)/python -m bench report
 
 .PHONY: soak

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from bench import followup, interference, overhead, report, results, soak, throughput
+from bench import followup, interference, overhead, replicas, report, results, soak, throughput
 from bench.builds import FP32, build_of
 from bench.checkpoint import DEMO
 from bench.results import Row
@@ -51,6 +51,12 @@ def run_interference(threads: Threads = HALF_THE_CORES, rounds: Rounds = 2) -> N
 def run_followup(threads: Threads = HALF_THE_CORES, rounds: Rounds = 5) -> None:
     """How much sooner a second question about the same picture is answered."""
     _keep("followup", followup.measure(threads, rounds, say), threads, rounds)
+
+
+@app.command("replicas")
+def run_replicas() -> None:
+    """Three Tritons and two gateways: what they add up to, and what is lost when one dies or a new build goes out."""
+    say(f"Wrote {results.write('replicas', replicas.measure(say), 'python -m bench replicas')}")
 
 
 @app.command("report")

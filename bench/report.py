@@ -27,6 +27,7 @@ _FIRST_TOKEN_GOAL, _FIRST_TOKEN_GOAL_CLIENTS = 0.1, 16
 _OVERHEAD_GOALS = {"throughput_lost": 0.08, "first_token_added_ms": 6.0}
 _JOINING_GOAL = 2.0
 _FOLLOW_UP_GOAL = 0.25
+_REPLICAS_GOALS = {"throughput_ratio": 2.8, "silence_s": 1.0, "spread_s": 2.0, "rolled_requests": 2000}
 
 
 def rendered(text: str) -> str:
@@ -125,11 +126,67 @@ def _followup(rows: list[Row]) -> str:
     return _with_run(lines, rows)
 
 
+def _replicas(rows: list[Row]) -> str:
+    goals = _REPLICAS_GOALS
+    lines = ["| | measured | goal |", "|---|---|---|"]
+    for row in rows:
+        figures = [
+            (
+                "tokens a second of 3 replicas, over those of 1",
+                _figure(row, "throughput_ratio", "{:.2f}"),
+                f"≥ {goals['throughput_ratio']:g}",
+            ),
+            (
+                "a Triton is killed: longest time without any answer",
+                f"**{row['triton_death_silence_s']:.2f} s**",
+                f"≤ {goals['silence_s']:g} s",
+            ),
+            (
+                "its requests: begun anew, streams ended by one error event, lost",
+                f"{row['triton_death_retried']}, {row['triton_death_error_events']}, **{row['triton_death_lost']}**",
+                "0 lost",
+            ),
+            (
+                "from its return to its first new answers",
+                f"**{row['spread_s']:.2f} s**",
+                f"≤ {goals['spread_s']:g} s",
+            ),
+            (
+                "its share of the next tokens, where a third is fair",
+                f"**{row['returned_share']:.0%}**",
+                "",
+            ),
+            (
+                "a gateway is killed: longest time without any answer",
+                f"**{row['gateway_death_silence_s']:.2f} s**",
+                f"≤ {goals['silence_s']:g} s",
+            ),
+            (
+                "its requests: streams cut short, lost before they streamed",
+                f"{row['gateway_death_cut_streams']}, **{row['gateway_death_lost']}**",
+                "0 lost",
+            ),
+            (
+                "a new build goes to every Triton and gateway: requests, failed",
+                f"{row['rolled_requests']}, **{row['rolled_failed']}**",
+                f"0 of {goals['rolled_requests']}",
+            ),
+            (
+                "meanwhile: longest time without any answer",
+                f"**{row['rolled_silence_s']:.2f} s**",
+                "",
+            ),
+        ]
+        lines += [f"| {what} | {measured} | {goal} |" for what, measured, goal in figures]
+    return _with_run(lines, rows)
+
+
 _BLOCKS = {
     "throughput": _throughput,
     "overhead": _overhead,
     "interference": _interference,
     "followup": _followup,
+    "replicas": _replicas,
 }
 
 
@@ -148,7 +205,12 @@ def _with_run(lines: list[str], rows: list[Row]) -> str:
         [
             *lines,
             "",
-            f"`{run['command']}` at commit `{run['commit']}` on {run['date']}: {rows[0]['rounds']} rounds, "
-            f"{rows[0]['threads']} model thread(s), {run['cpu']} with {run['cores']} cores; {versions}.",
+            f"`{run['command']}` at commit `{run['commit']}` on {run['date']}: {_extent(rows[0])}"
+            f"{run['cpu']} with {run['cores']} cores; {versions}.",
         ]
     )
+
+
+def _extent(row: Row) -> str:
+    """Rounds and threads, where a measurement has them."""
+    return f"{row['rounds']} rounds, {row['threads']} model thread(s), " if "threads" in row else ""

@@ -1,4 +1,4 @@
-"""Which Triton a request goes to: of several, the one with the least to do that has not just failed."""
+"""Which Triton a request goes to: of several, the one with the least to do that is not known to be down."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import ipaddress
 import itertools
 import socket
 import threading
-import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,29 +13,30 @@ from dataclasses import dataclass
 from gateway.backend import Backend, Chunk, GenerateRequest
 from glmserve.errors import BackendDown
 
-REST_S = 1.0
-"""How long a Triton that was down is passed over, unless all were."""
-_LOOK_UP_EVERY_S = 2.0
+_ASK_EVERY_S = 0.25
+_LOOK_UP_EVERY = 8
+"""Rounds of asking."""
 _MOST_ASKED = 3  # replicas asked whether they are ready: the answer must not take longer with more of them
 _JOIN_S = 5.0
 
 
 @dataclass(eq=False)
 class Replica:
-    """One Triton as this process sees it: answers under way, and how it was last."""
+    """One Triton as this process sees it: answers under way, and whether its last one was refused."""
 
     url: str
     backend: Backend
     running: int = 0
     taken: int = 0
-    rests_until_s: float = float("-inf")
+    is_down: bool = False
     is_gone: bool = False
 
 
 class Replicas:
     """The Backend of several Tritons, each on a channel of its own; shared between threads.
 
-    A name stands for every address it has: it is looked up again and again, so that replicas come and go.
+    One that was down gets nothing until it says that its models are loaded, unless all are down: `start` begins the
+    thread that asks. A name stands for every address it has, and is looked up again and again as replicas come and go.
     """
 
     def __init__(
@@ -44,31 +44,29 @@ class Replicas:
         urls: str,
         connect: Callable[[str], Backend],
         look_up: Callable[[str], list[str]] | None = None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`urls` are scheme://host:port with commas in between; `connect` opens the backend of one address."""
         self._urls = urls.split(",")
         self._connect = connect
         self._look_up = look_up or addresses_of
-        self._clock = clock
         self._lock = threading.Lock()
         self._turns = itertools.count(1)
         self._replicas: dict[str, Replica] = {}
         self._closing = threading.Event()
-        self._thread: threading.Thread | None = None
-        self.refresh()
-        if any(not _is_address(url) for url in self._urls):
-            self._thread = threading.Thread(target=self._keep_looking, name="replicas", daemon=True)
-            self._thread.start()
+        self._thread = threading.Thread(target=self._keep_asking, name="replicas", daemon=True)
+        self.look_up()
+
+    def start(self) -> None:
+        self._thread.start()
 
     def generate(self, request: GenerateRequest) -> Generator[Chunk]:
-        """The answer of one replica; a BackendDown makes that replica rest, so that another try goes elsewhere."""
+        """The answer of one replica; after a BackendDown another try goes elsewhere."""
         replica = self._take()
         try:
             with closing(replica.backend.generate(request)) as chunks:
                 yield from chunks
         except BackendDown:
-            replica.rests_until_s = self._clock() + REST_S
+            replica.is_down = True
             raise
         finally:
             self._give_back(replica)
@@ -80,12 +78,12 @@ class Replicas:
 
     def close(self) -> None:
         self._closing.set()
-        if self._thread is not None:
+        if self._thread.is_alive():
             self._thread.join(_JOIN_S)
         for replica in self._replicas.values():
             replica.backend.close()
 
-    def refresh(self) -> None:
+    def look_up(self) -> None:
         """Looks every name up; addresses that are gone get nothing new, and are let go when their last answer ends.
 
         A name that cannot be looked up just now keeps the addresses it had.
@@ -107,6 +105,13 @@ class Replicas:
             idle = [replica for replica in gone if replica.running == 0]
         _close_all(idle)
 
+    def ask(self) -> None:
+        """Asks those that were down whether they are ready again; each answers within seconds."""
+        with self._lock:
+            down = [replica for replica in self._replicas.values() if replica.is_down]
+        for replica in down:
+            replica.is_down = not replica.backend.models_ready()
+
     def _take(self) -> Replica:
         with self._lock:
             if not self._replicas:
@@ -124,12 +129,16 @@ class Replicas:
             _close_all([replica])
 
     def _reluctance(self, replica: Replica) -> tuple[bool, int, int]:
-        """Resting, then busy, then the one whose turn was last."""
-        return replica.rests_until_s > self._clock(), replica.running, replica.taken
+        """Those that are down last, the others by what they have to do, and then in turn."""
+        return replica.is_down, replica.running, replica.taken
 
-    def _keep_looking(self) -> None:
-        while not self._closing.wait(_LOOK_UP_EVERY_S):
-            self.refresh()
+    def _keep_asking(self) -> None:
+        for number in itertools.count(1):
+            if self._closing.wait(_ASK_EVERY_S):
+                return
+            self.ask()
+            if number % _LOOK_UP_EVERY == 0:
+                self.look_up()
 
 
 def addresses_of(url: str) -> list[str]:

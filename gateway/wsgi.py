@@ -25,6 +25,7 @@ def application() -> Flask:
     settings = GatewaySettings.read()
     structlog.get_logger().info("gateway_starting", **settings.shown())
     backend = _backend(settings)
+    backend.start()
     app = create_app(settings, backend)
     app.extensions[BACKEND] = backend
     return app
