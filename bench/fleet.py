@@ -122,7 +122,7 @@ class Fleet:
     def _start_nginx(self) -> None:
         """The configuration that containers get, with this fleet's addresses beside it."""
         shutil.copy(_NGINX, self._folder / "nginx.conf")
-        servers = [f"server {_HOST}:{port} max_fails=1 fail_timeout=1s;" for port in self._gateway_ports]
+        servers = [f"server {_HOST}:{port} max_fails=3 fail_timeout=1s;" for port in self._gateway_ports]
         (self._folder / "gateways.conf").write_text("\n".join(servers) + "\n", "utf-8")
         (self._folder / "listen.conf").write_text(f"listen {_HOST}:{self._nginx_port};\n", "utf-8")
         globals_ = f"daemon off; pid {self._folder}/nginx.pid;" + (" user root;" if os.getuid() == 0 else "")

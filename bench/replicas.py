@@ -129,6 +129,7 @@ def roll(fleet: Fleet, question: Question, build: Path, requests: int) -> Row:
     return {
         "rolled_requests": len(endings),
         "rolled_failed": sum(ending.how != "done" for ending in endings),
+        "rolled_endings": dict(tally(endings)),
         "rolled_silence_s": round(longest_silence_s(endings, began, rolled), 3),
         "rolled_letters": sorted({ending.letter for ending in late}),
     }
