@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from bench import followup, interference, overhead, replicas, report, results, soak, throughput
+from bench import followup, interference, overhead, replicas, report, results, soak, steps, throughput
 from bench.builds import FP32, build_of
 from bench.checkpoint import DEMO
 from bench.results import Row
@@ -57,6 +57,12 @@ def run_followup(threads: Threads = HALF_THE_CORES, rounds: Rounds = 5) -> None:
 def run_replicas() -> None:
     """Three Tritons and two gateways: what they add up to, and what is lost when one dies or a new build goes out."""
     say(f"Wrote {results.write('replicas', replicas.measure(say), 'python -m bench replicas')}")
+
+
+@app.command("steps")
+def run_steps(threads: Threads = HALF_THE_CORES) -> None:
+    """How long the engine's steps take here; what the simulation and docs/scaling.md reckon with."""
+    say(f"Wrote {results.write('steps', steps.measure(threads, say), f'python -m bench steps --threads {threads}')}")
 
 
 @app.command("report")

@@ -61,7 +61,7 @@ class Replicas:
 
     def generate(self, request: GenerateRequest) -> Generator[Chunk]:
         """The answer of one replica; after a BackendDown another try goes elsewhere."""
-        replica = self._take()
+        replica = self.take()
         try:
             with closing(replica.backend.generate(request)) as chunks:
                 yield from chunks
@@ -69,7 +69,7 @@ class Replicas:
             replica.is_down = True
             raise
         finally:
-            self._give_back(replica)
+            self.give_back(replica)
 
     def models_ready(self) -> bool:
         with self._lock:
@@ -112,7 +112,8 @@ class Replicas:
         for replica in down:
             replica.is_down = not replica.backend.models_ready()
 
-    def _take(self) -> Replica:
+    def take(self) -> Replica:
+        """The next replica, for one answer; raises BackendDown when there is none at all."""
         with self._lock:
             if not self._replicas:
                 raise BackendDown
@@ -121,7 +122,8 @@ class Replicas:
             replica.taken = next(self._turns)
             return replica
 
-    def _give_back(self, replica: Replica) -> None:
+    def give_back(self, replica: Replica) -> None:
+        """Its answer has ended."""
         with self._lock:
             replica.running -= 1
             is_over = replica.is_gone and replica.running == 0

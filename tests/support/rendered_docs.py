@@ -95,7 +95,7 @@ def docstring(path: Path) -> str:
 
 def _order(item: tuple[str, str]) -> int:
     order = ["gateway", "gateway/routes", "model_repository", "glmserve", "glmserve/engine", "export", "launcher"]
-    order += ["demo", "demo/checkpoint", "bench", "bench/results", "tests", "docs", "requirements"]
+    order += ["demo", "demo/checkpoint", "bench", "bench/results", "tests", "docs", "deploy", "requirements"]
     return order.index(item[0])
 
 
