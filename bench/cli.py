@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from bench import followup, interference, overhead, replicas, report, results, soak, steps, throughput
+from bench import followup, interference, overhead, replicas, report, results, simulate, soak, steps, throughput
 from bench.builds import FP32, build_of
 from bench.checkpoint import DEMO
 from bench.results import Row
@@ -63,6 +63,16 @@ def run_replicas() -> None:
 def run_steps(threads: Threads = HALF_THE_CORES) -> None:
     """How long the engine's steps take here; what the simulation and docs/scaling.md reckon with."""
     say(f"Wrote {results.write('steps', steps.measure(threads, say), f'python -m bench steps --threads {threads}')}")
+
+
+@app.command("simulate")
+def run_simulation(
+    replicas: Annotated[int, typer.Option(min=1, help="The largest number of replicas.")] = 1000,
+    seconds: Annotated[float, typer.Option(min=1, help="Simulated seconds of each run.")] = 20.0,
+) -> None:
+    """The engine's scheduler and the gateways' choices in simulated time, with up to 1,000 replicas."""
+    command = f"python -m bench simulate --replicas {replicas} --seconds {seconds:g}"
+    say(f"Wrote {results.write('simulation', simulate.measure(seconds, replicas, say), command)}")
 
 
 @app.command("report")
