@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 
 from bench.step_times import StepTimes
@@ -109,17 +110,16 @@ class Capacity:
 
 def slots_of(gpu: Gpu, precision: str, context_tokens: int) -> int:
     """The most slots whose memory plan fits; 0 where the weights alone do not."""
-    most = 0
-    for slots in range(1, _MOST_SLOTS + 1):
+
+    def is_too_many(slots: int) -> bool:
         settings = EngineSettings(
             device="cuda", slots=slots, warm_rows=max(1, slots // 4), context_tokens=context_tokens
         )
         kv = element_bytes("bf16")  # activations and KV stay in 16 bits on a card, whatever the weights
         plan = memory_plan(MODEL, settings, int(WEIGHT_BYTES[precision]), kv, int(gpu.memory_gib * _GIB))
-        if plan.total > plan.available:
-            break
-        most = slots
-    return most
+        return plan.total > plan.available
+
+    return bisect_left(range(1, _MOST_SLOTS + 1), True, key=is_too_many)
 
 
 def text_parameters() -> float:

@@ -23,6 +23,7 @@ MACHINE = Machine(StepTimes(decode_s=0.02, row_s=0.0003, prefill_s=0.02, token_s
 """About a bf16 model on a card that reads its weights in 20 ms."""
 _REPLICAS_A_GATEWAY = 8
 _WARM_UP_SHARE = 0.4
+_REPLICA_SECONDS = 20_000  # of one run, so that a thousand replicas take minutes and not hours
 
 Say = Callable[[str], None]
 
@@ -120,12 +121,14 @@ def measure(seconds: float, most: int, say: Say) -> list[Row]:
     for replicas in (count for count in REPLICAS if count <= most):
         for load in LOADS:
             rate = load * replicas * capacity_per_s(MACHINE, workload)
-            outcome = simulate(MACHINE, workload, replicas, rate, seconds)
+            simulated_s = min(seconds, _REPLICA_SECONDS / replicas)
+            outcome = simulate(MACHINE, workload, replicas, rate, simulated_s)
             rows.append(
                 {
                     "replicas": replicas,
                     "gateways": len(_gateways(replicas)),
                     "load": load,
+                    "seconds": simulated_s,
                     "requests": len(outcome.visits),
                     "refused": round(outcome.share("refused"), 4),
                     "late": round(outcome.share("late"), 4),
