@@ -17,7 +17,7 @@ OTHER_FOLDERS = {
     "demo/checkpoint": "The demo model itself, with its card and golden answers",
     "bench/results": "The last measurements, which docs/benchmarks.md shows",
     "tests": "Everything above, held to its word",
-    "docs": "The architecture, the engine, the API by example, how to export, and what was measured",
+    "docs": "The architecture, the engine, the API by example, how to export, deploy and scale, and what was measured",
     "deploy": "Containers, nginx, Prometheus, Grafana, a Helm chart and KServe: the service on other machines",
     "requirements": "Every dependency, pinned",
 }
