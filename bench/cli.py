@@ -68,9 +68,7 @@ def run_steps(threads: Threads = HALF_THE_CORES) -> None:
 @app.command("simulate")
 def run_simulation(
     replicas: Annotated[int, typer.Option(min=1, help="The largest number of replicas.")] = 1000,
-    seconds: Annotated[
-        float, typer.Option(min=1, help="Simulated seconds of each run, fewer with many.")
-    ] = 60.0,
+    seconds: Annotated[float, typer.Option(min=1, help="Simulated seconds of each run, fewer with many.")] = 60.0,
 ) -> None:
     """The engine's scheduler and the gateways' choices in simulated time, with up to 1,000 replicas."""
     command = f"python -m bench simulate --replicas {replicas} --seconds {seconds:g}"

@@ -33,7 +33,7 @@ _ROWS = (1, 2, 4, 8, 16)
 _LENGTHS = (32, 64, 128, 192)
 _PROMPT_TOKENS = 128  # behind every decoded row
 _CONTEXT = 512
-_TIMES = 9
+_TIMES = 5
 _TOGETHER = (1, 4, 16)
 
 Say = Callable[[str], None]

@@ -44,7 +44,10 @@ def test_no_file_outgrows_400_lines() -> None:
 
 @pytest.mark.parametrize(
     "document",
-    [*DOCUMENTS, *(ROOT / "docs" / name for name in ("export.md", "api.md", "benchmarks.md", "deploy.md", "scaling.md"))],
+    [
+        *DOCUMENTS,
+        *(ROOT / "docs" / name for name in ("export.md", "api.md", "benchmarks.md", "deploy.md", "scaling.md")),
+    ],
     ids=lambda path: path.name,
 )
 def test_links_lead_somewhere(document: Path) -> None:
