@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from rendered_docs import BLOCKS, DOCUMENTS, OTHER_FOLDERS, PACKAGES, ROOT, rendered
 
+LINKED = ("export.md", "api.md", "benchmarks.md", "deploy.md", "scaling.md")
 SKIPPED = {".git", ".venv", ".ci", "builds"}
 
 
