@@ -55,6 +55,7 @@ BANDWIDTH_SHARE = 0.7
 FLOPS_SHARE = 0.4
 """Of a card's published figures, what a step is taken to reach. Targets until they are measured on a card."""
 _GIB = 1024**3
+_CHUNK_TOKENS: int = EngineSettings.model_fields["chunk_tokens"].default
 _MOST_SLOTS = 128  # beyond, a card multiplies rather than reads, and more rows gain little
 
 
@@ -151,10 +152,16 @@ def picture_s(gpu: Gpu, tokens: int) -> float:
     return operations / (gpu.tflops * 1e12 * FLOPS_SHARE)
 
 
+def reading_s(times: StepTimes, prompt_tokens: int) -> float:
+    """A prompt is read in chunks, and each reads the weights again."""
+    chunks = math.ceil(prompt_tokens / _CHUNK_TOKENS)
+    return chunks * times.prefill_s + prompt_tokens * times.token_s
+
+
 def requests_per_s(times: StepTimes, rows: int, prompt_tokens: int, answer_tokens: int, picture_s: float) -> float:
     """Of a server whose rows are always full: each request costs its picture, its prompt, and its share of steps."""
     steps_s = (answer_tokens - 1) * times.decode(rows)
-    return rows / (rows * (picture_s + times.prefill(prompt_tokens)) + steps_s)
+    return rows / (rows * (picture_s + reading_s(times, prompt_tokens)) + steps_s)
 
 
 def capacity(gpu: Gpu, precision: str, demand: Demand = Demand()) -> Capacity | None:  # it is frozen
@@ -164,15 +171,15 @@ def capacity(gpu: Gpu, precision: str, demand: Demand = Demand()) -> Capacity | 
     fast = [rows for rows in range(1, slots + 1) if times.decode(rows) <= demand.most_gap_s]
     if not fast:
         return None
-    rows, reading_s = fast[-1], picture_s(gpu, demand.picture_tokens)
-    most = requests_per_s(times, rows, demand.prompt_tokens, demand.answer_tokens, reading_s)
+    rows, seeing_s = fast[-1], picture_s(gpu, demand.picture_tokens)
+    most = requests_per_s(times, rows, demand.prompt_tokens, demand.answer_tokens, seeing_s)
     return Capacity(
         slots=slots,
         rows=rows,
         requests_per_s=most,
         tokens_per_s=most * demand.answer_tokens,
         picture_tokens_per_s=most * demand.picture_tokens,
-        first_token_s=reading_s + times.prefill(demand.prompt_tokens) + times.decode(rows),
+        first_token_s=seeing_s + reading_s(times, demand.prompt_tokens) + times.decode(rows),
     )
 
 

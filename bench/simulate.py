@@ -23,7 +23,7 @@ MACHINE = Machine(StepTimes(decode_s=0.02, row_s=0.0003, prefill_s=0.02, token_s
 """About a bf16 model on a card that reads its weights in 20 ms."""
 _REPLICAS_A_GATEWAY = 8
 _WARM_UP_SHARE = 0.4
-_REPLICA_SECONDS = 20_000  # of one run, so that a thousand replicas take minutes and not hours
+_REPLICA_SECONDS = 10_000  # of one run, so that a thousand replicas take minutes and not hours
 
 Say = Callable[[str], None]
 
