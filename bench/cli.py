@@ -20,10 +20,13 @@ from bench import (
     overhead,
     percore,
     profile,
+    replicas,
     report,
     results,
+    simulate,
     soak,
     split,
+    steps,
     streams,
     throughput,
 )
@@ -143,6 +146,28 @@ def run_split(rounds: Rounds = 3) -> None:
 def run_percore(rounds: Rounds = 5) -> None:
     """Requests a second per core, beside the least that FastAPI and uvicorn need."""
     _keep("percore", percore.measure(rounds, say), 0, rounds)
+
+
+@app.command("replicas")
+def run_replicas() -> None:
+    """Three Tritons and two gateways: what they add up to, and what is lost when one dies or a new build goes out."""
+    say(f"Wrote {results.write('replicas', replicas.measure(say), 'python -m bench replicas')}")
+
+
+@app.command("steps")
+def run_steps(threads: Threads = HALF_THE_CORES) -> None:
+    """How long the engine's steps take here; what the simulation and docs/scaling.md reckon with."""
+    say(f"Wrote {results.write('steps', steps.measure(threads, say), f'python -m bench steps --threads {threads}')}")
+
+
+@app.command("simulate")
+def run_simulation(
+    replicas: Annotated[int, typer.Option(min=1, help="The largest number of replicas.")] = 1000,
+    seconds: Annotated[float, typer.Option(min=1, help="Simulated seconds of each run, fewer with many.")] = 60.0,
+) -> None:
+    """The engine's scheduler and the gateways' choices in simulated time, with up to 1,000 replicas."""
+    command = f"python -m bench simulate --replicas {replicas} --seconds {seconds:g}"
+    say(f"Wrote {results.write('simulation', simulate.measure(seconds, replicas, say), command)}")
 
 
 @app.command("report")
