@@ -8,6 +8,7 @@ import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from uuid import uuid4
 
 from rich.console import Console
 
@@ -23,7 +24,7 @@ from export.order import DECODER_PATH, Order
 from export.outline import MODELS, outline
 from export.precision import KvPrecision, Precision, Target
 from export.progress import byte_progress
-from export.shelf import BUILD_LOCK, PARTS, builds_in, locked
+from export.shelf import BUILD_LOCK, PARTS, builds_in, locked, write_whole
 from export.standard import weights_in_files, write_standard
 from export.streamed import Journal, sync_folder
 from export.vision_backend import VisionBackend, write_entry
@@ -56,11 +57,14 @@ def build(
     order = Order.of(checkpoint, precision, target, vision_backend, source, kv)
     plan = outline(order)
     out.mkdir(parents=True, exist_ok=True)
+    digests = _read_through(order, console)
+    recipe = _recipe(order, digests)
+    existing = _find(out, recipe)
+    if existing and ((existing / layout.CERTIFICATE_FILE).exists() or not has_golden(checkpoint)):
+        return existing
     with locked(out, BUILD_LOCK):
-        digests = _read_through(order, console)
-        recipe = _recipe(order, digests)
         parts = out / f"{PARTS}{recipe[:DIGEST_CHARS]}"
-        existing = _find(out, recipe)
+        existing = existing or _find(out, recipe)  # somebody may have made it in the meantime
         if existing is None:
             _check_room(plan.new_bytes(can_link(order, out)), out, parts)
             with room_on(out):
@@ -89,11 +93,22 @@ def _write(order: Order, parts: Path, out: Path, digests: dict[Path, str], recip
     _certify(order, partial, console)
     _sync_tree(partial)
     final = out / manifest.digest
-    if final.exists():  # an earlier build of this digest that was damaged or of which only a part was kept
-        final.rename(parts / "damaged")
+    if final.exists():
+        if _is_whole(final, manifest):  # the same content, from another recipe: it may be served this moment
+            write_whole(final / layout.MANIFEST_FILE, (partial / layout.MANIFEST_FILE).read_text("utf-8"))
+            return final
+        final.rename(parts / f"damaged-{uuid4().hex}")
     partial.rename(final)
     sync_folder(out)
     return final
+
+
+def _is_whole(build: Path, manifest: Manifest) -> bool:
+    try:
+        manifest.check(build)
+    except BadArtifact:
+        return False
+    return True
 
 
 def _certify(order: Order, build: Path, console: Console) -> None:
@@ -187,10 +202,6 @@ def _recipe(order: Order, digests: dict[Path, str]) -> str:
 def _find(out: Path, recipe: str) -> Path | None:
     """A complete, unaltered build of this recipe."""
     for path, manifest in builds_in(out):
-        if manifest.recipe == recipe:
-            try:
-                manifest.check(path)
-            except BadArtifact:
-                continue
+        if manifest.recipe == recipe and _is_whole(path, manifest):
             return path
     return None

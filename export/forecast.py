@@ -51,6 +51,9 @@ def _read_through(shards: list[Shard], rates: Rates) -> float:
 
 
 def _seconds(stored: int, written: int, bits: int | None, rates: Rates) -> float:
-    """One tensor: made into what it is to be, and written. It was read through a moment ago, so memory holds it."""
+    """One tensor: loaded, made into what it is to be, and written. It was read through before, so memory holds it.
+
+    One that is rounded is loaded twice, for its scales and for its codes.
+    """
     making = stored / rates.casting if bits is None else stored / rates.rounding[bits]
-    return making + written / rates.writing
+    return stored * (1 if bits is None else 2) / rates.loading + making + written / rates.writing

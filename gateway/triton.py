@@ -25,7 +25,7 @@ _CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", 512 * _MIB),  # 16 pictures of 6144 tokens are 231 MB
     ("grpc.max_receive_message_length", 16 * _MIB),
     ("grpc.enable_http_proxy", 0),
-    ("grpc.lb_policy_name", "round_robin"),  # among several Tritons; one that is gone is passed over
+    ("grpc.lb_policy_name", "round_robin"),  # connects again by itself
     ("grpc.initial_reconnect_backoff_ms", 100),  # the default grows to two minutes after a restart of Triton
     ("grpc.min_reconnect_backoff_ms", 2000),  # in truth how long a handshake may take, which a busy host needs
     ("grpc.max_reconnect_backoff_ms", 1000),
@@ -47,8 +47,8 @@ class TritonBackend:
     """The Backend that Triton serves; made after a worker has forked, because gRPC's threads do not survive a fork."""
 
     def __init__(self, url: str, response_timeout_s: float) -> None:
-        """`url` is grpc://host:port, or several with commas in between; nothing is connected until the first call."""
-        self._channel = grpc.insecure_channel(target_of(url), options=_CHANNEL_OPTIONS)
+        """`url` is grpc://host:port; nothing is connected until the first call."""
+        self._channel = grpc.insecure_channel(url.removeprefix("grpc://"), options=_CHANNEL_OPTIONS)
         self._ready = service_pb2_grpc.GRPCInferenceServiceStub(self._channel).ModelReady
         # One request a stream is the same on the wire as a call that takes one, and such a call needs no threads of
         # its own: a first token comes a millisecond sooner, and later ones cost 40 % less.
@@ -107,12 +107,6 @@ class TritonBackend:
             return bool(self._ready(request, timeout=READY_TIMEOUT_S).ready)
         except grpc.RpcError:
             return False
-
-
-def target_of(url: str) -> str:
-    """What gRPC calls the addresses in a setting; of several, each must be an IPv4 address."""
-    places = [place.removeprefix("grpc://") for place in url.split(",")]
-    return places[0] if len(places) == 1 else f"ipv4:{','.join(places)}"
 
 
 def _drain(call: Iterator[Any]) -> None:

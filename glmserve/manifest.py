@@ -69,7 +69,7 @@ class Manifest:
         files = {
             str(path.relative_to(folder)): known.get((path.stat().st_dev, path.stat().st_ino)) or sha256_of(path)
             for path in sorted(folder.rglob("*"))
-            if path.is_file() and path.relative_to(folder).parts[0] not in _NOT_CONTENT
+            if path.is_file() and _is_content(path.relative_to(folder))
         }
         identity = json.dumps([CONTRACT_VERSION, precision, target, kv, files], sort_keys=True)
         digest = hashlib.sha256(identity.encode()).hexdigest()[:DIGEST_CHARS]
@@ -109,6 +109,11 @@ class Manifest:
             for name, digest in zip(ours, found, strict=True):
                 if digest != self.files[name]:
                     raise BadArtifact(f"{name} of build {self.digest} was altered: its SHA-256 is not the manifest's.")
+
+
+def _is_content(path: Path) -> bool:
+    """Whether a file is a part of the build, not one about it or one that was left half written at its top."""
+    return path.parts[0] not in _NOT_CONTENT and not path.parts[0].startswith(".")
 
 
 def _concerns(name: str, model: str | None) -> bool:

@@ -93,7 +93,7 @@ def plan(
 ) -> None:
     """Say what a build would hold, what making it takes, and which cards could serve it; nothing is written.
 
-    Reads the checkpoint's configuration and headers, and measures this machine for about a second.
+    Reads the checkpoint's configuration and headers, and measures this machine for some seconds.
     """
     found = _plan(Order.of(checkpoint, precision, target, vision_backend, kv=kv), out, slots, length)
     if as_json:

@@ -101,6 +101,8 @@ def test_a_second_build_at_once_is_refused(checkpoint: Path, tmp_path: Path) -> 
     with FileLock(out / ".build.lock", timeout=1):
         assert_refused(build(checkpoint, out), Exit.LOCKED, "Another command is at work", out)
     assert build(checkpoint, out).exit_code == 0
+    with FileLock(out / ".build.lock", timeout=1):
+        assert build(checkpoint, out).exit_code == 0  # it is there already: nothing is to be written
 
 
 def test_a_disk_without_room_is_refused_before_anything_is_written(

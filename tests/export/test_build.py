@@ -64,6 +64,25 @@ def test_a_checkpoint_is_known_again_wherever_it_lies(
     assert Manifest.read(build(Path("checkpoint"), tmp_path / "others", QUIET)) == Manifest.read(first)
 
 
+def test_the_same_content_from_another_recipe_keeps_its_certificate(checkpoint: Path, tmp_path: Path) -> None:
+    first = build(checkpoint, tmp_path / "builds", QUIET)
+    written = (first / "certificate.json").read_text("utf-8")
+    (checkpoint / "golden" / "note.txt").write_text("a file that is a part of the recipe and of no build")
+    assert build(checkpoint, tmp_path / "builds", QUIET) == first
+    assert (first / "certificate.json").read_text("utf-8") == written
+    manifest = (first / "manifest.json").stat().st_mtime_ns
+    assert build(checkpoint, tmp_path / "builds", QUIET) == first  # now found, not made again
+    assert (first / "manifest.json").stat().st_mtime_ns == manifest
+    assert not list((tmp_path / "builds").glob(".parts-*"))
+
+
+def test_what_a_kill_left_half_written_is_no_part_of_a_build(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("content")
+    for name in (".certificate.json", "certificate.html"):
+        (tmp_path / name).write_text("not content")
+    assert set(Manifest.describe(tmp_path, "recipe", "source", "fp32", "cpu").files) == {"kept"}
+
+
 def test_another_weight_makes_another_build(checkpoint: Path, tmp_path: Path) -> None:
     first = build(checkpoint, tmp_path / "builds", QUIET)
     file = checkpoint / "model.safetensors"
