@@ -46,6 +46,7 @@ bench: $(VENV)/.test-installed ## Measure the service beside its rival and its b
 	$(BIN)/python -m bench streams
 	$(BIN)/python -m bench split
 	$(BIN)/python -m bench percore
+	$(BIN)/python -m bench refusals
 	$(BIN)/python -m bench report
 
 .PHONY: soak

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from bench import followup, interference, overhead, percore, report, results, soak, split, streams, throughput
+from bench import followup, interference, overhead, percore, refusals, report, results, soak, split, streams, throughput
 from bench.builds import FP32, build_of
 from bench.checkpoint import DEMO
 from bench.results import Row
@@ -69,6 +69,12 @@ def run_split(rounds: Rounds = 3) -> None:
 def run_percore(rounds: Rounds = 5) -> None:
     """Requests a second per core, beside the least that FastAPI and uvicorn need."""
     _keep("percore", percore.measure(rounds, say), 0, rounds)
+
+
+@app.command("refusals")
+def run_refusals(rounds: Rounds = 3) -> None:
+    """How fast a wrong request is refused while large photos are decoded."""
+    _keep("refusals", refusals.measure(rounds, say), 0, rounds)
 
 
 @app.command("report")

@@ -28,12 +28,13 @@ _OVERHEAD_GOALS = {"throughput_lost": 0.08, "first_token_added_ms": 6.0}
 _JOINING_GOAL = 2.0
 _FOLLOW_UP_GOAL = 0.25
 _STREAM_GOALS = {"gap": 60.0, "memory": 120.0}
+_REFUSAL_GOAL_MS = 20.0
 _SPLIT_GOALS_MS = {"640x480": 12.0, "4000x3000": 120.0}
 
 
 def rendered(text: str) -> str:
     """The document with every generated block made anew."""
-    for name, make in _BLOCKS.items():
+    for name, make in BLOCKS.items():
         head, start, rest = text.partition(_BLOCK.format(name=name))
         _, end, tail = rest.partition(_END)
         text = f"{head}{start}\n{make(results.read(name))}\n{end}{tail}"
@@ -168,7 +169,19 @@ def _percore(rows: list[Row]) -> str:
     return _with_run(lines, rows)
 
 
-_BLOCKS = {
+def _refusals(rows: list[Row]) -> str:
+    lines = ["| time to a refusal, ms | measured | goal |", "|---|---|---|"]
+    for row in rows:
+        busy = f"{row['senders']} clients sending photos"
+        lines += [
+            f"| p50, nothing else asked | {_figure(row, 'alone_p50_ms', '{:.1f}')} | |",
+            f"| p50, {busy} | {_figure(row, 'p50_ms', '{:.1f}')} | |",
+            f"| p95, {busy} | {_figure(row, 'p95_ms', '{:.1f}')} | ≤ {_REFUSAL_GOAL_MS:g} |",
+        ]
+    return _with_run(lines, rows)
+
+
+BLOCKS = {
     "throughput": _throughput,
     "overhead": _overhead,
     "interference": _interference,
@@ -176,6 +189,7 @@ _BLOCKS = {
     "streams": _streams,
     "split": _split,
     "percore": _percore,
+    "refusals": _refusals,
 }
 
 
