@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import socket
@@ -29,12 +28,11 @@ def test_the_stand_in_for_triton_sends_a_token_a_beat() -> None:
         give_up = time.monotonic() + WAIT_S
         while not backend.models_ready():
             assert time.monotonic() < give_up
-        times, chunks = [], []
-        for chunk in backend.generate(request):
-            times.append(time.perf_counter())
-            chunks.append(chunk)
+        asked_at = time.perf_counter()
+        chunks = list(backend.generate(request))
+        took_s = time.perf_counter() - asked_at
     assert [len(chunk.tokens) for chunk in chunks] == [1] * TOKENS + [0] and chunks[-1].finish == Finish.LENGTH
-    assert times[TOKENS - 1] - times[0] >= (TOKENS - 2) * BEAT_MS / 1000
+    assert took_s >= TOKENS * BEAT_MS / 1000
 
 
 def event(content: str) -> bytes:
@@ -69,7 +67,6 @@ def test_a_servers_processor_time_and_memory_are_read() -> None:
     us = Server("127.0.0.1", 1, os.getpid())
     before_s = us.cpu_s()
     give_up = time.monotonic() + WAIT_S
-    for _ in itertools.takewhile(lambda _: time.monotonic() < give_up, itertools.count()):
-        if us.cpu_s() > before_s:
-            break
+    while us.cpu_s() == before_s and time.monotonic() < give_up:
+        pass
     assert us.cpu_s() > before_s and us.peak_memory_mb() > 10
