@@ -44,7 +44,14 @@ bench: $(VENV)/.test-installed ## Measure the service beside its rival and its b
 	$(BIN)/python -m bench interference
 	$(BIN)/python -m bench followup
 	$(BIN)/python -m bench guesses
-	$(BIN)/python -m bench step
+	$(BIN)/python -m bench profile
+	$(BIN)/python -m bench streams
+	$(BIN)/python -m bench split
+	$(BIN)/python -m bench percore
+	$(BIN)/python -m bench replicas
+	$(BIN)/python -m bench steps
+	$(BIN)/python -m bench simulate
+	$(BIN)/python -m bench refusals
 	$(BIN)/python -m bench report
 
 .PHONY: gpu-check
@@ -58,6 +65,12 @@ soak: $(VENV)/.test-installed ## Let random requests come and go for 20 minutes 
 .PHONY: fuzz
 fuzz: $(VENV)/.test-installed ## Send 2,000 requests (CASES=2000) made from the OpenAPI document, and check every answer
 	PYTHONPATH=. $(BIN)/python tests/support/fuzz.py $(or $(CASES),2000)
+LOAD_SECONDS ?= 30
+.PHONY: load
+load: $(VENV)/.load-installed ## Let 16 people (USERS=) use a running `make serve` (or URL=) for 30 s (LOAD_SECONDS=, at most 300)
+	$(BIN)/locust --headless --locustfile bench/profiles/locustfile.py --host $(or $(URL),http://127.0.0.1:5000) \
+		--users $(or $(USERS),16) --spawn-rate 4 --run-time $(shell echo $$(($(LOAD_SECONDS) < 300 ? $(LOAD_SECONDS) : 300)))s \
+		--stop-timeout 30 --only-summary --exit-code-on-error 1
 
 .PHONY: docs
 docs: $(VENV)/.serve-installed ## Write the generated parts of the documents anew
@@ -85,4 +98,9 @@ $(VENV)/.serve-installed: $(REQUIREMENTS) pyproject.toml | $(VENV)/.made
 $(VENV)/.test-installed: requirements/test.txt $(VENV)/.serve-installed
 	@echo 'Installing what the tests need ...'
 	@$(PIP_INSTALL) --requirement requirements/test.txt
+	@touch $@
+
+$(VENV)/.load-installed: requirements/load.txt $(VENV)/.serve-installed
+	@echo 'Installing what asks for answers ...'
+	@$(PIP_INSTALL) --requirement requirements/load.txt
 	@touch $@

@@ -37,14 +37,21 @@ class Preparer:
 
     def request(self, question: Question, max_tokens: int = NEW_TOKENS) -> GenerateRequest:
         """A greedy request: base64 undone, the picture decoded and cut into patches, the prompt tokenised."""
-        image = Image.open(io.BytesIO(base64.b64decode(question.image)))
-        patches, grid = patches_of(image.convert("RGB"), self._rules)
-        messages = [Message("user", (Picture(), question.prompt))]
+        return self.prepared(base64.b64decode(question.image), question.prompt, max_tokens)
+
+    def prepared(self, file: bytes | None, prompt: str, max_tokens: int) -> GenerateRequest:
+        """The same of a picture's file, or of text alone."""
+        patches, grids = None, []
+        if file is not None:
+            image = Image.open(io.BytesIO(file))
+            patches, grid = patches_of(image.convert("RGB"), self._rules)
+            grids.append(grid)
+        messages = [Message("user", (*(Picture() for _ in grids), prompt))]
         return GenerateRequest(
             request_id="bench",
-            input_ids=self._prompts.build(messages, [grid], thinking=False),
+            input_ids=self._prompts.build(messages, grids, thinking=False),
             patches=patches,
-            grids=(grid,),
+            grids=tuple(grids),
             max_tokens=max_tokens,
             temperature=0.0,
             top_p=1.0,

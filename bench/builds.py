@@ -40,12 +40,18 @@ def checkpoint_of(shape: Shape, say: Callable[[str], None]) -> Path:
 
 
 def build_of(
-    checkpoint: Path, precision: str, say: Callable[[str], None], target: str = "cpu", out: Path | None = None
+    checkpoint: Path,
+    precision: str,
+    say: Callable[[str], None],
+    target: str = "cpu",
+    out: Path | None = None,
+    kv: str = "same",
 ) -> Path:
     """The build of a checkpoint, made by the export's own command line; one of an older exporter makes room for it."""
     out = out or CACHE / "builds" / f"{checkpoint.name}-{precision}"
     say(f"Exporting {checkpoint.name} in {precision}, if it was not yet ...")
     options = ["--checkpoint", str(checkpoint), "--out", str(out), "--precision", precision, "--target", target]
+    options += ["--kv", kv]
     done = _export(["build", *options], _EXPORT_TIMEOUT_S)
     if done.returncode != 0:
         raise ExportFailed(f"The export of {checkpoint} in {precision} failed.\n{done.stderr.strip()}")

@@ -18,10 +18,17 @@ from bench import (
     guesses,
     interference,
     overhead,
+    percore,
+    profile,
+    refusals,
+    replicas,
     report,
     results,
+    simulate,
     soak,
-    step,
+    split,
+    steps,
+    streams,
     throughput,
 )
 from bench.builds import CACHE, FP32, build_of
@@ -72,10 +79,10 @@ def run_guesses(threads: Threads = HALF_THE_CORES, rounds: Rounds = 3) -> None:
     _keep("guesses", guesses.measure(threads, rounds, say), threads, rounds)
 
 
-@app.command("step")
-def run_step(threads: Threads = HALF_THE_CORES, rounds: Rounds = 3) -> None:
+@app.command("profile")
+def run_profile(threads: Threads = HALF_THE_CORES, rounds: Rounds = 3) -> None:
     """Where one decode step's time goes, and how far it is from the time memory needs for what it reads."""
-    _keep("step", step.measure(threads, rounds, say), threads, rounds)
+    _keep("profile", profile.measure(threads, rounds, say), threads, rounds)
 
 
 @app.command("checkpoint")
@@ -124,6 +131,52 @@ def run_gpu_check(
         raise typer.Exit(1)
 
 
+@app.command("streams")
+def run_streams(rounds: Rounds = 3) -> None:
+    """How steadily one gateway worker passes on 256 answers at once, and in how much memory."""
+    _keep("streams", streams.measure(rounds, say), 0, rounds)
+
+
+@app.command("split")
+def run_split(rounds: Rounds = 3) -> None:
+    """Where the gateway's own processor time goes."""
+    _keep("split", split.measure(rounds, say), 0, rounds)
+
+
+@app.command("percore")
+def run_percore(rounds: Rounds = 5) -> None:
+    """Requests a second per core, beside the least that FastAPI and uvicorn need."""
+    _keep("percore", percore.measure(rounds, say), 0, rounds)
+
+
+@app.command("replicas")
+def run_replicas() -> None:
+    """Three Tritons and two gateways: what they add up to, and what is lost when one dies or a new build goes out."""
+    say(f"Wrote {results.write('replicas', replicas.measure(say), 'python -m bench replicas')}")
+
+
+@app.command("steps")
+def run_steps(threads: Threads = HALF_THE_CORES) -> None:
+    """How long the engine's steps take here; what the simulation and docs/scaling.md reckon with."""
+    say(f"Wrote {results.write('steps', steps.measure(threads, say), f'python -m bench steps --threads {threads}')}")
+
+
+@app.command("simulate")
+def run_simulation(
+    replicas: Annotated[int, typer.Option(min=1, help="The largest number of replicas.")] = 1000,
+    seconds: Annotated[float, typer.Option(min=1, help="Simulated seconds of each run, fewer with many.")] = 60.0,
+) -> None:
+    """The engine's scheduler and the gateways' choices in simulated time, with up to 1,000 replicas."""
+    command = f"python -m bench simulate --replicas {replicas} --seconds {seconds:g}"
+    say(f"Wrote {results.write('simulation', simulate.measure(seconds, replicas, say), command)}")
+
+
+@app.command("refusals")
+def run_refusals(rounds: Rounds = 3) -> None:
+    """How fast a wrong request is refused while large photos are decoded."""
+    _keep("refusals", refusals.measure(rounds, say), 0, rounds)
+
+
 @app.command("report")
 def write_report() -> None:
     """Write the tables and the chart of docs/benchmarks.md from bench/results."""
@@ -151,7 +204,8 @@ def say(text: str) -> None:
 
 
 def _keep(name: str, rows: list[Row], threads: int, rounds: int) -> None:
-    path = results.write(name, rows, f"python -m bench {name} --threads {threads} --rounds {rounds}")
+    model_threads = f" --threads {threads}" if threads else ""
+    path = results.write(name, rows, f"python -m bench {name}{model_threads} --rounds {rounds}")
     say(f"Wrote {path}")
 
 

@@ -60,6 +60,8 @@ def run(plan: Plan) -> dict[str, Any]:
     prompts = _prompts(build.checkpoint, max(plan.rows), plan.prompt_tokens)
     graphs = (True, False) if plan.device == "cuda" else (False,)
     decoded = [row for with_graphs in graphs for row in _decode_all(build, prompts, with_graphs)]
+    if plan.kv == "int8":
+        return {"decoded": decoded}
     return {
         "prompts": prompts.tolist(),
         "decoded": decoded,
@@ -93,6 +95,7 @@ def _decode_all(build: Build, prompts: np.ndarray, with_graphs: bool) -> list[di
         found.append(
             {
                 "rows": rows,
+                "kv": plan.kv,
                 "cuda_graphs": decoder.captures_graphs,
                 "prefill_tokens_per_s": rows * plan.prompt_tokens / prefill_s,
                 "step_s": statistics.median(steps_s),

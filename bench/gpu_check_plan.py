@@ -14,7 +14,8 @@ TINY = Shape("gpu-check-tiny", layers=2, ffn=256, vision_depth=1, hidden=128, he
 
 @dataclass(frozen=True)
 class Plan:
-    """Handed to both halves of the check as JSON; paths are text. `precision` is what both compute in."""
+    """Handed to both halves of the check as JSON; paths are text. `precision` is what both compute in; with `kv` "int8"
+    the build keeps KV so, and only its steps are run."""
 
     checkpoint: str
     build: str
@@ -28,6 +29,7 @@ class Plan:
     least_context: int
     most_context: int
     threads: int
+    kv: str = "same"
 
     @staticmethod
     def read(path: Path) -> Plan:

@@ -99,7 +99,7 @@ def run(plan: Plan, ours: dict[str, Any]) -> dict[str, Any]:
     return {
         "speed": [rival.speed(prompts[:rows]) for rows in plan.rows],
         "changed_share": [float(np.mean(one > 0)) for one in lost],
-        "worst_loss": float(np.concatenate(lost).max()),
+        "worst_loss": [float(one.max()) for one in lost],
         "logprob_error": {"worst": float(np.max(errors)), "median": float(np.median(errors))},
         "feature_error": {"worst": float(off.max()), "median": float(np.median(off))},
         "torch": torch.__version__,

@@ -1,4 +1,4 @@
-"""`python -m gateway settings` shows every setting; `python -m gateway keys create|list|revoke` manages API keys."""
+"""`python -m gateway settings` shows every setting, `keys` manages API keys, and `canary` tries a Triton."""
 
 from __future__ import annotations
 
@@ -23,6 +23,17 @@ Limit = Annotated[int | None, typer.Option(min=1, help="The gateway's default wh
 def settings() -> None:
     """Print every setting as the markdown table the README shows."""
     typer.echo(settings_table(), nl=False)
+
+
+@app.command()
+def canary() -> None:
+    """Ask the build's canary question past any web server, as a container's health check; exit code 1 if it fails."""
+    from gateway.wsgi import canary_fault
+
+    fault = canary_fault()
+    typer.echo(fault or "The canary was answered.")
+    if fault:
+        raise typer.Exit(1)
 
 
 @keys.command()

@@ -83,7 +83,7 @@ class Exchanges:
         prepared = self.service.prepare(conversation, deadline, admit)
         record.prepared(prepared)
         events = self.service.stream(
-            prepared, record.request_id, deadline, cancellation, caller.cache_scope, record.traceparent
+            prepared, record.request_id, deadline, cancellation, caller.cache_scope, record.traceparent, not is_stream
         )
         if not is_stream:
             answer = whole(events)

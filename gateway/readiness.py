@@ -15,7 +15,7 @@ from gateway.conversation import Conversation, SentPicture, Turn
 from gateway.deadlines import Deadline
 from gateway.fields import Sampling
 from gateway.service import ChatService
-from glmserve.errors import BadArtifact, GlmServeError
+from glmserve.errors import BadArtifact, GlmServeError, Overloaded
 from glmserve.manifest import CANARY_FOLDER
 
 CANARY_TOKENS = 64
@@ -85,6 +85,8 @@ class Readiness:
             deadline = Deadline.after(self._timeout_s)
             prepared = self._service.prepare(self._canary.question, deadline)
             answer = whole(self._service.stream(prepared, "canary", deadline, Cancellation()))
+        except Overloaded:
+            return None  # full, which takes a living engine: one less in the rotation would only make it worse
         except GlmServeError as error:
             return f"The canary picture was not answered ({error.code})."
         if self._canary.answer is not None and answer.content != self._canary.answer.strip():

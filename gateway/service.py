@@ -16,6 +16,7 @@ from gateway.conversation import Conversation, SentPicture, Turn
 from gateway.deadlines import Deadline
 from gateway.picture_urls import UrlReader
 from gateway.pictures import OpenedPicture, SizeRules, bytes_of_base64
+from gateway.retry import with_one_retry
 from gateway.settings import GatewaySettings
 from glmserve.checkpoint import Checkpoint
 from glmserve.errors import InvalidInput, Overloaded, PromptTooLong, TooLarge
@@ -101,10 +102,31 @@ class ChatService:
         cancellation: Cancellation,
         cache_scope: int = 0,
         traceparent: str = "",
+        is_whole: bool = False,
     ) -> Generator[Event]:
-        """The answer's pieces, then the answer."""
+        """The answer's pieces, then the answer; of one that `is_whole`, pieces may be left out.
+
+        When its Triton goes down before the client was told anything, it is begun anew once.
+        """
+
+        def begin() -> Generator[Event]:
+            request = self._request(prepared, request_id, deadline, cancellation, cache_scope, traceparent)
+            conversation = prepared.conversation
+            return AnswerStream(self.tokenizer, conversation.stop, conversation.tools).events(self._backend, request)
+
+        return with_one_retry(begin, request_id, is_whole)
+
+    def _request(
+        self,
+        prepared: Prepared,
+        request_id: str,
+        deadline: Deadline,
+        cancellation: Cancellation,
+        cache_scope: int,
+        traceparent: str,
+    ) -> GenerateRequest:
         conversation, sampling = prepared.conversation, prepared.conversation.sampling
-        request = GenerateRequest(
+        return GenerateRequest(
             request_id=request_id,
             input_ids=prepared.prompt.input_ids,
             patches=prepared.patches,
@@ -124,7 +146,6 @@ class ChatService:
             traceparent=traceparent,
             cancellation=cancellation,
         )
-        return AnswerStream(self.tokenizer, conversation.stop, conversation.tools).events(self._backend, request)
 
     def _files(self, conversation: Conversation, deadline: Deadline) -> list[tuple[SentPicture, bytes]]:
         pictures = conversation.pictures()

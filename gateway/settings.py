@@ -47,10 +47,10 @@ class GatewaySettings(BaseSettings):
     build: Path = Field(default=Path("builds/current"), description="Folder of the build whose models Triton serves.")
     triton_url: Annotated[
         str,
-        StringConstraints(pattern=r"^((grpc|http)://[^/\s,]+:\d{1,5}|grpc://[\d.]+:\d{1,5}(,grpc://[\d.]+:\d{1,5})+)$"),
+        StringConstraints(pattern=r"^(grpc://[^/\s,]+:\d{1,5}(,grpc://[^/\s,]+:\d{1,5})*|http://[^/\s,]+:\d{1,5})$"),
     ] = Field(
         default="grpc://127.0.0.1:8001",
-        description="Where Triton answers: grpc://, several IPv4 addresses with commas in between take turns; "
+        description="Where Triton answers: grpc://, several with commas in between or behind one name share the work; "
         "or one http://, whose answers come in one piece.",
     )
     model_name: _Name = Field(default="GLM-4.6V-Flash-WEB", description="The name of the model in every answer.")

@@ -14,11 +14,12 @@ MIMETYPE = "text/event-stream"
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 HEARTBEAT = ": still working\n\n"
 _LEAVE_S = 5.0
+_WRITE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # json.dumps would make one each time
 
 
 def data(values: Any) -> str:
     """One event."""
-    return f"data: {json.dumps(values, ensure_ascii=False, separators=(',', ':'))}\n\n"
+    return f"data: {_WRITE(values)}\n\n"
 
 
 class FirstWord:

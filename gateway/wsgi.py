@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import structlog
 from flask import Flask
 
-from gateway import telemetry
+from gateway import memory, telemetry
 from gateway.app import create_app
 from gateway.backend import Backend
+from gateway.readiness import Canary, Readiness
+from gateway.replicas import Replicas
+from gateway.service import ChatService
 from gateway.settings import GatewaySettings
 from gateway.triton import TritonBackend
 from gateway.triton_http import TritonHttpBackend
@@ -17,18 +22,33 @@ BACKEND = "backend"
 
 
 def application() -> Flask:
-    """The application of this process, with a connection to Triton of its own."""
+    """The application of this process, with connections to Triton of its own."""
+    memory.keep_buffers()
     telemetry.configure()
     settings = GatewaySettings.read()
     structlog.get_logger().info("gateway_starting", **settings.shown())
     backend = _backend(settings)
+    backend.start()
     app = create_app(settings, backend)
     app.extensions[BACKEND] = backend
+    memory.give_back()
     return app
 
 
-def _backend(settings: GatewaySettings) -> Backend:
-    """The address says how Triton is spoken to."""
-    if settings.triton_url.startswith("http://"):
-        return TritonHttpBackend(settings.triton_url)
-    return TritonBackend(settings.triton_url, settings.response_timeout_s)
+def canary_fault() -> str | None:
+    """Why the Triton of this environment's settings cannot answer the canary now; None when it can."""
+    settings = GatewaySettings.read()
+    with closing(_backend(settings)) as backend:
+        service, canary = ChatService(settings, backend), Canary.read(settings.build)
+        return Readiness(service, backend, canary, settings.canary_timeout_s, settings.canary_cache_s).fault()
+
+
+def _backend(settings: GatewaySettings) -> Replicas:
+    """All Tritons, each spoken to as its address says."""
+
+    def connect(url: str) -> Backend:
+        if url.startswith("http://"):
+            return TritonHttpBackend(url)
+        return TritonBackend(url, settings.response_timeout_s)
+
+    return Replicas(settings.triton_url, connect)

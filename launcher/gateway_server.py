@@ -44,6 +44,10 @@ class GatewayServer:
     ) -> None:
         self.stop()
 
+    @property
+    def pid(self) -> int | None:
+        return self._child.pid if self._child else None
+
     def start(self) -> None:
         command = [sys.executable, "-m", "gunicorn", "-c", "python:gateway.gunicorn_config"]
         project = Path(__file__).resolve().parents[1]

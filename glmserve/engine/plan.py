@@ -65,9 +65,12 @@ def memory_plan(
     )
 
 
-def element_bytes(precision: str, kv: str = "same") -> int:
-    """Bytes of a number of KV in a build of these precisions; quantised weights alone leave it in 32 bits."""
-    return 1 if kv == "int8" else 2 if precision in ("fp16", "bf16") else 4
+def element_bytes(precision: str, target: str, kv: str = "same") -> int:
+    """Bytes of a number of KV in a build; one whose layers are rounded computes in fp32 on CPUs and in bf16 on GPUs."""
+    if kv == "int8":
+        return 1
+    is_half = precision in ("fp16", "bf16") or (precision in ("int8", "int4") and target == "cuda")
+    return 2 if is_half else 4
 
 
 def weight_bytes(*folders: Path) -> int:

@@ -56,7 +56,7 @@ class Serving:
             checkpoint,
             settings,
             weight_bytes(folder, folder.parents[1] / VISION_MODEL / folder.name),
-            element_bytes(manifest.precision, manifest.kv),
+            element_bytes(manifest.precision, manifest.target, manifest.kv),
             device.total_memory_bytes(),
         )
         plan.check()

@@ -23,9 +23,10 @@ def test_the_check_rehearses_on_a_processor_and_says_so_first(tmp_path: Path) ->
     verdict = gpu_check(None, tmp_path, said.append)
     assert said[0].startswith("NO GPU") and not verdict.has_gpu
     assert verdict.is_right, said
-    assert [row["rows"] for row in verdict.rows] == [1, 8, 32]
+    kinds = [(row["rows"], row["kv"]) for row in verdict.rows]
+    assert kinds == [(rows, kv) for kv in ("same", "int8") for rows in (1, 8, 32)]
     for row in verdict.rows:
-        assert row["changed_share"] == 0 and row["logprob_error"]["worst"] < 1e-3
+        assert row["worst_loss"] < (0.5 if row["kv"] == "int8" else 1e-3) and row["logprob_error"]["worst"] < 1e-3
         assert min(row["prefill_tokens_per_s"], row["decode_tokens_per_s"], row["limit_tokens_per_s"]) > 0
         assert {"device", "card", "torch", "kv_in_place", "transformers_one_at_a_time", "share_of_limit"} <= row.keys()
     assert Plan.read(tmp_path / "plan.json").rows == (1, 8, 32)

@@ -29,11 +29,26 @@ def test_the_plan_names_what_is_too_much_and_what_to_lower() -> None:
 def test_the_real_model_in_bf16_fits_a_card_of_80_gb_and_not_one_of_24() -> None:
     checkpoint, settings = Checkpoint.read(REAL), EngineSettings(device="cuda")
     weights = 20_585_554_944
-    plan = memory_plan(checkpoint, settings, weights, element_bytes("bf16"), 80 * GIB)
+    plan = memory_plan(checkpoint, settings, weights, element_bytes("bf16", "cuda"), 80 * GIB)
     assert plan.kv == 20 * 8192 * 40_960  # bytes a token in 16 bits
     plan.check()
     with pytest.raises(DoesNotFit):
-        memory_plan(checkpoint, settings, weights, element_bytes("bf16"), 24 * GIB).check()
+        memory_plan(checkpoint, settings, weights, element_bytes("bf16", "cuda"), 24 * GIB).check()
+
+
+@pytest.mark.parametrize(
+    ("precision", "target", "kv", "size"),
+    [
+        ("fp32", "cpu", "same", 4),
+        ("fp32", "cpu", "int8", 1),
+        ("bf16", "cuda", "same", 2),
+        ("int4", "cpu", "same", 4),
+        ("int4", "cuda", "same", 2),
+        ("int4", "cuda", "int8", 1),
+    ],
+)
+def test_a_number_of_kv_takes_what_the_graph_keeps_it_in(precision: str, target: str, kv: str, size: int) -> None:
+    assert element_bytes(precision, target, kv) == size
 
 
 @pytest.mark.parametrize(("slots", "buckets"), [(1, (1,)), (6, (1, 2, 4, 6)), (16, (1, 2, 4, 8, 16))])

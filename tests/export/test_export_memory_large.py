@@ -1,4 +1,4 @@
-"""An export of more than a gigabyte in 16 bits holds a few of its tensors, whether it links, copies or converts."""
+"""An export of more than a gigabyte in 16 bits holds a few of its tensors, whether it links or converts."""
 
 from __future__ import annotations
 
@@ -13,16 +13,13 @@ from glmserve.checkpoint import Checkpoint
 
 DEEP = Shape("deep", layers=44, ffn=3424, vision_depth=4)
 IMPORTS = """
-import os, sys
+import sys
 from pathlib import Path
 from rich.console import Console
 from export.build import build
 from export.precision import Precision, Target
 """
 CODE = """
-if sys.argv[4] == "copied":
-    def refuse(*_): raise OSError("another file system")
-    os.link = refuse
 build(Path(sys.argv[1]), Path(sys.argv[2]), Console(quiet=True), Precision(sys.argv[3]), Target.CUDA)
 """
 
@@ -38,10 +35,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("precision", "how"), [("bf16", "linked"), ("bf16", "copied"), ("fp16", "converted")])
-def test_memory_stays_far_below_the_size_of_the_checkpoint(
-    checkpoint: Path, tmp_path: Path, precision: str, how: str
-) -> None:
+@pytest.mark.parametrize("precision", ["bf16", "fp16"], ids=["linked", "converted"])
+def test_memory_stays_far_below_the_size_of_the_checkpoint(checkpoint: Path, tmp_path: Path, precision: str) -> None:
     size = (checkpoint / "model.safetensors").stat().st_size
-    grown = growth_bytes(IMPORTS, CODE, str(checkpoint), str(tmp_path / "builds"), precision, how)
+    grown = growth_bytes(IMPORTS, CODE, str(checkpoint), str(tmp_path / "builds"), precision)
     assert size > 1.1e9 and grown < 0.15 * size, f"{grown} over a checkpoint of {size}"

@@ -49,7 +49,7 @@ def test_at_most_two_percent_of_answers_change(rounded: Path) -> None:
 
 def test_the_build_says_so_and_keeps_bytes(rounded: Path) -> None:
     manifest = Manifest.read(rounded)
-    assert manifest.kv == "int8" and element_bytes(manifest.precision, manifest.kv) == 1
+    assert manifest.kv == "int8" and element_bytes(manifest.precision, manifest.target, manifest.kv) == 1
     model = ir.load(rounded / REPOSITORY_FOLDER / "glm4v" / "1" / DECODER_GRAPH)
     types = {value.name: value.dtype for value in (*model.graph.inputs, *model.graph.outputs)}
     for group in (DecoderGraph.DECODED, DecoderGraph.CHUNK):

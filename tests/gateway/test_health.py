@@ -16,7 +16,7 @@ from gateway.readiness import Canary, Readiness
 from gateway.service import ChatService
 from gateway.settings import GatewaySettings
 from glmserve.contract import Finish
-from glmserve.errors import BackendDown, BadArtifact
+from glmserve.errors import BackendDown, BadArtifact, Overloaded
 from glmserve.manifest import Manifest
 
 Script = Callable[..., list[Chunk]]
@@ -71,6 +71,11 @@ def test_not_ready_when_the_canary_is_answered_wrongly(client: FlaskClient, back
 def test_not_ready_when_the_canary_fails(client: FlaskClient, backend: FakeBackend) -> None:
     backend.chunks, backend.error = [], BackendDown()
     assert_not_ready(client, "backend_down")
+
+
+def test_a_service_that_is_full_is_ready_all_the_same(client: FlaskClient, backend: FakeBackend) -> None:
+    backend.chunks, backend.error = [], Overloaded()
+    assert client.get("/health/ready").status_code == 200
 
 
 def test_not_ready_when_the_canary_takes_too_long(build: Path, says: Script) -> None:

@@ -23,7 +23,8 @@ from structlog.testing import capture_logs
 
 from gateway.app import create_app
 from gateway.backend import FakeBackend
-from gateway.quotas import REDIS_TIMEOUT_S, Rates
+from gateway.quotas import Rates
+from gateway.redis_counts import REDIS_TIMEOUT_S
 from gateway.settings import GatewaySettings
 from launcher.ports import free_port
 

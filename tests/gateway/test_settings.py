@@ -33,7 +33,7 @@ def test_a_misspelt_variable_is_an_error_and_not_ignored(monkeypatch: pytest.Mon
         ("DEADLINE_S", "inf"),
         ("DEADLINE_S", "0"),
         ("TRITON_URL", "http://x"),
-        ("TRITON_URL", "grpc://one:8001,grpc://two:8001"),
+        ("TRITON_URL", "grpc://one:8001,two:8001"),
         ("ALLOWED_ADDRESSES", "10.0.0.0/8,nonsense"),
         ("THREADS", "0"),
         ("WORKERS", "many"),

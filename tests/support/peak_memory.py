@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -16,6 +17,7 @@ def growth_bytes(imports: str, code: str, *arguments: str, timeout_s: float = 24
     """Bytes by which the peak of resident memory rises while `code` runs; what it imports before does not count."""
     program = f"{_PEAK}\n{imports}\nbefore = peak_kb()\n{code}\nprint(peak_kb() - before)"
     command = [sys.executable, "-c", program, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}  # torch would spin on cores that others use
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False)
     assert done.returncode == 0, done.stderr
     return int(done.stdout.splitlines()[-1]) * 1024

@@ -1,0 +1,114 @@
+"""The real engine on a decoder that only lets time pass: replicas of it do not compete for a machine's processors.
+
+Triton's stub imports this module in a stand-in build (`bench.stand_in`), where the adapters have been pointed at it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bench.step_times import StepTimes
+from glmserve.checkpoint import Checkpoint
+from glmserve.engine.engine import Engine
+from glmserve.engine.grammar import GrammarCompiler
+from glmserve.engine.intake import EncodePicture, Intake
+from glmserve.engine.line import Line
+from glmserve.engine.metrics import Meter, Metric, Publisher
+from glmserve.engine.outbox import Outbox
+from glmserve.engine.pictures import PictureCache
+from glmserve.engine.serving import Serving
+from glmserve.engine.session import Sampled, Step
+from glmserve.engine.settings import EngineSettings
+from glmserve.limits import MAX_LOGPROBS, SAMPLER_CANDIDATES
+from glmserve.manifest import CHECKPOINT_FOLDER
+from glmserve.tokenizer import Tokenizer
+
+PACE_FILE = "pace.json"
+_MIB = 1024**2
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What a stand-in build says of itself: how long its steps take, and the one letter that it answers with."""
+
+    times: StepTimes
+    letter: str
+
+    def write(self, folder: Path) -> None:
+        (folder / PACE_FILE).write_text(json.dumps(asdict(self)) + "\n", "utf-8")
+
+    @staticmethod
+    def read(folder: Path) -> Pace:
+        values = json.loads((folder / PACE_FILE).read_text("utf-8"))
+        return Pace(StepTimes(**values["times"]), values["letter"])
+
+
+class PacedSession:
+    """A `DecoderSession` that sleeps for as long as a step takes, and always draws the same token."""
+
+    def __init__(self, rows: int, context: int, vocabulary: int, times: StepTimes, token: int) -> None:
+        self.rows, self.context, self.vocabulary = rows, context, vocabulary
+        self.candidates = min(SAMPLER_CANDIDATES, vocabulary)
+        self._times = times
+        self._token = token
+
+    def run(self, step: Step) -> Sampled:
+        time.sleep(self._times.step(step.decoded, int(step.chunk_new.sum())))
+        asked = (len(step.sampler.logprob_rows), 1 + MAX_LOGPROBS)
+        return Sampled(
+            np.full(len(step.drawn), self._token, np.int64),
+            np.full(asked, self._token, np.int64),
+            np.zeros(asked, np.float32),
+        )
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """There is no KV to copy."""
+
+
+class PacedServing:
+    """In the place of `glmserve.engine.serving.Serving`, as the decoder's adapter opens it."""
+
+    @staticmethod
+    def open(folder: Path, encode: EncodePicture, publish: Callable[[Metric, float], None]) -> Serving:
+        checkpoint, settings, pace = (
+            Checkpoint.read(folder.parents[2] / CHECKPOINT_FOLDER),
+            EngineSettings(),
+            Pace.read(folder),
+        )
+        files = folder.parents[2] / CHECKPOINT_FOLDER
+        (token,) = Tokenizer.read(files).encode_plain(pace.letter)
+        vocabulary, context = checkpoint.text.vocabulary, min(settings.context_tokens, checkpoint.text.max_positions)
+        session = PacedSession(settings.slots + settings.warm_rows, context, vocabulary, pace.times, token)
+        meter, line = Meter(), Line(settings.max_waiting, settings.max_waiting_tokens)
+        ridge = settings.least_chunk_tokens
+        engine = Engine(
+            session, checkpoint.eos_token_ids, settings.slots, settings.chunk_tokens, ridge, line=line, meter=meter
+        )
+        grammars = GrammarCompiler(files / "tokenizer.json", vocabulary, checkpoint.eos_token_ids)
+        pictures = PictureCache(settings.picture_cache_mib * _MIB, meter)
+        intake = Intake(checkpoint, engine, encode, pictures, grammars, settings.picture_readers, settings.share_caches)
+        engine.start()
+        return Serving(engine, intake, Outbox(), grammars, Publisher(meter, publish))
+
+
+class PacedVision:
+    """In the place of `OrtVision`: every feature is 0."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._hidden = checkpoint.text.hidden
+        self._merged = checkpoint.images.merge_size**2
+
+    def run(self, patches: np.ndarray, _rows: np.ndarray, _columns: np.ndarray) -> np.ndarray:
+        """Features f32 [B, image tokens, hidden]."""
+        return np.zeros((patches.shape[0], patches.shape[1] // self._merged, self._hidden), np.float32)
+
+
+def open_vision(folder: Path) -> PacedVision:
+    """In the place of `glmserve.engine.serving.open_vision`."""
+    return PacedVision(Checkpoint.read(folder.parents[2] / CHECKPOINT_FOLDER))

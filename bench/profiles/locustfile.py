@@ -1,0 +1,119 @@
+"""A load of people for locust: they look at a picture, ask about it, and ask again. `make load` runs it.
+
+Host, users and duration come from locust's own options. An answer counts as failed unless it is whole: a 200 without
+success, a stream without its last event, an error event. A refusal (429, 503) is told apart, because it is meant.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import random
+import time
+from typing import Any
+
+from locust import HttpUser, between, task
+from PIL import Image, ImageDraw
+
+SIZES = ((224, 224), (640, 480), (1280, 720))
+QUESTIONS = ("How many shapes are there?", "What is in the middle?", "图中有几个图形？", "What colour is the star?")
+MOST_TOKENS = 64
+KEY = os.environ.get("API_KEY")
+REFUSED = (429, 503)
+ANSWER_S = 60.0
+
+
+def picture(chance: random.Random) -> str:
+    """A JPEG with a few coloured shapes, in base64."""
+    image = Image.new("RGB", chance.choice(SIZES), "white")
+    draw = ImageDraw.Draw(image)
+    for _ in range(chance.randint(1, 6)):
+        x, y = chance.randrange(image.width), chance.randrange(image.height)
+        draw.ellipse((x, y, x + 60, y + 60), fill=chance.choice(("red", "green", "blue", "orange")))
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=90)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+class Person(HttpUser):
+    """Asks something every few seconds, most often about the picture of before."""
+
+    wait_time = between(0.5, 2.0)
+
+    def on_start(self) -> None:
+        self.chance = random.Random()
+        self.image = picture(self.chance)
+        self.headers = {"Authorization": f"Bearer {KEY}"} if KEY else {}
+
+    @task(1)
+    def look_at_another(self) -> None:
+        self.image = picture(self.chance)
+
+    @task(3)
+    def ask(self) -> None:
+        body = self._body()
+        with self.client.post(
+            "/v1/chat/vision", json=body, headers=self.headers, catch_response=True, timeout=ANSWER_S
+        ) as reply:
+            if reply.status_code in REFUSED:
+                reply.failure("refused")
+            elif reply.status_code != 200 or not reply.json().get("success"):
+                reply.failure(f"status {reply.status_code}")
+
+    @task(3)
+    def watch_the_answer(self) -> None:
+        """A stream; its first word is a measurement of its own."""
+        began, words, last = time.perf_counter(), 0, {}
+        body = {**self._body(), "stream": True}
+        with self.client.post(
+            "/v1/chat/vision",
+            json=body,
+            headers=self.headers,
+            stream=True,
+            catch_response=True,
+            name="stream",
+            timeout=ANSWER_S,
+        ) as reply:
+            if reply.status_code != 200:
+                reply.failure("refused" if reply.status_code in REFUSED else f"status {reply.status_code}")
+                return
+            for line in reply.iter_lines():
+                if line.startswith(b"data: "):
+                    last = json.loads(line[6:])
+                    words += "delta" in last
+                    if words == 1 and "delta" in last:
+                        self._tell_first_word(time.perf_counter() - began)
+            if "result" not in last:
+                reply.failure("error event" if "error" in last else "cut short")
+
+    @task(1)
+    def use_an_openai_client(self) -> None:
+        content = [
+            {"type": "text", "text": self.chance.choice(QUESTIONS)},
+            {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{self.image}"}},
+        ]
+        body = {
+            "model": "GLM-4.6V-Flash-WEB",
+            "messages": [{"role": "user", "content": content}],
+            "max_tokens": MOST_TOKENS,
+        }
+        with self.client.post(
+            "/v1/chat/completions", json=body, headers=self.headers, catch_response=True, timeout=ANSWER_S
+        ) as reply:
+            if reply.status_code in REFUSED:
+                reply.failure("refused")
+            elif reply.status_code != 200 or not reply.json().get("choices"):
+                reply.failure(f"status {reply.status_code}")
+
+    def _post(self, path: str, body: dict[str, Any], **options: Any) -> Any:
+        return self.client.post(path, json=body, headers=self.headers, catch_response=True, timeout=ANSWER_S, **options)
+
+    def _body(self) -> dict[str, Any]:
+        return {"image": self.image, "prompt": self.chance.choice(QUESTIONS), "max_tokens": MOST_TOKENS}
+
+    def _tell_first_word(self, seconds: float) -> None:
+        self.environment.events.request.fire(
+            request_type="SSE", name="first word", response_time=seconds * 1000, response_length=0, exception=None
+        )

@@ -1,0 +1,40 @@
+"""Builds without weights: our own Triton adapters and engine, on a decoder that only lets time pass."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from bench.checkpoint import DEMO
+from bench.paced import Pace
+from export.canary import write_canary
+from glmserve.checkpoint import PROCESSOR_FILES
+from glmserve.contract import DECODER_MODEL, VISION_MODEL
+from glmserve.manifest import CANARY_FOLDER, CHECKPOINT_FOLDER, REPOSITORY_FOLDER, Manifest
+
+_MODELS = Path(__file__).resolve().parents[1] / "model_repository"
+_SERVING = "from glmserve.engine.serving import "
+_IN_THEIR_PLACE = {
+    DECODER_MODEL: ("Serving", "from bench.paced import PacedServing as Serving"),
+    VISION_MODEL: ("open_vision", "from bench.paced import open_vision"),
+}
+
+
+def write_stand_in(out: Path, pace: Pace) -> Path:
+    """A build of this pace under `out`, named by its digest; its canary accepts any answer."""
+    partial = out / f".partial-{pace.letter}"
+    repository = partial / REPOSITORY_FOLDER
+    shutil.copytree(_MODELS, repository, ignore=shutil.ignore_patterns("__pycache__"))
+    for model, (name, instead) in _IN_THEIR_PLACE.items():
+        adapter = repository / model / "1" / "model.py"
+        head, line, tail = adapter.read_text("utf-8").partition(_SERVING + name)
+        assert line, f"the adapter of {model} opens something else by now"
+        adapter.write_text(head + instead + tail, "utf-8")
+    pace.write(repository / DECODER_MODEL / "1")
+    (partial / CHECKPOINT_FOLDER).mkdir()
+    for name in (*PROCESSOR_FILES, "generation_config.json"):
+        shutil.copyfile(DEMO / name, partial / CHECKPOINT_FOLDER / name)
+    write_canary(partial, partial / CANARY_FOLDER)
+    manifest = Manifest.describe(partial, "recipe", "stand-in", "fp32", "cpu")
+    manifest.write(partial)
+    return partial.rename(out / manifest.digest)

@@ -1,0 +1,18 @@
+# Triton without a GPU: the server of the nvidia-pytriton wheel. Exports builds as well.
+FROM python:3.11.13-slim-bookworm
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+WORKDIR /app
+COPY requirements/ requirements/
+RUN pip install --requirement requirements/serve.txt --constraint requirements/constraints.txt
+COPY . .
+RUN pip install --no-deps --no-build-isolation --editable . \
+    && deploy/docker/link-wheel-server /opt/tritonserver
+ENV PATH=/opt/tritonserver/bin:/app/deploy/docker:$PATH \
+    LD_LIBRARY_PATH=/usr/local/lib \
+    TRITON_BACKENDS=/opt/tritonserver/backends \
+    PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 OMP_NUM_THREADS=1
+USER 10001:10001
+EXPOSE 8000 8001 8002
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["serve-triton"]
+CMD ["/builds/current"]

@@ -1,0 +1,37 @@
+"""How a worker keeps its memory: buffers of pictures are used again, and what starting took is given back.
+
+glibc returns a freed megabyte to the kernel at once and is handed zeroed pages for the next one. A photo passes through
+half a dozen such buffers, so a request cost 1,500 page faults, a quarter of its processor time.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+
+_MIB = 1024**2
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of <malloc.h>
+_LARGEST_KEPT = 16 * _MIB  # the buffers of a 12-megapixel photo are 9 MB once it was made to fit
+_MOST_KEPT = 32 * _MIB  # free memory of an arena; the rest goes back
+_ARENAS = 2
+
+
+def keep_buffers() -> None:
+    """For this process, once, before it has many threads; does nothing where the C library is not glibc."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for option, value in (
+            (_M_ARENA_MAX, _ARENAS),
+            (_M_MMAP_THRESHOLD, _LARGEST_KEPT),
+            (_M_TRIM_THRESHOLD, _MOST_KEPT),
+        ):
+            mallopt(option, value)
+
+
+def give_back() -> None:
+    """After starting: reading a tokenizer of 150,000 words leaves 200 MB that are free but still ours."""
+    gc.collect()
+    gc.freeze()  # what is there now stays, so later collections need not look at it
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

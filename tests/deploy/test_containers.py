@@ -1,0 +1,212 @@
+"""What containers run, run by hand: the same commands, scripts and paths, without Docker."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from compose import ROOT, services
+
+from bench.paced import Pace
+from bench.stand_in import write_stand_in
+from bench.step_times import StepTimes
+from launcher.ports import free_port
+from launcher.triton_server import _environment as stub_environment
+
+DOCKER = ROOT / "deploy" / "docker"
+WAIT_S = 60.0
+WITHOUT = """
+import sys
+absent = set(sys.argv[1].split(","))
+class Absent:
+    def find_spec(name, *_):
+        if name.partition(".")[0] in absent:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Absent)
+import gateway.wsgi, gateway.__main__, gateway.gunicorn_config, gunicorn.app.wsgiapp, gunicorn.workers.gthread
+"""
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_stand_in(tmp_path_factory.mktemp("builds"), Pace(StepTimes(0.005, 0, 0.001, 0), "a"))
+
+
+def wait_until(is_so: Callable[[], bool], process: subprocess.Popen[bytes] | None = None) -> None:
+    give_up = time.monotonic() + WAIT_S
+    while not is_so():
+        assert process is None or process.poll() is None, "it ended"
+        assert time.monotonic() < give_up
+        time.sleep(0.1)
+
+
+def is_ok(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=15) as reply:
+            return bool(reply.status == 200)
+    except OSError:
+        return False
+
+
+@contextmanager
+def running(command: list[str], environment: dict[str, str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(command, env=environment, cwd=folder, start_new_session=True, stdout=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.triton
+def test_the_commands_of_the_cpu_profile_start_answer_and_are_found_well(build: Path, tmp_path: Path) -> None:
+    """triton-cpu's entrypoint and health check, and the gateway's command and health check."""
+    subprocess.run([DOCKER / "link-wheel-server", tmp_path / "server"], env=python_first(), check=True, timeout=60)
+    http, grpc, metrics, web = (free_port() for _ in range(4))
+    on_triton = {
+        **stub_environment(),
+        "PATH": f"{tmp_path / 'server' / 'bin'}:{DOCKER}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "TRITON_BACKENDS": str(tmp_path / "server" / "backends"),
+        "TRITON_SHM_PREFIX": f"glm_test_{os.getpid()}_",
+        "TRITON_EXIT_TIMEOUT_S": "2",
+        "GLM_ENGINE_CONTEXT_TOKENS": "1024",
+        "GLM_GATEWAY_BUILD": str(build),
+        "GLM_GATEWAY_TRITON_URL": f"grpc://127.0.0.1:{grpc}",
+        "CHECK_TRITON_NOTES": str(tmp_path),
+        "GLM_GATEWAY_CANARY_TIMEOUT_S": "1",
+    }
+    here = [f"--{name}-address=127.0.0.1" for name in ("http", "grpc", "metrics")]
+    ports = [f"--http-port={http}", f"--grpc-port={grpc}", f"--metrics-port={metrics}", "--allow-gpu-metrics=false"]
+    check = services()["triton-cpu"]["healthcheck"]["test"][1:]
+    with (
+        shared_memory_of(on_triton),
+        running(["serve-triton", str(build), *here, *ports], on_triton, tmp_path) as triton,
+    ):
+        on_triton["CHECK_TRITON_PID"] = str(triton.pid)
+        wait_until(lambda: is_ok(f"http://127.0.0.1:{http}/v2/health/ready"), triton)
+        assert not is_ok(f"http://127.0.0.1:{http}/v2/models/glm4v/config"), "a closed part"
+        assert subprocess.run(check, env=on_triton, cwd=ROOT, timeout=60, check=False).returncode == 0
+        gateway = services()["gateway"]
+        on_gateway = {
+            **os.environ,
+            **{name: value for name, value in gateway["environment"].items() if value is not None},
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "GLM_GATEWAY_BUILD": str(build),
+            "GLM_GATEWAY_TRITON_URL": on_triton["GLM_GATEWAY_TRITON_URL"],
+            "GLM_GATEWAY_REDIS_URL": "",
+            "GLM_GATEWAY_BIND": f"127.0.0.1:{web}",
+        }
+        command = ["gunicorn", "-c", "python:gateway.gunicorn_config"]
+        assert f"CMD {command}".replace("'", '"') in (DOCKER / "gateway.Dockerfile").read_text("utf-8")
+        program, *arguments = gateway["healthcheck"]["test"][1:]
+        asked = [program, *(text.replace(":5000/", f":{web}/") for text in arguments)]
+        with running(command, on_gateway, ROOT) as web_server:
+            wait_until(lambda: is_ok(f"http://127.0.0.1:{web}/health/live"), web_server)
+            assert subprocess.run(asked, env=on_gateway, timeout=60, check=False).returncode == 0
+            kill_models_of(triton.pid)
+            for left in (2, 1, 0):
+                assert triton.poll() is None, f"{left + 1} more failures to go"
+                assert subprocess.run(check, env=on_triton, cwd=ROOT, timeout=60, check=False).returncode == 1
+            wait_until(lambda: triton.poll() is not None)
+
+
+@contextmanager
+def shared_memory_of(environment: dict[str, str]) -> Iterator[None]:
+    """Takes away what killed models leave behind; a container's /dev/shm goes with it."""
+    try:
+        yield
+    finally:
+        for region in Path("/dev/shm").glob(f"{environment['TRITON_SHM_PREFIX']}*"):
+            region.unlink()
+
+
+def kill_models_of(pid: int) -> None:
+    """SIGKILL for the stubs of a Triton, which goes on calling itself ready."""
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in task.read_text().split():
+            os.kill(int(child), signal.SIGKILL)
+
+
+def python_first() -> dict[str, str]:
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+
+def test_serve_triton_says_what_it_misses(tmp_path: Path) -> None:
+    for arguments, code in (([], 2), ([tmp_path], 4)):
+        done = subprocess.run([DOCKER / "serve-triton", *arguments], capture_output=True, timeout=10, check=False)
+        assert done.returncode == code and done.stderr
+
+
+@pytest.mark.skipif(shutil.which("nginx", path="/usr/sbin:/usr/bin") is None, reason="nginx is not installed")
+def test_nginx_takes_the_configuration_of_its_container(tmp_path: Path) -> None:
+    """All of it but the two directives that Debian's nginx is too old for: names that are looked up again."""
+    folder = tmp_path / "nginx"
+    shutil.copytree(ROOT / "deploy" / "nginx", folder)
+    servers = (folder / "gateways.conf").read_text("utf-8")
+    assert "server gateway:5000 resolve " in servers
+    known_here = re.sub(r"^resolver .*$", "", servers, flags=re.MULTILINE).replace(
+        "gateway:5000 resolve", "127.0.0.1:5000"
+    )
+    (folder / "gateways.conf").write_text(known_here, "utf-8")
+    program, *arguments = services()["nginx"]["command"]
+    in_place = [re.sub("^/tmp/|(?<=pid )/tmp/", f"{tmp_path}/", text) for text in arguments]
+    in_place = [text.replace("/etc/nginx/glm", str(folder)) for text in in_place]
+    done = subprocess.run(
+        [f"/usr/sbin/{program}", *in_place, "-t"], capture_output=True, text=True, timeout=20, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_gateway_starts_with_no_more_than_its_image_holds() -> None:
+    there = closure(pins("gateway.txt")) | {"glm-triton"}
+    assert not {"onnxruntime", "nvidia-pytriton", "torch", "transformers", "onnx", "llguidance"} & there
+    packages = importlib.metadata.packages_distributions()
+    absent = [module for module, owners in packages.items() if not {normal(name) for name in owners} & there]
+    assert "onnxruntime" in absent
+    subprocess.run([sys.executable, "-c", WITHOUT, ",".join(absent)], cwd=ROOT, timeout=60, check=True)
+
+
+def test_the_gateways_requirements_are_a_part_of_what_serving_needs() -> None:
+    assert set(pins("gateway.txt", with_versions=True)) <= set(pins("serve.txt", with_versions=True))
+
+
+def pins(name: str, with_versions: bool = False) -> list[str]:
+    lines = (ROOT / "requirements" / name).read_text("utf-8").splitlines()
+    wanted = [line for line in lines if line and not line.startswith("#")]
+    return wanted if with_versions else [re.split(r"==|\[", line)[0] for line in wanted]
+
+
+def closure(names: list[str]) -> set[str]:
+    """These distributions and all that they require, extras left out."""
+    found: set[str] = set()
+    left = [normal(name) for name in names]
+    while left:
+        name = left.pop()
+        if name in found:
+            continue
+        found.add(name)
+        try:
+            required = importlib.metadata.requires(name) or []
+        except importlib.metadata.PackageNotFoundError:
+            continue  # not for this platform
+        left += [normal(re.split(r"[^\w.-]", line)[0]) for line in required if "extra ==" not in line]
+    return found
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()

@@ -1,0 +1,66 @@
+"""Alerts and scrapes name what exists."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from typing import Any
+
+import pytest
+import yaml
+from compose import ROOT, services
+
+from gateway.metrics import Metrics
+from glmserve.engine.metrics import ALL_METRICS
+from glmserve.errors import _BY_CODE
+
+ALERTS = ROOT / "deploy" / "prometheus" / "alerts.yml"
+SCRAPES = ROOT / "deploy" / "prometheus" / "prometheus.yml"
+PROMTOOL = shutil.which("promtool")
+
+
+def rules() -> list[dict[str, Any]]:
+    (group,) = yaml.safe_load(ALERTS.read_text("utf-8"))["groups"]
+    return list(group["rules"])
+
+
+def test_every_alert_asks_for_metrics_that_exist() -> None:
+    metrics = Metrics(None)
+    metrics.ended("/", 200, "internal", 1.0, {})
+    gateway = set(re.findall(r"^(glm_\w+)", metrics.page().decode(), re.MULTILINE))
+    engine = {metric.name for metric in ALL_METRICS} | {f"{m.name}_bucket" for m in ALL_METRICS if m.buckets}
+    for rule in rules():
+        asked = set(re.findall(r"glm_\w+", rule["expr"]))
+        assert asked and asked <= gateway | engine, rule["alert"]
+        assert rule["labels"]["severity"] in ("page", "ticket")
+        assert rule["annotations"]["summary"] and rule["annotations"]["action"]
+
+
+def test_refusals_are_watched_by_codes_that_exist() -> None:
+    expressions = " ".join(rule["expr"] for rule in rules())
+    reasons = {code for found in re.findall(r'reason=~?"([^"]+)"', expressions) for code in found.split("|")}
+    assert reasons and reasons <= set(_BY_CODE)
+
+
+def test_prometheus_asks_the_services_that_compose_starts() -> None:
+    for job in yaml.safe_load(SCRAPES.read_text("utf-8"))["scrape_configs"]:
+        (found,) = job["dns_sd_configs"]
+        assert set(found["names"]) <= set(services())
+
+
+def test_grafana_is_given_our_dashboard() -> None:
+    mounts = {v["target"]: v["source"] for v in services()["grafana"]["volumes"]}
+    assert json.loads((ROOT / "docs" / "grafana-dashboard.json").read_text("utf-8"))["panels"]
+    assert mounts["/etc/dashboards/glm.json"] == str(ROOT / "docs" / "grafana-dashboard.json")
+    provider = yaml.safe_load((ROOT / "deploy/grafana/provisioning/dashboards/glm.yml").read_text("utf-8"))
+    assert provider["providers"][0]["options"]["path"] == "/etc/dashboards"
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed")
+def test_promtool_accepts_the_rules() -> None:
+    assert PROMTOOL
+    command = [PROMTOOL, "check", "rules", str(ALERTS)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,43 @@
+"""A worker's memory: buffers are used again, and what starting took is given back."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+FAULTS = """
+import resource, sys
+import numpy as np
+from gateway import memory
+def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+if sys.argv[1] == "kept": memory.keep_buffers()
+def photo(): [np.ones(900_000, np.uint8) for _ in range(6)]
+for _ in range(5): photo()
+before = faults()
+for _ in range(50): photo()
+print((faults() - before) / 50)
+"""
+GIVEN_BACK = """
+from pathlib import Path
+from gateway import memory
+def resident_mib(): return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1024**2
+words = [str(i) * 20 for i in range(1_000_000)]
+pin = words[::1000]  # a little of it stays, all over the place
+del words
+before = resident_mib()
+memory.give_back()
+print(before - resident_mib())
+"""
+
+
+def run(code: str, *arguments: str) -> float:
+    command = [sys.executable, "-c", code, *arguments]
+    return float(subprocess.run(command, stdout=subprocess.PIPE, timeout=60, check=True).stdout)
+
+
+def test_the_buffers_of_a_photo_are_not_faulted_in_again_and_again() -> None:
+    assert run(FAULTS, "kept") < 20 < 200 < run(FAULTS, "as it was")
+
+
+def test_what_is_free_is_given_back() -> None:
+    assert run(GIVEN_BACK) > 0
