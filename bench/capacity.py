@@ -116,7 +116,7 @@ def slots_of(gpu: Gpu, precision: str, context_tokens: int) -> int:
         settings = EngineSettings(
             device="cuda", slots=slots, warm_rows=max(1, slots // 4), context_tokens=context_tokens
         )
-        kv = element_bytes("bf16")  # activations and KV stay in 16 bits on a card, whatever the weights
+        kv = element_bytes("bf16", "cuda")  # activations and KV stay in 16 bits on a card, whatever the weights
         plan = memory_plan(MODEL, settings, int(WEIGHT_BYTES[precision]), kv, int(gpu.memory_gib * _GIB))
         return plan.total > plan.available
 
@@ -136,7 +136,7 @@ def step_times(gpu: Gpu, precision: str, context_tokens: int) -> StepTimes:
     Reading and multiplying are added, though a card does both at once: the estimate is on the slow side.
     """
     text, bytes_per_s, flops = MODEL.text, gpu.bandwidth_gb_s * 1e9 * BANDWIDTH_SHARE, gpu.tflops * 1e12 * FLOPS_SHARE
-    kv_bytes = context_tokens * 2 * text.layers * text.kv_heads * text.head_dim * element_bytes("bf16")
+    kv_bytes = context_tokens * 2 * text.layers * text.kv_heads * text.head_dim * element_bytes("bf16", "cuda")
     token_s = 2 * text_parameters() / flops
     weights_s = text_parameters() * BYTES_A_PARAMETER[precision] / bytes_per_s
     return StepTimes(weights_s, kv_bytes / bytes_per_s + token_s, weights_s, token_s)
