@@ -51,6 +51,7 @@ bench: $(VENV)/.test-installed ## Measure the service beside its rival and its b
 	$(BIN)/python -m bench replicas
 	$(BIN)/python -m bench steps
 	$(BIN)/python -m bench simulate
+	$(BIN)/python -m bench refusals
 	$(BIN)/python -m bench report
 
 .PHONY: gpu-check

@@ -20,6 +20,7 @@ from bench import (
     overhead,
     percore,
     profile,
+    refusals,
     replicas,
     report,
     results,
@@ -168,6 +169,12 @@ def run_simulation(
     """The engine's scheduler and the gateways' choices in simulated time, with up to 1,000 replicas."""
     command = f"python -m bench simulate --replicas {replicas} --seconds {seconds:g}"
     say(f"Wrote {results.write('simulation', simulate.measure(seconds, replicas, say), command)}")
+
+
+@app.command("refusals")
+def run_refusals(rounds: Rounds = 3) -> None:
+    """How fast a wrong request is refused while large photos are decoded."""
+    _keep("refusals", refusals.measure(rounds, say), 0, rounds)
 
 
 @app.command("report")

@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
+from bench.capacity import requests_per_s
 from bench.replica_model import Machine, Replica, Visit
 from bench.results import Row
 from bench.step_times import StepTimes
@@ -62,9 +63,8 @@ class Outcome:
 
 def capacity_per_s(machine: Machine, workload: Workload) -> float:
     """Requests a second of one replica whose slots are always full."""
-    prompt, answer = sum(workload.prompt_tokens) / 2, sum(workload.answer_tokens) / 2
-    reading_s = machine.times.prefill(int(prompt)) * machine.slots
-    return machine.slots / (reading_s + (answer - 1) * machine.times.decode(machine.slots))
+    prompt, answer = sum(workload.prompt_tokens) // 2, sum(workload.answer_tokens) // 2
+    return requests_per_s(machine.times, machine.slots, prompt, answer, machine.picture_s)
 
 
 def simulate(
@@ -72,7 +72,7 @@ def simulate(
 ) -> Outcome:
     """Random arrivals at `rate_per_s` in all, for so many seconds of simulated time."""
     chance, fleet = random.Random(seed), [Replica(machine) for _ in range(replicas)]
-    gateways = _gateways(replicas)
+    gateways = _gateways(replicas, chance)
     numbers = {f"grpc://{_address(number)}:8001": number for number in range(replicas)}
     events: list[tuple[float, int, Replica | None]] = []
     order = itertools.count()
@@ -126,7 +126,7 @@ def measure(seconds: float, most: int, say: Say) -> list[Row]:
             rows.append(
                 {
                     "replicas": replicas,
-                    "gateways": len(_gateways(replicas)),
+                    "gateways": _gateways_for(replicas),
                     "load": load,
                     "seconds": simulated_s,
                     "requests": len(outcome.visits),
@@ -154,10 +154,15 @@ class _Nobody:
     def close(self) -> None: ...
 
 
-def _gateways(replicas: int) -> list[Replicas]:
-    """As many as there would be, each of which knows only of its own requests."""
+def _gateways(replicas: int, chance: random.Random) -> list[Replicas]:
+    """Each knows only of its own requests."""
     urls = ",".join(f"grpc://{_address(number)}:8001" for number in range(replicas))
-    return [Replicas(urls, lambda _url: _Nobody()) for _ in range(max(2, replicas // _REPLICAS_A_GATEWAY))]
+    return [Replicas(urls, lambda _url: _Nobody(), shuffle=chance.shuffle) for _ in range(_gateways_for(replicas))]
+
+
+def _gateways_for(replicas: int) -> int:
+    """As many as there would be."""
+    return max(2, replicas // _REPLICAS_A_GATEWAY)
 
 
 def _address(number: int) -> str:

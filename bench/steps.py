@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.asking import Preparer, generate
-from bench.bare import bare_engine
+from bench.bare import BareEngine, bare_engine
 from bench.builds import PRECISIONS, build_of, checkpoint_of
 from bench.checkpoint import FULL
 from bench.client import NEW_TOKENS, at_once
@@ -33,16 +32,17 @@ _LENGTHS = (32, 64, 128, 192)
 _PROMPT_TOKENS = 128  # behind every decoded row
 _CONTEXT = 512
 _TIMES = 5
-_TOGETHER = (1, 4, 16)
+_TOGETHER = {1: 3, 4: 2, 16: 1}
+"""Requests at a time, and how often; the best counts."""
 
 Say = Callable[[str], None]
 
 
 def measure(threads: int, say: Say) -> list[Row]:
-    """A row for each precision: the straight lines through the medians, and the medians themselves.
+    """A row for each precision: the straight lines through the shortest times, and those times themselves.
 
-    Seconds are those of the processor, not of the clock, so that other work on the machine does not count: they are a
-    step's time where `threads` is 1.
+    Seconds are those of the processor, not of the clock, and the shortest of several, so that other work on the machine
+    counts little: they are a step's time where `threads` is 1.
     """
     rows = []
     for precision in PRECISIONS:
@@ -51,9 +51,9 @@ def measure(threads: int, say: Say) -> list[Row]:
         prefill = {length: decoder.prefill_s(length) for length in _LENGTHS}
         decode = {count: decoder.decode_s(count) for count in _ROWS}
         reading_s = _picture_s(build, threads)
-        row_s, decode_s = np.polyfit(list(decode), list(decode.values()), 1)
-        token_s, prefill_s = np.polyfit(list(prefill), list(prefill.values()), 1)
-        times = StepTimes(float(decode_s), float(row_s), max(0.0, float(prefill_s)), float(token_s))
+        decode_s, row_s = _line_through(decode)
+        prefill_s, token_s = _line_through(prefill)
+        times = StepTimes(decode_s, row_s, max(0.0, prefill_s), token_s)
         together = _together(build, threads)
         say(f"{precision}: {times}, a picture {reading_s:.3f} s, together {together}")
         rows.append(
@@ -81,16 +81,16 @@ class _Decoder:
         self._table = SlotTable(_ROWS[-1], _ROWS[-1])
 
     def prefill_s(self, length: int) -> float:
-        """The median of reading a prompt of text; its row is left behind as if nobody had asked."""
+        """The shortest time of reading a prompt of text; its row is left behind as if nobody had asked."""
         seconds = []
         for _ in range(_TIMES):
             running = self._begin(length)
             seconds.append(self._read(running))
             self._table.retire(running, keep=False)
-        return statistics.median(seconds)
+        return min(seconds)
 
     def decode_s(self, rows: int) -> float:
-        """The median of a step of so many rows."""
+        """The shortest time of a step of so many rows."""
         while len(self._table.decoding) < rows:
             running = self._begin(_PROMPT_TOKENS)
             self._read(running)
@@ -101,7 +101,7 @@ class _Decoder:
             began = time.process_time()
             self._session.run(step)
             seconds.append(time.process_time() - began)
-        return statistics.median(seconds)
+        return min(seconds)
 
     def _begin(self, length: int) -> Running:
         running = Running(_request(self._checkpoint, length), started=0.0)
@@ -118,13 +118,17 @@ class _Decoder:
         return seconds
 
 
+def _line_through(points: dict[int, float]) -> tuple[float, float]:
+    """Height at 0 and slope of the straight line that is least off in proportion."""
+    slope, height = np.polyfit(list(points), list(points.values()), 1, w=1 / np.array(list(points.values())))
+    return float(height), float(slope)
+
+
 def _picture_s(build: Path, threads: int) -> float:
-    """The median of reading one of the pictures that the clients of the other measurements send."""
+    """The shortest time of reading one of the pictures that the clients of the other measurements send."""
     folder = build / REPOSITORY_FOLDER / contract.VISION_MODEL / "1"
-    side, vision = (
-        Checkpoint.read(folder.parents[2] / CHECKPOINT_FOLDER).vision.table_side,
-        OrtVision(folder / VISION_GRAPH, threads),
-    )
+    vision = OrtVision(folder / VISION_GRAPH, threads)
+    side = Checkpoint.read(build / CHECKPOINT_FOLDER).vision.table_side
     preparer = Preparer(build)
     request = preparer.request(Asker(preparer.tokenizer, seed=5).question())
     assert request.patches is not None
@@ -133,21 +137,25 @@ def _picture_s(build: Path, threads: int) -> float:
         began = time.process_time()
         vision.encode(arrays)
         seconds.append(time.process_time() - began)
-    return statistics.median(seconds)
+    return min(seconds)
 
 
 def _together(build: Path, threads: int) -> dict[int, float]:
     """Tokens for each second of the processor, by the number of requests that the bare engine answers at a time."""
     preparer, found = Preparer(build), {}
     asker = Asker(preparer.tokenizer, seed=6)
-    with bare_engine(build, threads) as engine:
+    with bare_engine(build, threads, more={"GLM_ENGINE_DRAFT_TOKENS": "0"}) as engine:
         generate(engine, preparer.request(asker.question(), NEW_TOKENS))
-        for count in _TOGETHER:
-            requests = [preparer.request(asker.question(), NEW_TOKENS) for _ in range(count)]
-            began = time.process_time()
-            answers = at_once(lambda request: generate(engine, request), requests, count)
-            found[count] = sum(answer.tokens for answer in answers) / (time.process_time() - began)
+        for count, rounds in _TOGETHER.items():
+            found[count] = max(_tokens_per_s(engine, preparer, asker, count) for _ in range(rounds))
     return found
+
+
+def _tokens_per_s(engine: BareEngine, preparer: Preparer, asker: Asker, count: int) -> float:
+    requests = [preparer.request(asker.question(), NEW_TOKENS) for _ in range(count)]
+    began = time.process_time()
+    answers = at_once(lambda request: generate(engine, request), requests, count)
+    return sum(answer.tokens for answer in answers) / (time.process_time() - began)
 
 
 def _request(checkpoint: Checkpoint, length: int) -> Request:

@@ -6,6 +6,7 @@ import itertools
 import json
 import selectors
 import socket
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -47,23 +48,51 @@ class _Stream:
         return bool(piece) and b"[DONE]" not in b"".join(events)
 
 
+class _Timer:
+    """A thread that does nothing but wake at the beat: how unsteady the machine itself is meanwhile."""
+
+    def __init__(self) -> None:
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="timer", daemon=True)
+        self.gaps_ms: list[float] = []
+
+    def __enter__(self) -> _Timer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join(_GIVE_UP_S)
+
+    def _run(self) -> None:
+        due = last = time.perf_counter()
+        while not self._over.is_set():
+            due += BEAT_MS / 1000
+            time.sleep(max(0.0, due - time.perf_counter()))
+            now = time.perf_counter()
+            self.gaps_ms.append(1000 * (now - last))
+            last = now
+
+
 def measure(rounds: int, say: Say) -> list[Row]:
     """One row: gaps between the pieces of text of all streams, and the worker's memory at its peak."""
     build = build_of(DEMO, FP32, say)
-    p50s, p99s, memory, cores = [], [], [], []
+    p50s, p99s, timers, memory, cores = [], [], [], [], []
     for number in range(rounds):
         with paced_triton(BEAT_MS) as triton, gateway_before(build, triton, _THREADS) as gateway:
             began, before_s = time.perf_counter(), gateway.cpu_s()
-            streams = _run(gateway)
+            with _Timer() as timer:
+                streams = _run(gateway)
             seconds = time.perf_counter() - began
             cores.append((gateway.cpu_s() - before_s) / seconds)
             memory.append(gateway.peak_memory_mb())
         gaps_ms = _gaps_ms(streams)
         p50s.append(float(np.percentile(gaps_ms, 50)))
         p99s.append(float(np.percentile(gaps_ms, 99)))
+        timers.append(float(np.percentile(timer.gaps_ms, 99)))
         say(
-            f"Streams, round {number + 1} of {rounds}: gap p50 {p50s[-1]:.1f} ms, p99 {p99s[-1]:.1f} ms, "
-            f"{memory[-1]:.0f} MB, {cores[-1]:.2f} cores"
+            f"Streams, round {number + 1} of {rounds}: gap p50 {p50s[-1]:.1f} ms, p99 {p99s[-1]:.1f} ms "
+            f"(of a bare timer {timers[-1]:.1f} ms), {memory[-1]:.0f} MB, {cores[-1]:.2f} cores"
         )
     return [
         {
@@ -71,6 +100,7 @@ def measure(rounds: int, say: Say) -> list[Row]:
             "beat_ms": BEAT_MS,
             **Spread.of(p50s).fields("gap_p50_ms"),
             **Spread.of(p99s).fields("gap_p99_ms"),
+            **Spread.of(timers).fields("timer_p99_ms"),
             **Spread.of(memory).fields("memory_mb"),
             **Spread.of(cores).fields("cores"),
             "rounds": rounds,

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
 
-from glmserve.errors import BadArtifact, DoesNotFit, GlmServeError, NotCertified, UnknownArchitecture
+from glmserve.errors import BadArtifact, Disproved, DoesNotFit, GlmServeError, NotCertified, UnknownArchitecture
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -87,6 +87,7 @@ _EXITS: dict[type[GlmServeError], Exit] = {
     BadShard: Exit.BAD_SHARD,
     UnknownArchitecture: Exit.UNKNOWN_ARCHITECTURE,
     NoTokenizer: Exit.NO_TOKENIZER,
+    Disproved: Exit.PARITY_FAILED,
     NotCertified: Exit.NOT_CERTIFIED,
     DiskFull: Exit.DISK_FULL,
     Locked: Exit.LOCKED,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from export.headers import Reading
 from export.outline import Outline
-from export.rates import Rates
+from export.rates import Measured, Rates
 
 READERS = 4
 """Files of weights that are read through at a time."""
@@ -14,9 +15,11 @@ READERS = 4
 
 @dataclass(frozen=True)
 class Forecast:
-    """Peak resident bytes of the building process and seconds until it ends."""
+    """Peak resident bytes of the building process, seconds of a core that it needs, and seconds until it ends where
+    others want the cores and the disk as much as they do now."""
 
     peak_bytes: int
+    core_seconds: float
     seconds: float
 
 
@@ -28,32 +31,51 @@ class Shard:
     cached_share: float
 
 
-def forecast(
-    plan: Outline, shards: list[Shard], rates: Rates, can_link: bool, base_bytes: int, base_s: float
-) -> Forecast:
-    """`base_bytes` and `base_s` are what a process that has only just started takes."""
+@dataclass(frozen=True)
+class Base:
+    """What a process that has only just started has taken: bytes, and seconds by the core's clock and the wall's."""
+
+    bytes: int
+    core_s: float
+    wall_s: float
+
+
+def forecast(plan: Outline, shards: list[Shard], rates: Measured, can_link: bool, base: Base) -> Forecast:
+    """Of a build with this outline from these files, on a machine with these rates."""
     copied = 0 if can_link else sum(plan.files[name] for name in plan.linked)
-    seconds = _read_through(shards, rates) + sum(
-        _seconds(reading.stored, reading.written, reading.bits, rates) for reading in plan.readings
-    )
-    return Forecast(
-        base_bytes + plan.kept + max((reading.peak for reading in plan.readings), default=0),
-        base_s + seconds + copied / rates.writing,
-    )
-
-
-def _read_through(shards: list[Shard], rates: Rates) -> float:
-    """Every file is hashed once: as fast as the cores hash or the disk reads, whichever is slower."""
     hands = max(1, min(READERS, len(shards), os.cpu_count() or 1))
-    hashing = sum(shard.size for shard in shards) / (rates.hashing * hands)
-    reading = sum(shard.size * (1 - shard.cached_share) for shard in shards) / rates.reading
-    return max(hashing, reading)
+    return Forecast(
+        base.bytes + plan.kept + max((reading.peak for reading in plan.readings), default=0),
+        base.core_s + _hashing(shards, rates.core) + _writing(plan, copied, rates.core),
+        base.wall_s
+        + max(_hashing(shards, rates.wall) / hands, _fetching(shards, rates.wall))
+        + _writing(plan, copied, rates.wall),
+    )
 
 
-def _seconds(stored: int, written: int, bits: int | None, rates: Rates) -> float:
+def _hashing(shards: list[Shard], rates: Rates) -> float:
+    """Every file is read through once, for its SHA-256."""
+    return sum(shard.size for shard in shards) / rates.hashing
+
+
+def _fetching(shards: list[Shard], rates: Rates) -> float:
+    """What is not in memory comes from the disk, meanwhile."""
+    return sum(shard.size * (1 - shard.cached_share) for shard in shards) / rates.reading
+
+
+def _writing(plan: Outline, copied: int, rates: Rates) -> float:
+    return copied / rates.writing + sum(_making(reading, rates) for reading in plan.readings)
+
+
+def _making(reading: Reading, rates: Rates) -> float:
     """One tensor: loaded, made into what it is to be, and written. It was read through before, so memory holds it.
 
     One that is rounded is loaded twice, for its scales and for its codes.
     """
-    making = stored / rates.casting if bits is None else stored / rates.rounding[bits]
-    return stored * (1 if bits is None else 2) / rates.loading + making + written / rates.writing
+    if reading.bits is not None:
+        making = 2 * reading.stored / rates.loading + reading.stored / rates.rounding[reading.bits]
+    elif reading.written == reading.stored:
+        making = reading.stored / rates.loading
+    else:
+        making = reading.stored / rates.loading + reading.stored / rates.casting
+    return making + reading.written / rates.writing

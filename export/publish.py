@@ -30,6 +30,8 @@ from glmserve.manifest import CURRENT, MANIFEST_FILE
 _ENTRY = "entry.json"
 _BUILD = "build"
 _NEW = ".new-"
+_LINK = ".link"
+"""Beginnings that a kill may leave behind, of an entry and of the link."""
 
 
 class Action(StrEnum):
@@ -109,7 +111,7 @@ def _switch(out: Path, digest: str, action: Action, after: int | None, back: int
     shelf.mkdir(exist_ok=True)
     for stale in shelf.glob(f"{_NEW}*"):
         shutil.rmtree(stale)
-    number = 1 + max((int(path.name) for path in shelf.iterdir()), default=0)
+    number = 1 + max((int(path.name) for path in shelf.iterdir() if path.name.isdecimal()), default=0)
     entry = Entry(number, digest, action, datetime.now(UTC).isoformat(timespec="seconds"), after, back)
     new = shelf / f"{_NEW}{uuid4().hex}"
     new.mkdir()
@@ -117,7 +119,7 @@ def _switch(out: Path, digest: str, action: Action, after: int | None, back: int
     write_whole(new / _ENTRY, json.dumps(asdict(entry)) + "\n")
     new.rename(shelf / f"{number:06d}")
     sync_folder(shelf)
-    link = shelf / f"{_NEW}link"
+    link = shelf / _LINK
     link.unlink(missing_ok=True)
     link.symlink_to(Path(PUBLISHED, f"{number:06d}", _BUILD))
     link.replace(out / CURRENT)

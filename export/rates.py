@@ -27,8 +27,8 @@ _SAMPLES = 256
 @dataclass(frozen=True)
 class Rates:
     """Bytes a second: of hashing, of reading from the disk, of loading what memory holds already, of writing with
-    hashing and until it is safe, of turning a checkpoint's numbers into others, and of rounding them to 8 and to 4 bits
-    (the last three by bytes read)."""
+    hashing and until it is safe, of turning a checkpoint's numbers into a build's, and of rounding them to 8 and to 4
+    bits (the last three by bytes read)."""
 
     hashing: float
     reading: float
@@ -38,18 +38,39 @@ class Rates:
     rounding: dict[int, float]
 
 
-def measure(folder: Path, stored: np.dtype) -> Rates:
-    """The rates on the disk of `folder` as they are now, for a checkpoint that stores its numbers as `stored`."""
+@dataclass(frozen=True)
+class Measured:
+    """The same rates by two clocks: the wall's, which everything else that goes on here slows down, and the core's."""
+
+    wall: Rates
+    core: Rates
+
+
+def measure(folder: Path, stored: np.dtype, real: np.dtype) -> Measured:
+    """The rates on the disk of `folder` as they are now, for a checkpoint that stores its numbers as `stored` and a
+    build that computes in `real`."""
     sample = np.random.default_rng(0).standard_normal((_ROWS, _COLUMNS), np.float32).astype(stored)
-    content = np.resize(sample.reshape(-1).view(np.uint8), _FILE_BYTES).data
-    hashing = _FILE_BYTES / _seconds(lambda: hashlib.sha256(content))
+    numbers = np.resize(sample, _FILE_BYTES // sample.itemsize)
+    content = numbers.view(np.uint8).data
+    hashing = _pace(lambda: hashlib.sha256(content), _FILE_BYTES)
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".forecast-") as file:
-        writing = _FILE_BYTES / _seconds(lambda: _write(file.fileno(), content))
-        reading = _FILE_BYTES / _seconds(lambda: _read(file.fileno()))
-        loading = _FILE_BYTES / _seconds(lambda: _load(file.fileno()))
-    rounding = {bits: sample.nbytes / _seconds(partial(_round, sample, bits)) for bits in (8, 4)}
-    casting = sample.nbytes / _seconds(lambda: sample.astype(np.float32).astype(np.float16))
-    return Rates(hashing, reading, loading, writing, casting, rounding)
+        writing = _pace(lambda: _write(file.fileno(), content), _FILE_BYTES)
+        reading = _pace(lambda: _read(file.fileno()), _FILE_BYTES)
+        loading = _pace(lambda: _load(file.fileno()), _FILE_BYTES)
+    casting = _pace(lambda: numbers.astype(real), _FILE_BYTES)
+    eight, four = (_pace(partial(_round, sample, bits), sample.nbytes) for bits in (8, 4))
+
+    def by(clock: int) -> Rates:
+        return Rates(
+            hashing=hashing[clock],
+            reading=reading[clock],
+            loading=loading[clock],
+            writing=writing[clock],
+            casting=casting[clock],
+            rounding={8: eight[clock], 4: four[clock]},
+        )
+
+    return Measured(wall=by(0), core=by(1))
 
 
 def cached_share(path: Path) -> float:
@@ -78,13 +99,15 @@ def running_s() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
 
-def _seconds(work: Callable[[], object]) -> float:
-    """How long it takes on average, done again and again for long enough to see what else goes on here."""
-    began_s, runs = time.monotonic(), 0
+def _pace(work: Callable[[], object], size: int) -> tuple[float, float]:
+    """Bytes a second, by the wall's clock and by the core's, of work on `size` bytes; it is done again and again for
+    long enough to see what else goes on here."""
+    began_s, core_began_s, runs = time.monotonic(), time.process_time(), 0
     while time.monotonic() - began_s < _LEAST_S:
         work()
         runs += 1
-    return (time.monotonic() - began_s) / runs
+    wall_s, core_s = time.monotonic() - began_s, time.process_time() - core_began_s
+    return size * runs / wall_s, size * runs / max(core_s, 1e-6)
 
 
 def _write(handle: int, content: memoryview) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import itertools
+import random
 import socket
 import threading
 from collections.abc import Callable, Generator, Iterable
@@ -44,11 +45,16 @@ class Replicas:
         urls: str,
         connect: Callable[[str], Backend],
         look_up: Callable[[str], list[str]] | None = None,
+        shuffle: Callable[[list[str]], None] = random.shuffle,
     ) -> None:
-        """`urls` are scheme://host:port with commas in between; `connect` opens the backend of one address."""
+        """`urls` are scheme://host:port with commas in between; `connect` opens the backend of one address.
+
+        `shuffle` puts addresses in order: were it the same in every process, all would begin with the same replicas.
+        """
         self._urls = urls.split(",")
         self._connect = connect
         self._look_up = look_up or addresses_of
+        self._shuffle = shuffle
         self._lock = threading.Lock()
         self._turns = itertools.count(1)
         self._replicas: dict[str, Replica] = {}
@@ -94,6 +100,7 @@ class Replicas:
                 found += self._look_up(url)
             except OSError:
                 return
+        self._shuffle(found)
         with self._lock:
             gone = [replica for url, replica in self._replicas.items() if url not in found]
             for replica in gone:

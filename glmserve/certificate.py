@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from glmserve.contract import CONTRACT_VERSION
-from glmserve.errors import NotCertified
+from glmserve.errors import Disproved, NotCertified
 from glmserve.manifest import CERTIFICATE_FILE, Manifest
 
 REQUIRE_VARIABLE = "GLM_ENGINE_REQUIRE_CERTIFICATE"
@@ -29,7 +29,7 @@ class Certificate:
         """The certificate of a build, or None where there is none.
 
         Raises NotCertified, saying what is wrong, for one that cannot be read, failed, has expired, or was made for
-        another build or contract version.
+        another build or contract version; Disproved, which is one of these, where it failed.
         """
         path = build / CERTIFICATE_FILE
         if not path.exists():
@@ -56,7 +56,7 @@ class Certificate:
                 f"this server of version {CONTRACT_VERSION}."
             )
         if passed is not True:
-            raise NotCertified(
+            raise Disproved(
                 f"{CERTIFICATE_FILE} of build {manifest.digest} says that it does not compute what its checkpoint does."
             )
         if found.expires is not None and found.expires <= datetime.now(UTC):

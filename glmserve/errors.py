@@ -15,6 +15,7 @@ GlmServeError                internal             500
 └─ BadArtifact               bad_artifact         500   a build or checkpoint that must not be loaded
    ├─ UnknownArchitecture    bad_artifact         500   a checkpoint of a model that this project does not serve
    └─ NotCertified           bad_artifact         500   a build whose answers nobody has vouched for
+      └─ Disproved           bad_artifact         500   one that was found to answer otherwise
 ```
 
 A message is written for the person who will read it and never holds a foreign library's text.
@@ -120,6 +121,10 @@ class UnknownArchitecture(BadArtifact):
 
 class NotCertified(BadArtifact):
     """A build without a certificate, or with one that does not speak for it."""
+
+
+class Disproved(NotCertified):
+    """A build whose certificate says that it does not compute what its checkpoint does."""
 
 
 class DoesNotFit(GlmServeError):

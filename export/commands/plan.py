@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,7 +24,7 @@ from export.commands.common import (
     VisionBackendOption,
     speaks,
 )
-from export.forecast import Forecast, Shard, forecast
+from export.forecast import Base, Forecast, Shard, forecast
 from export.order import Order
 from export.outline import Outline, outline
 from export.precision import KvPrecision, Precision, Target
@@ -56,6 +57,7 @@ class Plan:
             "linked": sorted(self.outline.linked),
             "new_bytes": self.new_bytes,
             "peak_bytes": self.forecast.peak_bytes,
+            "core_seconds": round(self.forecast.core_seconds, 1),
             "seconds": round(self.forecast.seconds, 1),
             "slots": self.slots,
             "length": self.length,
@@ -104,19 +106,19 @@ def plan(
 
 def _plan(order: Order, out: Path, slots: int, length: int) -> Plan:
     held = outline(order)
-    base_bytes, base_s = resident_bytes(), running_s()
+    base = Base(resident_bytes(), time.process_time(), running_s())
     place = next(folder for folder in (out.resolve(), *out.resolve().parents) if folder.is_dir())
     links = can_link(order, place)
     shards = [Shard(path.stat().st_size, cached_share(path)) for path in order.weights.files]
     stored = next(iter(order.headers.places.values())).dtype
     assert stored is not None
     with tempfile.TemporaryDirectory(dir=place, prefix=".forecast-") as scratch:
-        rates = measure(Path(scratch), stored.numpy())
+        rates = measure(Path(scratch), stored.numpy(), order.numbers.real.numpy())
     settings = EngineSettings(device="cuda", slots=slots, context_tokens=length)
     return Plan(
         outline=held,
         new_bytes=held.new_bytes(links),
-        forecast=forecast(held, shards, rates, links, base_bytes, base_s),
+        forecast=forecast(held, shards, rates, links, base),
         slots=slots,
         length=length,
         cards=fits(order.checkpoint, settings, held.weights, order.numbers),
@@ -131,7 +133,10 @@ def _show(found: Plan, console: Console) -> None:
     console.print(files)
     console.print(f"On the disk: {found.new_bytes / _GB:,.2f} GB more.")
     console.print(f"Peak memory of the build: {found.forecast.peak_bytes / _GB:,.2f} GB.")
-    console.print(f"Time: about {found.forecast.seconds:,.0f} s.")
+    console.print(
+        f"Time: about {found.forecast.seconds:,.0f} s as busy as this machine is now, "
+        f"{found.forecast.core_seconds:,.0f} s of them on a core."
+    )
     needed = found.cards[0].plan
     sizes = {"weights": needed.weights, "KV": needed.kv, "work space": needed.work}
     listed = ", ".join(f"{name} {size / _GB:,.1f}" for name, size in sizes.items())

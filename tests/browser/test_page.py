@@ -180,6 +180,7 @@ def test_text_is_readable_and_nothing_overflows(browser: Any, url: str, photo: P
     ask(page, "Say [[" + "long " * 60 + "x" * 200 + "]]")
     answer(page, 0)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.evaluate("document.getElementById('send').getBoundingClientRect().bottom <= innerHeight")
     contrast = page.evaluate(
         """() => {
             const light = (text) => text.match(/[\\d.]+/g).slice(0, 3).map((v) => v / 255)

@@ -60,7 +60,7 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    Manifest("0123456789abcdef", "recipe", 2, "a <b> checkpoint", "int8", "cpu", {}).write(tmp_path)
+    Manifest.describe(tmp_path, "recipe", "a <b> checkpoint", "int8", "cpu").write(tmp_path)
     return tmp_path
 
 

@@ -68,6 +68,7 @@ def test_size_and_memory_of_a_large_build_are_foretold(tmp_path: Path) -> None:
     assert {name: told["files"].get(name) for name in large} == large
     assert found.keys() - told["files"].keys() <= {"canary/picture.png", "canary/canary.json"}
     assert abs(peak - told["peak_bytes"]) <= MOST_OFF * peak, (peak, told["peak_bytes"])
+    assert told["seconds"] > 0 and told["core_seconds"] > 0
 
 
 def test_the_demo_is_foretold_to_the_byte_and_fits_everywhere(tmp_path: Path) -> None:

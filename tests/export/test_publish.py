@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,8 +56,8 @@ def stand_ins(out: Path, *names: str) -> Path:
     """Folders that look like builds from afar, made one after the other."""
     for name in names:
         (out / name).mkdir(parents=True)
-        manifest = Manifest(name, "recipe", 2, "stand-in", "fp32", "cpu", {})
-        manifest.write(out / name)
+        described = Manifest.describe(out / name, "recipe", "stand-in", "fp32", "cpu")
+        replace(described, digest=name).write(out / name)
     return out
 
 
@@ -130,6 +131,15 @@ def test_rolling_back_again_and_again_goes_further_back(tmp_path: Path) -> None:
     assert rollback(out).digest == "a"  # where it was before, not what was published before
     assert [entry.digest for entry in history(out)] == ["a", "d", "a", "b", "c", "b", "a"]
     assert [entry.action for entry in history(out)][:2] == [Action.ROLLBACK, Action.PUBLISH]
+
+
+def test_what_a_kill_left_behind_is_cleared_away(tmp_path: Path) -> None:
+    out = stand_ins(tmp_path, "a", "b")
+    publish(out, "a")
+    (out / ".published" / ".new-0123").mkdir()
+    (out / ".published" / ".link").symlink_to("nowhere")
+    assert publish(out, "b").number == 2
+    assert sorted(path.name for path in (out / ".published").iterdir()) == ["000001", "000002"]
 
 
 def test_publishing_the_current_build_changes_nothing(tmp_path: Path) -> None:

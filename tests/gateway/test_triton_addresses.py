@@ -56,7 +56,7 @@ class World:
     backends: dict[str, Counted] = field(default_factory=dict)
 
     def replicas(self, urls: str) -> Replicas:
-        return Replicas(urls, self.connect, self.look_up)
+        return Replicas(urls, self.connect, self.look_up, shuffle=lambda _urls: None)
 
     def connect(self, url: str) -> Counted:
         return self.backends.setdefault(url, Counted())
@@ -89,6 +89,12 @@ def test_the_replica_with_the_least_to_do_is_next() -> None:
     next(again := replicas.generate(a_request()))
     assert world.asked() == [2, 3]
     again.close()
+
+
+def test_processes_do_not_all_begin_with_the_same_replica() -> None:
+    urls = ",".join(f"grpc://10.0.0.{number}:8001" for number in range(1, 51))
+    firsts = {Replicas(urls, World().connect).take().url for _ in range(50)}
+    assert len(firsts) > 10
 
 
 def test_one_that_was_down_gets_nothing_until_it_is_ready_again() -> None:
