@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from glmserve.contract import CONTRACT_VERSION
+from glmserve.contract import CONTRACT_VERSION, DECODER_MODEL, VISION_MODEL
 from glmserve.errors import BadArtifact
 
 CURRENT = "current"
@@ -35,6 +35,7 @@ DECODER_GRAPH = "decoder.onnx"
 VISION_GRAPH = "model.onnx"
 DIGEST_CHARS = 16
 _NOT_CONTENT = (MANIFEST_FILE, CERTIFICATE_FILE, CERTIFICATE_PAGE)
+_CHECK_THEIR_OWN = (DECODER_MODEL, VISION_MODEL)
 _READERS = 4
 
 
@@ -98,7 +99,7 @@ class Manifest:
     def check(self, build: Path, model: str | None = None) -> None:
         """Raises BadArtifact naming the first file that is missing or not what the manifest says.
 
-        With `model`, the files of the repository's other models are left out: whoever loads those checks them.
+        With `model`, one of the two that hold weights, the files of the other are left out: it checks them itself.
         """
         ours = [name for name in self.files if _concerns(name, model)]
         for name in ours:
@@ -117,8 +118,10 @@ def _is_content(path: Path) -> bool:
 
 
 def _concerns(name: str, model: str | None) -> bool:
-    """Whether a file is one that `model` is served with, or that all are."""
-    return model is None or not name.startswith(f"{REPOSITORY_FOLDER}/") or name.split("/")[1] == model
+    """Whether a file is for `model` to check: not when it belongs to another that checks its own when it is loaded."""
+    folder, _, rest = name.partition("/")
+    owner = rest.split("/")[0] if folder == REPOSITORY_FOLDER else None
+    return model is None or owner not in _CHECK_THEIR_OWN or owner == model
 
 
 def sha256_of(path: Path) -> str:
