@@ -103,48 +103,55 @@ class Quotas:
         """One attempt from an address, whoever it turns out to be; raises RateLimited."""
         if not is_local:
             limit = self._settings.address_requests_per_minute
-            has_room, standing = self._rates.hit(limit, _place(address), "requests")
-            if not has_room:
-                raise RateLimited("There were too many requests from this address.", standing.reset_s)
+            self._charge(limit, _place(address), "requests", 1, "There were too many requests from this address.")
 
     def request(self, caller: Caller) -> Standing | None:
         """One request; raises RateLimited when the minute's are used up."""
         if caller.is_local:
             return None
         limit = (caller.key and caller.key.requests_per_minute) or self._settings.requests_per_minute
-        has_room, standing = self._rates.hit(limit, _who(caller), "requests")
-        if not has_room:
-            raise RateLimited(f"At most {limit} requests a minute are accepted.", standing.reset_s)
-        return standing
+        return self._charge(limit, _who(caller), "requests", 1, f"At most {limit} requests a minute are accepted.")
 
     def pictures(self, caller: Caller, tokens: int) -> None:
         """The picture tokens of one request; raises RateLimited when the minute's are used up."""
         if caller.is_local or tokens == 0:
             return
+        what = "picture tokens"
+        if caller.key:
+            limit = self._settings.address_picture_tokens_per_minute
+            self._charge(limit, _place(caller.address), what, tokens, f"There were too many {what} from this address.")
         limit = (caller.key and caller.key.picture_tokens_per_minute) or self._settings.picture_tokens_per_minute
-        has_room, standing = self._rates.hit(limit, _who(caller), "picture tokens", tokens)
-        if not has_room:
-            raise RateLimited(f"At most {limit} picture tokens a minute are accepted.", standing.reset_s)
+        self._charge(limit, _who(caller), what, tokens, f"At most {limit} {what} a minute are accepted.")
 
     @contextmanager
     def running(self, caller: Caller) -> Generator[None]:
-        """Takes one of the caller's places; raises RateLimited when none is free."""
+        """Takes one of the caller's places, and one of its address; raises RateLimited when none is free."""
         if caller.is_local:
             yield
             return
         limit = (caller.key and caller.key.concurrent_requests) or self._settings.concurrent_requests
-        who = _who(caller)
+        taken = {_who(caller): limit}
+        if caller.key:
+            taken[_place(caller.address)] = self._settings.address_concurrent_requests
         with self._lock:
-            if self._running[who] >= limit:
-                raise RateLimited(f"At most {limit} requests at a time are accepted.", 1)
-            self._running[who] += 1
+            for who, most in taken.items():
+                if self._running[who] >= most:
+                    raise RateLimited(f"At most {most} requests at a time are accepted.", 1)
+            self._running.update(taken.keys())
         try:
             yield
         finally:
             with self._lock:
-                self._running[who] -= 1
-                if not self._running[who]:
-                    del self._running[who]
+                self._running.subtract(taken.keys())
+                for who in taken:
+                    if not self._running[who]:
+                        del self._running[who]
+
+    def _charge(self, limit: int, who: str, what: str, cost: int, refusal: str) -> Standing:
+        has_room, standing = self._rates.hit(limit, who, what, cost)
+        if not has_room:
+            raise RateLimited(refusal, standing.reset_s)
+        return standing
 
 
 def _who(caller: Caller) -> str:

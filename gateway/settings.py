@@ -74,6 +74,12 @@ class GatewaySettings(BaseSettings):
     address_requests_per_minute: _Count = Field(
         default=600, description="Requests a minute from one address, right or wrong key."
     )
+    address_concurrent_requests: _Count = Field(
+        default=64, description="Requests at a time from one address, of all its keys together, in one worker."
+    )
+    address_picture_tokens_per_minute: _Count = Field(
+        default=1_000_000, description="Picture tokens a minute from one address, of all its keys together."
+    )
     redis_url: Annotated[str, StringConstraints(pattern=r"^(redis(s|\+unix)?://\S+)?$")] = Field(
         default="", description="Where the counts of all workers are kept; without it each counts by itself."
     )

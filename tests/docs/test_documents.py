@@ -60,3 +60,17 @@ def test_make_targets_in_the_readme_exist() -> None:
     makefile = (ROOT / "Makefile").read_text("utf-8")
     for target in set(re.findall(r"`make ([a-z-]+)", (ROOT / "README.md").read_text("utf-8"))):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_the_chinese_readme_has_the_sections_fields_and_examples_of_the_other() -> None:
+    def outline(name: str) -> tuple[list[int], list[str], list[str]]:
+        text = (ROOT / name).read_text("utf-8")
+        headings = [len(marks) for marks in re.findall(r"^(#+) ", text, re.MULTILINE)]
+        fields = [
+            "".join(re.findall(r"`\w+`", cell))
+            for cell in re.findall(r"^\| (`\w+`[^|]*) \|", text.partition("## Settings")[0], re.MULTILINE)
+        ]
+        return headings, fields, re.findall(r"^```(\w+)$", text, re.MULTILINE)
+
+    english, chinese = (outline(name) for name in ("README.md", "README.zh-CN.md"))
+    assert english == chinese

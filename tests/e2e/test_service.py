@@ -158,9 +158,10 @@ def test_a_dead_stub_turns_readiness_red(demo_build: Path) -> None:
         assert _eventually(lambda: doomed.get("/health/ready")[0] == 503, 20.0)
 
 
-def test_the_python_example_of_the_readme_runs(service: Service) -> None:
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
+def test_the_python_example_of_the_readme_runs(service: Service, name: str) -> None:
     root = Path(__file__).resolve().parents[2]
-    example = re.findall(r"```python\n(.*?)```", (root / "README.md").read_text("utf-8"), re.DOTALL)
+    example = re.findall(r"```python\n(.*?)```", (root / name).read_text("utf-8"), re.DOTALL)
     assert len(example) == 1 and "http://127.0.0.1:5000" in example[0]
     code = example[0].replace("http://127.0.0.1:5000", service.gateway.url)
     done = subprocess.run(

@@ -179,6 +179,25 @@ def test_requests_at_a_time_are_counted_until_a_stream_has_ended(
     assert post(client, picture).status_code == 200
 
 
+def test_an_address_has_limits_whatever_keys_come_from_it(
+    build: Path, backend: FakeBackend, keys: Path, picture: str
+) -> None:
+    one, two = create_key(keys, "one"), create_key(keys, "two")
+    tokens = post(app_of(build, backend), picture).get_json()["usage"]["image_tokens"]
+    client = app_of(build, backend, keys_file=keys, address_picture_tokens_per_minute=tokens)
+    assert post(client, picture, X_API_Key=one).status_code == 200
+    assert_problem(post(client, picture, X_API_Key=two), 429, "address")
+    assert post(client, picture, "203.0.113.8", X_API_Key=two).status_code == 200
+
+    client = app_of(build, backend, keys_file=keys, address_concurrent_requests=1)
+    body = {"image": picture, "prompt": "Hi", "stream": True}
+    running = client.post(URL, json=body, headers={"X-API-Key": one}, environ_overrides={"REMOTE_ADDR": FAR})
+    assert_problem(post(client, picture, X_API_Key=two), 429, "at a time")
+    assert post(client, picture, "203.0.113.8", X_API_Key=two).status_code == 200
+    running.close()
+    assert post(client, picture, X_API_Key=two).status_code == 200
+
+
 def test_the_owner_of_the_machine_is_not_counted(build: Path, backend: FakeBackend, picture: str) -> None:
     client = app_of(build, backend, requests_per_minute=1, concurrent_requests=1, picture_tokens_per_minute=1)
     assert [ask(client, picture).status_code for _ in range(3)] == [200] * 3

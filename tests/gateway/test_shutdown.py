@@ -17,7 +17,7 @@ from live_gateway import RunningGateway, running_gateway
 
 WAIT_S = 15
 BOUND_S = 2
-WORDS = "word " * 40  # a second of them
+WORDS = "word " * 80  # two seconds of them
 ROOM = {"ADMISSION_TOKENS": "3000", "HEARTBEAT_S": "0.1"}
 LARGE = 2500  # tokens of an answer: one such request fills the room
 

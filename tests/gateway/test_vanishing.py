@@ -15,7 +15,7 @@ import pytest
 from live_gateway import RunningGateway, running_gateway
 
 WAIT_S = 10
-AT_ONCE_S = 1.0
+AT_ONCE_S = 2.0
 CROWD = 6  # clients that vanish together
 THREADS = 12
 LONG = f"Say [[{'word ' * 120}]]"  # three seconds of words

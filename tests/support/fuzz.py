@@ -35,6 +35,7 @@ def fuzz(url: str, folder: Path, examples: int, seed: int) -> int:
     """How many cases were sent and kept every promise; raises FuzzFailed. `folder` is where Schemathesis may write."""
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json", "--phases", "coverage,fuzzing"]
     command += ["--checks", ",".join(CHECKS), "--max-examples", str(examples), "--seed", str(seed), "--no-color"]
+    command += ["--suppress-health-check", "all", "--generation-database", "none"]  # a slow machine is no failure
     here = str(Path(__file__).resolve().parent)
     environment = {**os.environ, "SCHEMATHESIS_HOOKS": "fuzz_hooks", "PYTHONPATH": here}
     done = subprocess.run(
