@@ -27,7 +27,7 @@ def test_a_polite_child_is_not_waited_for_longer_than_it_takes(tmp_path: Path) -
 def test_a_child_that_will_not_hear_is_killed(tmp_path: Path) -> None:
     log = tmp_path / "log"
     child = start(STUBBORN, log)
-    while not log.read_text():
+    while "up" not in log.read_text():
         assert child.exit_code() is None
     child.stop(0.1)
     assert child.exit_code() == -9
