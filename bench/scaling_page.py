@@ -110,14 +110,13 @@ def _simulation() -> str:
     if not rows:
         return _NOTHING
     lines = [
-        "| replicas | gateways | load | requests | refused | late | first token p50 | p95 | busiest over idlest |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| replicas | gateways | load | requests | refused | late | first token p50 | p95 |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         lines.append(
             f"| {row['replicas']} | {row['gateways']} | {row['load']:.0%} | {row['requests']:,} | {row['refused']:.1%} "
-            f"| {row['late']:.1%} | {row['first_token_p50_s']:.2f} s | {row['first_token_p95_s']:.2f} s "
-            f"| {row['busiest_over_idlest']:.2f} |"
+            f"| {row['late']:.1%} | {row['first_token_p50_s']:.2f} s | {row['first_token_p95_s']:.2f} s |"
         )
     return "\n".join([*lines, "", _run(rows[0])])
 
