@@ -20,7 +20,7 @@ class Line:
     points: Sequence[tuple[float, float]]
 
 
-def curves(title: str, x_name: str, y_name: str, lines: Sequence[Line], top: float) -> str:
+def curves(title: str, x_name: str, lines: Sequence[Line], top: float) -> str:
     """The SVG's text; x is a share shown in percent, y runs from 0 to `top` seconds."""
     left, right = min(x for line in lines for x, _ in line.points), max(x for line in lines for x, _ in line.points)
 
@@ -39,7 +39,6 @@ def curves(title: str, x_name: str, y_name: str, lines: Sequence[Line], top: flo
     for x in sorted({x for line in lines for x, _ in line.points}):
         parts.append(_text(at(x, 0)[0], _HEIGHT - _BOTTOM + 18, f"{x:.0%}", "middle"))
     parts.append(_text(_WIDTH / 2, _HEIGHT - 12, x_name, "middle"))
-    parts.append(_text(20, _TOP - 10, y_name, "start"))
     along = 20.0
     for colour, line in zip(_COLOURS, lines, strict=True):
         inside = [point for number, point in enumerate(line.points) if number == 0 or line.points[number - 1][1] <= top]
