@@ -32,7 +32,7 @@ class Lookup:
     def __init__(self, most: int, ridge_tokens: int) -> None:
         self._most = most
         self._ridge_tokens = ridge_tokens
-        self._right, self._wrong = 1.0, 1.0
+        self._right, self._wrong = 1.0, 2.0  # a third, until known better
         self._plain_s: deque[float] = deque(maxlen=_REMEMBERED)
         self._token_s: deque[float] = deque(maxlen=_REMEMBERED)
         self._since_try = 0

@@ -9,7 +9,7 @@ _REMEMBERED = 9
 """Newest steps of a kind whose median counts: one that the machine held up moves nothing."""
 _LEAST_SHARE = 0.25
 """A prompt token costs at least this share of an even part of its step, however short the step happened to be."""
-_STALL = 0.5
+_STALL = 0.4
 """Of a decode step's time, what reading a prompt may add to it for each request that waits for its first token.
 
 Well below 1, so that one long prompt at most doubles the gap between others' tokens, noise included.
@@ -41,7 +41,7 @@ class Pace:
     def chunk_tokens(self, decoding: int, beginning: int, most: int) -> int:
         """Prompt tokens for the next step, while `decoding` requests are answered and `beginning` await a first token.
 
-        All of `most` when nobody is held up. Else as many as take half a decode step for each that waits.
+        All of `most` when nobody is held up. Else as many as take 0.4 of a decode step for each that waits.
         """
         if not decoding:
             return most
