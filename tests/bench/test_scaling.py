@@ -18,12 +18,8 @@ from bench.step_times import StepTimes
 from glmserve.checkpoint import Checkpoint
 
 NEAR = 0.25
-EARLIER_MACHINE = "AMD EPYC"
-EARLIER_STEPS = {  # processor seconds of the decoder there at 1 and 16 rows: 20.4 and 63 ms in fp32, 6.6 and 35 in int8
-    "fp32": StepTimes(decode_s=0.0176, row_s=0.00284, prefill_s=0.0, token_s=0.00227),
-    "int8": StepTimes(decode_s=0.0047, row_s=0.00189, prefill_s=0.0, token_s=0.00227),
-}
-EARLIER_PICTURE_S = 0.05
+STEPS = StepTimes(decode_s=0.0176, row_s=0.00284, prefill_s=0.0, token_s=0.00227)
+"""Of a processor much like the one that all this was begun on."""
 CARDS = {gpu.name: gpu for gpu in GPUS}
 
 
@@ -44,24 +40,23 @@ def steps_of(precision: str, cpu: str) -> tuple[StepTimes, float]:
     for row in results.read("steps"):
         if (row["precision"], row["run"]["cpu"]) == (precision, cpu):
             return StepTimes(**row["times"]), row["picture_s"]
-    if cpu == EARLIER_MACHINE:
-        return EARLIER_STEPS[precision], EARLIER_PICTURE_S
     pytest.skip(f"no steps were measured on {cpu}: run `python -m bench steps` where throughput was measured")
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_the_model_is_near_the_throughput_bench(precision: str) -> None:
-    """Both sides over one client: the rival answers one at a time, so its speed divides out."""
+    """16 clients over 4: the rival answers one at a time, so its speed divides out. One client alone is helped by
+    guesses, which the model knows nothing of."""
     rows = {row["clients"]: row for row in results.read("throughput") if row["precision"] == precision}
     times, reading_s = steps_of(precision, rows[1]["run"]["cpu"])
-    for clients in (4, 16):
-        measured = rows[clients]["tokens_per_s_ratio"] / rows[1]["tokens_per_s_ratio"]
-        assert modelled_speedup(times, clients, reading_s) == pytest.approx(measured, rel=NEAR), clients
+    measured = rows[16]["tokens_per_s_ratio"] / rows[4]["tokens_per_s_ratio"]
+    modelled = modelled_speedup(times, 16, reading_s) / modelled_speedup(times, 4, reading_s)
+    assert modelled == pytest.approx(measured, rel=NEAR)
 
 
 @pytest.mark.parametrize("count", [1, 4, 16])
 def test_the_simulation_is_near_the_model(count: int) -> None:
-    times = EARLIER_STEPS["fp32"]
+    times = STEPS
     replica = Replica(Machine(times, slots=16))
     for _ in range(count):
         replica.arrive(Visit(0.0, PROMPT_TOKENS, NEW_TOKENS, deadline=1000.0), 0.0)
@@ -89,7 +84,7 @@ def test_a_simulation_is_the_same_again_with_the_same_seed() -> None:
 
 
 def test_late_requests_are_dropped_wherever_they_stand() -> None:
-    replica = Replica(Machine(EARLIER_STEPS["fp32"], slots=2))
+    replica = Replica(Machine(STEPS, slots=2))
     for number in range(6):
         replica.arrive(Visit(0.0, PROMPT_TOKENS, 500, deadline=1.0 + number / 10), 0.0)
     while (at := replica.next_step_at()) is not None:
