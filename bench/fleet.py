@@ -6,26 +6,23 @@ import os
 import re
 import shutil
 import signal
-import time
 import urllib.request
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.servers import environment
+from bench.servers import environment, wait_until_it_answers
 from glmserve.manifest import REPOSITORY_FOLDER
 from launcher.children import Child
 from launcher.gateway_server import GatewayServer
 from launcher.ports import free_port
-from launcher.probe import get
 from launcher.triton_server import TritonServer
 
 SLOTS = 8
 """Of each Triton; few, so that answers wait for a slot and not for this machine's processors."""
 _HOST = "127.0.0.1"
 _START_S = 90.0
-_POLL_S = 0.05
 _NGINX = Path(__file__).resolve().parents[1] / "deploy" / "nginx" / "nginx.conf"
 _ENGINE = {
     "GLM_ENGINE_SLOTS": str(SLOTS),
@@ -40,10 +37,6 @@ _GATEWAY = {  # one client, this machine, asks for everybody
     "GLM_GATEWAY_PICTURE_TOKENS_PER_MINUTE": "1000000000",
     "GLM_GATEWAY_CONCURRENT_REQUESTS": "1000",
 }
-
-
-class FleetFailed(Exception):
-    """A part did not come up; the message says which."""
 
 
 class Fleet:
@@ -140,11 +133,7 @@ class Fleet:
         ]
         with (self._folder / "nginx.log").open("ab") as log:
             self._nginx = Child("nginx", command, dict(os.environ), self._folder, log)
-        give_up = time.monotonic() + _START_S
-        while get(_HOST, self._nginx_port, "/health/live", 2) is None:
-            if self._nginx.exit_code() is not None or time.monotonic() > give_up:
-                raise FleetFailed(f"nginx did not start: {(self._folder / 'nginx.log').read_text('utf-8')[-500:]}")
-            time.sleep(_POLL_S)
+        wait_until_it_answers(self._nginx, self._nginx_port, "/health/live", self._folder / "nginx.log", _START_S)
 
 
 @contextmanager

@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import os
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.builds import CACHE
-from launcher.children import Child
+from bench.servers import log_of, program, wait_until_it_answers
 from launcher.ports import free_port
-from launcher.probe import get
 
 _HOST = "127.0.0.1"
-_PROJECT = Path(__file__).resolve().parents[1]
 _START_TIMEOUT_S = 60.0
-_STOP_AFTER_S = 5.0
-_POLL_S = 0.1
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
-
-
-class NotStarted(Exception):
-    """A program of a measurement did not start; the message holds the end of its log."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +43,7 @@ class Server:
 def paced_triton(beat_ms: float) -> Iterator[int]:
     """The port of a stand-in for Triton whose answers come at this beat."""
     port = free_port()
-    with _running("paced_triton", ["bench.paced_triton", "--port", str(port), "--beat-ms", str(beat_ms)], {}):
+    with program("paced_triton", ["bench.paced_triton", "--port", str(port), "--beat-ms", str(beat_ms)], {}):
         yield port
 
 
@@ -71,8 +60,8 @@ def gateway_before(build: Path, triton_port: int, threads: int) -> Iterator[Serv
         "ADMISSION_TOKENS": str(10**9),
     }
     variables = {f"GLM_GATEWAY_{name}": value for name, value in chosen.items()}
-    with _running("gateway", ["gunicorn", "-c", "python:gateway.gunicorn_config"], variables) as child:
-        _wait_for(child, port, "gateway")
+    with program("gateway", ["gunicorn", "-c", "python:gateway.gunicorn_config"], variables) as child:
+        wait_until_it_answers(child, port, "/health/live", log_of("gateway"), _START_TIMEOUT_S)
         master = Path(f"/proc/{child.pid}/task/{child.pid}/children")
         yield Server(_HOST, port, int(master.read_text("utf-8").split()[0]))
 
@@ -82,29 +71,6 @@ def passthrough_before(build: Path, triton_port: int) -> Iterator[Server]:
     """The rival: FastAPI and uvicorn with the least that works."""
     port = free_port()
     command = ["bench.passthrough", "--build", str(build), "--port", str(port), "--triton-port", str(triton_port)]
-    with _running("passthrough", command, {}) as child:
-        _wait_for(child, port, "passthrough")
+    with program("passthrough", command, {}) as child:
+        wait_until_it_answers(child, port, "/health/live", log_of("passthrough"), _START_TIMEOUT_S)
         yield Server(_HOST, port, child.pid)
-
-
-@contextmanager
-def _running(name: str, module: list[str], variables: dict[str, str]) -> Iterator[Child]:
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with _log_of(name).open("wb") as log:
-        child = Child(name, [sys.executable, "-m", *module], {**os.environ, **variables}, _PROJECT, log)
-        try:
-            yield child
-        finally:
-            child.stop(_STOP_AFTER_S)
-
-
-def _wait_for(child: Child, port: int, name: str) -> None:
-    give_up = time.monotonic() + _START_TIMEOUT_S
-    while get(_HOST, port, "/health/live", 1.0) is None:
-        if child.exit_code() is not None or time.monotonic() > give_up:
-            raise NotStarted(f"{name} did not start. Its log ends:\n{_log_of(name).read_text('utf-8')[-2000:]}")
-        time.sleep(_POLL_S)
-
-
-def _log_of(name: str) -> Path:
-    return CACHE / f"{name}.log"

@@ -15,13 +15,8 @@ import numpy as np
 
 from bench.step_times import StepTimes
 from glmserve.checkpoint import Checkpoint
-from glmserve.engine.engine import Engine
-from glmserve.engine.grammar import GrammarCompiler
-from glmserve.engine.intake import EncodePicture, Intake
-from glmserve.engine.line import Line
-from glmserve.engine.metrics import Meter, Metric, Publisher
-from glmserve.engine.outbox import Outbox
-from glmserve.engine.pictures import PictureCache
+from glmserve.engine.intake import EncodePicture
+from glmserve.engine.metrics import Metric
 from glmserve.engine.serving import Serving
 from glmserve.engine.session import Sampled, Step
 from glmserve.engine.settings import EngineSettings
@@ -76,25 +71,12 @@ class PacedServing:
 
     @staticmethod
     def open(folder: Path, encode: EncodePicture, publish: Callable[[Metric, float], None]) -> Serving:
-        checkpoint, settings, pace = (
-            Checkpoint.read(folder.parents[2] / CHECKPOINT_FOLDER),
-            EngineSettings(),
-            Pace.read(folder),
-        )
-        files = folder.parents[2] / CHECKPOINT_FOLDER
+        files, settings, pace = folder.parents[2] / CHECKPOINT_FOLDER, EngineSettings(draft_tokens=0), Pace.read(folder)
+        checkpoint = Checkpoint.read(files)
         (token,) = Tokenizer.read(files).encode_plain(pace.letter)
         vocabulary, context = checkpoint.text.vocabulary, min(settings.context_tokens, checkpoint.text.max_positions)
         session = PacedSession(settings.slots + settings.warm_rows, context, vocabulary, pace.times, token)
-        meter, line = Meter(), Line(settings.max_waiting, settings.max_waiting_tokens)
-        ridge = settings.least_chunk_tokens
-        engine = Engine(
-            session, checkpoint.eos_token_ids, settings.slots, settings.chunk_tokens, ridge, line=line, meter=meter
-        )
-        grammars = GrammarCompiler(files / "tokenizer.json", vocabulary, checkpoint.eos_token_ids)
-        pictures = PictureCache(settings.picture_cache_mib * _MIB, meter)
-        intake = Intake(checkpoint, engine, encode, pictures, grammars, settings.picture_readers, settings.share_caches)
-        engine.start()
-        return Serving(engine, intake, Outbox(), grammars, Publisher(meter, publish))
+        return Serving.around(session, checkpoint, settings, files, encode, publish)
 
 
 class PacedVision:

@@ -22,11 +22,12 @@ from threadpoolctl import threadpool_limits
 from bench.builds import PRECISIONS, build_of, checkpoint_of
 from bench.checkpoint import FULL
 from bench.results import Row, Spread
+from bench.steps import text_request
 from glmserve.checkpoint import Checkpoint
 from glmserve.contract import DECODER_MODEL
 from glmserve.engine.batch import step_of
 from glmserve.engine.ort import OrtDecoder
-from glmserve.engine.request import Prompt, Request, Running, Sampling
+from glmserve.engine.request import Running
 from glmserve.engine.slots import SlotTable
 from glmserve.manifest import CHECKPOINT_FOLDER, DECODER_GRAPH, REPOSITORY_FOLDER
 
@@ -85,11 +86,8 @@ def _measure(build: Path, precision: str, threads: int, rounds: int, say: Say) -
 
 
 def _running(row: int, length: int, hidden: int) -> Running:
-    """A request whose row is said to hold so many tokens; zeros are as good as any."""
-    nothing = np.zeros(1, np.int64)
-    prompt = Prompt(nothing, np.zeros((3, 1), np.int64), 0, np.zeros((1, hidden), np.float32), nothing, nothing)
-    request = Request(prompt, Sampling(), 1, float("inf"), lambda event: None)
-    return Running(request, 0.0, row=row, length=length, answer=[0])
+    """A request whose row is said to hold so many tokens."""
+    return Running(text_request(hidden, length), 0.0, row=row, length=length, answer=[0])
 
 
 def _seconds(run: Callable[[], object], times: int) -> list[float]:

@@ -20,7 +20,8 @@ from launcher.triton_server import TritonServer
 _HOST = "127.0.0.1"
 _START_TIMEOUT_S = 180.0
 _STOP_AFTER_S = 5.0
-_POLL_S = 0.25
+_PROBE_TIMEOUT_S = 2.0
+_POLL_S = 0.05
 _PROJECT = Path(__file__).resolve().parents[1]
 _PATIENT = {  # a measurement on a busy machine must be slow, not failed
     "GLM_GATEWAY_DEADLINE_S": "600",
@@ -29,8 +30,8 @@ _PATIENT = {  # a measurement on a busy machine must be slow, not failed
 }
 
 
-class RivalFailed(Exception):
-    """The rival did not start; its log says why."""
+class NotStarted(Exception):
+    """A program of a measurement did not start; the message holds the end of its log."""
 
 
 def engine_environment(threads: int) -> dict[str, str]:
@@ -79,22 +80,32 @@ def service_on(build: Path, threads: int) -> Iterator[str]:
 def rival_on(checkpoint: Path, threads: int) -> Iterator[str]:
     """The rival's address, once it answers."""
     port = free_port()
-    command = [sys.executable, "-m", "bench.rival", "--checkpoint", str(checkpoint)]
-    command += ["--port", str(port), "--threads", str(threads)]
-    log_path = CACHE / "rival.log"
-    variables = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    with log_path.open("wb") as log:
-        child = Child("rival", command, variables, _PROJECT, log)
+    command = ["bench.rival", "--checkpoint", str(checkpoint), "--port", str(port), "--threads", str(threads)]
+    with program("rival", command, {"OMP_NUM_THREADS": str(threads)}) as child:
+        wait_until_it_answers(child, port, "/health/ready", log_of("rival"), _START_TIMEOUT_S)
+        yield f"http://{_HOST}:{port}"
+
+
+@contextmanager
+def program(name: str, module: list[str], variables: dict[str, str]) -> Iterator[Child]:
+    """A Python module as a process, with these variables beside ours, until the block ends; it logs to `log_of`."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with log_of(name).open("wb") as log:
+        child = Child(name, [sys.executable, "-m", *module], {**os.environ, **variables}, _PROJECT, log)
         try:
-            _wait_for(child, port, log_path)
-            yield f"http://{_HOST}:{port}"
+            yield child
         finally:
             child.stop(_STOP_AFTER_S)
 
 
-def _wait_for(rival: Child, port: int, log_path: Path) -> None:
-    give_up = time.monotonic() + _START_TIMEOUT_S
-    while get(_HOST, port, "/health/ready", 1.0) is None:
-        if rival.exit_code() is not None or time.monotonic() > give_up:
-            raise RivalFailed(f"The rival did not start. Its log is {log_path}:\n{log_path.read_text('utf-8')[-2000:]}")
+def log_of(name: str) -> Path:
+    return CACHE / f"{name}.log"
+
+
+def wait_until_it_answers(child: Child, port: int, path: str, log: Path, timeout_s: float) -> None:
+    """Returns once a GET of `path` is a 200; raises NotStarted when the process ends or takes longer."""
+    give_up = time.monotonic() + timeout_s
+    while get(_HOST, port, path, _PROBE_TIMEOUT_S) is None:
+        if child.exit_code() is not None or time.monotonic() > give_up:
+            raise NotStarted(f"{child.name} did not start. Its log, {log}, ends:\n{log.read_text('utf-8')[-2000:]}")
         time.sleep(_POLL_S)

@@ -100,12 +100,16 @@ class Candidate:
             tokens.append(int(np.argmax(logits)))
         return tokens
 
-    def likeliest(self, prompt: Prompt, answer: list[int]) -> np.ndarray:
-        """The token i64 [tokens] found likeliest at each place of a given answer, what stands before it being given."""
-        logits = [self.prefill(prompt, row=0, chunk_tokens=prompt.length)[-1]]
+    def logits_along(self, prompt: Prompt, answer: list[int], chunk_tokens: int) -> np.ndarray:
+        """Logits f32 [tokens, vocabulary] at each place of a given answer, what stands before it being given."""
+        logits = [self.prefill(prompt, row=0, chunk_tokens=chunk_tokens)[-1]]
         for index, token in enumerate(answer[:-1]):
             logits.append(self.decode([token], [prompt.length + index], [prompt.delta])[0])
-        return np.asarray(np.argmax(np.stack(logits), axis=-1))
+        return np.stack(logits)
+
+    def likeliest(self, prompt: Prompt, answer: list[int]) -> np.ndarray:
+        """The token i64 [tokens] found likeliest at each of these places."""
+        return np.asarray(np.argmax(self.logits_along(prompt, answer, prompt.length), axis=-1))
 
     def poison(self) -> None:
         """Fills the KV rows with NaN, so that a read of anything not written shows."""

@@ -75,10 +75,7 @@ def compare_golden(candidate: Candidate, cases: list[GoldenCase]) -> Iterator[St
         yield Stage.of(f"{name}: tokens", input_ids(candidate, golden.case), golden.input_ids, 0)
         candidate.poison()
         prompt = candidate.prompt(golden.input_ids, list(golden.case.pictures))
-        logits = [candidate.prefill(prompt, row=0, chunk_tokens=_CHUNK_TOKENS)[-1]]
-        for index, token in enumerate(golden.answer[:-1]):
-            logits.append(candidate.decode([token], [prompt.length + index], [prompt.delta])[0])
-        ours = np.stack(logits)
+        ours = candidate.logits_along(prompt, golden.answer, _CHUNK_TOKENS)
         yield Stage.of(f"{name}: logits", ours, golden.logits, allowed.logits, allowed.is_relative)
         yield Stage.of_divergence(f"{name}: logits", ours, golden.logits, allowed.divergence)
         changed = (ours.argmax(axis=-1) != np.asarray(golden.answer)).tolist()

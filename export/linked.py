@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections import defaultdict
@@ -13,6 +12,7 @@ import onnx_ir as ir
 
 from export.failures import BadShard
 from export.weights import STORED_TYPES, Weights
+from glmserve.safetensors_header import METADATA, read_header
 
 _LEAST_SHARE = 0.5
 """Of a file's bytes, so many must be of use for the file to be taken into a build whole."""
@@ -90,19 +90,14 @@ def refer(value: ir.Value, place: Place, folder: Path) -> None:
 
 
 def places_in(path: Path) -> dict[str, Place]:
-    """Every tensor of a safetensors file: eight bytes of header length, the header in JSON, then the tensors' bytes.
-
-    Raises BadShard when the header cannot be read.
-    """
+    """Every tensor of a safetensors file; raises BadShard when its header cannot be read."""
     try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length) if length <= path.stat().st_size else b"")
-        header.pop("__metadata__", None)
+        begin, header = read_header(path)
+        header.pop(METADATA, None)
         return {
             name: Place(
                 path.name,
-                8 + length + entry["data_offsets"][0],
+                begin + entry["data_offsets"][0],
                 entry["data_offsets"][1] - entry["data_offsets"][0],
                 STORED_TYPES.get(entry["dtype"]),
                 tuple(entry["shape"]),

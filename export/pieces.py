@@ -9,14 +9,6 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 
-_TYPES = {
-    np.dtype(np.float32): ir.DataType.FLOAT,
-    np.dtype(np.int64): ir.DataType.INT64,
-    np.dtype(np.int32): ir.DataType.INT32,
-    np.dtype(np.int8): ir.DataType.INT8,
-    np.dtype(np.uint8): ir.DataType.UINT8,
-}
-
 
 class Pieces:
     """One graph of a build, run piece by piece on the processor.
@@ -40,7 +32,7 @@ class Pieces:
         for value in piece.inputs:
             array = inputs[str(value.name)]
             is_real = array.dtype == np.float32 and value.dtype in (None, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
-            value.type = ir.TensorType(real if is_real else _TYPES[array.dtype])
+            value.type = ir.TensorType(real if is_real else ir.DataType.from_numpy(array.dtype))
             value.shape = ir.Shape([None] * array.ndim)
             feeds[str(value.name)] = array.astype(real.numpy()) if is_real else array
         for value in piece.outputs:

@@ -15,6 +15,8 @@ from glmserve.contract import Finish
 from glmserve.errors import BackendDown, Cancelled, DeadlineExceeded, GlmServeError
 from glmserve.images import Grid
 
+READY_TIMEOUT_S = 2.0
+"""What a Triton may take to say whether a model is loaded."""
 _GATE_POLL_S = 0.01
 Ranked = tuple[tuple[int, float], ...]
 """A token's id and log-probability, then those of the likeliest tokens in its place."""

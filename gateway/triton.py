@@ -9,7 +9,7 @@ import grpc  # type: ignore[import-untyped]
 import grpc.experimental  # type: ignore[import-untyped]
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from gateway.backend import Chunk, GenerateRequest
+from gateway.backend import READY_TIMEOUT_S, Chunk, GenerateRequest
 from gateway.tensors import chunk_of, outputs_of, tensors_of
 from gateway.triton_errors import error_of, log_refusal
 from gateway.watchdog import Pulse, Watchdog
@@ -17,7 +17,6 @@ from glmserve import contract
 from glmserve.contract import Finish
 from glmserve.errors import BackendDown, Cancelled, DeadlineExceeded, GlmServeError, Overloaded, from_wire
 
-READY_TIMEOUT_S = 2.0
 _DRAIN_TIMEOUT_S = 1.0
 _GRACE_S = 1.0  # so that gRPC's own deadline comes first
 _MIB = 1024**2

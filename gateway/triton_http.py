@@ -15,13 +15,12 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
-from gateway.backend import Chunk, GenerateRequest
+from gateway.backend import READY_TIMEOUT_S, Chunk, GenerateRequest
 from gateway.tensors import chunk_of, outputs_of, tensors_of
 from gateway.triton_errors import error_of, log_refusal
 from glmserve import contract
 from glmserve.errors import BackendDown, Cancelled, DeadlineExceeded, GlmServeError
 
-READY_TIMEOUT_S = 2.0
 _GRACE_S = 1.0  # so that the engine's own deadline comes first
 _MOST_BYTES = 16 * 1024**2  # of a response: 32,768 tokens with 20 log-probabilities each are 5.5 MB
 _HEAD_LENGTH = "Inference-Header-Content-Length"  # of the JSON that stands before the tensors' bytes

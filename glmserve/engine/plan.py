@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from glmserve.checkpoint import Checkpoint
 from glmserve.engine.settings import EngineSettings
 from glmserve.errors import DoesNotFit
+from glmserve.safetensors_header import METADATA, read_header
 
 _FLOAT = 4
-_NOT_THE_DECODERS = ("__metadata__", "model.visual.")
+_NOT_THE_DECODERS = (METADATA, "model.visual.")
 _MIB = 1024**2
 
 
@@ -84,8 +84,7 @@ def weight_bytes(*folders: Path) -> int:
 
 def _decoder_bytes(path: Path) -> int:
     """Bytes of a safetensors file's tensors, those of the picture encoder left out."""
-    with path.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    _, header = read_header(path)
     places = [entry["data_offsets"] for name, entry in header.items() if not name.startswith(_NOT_THE_DECODERS)]
     return sum(end - begin for begin, end in places)
 

@@ -19,6 +19,7 @@ from glmserve.engine.ort import OrtDecoder, OrtVision
 from glmserve.engine.outbox import Outbox, Send
 from glmserve.engine.pictures import PictureCache
 from glmserve.engine.plan import element_bytes, memory_plan, weight_bytes
+from glmserve.engine.session import DecoderSession
 from glmserve.engine.settings import EngineSettings
 from glmserve.engine.wire import Tensors
 from glmserve.errors import NotCertified
@@ -70,10 +71,22 @@ class Serving:
             device,
             settings.buckets if settings.cuda_graphs else (),
         )
+        return Serving.around(decoder, checkpoint, settings, folder.parents[2] / CHECKPOINT_FOLDER, encode, publish)
+
+    @staticmethod
+    def around(
+        session: DecoderSession,
+        checkpoint: Checkpoint,
+        settings: EngineSettings,
+        files: Path,
+        encode: EncodePicture,
+        publish: Callable[[Metric, float], None],
+    ) -> Serving:
+        """A running engine on `session`; the checkpoint's tokenizer lies in `files`."""
         meter = Meter()
         line = Line(settings.max_waiting, settings.max_waiting_tokens)
         engine = Engine(
-            decoder,
+            session,
             checkpoint.eos_token_ids,
             settings.slots,
             settings.chunk_tokens,
@@ -82,11 +95,7 @@ class Serving:
             line,
             meter,
         )
-        grammars = GrammarCompiler(
-            folder.parents[2] / CHECKPOINT_FOLDER / "tokenizer.json",
-            checkpoint.text.vocabulary,
-            checkpoint.eos_token_ids,
-        )
+        grammars = GrammarCompiler(files / "tokenizer.json", checkpoint.text.vocabulary, checkpoint.eos_token_ids)
         pictures = PictureCache(settings.picture_cache_mib * _MIB, meter)
         intake = Intake(checkpoint, engine, encode, pictures, grammars, settings.picture_readers, settings.share_caches)
         engine.start()
