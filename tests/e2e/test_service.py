@@ -11,13 +11,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.error import HTTPError
 
 import numpy as np
 import pytest
+from eventually import eventually
 from PIL import Image
 from serving import Service, metric, png, serving
 
@@ -28,15 +28,6 @@ from launcher.triton_server import TritonServer
 
 pytestmark = pytest.mark.triton
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
-
-
-def _eventually(happened: Callable[[], bool], within_s: float = 10.0) -> bool:
-    give_up = time.monotonic() + within_s
-    while not happened():
-        if time.monotonic() > give_up:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 def test_the_bare_contract_is_answered(service: Service, demo_build: Path) -> None:
@@ -88,9 +79,9 @@ def test_a_client_that_leaves_frees_its_slot(endless: TritonServer) -> None:
     request = GenerateRequest("leaver", np.arange(5, 60), None, (), 4000, 2.0, 1.0, 0, 1, 60.0)
     chunks = backend.generate(request)
     next(chunks)
-    assert _eventually(lambda: metric(endless, "glm_requests_running") == 1)
+    assert eventually(lambda: metric(endless, "glm_requests_running") == 1)
     chunks.close()
-    assert _eventually(lambda: metric(endless, "glm_requests_running") == 0, 3.0)
+    assert eventually(lambda: metric(endless, "glm_requests_running") == 0, 3.0)
     assert metric(endless, "glm_requests_failed_total") == failed + 1
     backend.close()
 
@@ -107,8 +98,8 @@ def test_an_http_client_that_vanishes_frees_its_slot(
         head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
         connection.sendall(head.encode() + body)
         if not is_early:
-            assert _eventually(lambda: metric(endless, "glm_requests_running") == 1)
-    assert _eventually(lambda: metric(endless, "glm_requests_running") == 0, 3.0)
+            assert eventually(lambda: metric(endless, "glm_requests_running") == 1)
+    assert eventually(lambda: metric(endless, "glm_requests_running") == 0, 3.0)
     assert metric(endless, "glm_requests_waiting") == 0
 
 
@@ -119,7 +110,7 @@ def test_a_deadline_reaches_the_engine(endless: TritonServer) -> None:
     with pytest.raises(Exception) as caught:
         list(backend.generate(request))
     assert getattr(caught.value, "code", "") in ("deadline_exceeded",) and time.monotonic() - began < 3
-    assert _eventually(lambda: metric(endless, "glm_requests_running") == 0, 3.0)
+    assert eventually(lambda: metric(endless, "glm_requests_running") == 0, 3.0)
     backend.close()
 
 
@@ -142,7 +133,7 @@ def test_a_dead_engine_is_a_503_and_never_a_hang(demo_build: Path) -> None:
             text = reply.read().decode()
         assert caught.value.code == 503 and time.monotonic() - began < 5
         assert not re.search(r"127\.0|grpc|0x|/", text.split('"request_id"')[0]), text
-        assert _eventually(lambda: doomed.get("/health/ready")[0] == 503, 8.0)
+        assert eventually(lambda: doomed.get("/health/ready")[0] == 503, 8.0)
         assert doomed.get("/health/live")[0] == 200
 
 
@@ -155,7 +146,7 @@ def test_a_dead_stub_turns_readiness_red(demo_build: Path) -> None:
         assert stubs
         for stub in stubs:
             os.kill(int(stub), signal.SIGKILL)
-        assert _eventually(lambda: doomed.get("/health/ready")[0] == 503, 20.0)
+        assert eventually(lambda: doomed.get("/health/ready")[0] == 503, 20.0)
 
 
 @pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])

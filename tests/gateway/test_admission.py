@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from eventually import eventually
 from samples import ask, assert_problem
 
 from gateway.admission import Admission
@@ -20,15 +21,6 @@ from gateway.settings import GatewaySettings
 from glmserve.errors import Cancelled, GlmServeError, Overloaded
 
 WAIT_S = 10
-
-
-def eventually(happened: Callable[[], bool]) -> bool:
-    give_up = time.monotonic() + WAIT_S
-    while not happened():
-        if time.monotonic() > give_up:
-            return False
-        time.sleep(0.005)
-    return True
 
 
 def enter(admission: Admission, tokens: int, cancellation: Cancellation | None = None) -> ExitStack:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
 import socket
 import time
-import urllib.request
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from live_gateway import live_gateway
+from eventually import eventually
+from live_gateway import gauge, live_gateway
 
 WAIT_S = 10
 
@@ -21,21 +20,6 @@ WAIT_S = 10
 def url(build: Path) -> Generator[str]:
     with live_gateway(build) as url:
         yield url
-
-
-def running(url: str) -> int:
-    with urllib.request.urlopen(f"{url}/metrics", timeout=WAIT_S) as reply:
-        found = re.search(r"^glm_gateway_running_requests (\S+)$", reply.read().decode(), re.MULTILINE)
-    return int(float(found[1])) if found else 0
-
-
-def eventually(happened: Callable[[], bool]) -> bool:
-    give_up = time.monotonic() + WAIT_S
-    while not happened():
-        if time.monotonic() > give_up:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def sent(url: str, **options: Any) -> socket.socket:
@@ -52,10 +36,10 @@ def sent(url: str, **options: Any) -> socket.socket:
 @pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "stream"])
 def test_a_client_that_leaves_frees_its_place_at_once(url: str, is_stream: bool) -> None:
     connection = sent(url, stream=is_stream)
-    assert eventually(lambda: running(url) == 1)
+    assert eventually(lambda: gauge(url, "running_requests") == 1)
     left_at = time.monotonic()
     connection.close()
-    assert eventually(lambda: running(url) == 0)
+    assert eventually(lambda: gauge(url, "running_requests") == 0)
     assert time.monotonic() - left_at < 1
 
 
@@ -64,4 +48,4 @@ def test_many_clients_that_leave_at_any_moment_leave_nothing_behind(url: str) ->
         connection = sent(url, stream=i % 2 == 0)
         time.sleep(i * 0.002)
         connection.close()
-    assert eventually(lambda: running(url) == 0)
+    assert eventually(lambda: gauge(url, "running_requests") == 0)

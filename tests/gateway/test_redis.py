@@ -10,11 +10,12 @@ import subprocess
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from pathlib import Path
 from statistics import median
 
 import pytest
+from eventually import eventually
 from flask.testing import FlaskClient
 from limits.strategies import SlidingWindowCounterRateLimiter
 from live_gateway import live_gateway
@@ -45,7 +46,7 @@ class RedisServer:
     def start(self) -> None:
         command = ["redis-server", "--port", str(self._port), "--bind", "127.0.0.1", "--save", ""]
         self.process = subprocess.Popen([*command, "--dir", str(self._folder)], stdout=subprocess.DEVNULL)
-        assert eventually(self._answers)
+        assert eventually(self._answers, WAIT_S)
 
     def kill(self) -> None:
         self.process.kill()
@@ -64,15 +65,6 @@ class RedisServer:
         with socket.create_connection(("127.0.0.1", self._port), WAIT_S) as connection:
             connection.sendall(b"DBSIZE\r\n")
             return int(connection.recv(64).strip(b":\r\n"))
-
-
-def eventually(happened: Callable[[], bool]) -> bool:
-    give_up = time.monotonic() + WAIT_S
-    while not happened():
-        if time.monotonic() > give_up:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 @pytest.fixture
@@ -141,10 +133,10 @@ def test_after_a_failure_one_request_at_a_time_looks_whether_it_is_back(
 def test_under_load_its_loss_fails_no_request(build: Path, redis: RedisServer, fault: signal.Signals) -> None:
     limits = {"REQUESTS_PER_MINUTE": "100000", "ADDRESS_REQUESTS_PER_MINUTE": "100000"}
     with live_gateway(build, REDIS_URL=redis.url, TRUSTED_PROXIES="1", **limits) as url, Load(url) as load:
-        assert eventually(lambda: load.answered > 20 and redis.counts() > 0)
+        assert eventually(lambda: load.answered > 20 and redis.counts() > 0, WAIT_S)
         before = load.answered
         os.kill(redis.process.pid, fault)
-        assert eventually(lambda: load.answered > before + 60)
+        assert eventually(lambda: load.answered > before + 60, WAIT_S)
     assert set(load.codes) == {200}
     assert median(load.seconds[before:]) < REDIS_TIMEOUT_S
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import socket
 import time
-import urllib.request
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from live_gateway import RunningGateway, running_gateway
+from eventually import eventually
+from live_gateway import RunningGateway, gauge, running_gateway
 
 WAIT_S = 15
 BOUND_S = 2
@@ -50,21 +49,6 @@ def reply_on(connection: socket.socket) -> bytes:
         return b"".join(iter(lambda: connection.recv(65_536), b""))
 
 
-def gauge(gateway: RunningGateway, name: str) -> int:
-    with urllib.request.urlopen(f"{gateway.url}/metrics", timeout=WAIT_S) as reply:
-        found = re.search(rf"^glm_gateway_{name} (\S+)$", reply.read().decode(), re.MULTILINE)
-    return int(float(found[1])) if found else 0
-
-
-def eventually(happened: Callable[[], bool]) -> bool:
-    give_up = time.monotonic() + WAIT_S
-    while not happened():
-        if time.monotonic() > give_up:
-            return False
-        time.sleep(0.01)
-    return True
-
-
 def refuses(gateway: RunningGateway) -> bool:
     try:
         connected(gateway).close()
@@ -79,32 +63,34 @@ def has_ended(gateway: RunningGateway) -> bool:
 
 def test_answers_under_way_and_in_line_finish_and_nobody_new_comes_in(gateway: RunningGateway) -> None:
     whole, stream = (sent(gateway, f"Say [[{WORDS}]]", is_stream) for is_stream in (False, True))
-    assert eventually(lambda: gauge(gateway, "running_requests") == gauge(gateway, "waiting_requests") == 1)
+    assert eventually(
+        lambda: gauge(gateway.url, "running_requests") == gauge(gateway.url, "waiting_requests") == 1, WAIT_S
+    )
     os.kill(gateway.pid, signal.SIGTERM)
-    assert eventually(lambda: refuses(gateway))
+    assert eventually(lambda: refuses(gateway), WAIT_S)
     assert b'"finish_reason":"stop"' in reply_on(whole)
     assert b"data: [DONE]" in reply_on(stream)
-    assert eventually(lambda: has_ended(gateway))
+    assert eventually(lambda: has_ended(gateway), WAIT_S)
 
 
 def test_a_request_whose_body_is_still_coming_is_answered(gateway: RunningGateway) -> None:
     connection, request = connected(gateway), request_of("Say [[late]]", False)
     connection.sendall(request[:-20])
-    assert gauge(gateway, "running_requests") == 0  # the server looked at what came before this
+    assert gauge(gateway.url, "running_requests") == 0  # the server looked at what came before this
     os.kill(gateway.pid, signal.SIGTERM)
-    assert eventually(lambda: refuses(gateway))
+    assert eventually(lambda: refuses(gateway), WAIT_S)
     connection.sendall(request[-20:])
     assert b'"content":"late"' in reply_on(connection)
-    assert eventually(lambda: has_ended(gateway))
+    assert eventually(lambda: has_ended(gateway), WAIT_S)
 
 
 @pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "stream"])
 def test_what_takes_longer_than_the_bound_is_cut_off(build: Path, is_stream: bool) -> None:
     with running_gateway(build, GRACEFUL_TIMEOUT_S=str(BOUND_S)) as gateway:
         connection = sent(gateway, "Hush", is_stream)
-        assert eventually(lambda: gauge(gateway, "running_requests") == 1)
+        assert eventually(lambda: gauge(gateway.url, "running_requests") == 1, WAIT_S)
         began = time.monotonic()
         os.kill(gateway.pid, signal.SIGTERM)
         assert b"[DONE]" not in reply_on(connection)
-        assert eventually(lambda: has_ended(gateway))
+        assert eventually(lambda: has_ended(gateway), WAIT_S)
         assert time.monotonic() - began < BOUND_S + 3

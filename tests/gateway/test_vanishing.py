@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import re
 import socket
-import time
 import urllib.request
 from collections.abc import Callable, Generator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from live_gateway import RunningGateway, running_gateway
+from eventually import eventually
+from live_gateway import RunningGateway, gauge, running_gateway
 
 WAIT_S = 10
 AT_ONCE_S = 2.0
@@ -32,21 +32,6 @@ def gateway(build: Path) -> Generator[RunningGateway]:
                 crowd.enter_context(connected(gateway, LONG, SMALL, False, share=0.5))
             assert eventually(lambda: held(gateway)[0] > THREADS)
         yield gateway
-
-
-def gauge(gateway: RunningGateway, name: str) -> int:
-    with urllib.request.urlopen(f"{gateway.url}/metrics", timeout=WAIT_S) as reply:
-        found = re.search(rf"^glm_gateway_{name} (\S+)$", reply.read().decode(), re.MULTILINE)
-    return int(float(found[1])) if found else 0
-
-
-def eventually(happened: Callable[[], bool], within_s: float = WAIT_S) -> bool:
-    give_up = time.monotonic() + within_s
-    while not happened():
-        if time.monotonic() > give_up:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 def connected(
@@ -91,14 +76,14 @@ def test_while_sending_the_body(gateway: RunningGateway) -> None:
 def test_while_waiting_in_line(gateway: RunningGateway, is_stream: bool) -> None:
     def stage() -> None:
         with connected(gateway, SILENT, LARGE, True):
-            assert eventually(lambda: gauge(gateway, "running_requests") == 1)
+            assert eventually(lambda: gauge(gateway.url, "running_requests") == 1)
             waiting = [connected(gateway, LONG, LARGE, is_stream) for _ in range(CROWD)]
-            assert eventually(lambda: gauge(gateway, "waiting_requests") == CROWD)
+            assert eventually(lambda: gauge(gateway.url, "waiting_requests") == CROWD)
             for connection in waiting:
                 connection.close()
-            assert eventually(lambda: gauge(gateway, "waiting_requests") == 0, AT_ONCE_S)
-            assert gauge(gateway, "running_requests") == 1
-        assert eventually(lambda: gauge(gateway, "running_requests") == 0, AT_ONCE_S)
+            assert eventually(lambda: gauge(gateway.url, "waiting_requests") == 0, AT_ONCE_S)
+            assert gauge(gateway.url, "running_requests") == 1
+        assert eventually(lambda: gauge(gateway.url, "running_requests") == 0, AT_ONCE_S)
 
     leaves_nothing(gateway, stage)
 
@@ -110,9 +95,9 @@ def test_while_it_is_answered(gateway: RunningGateway, prompt: str, is_stream: b
         with ExitStack() as crowd:
             for _ in range(CROWD):
                 crowd.enter_context(connected(gateway, prompt, SMALL, is_stream))
-            assert eventually(lambda: gauge(gateway, "running_requests") == CROWD)
-        assert eventually(lambda: gauge(gateway, "running_requests") == 0, AT_ONCE_S)
-        assert gauge(gateway, "admitted_tokens") == 0
+            assert eventually(lambda: gauge(gateway.url, "running_requests") == CROWD)
+        assert eventually(lambda: gauge(gateway.url, "running_requests") == 0, AT_ONCE_S)
+        assert gauge(gateway.url, "admitted_tokens") == 0
 
     leaves_nothing(gateway, stage)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -59,6 +60,13 @@ def running_gateway(build: Path, **settings: str) -> Iterator[RunningGateway]:
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(WAIT_S)
+
+
+def gauge(url: str, name: str) -> int:
+    """What a running gateway's metrics say of `glm_gateway_<name>`; 0 before it was ever set."""
+    with urllib.request.urlopen(f"{url}/metrics", timeout=10) as reply:
+        found = re.search(rf"^glm_gateway_{name} (\S+)$", reply.read().decode(), re.MULTILINE)
+    return int(float(found[1])) if found else 0
 
 
 def _is_alive(port: int) -> bool:
