@@ -21,8 +21,8 @@ GIVEN_BACK = """
 from pathlib import Path
 from gateway import memory
 def resident_mib(): return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1024**2
-words = [str(i) * 20 for i in range(1_000_000)]
-pin = words[::1000]  # a little of it stays, all over the place
+words = [str(i) * 200 for i in range(100_000)]  # too large for Python's own arenas, too small for pages of their own
+pin = words[::100]  # a little of it stays, all over the place
 del words
 before = resident_mib()
 memory.give_back()

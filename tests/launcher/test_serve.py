@@ -116,7 +116,7 @@ def test_an_answer_in_flight_is_finished_when_the_service_ends(stand_in_build: P
         launcher.process.send_signal(signal.SIGTERM)
         answer, _ = asking.communicate(timeout=WAIT_S)
         assert json.loads(answer)["usage"]["completion_tokens"] == 512
-        assert launcher.end() == 0
+        assert launcher.end() == 0, launcher.said
 
 
 @pytest.mark.triton

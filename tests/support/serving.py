@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 
+from eventually import eventually
 from PIL import Image
 
 from glmserve.manifest import REPOSITORY_FOLDER
@@ -69,7 +70,17 @@ def triton_on(build: Path, require_certificate: bool = True) -> Iterator[TritonS
     ports = free_port(), free_port(), free_port()
     with TritonServer(build / REPOSITORY_FOLDER, *ports, require_certificate=require_certificate) as triton:
         triton.wait_ready(READY_S)
+        assert eventually(lambda: _shows_metrics(triton)), "ready, and its metrics' port still closed"
         yield triton
+
+
+def _shows_metrics(triton: TritonServer) -> bool:
+    """Triton opens this port last, a moment after it calls itself ready."""
+    try:
+        with urllib.request.urlopen(triton.metrics_url, timeout=10):
+            return True
+    except OSError:
+        return False
 
 
 def metric(triton: TritonServer, name: str) -> float:
