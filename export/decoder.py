@@ -104,6 +104,7 @@ class _DecoderWriter:
         g, shape = self._g, self._shape
         source, name = f"{_PREFIX}.layers.{index}.self_attn", f"layers.{index}.attn"
         q_size, kv_size = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+        g.other_rows()
         q = g.projection(x, f"{source}.q_proj", (shape.hidden, q_size), f"{name}.q", has_bias=True)
         k = g.projection(x, f"{source}.k_proj", (shape.hidden, kv_size), f"{name}.k", has_bias=True)
         v = g.projection(x, f"{source}.v_proj", (shape.hidden, kv_size), f"{name}.v", has_bias=True)
@@ -111,6 +112,8 @@ class _DecoderWriter:
         k = self._rotate(k, shape.kv_heads, f"{name}.k_rotated")
         scales = self._kv_scales(index) if g.kv == ir.DataType.INT8 else []
         mixed = self._attend.write(q, k, v, scales, places, index)
+        if index + 1 == shape.layers:
+            g.other_rows()
         attention = g.projection(mixed, f"{source}.o_proj", (q_size, shape.hidden), f"{name}.o")
         return self._norm(attention, f"layers.{index}.post_self_attn_layernorm", name)
 
@@ -151,5 +154,6 @@ class _DecoderWriter:
         g, shape = self._g, self._shape
         last = g.op("Squeeze", [x, g.constant([0], np.int64)], "head.last")
         normed = self._norm(last, "norm", "head.norm")
+        g.other_rows()
         source = _EMBEDDING if shape.tied_head else "lm_head"
         return normed, g.projection(normed, source, (shape.hidden, shape.vocabulary), "head", gentle=True)

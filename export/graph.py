@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir import tape
 
+from export.byte_layers import ByteLayers
 from export.precision import FP32, Numbers
 from export.quantize import BLOCK
 from export.weights import Weights
@@ -44,6 +45,7 @@ class GraphWriter:
         self._tape = tape.Tape()
         self._constants: dict[bytes, ir.Value] = {}
         self._loaded: dict[str, ir.Value] = {}
+        self._bytes = ByteLayers(self)
 
     def op(
         self, kind: str, inputs: Sequence[ir.Value | None], name: str, domain: str = "", **attributes: Any
@@ -113,18 +115,21 @@ class GraphWriter:
         bias = self.weight(f"{source}.bias", (sizes[1],)) if has_bias else None
         if numbers.bits is None:
             return self.linear(x, self.weight(weight, shape), name, bias)
-        return self._rounded_linear(x, weight, shape, numbers.bits, name, bias)
+        title = name if bias is None else f"{name}.matmul"
+        if numbers.multiplies_bytes:
+            product = self._bytes.linear(x, weight, shape, title)
+        else:
+            product = self._rounded_linear(x, weight, shape, numbers.bits, title)
+        return product if bias is None else self.op("Add", [product, bias], name)
 
-    def _rounded_linear(
-        self, x: ir.Value, weight: str, shape: tuple[int, int], bits: int, name: str, bias: ir.Value | None
-    ) -> ir.Value:
+    def _rounded_linear(self, x: ir.Value, weight: str, shape: tuple[int, int], bits: int, name: str) -> ir.Value:
         """As `linear`, with the weight rounded: each row's activations are rounded by themselves, block by block."""
         lazy = self.weights.lazy_rounded(weight, shape, bits, self.real)
         scales, codes = (self._tape.initializer(tensor, name=str(tensor.name)) for tensor in lazy)
-        product = self.op(
+        return self.op(
             "MatMulNBits",
             [x, codes, scales],
-            name if bias is None else f"{name}.matmul",
+            name,
             CONTRIB,
             K=shape[1],
             N=shape[0],
@@ -132,7 +137,10 @@ class GraphWriter:
             block_size=BLOCK[bits],
             accuracy_level=_INT8_ACTIVATIONS,
         )
-        return product if bias is None else self.op("Add", [product, bias], name)
+
+    def other_rows(self) -> None:
+        """Said where a layer begins, which stands for itself, and where tokens become more or fewer."""
+        self._bytes.other_rows()
 
     def rms_norm(self, x: ir.Value, source: str, size: int, eps: float, name: str) -> ir.Value:
         """x over its root mean square along the last axis, times the checkpoint's `source.weight`."""

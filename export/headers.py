@@ -76,6 +76,13 @@ class HeaderWeights(Weights):
         self.readings[name] = Reading(self._stored(name, shape), sum(tensor.nbytes for tensor in made), bits)
         return [_zeros(tensor) for tensor in made]
 
+    def lazy_bytes(self, name: str, shape: tuple[int, int]) -> list[tuple[ir.LazyTensor, ir.LazyTensor]]:
+        made, stored = super().lazy_bytes(name, shape), self._stored(name, shape)
+        for scales, codes in made:
+            written = scales.nbytes + codes.nbytes
+            self.readings[str(codes.name)] = Reading(stored // len(made), written, bits=8)
+        return [(_zeros(scales), _zeros(codes)) for scales, codes in made]
+
     def _stored(self, name: str, shape: tuple[int, ...]) -> int:
         """The bytes of a tensor in the checkpoint; raises BadShard when it is missing or of another shape."""
         self.stored_dtype(name)

@@ -9,6 +9,8 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 
+from glmserve.engine.device import multiply_bytes_exactly
+
 
 class Pieces:
     """One graph of a build, run piece by piece on the processor.
@@ -49,7 +51,7 @@ class Pieces:
     def table(self, name: str) -> np.ndarray | None:
         """A weight as it is stored, mapped and not read; None where it is rounded."""
         tensor = self._model.graph.initializers[name].const_value
-        if not isinstance(tensor, ir.ExternalTensor) or tensor.dtype == ir.DataType.UINT8:
+        if not isinstance(tensor, ir.ExternalTensor) or tensor.dtype in (ir.DataType.UINT8, ir.DataType.INT8):
             return None
         # onnx_ir itself reads no file with several hard links, as a linked checkpoint's has
         place, shape = self._folder / tensor.location, tuple(tensor.shape.numpy())
@@ -62,6 +64,7 @@ class Pieces:
         options.log_severity_level = 3
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(self._folder))
         options.add_session_config_entry("session.disable_prepacking", "1")
+        multiply_bytes_exactly(options)
         model = ir.Model(piece, ir_version=self._model.ir_version)
         content: bytes = ir.to_proto(model).SerializeToString()
         return ort.InferenceSession(

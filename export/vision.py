@@ -145,6 +145,7 @@ class _VisionWriter:
     def _block(self, x: ir.Value, cos: ir.Value, sin: ir.Value, index: int) -> ir.Value:
         g, shape = self._g, self._shape
         source, name = f"{_PREFIX}.blocks.{index}", f"blocks.{index}"
+        g.other_rows()
         normed = g.rms_norm(x, f"{source}.norm1", shape.hidden, shape.norm_eps, f"{name}.attn.norm")
         sizes = (shape.hidden, 3 * shape.hidden)
         qkv = g.projection(normed, f"{source}.attn.qkv", sizes, f"{name}.attn.qkv", has_bias=shape.attention_bias)
@@ -180,6 +181,7 @@ class _VisionWriter:
 
     def _merger(self, x: ir.Value) -> ir.Value:
         g, width, source = self._g, self._shape.out_hidden, f"{_PREFIX}.merger"
+        g.other_rows()
         x = g.projection(x, f"{source}.proj", (width, width), "merger.proj")
         norm = f"{source}.post_projection_norm"
         scale, bias = g.weight(f"{norm}.weight", (width,)), g.weight(f"{norm}.bias", (width,))

@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from safetensors import SafetensorError, safe_open
 
+from export.bytewise import byte_codes, group_size, output_scales
 from export.failures import BadShard
 from export.quantize import BLOCK, blocks_of, find_scales, round_to_codes
 
@@ -69,6 +70,12 @@ class Weights:
             rows: np.ndarray = file.get_slice(name)[begin:end]
         return rows
 
+    def read_columns(self, name: str, begin: int, end: int) -> np.ndarray:
+        """Columns [begin, end) of a matrix in the checkpoint's own precision; raises BadShard when it is missing."""
+        with self._shard(name) as file:
+            columns: np.ndarray = file.get_slice(name)[:, begin:end]
+        return columns
+
     def stored_dtype(self, name: str) -> ir.DataType:
         """The checkpoint's own precision of a tensor; raises BadShard when it is missing."""
         with self._shard(name) as file:
@@ -104,6 +111,35 @@ class Weights:
             ir.LazyTensor(scales, real, ir.Shape((out, blocks)), name=f"{name}.scales"),
             ir.LazyTensor(codes, ir.DataType.UINT8, ir.Shape((out, blocks, BLOCK[bits] * bits // 8)), name=name),
         ]
+
+    def lazy_bytes(self, name: str, shape: tuple[int, int]) -> list[tuple[ir.LazyTensor, ir.LazyTensor]]:
+        """The initializers of a linear layer's weight [out, in] for multiplying bytes: scales f32 [out] and codes i8
+        [inputs of the group, out] of each group of its inputs."""
+        width = group_size(shape[1])
+        starts = range(0, shape[1], width)
+        titles = [name] if len(starts) == 1 else [f"{name}.part{number}" for number in range(len(starts))]
+        return [
+            self._lazy_group(name, title, begin, begin + width, shape[0])
+            for title, begin in zip(titles, starts, strict=True)
+        ]
+
+    def _lazy_group(self, name: str, title: str, begin: int, end: int, out: int) -> tuple[ir.LazyTensor, ir.LazyTensor]:
+        """Scales and codes, called `title`, of columns [begin, end); written in this order, as in `lazy_rounded`."""
+        kept: list[np.ndarray] = []
+
+        def scales() -> ir.Tensor:
+            kept[:] = [output_scales(self.read_columns(name, begin, end))]
+            return ir.Tensor(kept[0], name=f"{title}.scales")
+
+        def codes() -> ir.Tensor:
+            if not kept:
+                scales()
+            return ir.Tensor(byte_codes(self.read_columns(name, begin, end), kept.pop()), name=title)
+
+        return (
+            ir.LazyTensor(scales, ir.DataType.FLOAT, ir.Shape((out,)), name=f"{title}.scales"),
+            ir.LazyTensor(codes, ir.DataType.INT8, ir.Shape((end - begin, out)), name=title),
+        )
 
     @contextmanager
     def _shard(self, name: str) -> Iterator[Any]:

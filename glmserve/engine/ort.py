@@ -11,7 +11,7 @@ import onnxruntime as ort
 
 from glmserve.checkpoint import Checkpoint
 from glmserve.contract import COLUMN_WEIGHTS, IMAGE_FEATURES, IMAGE_PATCHES, ROW_WEIGHTS, DecoderGraph
-from glmserve.engine.device import Device, Host
+from glmserve.engine.device import Device, Host, multiply_bytes_exactly
 from glmserve.engine.kv import ELEMENT_TYPES, KvCache, KvShape
 from glmserve.engine.session import Sampled, Step
 from glmserve.errors import BadArtifact
@@ -41,6 +41,7 @@ def open_session(
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    multiply_bytes_exactly(options)
     if not graph.is_file():
         raise BadArtifact(f"The build lacks {graph.name}.")
     if content is not None:

@@ -19,7 +19,8 @@ LAYER = 1
 COLUMNS = {
     "fp32": (FP32, False),
     "fp16, bf16": (Numbers(ir.DataType.BFLOAT16), False),
-    "int8, int4": (Numbers(bits=4), False),
+    "int8": (Numbers(bits=8), False),
+    "int4": (Numbers(bits=4), False),
     "int8, int4 on cuda": (Numbers(ir.DataType.BFLOAT16, bits=4), False),
     "standard": (Numbers(ir.DataType.BFLOAT16), True),
 }

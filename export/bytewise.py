@@ -1,0 +1,48 @@
+"""Rounds a linear layer for a processor that multiplies bytes: 8 bits, with one scale for each output.
+
+Activations get a scale for each row while the graph runs. A scale spans at most `WIDEST` inputs on both sides, so that
+one large value costs its own group precision and no other; wider layers are the sum of several groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+WIDEST = 1024
+"""Inputs that share a scale, at most."""
+MOST = 127
+"""The largest code; -128 is not used, so that codes are as far apart on both sides."""
+_GROUPS = 64
+_CHUNK_VALUES = 1 << 18  # weights worked on at a time: the cache holds them, and memory stays bounded
+
+
+def group_size(inputs: int) -> int:
+    """How many inputs each group has: all have the same number, so a layer whose width has no small divisor is one."""
+    counts = (count for count in range(1, _GROUPS + 1) if inputs % count == 0 and inputs // count <= WIDEST)
+    return inputs // next(counts, 1)
+
+
+def output_scales(weight: np.ndarray) -> np.ndarray:
+    """The scale f32 [out] that just reaches the largest weight of each output of weight [out, in]."""
+    scales = np.empty(len(weight), np.float32)
+    for rows, part in _by_rows(weight):
+        scales[rows] = np.abs(part).max(axis=-1) / MOST
+    return np.where(scales == 0, np.float32(1), scales)
+
+
+def byte_codes(weight: np.ndarray, scales: np.ndarray) -> np.ndarray:
+    """Codes i8 [in, out] of weight [out, in]: turned round, as the multiplication takes them."""
+    codes = np.empty(weight.shape[::-1], np.int8)
+    for rows, part in _by_rows(weight):
+        codes[:, rows] = np.rint(part / scales[rows, None]).astype(np.int8).T
+    return codes
+
+
+def _by_rows(weight: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """A few rows at a time, in fp32."""
+    step = max(1, _CHUNK_VALUES // weight.shape[1])
+    for begin in range(0, len(weight), step):
+        rows = slice(begin, begin + step)
+        yield rows, weight[rows].astype(np.float32)
