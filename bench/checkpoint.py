@@ -45,8 +45,9 @@ class Shape:
 
 FULL = Shape("full", layers=17, ffn=3424, vision_depth=6)
 """About 220 million text parameters, the feed-forward as wide beside the hidden size as the real model's."""
-THIN = Shape("thin", layers=2, ffn=512, vision_depth=1)
-"""As wide as `FULL`, so that the same arrays travel, with little to compute: for measuring what travelling costs."""
+THIN = Shape("thin", layers=1, ffn=64, vision_depth=1, vision_hidden=64, vision_heads=2)
+"""As wide as `FULL` where models meet, so that the same arrays travel, with little to compute: for measuring what
+travelling costs."""
 
 
 def write_checkpoint(shape: Shape, folder: Path, seed: int = 0) -> Path:

@@ -18,7 +18,7 @@ from bench.servers import service_on
 from gateway.backend import GenerateRequest
 
 CLIENTS = 16
-_PHOTOS = 12
+_PHOTOS = 25
 
 Say = Callable[[str], None]
 
@@ -67,18 +67,24 @@ def _bare_tokens_per_s(bare: BareEngine, requests: list[GenerateRequest]) -> flo
 
 
 def _first_token_added_ms(build: Path, threads: int, rounds: int, say: Say) -> Spread:
-    """Answers of one token to a photo each, in turn over HTTP and in this process; a round's medians are compared."""
+    """Answers of one token to a photo each, over HTTP and in this process, each way first by turns; the median of a
+    round's differences."""
     preparer, added = Preparer(build), []
     asker = Asker(preparer.tokenizer, seed=3)
     with bare_engine(build, threads) as bare, service_on(build, threads) as url:
         for number in range(-1, rounds):
             seen: list[tuple[float, float]] = []
-            for _ in range(_PHOTOS if number >= 0 else 1):
+            for photo in range(_PHOTOS if number >= 0 else 1):
                 question = asker.question(PHOTO)
-                over_http = ask(url, question, max_tokens=1).seconds
-                seen.append((over_http, first_token_s(preparer, bare, question, max_tokens=1)))
+                ways = [
+                    lambda q=question: ask(url, q, max_tokens=1).seconds,
+                    lambda q=question: first_token_s(preparer, bare, q, max_tokens=1),
+                ]
+                order = (0, 1) if photo % 2 else (1, 0)
+                took = {way: 1000 * ways[way]() for way in order}
+                seen.append((took[0], took[1]))
             if number >= 0:
-                both = [1000 * median(column) for column in zip(*seen, strict=True)]
-                added.append(both[0] - both[1])
+                added.append(median(over_http - alone for over_http, alone in seen))
+                both = [median(column) for column in zip(*seen, strict=True)]
                 say(f"First token, round {number + 1} of {rounds}: {both[0]:.1f} ms over HTTP, {both[1]:.1f} ms bare")
     return Spread.of(added)
