@@ -14,6 +14,7 @@ import json
 import socket
 from collections.abc import Generator
 from contextlib import closing, suppress
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
@@ -63,9 +64,11 @@ class TritonHttpBackend:
         with closing(self._connection(request.deadline_s + _GRACE_S)) as connection:
             try:
                 connection.connect()
-                request.cancellation.then(lambda: _hang_up(connection.sock))
+                request.cancellation.then(partial(_hang_up, connection.sock))
                 _send(connection, request)
-                yield _answer(connection.getresponse(), request)
+                with closing(connection.getresponse()) as response:
+                    chunk = _answer(response, request)
+                yield chunk
             except TimeoutError as error:
                 raise DeadlineExceeded from error
             except (OSError, http.client.HTTPException) as error:
@@ -121,6 +124,8 @@ class _Lent(np.ndarray):
 
 def _answer(response: http.client.HTTPResponse, request: GenerateRequest) -> Chunk:
     body = response.read(_MOST_BYTES)
+    if request.cancellation.said.is_set():  # what was hung up in the middle reads as if it had ended there
+        raise Cancelled
     try:
         if response.status != HTTPStatus.OK:
             raise error_of(str(json.loads(body)["error"]))
@@ -140,8 +145,7 @@ def _tensors(result: InferResult, wanted: tuple[Tensor, ...]) -> dict[str, NDArr
     return {tensor.name: result.as_numpy(tensor.name) for tensor in came}
 
 
-def _hang_up(connection: socket.socket | None) -> None:
+def _hang_up(connection: socket.socket) -> None:
     """Ends a wait on another thread; closing the socket would not."""
     with suppress(OSError):
-        if connection is not None:
-            connection.shutdown(socket.SHUT_RDWR)
+        connection.shutdown(socket.SHUT_RDWR)

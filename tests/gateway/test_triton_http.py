@@ -181,6 +181,7 @@ def test_our_own_errors_arrive_as_themselves(
         ((502, {}, b"<html>Bad gateway</html>"), GlmServeError),
         ((200, {}, b"{}"), GlmServeError),
         ((200, {}, b'{"outputs": [{"name": "TOKENS"}]}'), GlmServeError),
+        (failure(503, to_wire(Overloaded("x" * 16 * 1024**2))), GlmServeError),  # is not read to its end
         ((200, {}, b"[]"), GlmServeError),
         ((200, {HEAD: "two"}, b"{}"), GlmServeError),
         (answer({contract.FINISH: [1]}), GlmServeError),
@@ -224,6 +225,28 @@ def test_a_cancellation_ends_the_wait_at_once(triton: SmallHttpTriton, backend: 
         list(backend.generate(request))
     assert time.monotonic() - began < 3
     release.set()
+
+
+def test_a_cancellation_also_ends_an_answer_that_has_begun() -> None:
+    request, release = a_request(), threading.Event()
+
+    def begin() -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Length: 9\r\n\r\n{")
+            connection.recv(1)
+            request.cancellation.say()
+            release.wait(WAIT_S)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=begin)
+        thread.start()
+        began = time.monotonic()
+        with pytest.raises(Cancelled):
+            list(TritonHttpBackend(f"http://127.0.0.1:{server.getsockname()[1]}").generate(request))
+        assert time.monotonic() - began < 3
+        release.set()
+        thread.join()
 
 
 def test_ready_means_all_three_models_are(triton: SmallHttpTriton, backend: TritonHttpBackend) -> None:
