@@ -51,7 +51,7 @@ def outputs_of(request: GenerateRequest) -> tuple[Tensor, ...]:
     return _OUTPUTS + (_LOGPROB_OUTPUTS if request.logprobs >= 0 else ())
 
 
-def chunk_of(raw: Mapping[str, bytes]) -> Chunk:
+def chunk_of(raw: Mapping[str, bytes | NDArray[Any]]) -> Chunk:
     """The message in these tensors; raises GlmServeError when they are of another contract."""
     try:
         tokens = tuple(np.frombuffer(raw[contract.TOKENS.name], contract.TOKENS.dtype).tolist())
@@ -66,7 +66,7 @@ def chunk_of(raw: Mapping[str, bytes]) -> Chunk:
         raise GlmServeError from error
 
 
-def _logprobs(raw: Mapping[str, bytes], tokens: int) -> tuple[Ranked, ...]:
+def _logprobs(raw: Mapping[str, bytes | NDArray[Any]], tokens: int) -> tuple[Ranked, ...]:
     if contract.LOGPROB_IDS.name not in raw or not tokens:
         return ()
     ids, values = (np.frombuffer(raw[t.name], t.dtype).reshape(tokens, -1).tolist() for t in _LOGPROB_OUTPUTS)

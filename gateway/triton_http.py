@@ -2,6 +2,9 @@
 
 What HTTP cannot do: answers come in one piece, and a client that leaves is let go at once while the engine learns of
 it only by the request's deadline. Where gRPC can get through, take gRPC.
+
+tritonclient writes and reads the messages and http.client carries them, because tritonclient's own client reads answers
+of any size and leaves each thread that once used it with an event loop, a native thread and two file descriptors.
 """
 
 from __future__ import annotations
@@ -11,19 +14,41 @@ import json
 import socket
 from collections.abc import Generator
 from contextlib import closing, suppress
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+from tritonclient.http import (
+    InferenceServerClient,
+    InferenceServerException,
+    InferInput,
+    InferRequestedOutput,
+    InferResult,
+)
 
 from gateway.backend import READY_TIMEOUT_S, Chunk, GenerateRequest
 from gateway.tensors import chunk_of, outputs_of, tensors_of
 from gateway.triton_errors import error_of, log_refusal
 from glmserve import contract
+from glmserve.contract import Tensor
 from glmserve.errors import BackendDown, Cancelled, DeadlineExceeded, GlmServeError
 
 _GRACE_S = 1.0  # so that the engine's own deadline comes first
 _MOST_BYTES = 16 * 1024**2  # of a response: 32,768 tokens with 20 log-probabilities each are 5.5 MB
 _HEAD_LENGTH = "Inference-Header-Content-Length"  # of the JSON that stands before the tensors' bytes
+# What tritonclient, which checks nothing, stumbles into when something else than a Triton of our contract has answered.
+_NOT_OURS = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    InferenceServerException,
+)
 
 
 class TritonHttpBackend:
@@ -39,8 +64,11 @@ class TritonHttpBackend:
         with closing(self._connection(request.deadline_s + _GRACE_S)) as connection:
             try:
                 connection.connect()
-                request.cancellation.then(lambda: _hang_up(connection.sock))
-                yield _answer(connection, request)
+                request.cancellation.then(partial(_hang_up, connection.sock))
+                _send(connection, request)
+                with closing(connection.getresponse()) as response:
+                    chunk = _answer(response, request)
+                yield chunk
             except TimeoutError as error:
                 raise DeadlineExceeded from error
             except (OSError, http.client.HTTPException) as error:
@@ -67,50 +95,57 @@ class TritonHttpBackend:
                 return False
 
 
-def _answer(connection: http.client.HTTPConnection, request: GenerateRequest) -> Chunk:
-    head, tensors = _message(request)
-    headers = {_HEAD_LENGTH: str(len(head)), "Content-Length": str(len(head) + sum(map(len, tensors)))}
+def _send(connection: http.client.HTTPConnection, request: GenerateRequest) -> None:
+    """Lets go of what it wrote: pictures of 9 MB must not lie here while their answer is waited for."""
+    body, head_length = _message(request)
+    headers = {_HEAD_LENGTH: str(head_length)}
     if request.traceparent:
         headers["traceparent"] = request.traceparent
-    connection.request("POST", f"/v2/models/{contract.WHOLE_MODEL}/infer", iter([head, *tensors]), headers)
-    response = connection.getresponse()
+    connection.request("POST", f"/v2/models/{contract.WHOLE_MODEL}/infer", body, headers)
+
+
+def _message(request: GenerateRequest) -> tuple[bytes, int]:
+    """An inference request, JSON and then the bytes of its tensors, and how long the JSON is."""
+    inputs = [
+        InferInput(tensor.name, values.shape, tensor.triton_dtype).set_data_from_numpy(values.view(_Lent))
+        for tensor, values in tensors_of(request)
+    ]
+    outputs = [InferRequestedOutput(tensor.name) for tensor in outputs_of(request)]
+    body, head_length = InferenceServerClient.generate_request_body(inputs, outputs, request.request_id)
+    return body, head_length
+
+
+class _Lent(np.ndarray):
+    """An array that tritonclient reads where it lies: making the message copies a picture once, and not twice."""
+
+    def tobytes(self, _order: object = None) -> memoryview:  # type: ignore[override]
+        return self.reshape(-1).view(np.uint8).data
+
+
+def _answer(response: http.client.HTTPResponse, request: GenerateRequest) -> Chunk:
     body = response.read(_MOST_BYTES)
+    if request.cancellation.said.is_set():  # what was hung up in the middle reads as if it had ended there
+        raise Cancelled
     try:
-        head_length = int(response.getheader(_HEAD_LENGTH) or len(body))
-        values = json.loads(body[:head_length])
         if response.status != HTTPStatus.OK:
-            raise error_of(str(values["error"]))
-        return chunk_of(_tensors(values["outputs"], body[head_length:]))
-    except (ValueError, KeyError, TypeError) as error:  # something else than a Triton of our contract has answered
+            raise error_of(str(json.loads(body)["error"]))
+        head_length = response.getheader(_HEAD_LENGTH)
+        result = InferenceServerClient.parse_response_body(body, header_length=head_length)
+        return chunk_of(_tensors(result, outputs_of(request)))
+    except _NOT_OURS as error:
         raise GlmServeError from error
 
 
-def _message(request: GenerateRequest) -> tuple[bytes, list[bytes]]:
-    """The JSON of an inference request, and the bytes of its tensors, which follow it."""
-    inputs: list[dict[str, Any]] = []
-    tensors: list[bytes] = []
-    for tensor, values in tensors_of(request):
-        tensors.append(values.tobytes())
-        size = {"binary_data_size": len(tensors[-1])}
-        described = {"name": tensor.name, "datatype": tensor.triton_dtype, "shape": values.shape, "parameters": size}
-        inputs.append(described)
-    outputs = [{"name": tensor.name, "parameters": {"binary_data": True}} for tensor in outputs_of(request)]
-    return json.dumps({"id": request.request_id, "inputs": inputs, "outputs": outputs}).encode(), tensors
+def _tensors(result: InferResult, wanted: tuple[Tensor, ...]) -> dict[str, NDArray[Any]]:
+    """Those of `wanted` that have come, each of the type that the contract gives it."""
+    described = {tensor: result.get_output(tensor.name) for tensor in wanted}
+    came = {tensor: output["datatype"] for tensor, output in described.items() if output is not None}
+    if any(datatype != tensor.triton_dtype for tensor, datatype in came.items()):
+        raise GlmServeError
+    return {tensor.name: result.as_numpy(tensor.name) for tensor in came}
 
 
-def _tensors(outputs: list[dict[str, Any]], data: bytes) -> dict[str, bytes]:
-    """The bytes of each tensor: they stand one after another in the order of the JSON."""
-    raw: dict[str, bytes] = {}
-    at = 0
-    for output in outputs:
-        size = int(output["parameters"]["binary_data_size"])
-        raw[output["name"]] = data[at : at + size]
-        at += size
-    return raw
-
-
-def _hang_up(connection: socket.socket | None) -> None:
+def _hang_up(connection: socket.socket) -> None:
     """Ends a wait on another thread; closing the socket would not."""
     with suppress(OSError):
-        if connection is not None:
-            connection.shutdown(socket.SHUT_RDWR)
+        connection.shutdown(socket.SHUT_RDWR)

@@ -15,7 +15,6 @@ from gateway.replicas import Replicas
 from gateway.service import ChatService
 from gateway.settings import GatewaySettings
 from gateway.triton import TritonBackend
-from gateway.triton_http import TritonHttpBackend
 
 BACKEND = "backend"
 """The key in `app.extensions` under which a worker's exit finds what it must close."""
@@ -48,6 +47,8 @@ def _backend(settings: GatewaySettings) -> Replicas:
 
     def connect(url: str) -> Backend:
         if url.startswith("http://"):
+            from gateway.triton_http import TritonHttpBackend  # with gevent, for which gRPC has no use
+
             return TritonHttpBackend(url)
         return TritonBackend(url, settings.response_timeout_s)
 

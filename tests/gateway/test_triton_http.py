@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from dataclasses import replace
@@ -13,9 +15,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from eventually import eventually
 from small_triton import a_request
 from structlog.testing import capture_logs
 
+from gateway.backend import GenerateRequest
 from gateway.settings import GatewaySettings
 from gateway.triton_http import TritonHttpBackend
 from glmserve import contract
@@ -23,6 +27,7 @@ from glmserve.contract import Finish
 from glmserve.errors import BackendDown, Cancelled, DeadlineExceeded, GlmServeError, InvalidInput, Overloaded, to_wire
 
 WAIT_S = 10
+LARGE_BYTES = 32 * 1024**2  # more than the sockets between two processes hold
 HEAD = "Inference-Header-Content-Length"
 ANSWER = {
     contract.TOKENS: [1, 2, 3],
@@ -70,13 +75,30 @@ class _Handler(BaseHTTPRequestHandler):
 
 def answer(values: dict[contract.Tensor, Any]) -> tuple[int, dict[str, str], bytes]:
     arrays = {tensor: np.asarray(value, tensor.dtype) for tensor, value in values.items()}
-    outputs = [{"name": tensor.name, "parameters": {"binary_data_size": a.nbytes}} for tensor, a in arrays.items()]
+    outputs = [
+        {
+            "name": tensor.name,
+            "datatype": tensor.triton_dtype,
+            "shape": array.shape,
+            "parameters": {"binary_data_size": array.nbytes},
+        }
+        for tensor, array in arrays.items()
+    ]
     head = json.dumps({"outputs": outputs}).encode()
     return 200, {HEAD: str(len(head))}, head + b"".join(array.tobytes() for array in arrays.values())
 
 
 def failure(status: int, text: str) -> tuple[int, dict[str, str], bytes]:
     return status, {}, json.dumps({"error": text}).encode()
+
+
+@pytest.fixture
+def large() -> Generator[GenerateRequest]:
+    """A request with a picture; memory that is taken from now on is counted."""
+    request = replace(a_request(), patches=np.zeros((1, LARGE_BYTES), np.uint8))
+    tracemalloc.start()
+    yield request
+    tracemalloc.stop()
 
 
 @pytest.fixture
@@ -116,6 +138,26 @@ def test_every_tensor_travels_as_the_contract_says(triton: SmallHttpTriton, back
     assert {output["name"] for output in values["outputs"]} == {t.name for t in ANSWER}
 
 
+def test_making_a_request_copies_its_picture_once(monkeypatch: pytest.MonkeyPatch, large: GenerateRequest) -> None:
+    monkeypatch.setattr("gateway.triton_http._GRACE_S", 0.0)
+    with socket.create_server(("127.0.0.1", 0)) as deaf, pytest.raises(DeadlineExceeded):
+        backend = TritonHttpBackend(f"http://127.0.0.1:{deaf.getsockname()[1]}")
+        list(backend.generate(replace(large, deadline_s=0.3)))
+    assert tracemalloc.get_traced_memory()[1] < 1.5 * LARGE_BYTES
+
+
+def test_a_picture_that_was_sent_is_not_kept_while_its_answer_is_waited_for(
+    triton: SmallHttpTriton, backend: TritonHttpBackend, large: GenerateRequest
+) -> None:
+    def reply() -> tuple[int, dict[str, str], bytes]:
+        held_once = eventually(lambda: tracemalloc.get_traced_memory()[0] < 1.5 * LARGE_BYTES)  # by this Triton
+        return answer(ANSWER) if held_once else failure(500, "It is still there.")
+
+    triton.reply = reply
+    (chunk,) = backend.generate(large)
+    assert chunk.tokens == (1, 2, 3)
+
+
 def test_log_probabilities_come_beside_their_tokens(triton: SmallHttpTriton, backend: TritonHttpBackend) -> None:
     triton.reply = lambda: answer(ANSWER | LOGPROBS)
     (chunk,) = backend.generate(replace(a_request(), logprobs=1))
@@ -139,7 +181,11 @@ def test_our_own_errors_arrive_as_themselves(
         ((502, {}, b"<html>Bad gateway</html>"), GlmServeError),
         ((200, {}, b"{}"), GlmServeError),
         ((200, {}, b'{"outputs": [{"name": "TOKENS"}]}'), GlmServeError),
+        (failure(503, to_wire(Overloaded("x" * 16 * 1024**2))), GlmServeError),  # is not read to its end
+        ((200, {}, b"[]"), GlmServeError),
+        ((200, {HEAD: "two"}, b"{}"), GlmServeError),
         (answer({contract.FINISH: [1]}), GlmServeError),
+        (answer({replace(contract.TOKENS, dtype="int64"): [1], contract.FINISH: [1]}), GlmServeError),
     ],
 )
 def test_what_is_no_answer_of_ours_is_our_failure_in_our_words(
@@ -179,6 +225,28 @@ def test_a_cancellation_ends_the_wait_at_once(triton: SmallHttpTriton, backend: 
         list(backend.generate(request))
     assert time.monotonic() - began < 3
     release.set()
+
+
+def test_a_cancellation_also_ends_an_answer_that_has_begun() -> None:
+    request, release = a_request(), threading.Event()
+
+    def begin() -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Length: 9\r\n\r\n{")
+            connection.recv(1)
+            request.cancellation.say()
+            release.wait(WAIT_S)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=begin)
+        thread.start()
+        began = time.monotonic()
+        with pytest.raises(Cancelled):
+            list(TritonHttpBackend(f"http://127.0.0.1:{server.getsockname()[1]}").generate(request))
+        assert time.monotonic() - began < 3
+        release.set()
+        thread.join()
 
 
 def test_ready_means_all_three_models_are(triton: SmallHttpTriton, backend: TritonHttpBackend) -> None:

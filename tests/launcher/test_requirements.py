@@ -2,23 +2,57 @@
 
 from __future__ import annotations
 
+from importlib.metadata import requires, version
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 FOLDER = Path(__file__).parents[2] / "requirements"
 
 
+def lines(name: str) -> list[str]:
+    return [line for line in (FOLDER / name).read_text().splitlines() if line and not line.startswith("#")]
+
+
 def pins(name: str) -> dict[str, str]:
-    lines = [line for line in (FOLDER / name).read_text().splitlines() if line and not line.startswith("#")]
-    split = [line.split("==") for line in lines]
+    split = [line.split("==") for line in lines(name)]
     assert all(len(parts) == 2 for parts in split), f"{name} holds a line that is no pin"
-    return {package.split("[")[0].lower().replace("_", "-"): version for package, version in split}
+    return {canonicalize_name(package.split("[")[0]): version for package, version in split}
 
 
-@pytest.mark.parametrize("name", ["serve.txt", "test.txt"])
+def everything_of(name: str) -> set[str]:
+    """The packages of a list, and of what is installed those that they bring along."""
+    waiting, seen = [Requirement(line) for line in lines(name)], set()
+    while waiting:
+        wanted = waiting.pop()
+        key = (canonicalize_name(wanted.name), frozenset(wanted.extras))
+        if key not in seen:
+            seen.add(key)
+            further = [Requirement(text) for text in requires(wanted.name) or []]
+            cases = [{"extra": extra} for extra in ("", *wanted.extras)]
+            waiting += [one for one in further if one.marker is None or any(map(one.marker.evaluate, cases))]
+    return {name for name, _ in seen}
+
+
+@pytest.mark.parametrize("name", ["gateway.txt", "serve.txt", "test.txt"])
 def test_every_direct_dependency_is_pinned_to_what_was_tested(name: str) -> None:
     assert pins(name).items() <= pins("constraints.txt").items()
+
+
+@pytest.mark.parametrize("name", ["gateway.txt", "serve.txt"])
+def test_what_a_dependency_brings_along_is_pinned_to_what_is_installed(name: str) -> None:
+    installed = {package: version(package) for package in everything_of(name)}
+    assert installed.items() <= pins("constraints.txt").items()
+
+
+def test_both_clients_of_triton_are_asked_for_with_all_that_they_import() -> None:
+    assert {"grpcio", "aiohttp", "geventhttpclient", "gevent", "greenlet"} <= everything_of("gateway.txt")
+
+
+def test_a_gateway_installs_a_part_of_what_serving_does() -> None:
+    assert set(lines("gateway.txt")) <= set(lines("serve.txt"))
 
 
 def test_serving_needs_neither_torch_nor_transformers() -> None:
