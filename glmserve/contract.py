@@ -76,6 +76,8 @@ GRAMMAR = Tensor("GRAMMAR", "uint8", ("bytes",), is_optional=True)
 """A JSON Schema in UTF-8 that the answer must match; `{"type": "object"}` asks for any JSON object."""
 CACHE_SCOPE = Tensor("CACHE_SCOPE", "int64", (1,), is_optional=True)
 """Cached prompts and pictures are shared only between requests of one scope; 0, the default, is one like any other."""
+WHOLE = Tensor("WHOLE", "int32", (1,), is_optional=True)
+"""1 asks for the answer in one message at its end; 0, the default, for tokens as they come."""
 DEADLINE_MS = Tensor("DEADLINE_MS", "int32", (1,))
 """Milliseconds from arrival after which the engine gives the request up."""
 
@@ -107,6 +109,7 @@ DECODER_INPUTS = (
     LOGPROBS,
     GRAMMAR,
     CACHE_SCOPE,
+    WHOLE,
     DEADLINE_MS,
 )
 DECODER_OUTPUTS = (TOKENS, FINISH, TIMINGS_MS, CACHED_TOKENS, LOGPROB_IDS, LOGPROB_VALUES)
@@ -127,7 +130,8 @@ def render_config(model: str) -> str:
     """The `config.pbtxt` of one of the models, as kept in `model_repository/`."""
     if model in (DECODER_MODEL, WHOLE_MODEL):
         head = _DECODER_HEAD.format(decoupled=str(model == DECODER_MODEL).lower())
-        body = f"{head}{_fields('input', DECODER_INPUTS)}{_fields('output', DECODER_OUTPUTS)}"
+        inputs = tuple(tensor for tensor in DECODER_INPUTS if model == DECODER_MODEL or tensor is not WHOLE)
+        body = f"{head}{_fields('input', inputs)}{_fields('output', DECODER_OUTPUTS)}"
     else:
         head = _VISION_HEAD.format(max_batch=VISION_MAX_BATCH)
         body = f"{head}{_fields('input', VISION_INPUTS)}{_fields('output', VISION_OUTPUTS)}"

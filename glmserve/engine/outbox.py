@@ -31,6 +31,7 @@ class _Channel:
     """One answer's way out. Its producer appends, the outbox's thread takes; each is one atomic step of a list."""
 
     send: Send
+    is_whole: bool = False
     events: list[Event] = field(default_factory=list)
     is_queued: bool = False
     has_begun: bool = False
@@ -46,9 +47,9 @@ class Outbox:
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
         self._thread.start()
 
-    def channel(self, send: Send) -> Callable[[Event], None]:
-        """The `emit` of one answer."""
-        channel = _Channel(send)
+    def channel(self, send: Send, is_whole: bool = False) -> Callable[[Event], None]:
+        """The `emit` of one answer; one that `is_whole` leaves all at once at its end."""
+        channel = _Channel(send, is_whole)
         return lambda event: self._post(channel, event)
 
     def close(self) -> None:
@@ -60,6 +61,8 @@ class Outbox:
     def _post(self, channel: _Channel, event: Event) -> None:
         with self._lock:
             channel.events.append(event)
+            if channel.is_whole and not event.is_last:
+                return
             is_new, channel.is_queued = not channel.is_queued, True
         if is_new:
             self._queue.put(channel)

@@ -21,7 +21,7 @@ from glmserve.engine.pictures import PictureCache
 from glmserve.engine.plan import element_bytes, memory_plan, weight_bytes
 from glmserve.engine.session import DecoderSession
 from glmserve.engine.settings import EngineSettings
-from glmserve.engine.wire import Tensors
+from glmserve.engine.wire import Tensors, asks_for_whole
 from glmserve.errors import NotCertified
 from glmserve.manifest import CHECKPOINT_FOLDER, DECODER_GRAPH, VISION_GRAPH, Manifest
 
@@ -107,7 +107,7 @@ class Serving:
 
     def accept(self, tensors: Tensors, send: Send, is_cancelled: Callable[[], bool]) -> None:
         """Starts a request; `send` is called on one thread with its events in order, the last of all at the end."""
-        self._intake.accept(tensors, self._outbox.channel(send), is_cancelled)
+        self._intake.accept(tensors, self._outbox.channel(send, asks_for_whole(tensors)), is_cancelled)
 
     def close(self) -> None:
         """Ends what runs with an error, sends it, and ends every thread."""

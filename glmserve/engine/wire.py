@@ -62,6 +62,11 @@ def read(tensors: Tensors, checkpoint: Checkpoint) -> Asked:
     )
 
 
+def asks_for_whole(tensors: Tensors) -> bool:
+    """Whether the answer is wanted in one message."""
+    return contract.WHOLE.name in tensors and bool(tensors[contract.WHOLE.name].any())
+
+
 def message(events: list[Event]) -> Tensors:
     """Events that follow one another, none of them a failure, as `contract.DECODER_OUTPUTS`."""
     tokens = [token for event in events if isinstance(event, Tokens) for token in event.tokens]

@@ -88,3 +88,15 @@ def test_closing_sends_what_was_posted() -> None:
     emit(DONE)
     outbox.close()
     assert box.tokens == list(range(20)) and box.ended.is_set()
+
+
+def test_an_answer_asked_for_as_a_whole_leaves_at_its_end_in_one_piece() -> None:
+    outbox, box = Outbox(), Mailbox()
+    emit = outbox.channel(box, is_whole=True)
+    for number in range(5):
+        emit(Tokens([number]))
+    assert not box.began.wait(0.1)
+    emit(DONE)
+    assert box.ended.wait(WAIT_S)
+    assert box.sends == [[Tokens([0, 1, 2, 3, 4]), DONE]]
+    outbox.close()

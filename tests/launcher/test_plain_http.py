@@ -1,4 +1,4 @@
-"""A real tritonserver asked over plain HTTP: the wrapper joins what its decoupled neighbour streams."""
+"""A real tritonserver asked over plain HTTP: the wrapper gets the whole answer from its decoupled neighbour."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from glmserve.errors import Overloaded
 from launcher.triton_server import TritonServer
 
 pytestmark = pytest.mark.triton
-CROWD, TOKENS = 16, 60
+CROWD, CROWDS, TOKENS = 16, 100, 60
 
 
 def a_request(max_tokens: int = TOKENS, seed: int = 0) -> GenerateRequest:
@@ -31,7 +31,7 @@ def test_all_three_models_are_ready(backend: TritonHttpBackend) -> None:
     assert backend.models_ready()
 
 
-def test_a_stream_becomes_one_answer(backend: TritonHttpBackend) -> None:
+def test_an_answer_comes_in_one_piece(backend: TritonHttpBackend) -> None:
     (chunk,) = backend.generate(a_request())
     assert chunk.tokens == tuple(range(300, 300 + TOKENS)) and chunk.finish == Finish.STOP
 
@@ -45,6 +45,13 @@ def test_answers_are_generated_together_and_not_one_after_another(backend: Trito
         counts = list(pool.map(lambda _: len(next(iter(backend.generate(a_request()))).tokens), range(CROWD)))
     assert counts == [TOKENS] * CROWD
     assert time.monotonic() - began < CROWD / 2 * alone_s
+
+
+def test_crowd_after_crowd_leaves_it_alive(backend: TritonHttpBackend) -> None:
+    with ThreadPoolExecutor(CROWD) as pool:
+        for _ in range(CROWDS):
+            answers = pool.map(lambda seed: next(iter(backend.generate(a_request(4, seed)))), range(3, 3 + CROWD))
+            assert all(len(answer.tokens) == 4 for answer in answers)
 
 
 def test_an_error_of_the_engine_arrives_as_itself(backend: TritonHttpBackend) -> None:

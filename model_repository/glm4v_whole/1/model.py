@@ -1,17 +1,21 @@
-"""For plain HTTP, which takes one response a request: asks the glm4v model and answers with its messages joined."""
+"""For plain HTTP, which takes one response a request: asks the glm4v model for its answer as a whole."""
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from threading import BoundedSemaphore
+from threading import BoundedSemaphore, Lock
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from glmserve.contract import DECODER_MODEL, DECODER_OUTPUTS
+from glmserve.contract import DECODER_MODEL, DECODER_OUTPUTS, WHOLE
 from glmserve.engine.settings import EngineSettings
 from glmserve.errors import Overloaded, to_wire
 from glmserve.whole_answer import Tensors, joined
+
+_KEPT_S = 5.0
 
 
 class TritonPythonModel:
@@ -20,6 +24,7 @@ class TritonPythonModel:
         places = settings.slots + settings.max_waiting  # more the engine refuses anyway
         self._free = BoundedSemaphore(places)
         self._pool = ThreadPoolExecutor(places, thread_name_prefix="whole")
+        self._ended = Ended()
 
     def execute(self, requests: list) -> None:
         """Returns at once: an answer takes seconds, and the next request must not wait for it."""
@@ -30,6 +35,7 @@ class TritonPythonModel:
                 continue
             # copied: the memory behind a tensor may be Triton's again once this call is over
             inputs = [pb_utils.Tensor(tensor.name(), np.array(tensor.as_numpy())) for tensor in request.inputs()]
+            inputs.append(pb_utils.Tensor(WHOLE.name, np.ones(WHOLE.shape, WHOLE.dtype)))
             self._pool.submit(self._answer, inputs, sender)
 
     def finalize(self) -> None:
@@ -37,23 +43,52 @@ class TritonPythonModel:
 
     def _answer(self, inputs: list, sender: pb_utils.InferenceResponseSender) -> None:
         try:
-            response = _ask(inputs)
+            response = self._ask(inputs)
         except Exception:  # a request without an answer would hang for ever
             response = _failed(to_wire(RuntimeError()))
         finally:
             self._free.release()
         _send(sender, response)
 
+    def _ask(self, inputs: list) -> pb_utils.InferenceResponse:
+        names = [tensor.name for tensor in DECODER_OUTPUTS]
+        asked = pb_utils.InferenceRequest(model_name=DECODER_MODEL, requested_output_names=names, inputs=inputs)
+        messages: list[Tensors] = []
+        failure = None
+        responses = asked.exec(decoupled=True)
+        try:
+            for response in responses:
+                if response.has_error():
+                    failure = _failed(response.error().message())
+                else:
+                    messages.append(
+                        {tensor.name(): np.array(tensor.as_numpy()) for tensor in response.output_tensors()}
+                    )
+        finally:
+            self._ended.keep(responses)
+        return failure or pb_utils.InferenceResponse(
+            [pb_utils.Tensor(name, array) for name, array in joined(messages).items()]
+        )
 
-def _ask(inputs: list) -> pb_utils.InferenceResponse:
-    names = [tensor.name for tensor in DECODER_OUTPUTS]
-    asked = pb_utils.InferenceRequest(model_name=DECODER_MODEL, requested_output_names=names, inputs=inputs)
-    messages: list[Tensors] = []
-    for response in asked.exec(decoupled=True):
-        if response.has_error():
-            return _failed(response.error().message())
-        messages.append({tensor.name(): np.array(tensor.as_numpy()) for tensor in response.output_tensors()})
-    return pb_utils.InferenceResponse([pb_utils.Tensor(name, array) for name, array in joined(messages).items()])
+
+class Ended:
+    """Keeps streams that have ended for some seconds more.
+
+    Triton's stub takes each out of a table of its own on another thread, shortly after its end. Were that the last that
+    knows of it, its arrays would be freed there without Python's lock, and with many answers at a time the stub dies.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._streams: deque[tuple[float, object]] = deque()
+
+    def keep(self, stream: object) -> None:
+        """Takes one more, and lets go of those that ended long ago."""
+        now = time.monotonic()
+        with self._lock:
+            self._streams.append((now, stream))
+            while self._streams[0][0] < now - _KEPT_S:
+                self._streams.popleft()
 
 
 def _failed(text: str) -> pb_utils.InferenceResponse:

@@ -1,4 +1,4 @@
-"""A stand-in for the decoder: streams MAX_TOKENS tokens at a steady pace and counts the answers that were cancelled.
+"""A stand-in for the decoder: MAX_TOKENS tokens at a steady pace, streamed or whole; it counts cancelled answers.
 
 A SEED of 1 asks how many that were; a SEED of 2 makes it fail.
 """
@@ -9,7 +9,7 @@ import time
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from glmserve.contract import CACHED_TOKENS, FINISH, MAX_TOKENS, SEED, TIMINGS_MS, TOKENS, Finish
+from glmserve.contract import CACHED_TOKENS, FINISH, MAX_TOKENS, SEED, TIMINGS_MS, TOKENS, WHOLE, Finish
 from glmserve.errors import Overloaded, to_wire
 
 PACE_S = 0.005
@@ -33,14 +33,18 @@ class TritonPythonModel:
             error = pb_utils.TritonError(to_wire(Overloaded("Every place is taken.")))
             sender.send(pb_utils.InferenceResponse(error=error), flags=final)
             return
+        said = []
+        is_whole = pb_utils.get_input_tensor_by_name(request, WHOLE.name) is not None
         for i in range(number(request, MAX_TOKENS)):
             if request.is_cancelled():
                 self.cancelled += 1
                 sender.send(flags=final)
                 return
-            sender.send(response([300 + i % 90], Finish.RUNNING))
+            said.append(300 + i % 90)
+            if not is_whole:
+                sender.send(response([said.pop()], Finish.RUNNING))
             time.sleep(PACE_S)
-        sender.send(response([], Finish.STOP), flags=final)
+        sender.send(response(said, Finish.STOP), flags=final)
 
 
 def number(request, tensor):
