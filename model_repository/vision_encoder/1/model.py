@@ -20,10 +20,15 @@ class TritonPythonModel:
             columns = [
                 [pb_utils.get_input_tensor_by_name(r, t.name).as_numpy() for r in requests] for t in VISION_INPUTS
             ]
-            features = self._vision.run(*map(np.concatenate, columns))  # [B, image tokens, hidden]
+            features = self._vision.run(*map(_together, columns))  # [B, image tokens, hidden]
         except Exception:  # Triton would send the traceback to every client
             error = pb_utils.TritonError("internal|The picture encoder failed.")
             return [pb_utils.InferenceResponse([], error) for _ in requests]
         ends = np.cumsum([len(rows) for rows in columns[0]])
         parts = np.split(features, ends[:-1])
         return [pb_utils.InferenceResponse([pb_utils.Tensor(IMAGE_FEATURES.name, part)]) for part in parts]
+
+
+def _together(arrays: list[np.ndarray]) -> np.ndarray:
+    """One batch of all; a picture by itself is not copied for it."""
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
