@@ -38,13 +38,14 @@ control_socket_disable = True
 def worker_exit(_server: Any, worker: Any) -> None:
     """Closes what a worker holds when it ends: its Triton channel, its watch over clients, its logs."""
     from gateway.app import AUDIT, CLIENTS, TRACING
-    from gateway.wsgi import BACKEND
+    from gateway.wsgi import BACKEND, STREAMS
 
     app = worker.app.callable
     if app is not None:
-        for name in (CLIENTS, TRACING, BACKEND, AUDIT):
-            if app.extensions[name] is not None:
-                app.extensions[name].close()
+        for name in (CLIENTS, TRACING, BACKEND, STREAMS, AUDIT):
+            held = app.extensions.get(name)
+            if held is not None:
+                held.close()
 
 
 def child_exit(_server: Any, worker: Any) -> None:
