@@ -37,12 +37,12 @@ control_socket_disable = True
 
 def worker_exit(_server: Any, worker: Any) -> None:
     """Closes what a worker holds when it ends: its Triton channel, its watch over clients, its logs."""
-    from gateway.app import AUDIT, CLIENTS, TRACING
+    from gateway.app import AUDIT, BODIES, CLIENTS, TRACING
     from gateway.wsgi import BACKEND, STREAMS
 
     app = worker.app.callable
     if app is not None:
-        for name in (CLIENTS, TRACING, BACKEND, STREAMS, AUDIT):
+        for name in (CLIENTS, BODIES, TRACING, BACKEND, STREAMS, AUDIT):
             held = app.extensions.get(name)
             if held is not None:
                 held.close()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import re
 import time
-import uuid
 from contextlib import ExitStack
 from typing import Any
 
@@ -22,7 +22,7 @@ class Record:
 
     def __init__(self, request_id: str) -> None:
         """Takes over the client's own id where it is harmless."""
-        self.request_id = request_id if _REQUEST_ID.fullmatch(request_id) else uuid.uuid4().hex
+        self.request_id = request_id if _REQUEST_ID.fullmatch(request_id) else f"{random.getrandbits(128):032x}"
         self.started_s = time.monotonic()
         self.facts: dict[str, Any] = {}
         self.error_code: str | None = None

@@ -1,4 +1,4 @@
-"""Ends calls that fall silent: gRPC's own iteration has no timeout between two messages."""
+"""Ends what takes too long and has no timeout of its own: a call between two messages, a body that trickles in."""
 
 from __future__ import annotations
 
