@@ -6,6 +6,7 @@ The one module that works at import time, because gunicorn reads its settings as
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from typing import Any
 
@@ -19,6 +20,11 @@ if _settings.workers > 1:
     _folder = str(_settings.metrics_folder or tempfile.mkdtemp(prefix="glm-metrics-"))
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = os.environ[f"{PREFIX}METRICS_FOLDER"] = _folder
 
+for _name in (
+    "rich",
+    "greenlet",
+):  # structlog loads them where they are installed: 5 MB for what no worker has a use for
+    sys.modules.setdefault(_name, None)  # type: ignore[arg-type]  # the import system's own way of saying: there is none
 gunicorn.http.wsgi.SERVER = "web"  # the Server header cannot be left out, but it need not name us
 wsgi_app = "gateway.wsgi:application()"
 bind = _settings.bind

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from glmserve.contract import Finish
 from glmserve.errors import DeadlineExceeded
 
+_LOOK_S = 60.0
+
 
 class Mailbox:
     """One answer's mail: one call at a time fills it, always from the same thread, and one thread at a time reads it.
@@ -42,7 +44,8 @@ class Mailbox:
                 return
             self._mail.append(word)
             when_come = self._when_come
-            self._come.notify()
+            if when_come is None:
+                self._come.notify()
         if when_come is not None:
             when_come()
 
@@ -71,7 +74,14 @@ class Mailbox:
             self._when_come = when_come
             return True
 
+    def sleep(self) -> None:
+        """Returns when what `leave_to` began was taken back; the end of an answer, which its deadline bounds, is."""
+        with self._come:
+            while self._when_come is not None:
+                self._come.wait(_LOOK_S)
+
     def take_back(self) -> None:
-        """Ends what `leave_to` began."""
+        """Ends what `leave_to` began, and whoever sleeps goes on."""
         with self._come:
             self._when_come = None
+            self._come.notify_all()

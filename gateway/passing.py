@@ -8,15 +8,12 @@ piece comes, or the client reads more slowly than its answer grows. What waits, 
 from __future__ import annotations
 
 import socket
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from gateway.answers import Event
 from gateway.bodies import CLIENT_SOCKET
 from gateway.mailbox import Mailbox
-
-_LOOK_S = 60.0
 
 
 class Passing:
@@ -34,7 +31,6 @@ class Passing:
         self._mailbox = mailbox
         self._events = events
         self._write = write
-        self._is_needed = threading.Event()
         self._unsent = b""
         self._failure: BaseException | None = None
 
@@ -45,10 +41,8 @@ class Passing:
         reading a piece failed with.
         """
         while self._mailbox.holds_piece() or self._mailbox.is_quiet():
-            self._is_needed.clear()
             if self._mailbox.leave_to(self._pass_on):
-                while not self._is_needed.wait(_LOOK_S):
-                    pass  # its deadline ends the answer, and that is no piece
+                self._mailbox.sleep()
             elif self._mailbox.holds_piece():
                 self._unsent = self._next()
             if self._failure is not None:
@@ -69,7 +63,6 @@ class Passing:
             self._failure = error
         if self._unsent or self._failure is not None or not self._mailbox.is_quiet():
             self._mailbox.take_back()
-            self._is_needed.set()
 
     def _next(self) -> bytes:
         text = self._write(next(self._events)).encode()

@@ -65,16 +65,17 @@ class TritonStreams:
 
     def ask(self, request: bytes, timeout_s: float, metadata: Any, mailbox: Mailbox) -> Stream:
         """Begins a stream whose words come into the mailbox."""
-        return Stream(self._thread, lambda: self._call(request, timeout_s, metadata), mailbox, timeout_s)
+        outgoing = _Outgoing(request)
+        return Stream(self._thread, lambda: self._call(outgoing, timeout_s, metadata), mailbox, timeout_s)
 
     def close(self) -> None:
         """Ends all streams of this Triton."""
         self._thread.run(self._close)
 
-    def _call(self, request: bytes, timeout_s: float, metadata: Any) -> Any:
+    def _call(self, request: _Outgoing, timeout_s: float, metadata: Any) -> Any:
         if self._infer is None:
             self._channel = self._open_channel()
-            self._infer = self._channel.unary_stream(self._method, response_deserializer=self._read)
+            self._infer = self._channel.unary_stream(self._method, _Outgoing.take, self._read)
         return self._infer(request, timeout=timeout_s, metadata=metadata)
 
     def _close(self) -> None:
@@ -132,3 +133,14 @@ class Stream:
         if not self._has_ended:
             self._has_ended = True
             self._mailbox.put(self, word)
+
+
+class _Outgoing:
+    """A request until it was sent: gRPC's calls keep what they were given, and pictures are megabytes."""
+
+    def __init__(self, request: bytes) -> None:
+        self._request = request
+
+    def take(self) -> bytes:
+        request, self._request = self._request, b""
+        return request

@@ -19,8 +19,8 @@ class Tokenizer:
         """`source` is the text of a `tokenizer.json`."""
         try:
             self._full = _Tokenizer.from_str(source)
-            self._control_texts = {i: token.content for i, token in self._full.get_added_tokens_decoder().items()}
-            self.control_tokens = {text: token_id for token_id, text in self._control_texts.items()}
+            self.control_texts = {i: token.content for i, token in self._full.get_added_tokens_decoder().items()}
+            self.control_tokens = {text: token_id for token_id, text in self.control_texts.items()}
         except Exception as error:  # tokenizers raises bare Exception
             raise BadArtifact("tokenizer.json is not a tokenizer that the tokenizers library reads.") from error
 
@@ -52,8 +52,8 @@ class Tokenizer:
 
     def token_bytes(self, token_id: int) -> bytes:
         """What one token stands for, which may be a part of a character; empty for an id that is none."""
-        if token_id in self._control_texts:
-            return self._control_texts[token_id].encode()
+        if token_id in self.control_texts:
+            return self.control_texts[token_id].encode()
         spelling = self._full.id_to_token(token_id) or ""
         return bytes(_BYTE_OF[character] for character in spelling if character in _BYTE_OF)
 
