@@ -15,8 +15,8 @@ _LOOK_S = 60.0
 class Mailbox:
     """One answer's mail: one call at a time fills it, always from the same thread, and one thread at a time reads it.
 
-    Whoever has read all there is either waits for more in `take`, or leaves the reading to the thread that brings the
-    mail with `leave_to`, which wakes nobody.
+    It holds no more than one answer, whose length is bounded. Whoever has read all there is either waits for more in
+    `take`, or leaves the reading to the thread that brings the mail with `leave_to`, which wakes nobody.
     """
 
     def __init__(self) -> None:

@@ -72,5 +72,6 @@ class Passing:
 def plain_socket(environ: Mapping[str, Any]) -> socket.socket | None:
     """The client's socket, if chunks of HTTP/1.1 written to it reach the client as they are."""
     client = environ.get(CLIENT_SOCKET)
-    is_plain = type(client) is socket.socket and environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
-    return client if is_plain else None
+    if type(client) is not socket.socket or client.gettimeout() is not None:  # with a timeout, every write may wait
+        return None
+    return client if environ.get("SERVER_PROTOCOL") == "HTTP/1.1" else None

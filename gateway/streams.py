@@ -14,6 +14,7 @@ from gateway.mailbox import Mailbox
 from glmserve.errors import Cancelled, GlmServeError
 
 _JOIN_S = 5.0
+_LEAVE_S = 1.0
 _GRACE_S = 2.0  # so that gRPC's own deadline comes first
 _END = object()
 
@@ -40,9 +41,11 @@ class StreamThread:
             self._loop.call_soon_threadsafe(work)
 
     def close(self) -> None:
-        """Ends the thread; streams that still run are left to themselves."""
+        """Ends the thread, once the channels that were closed before have ended their streams."""
         if self._loop is None or self._thread is None:
             return
+        with suppress(TimeoutError):
+            asyncio.run_coroutine_threadsafe(_all_ended(), self._loop).result(_JOIN_S)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_JOIN_S)
         if not self._thread.is_alive():
@@ -133,6 +136,12 @@ class Stream:
         if not self._has_ended:
             self._has_ended = True
             self._mailbox.put(self, word)
+
+
+async def _all_ended() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    if others:
+        await asyncio.wait(others, timeout=_LEAVE_S)
 
 
 class _Outgoing:

@@ -114,7 +114,9 @@ class TritonBackend:
         except (grpc.RpcError, Cancelled) as error:
             if pulse.is_dead:
                 raise DeadlineExceeded from error
-            raise (error if isinstance(error, Cancelled) else _from_rpc(error)) from error
+            if isinstance(error, Cancelled):
+                raise
+            raise _from_rpc(error) from error
         raise BackendDown  # the stream ended before the answer did
 
     def _is_model_ready(self, name: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -13,6 +14,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from eventually import eventually
 from small_triton import SmallTriton, a_request, failure, final_empty, message, with_logprobs
 from structlog.testing import capture_logs
 from tritonclient.grpc import service_pb2_grpc
@@ -345,3 +347,24 @@ def test_a_picture_of_the_largest_size_fits_through(triton: Any, backend: Triton
     chunks = list(backend.generate(GenerateRequest(**{**request.__dict__, "patches": large})))
     assert chunks[-1].finish == Finish.STOP
     assert len(triton[0].received[0].raw_input_contents[1]) == large.nbytes
+
+
+def test_an_answer_under_way_does_not_keep_the_bytes_that_were_sent(triton: Any, backend: TritonBackend) -> None:
+    release = threading.Event()
+
+    def script(_request: Any, _context: Any) -> Iterator[Any]:
+        yield message([1])
+        release.wait(WAIT_S)
+        yield message([], Finish.STOP)
+
+    triton[0].script = script
+    large = replace(a_request(), patches=np.zeros((16_384, 588), np.uint8))
+    tracemalloc.start()
+    try:
+        chunks = backend.generate(large)
+        next(chunks)
+        assert eventually(lambda: tracemalloc.get_traced_memory()[0] < large.patches.nbytes)
+    finally:
+        tracemalloc.stop()
+        release.set()
+    assert len(list(chunks)) == 1
