@@ -14,6 +14,7 @@ from gateway.answers import Answer
 from gateway.callers import Caller
 from gateway.service import Prepared
 
+_LOG = structlog.get_logger()  # which looks for its settings at its first word, and never again
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -58,7 +59,7 @@ class Record:
 
     def log(self, route: str | None, method: str, status: int) -> None:
         """The request's one log event."""
-        structlog.get_logger().info(
+        _LOG.info(
             "request_end",
             request_id=self.request_id,
             route=route,
