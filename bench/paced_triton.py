@@ -1,28 +1,30 @@
 """A stand-in for Triton that costs next to nothing: every answer is MAX_TOKENS tokens at a steady beat.
 
 `python -m bench.paced_triton --port 8001 --beat-ms 50` runs it, so that what a gateway costs can be seen by itself.
+Every answer has a beat of its own, from when it was asked for; what is due in the same two milliseconds leaves
+together, as the tokens of one step of an engine do.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import heapq
+import itertools
 from typing import Annotated, Any
 
-import grpc  # type: ignore[import-untyped]
 import numpy as np
 import typer
 from tritonclient.grpc import service_pb2
 
+from bench.grpc_server import Call, Connection, as_sent
 from glmserve import contract
 from glmserve.contract import Finish, Tensor
 
-_SERVICE = "/inference.GRPCInferenceService/"
 _TOKEN = 300
-_MIB = 1024**2
+_TOGETHER_S = 0.002
 
 
-class PacedTriton(grpc.GenericRpcHandler):  # type: ignore[misc]
+class PacedTriton:
     """Answers the two calls that a gateway makes; messages are written once and sent again and again."""
 
     def __init__(self, beat_s: float) -> None:
@@ -30,25 +32,49 @@ class PacedTriton(grpc.GenericRpcHandler):  # type: ignore[misc]
         self._running = _message({contract.TOKENS: [_TOKEN]})
         ending: dict[Tensor, list[Any]] = {contract.TOKENS: [], contract.FINISH: [Finish.LENGTH]}
         self._last = _message({**ending, contract.TIMINGS_MS: [0, 0, 0, 0], contract.CACHED_TOKENS: [0]})
-        self._ready = bytes(service_pb2.ModelReadyResponse(ready=True).SerializeToString())
+        self._ready = as_sent(service_pb2.ModelReadyResponse(ready=True).SerializeToString())
+        self._turns = itertools.count()  # so that the heap never compares calls
+        self._due: list[tuple[float, int, Connection, Call, int]] = []  # with the tokens that are left
 
-    def service(self, details: Any) -> Any:
-        """grpc's way of asking who handles a call."""
-        if details.method == f"{_SERVICE}ModelStreamInfer":
-            read = service_pb2.ModelInferRequest.FromString
-            return grpc.unary_stream_rpc_method_handler(self._stream, request_deserializer=read)
-        return grpc.unary_unary_rpc_method_handler(self._is_ready)
+    def answer(self, connection: Connection, call: Call, request: bytes) -> None:
+        """Called for each call; one without tensors asks whether a model is ready."""
+        asked = service_pb2.ModelInferRequest.FromString(request)
+        if not asked.inputs:
+            connection.send(call, self._ready)
+            connection.end(call)
+        elif self._beat_s:
+            due_s = asyncio.get_running_loop().time() + self._beat_s
+            heapq.heappush(self._due, (due_s, next(self._turns), connection, call, _max_tokens(asked)))
+        else:
+            for _ in range(_max_tokens(asked)):
+                connection.send(call, self._running)
+            self._finish(connection, call)
 
-    async def _is_ready(self, _request: bytes, _context: Any) -> bytes:
-        return self._ready
+    async def keep_time(self) -> None:
+        """Sends every token when it is due, for ever."""
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        for tick in itertools.count(1):
+            await asyncio.sleep(max(0.0, begun + tick * _TOGETHER_S - loop.time()))
+            now_s, spoken_to = loop.time(), set()
+            while self._due and self._due[0][0] <= now_s:
+                spoken_to.add(self._send_next())
+            for connection in spoken_to:
+                connection.flush()
 
-    async def _stream(self, request: Any, _context: Any) -> AsyncIterator[bytes]:
-        due = asyncio.get_running_loop().time()
-        for _ in range(_max_tokens(request)):
-            due += self._beat_s
-            await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
-            yield self._running
-        yield self._last
+    def _send_next(self) -> Connection:
+        due_s, _, connection, call, left = heapq.heappop(self._due)
+        if call.is_open:
+            connection.send(call, self._running)
+            if left > 1:
+                heapq.heappush(self._due, (due_s + self._beat_s, next(self._turns), connection, call, left - 1))
+            else:
+                self._finish(connection, call)
+        return connection
+
+    def _finish(self, connection: Connection, call: Call) -> None:
+        connection.send(call, self._last)
+        connection.end(call)
 
 
 def _message(values: dict[Tensor, list[Any]]) -> bytes:
@@ -57,7 +83,7 @@ def _message(values: dict[Tensor, list[Any]]) -> bytes:
         array = np.array(value, tensor.dtype)
         response.infer_response.outputs.add(name=tensor.name, datatype=tensor.triton_dtype, shape=array.shape)
         response.infer_response.raw_output_contents.append(array.tobytes())
-    return bytes(response.SerializeToString())
+    return as_sent(response.SerializeToString())
 
 
 def _max_tokens(request: Any) -> int:
@@ -66,11 +92,9 @@ def _max_tokens(request: Any) -> int:
 
 
 async def _serve(port: int, beat_s: float) -> None:
-    server = grpc.aio.server(options=[("grpc.max_receive_message_length", 64 * _MIB)])
-    server.add_generic_rpc_handlers((PacedTriton(beat_s),))
-    server.add_insecure_port(f"127.0.0.1:{port}")
-    await server.start()
-    await server.wait_for_termination()
+    triton = PacedTriton(beat_s)
+    server = await asyncio.get_running_loop().create_server(lambda: Connection(triton.answer), "127.0.0.1", port)
+    await (triton.keep_time() if beat_s else server.serve_forever())
 
 
 def main(

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from gateway.backend import Cancellation
 from gateway.deadlines import Deadline
@@ -21,7 +21,7 @@ _SMOOTHING = 0.1
 @dataclass(eq=False)
 class _Ticket:
     cost: int
-    called: threading.Event = field(default_factory=threading.Event)
+    called: threading.Event | None = None  # of one that waits
     is_in: bool = False
 
 
@@ -53,7 +53,9 @@ class Admission:
             if not ticket.is_in and len(self._line) > self._max_waiting:
                 self._line.remove(ticket)
                 raise Overloaded(retry_after_s=self._retry_after_s())
-        if not ticket.is_in:
+            if not ticket.is_in:
+                ticket.called = threading.Event()
+        if ticket.called is not None:
             cancellation.then(ticket.called.set)
             ticket.called.wait(deadline.left_s())
         began = time.monotonic()
@@ -78,7 +80,8 @@ class Admission:
             self._used += ticket.cost
             self._running += 1
             ticket.is_in = True
-            ticket.called.set()
+            if ticket.called is not None:
+                ticket.called.set()
 
     def _leave(self, ticket: _Ticket, held_s: float) -> None:
         if ticket.is_in:

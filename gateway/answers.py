@@ -65,9 +65,12 @@ class AnswerStream:
             for last in chunks:
                 if first_ms is None and last.tokens:
                     first_ms = _ms_since(began)
-                yield self._piece(last)
+                piece = self._piece(last)
                 if self._reader.stopped:
                     break
+                yield piece
+        if self._reader.stopped:
+            yield piece  # now that the rest is cancelled
         yield self._spoken(self._reader.finish())
         if last.finish == Finish.RUNNING and not self._reader.stopped:
             raise BackendDown

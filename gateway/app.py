@@ -10,6 +10,7 @@ from gateway import headers, problems
 from gateway.admission import Admission
 from gateway.audit import AuditLog
 from gateway.backend import Backend
+from gateway.bodies import Bodies
 from gateway.callers import Door, is_local
 from gateway.clients import ClientWatch
 from gateway.exchange import Exchanges
@@ -30,6 +31,8 @@ TRACING = "tracing"
 """The key of what sends traces, closed at the same time."""
 AUDIT = "audit"
 """The key of the audit log, if there is one."""
+BODIES = "bodies"
+"""The key of what reads bodies, closed at the same time."""
 _SPARE_SHARE = 8  # of the threads, so that there is always one to refuse with
 CLIENTS = "clients"
 """The key in `app.extensions` of the watch over clients, which a worker's exit closes."""
@@ -46,6 +49,7 @@ def create_app(settings: GatewaySettings, backend: Backend) -> Flask:
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     app.json.sort_keys = False  # type: ignore[attr-defined]
     clients = app.extensions[CLIENTS] = ClientWatch()
+    bodies = app.extensions[BODIES] = Bodies(settings.max_body_bytes, settings.body_timeout_s)
     quotas = Quotas(settings, Rates(settings.redis_url))
     places = max(1, settings.threads - max(1, settings.threads // _SPARE_SHARE))
     admission = Admission(settings.admission_tokens, places, settings.max_waiting)
@@ -60,8 +64,8 @@ def create_app(settings: GatewaySettings, backend: Backend) -> Flask:
     app.after_request(watch.end)
     problems.register(app)
     created_s = int((settings.build / MANIFEST_FILE).stat().st_mtime)
-    app.register_blueprint(vision.routes(settings, exchanges))
-    app.register_blueprint(completions.routes(settings, exchanges, manifest, created_s))
+    app.register_blueprint(vision.routes(settings, bodies, exchanges))
+    app.register_blueprint(completions.routes(settings, bodies, exchanges, manifest, created_s))
     app.register_blueprint(metrics_route.routes(metrics))
     app.register_blueprint(page.routes(settings))
     app.register_blueprint(health.routes(settings, readiness, manifest.digest))

@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.mailbox import Mailbox
 from glmserve.contract import Finish
 from glmserve.errors import BackendDown, Cancelled, DeadlineExceeded, GlmServeError
 from glmserve.images import Grid
@@ -68,6 +69,7 @@ class GenerateRequest:
     cache_scope: int = 0
     traceparent: str = ""
     cancellation: Cancellation = field(default_factory=Cancellation, compare=False)
+    mailbox: Mailbox | None = field(default=None, compare=False)  # where a backend that can puts what comes of a stream
 
 
 @dataclass(frozen=True)

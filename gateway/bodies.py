@@ -3,63 +3,78 @@
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import IO
 
 from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]
 from werkzeug.wrappers import Request
 
+from gateway.watchdog import Watchdog
 from glmserve.errors import InvalidInput, TooLarge
 
-_PIECE_BYTES = 1 << 16
+_PIECE_BYTES = 1 << 20  # gunicorn copies what it has read ahead for every piece
 _SPILL_FACTOR = 4
 CLIENT_SOCKET = "gunicorn.socket"
 """Where gunicorn keeps a connection's socket in the WSGI environment; elsewhere a read has no time limit."""
 
 
-def read_body(request: Request, max_bytes: int, timeout_s: float) -> bytes:
-    """The whole body; raises TooLarge above `max_bytes` and InvalidInput when it breaks off or takes too long.
+class Bodies:
+    """Reads bodies of at most `max_bytes`, each within `timeout_s`, however slowly its client sends."""
 
-    Werkzeug's own limit cuts a chunked body short without a word. And a body that is too large is read on for a while
-    and thrown away: a client that is still sending would meet a closed connection instead of its 413.
-    """
-    give_up = time.monotonic() + timeout_s
-    pieces: list[bytes] = []
-    count = 0
-    for piece in _pieces(request.stream, request.environ.get(CLIENT_SOCKET), give_up):
-        count += len(piece)
-        if count <= max_bytes:
-            pieces.append(piece)
-        else:
-            pieces.clear()
-        if count > max_bytes * _SPILL_FACTOR:
-            break
-    if count > max_bytes:
-        raise TooLarge(f"The request body is too large: at most {max_bytes} bytes are accepted.")
-    if request.content_length is not None and count != request.content_length:
-        raise _broken()
-    return b"".join(pieces)
+    def __init__(self, max_bytes: int, timeout_s: float) -> None:
+        self._max_bytes = max_bytes
+        self._timeout_s = timeout_s
+        self._watchdog = Watchdog()
+
+    def read(self, request: Request) -> bytes:
+        """The whole body; raises TooLarge, or InvalidInput when it breaks off or takes too long.
+
+        Werkzeug's own limit cuts a chunked body short without a word. And a body that is too large is read on for a
+        while and thrown away: a client that is still sending would meet a closed connection instead of its 413.
+        """
+        connection = request.environ.get(CLIENT_SOCKET)
+        if connection is None:
+            return self._read(request)
+        with self._watchdog.watch(lambda: _stop_reading(connection), self._timeout_s) as pulse:
+            body = self._read(request)
+        if pulse.is_dead:
+            raise _broken()
+        return body
+
+    def close(self) -> None:
+        self._watchdog.close()
+
+    def _read(self, request: Request) -> bytes:
+        pieces: list[bytes] = []
+        count = 0
+        for piece in _pieces(request.stream):
+            count += len(piece)
+            if count <= self._max_bytes:
+                pieces.append(piece)
+            else:
+                pieces.clear()
+            if count > self._max_bytes * _SPILL_FACTOR:
+                break
+        if count > self._max_bytes:
+            raise TooLarge(f"The request body is too large: at most {self._max_bytes} bytes are accepted.")
+        if request.content_length is not None and count != request.content_length:
+            raise _broken()
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def _pieces(stream: IO[bytes], connection: socket.socket | None, give_up_s: float) -> Iterator[bytes]:
-    before = connection.gettimeout() if connection else None
+def _pieces(stream: IO[bytes]) -> Iterator[bytes]:
     try:
-        while True:
-            left_s = give_up_s - time.monotonic()
-            if left_s <= 0:
-                raise _broken()
-            if connection:
-                connection.settimeout(left_s)
-            piece = stream.read(_PIECE_BYTES)
-            if not piece:
-                return
+        while piece := stream.read(_PIECE_BYTES):
             yield piece
-    except (OSError, ParseException) as error:  # gone, silent for too long, or chunks that are none
+    except (OSError, ParseException) as error:  # gone, or chunks that are none
         raise _broken() from error
-    finally:
-        if connection:
-            connection.settimeout(before)
+
+
+def _stop_reading(connection: socket.socket) -> None:
+    """Ends a read on another thread as if the client had stopped; it can still be answered."""
+    with suppress(OSError):
+        socket.socket.shutdown(connection, socket.SHUT_RD)  # not TLS's own, which would talk to the client
 
 
 def _broken() -> InvalidInput:

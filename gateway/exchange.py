@@ -11,13 +11,15 @@ from flask import Response, g, jsonify, request
 
 from gateway import sse
 from gateway.admission import Admission
-from gateway.answers import Answer, Piece, whole
+from gateway.answers import Answer, Event, Piece, whole
 from gateway.backend import Cancellation
 from gateway.bodies import CLIENT_SOCKET
 from gateway.clients import ClientWatch
 from gateway.conversation import Conversation
 from gateway.deadlines import Deadline
+from gateway.mailbox import Mailbox
 from gateway.metrics import Metrics
+from gateway.passing import Passing, plain_socket
 from gateway.quotas import Quotas
 from gateway.records import Record
 from gateway.service import ChatService, Prepared, Prompt
@@ -82,8 +84,17 @@ class Exchanges:
         record.holds.enter_context(self.quotas.running(caller))
         prepared = self.service.prepare(conversation, deadline, admit)
         record.prepared(prepared)
+        client = plain_socket(request.environ) if is_stream else None
+        mailbox = Mailbox() if client else None
         events = self.service.stream(
-            prepared, record.request_id, deadline, cancellation, caller.cache_scope, record.traceparent, not is_stream
+            prepared,
+            record.request_id,
+            deadline,
+            cancellation,
+            caller.cache_scope,
+            record.traceparent,
+            not is_stream,
+            mailbox,
         )
         if not is_stream:
             answer = whole(events)
@@ -92,7 +103,8 @@ class Exchanges:
         first = sse.FirstWord(events, cancellation)
         record.holds.callback(first.close)
         first.wait(self.settings.heartbeat_s)  # what fails by then still has a status of its own
-        body = _body(first, shape, prepared, record, self.settings.heartbeat_s)
+        passing = Passing(client, mailbox, events, lambda event: _written(shape, event)) if client and mailbox else None
+        body = _body(first, shape, prepared, record, self.settings.heartbeat_s, passing)
         return Response(body, mimetype=sse.MIMETYPE, headers=sse.HEADERS)
 
     def count(self, conversation: Conversation) -> Prompt:
@@ -114,7 +126,14 @@ class Exchanges:
         return Deadline.after(min(wanted_s, self.settings.deadline_s))
 
 
-def _body(first: sse.FirstWord, shape: Shape, prepared: Prepared, record: Record, heartbeat_s: float) -> Iterator[str]:
+def _body(
+    first: sse.FirstWord,
+    shape: Shape,
+    prepared: Prepared,
+    record: Record,
+    heartbeat_s: float,
+    passing: Passing | None,
+) -> Iterator[str]:
     """The events of one answer; it runs when the request's context is gone."""
     try:
         yield from shape.start()
@@ -126,6 +145,8 @@ def _body(first: sse.FirstWord, shape: Shape, prepared: Prepared, record: Record
                 yield from shape.end(prepared, event)
             else:
                 yield from shape.piece(event)
+                if passing is not None:
+                    passing.run()
     except GeneratorExit:
         record.error_code = Cancelled.code
         raise
@@ -136,3 +157,7 @@ def _body(first: sse.FirstWord, shape: Shape, prepared: Prepared, record: Record
         structlog.get_logger().error("unexpected_error", request_id=record.request_id, exc_info=error)
         record.error_code = GlmServeError.code
         yield from shape.failure(GlmServeError())
+
+
+def _written(shape: Shape, event: Event) -> str:
+    return "".join(shape.piece(event)) if isinstance(event, Piece) else ""

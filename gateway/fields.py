@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import secrets
+import random
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -119,7 +119,7 @@ class AnswerFields(Body):
             temperature=DEFAULT_TEMPERATURE if self.temperature is None else self.temperature,
             top_p=1.0 if self.top_p is None else self.top_p,
             top_k=self.top_k or 0,
-            seed=secrets.randbelow(_LARGEST_SEED) if self.seed is None else self.seed,
+            seed=random.randrange(_LARGEST_SEED) if self.seed is None else self.seed,
             min_p=self.min_p or 0.0,
             repetition_penalty=1.0 if self.repetition_penalty is None else self.repetition_penalty,
             stop_ids=tuple(self.stop_token_ids or ()),

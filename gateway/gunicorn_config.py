@@ -6,6 +6,7 @@ The one module that works at import time, because gunicorn reads its settings as
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from typing import Any
 
@@ -19,6 +20,11 @@ if _settings.workers > 1:
     _folder = str(_settings.metrics_folder or tempfile.mkdtemp(prefix="glm-metrics-"))
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = os.environ[f"{PREFIX}METRICS_FOLDER"] = _folder
 
+for _name in (
+    "rich",
+    "greenlet",
+):  # structlog loads them where they are installed: 5 MB for what no worker has a use for
+    sys.modules.setdefault(_name, None)  # type: ignore[arg-type]  # the import system's own way of saying: there is none
 gunicorn.http.wsgi.SERVER = "web"  # the Server header cannot be left out, but it need not name us
 wsgi_app = "gateway.wsgi:application()"
 bind = _settings.bind
@@ -37,14 +43,15 @@ control_socket_disable = True
 
 def worker_exit(_server: Any, worker: Any) -> None:
     """Closes what a worker holds when it ends: its Triton channel, its watch over clients, its logs."""
-    from gateway.app import AUDIT, CLIENTS, TRACING
-    from gateway.wsgi import BACKEND
+    from gateway.app import AUDIT, BODIES, CLIENTS, TRACING
+    from gateway.wsgi import BACKEND, STREAMS
 
     app = worker.app.callable
     if app is not None:
-        for name in (CLIENTS, TRACING, BACKEND, AUDIT):
-            if app.extensions[name] is not None:
-                app.extensions[name].close()
+        for name in (CLIENTS, BODIES, TRACING, BACKEND, STREAMS, AUDIT):
+            held = app.extensions.get(name)
+            if held is not None:
+                held.close()
 
 
 def child_exit(_server: Any, worker: Any) -> None:

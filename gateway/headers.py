@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from flask import Response, request
 
-_ALWAYS = {
+_ALWAYS = {  # unless the response has its own
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
 }
-_DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"
 _ALLOWED_HEADERS = "Authorization, Content-Type, X-API-Key, X-Request-ID, X-Request-Timeout"
 _SHOWN_HEADERS = "X-Request-ID, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset"
 _PREFLIGHT_S = 600
@@ -18,10 +19,10 @@ _PREFLIGHT_S = 600
 
 def harden(response: Response) -> None:
     """Adds what is missing; a page that brings its own policy keeps it."""
+    present = {name.lower() for name, _ in response.headers}
     for name, value in _ALWAYS.items():
-        response.headers.setdefault(name, value)
-    response.headers.setdefault("Content-Security-Policy", _DATA_POLICY)
-    response.headers.setdefault("Cache-Control", "no-store")
+        if name.lower() not in present:
+            response.headers.add(name, value)
 
 
 def share(response: Response, origins: tuple[str, ...]) -> None:

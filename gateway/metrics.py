@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ class Metrics:
     def __init__(self, shared_folder: Path | None) -> None:
         """`shared_folder` is where prometheus_client keeps the numbers of all workers, None where there is one."""
         self._shared_folder = shared_folder
+        self._of = functools.cache(lambda metric, *labels: metric.labels(*labels))  # looking them up takes a lock
         self._registry = registry = CollectorRegistry()
         self._requests = Counter("glm_gateway_requests", "Requests that ended.", ["route", "status"], registry=registry)
         self._refusals = Counter(
@@ -60,18 +62,18 @@ class Metrics:
     def ended(self, route: str | None, status: int, error_code: str | None, ms: float, facts: dict[str, Any]) -> None:
         """One request and what is known of it."""
         named = route or "none"
-        self._requests.labels(named, str(status)).inc()
-        self._seconds.labels(named).observe(ms / 1000)
+        self._of(self._requests, named, str(status)).inc()
+        self._of(self._seconds, named).observe(ms / 1000)
         if error_code is not None:
-            self._refusals.labels(error_code).inc()
+            self._of(self._refusals, error_code).inc()
         for stage in _STAGES:
             if f"{stage}_ms" in facts:
-                self._stages.labels(stage).observe(facts[f"{stage}_ms"] / 1000)
+                self._of(self._stages, stage).observe(facts[f"{stage}_ms"] / 1000)
         if "first_token_ms" in facts:
             self._first_token.observe(facts["first_token_ms"] / 1000)
         for kind in _TOKENS:
             if f"{kind}_tokens" in facts:
-                self._tokens.labels(kind).inc(facts[f"{kind}_tokens"])
+                self._of(self._tokens, kind).inc(facts[f"{kind}_tokens"])
 
     def page(self) -> bytes:
         """All metrics in Prometheus' text format, those of the other workers too."""

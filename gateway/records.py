@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import re
 import time
-import uuid
 from contextlib import ExitStack
 from typing import Any
 
@@ -14,6 +14,7 @@ from gateway.answers import Answer
 from gateway.callers import Caller
 from gateway.service import Prepared
 
+_LOG = structlog.get_logger()  # which looks for its settings at its first word, and never again
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -22,7 +23,7 @@ class Record:
 
     def __init__(self, request_id: str) -> None:
         """Takes over the client's own id where it is harmless."""
-        self.request_id = request_id if _REQUEST_ID.fullmatch(request_id) else uuid.uuid4().hex
+        self.request_id = request_id if _REQUEST_ID.fullmatch(request_id) else f"{random.getrandbits(128):032x}"
         self.started_s = time.monotonic()
         self.facts: dict[str, Any] = {}
         self.error_code: str | None = None
@@ -58,7 +59,7 @@ class Record:
 
     def log(self, route: str | None, method: str, status: int) -> None:
         """The request's one log event."""
-        structlog.get_logger().info(
+        _LOG.info(
             "request_end",
             request_id=self.request_id,
             route=route,

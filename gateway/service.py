@@ -14,6 +14,7 @@ from gateway.answers import AnswerStream, Event
 from gateway.backend import Backend, Cancellation, GenerateRequest
 from gateway.conversation import Conversation, SentPicture, Turn
 from gateway.deadlines import Deadline
+from gateway.mailbox import Mailbox
 from gateway.picture_urls import UrlReader
 from gateway.pictures import OpenedPicture, SizeRules, bytes_of_base64
 from gateway.retry import with_one_retry
@@ -103,14 +104,16 @@ class ChatService:
         cache_scope: int = 0,
         traceparent: str = "",
         is_whole: bool = False,
+        mailbox: Mailbox | None = None,
     ) -> Generator[Event]:
         """The answer's pieces, then the answer; of one that `is_whole`, pieces may be left out.
 
+        With a `mailbox`, a piece comes at once for each that it holds, where the backend can do that.
         When its Triton goes down before the client was told anything, it is begun anew once.
         """
 
         def begin() -> Generator[Event]:
-            request = self._request(prepared, request_id, deadline, cancellation, cache_scope, traceparent)
+            request = self._request(prepared, request_id, deadline, cancellation, cache_scope, traceparent, mailbox)
             conversation = prepared.conversation
             return AnswerStream(self.tokenizer, conversation.stop, conversation.tools).events(self._backend, request)
 
@@ -124,6 +127,7 @@ class ChatService:
         cancellation: Cancellation,
         cache_scope: int,
         traceparent: str,
+        mailbox: Mailbox | None,
     ) -> GenerateRequest:
         conversation, sampling = prepared.conversation, prepared.conversation.sampling
         return GenerateRequest(
@@ -145,6 +149,7 @@ class ChatService:
             cache_scope=cache_scope,
             traceparent=traceparent,
             cancellation=cancellation,
+            mailbox=mailbox,
         )
 
     def _files(self, conversation: Conversation, deadline: Deadline) -> list[tuple[SentPicture, bytes]]:

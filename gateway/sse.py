@@ -33,14 +33,16 @@ class FirstWord:
         self._cancellation = cancellation
         self._first: list[Event] = []
         self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._pull, name="first word", daemon=True)
+        self._thread: threading.Thread | None = threading.Thread(target=self._pull, name="first word", daemon=True)
         self._thread.start()
 
     def wait(self, timeout_s: float) -> bool:
         """Whether the first event is there; raises what the answer failed with instead."""
-        self._thread.join(timeout_s)
-        if self._thread.is_alive():
-            return False
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+            if self._thread.is_alive():
+                return False
+            self._thread = None  # one that has ended still weighs kilobytes, for as long as the answer takes
         if self._failure is not None:
             raise self._failure
         return True
@@ -55,8 +57,9 @@ class FirstWord:
     def close(self) -> None:
         """Cancels what still runs; harmless at the end of an answer."""
         self._cancellation.say()
-        self._thread.join(_LEAVE_S)
-        if not self._thread.is_alive():
+        if self._thread is not None:
+            self._thread.join(_LEAVE_S)
+        if self._thread is None or not self._thread.is_alive():
             self._events.close()
 
     def _pull(self) -> None:

@@ -1,4 +1,4 @@
-"""Generates through Triton over gRPC: one stream a request on one shared channel, every wait bounded."""
+"""Generates through Triton over gRPC: one stream a request, every wait bounded."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 import grpc  # type: ignore[import-untyped]
+import grpc.aio  # type: ignore[import-untyped]
 import grpc.experimental  # type: ignore[import-untyped]
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from gateway.backend import READY_TIMEOUT_S, Chunk, GenerateRequest
+from gateway.streams import StreamThread, TritonStreams
 from gateway.tensors import chunk_of, outputs_of, tensors_of
 from gateway.triton_errors import error_of, log_refusal
 from gateway.watchdog import Pulse, Watchdog
@@ -28,8 +30,10 @@ _CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),  # the default grows to two minutes after a restart of Triton
     ("grpc.min_reconnect_backoff_ms", 2000),  # in truth how long a handshake may take, which a busy host needs
     ("grpc.max_reconnect_backoff_ms", 1000),
-    (grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1),  # each stream is read by the thread that waits
 )
+_READ_BY_WHO_WAITS = (grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1)
+_NOTHING = object()
+"""Triton's empty final response."""
 _STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
 _RAW_INPUT = bytes([service_pb2.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER << 3 | 2])  # a field of bytes
 _BY_STATUS: dict[grpc.StatusCode, type[GlmServeError]] = {
@@ -44,18 +48,24 @@ _BY_STATUS: dict[grpc.StatusCode, type[GlmServeError]] = {
 
 
 class TritonBackend:
-    """The Backend that Triton serves; made after a worker has forked, because gRPC's threads do not survive a fork."""
+    """The Backend that Triton serves; made after a worker has forked, because gRPC's threads do not survive a fork.
 
-    def __init__(self, url: str, response_timeout_s: float) -> None:
-        """`url` is grpc://host:port; nothing is connected until the first call."""
-        self._channel = grpc.insecure_channel(url.removeprefix("grpc://"), options=_CHANNEL_OPTIONS)
+    A whole answer is read by the thread that waits for it; of streams with a mailbox, all are read by one thread.
+    """
+
+    def __init__(self, url: str, response_timeout_s: float, thread: StreamThread | None = None) -> None:
+        """`url` is grpc://host:port; nothing is connected until the first call. Whoever made `thread` closes it."""
+        target = url.removeprefix("grpc://")
+        self._channel = grpc.insecure_channel(target, options=(*_CHANNEL_OPTIONS, _READ_BY_WHO_WAITS))
         self._ready = service_pb2_grpc.GRPCInferenceServiceStub(self._channel).ModelReady
         # One request a stream is the same on the wire as a call that takes one, and such a call needs no threads of
         # its own: a first token comes a millisecond sooner, and later ones cost 40 % less.
-        self._infer: Any = self._channel.unary_stream(
-            _STREAM,
-            response_deserializer=service_pb2.ModelStreamInferResponse.FromString,
-        )
+        self._infer: Any = self._channel.unary_stream(_STREAM, response_deserializer=_read)
+
+        def open_channel() -> Any:
+            return grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
+
+        self._streams = TritonStreams(thread, open_channel, _STREAM, _read) if thread else None
         self._response_timeout_s = response_timeout_s
         self._watchdog = Watchdog()
 
@@ -65,38 +75,47 @@ class TritonBackend:
         The first message may wait in line for as long as the deadline allows.
         """
         metadata = (("traceparent", request.traceparent),) if request.traceparent else None
-        call = self._infer(_wire(request), timeout=request.deadline_s, metadata=metadata)
+        call: Any
+        if self._streams is not None and request.mailbox is not None:
+            call = self._streams.ask(_wire(request), request.deadline_s, metadata, request.mailbox)
+        else:
+            call = self._infer(_wire(request), timeout=request.deadline_s, metadata=metadata)
         request.cancellation.then(call.cancel)
         try:
             with self._watchdog.watch(call.cancel, request.deadline_s + _GRACE_S) as pulse:
                 yield from self._chunks(call, pulse)
         finally:
             call.cancel()  # does nothing to a call that has ended
+            if request.mailbox is not None:
+                request.mailbox.close(call)
 
     def models_ready(self) -> bool:
         return all(self._is_model_ready(name) for name in (contract.DECODER_MODEL, contract.VISION_MODEL))
 
     def close(self) -> None:
         self._channel.close()
+        if self._streams is not None:
+            self._streams.close()
         self._watchdog.close()
 
     def _chunks(self, call: Iterator[Any], pulse: Pulse) -> Generator[Chunk]:
         try:
-            for message in call:
+            for said in call:
                 pulse.beat(self._response_timeout_s)
-                if message.error_message:
-                    raise error_of(message.error_message)
-                if not message.infer_response.outputs:
-                    continue  # Triton's empty final response
-                chunk = _chunk(message.infer_response)
-                yield chunk
-                if chunk.finish != Finish.RUNNING:
+                if isinstance(said, GlmServeError):
+                    raise said
+                if said is _NOTHING:
+                    continue
+                yield said
+                if said.finish != Finish.RUNNING:
                     pulse.beat(_DRAIN_TIMEOUT_S)
                     _drain(call)
                     return
-        except grpc.RpcError as error:
+        except (grpc.RpcError, Cancelled) as error:
             if pulse.is_dead:
                 raise DeadlineExceeded from error
+            if isinstance(error, Cancelled):
+                raise
             raise _from_rpc(error) from error
         raise BackendDown  # the stream ended before the answer did
 
@@ -113,7 +132,7 @@ def _drain(call: Iterator[Any]) -> None:
     try:
         for _ in call:
             pass
-    except grpc.RpcError:
+    except (grpc.RpcError, GlmServeError):
         pass  # the answer is complete; how its stream ended changes nothing
 
 
@@ -140,9 +159,19 @@ def _varint(number: int) -> bytes:
     return bytes(written)
 
 
-def _chunk(response: Any) -> Chunk:
-    raw = {output.name: data for output, data in zip(response.outputs, response.raw_output_contents, strict=True)}
-    return chunk_of(raw)
+def _read(data: bytes) -> Chunk | GlmServeError | object:
+    """A message of Triton's: a part of the answer, why there is none, or nothing. gRPC lets nothing be raised here."""
+    message = service_pb2.ModelStreamInferResponse.FromString(data)
+    if message.error_message:
+        return error_of(message.error_message)
+    response = message.infer_response
+    if not response.outputs:
+        return _NOTHING
+    try:
+        raw = {output.name: data for output, data in zip(response.outputs, response.raw_output_contents, strict=True)}
+        return chunk_of(raw)
+    except (ValueError, GlmServeError) as error:  # another contract's
+        return error if isinstance(error, GlmServeError) else GlmServeError(str(error))
 
 
 def _from_rpc(error: grpc.RpcError) -> GlmServeError:

@@ -14,10 +14,13 @@ from gateway.readiness import Canary, Readiness
 from gateway.replicas import Replicas
 from gateway.service import ChatService
 from gateway.settings import GatewaySettings
+from gateway.streams import StreamThread
 from gateway.triton import TritonBackend
 
 BACKEND = "backend"
 """The key in `app.extensions` under which a worker's exit finds what it must close."""
+STREAMS = "streams"
+"""The key of the thread that reads streams, closed after the backend."""
 
 
 def application() -> Flask:
@@ -26,10 +29,12 @@ def application() -> Flask:
     telemetry.configure()
     settings = GatewaySettings.read()
     structlog.get_logger().info("gateway_starting", **settings.shown())
-    backend = _backend(settings)
+    streams = StreamThread()
+    backend = _backend(settings, streams)
     backend.start()
     app = create_app(settings, backend)
     app.extensions[BACKEND] = backend
+    app.extensions[STREAMS] = streams
     memory.give_back()
     return app
 
@@ -42,7 +47,7 @@ def canary_fault() -> str | None:
         return Readiness(service, backend, canary, settings.canary_timeout_s, settings.canary_cache_s).fault()
 
 
-def _backend(settings: GatewaySettings) -> Replicas:
+def _backend(settings: GatewaySettings, streams: StreamThread | None = None) -> Replicas:
     """All Tritons, each spoken to as its address says."""
 
     def connect(url: str) -> Backend:
@@ -50,6 +55,6 @@ def _backend(settings: GatewaySettings) -> Replicas:
             from gateway.triton_http import TritonHttpBackend  # with gevent, for which gRPC has no use
 
             return TritonHttpBackend(url)
-        return TritonBackend(url, settings.response_timeout_s)
+        return TritonBackend(url, settings.response_timeout_s, streams)
 
     return Replicas(settings.triton_url, connect)

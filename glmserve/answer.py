@@ -27,7 +27,7 @@ class AnswerReader:
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...] = (), reads_calls: bool = False) -> None:
-        self._control = {token_id: text for text, token_id in tokenizer.control_tokens.items()}
+        self._control = tokenizer.control_texts
         self._detokenizer = Detokenizer(tokenizer)
         self._stop = stop
         self._reads_calls = reads_calls

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from tokenizers import Tokenizer as _Tokenizer
@@ -19,12 +18,9 @@ class Tokenizer:
     def __init__(self, source: str) -> None:
         """`source` is the text of a `tokenizer.json`."""
         try:
-            document = json.loads(source)
             self._full = _Tokenizer.from_str(source)
-            self.control_tokens: dict[str, int] = {t["content"]: t["id"] for t in document.get("added_tokens", [])}
-            self._control_texts = {token_id: text for text, token_id in self.control_tokens.items()}
-            document["added_tokens"] = []
-            self._plain = _Tokenizer.from_str(json.dumps(document))
+            self.control_texts = {i: token.content for i, token in self._full.get_added_tokens_decoder().items()}
+            self.control_tokens = {text: token_id for token_id, text in self.control_texts.items()}
         except Exception as error:  # tokenizers raises bare Exception
             raise BadArtifact("tokenizer.json is not a tokenizer that the tokenizers library reads.") from error
 
@@ -41,8 +37,14 @@ class Tokenizer:
         return self._full.encode(text, add_special_tokens=False).ids
 
     def encode_plain(self, text: str) -> list[int]:
-        """Ids of untrusted text: a control token written out in it stays a row of ordinary characters."""
-        return self._plain.encode(text, add_special_tokens=False).ids
+        """Ids of untrusted text: a control token written out in it stays a row of ordinary characters.
+
+        Takes the same steps as `encode`, but for the first, which looks for control tokens.
+        """
+        normalizer, splitter = self._full.normalizer, self._full.pre_tokenizer
+        text = text if normalizer is None else normalizer.normalize_str(text)
+        pieces = [(text, None)] if splitter is None else splitter.pre_tokenize_str(text)
+        return [token.id for piece, _ in pieces for token in self._full.model.tokenize(piece)]
 
     def decode(self, ids: list[int]) -> str:
         """The text of `ids`, control tokens included; broken UTF-8 becomes U+FFFD."""
@@ -50,8 +52,8 @@ class Tokenizer:
 
     def token_bytes(self, token_id: int) -> bytes:
         """What one token stands for, which may be a part of a character; empty for an id that is none."""
-        if token_id in self._control_texts:
-            return self._control_texts[token_id].encode()
+        if token_id in self.control_texts:
+            return self.control_texts[token_id].encode()
         spelling = self._full.id_to_token(token_id) or ""
         return bytes(_BYTE_OF[character] for character in spelling if character in _BYTE_OF)
 

@@ -7,7 +7,7 @@ from typing import Any
 from flask import Blueprint, Response, g, jsonify, request
 from pydantic import ValidationError
 
-from gateway.bodies import read_body
+from gateway.bodies import Bodies
 from gateway.completions import CompletionShape
 from gateway.conversation import Conversation
 from gateway.exchange import Exchanges
@@ -21,7 +21,9 @@ from glmserve.manifest import Manifest
 _COUNTING = Sampling(1, 0.0, 1.0, 0, 0)
 
 
-def routes(settings: GatewaySettings, exchanges: Exchanges, manifest: Manifest, created_s: int) -> Blueprint:
+def routes(
+    settings: GatewaySettings, bodies: Bodies, exchanges: Exchanges, manifest: Manifest, created_s: int
+) -> Blueprint:
     """The blueprint of these addresses; `created_s` is when the build was made."""
     blueprint = Blueprint("completions", __name__)
     is_verified = Certificate.vouches(settings.build, manifest)
@@ -43,8 +45,7 @@ def routes(settings: GatewaySettings, exchanges: Exchanges, manifest: Manifest, 
 
     @blueprint.post("/v1/chat/completions")
     def chat_completions() -> Response:
-        body = read_body(request, settings.max_body_bytes, settings.body_timeout_s)
-        asked = parse_completion(body, settings.thinking)
+        asked = parse_completion(bodies.read(request), settings.thinking)
         check_model(asked.model)
         shape = CompletionShape(
             settings.model_name,
@@ -66,7 +67,7 @@ def routes(settings: GatewaySettings, exchanges: Exchanges, manifest: Manifest, 
 
     @blueprint.post("/v1/tokenize")
     def tokenize() -> Response:
-        document = read_json(read_body(request, settings.max_body_bytes, settings.body_timeout_s), "messages")
+        document = read_json(bodies.read(request), "messages")
         try:
             read = MessagesBody.model_validate(document)
         except ValidationError as error:

@@ -10,7 +10,7 @@ from flask import Blueprint, Response, g, request
 
 from gateway import sse
 from gateway.answers import Answer, Piece
-from gateway.bodies import read_body
+from gateway.bodies import Bodies
 from gateway.exchange import Exchanges
 from gateway.forms import FORM, read_form
 from gateway.logprobs import as_openai
@@ -22,13 +22,13 @@ from glmserve.errors import GlmServeError
 from glmserve.tokenizer import Tokenizer
 
 
-def routes(settings: GatewaySettings, exchanges: Exchanges) -> Blueprint:
+def routes(settings: GatewaySettings, bodies: Bodies, exchanges: Exchanges) -> Blueprint:
     """The blueprint with this one address."""
     blueprint = Blueprint("vision", __name__)
 
     @blueprint.post("/v1/chat/vision")
     def chat_vision() -> Response:
-        asked = _asked(read_body(request, settings.max_body_bytes, settings.body_timeout_s))
+        asked = _asked(bodies.read(request))
         shape = VisionShape(settings.model_name, g.record.request_id, exchanges.service.tokenizer)
         return exchanges.respond(asked.conversation, shape, asked.is_stream)
 

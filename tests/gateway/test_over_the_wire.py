@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,30 @@ def test_a_body_that_never_arrives_whole_is_a_400_in_bounded_time(port: int, sen
     assert reply.startswith(b"HTTP/1.1 400")
     assert b"did not arrive whole" in reply
     assert time.monotonic() - started < 3
+
+
+def test_a_body_that_trickles_in_is_a_400_when_its_time_is_up(port: int) -> None:
+    started = time.monotonic()
+    with socket.create_connection(("127.0.0.1", port), timeout=0.05) as connection:
+        connection.sendall(b"POST /v1/chat/vision HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n{")
+        reply = b""
+        while not reply and time.monotonic() - started < WAIT_S:
+            connection.sendall(b" ")
+            with suppress(TimeoutError):
+                reply = connection.recv(65_536)
+    assert reply.startswith(b"HTTP/1.1 400")
+    assert 0.4 < time.monotonic() - started < 3
+
+
+def test_clients_that_never_close_keep_nobody_waiting(port: int) -> None:
+    with ExitStack() as crowd:
+        for _ in range(3):
+            lingering = crowd.enter_context(socket.create_connection(("127.0.0.1", port), timeout=WAIT_S))
+            lingering.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert lingering.recv(65_536).startswith(b"HTTP/1.1 200")
+        started = time.monotonic()
+        assert ask(port, "GET", "/health/live", None)[0] == 200
+        assert time.monotonic() - started < 1
 
 
 def test_not_ready_without_triton_but_alive(port: int) -> None:

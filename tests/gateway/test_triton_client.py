@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator, Iterator
+import tracemalloc
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
+from eventually import eventually
 from small_triton import SmallTriton, a_request, failure, final_empty, message, with_logprobs
 from structlog.testing import capture_logs
 from tritonclient.grpc import service_pb2_grpc
 
-from gateway.backend import GenerateRequest
+from gateway.backend import Chunk, GenerateRequest
+from gateway.mailbox import Mailbox
+from gateway.streams import StreamThread
 from gateway.triton import TritonBackend
 from glmserve import contract
 from glmserve.contract import Finish
@@ -36,11 +41,42 @@ def triton() -> Generator[tuple[SmallTriton, str]]:
     server.stop(None).wait(WAIT_S)
 
 
+class WithMailbox(TritonBackend):
+    """Asks for everything as for a stream, which one thread reads."""
+
+    def generate(self, request: GenerateRequest) -> Generator[Chunk]:
+        return super().generate(replace(request, mailbox=Mailbox()))
+
+
+@pytest.fixture(scope="module")
+def streams() -> Generator[StreamThread]:
+    with closing(StreamThread()) as thread:
+        yield thread
+
+
+Connect = Callable[..., TritonBackend]
+
+
+@pytest.fixture(params=["read by who waits", "read by one thread"])
+def connect(request: pytest.FixtureRequest, streams: StreamThread) -> Generator[Connect]:
+    """Opens backends whose answers are read either way, and closes them."""
+    opened: list[TritonBackend] = []
+
+    def opens(url: str, response_timeout_s: float) -> TritonBackend:
+        is_mailed = request.param == "read by one thread"
+        opened.append(
+            WithMailbox(url, response_timeout_s, streams) if is_mailed else TritonBackend(url, response_timeout_s)
+        )
+        return opened[-1]
+
+    yield opens
+    for backend in opened:
+        backend.close()
+
+
 @pytest.fixture
-def backend(triton: tuple[SmallTriton, str]) -> Generator[TritonBackend]:
-    backend = TritonBackend(triton[1], response_timeout_s=5)
-    yield backend
-    backend.close()
+def backend(triton: tuple[SmallTriton, str], connect: Connect) -> TritonBackend:
+    return connect(triton[1], 5)
 
 
 def test_tokens_come_in_order_and_end_with_the_finish(triton: Any, backend: TritonBackend) -> None:
@@ -202,15 +238,14 @@ def test_grpc_statuses_become_our_errors(
     assert "10.0.0.1" not in caught.value.message
 
 
-def test_nobody_listening_is_a_backend_that_is_down() -> None:
-    backend = TritonBackend("grpc://127.0.0.1:1", response_timeout_s=5)
+def test_nobody_listening_is_a_backend_that_is_down(connect: Connect) -> None:
+    backend = connect("grpc://127.0.0.1:1", 5)
     with capture_logs(), pytest.raises(BackendDown):
         list(backend.generate(a_request()))
     assert not backend.models_ready()
-    backend.close()
 
 
-def test_silence_between_two_messages_is_given_up(triton: Any) -> None:
+def test_silence_between_two_messages_is_given_up(triton: Any, connect: Connect) -> None:
     release = threading.Event()
 
     def script(_request: Any, _context: Any) -> Iterator[Any]:
@@ -218,7 +253,7 @@ def test_silence_between_two_messages_is_given_up(triton: Any) -> None:
         release.wait(WAIT_S)
 
     triton[0].script = script
-    backend = TritonBackend(triton[1], response_timeout_s=0.2)
+    backend = connect(triton[1], 0.2)
     chunks = backend.generate(a_request())
     assert next(chunks).tokens == (1,)
     started = time.monotonic()
@@ -227,10 +262,11 @@ def test_silence_between_two_messages_is_given_up(triton: Any) -> None:
     assert 0.1 < time.monotonic() - started < 2
     assert triton[0].ended.wait(WAIT_S)
     release.set()
-    backend.close()
 
 
-def test_the_first_message_may_take_longer_than_the_silence_that_is_allowed_later(triton: Any) -> None:
+def test_the_first_message_may_take_longer_than_the_silence_that_is_allowed_later(
+    triton: Any, connect: Connect
+) -> None:
     pause = threading.Event()
 
     def script(_request: Any, _context: Any) -> Iterator[Any]:
@@ -238,12 +274,11 @@ def test_the_first_message_may_take_longer_than_the_silence_that_is_allowed_late
         yield message([], Finish.STOP)
 
     triton[0].script = script
-    backend = TritonBackend(triton[1], response_timeout_s=0.1)
+    backend = connect(triton[1], 0.1)
     assert len(list(backend.generate(a_request()))) == 1
-    backend.close()
 
 
-def test_a_steady_stream_may_last_longer_than_the_silence_that_is_allowed(triton: Any) -> None:
+def test_a_steady_stream_may_last_longer_than_the_silence_that_is_allowed(triton: Any, connect: Connect) -> None:
     pause = threading.Event()
 
     def script(_request: Any, _context: Any) -> Iterator[Any]:
@@ -253,9 +288,8 @@ def test_a_steady_stream_may_last_longer_than_the_silence_that_is_allowed(triton
         yield message([], Finish.STOP)
 
     triton[0].script = script
-    backend = TritonBackend(triton[1], response_timeout_s=0.4)
+    backend = connect(triton[1], 0.4)
     assert len(list(backend.generate(a_request()))) == 9
-    backend.close()
 
 
 def test_the_deadline_ends_a_stream_that_speaks_for_too_long(triton: Any, backend: TritonBackend) -> None:
@@ -313,3 +347,24 @@ def test_a_picture_of_the_largest_size_fits_through(triton: Any, backend: Triton
     chunks = list(backend.generate(GenerateRequest(**{**request.__dict__, "patches": large})))
     assert chunks[-1].finish == Finish.STOP
     assert len(triton[0].received[0].raw_input_contents[1]) == large.nbytes
+
+
+def test_an_answer_under_way_does_not_keep_the_bytes_that_were_sent(triton: Any, backend: TritonBackend) -> None:
+    release = threading.Event()
+
+    def script(_request: Any, _context: Any) -> Iterator[Any]:
+        yield message([1])
+        release.wait(WAIT_S)
+        yield message([], Finish.STOP)
+
+    triton[0].script = script
+    large = replace(a_request(), patches=np.zeros((16_384, 588), np.uint8))
+    tracemalloc.start()
+    try:
+        chunks = backend.generate(large)
+        next(chunks)
+        assert eventually(lambda: tracemalloc.get_traced_memory()[0] < large.patches.nbytes)
+    finally:
+        tracemalloc.stop()
+        release.set()
+    assert len(list(chunks)) == 1

@@ -18,6 +18,9 @@ from launcher.ports import free_port
 
 WAIT_S = 20
 ROOT = Path(__file__).resolve().parents[2]
+ECHO = "echo_gateway:application()"
+REAL = "gateway.wsgi:application()"
+"""The gateway as it is served, with whatever Triton its settings name."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +39,11 @@ def live_gateway(build: Path, **settings: str) -> Iterator[str]:
 
 
 @contextmanager
-def running_gateway(build: Path, **settings: str) -> Iterator[RunningGateway]:
+def running_gateway(build: Path, application: str = ECHO, **settings: str) -> Iterator[RunningGateway]:
     """The same with its process; it is told to end when the block ends, unless it has ended by then."""
     port = free_port()
     chosen = {"BUILD": str(build), "BIND": f"127.0.0.1:{port}", "THREADS": "16", "WORKERS": "1", **settings}
-    command = [sys.executable, "-m", "gunicorn", "-c", "python:gateway.gunicorn_config", "echo_gateway:application()"]
+    command = [sys.executable, "-m", "gunicorn", "-c", "python:gateway.gunicorn_config", application]
     process = subprocess.Popen(
         command,
         env={

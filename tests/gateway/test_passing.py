@@ -1,0 +1,116 @@
+"""Pieces written where they arrive, each once and in order; what is no piece is left to the request's thread."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+from eventually import eventually
+
+from gateway.answers import Event, Piece
+from gateway.backend import Chunk
+from gateway.mailbox import Mailbox
+from gateway.passing import Passing, plain_socket
+from glmserve.contract import Finish
+
+WAIT_S = 10
+PIECE = Chunk((1,), Finish.RUNNING)
+LAST = Chunk((), Finish.STOP)
+
+
+class Answer:
+    """An answer whose pieces come into a mailbox from the test's own thread, and its client's end of a socket."""
+
+    def __init__(self, length: int = 1) -> None:
+        self.mailbox, self.sender = Mailbox(), object()
+        self.mailbox.open(self.sender)
+        ours, self.client = socket.socketpair()
+        self.client.settimeout(WAIT_S)
+        self.said = 0
+        self.threads: set[str] = set()
+        self.is_stopped = False  # by its next piece, as a stop string does it
+        self._length = length
+        self.passing = Passing(ours, self.mailbox, self._events(), lambda event: getattr(event, "content", ""))
+        self._ours = ours
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="request")
+        self.end: Future[None] = self._pool.submit(self.passing.run)
+
+    def brings(self, chunk: object) -> None:
+        self.mailbox.put(self.sender, chunk)
+
+    def is_asleep(self) -> bool:
+        return self.mailbox._when_come is not None
+
+    def close(self) -> None:
+        self.brings(LAST)
+        self._pool.shutdown()
+        self.client.close()
+        self._ours.close()
+
+    def _events(self) -> Iterator[Event]:
+        while True:
+            assert self.mailbox.take(WAIT_S) is PIECE
+            self.threads.add(threading.current_thread().name.split("_")[0])
+            if self.is_stopped:
+                self.mailbox.close(self.sender)
+            yield Piece(f"{self.said:04}" * self._length)
+            self.said += 1
+
+
+@pytest.fixture
+def answer() -> Generator[Answer]:
+    answer = Answer()
+    assert eventually(answer.is_asleep)
+    yield answer
+    answer.close()
+
+
+def test_a_piece_is_a_chunk_written_by_whoever_brings_it(answer: Answer) -> None:
+    answer.brings(PIECE)
+    assert answer.client.recv(100) == b"4\r\n0000\r\n"
+    assert answer.threads == {threading.current_thread().name} and not answer.end.done()
+
+
+def test_what_is_no_piece_is_left_for_the_requests_thread(answer: Answer) -> None:
+    answer.brings(PIECE)
+    answer.brings(LAST)
+    answer.end.result(WAIT_S)
+    assert answer.mailbox.take(0) is LAST
+
+
+def test_an_answer_that_a_piece_ended_wakes_the_requests_thread(answer: Answer) -> None:
+    answer.is_stopped = True
+    answer.brings(PIECE)
+    assert answer.client.recv(100) == b"4\r\n0000\r\n"
+    answer.end.result(WAIT_S)
+
+
+def test_a_client_that_left_is_told_to_the_requests_thread(answer: Answer) -> None:
+    answer.client.close()
+    answer.brings(PIECE)
+    with pytest.raises(BrokenPipeError):
+        answer.end.result(WAIT_S)
+
+
+def test_a_client_that_reads_slowly_gets_everything_in_order_and_holds_nobody_up() -> None:
+    answer = Answer(length=20_000)
+    for _ in range(20):
+        answer.brings(PIECE)  # far more than a socket holds, and it returns
+    answer.brings(LAST)
+    received = bytearray()
+    while len(received) < 20 * (20_000 * 4 + 9):
+        received += answer.client.recv(1 << 20)
+    answer.end.result(WAIT_S)
+    assert [int(chunk[:4]) for chunk in received.decode().split("\r\n")[1::2]] == list(range(20))
+    answer.close()
+
+
+@pytest.mark.parametrize(("protocol", "is_plain"), [("HTTP/1.1", True), ("HTTP/1.0", False), ("HTTP/2.0", False)])
+def test_only_chunks_of_http_1_1_are_written_past_the_web_server(protocol: str, is_plain: bool) -> None:
+    with socket.socket() as client:
+        found = plain_socket({"gunicorn.socket": client, "SERVER_PROTOCOL": protocol})
+    assert (found is client) == is_plain
+    assert plain_socket({"SERVER_PROTOCOL": protocol}) is None
