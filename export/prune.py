@@ -8,7 +8,7 @@ from pathlib import Path
 
 from export.failures import Locked
 from export.publish import current, earlier, history
-from export.shelf import BUILD_LOCK, PARTS, builds_in, locked
+from export.shelf import BUILD_LOCK, ENGINES, PARTS, builds_in, locked
 from export.streamed import sync_folder
 
 _REMOVING = ".removing-"
@@ -34,10 +34,14 @@ def to_prune(out: Path, keep: int) -> list[Path]:
 
 
 def prune(out: Path, builds: Sequence[Path]) -> None:
-    """Removes builds, each from sight at once and from the disk after that, and what was left half removed or half
-    written; the parts of a build that is being written stay. The caller holds the lock on publishing."""
+    """Removes builds, each from sight at once and from the disk after that, engines of builds that are no more, and
+    what was left half removed or half written; the parts of a build that is being written stay. The caller holds the
+    lock on publishing."""
     for path in builds:
         path.rename(out / f"{_REMOVING}{path.name}")
+    for engines in (out / ENGINES).glob("[!.]*/"):
+        if not (out / engines.name).exists():
+            engines.rename(out / f"{_REMOVING}{ENGINES}-{engines.name}")
     sync_folder(out)
     for path in out.glob(f"{_REMOVING}*"):
         shutil.rmtree(path)

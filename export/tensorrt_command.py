@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from export.engines import make_engine, repository_to_serve
+from export.shelf import ENGINES
 from export.tensorrt import MissingTensorRt, decoder_faults
 from glmserve.errors import BadArtifact
 from glmserve.manifest import REPOSITORY_FOLDER
@@ -29,7 +30,7 @@ def tensorrt(
     ] = False,
 ) -> None:
     """Make the picture encoder's engine on the machine that will serve it; the last line is the model repository."""
-    kept = engines or build.resolve().parent / "engines"
+    kept = engines or build.resolve().parent / ENGINES
     try:
         if find:
             repository = repository_to_serve(build, kept, lambda text: typer.echo(text, err=True))

@@ -20,10 +20,8 @@ if _settings.workers > 1:
     _folder = str(_settings.metrics_folder or tempfile.mkdtemp(prefix="glm-metrics-"))
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = os.environ[f"{PREFIX}METRICS_FOLDER"] = _folder
 
-for _name in (
-    "rich",
-    "greenlet",
-):  # structlog loads them where they are installed: 5 MB for what no worker has a use for
+# structlog loads these where they are installed: 5 MB that a worker has no use for, unless Triton is asked over HTTP
+for _name in ("rich",) if "http://" in _settings.triton_url else ("rich", "greenlet"):
     sys.modules.setdefault(_name, None)  # type: ignore[arg-type]  # the import system's own way of saying: there is none
 gunicorn.http.wsgi.SERVER = "web"  # the Server header cannot be left out, but it need not name us
 wsgi_app = "gateway.wsgi:application()"

@@ -14,6 +14,7 @@ from typing import Any
 from gateway.answers import Event
 from gateway.bodies import CLIENT_SOCKET
 from gateway.mailbox import Mailbox
+from glmserve.errors import Cancelled
 
 
 class Passing:
@@ -37,9 +38,15 @@ class Passing:
     def run(self) -> None:
         """Returns when the next event is no piece, which the caller then asks for itself.
 
-        Called by the request's thread when the response's head and its first piece are written. Raises what writing or
-        reading a piece failed with.
+        Called by the request's thread when the response's head and its first piece are written. Raises Cancelled when
+        the client is gone, or what reading a piece failed with.
         """
+        try:
+            self._run()
+        except OSError as error:
+            raise Cancelled("The client went away.") from error
+
+    def _run(self) -> None:
         while self._mailbox.holds_piece() or self._mailbox.is_quiet():
             if self._mailbox.leave_to(self._pass_on):
                 self._mailbox.sleep()

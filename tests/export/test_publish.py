@@ -177,6 +177,18 @@ def test_prune_keeps_what_is_served_what_may_come_back_and_what_is_new(tmp_path:
     assert rollback(out).digest == "c"
 
 
+def test_prune_takes_the_engines_of_builds_that_are_no_more(tmp_path: Path) -> None:
+    out = stand_ins(tmp_path, "a", "b")
+    for name in "ab":
+        publish(out, name)
+    for name in ("a", "b", "of-a-build-long-gone"):
+        (out / "engines" / name / "sm90-trt10.15.1").mkdir(parents=True)
+    (out / "engines" / "sm90-trt10.15.1.timing").write_bytes(b"kept")
+    prune(out, to_prune(out, keep=0))
+    assert sorted(path.name for path in (out / "engines").iterdir()) == ["b", "sm90-trt10.15.1.timing"]
+    assert not list(out.glob(".removing-*"))
+
+
 def test_a_dry_run_removes_nothing_and_parts_of_a_running_build_stay(tmp_path: Path) -> None:
     out = stand_ins(tmp_path, "a", "b")
     for name in "ab":

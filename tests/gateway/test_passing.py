@@ -15,6 +15,7 @@ from gateway.backend import Chunk
 from gateway.mailbox import Mailbox
 from gateway.passing import Passing, plain_socket
 from glmserve.contract import Finish
+from glmserve.errors import Cancelled
 
 WAIT_S = 10
 PIECE = Chunk((1,), Finish.RUNNING)
@@ -91,7 +92,7 @@ def test_an_answer_that_a_piece_ended_wakes_the_requests_thread(answer: Answer) 
 def test_a_client_that_left_is_told_to_the_requests_thread(answer: Answer) -> None:
     answer.client.close()
     answer.brings(PIECE)
-    with pytest.raises(BrokenPipeError):
+    with pytest.raises(Cancelled):
         answer.end.result(WAIT_S)
 
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import time
-from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from threading import BoundedSemaphore, Lock
+from threading import BoundedSemaphore
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from glmserve.contract import DECODER_MODEL, DECODER_OUTPUTS, WHOLE
+from glmserve.ended_streams import EndedStreams
 from glmserve.engine.settings import EngineSettings
 from glmserve.errors import Overloaded, to_wire
 from glmserve.whole_answer import Tensors, joined
-
-_KEPT_S = 5.0
 
 
 class TritonPythonModel:
@@ -24,7 +21,7 @@ class TritonPythonModel:
         places = settings.slots + settings.max_waiting  # more the engine refuses anyway
         self._free = BoundedSemaphore(places)
         self._pool = ThreadPoolExecutor(places, thread_name_prefix="whole")
-        self._ended = Ended()
+        self._ended = EndedStreams()
 
     def execute(self, requests: list) -> None:
         """Returns at once: an answer takes seconds, and the next request must not wait for it."""
@@ -69,26 +66,6 @@ class TritonPythonModel:
         return failure or pb_utils.InferenceResponse(
             [pb_utils.Tensor(name, array) for name, array in joined(messages).items()]
         )
-
-
-class Ended:
-    """Keeps streams that have ended for some seconds more.
-
-    Triton's stub takes each out of a table of its own on another thread, shortly after its end. Were that the last that
-    knows of it, its arrays would be freed there without Python's lock, and with many answers at a time the stub dies.
-    """
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._streams: deque[tuple[float, object]] = deque()
-
-    def keep(self, stream: object) -> None:
-        """Takes one more, and lets go of those that ended long ago."""
-        now = time.monotonic()
-        with self._lock:
-            self._streams.append((now, stream))
-            while self._streams[0][0] < now - _KEPT_S:
-                self._streams.popleft()
 
 
 def _failed(text: str) -> pb_utils.InferenceResponse:
