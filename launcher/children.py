@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
-from collections.abc import Callable
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-_PR_SET_PDEATHSIG = 1
 _KILL_WAIT_S = 5.0
+_DIE_WITH_US = """
+import ctypes, os, signal, sys
+parent, *command = sys.argv[1:]
+PR_SET_PDEATHSIG = 1
+ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # by Python, for itself
+    signal.signal(ignored, signal.SIG_DFL)
+if os.getppid() == int(parent):  # else it died before we asked
+    os.execvp(command[0], command)
+"""
+"""Becomes the command. It is a program of its own because between fork and exec no Python may run: libraries with
+threads, gRPC above all, are woken there by a fork, and now and then the new process dies of it."""
 
 
 class Child:
@@ -27,14 +37,13 @@ class Child:
         """Starts it; `log` takes its output, or None leaves it on ours."""
         self.name = name
         self._process = subprocess.Popen(
-            command,
+            [sys.executable, "-I", "-S", "-c", _DIE_WITH_US, str(os.getpid()), *command],
             env=environment,
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT if log else None,
             start_new_session=True,
-            preexec_fn=_die_with(os.getpid()),
         )
 
     @property
@@ -54,15 +63,3 @@ class Child:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)  # its own children as well, should one have stayed
         self._process.wait(_KILL_WAIT_S)
-
-
-def _die_with(parent: int) -> Callable[[], None]:
-    """What the new process does before it becomes the command; the library is loaded here, not after the fork."""
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-
-    def prepare() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-        if os.getppid() != parent:  # it died before we asked
-            os._exit(1)
-
-    return prepare
