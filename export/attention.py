@@ -15,7 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 import onnx_ir as ir
 
-from export.graph import CONTRIB, GraphWriter, declare, graph_input
+from export.graph import GraphWriter
+from export.notebook import CONTRIB, declare, graph_input
 from glmserve.checkpoint import TextModel
 from glmserve.contract import DecoderGraph as Names
 from glmserve.contract import RowGroup

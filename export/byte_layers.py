@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
 from export.bytewise import MOST, group_size
+from export.notebook import CONTRIB, Notebook
 
-if TYPE_CHECKING:
-    from export.graph import GraphWriter
-
-_CONTRIB = "com.microsoft"
 _MIDDLE = 128
 """The code of zero among bytes without a sign, which is how a processor takes the left side."""
 
@@ -21,7 +17,7 @@ _MIDDLE = 128
 class ByteLayers:
     """Writes such layers into one graph; what several of them take is rounded once."""
 
-    def __init__(self, g: GraphWriter) -> None:
+    def __init__(self, g: Notebook) -> None:
         self._g = g
         self._rounded: dict[str, list[tuple[ir.Value, ir.Value]]] = {}
         self._middle: ir.Value | None = None  # u8 [..., 1], `_MIDDLE` for each row
@@ -36,9 +32,9 @@ class ByteLayers:
         names = [name] if len(groups) == 1 else [f"{name}.part{number}" for number in range(len(groups))]
         products = []
         for title, (codes, reach), lazy in zip(names, self._bytes_of(x, shape[1]), groups, strict=True):
-            scales, rounded = (g.lazy(tensor) for tensor in lazy)
+            scales, rounded = map(g.initializer, lazy)
             one, middle = g.constant(1, np.float32), g.constant(_MIDDLE, np.uint8)
-            sums = g.op("MatMulIntegerToFloat", [codes, rounded, one, scales, middle], f"{title}.sums", _CONTRIB)
+            sums = g.op("MatMulIntegerToFloat", [codes, rounded, one, scales, middle], f"{title}.sums", CONTRIB)
             products.append(g.op("Mul", [sums, reach], title))
         return products[0] if len(products) == 1 else g.op("Sum", products, name)
 

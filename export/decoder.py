@@ -9,8 +9,9 @@ import numpy as np
 import onnx_ir as ir
 
 from export.attention import PackedAttention
-from export.graph import GraphWriter, declare, graph_input
+from export.graph import GraphWriter
 from export.kv_scales import kv_scales
+from export.notebook import declare, graph_input
 from export.precision import FP32, Numbers
 from export.sampler import sample
 from export.weights import Weights
@@ -120,7 +121,7 @@ class _DecoderWriter:
     def _kv_scales(self, index: int) -> list[ir.Value]:
         layer = f"layers.{index}"
         scales = kv_scales(self._g.weights, self._shape, f"{_PREFIX}.{layer}", f"{layer}.attn")
-        return [self._g.lazy(scale) for scale in scales]
+        return [self._g.initializer(scale) for scale in scales]
 
     def _rotate(self, x: ir.Value, heads: int, name: str) -> ir.Value:
         g, shape = self._g, self._shape

@@ -1,81 +1,41 @@
-"""A notebook for writing an ONNX graph: named nodes, weights streamed from a checkpoint, one method an operator.
-
-Names follow one grammar: `layers.3.attn.q` is the value, and the node that makes it carries the same name.
-"""
+"""Writes the layers of a graph in a build's precision: weights streamed from a checkpoint, one method an operator."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 import onnx_ir as ir
-from onnx_ir import tape
 
 from export.byte_layers import ByteLayers
+from export.notebook import CONTRIB, Notebook
 from export.precision import FP32, Numbers
 from export.quantize import BLOCK
 from export.weights import Weights
 
-OPSET = 23
-"""The first opset with RMSNormalization and RotaryEmbedding."""
-STANDARD_OPSET = 24
-"""The first with TensorScatter, and with an Attention that knows how much of a buffer is filled."""
-CONTRIB = "com.microsoft"
-CONSTANT = "constant."
-"""What the names of initializers begin with that are no weights; they are numbered in each graph by itself."""
 _INT8_ACTIVATIONS = 4
 """MatMulNBits' accuracy level that multiplies in integers; on the CPU the others are several times slower."""
 
 
-class GraphWriter:
-    """Collects the nodes and initializers of one graph; `real` is the type of its activations, `kv` that of its KV.
+class GraphWriter(Notebook):
+    """One graph's notebook that knows layers; `real` is the type of its activations, `kv` that of its KV.
 
-    A graph that `is_standard` has no operator of ONNX Runtime's own; rounded weights have no standard form.
+    Rounded weights have no standard form.
     """
 
     def __init__(self, weights: Weights, numbers: Numbers = FP32, is_standard: bool = False) -> None:
         assert not (is_standard and numbers.bits), "MatMulNBits is no standard operator"
         assert not (is_standard and numbers.rounds_kv), "no standard operator keeps KV in 8 bits"
-        self.weights = weights
-        self.is_standard = is_standard
+        super().__init__(weights, is_standard)
         self.real = numbers.real
         self.kv = numbers.kv
         self._numbers = numbers
-        self._tape = tape.Tape()
-        self._constants: dict[bytes, ir.Value] = {}
         self._loaded: dict[str, ir.Value] = {}
         self._bytes = ByteLayers(self)
-
-    def op(
-        self, kind: str, inputs: Sequence[ir.Value | None], name: str, domain: str = "", **attributes: Any
-    ) -> ir.Value:
-        """One node with one output, both called `name`."""
-        value = self._tape.op(kind, inputs, attributes or None, domain=domain, name=name)
-        value.name = name
-        return value
-
-    def op_many(
-        self, kind: str, inputs: Sequence[ir.Value | None], names: Sequence[str], domain: str = "", **attributes: Any
-    ) -> Sequence[ir.Value]:
-        """One node, named after its first output, with an output for each name; an empty name is an unused output."""
-        outputs = [ir.Value(name=name) for name in names]
-        return self._tape.op_multi_out(kind, inputs, attributes or None, outputs=outputs, domain=domain, name=names[0])
-
-    def constant(self, value: Any, dtype: type[np.generic]) -> ir.Value:
-        """A small initializer, shared by every use of the same value."""
-        array = np.asarray(value, dtype)
-        key = array.dtype.str.encode() + repr(array.shape).encode() + array.tobytes()
-        if key not in self._constants:
-            name = f"{CONSTANT}{len(self._constants)}"
-            self._constants[key] = self._tape.initializer(ir.Tensor(array, name=name), name=name)
-        return self._constants[key]
 
     def weight(self, name: str, shape: tuple[int, ...], dtype: ir.DataType | None = None) -> ir.Value:
         """A tensor of the checkpoint as an initializer under its own name, in the graph's own type or another; loaded
         once however often it is used."""
         if name not in self._loaded:
-            self._loaded[name] = self._tape.initializer(self.weights.lazy(name, shape, dtype or self.real), name=name)
+            self._loaded[name] = self.initializer(self.weights.lazy(name, shape, dtype or self.real))
         return self._loaded[name]
 
     def table(self, name: str, shape: tuple[int, ...]) -> ir.Value:
@@ -83,15 +43,11 @@ class GraphWriter:
         checkpoint's own precision, which costs nothing."""
         if self._numbers.bits is None:
             return self.weight(name, shape)
-        return self._tape.initializer(self.weights.lazy(name, shape, self.weights.stored_dtype(name)), name=name)
+        return self.initializer(self.weights.lazy(name, shape, self.weights.stored_dtype(name)))
 
     def array(self, array: np.ndarray, name: str, dtype: ir.DataType | None = None) -> ir.Value:
         """Any other initializer, in the graph's own type or another."""
-        return self._tape.initializer(ir.Tensor(array.astype((dtype or self.real).numpy()), name=name), name=name)
-
-    def lazy(self, tensor: ir.LazyTensor) -> ir.Value:
-        """An initializer that is worked out while it is written."""
-        return self._tape.initializer(tensor, name=str(tensor.name))
+        return self.initializer(ir.Tensor(array.astype((dtype or self.real).numpy()), name=name))
 
     def linear(self, x: ir.Value, weight: ir.Value, name: str, bias: ir.Value | None = None) -> ir.Value:
         """x [..., in] times weight [out, in] transposed, plus bias [out]: weights stay as a checkpoint stores them."""
@@ -125,7 +81,7 @@ class GraphWriter:
     def _rounded_linear(self, x: ir.Value, weight: str, shape: tuple[int, int], bits: int, name: str) -> ir.Value:
         """As `linear`, with the weight rounded: each row's activations are rounded by themselves, block by block."""
         lazy = self.weights.lazy_rounded(weight, shape, bits, self.real)
-        scales, codes = (self._tape.initializer(tensor, name=str(tensor.name)) for tensor in lazy)
+        scales, codes = map(self.initializer, lazy)
         return self.op(
             "MatMulNBits",
             [x, codes, scales],
@@ -183,28 +139,3 @@ class GraphWriter:
     def as_float(self, x: ir.Value) -> ir.Value:
         """x, which is of the graph's own type, in fp32."""
         return x if self.real == ir.DataType.FLOAT else self.cast(x, ir.DataType.FLOAT, f"{x.name}.float")
-
-    def model(self, name: str, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value]) -> ir.Model:
-        """The finished model; opsets are fixed here."""
-        graph = ir.Graph(
-            inputs,
-            outputs,
-            nodes=self._tape.nodes,
-            initializers=self._tape.initializers,
-            opset_imports={"": STANDARD_OPSET} if self.is_standard else {"": OPSET, CONTRIB: 1},
-            name=name,
-        )
-        return ir.Model(graph, ir_version=11, producer_name="glm-triton")
-
-
-def graph_input(name: str, dtype: ir.DataType, shape: Sequence[int | str]) -> ir.Value:
-    """A graph input; a word in `shape` is a size known at run time."""
-    return ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape))
-
-
-def declare(value: ir.Value, name: str, dtype: ir.DataType, shape: Sequence[int | str]) -> ir.Value:
-    """Gives a value the name, type and shape it has as a graph output."""
-    value.name = name
-    value.type = ir.TensorType(dtype)
-    value.shape = ir.Shape(shape)
-    return value

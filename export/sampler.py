@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from export.graph import GraphWriter, declare, graph_input
+from export.graph import GraphWriter
+from export.notebook import declare, graph_input
 from glmserve.contract import DecoderGraph as Names
 from glmserve.limits import MAX_LOGPROBS, SAMPLER_CANDIDATES
 

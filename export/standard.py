@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from export.graph import CONSTANT
+from export.notebook import CONSTANT
 
 STANDARD_GRAPH = "standard.onnx"
 """The name of such a graph, in the folder of the one it stands beside."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from export.graph import GraphWriter, declare, graph_input
+from export.graph import GraphWriter
+from export.notebook import declare, graph_input
 from export.precision import FP32, Numbers
 from export.weights import Weights
 from glmserve.checkpoint import Checkpoint

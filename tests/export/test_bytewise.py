@@ -11,7 +11,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from export.bytewise import WIDEST, byte_codes, group_size, output_scales
-from export.graph import GraphWriter, declare, graph_input
+from export.graph import GraphWriter
+from export.notebook import declare, graph_input
 from export.precision import Numbers
 from export.weights import Weights
 from glmserve.engine.device import multiply_bytes_exactly

@@ -9,7 +9,8 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-from export.graph import GraphWriter, graph_input
+from export.graph import GraphWriter
+from export.notebook import graph_input
 from export.sampler import sample
 from export.weights import Weights
 from glmserve.engine.request import Sampling
