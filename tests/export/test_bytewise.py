@@ -18,7 +18,7 @@ from export.weights import Weights
 from glmserve.engine.device import multiply_bytes_exactly
 
 INPUTS, OUTPUTS = 2 * WIDEST, 48
-EXACT, OVERFLOWING = "flags : fpu avx2 avx512_vnni\n", "flags : fpu avx2 avx512f\n"
+OWN, OVERFLOWING = Path("/proc/cpuinfo").read_text("utf-8"), "flags : fpu avx2 avx512f\n"
 rng = np.random.default_rng(0)
 WEIGHT = rng.standard_normal((OUTPUTS, INPUTS)).astype(np.float32)
 ROWS = rng.standard_normal((5, INPUTS)).astype(np.float32)
@@ -36,7 +36,7 @@ def layer(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return content
 
 
-def run(layer: bytes, rows: np.ndarray, tmp_path: Path, cpuinfo: str = EXACT) -> np.ndarray:
+def run(layer: bytes, rows: np.ndarray, tmp_path: Path, cpuinfo: str = OWN) -> np.ndarray:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     path = tmp_path / "cpuinfo"
@@ -88,7 +88,22 @@ def test_a_large_value_costs_only_its_own_group(layer: bytes, tmp_path: Path) ->
 def test_a_processor_that_would_overflow_finds_the_same(layer: bytes, tmp_path: Path) -> None:
     full = np.full((2, INPUTS), 1.0, np.float32)  # every code is the largest: the worst there can be
     for rows in (ROWS, full, -full):
-        np.testing.assert_array_equal(run(layer, rows, tmp_path, OVERFLOWING), run(layer, rows, tmp_path, EXACT))
+        np.testing.assert_array_equal(run(layer, rows, tmp_path, OVERFLOWING), run(layer, rows, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("flags", "is_told"),
+    [("avx2", True), ("avx2 avx512f", True), ("avx2 avx_vnni", False), ("avx512f avx512_vnni amx_int8", False)],
+)
+def test_only_an_x86_without_vnni_is_told_to_take_the_sign_off(tmp_path: Path, flags: str, is_told: bool) -> None:
+    options, path = ort.SessionOptions(), tmp_path / "cpuinfo"
+    path.write_text(f"processor : 0\nflags\t\t: fpu {flags}\n", "utf-8")
+    multiply_bytes_exactly(options, path)
+    try:
+        told = options.get_session_config_entry("session.x64quantprecision") == "1"
+    except RuntimeError:  # it was never set
+        told = False
+    assert told == is_told
 
 
 @pytest.mark.parametrize(
