@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.servers import NotStarted, log_of, program, wait_until_it_answers
+from bench.servers import log_of, program, wait_until, wait_until_it_answers
 from launcher.ports import free_port
 
 _HOST = "127.0.0.1"
 _START_TIMEOUT_S = 60.0
-_POLL_S = 0.05
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
@@ -47,11 +45,7 @@ def paced_triton(beat_ms: float) -> Iterator[int]:
     """The port of a stand-in for Triton whose answers come at this beat."""
     port = free_port()
     with program("paced_triton", ["bench.paced_triton", "--port", str(port), "--beat-ms", str(beat_ms)], {}) as child:
-        give_up = time.monotonic() + _START_TIMEOUT_S
-        while not _listens(port):
-            if child.exit_code() is not None or time.monotonic() > give_up:
-                raise NotStarted(f"{child.name} did not start; its log is {log_of('paced_triton')}.")
-            time.sleep(_POLL_S)
+        wait_until(child, lambda: _listens(port), log_of("paced_triton"), _START_TIMEOUT_S)
         yield port
 
 

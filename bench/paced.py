@@ -25,7 +25,6 @@ from glmserve.manifest import CHECKPOINT_FOLDER
 from glmserve.tokenizer import Tokenizer
 
 PACE_FILE = "pace.json"
-_MIB = 1024**2
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -104,8 +104,13 @@ def log_of(name: str) -> Path:
 
 def wait_until_it_answers(child: Child, port: int, path: str, log: Path, timeout_s: float) -> None:
     """Returns once a GET of `path` is a 200; raises NotStarted when the process ends or takes longer."""
+    wait_until(child, lambda: get(_HOST, port, path, _PROBE_TIMEOUT_S) is not None, log, timeout_s)
+
+
+def wait_until(child: Child, is_up: Callable[[], bool], log: Path, timeout_s: float) -> None:
+    """Returns once `is_up` says so; raises NotStarted when the process ends or takes longer."""
     give_up = time.monotonic() + timeout_s
-    while get(_HOST, port, path, _PROBE_TIMEOUT_S) is None:
+    while not is_up():
         if child.exit_code() is not None or time.monotonic() > give_up:
             raise NotStarted(f"{child.name} did not start. Its log, {log}, ends:\n{log.read_text('utf-8')[-2000:]}")
         time.sleep(_POLL_S)

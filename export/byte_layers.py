@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import onnx_ir as ir
 
-from export.bytewise import MOST, group_size
+from export.bytewise import MOST, group_names, group_size
 from export.notebook import CONTRIB, Notebook
 
 _MIDDLE = 128
@@ -29,8 +27,7 @@ class ByteLayers:
         group are added up as integers and scaled back by row and by output.
         """
         g, groups = self._g, self._g.weights.lazy_bytes(weight, shape)
-        names = [name] if len(groups) == 1 else [f"{name}.part{number}" for number in range(len(groups))]
-        products = []
+        names, products = group_names(name, shape[1]), []
         for title, (codes, reach), lazy in zip(names, self._bytes_of(x, shape[1]), groups, strict=True):
             scales, rounded = map(g.initializer, lazy)
             one, middle = g.constant(1, np.float32), g.constant(_MIDDLE, np.uint8)
@@ -44,13 +41,12 @@ class ByteLayers:
 
     def _bytes_of(self, x: ir.Value, size: int) -> list[tuple[ir.Value, ir.Value]]:
         """Codes u8 [..., inputs of a group] and scales f32 [..., 1] of each group of x [..., size]."""
-        name, count = str(x.name), size // group_size(size)
+        name = str(x.name)
         if name not in self._rounded:
-            parts: Sequence[ir.Value] = [x]
-            if count > 1:
-                titles = [f"{name}.part{number}" for number in range(count)]
-                parts = self._g.op_many("Split", [x], titles, axis=-1, num_outputs=count)
-            self._rounded[name] = [self._row_bytes(part, size // count) for part in parts]
+            titles, parts = group_names(name, size), [x]
+            if len(titles) > 1:
+                parts = [*self._g.op_many("Split", [x], titles, axis=-1, num_outputs=len(titles))]
+            self._rounded[name] = [self._row_bytes(part, group_size(size)) for part in parts]
         return self._rounded[name]
 
     def _row_bytes(self, x: ir.Value, size: int) -> tuple[ir.Value, ir.Value]:

@@ -24,6 +24,12 @@ def group_size(inputs: int) -> int:
     return inputs // next(counts, 1)
 
 
+def group_names(name: str, inputs: int) -> list[str]:
+    """What the groups of something called `name` are called, in their order; the only one keeps the name."""
+    count = inputs // group_size(inputs)
+    return [name] if count == 1 else [f"{name}.part{number}" for number in range(count)]
+
+
 def output_scales(weight: np.ndarray) -> np.ndarray:
     """The scale f32 [out] that just reaches the largest weight of each output of weight [out, in]."""
     scales = np.empty(len(weight), np.float32)

@@ -71,10 +71,12 @@ class HeaderWeights(Weights):
         self.readings[name] = Reading(stored, int(prod(shape) * dtype.itemsize) if is_cast else stored)
         return _zeros(super().lazy(name, shape, dtype))
 
-    def lazy_rounded(self, name: str, shape: tuple[int, int], bits: int, real: ir.DataType) -> list[ir.LazyTensor]:
-        made = super().lazy_rounded(name, shape, bits, real)
-        self.readings[name] = Reading(self._stored(name, shape), sum(tensor.nbytes for tensor in made), bits)
-        return [_zeros(tensor) for tensor in made]
+    def lazy_rounded(
+        self, name: str, shape: tuple[int, int], bits: int, real: ir.DataType
+    ) -> tuple[ir.LazyTensor, ir.LazyTensor]:
+        scales, codes = super().lazy_rounded(name, shape, bits, real)
+        self.readings[name] = Reading(self._stored(name, shape), scales.nbytes + codes.nbytes, bits)
+        return _zeros(scales), _zeros(codes)
 
     def lazy_bytes(self, name: str, shape: tuple[int, int]) -> list[tuple[ir.LazyTensor, ir.LazyTensor]]:
         made, stored = super().lazy_bytes(name, shape), self._stored(name, shape)

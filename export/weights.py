@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from safetensors import SafetensorError, safe_open
 
-from export.bytewise import byte_codes, group_size, output_scales
+from export.bytewise import byte_codes, group_names, group_size, output_scales
 from export.failures import BadShard
 from export.quantize import BLOCK, blocks_of, find_scales, round_to_codes
 
@@ -89,56 +89,38 @@ class Weights:
 
         return ir.LazyTensor(load, dtype, ir.Shape(shape), name=name)
 
-    def lazy_rounded(self, name: str, shape: tuple[int, int], bits: int, real: ir.DataType) -> list[ir.LazyTensor]:
-        """The initializers of a linear layer's weight [out, in] rounded to `bits`: scales, then codes.
-
-        They are written in this order, so that one layer's scales at a time are kept for its codes.
-        """
-        kept: list[np.ndarray] = []
-
-        def scales() -> ir.Tensor:
-            found = find_scales(self.read(name, shape), bits).astype(real.numpy())
-            kept[:] = [found]
-            return ir.Tensor(found, name=f"{name}.scales")
-
-        def codes() -> ir.Tensor:
-            if not kept:
-                scales()
-            return ir.Tensor(round_to_codes(self.read(name, shape), kept.pop().astype(np.float32), bits), name=name)
-
+    def lazy_rounded(
+        self, name: str, shape: tuple[int, int], bits: int, real: ir.DataType
+    ) -> tuple[ir.LazyTensor, ir.LazyTensor]:
+        """The initializers of a linear layer's weight [out, in] rounded to `bits`: scales, then codes."""
         out, blocks = shape[0], blocks_of(shape[1], bits)
-        return [
-            ir.LazyTensor(scales, real, ir.Shape((out, blocks)), name=f"{name}.scales"),
-            ir.LazyTensor(codes, ir.DataType.UINT8, ir.Shape((out, blocks, BLOCK[bits] * bits // 8)), name=name),
-        ]
+        return _scales_and_codes(
+            name,
+            lambda: find_scales(self.read(name, shape), bits).astype(real.numpy()),
+            lambda scales: round_to_codes(self.read(name, shape), scales.astype(np.float32), bits),
+            (real, (out, blocks)),
+            (ir.DataType.UINT8, (out, blocks, BLOCK[bits] * bits // 8)),
+        )
 
     def lazy_bytes(self, name: str, shape: tuple[int, int]) -> list[tuple[ir.LazyTensor, ir.LazyTensor]]:
         """The initializers of a linear layer's weight [out, in] for multiplying bytes: scales f32 [out] and codes i8
         [inputs of the group, out] of each group of its inputs."""
-        width = group_size(shape[1])
-        starts = range(0, shape[1], width)
-        titles = [name] if len(starts) == 1 else [f"{name}.part{number}" for number in range(len(starts))]
         return [
-            self._lazy_group(name, title, begin, begin + width, shape[0])
-            for title, begin in zip(titles, starts, strict=True)
+            self._lazy_group(name, title, number * group_size(shape[1]), shape)
+            for number, title in enumerate(group_names(name, shape[1]))
         ]
 
-    def _lazy_group(self, name: str, title: str, begin: int, end: int, out: int) -> tuple[ir.LazyTensor, ir.LazyTensor]:
-        """Scales and codes, called `title`, of columns [begin, end); written in this order, as in `lazy_rounded`."""
-        kept: list[np.ndarray] = []
-
-        def scales() -> ir.Tensor:
-            kept[:] = [output_scales(self.read_columns(name, begin, end))]
-            return ir.Tensor(kept[0], name=f"{title}.scales")
-
-        def codes() -> ir.Tensor:
-            if not kept:
-                scales()
-            return ir.Tensor(byte_codes(self.read_columns(name, begin, end), kept.pop()), name=title)
-
-        return (
-            ir.LazyTensor(scales, ir.DataType.FLOAT, ir.Shape((out,)), name=f"{title}.scales"),
-            ir.LazyTensor(codes, ir.DataType.INT8, ir.Shape((end - begin, out)), name=title),
+    def _lazy_group(
+        self, name: str, title: str, begin: int, shape: tuple[int, int]
+    ) -> tuple[ir.LazyTensor, ir.LazyTensor]:
+        """Those of the group whose inputs start at `begin`, called `title`."""
+        out, width = shape[0], group_size(shape[1])
+        return _scales_and_codes(
+            title,
+            lambda: output_scales(self.read_columns(name, begin, begin + width)),
+            lambda scales: byte_codes(self.read_columns(name, begin, begin + width), scales),
+            (ir.DataType.FLOAT, (out,)),
+            (ir.DataType.INT8, (width, out)),
         )
 
     @contextmanager
@@ -152,6 +134,34 @@ class Weights:
                 yield file
         except SafetensorError:
             raise BadShard(f"{shard} is truncated or not a safetensors file (reading {name}).") from None
+
+
+def _scales_and_codes(
+    name: str,
+    find: Callable[[], np.ndarray],
+    code: Callable[[np.ndarray], np.ndarray],
+    scales_are: tuple[ir.DataType, tuple[int, ...]],
+    codes_are: tuple[ir.DataType, tuple[int, ...]],
+) -> tuple[ir.LazyTensor, ir.LazyTensor]:
+    """Initializers of these types and shapes, the codes called `name`: `code` makes them from what `find` finds.
+
+    They are written in this order, so that one layer's scales at a time are kept for its codes.
+    """
+    kept: list[np.ndarray] = []
+
+    def scales() -> ir.Tensor:
+        kept[:] = [find()]
+        return ir.Tensor(kept[0], name=f"{name}.scales")
+
+    def codes() -> ir.Tensor:
+        if not kept:
+            scales()
+        return ir.Tensor(code(kept.pop()), name=name)
+
+    return (
+        ir.LazyTensor(scales, scales_are[0], ir.Shape(scales_are[1]), name=f"{name}.scales"),
+        ir.LazyTensor(codes, codes_are[0], ir.Shape(codes_are[1]), name=name),
+    )
 
 
 def _names(path: Path) -> list[str]:

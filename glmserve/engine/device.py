@@ -54,8 +54,9 @@ _EXACT_FLAGS = frozenset(("avx512_vnni", "avx_vnni", "amx_int8"))
 def multiply_bytes_exactly(options: ort.SessionOptions, cpuinfo: Path = Path("/proc/cpuinfo")) -> None:
     """Keeps products of bytes from overflowing on an x86 processor without VNNI and AMX, which adds pairs of them up in
     16 bits: there onnxruntime takes the sign off the weights first, and works slower. Others have no need of it."""
-    flags = [line for line in cpuinfo.read_text("utf-8").splitlines() if line.startswith("flags")]
-    if flags and _EXACT_FLAGS.isdisjoint(flags[0].split()):
+    with cpuinfo.open(encoding="utf-8") as file:  # the first processor's: a large machine has hundreds
+        flags = next((line for line in file if line.startswith("flags")), None)
+    if flags is not None and _EXACT_FLAGS.isdisjoint(flags.split()):
         options.add_session_config_entry("session.x64quantprecision", "1")
 
 
