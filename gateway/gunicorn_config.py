@@ -5,6 +5,7 @@ The one module that works at import time, because gunicorn reads its settings as
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import tempfile
@@ -20,9 +21,12 @@ if _settings.workers > 1:
     _folder = str(_settings.metrics_folder or tempfile.mkdtemp(prefix="glm-metrics-"))
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = os.environ[f"{PREFIX}METRICS_FOLDER"] = _folder
 
-# structlog loads these where they are installed: 5 MB that a worker has no use for, unless Triton is asked over HTTP
-for _name in ("rich",) if "http://" in _settings.triton_url else ("rich", "greenlet"):
-    sys.modules.setdefault(_name, None)  # type: ignore[arg-type]  # the import system's own way of saying: there is none
+# structlog loads these where they are installed, 5 MB that it has no use for here: it is told that there are none
+_hidden = [name for name in ("rich", "greenlet") if name not in sys.modules]
+sys.modules.update(dict.fromkeys(_hidden))  # type: ignore[arg-type]
+importlib.import_module("structlog")
+for _name in _hidden:
+    del sys.modules[_name]
 gunicorn.http.wsgi.SERVER = "web"  # the Server header cannot be left out, but it need not name us
 wsgi_app = "gateway.wsgi:application()"
 bind = _settings.bind
