@@ -143,11 +143,11 @@ def _followup(rows: list[Row]) -> str:
 
 def _guesses(rows: list[Row]) -> str:
     lines = [
-        "| answers | precision | tokens a second, with guesses over without | guesses that were right |",
-        "|---|---|---|---|",
+        "| answers | precision | at once | tokens a second, with guesses over without | guesses that were right |",
+        "|---|---|---|---|---|",
     ]
     lines += [
-        f"| {row['answers']} | {row['precision']} | {_figure(row, 'tokens_per_s_ratio', '{:.2f}')} "
+        f"| {row['answers']} | {row['precision']} | {row['at_once']} | {_figure(row, 'tokens_per_s_ratio', '{:.2f}')} "
         f"| {row['accepted_share']:.0%} |"
         for row in rows
     ]

@@ -13,6 +13,7 @@ from typing import Any
 
 import gunicorn.http.wsgi  # type: ignore[import-untyped]
 
+from gateway.response import JoinedResponse
 from gateway.settings import PREFIX, GatewaySettings
 
 _settings = GatewaySettings.read()
@@ -28,6 +29,7 @@ importlib.import_module("structlog")
 for _name in _hidden:
     del sys.modules[_name]
 gunicorn.http.wsgi.SERVER = "web"  # the Server header cannot be left out, but it need not name us
+gunicorn.http.wsgi.Response = JoinedResponse
 wsgi_app = "gateway.wsgi:application()"
 bind = _settings.bind
 worker_class = "gateway.worker.PromptWorker"

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
+from glmserve.engine.lookup import Draft
 from glmserve.engine.request import Prompt, Running
 from glmserve.engine.sampling import Draw, sampler_inputs
 from glmserve.engine.scheduler import Chunk
@@ -13,53 +12,44 @@ from glmserve.engine.session import DecoderSession, Step
 from glmserve.engine.slots import SlotTable
 
 
-def step_of(rows: list[Running], chunks: list[Chunk], table: SlotTable, session: DecoderSession) -> Step:
-    """The newest token of every decoded row, and beside them the chunks of prompts."""
+def step_of(
+    rows: list[Running],
+    chunks: list[Chunk],
+    table: SlotTable,
+    session: DecoderSession,
+    draft: Draft | None = None,
+) -> Step:
+    """The newest token of every decoded row, and beside them the chunks of prompts, or a draft for one of the rows."""
     count = len(rows)
     lengths = np.array([running.length for running in rows], np.int32)
     at = lengths + np.array([running.request.prompt.delta for running in rows], np.int64)
     parts = [(chunk.running.request.prompt, slice(chunk.start, chunk.stop)) for chunk in chunks]
     chunk_new = np.array([chunk.tokens for chunk in chunks], np.int64)
     image_slot, features = _pictures(parts)
+    input_ids = [np.array([running.answer[-1] for running in rows], np.int64), *(p.input_ids[part] for p, part in parts)]
+    positions = [np.broadcast_to(at, (3, count)), *(prompt.positions[:, part] for prompt, part in parts)]
+    drawn = [np.arange(count), count - 1 + np.cumsum(chunk_new)]
+    draws = [_draw(running) for running in (*rows, *(chunk.running for chunk in chunks))]
+    if draft is not None:
+        running, guesses = draft.running, np.arange(1, 1 + len(draft.tokens))
+        input_ids.append(np.array(draft.tokens, np.int64))
+        image_slot.append(np.zeros(len(guesses), np.int64))
+        positions.append(np.broadcast_to(at[running.row] + guesses, (3, len(guesses))))
+        drawn.append(count - 1 + guesses)
+        draws += [Draw(running.request.sampling, len(running.answer) + int(guess)) for guess in guesses]
     return Step(
-        input_ids=np.concatenate(
-            [np.array([running.answer[-1] for running in rows], np.int64), *(p.input_ids[part] for p, part in parts)]
-        ),
+        input_ids=np.concatenate(input_ids),
         image_slot=np.concatenate([np.zeros(count, np.int64), *image_slot]),
-        positions=np.concatenate(
-            [np.broadcast_to(at, (3, count)), *(prompt.positions[:, part] for prompt, part in parts)], axis=1
-        ),
+        positions=np.concatenate(positions, axis=1),
         features=features,
         lengths=lengths,
         first_row=chunks[0].running.row if chunks else 0,
         chunk_lengths=np.array([chunk.start for chunk in chunks], np.int32),
         chunk_new=chunk_new,
-        drawn=np.concatenate([np.arange(count), count - 1 + np.cumsum(chunk_new)]),
-        sampler=sampler_inputs(
-            [_draw(running) for running in (*rows, *(chunk.running for chunk in chunks))],
-            session.candidates,
-            session.vocabulary,
-        ),
+        drawn=np.concatenate(drawn),
+        sampler=sampler_inputs(draws, session.candidates, session.vocabulary),
         parked=table.parked(count, session.rows - count),
-    )
-
-
-def draft_step(running: Running, draft: list[int], session: DecoderSession) -> Step:
-    """The newest token of the only decoded row and those that a draft says will follow, a token drawn after each."""
-    request, tokens = running.request, 1 + len(draft)
-    positions = np.arange(running.length, running.length + tokens) + request.prompt.delta
-    draws = [Draw(request.sampling, len(running.answer) + index) for index in range(tokens)]
-    step = Step.drawing(
-        np.array([running.answer[-1], *draft], np.int64),
-        np.broadcast_to(positions, (3, tokens)),
-        np.arange(tokens),
-        sampler_inputs(draws, session.candidates, session.vocabulary),
-    )
-    return replace(
-        step,
-        first_row=running.row,
-        chunk_lengths=np.array([running.length], np.int32),
-        chunk_new=np.array([tokens], np.int64),
+        draft_row=draft.running.row if draft else None,
     )
 
 

@@ -13,9 +13,9 @@ import numpy as np
 
 from glmserve.contract import Finish
 from glmserve.engine import metrics
-from glmserve.engine.batch import draft_step, step_of
+from glmserve.engine.batch import step_of
 from glmserve.engine.line import Line, Place
-from glmserve.engine.lookup import Lookup
+from glmserve.engine.lookup import Draft, Lookup
 from glmserve.engine.metrics import Meter
 from glmserve.engine.pace import Pace
 from glmserve.engine.request import Done, Event, Failed, Logprobs, Request, Running, Tokens
@@ -126,10 +126,7 @@ class Engine:
         try:
             chunks = self._chunks()
             rows, is_ready = self._rows(may_wait=not chunks)
-            is_alone = len(rows) == 1 and not chunks
-            if is_alone and (draft := self._lookup.draft(rows[0], self._session.context)):
-                self._run_draft(rows[0], draft)
-            elif rows or chunks:
+            if rows or chunks:
                 self._run(rows, is_ready, chunks)
             self._failures = 0
         except Exception:
@@ -191,19 +188,24 @@ class Engine:
         for chunk in chunks:
             if chunk.start == chunk.running.cached:
                 self._begin(chunk.running)
+        draft = None if chunks else self._lookup.draft(rows, self._session.context)
         began = time.monotonic()
-        step = step_of(rows, chunks, self._table, self._session)
+        step = step_of(rows, chunks, self._table, self._session, draft)
         sampled = self._session.run(step)
         now = time.monotonic()
-        self._pace.stepped(len(rows), int(step.chunk_new.sum()), now - began)
-        if len(rows) == 1 and not chunks:
-            self._lookup.stepped(0, 0, now - began)
+        ahead = self._drawn_ahead(draft, sampled, len(rows))
+        if not chunks:
+            self._lookup.stepped(len(rows), draft, now - began)
+        if draft is None:
+            self._pace.stepped(len(rows), int(step.chunk_new.sum()), now - began)
         self._measure(rows, len(chunks), now)
         ready = [(at, running) for at, running in enumerate(rows) if is_ready[at]]
         done = [(len(rows) + at, chunk.running) for at, chunk in enumerate(chunks) if chunk.is_last]
         for _, running in ready:  # all lengths before any move: a row takes its `length` tokens along
             running.length += 1
             running.token_at = now
+        if draft is not None:
+            draft.running.length += len(ahead)
         for chunk in chunks:
             chunk.running.length = chunk.stop
         for _, running in done:  # all of them before any ends, so that rows stay dense
@@ -212,23 +214,20 @@ class Engine:
             self.meter.observe(metrics.FIRST_TOKEN, now - running.request.arrived)
         logprobs = _logprobs_by_row(step.sampler.logprob_rows, sampled)
         for at, running in (*ready, *done):
-            self._accept(running, int(sampled.tokens[at]), logprobs.get(at))
+            goes_on = self._accept(running, int(sampled.tokens[at]), logprobs.get(at))
+            if draft is not None and draft.running is running:
+                for token in ahead:
+                    goes_on = goes_on and self._accept(running, token, None)
 
-    def _run_draft(self, running: Running, draft: list[int]) -> None:
-        """Several tokens for the only row, as far as they are those of the draft, and the one that follows them."""
-        began = time.monotonic()
-        drawn = [int(token) for token in self._session.run(draft_step(running, draft, self._session)).tokens]
-        now = time.monotonic()
-        accepted = next((at for at, token in enumerate(draft) if drawn[at] != token), len(draft))
-        self._lookup.stepped(len(draft), accepted, now - began)
-        self.meter.add(metrics.DRAFTED_TOKENS, len(draft))
-        self.meter.add(metrics.ACCEPTED_TOKENS, accepted)
-        self._measure([running], 0, now)
-        running.token_at = now
-        for token in drawn[: accepted + 1]:
-            running.length += 1
-            if not self._accept(running, token, None):
-                return
+    def _drawn_ahead(self, draft: Draft | None, sampled: Sampled, rows: int) -> list[int]:
+        """What was drawn after the guesses that were right."""
+        if draft is None:
+            return []
+        drawn = [int(token) for token in sampled.tokens[[draft.running.row, *range(rows, rows + len(draft.tokens))]]]
+        right = next((at for at, token in enumerate(draft.tokens) if drawn[at] != token), len(draft.tokens))
+        self.meter.add(metrics.DRAFTED_TOKENS, len(draft.tokens))
+        self.meter.add(metrics.ACCEPTED_TOKENS, right)
+        return drawn[1 : right + 1]
 
     def _measure(self, rows: list[Running], chunks: int, now: float) -> None:
         if chunks:
@@ -257,6 +256,7 @@ class Engine:
             self._finish(running, Finish.STOP)
             return False
         running.answer.append(token)
+        self._lookup.heard(running, token)
         self.meter.add(metrics.GENERATED_TOKENS)
         self._emit(request, Tokens([token], logprobs))
         if len(running.answer) >= request.max_tokens or running.length >= self._session.context:

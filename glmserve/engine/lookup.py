@@ -7,24 +7,33 @@ Decoding"; verification by Leviathan et al. 2023, with the draft a certainty).
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
+from dataclasses import dataclass
 from statistics import median
 
-import numpy as np
-
+from glmserve.engine.echo import Echo, Luck
 from glmserve.engine.request import Running
 
-_NGRAMS = (3, 2)
-"""Words that must agree for what followed them to be proposed; the longer ones are looked for first."""
-_FORGETTING = 0.9
-"""What an earlier draft counts of the next one."""
+_REACH = 8192
+"""Of a longer prompt, only so many of its last tokens are looked through."""
 _REMEMBERED = 9
-_TRY_EVERY = 16
-"""Runs after which one token is proposed all the same, to see whether drafts have become worth it."""
+_LEAST_SHARE = 0.25
+"""A guess costs at least this share of an even part of its run, should plain runs have been slower when last measured."""
+_TRY_EVERY = 64
+"""Runs after which one token is proposed all the same, to see whether drafts have become cheap enough."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """Tokens that may follow the newest one of an answer."""
+
+    running: Running
+    tokens: list[int]
 
 
 class Lookup:
-    """Proposes as many tokens as give the most tokens a second, by what drafts were worth and what runs took so far.
+    """Proposes what gives the most tokens a second, by how often guesses were right and what runs took so far: a draft
+    for one of the answers, or none.
 
     Owned by the engine's thread; `most` tokens at a time, 0 for none ever.
     """
@@ -32,63 +41,64 @@ class Lookup:
     def __init__(self, most: int, ridge_tokens: int) -> None:
         self._most = most
         self._ridge_tokens = ridge_tokens
-        self._right, self._wrong = 1.0, 2.0  # a third, until known better
-        self._plain_s: deque[float] = deque(maxlen=_REMEMBERED)
+        self._luck = Luck(right=1.0, wrong=2.0)  # a third, until known better
+        self._plain_s: defaultdict[int, deque[float]] = defaultdict(lambda: deque(maxlen=_REMEMBERED))  # by rows
         self._token_s: deque[float] = deque(maxlen=_REMEMBERED)
-        self._since_try = 0
+        self._since_draft = 0
 
-    def draft(self, running: Running, context: int) -> list[int]:
-        """What may follow the answer so far; empty where nothing is known or worth a try."""
-        request = running.request
-        if not self._most or not self._plain_s or running.mask or running.seen is not None or request.wants_logprobs:
-            return []
-        count = min(self._worthwhile(), request.max_tokens - len(running.answer) - 1, context - running.length - 1)
-        if count < 1:
-            return []
-        return continuation(np.concatenate([request.prompt.input_ids, np.array(running.answer, np.int64)]), count)
-
-    def stepped(self, drafted: int, accepted: int, seconds: float) -> None:
-        """Takes note of a run for one row that was fed a draft of so many tokens, perhaps none."""
-        if not drafted:
-            self._plain_s.append(seconds)
+    def heard(self, running: Running, token: int) -> None:
+        """Takes note of a token of an answer, and of whether it would have been guessed."""
+        if not self._most or not _may_draft(running):
             return
-        self._right = _FORGETTING * self._right + accepted
-        self._wrong = _FORGETTING * self._wrong + (accepted < drafted)
-        if self._plain_s:
-            self._token_s.append(max(0.0, seconds - median(self._plain_s)) / drafted)
+        echo = running.echo
+        if echo is None:
+            running.echo = echo = Echo(running.request.prompt.input_ids[-_REACH:].tolist())
+        elif guess := echo.continuation(1):
+            for luck in (echo.luck, self._luck):
+                luck.note(guess[0] == token)
+        echo.add(token)
 
-    def _worthwhile(self) -> int:
-        """The length of draft with the most tokens a second: (1 + a + a^2 + ...) / time, a being the chance that a
+    def draft(self, rows: list[Running], context: int) -> Draft | None:
+        """What may follow one of the answers so far: the one whose guesses were right most often. None where nothing is
+        known or worth its time."""
+        self._since_draft += 1
+        if not self._plain_s[len(rows)]:
+            return None
+        guessed = [(running, echo) for running in rows if (echo := running.echo) and echo.continuation(1)]
+        if not guessed:
+            return None
+        running, echo = max(guessed, key=lambda pair: pair[1].luck.chance(self._luck))
+        count = self._worthwhile(len(rows), echo.luck.chance(self._luck))
+        room = min(running.request.max_tokens - len(running.answer), context - running.length - 1) - 1
+        if min(count, room) < 1:
+            return None
+        self._since_draft = 0
+        return Draft(running, echo.continuation(min(count, room)))
+
+    def stepped(self, rows: int, draft: Draft | None, seconds: float) -> None:
+        """Takes note of a run for so many rows that was fed a draft, perhaps none, and nothing else."""
+        plain_s = self._plain_s[rows]
+        if draft is None:
+            plain_s.append(seconds)
+            return
+        drafted = len(draft.tokens)
+        least_s = _LEAST_SHARE * seconds / (rows + drafted)
+        self._token_s.append(max(least_s, (seconds - median(plain_s)) / drafted))
+
+    def _worthwhile(self, rows: int, chance: float) -> int:
+        """The length of draft with the most tokens a second: (rows + a + a^2 + ...) / time, a being the chance that a
         token is right when those before it are."""
-        plain_s = median(self._plain_s)
-        token_s = median(self._token_s) if self._token_s else plain_s / self._ridge_tokens
-        chance = self._right / (self._right + self._wrong)
-        best, best_rate, expected = 0, 1 / plain_s, 1.0
+        plain_s = median(self._plain_s[rows])
+        token_s = median(self._token_s) if self._token_s else plain_s / (self._ridge_tokens + rows)
+        best, best_rate, expected = 0, rows / plain_s, float(rows)
         for count in range(1, self._most + 1):
             expected += chance**count
             rate = expected / (plain_s + count * token_s)
             if rate > best_rate:
                 best, best_rate = count, rate
-        self._since_try = 0 if best else self._since_try + 1
-        if self._since_try >= _TRY_EVERY:
-            self._since_try = 0
-            return 1
-        return best
+        return best or int(self._since_draft >= _TRY_EVERY)
 
 
-def continuation(tokens: np.ndarray, count: int) -> list[int]:
-    """Up to `count` tokens that followed the newest earlier place where i64 tokens [n] ended as they do now.
-
-    Where that place overlaps the end, what repeats is taken to go on repeating.
-    """
-    total = len(tokens)
-    for size in _NGRAMS:
-        if total <= size:
-            continue
-        tail = tokens[total - size :]
-        windows = np.lib.stride_tricks.sliding_window_view(tokens[:-1], size)
-        found = np.flatnonzero((windows == tail).all(axis=1))
-        if len(found):
-            period = total - size - int(found[-1])
-            return [int(tokens[total - period + index % period]) for index in range(count)]
-    return []
+def _may_draft(running: Running) -> bool:
+    request = running.request
+    return not (request.grammar or request.wants_logprobs or request.sampling.repetition_penalty != 1)

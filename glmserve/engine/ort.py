@@ -179,8 +179,11 @@ class OrtDecoder:
         return self._bindings[key]
 
     def _mixed(self, step: Step) -> _Binding:
-        """The one binding of all steps that read prompts; its rows change, which costs little beside such a step."""
-        rows = step.decoded, step.first_row, len(step.chunk_new)
+        """The one binding of all steps that read more; its rows change, which costs little beside such a step."""
+        if step.draft_row is None:
+            rows = step.decoded, step.first_row, len(step.chunk_new)
+        else:
+            rows = 0 if step.decoded == 1 else step.decoded, step.draft_row, 1
         if rows != self._reading_rows:
             self._kv.bind(self._reading.io, DecoderGraph.DECODED, 0, rows[0])
             self._kv.bind(self._reading.io, DecoderGraph.CHUNK, rows[1], rows[2])
@@ -234,10 +237,12 @@ _STRAY = _Group(np.zeros((1, 1), np.int64), np.zeros(1, np.int32), 1)
 
 def _groups(step: Step) -> tuple[_Group, _Group, np.ndarray]:
     """Decoded rows, chunks (a stray row where there are none), and the place i64 [T] of each token among both."""
+    if step.draft_row is not None:
+        return _with_draft(step, step.draft_row)
     count, new = step.decoded, step.chunk_new
     decoded, chunk, places = _STRAY, _STRAY, [np.arange(count)]
     if count:
-        decoded = _Group(np.arange(count)[:, None], step.lengths, int(step.lengths.max()) + 1)
+        decoded = _rows(step)
     if len(new):
         width = int(new.max())
         starts = count + np.cumsum(new) - new
@@ -248,6 +253,22 @@ def _groups(step: Step) -> tuple[_Group, _Group, np.ndarray]:
         before = len(decoded.index)
         places += [before + row * width + np.arange(length) for row, length in enumerate(new)]
     return decoded, chunk, np.concatenate(places)
+
+
+def _with_draft(step: Step, row: int) -> tuple[_Group, _Group, np.ndarray]:
+    """As `_groups`, the chunk being a row's newest token and its draft. That token is in both groups, which write the same
+    KV for it; a row that is alone needs the chunk only."""
+    count, guessed = step.decoded, step.guessed
+    index = np.concatenate([[row], np.arange(count, count + guessed)])
+    last = int(step.lengths[row]) + guessed
+    chunk = _Group(index[None, :], np.array([last], np.int32), last + 1)
+    if count == 1:
+        return _STRAY, chunk, np.arange(1, 2 + guessed)
+    return _rows(step), chunk, np.concatenate([np.arange(count), count + np.arange(1, 1 + guessed)])
+
+
+def _rows(step: Step) -> _Group:
+    return _Group(np.arange(step.decoded)[:, None], step.lengths, int(step.lengths.max()) + 1)
 
 
 def _padded(step: Step, rows: int, context: int) -> Step:

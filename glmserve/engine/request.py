@@ -11,6 +11,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 
 from glmserve.contract import Finish
+from glmserve.engine.echo import Echo
 from glmserve.errors import GlmServeError
 
 NO_LOGPROBS = -1
@@ -140,7 +141,8 @@ class Running:
     """A request that holds a row, and how far it has come; owned by the engine's thread.
 
     `length` counts the tokens whose KV is in the row, `cached` those of them that were there before; `answer` holds
-    the sampled tokens, the last of which is not in the row yet. `seen` are the ids that a repetition penalty lowers.
+    the sampled tokens, the last of which is not in the row yet. `seen` are the ids that a repetition penalty lowers,
+    `echo` is there once guesses may be made.
     """
 
     request: Request
@@ -153,6 +155,7 @@ class Running:
     token_at: float = 0.0
     mask: Future[np.ndarray] | None = None
     seen: np.ndarray | None = None
+    echo: Echo | None = None
 
     @property
     def keys(self) -> np.ndarray:

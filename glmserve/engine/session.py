@@ -19,9 +19,10 @@ class Step:
     The T tokens lie side by side, those of the decoded rows first, then each prompt's: `input_ids` and `image_slot` i64
     [T], `positions` i64 [3, T], `features` f32 [M, hidden] or None where no picture token is fed. `lengths` i32 [D] and
     `chunk_lengths` i32 [C] count the tokens in the rows before, `chunk_new` i64 [C] those that a prompt's row is fed;
-    where there are several prompts, their rows are fresh. A token is drawn after each of the tokens `drawn` i64 [N],
-    which the rows of `sampler` belong to. `parked` i32 counts the tokens in the rows after the decoded ones, which a
-    step without prompts may run as padding.
+    where there are several prompts, their rows are fresh. Instead of prompts, guesses at what follows the newest token of
+    the decoded row `draft_row` may stand there. A token is drawn after each of the tokens `drawn` i64 [N], which the rows
+    of `sampler` belong to. `parked` i32 counts the tokens in the rows after the decoded ones, which a plain step may run
+    as padding.
     """
 
     input_ids: np.ndarray
@@ -35,6 +36,7 @@ class Step:
     drawn: np.ndarray
     sampler: SamplerInputs
     parked: np.ndarray
+    draft_row: int | None = None
 
     @staticmethod
     def drawing(input_ids: np.ndarray, positions: np.ndarray, drawn: np.ndarray, sampler: SamplerInputs) -> Step:
@@ -60,9 +62,14 @@ class Step:
         return len(self.lengths)
 
     @property
+    def guessed(self) -> int:
+        """Tokens of a draft."""
+        return 0 if self.draft_row is None else len(self.input_ids) - self.decoded
+
+    @property
     def is_decode(self) -> bool:
-        """Whether no prompt is read."""
-        return not len(self.chunk_new)
+        """Whether each decoded row is fed its token, and that is all."""
+        return not len(self.chunk_new) and self.draft_row is None
 
 
 @dataclass(frozen=True)
@@ -119,6 +126,10 @@ class FakeSession:
             assert step.first_row + index >= count, "a row is decoded and read at once"
             self._feed(step.first_row + index, length, step.input_ids[offset : offset + new])
             offset += new
+        if step.draft_row is not None:
+            assert step.draft_row < count and not len(step.chunk_new) and step.guessed
+            self._feed(step.draft_row, step.lengths[step.draft_row] + 1, step.input_ids[offset:])
+            offset += step.guessed
         assert offset == len(step.input_ids)
         if step.is_decode:
             for index in range(-count % self._bucket):

@@ -37,7 +37,7 @@ class EngineSettings(BaseSettings):
         description="Prompt tokens that cost about one decode step, the least chunk; 0 is 8 on CPUs, 256 on CUDA.",
     )
     draft_tokens: int = Field(
-        default=6, ge=0, le=32, description="Most tokens guessed ahead while one request runs alone; 0 is never."
+        default=6, ge=0, le=32, description="Most tokens guessed ahead in a step, for one of the answers; 0 is never."
     )
     max_waiting: int = Field(default=64, ge=1, description="Requests that may wait for a slot; more are refused.")
     max_waiting_tokens: int = Field(default=262_144, ge=1, description="Prompt tokens that may wait for a slot.")

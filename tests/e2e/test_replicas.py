@@ -46,11 +46,11 @@ def test_a_triton_dies_and_returns_and_a_gateway_dies(fleet: Fleet, builds: list
     with steady_load(fleet.url, question, CLIENTS) as load:
         load.wait_for(3 * CLIENTS, timeout_s=30)
         found = triton_death(fleet, load) | triton_return(fleet, builds[0]) | gateway_death(fleet, load)
+    strange = [ending for ending in load.endings if ending.is_lost and not (ending.how == "cut" and ending.words)]
+    assert not strange
     assert found["triton_death_lost"] == found["gateway_death_lost"] == 0
     assert max(found["triton_death_silence_s"], found["gateway_death_silence_s"]) <= SILENCE_S
     assert 0.15 < found["returned_share"] < 0.6, "it does its part, and no more"
-    strange = [ending for ending in load.endings if ending.is_lost and not (ending.how == "cut" and ending.words)]
-    assert not strange
 
 
 def test_a_new_build_goes_out_and_no_request_fails(fleet: Fleet, builds: list[Path], question: Question) -> None:

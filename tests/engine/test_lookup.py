@@ -7,7 +7,8 @@ import pytest
 from engine_rig import Receiver, prompt, request, running
 
 from glmserve.contract import Finish
-from glmserve.engine.lookup import Lookup, continuation
+from glmserve.engine.echo import Echo
+from glmserve.engine.lookup import Draft, Lookup
 from glmserve.engine.metrics import ACCEPTED_TOKENS, DECODE_STEPS, DRAFTED_TOKENS
 from glmserve.engine.request import Request, Running, Sampling
 from glmserve.engine.session import FakeSession, Step
@@ -23,39 +24,72 @@ from glmserve.engine.session import FakeSession, Step
         ([1, 2, 1, 2, 1, 2], [1, 2, 1, 2]),
         ([1, 2, 3, 4], []),
         ([1], []),
+        ([], []),
     ],
 )
-def test_what_followed_the_last_words_before_is_proposed(tokens: list[int], expected: list[int]) -> None:
-    assert continuation(np.array(tokens, np.int64), 4) == expected
+def test_what_followed_the_last_words_before_is_expected(tokens: list[int], expected: list[int]) -> None:
+    assert Echo(tokens).continuation(4) == expected
 
 
-def one(tokens: list[int], **more: object) -> Running:
-    asked = Request(prompt(tokens[:-1]), Sampling(), 50, 1e9, lambda event: None, **more)  # type: ignore[arg-type]
-    return Running(asked, 0.0, length=len(tokens) - 1, answer=[tokens[-1]])
+def an_answer(lookup: Lookup, tokens: list[int], **more: object) -> Running:
+    """A request whose answer has come so far."""
+    asked = Request(prompt([8, 9]), Sampling(), 50, 1e9, lambda event: None, **more)  # type: ignore[arg-type]
+    running = Running(asked, 0.0, length=1 + len(tokens))
+    say(lookup, running, tokens)
+    return running
 
 
-def test_drafts_grow_while_they_are_right_and_stop_while_they_cost_more_than_they_bring() -> None:
-    lookup, alone = Lookup(most=6, ridge_tokens=8), one([1, 2, 3] * 5)
-    assert lookup.draft(alone, 100) == []  # nothing is known of what a run costs
-    lookup.stepped(0, 0, 0.040)
-    assert 1 <= len(lookup.draft(alone, 100)) < 6
-    for _ in range(20):
-        lookup.stepped(4, 4, 0.050)
-    assert len(lookup.draft(alone, 100)) == 6
-    for _ in range(40):
-        lookup.stepped(4, 0, 0.090)
-    assert [len(lookup.draft(alone, 100)) for _ in range(32)].count(1) == 2  # now and then one, to see
-    lookup.stepped(1, 1, 0.041)
+def say(lookup: Lookup, running: Running, tokens: list[int]) -> None:
+    for token in tokens:
+        running.answer.append(token)
+        lookup.heard(running, token)
+
+
+def drafted(lookup: Lookup, rows: list[Running], context: int = 1000) -> int:
+    draft = lookup.draft(rows, context)
+    return len(draft.tokens) if draft else 0
+
+
+def test_drafts_grow_with_luck_and_shrink_with_cost() -> None:
+    lookup = Lookup(most=6, ridge_tokens=8)
+    alone = an_answer(lookup, [1, 2, 3, 1, 2, 3])
+    assert drafted(lookup, [alone]) == 0  # nothing is known of what a run costs
+    lookup.stepped(1, None, 0.040)
+    hopeful = drafted(lookup, [alone])
+    assert 1 <= hopeful < 6
+    say(lookup, alone, [1, 2, 3] * 6)  # as expected
+    assert drafted(lookup, [alone]) == 6
+    for _ in range(9):
+        lookup.stepped(1, Draft(alone, [1, 2, 3, 1]), 0.240)  # 50 ms a guess, more than a token costs
+    assert [drafted(lookup, [alone]) for _ in range(130)].count(1) == 2  # now and then one, to see
+
+
+def test_the_answer_that_is_guessed_best_gets_the_draft_and_many_rows_need_better_guesses() -> None:
+    lookup = Lookup(most=6, ridge_tokens=8)
+    lucky, new = an_answer(lookup, [1, 2, 3] * 6), an_answer(lookup, [1, 2, 3, 1, 2, 3])
+    unlucky = an_answer(lookup, [7, 1, 2, 4, 1, 2, 5, 1, 2, 6, 1, 2, 7, 1, 2])
+    for rows in (1, 3, 30):
+        lookup.stepped(rows, None, 0.040 + 0.004 * rows)
+    draft = lookup.draft([unlucky, lucky, new], 1000)
+    assert draft is not None and draft.running is lucky and draft.tokens == [1, 2, 3, 1, 2, 3]
+    assert drafted(lookup, [unlucky]) < drafted(lookup, [lucky])
+    assert drafted(lookup, [lucky] * 30) > drafted(lookup, [unlucky] * 30) == 0
 
 
 def test_no_draft_passes_the_end_of_the_answer_or_of_the_row() -> None:
-    lookup, alone = Lookup(most=6, ridge_tokens=64), one([1, 2, 3] * 5)
-    lookup.stepped(0, 0, 0.040)
-    for _ in range(20):
-        lookup.stepped(6, 6, 0.040)
-    assert len(lookup.draft(alone, alone.length + 4)) == 3
-    alone.answer = [1, 2, 3] * 16
-    assert len(lookup.draft(alone, 1000)) == 1
+    lookup = Lookup(most=6, ridge_tokens=64)
+    alone = an_answer(lookup, [1, 2, 3] * 15)
+    lookup.stepped(1, None, 0.040)
+    assert drafted(lookup, [alone], alone.length + 5) == 3  # the last place is left free
+    say(lookup, alone, [1, 2, 3])
+    assert drafted(lookup, [alone]) == 1
+
+
+def test_nothing_is_guessed_where_each_token_changes_what_may_follow() -> None:
+    lookup = Lookup(most=6, ridge_tokens=64)
+    lookup.stepped(1, None, 0.040)
+    assert drafted(lookup, [an_answer(lookup, [1, 2, 3] * 5, logprobs=2)]) == 0
+    assert drafted(Lookup(0, 64), [an_answer(Lookup(0, 64), [1, 2, 3] * 5)]) == 0
 
 
 class Loops(FakeSession):
@@ -82,9 +116,9 @@ def test_an_answer_is_the_same_in_fewer_steps(neighbour: bool) -> None:
             assert receiver.finish == Finish.LENGTH
             answers.append(receiver.tokens)
             steps.append(engine.meter.totals[DECODE_STEPS])
-            drafted, accepted = (engine.meter.totals.get(m, 0) for m in (DRAFTED_TOKENS, ACCEPTED_TOKENS))
-            assert (drafted > 0) == (draft_tokens > 0) and accepted <= drafted
-            assert session.kv[0][:5] == [10, 11, 12, 13, 14]
+            guessed, right = (engine.meter.totals.get(m, 0) for m in (DRAFTED_TOKENS, ACCEPTED_TOKENS))
+            assert (guessed > 0) == (draft_tokens > 0) and right <= guessed
+            assert [10, 11, 12, 13, 14] in [row[:5] for row in session.kv]
     assert answers[0] == answers[1] == [10 + (i + 1) % 5 for i in range(80)]
     assert steps[1] < steps[0]
 

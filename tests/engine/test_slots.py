@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from glmserve.engine.batch import step_of
 from glmserve.engine.line import Line
+from glmserve.engine.lookup import Draft
 from glmserve.engine.pace import Pace
 from glmserve.engine.request import Request, Running, Sampling
 from glmserve.engine.scheduler import Scheduler, Waiting
@@ -40,8 +41,8 @@ class SlotMachine(RuleBasedStateMachine):
         request = Request(prompt(tokens), Sampling(), 5, 1e9, lambda event: None, scope=scope)
         self.scheduler.waiting.append(Waiting(request, self.line.enter(len(tokens))))
 
-    @rule(reads=st.booleans(), decodes=st.booleans())
-    def step(self, reads: bool, decodes: bool) -> None:
+    @rule(reads=st.booleans(), decodes=st.booleans(), guessed=st.integers(0, 3), right=st.integers(0, 3))
+    def step(self, reads: bool, decodes: bool, guessed: int, right: int) -> None:
         rows = list(self.table.decoding) if decodes else []
         prefill = self.scheduler.next_prefill(0.0) if reads else None
         chunks = prefill.chunks if prefill else []
@@ -49,9 +50,13 @@ class SlotMachine(RuleBasedStateMachine):
             self._move(prefill.moves)
         if not rows and not chunks:
             return
-        tokens = self.session.run(step_of(rows, chunks, self.table, self.session)).tokens
+        draft = None if chunks else _draft(rows, guessed, right)
+        tokens = self.session.run(step_of(rows, chunks, self.table, self.session, draft)).tokens
         for running in rows:
             running.length += 1
+        ahead = tokens[len(rows) :].tolist()[:right] if draft else []
+        if draft:
+            draft.running.length += len(ahead)
         for chunk in chunks:
             chunk.running.length = chunk.stop
         done = [(len(rows) + at, chunk.running) for at, chunk in enumerate(chunks) if chunk.is_last]
@@ -59,6 +64,8 @@ class SlotMachine(RuleBasedStateMachine):
             self._move(self.table.promote())
         for at, running in (*enumerate(rows), *done):
             running.answer.append(int(tokens[at]))
+        if draft:
+            draft.running.answer += ahead
         for running in [r for r in rows if r.length >= CONTEXT]:
             self._move(self.table.retire(running))
 
@@ -84,6 +91,14 @@ class SlotMachine(RuleBasedStateMachine):
     def _move(self, moves: list[Move]) -> None:
         for move in moves:
             self.session.move(move.source, move.target, move.length)
+
+
+def _draft(rows: list[Running], guessed: int, right: int) -> Draft | None:
+    """Guesses for one of the rows, of which the first are what the fake session draws."""
+    running = rows[guessed % len(rows)]
+    guessed = min(guessed, CONTEXT - running.length - 2)
+    tokens = [running.answer[-1] + 1 + at if at < right else 0 for at in range(guessed)]
+    return Draft(running, tokens) if tokens else None
 
 
 TestSlots = SlotMachine.TestCase

@@ -13,6 +13,7 @@ from export.candidate import Candidate
 from export.cases import Case, input_ids, sketch
 from glmserve.checkpoint import Checkpoint
 from glmserve.engine.batch import step_of
+from glmserve.engine.lookup import Draft
 from glmserve.engine.ort import OrtDecoder
 from glmserve.engine.request import Prompt, Request, Running, Sampling
 from glmserve.engine.scheduler import Chunk
@@ -86,6 +87,39 @@ def test_decode_steps_padded_to_a_bucket_draw_the_same_tokens(demo_build: Path, 
                 request.answer.append(int(token))
         answers.append([request.answer for request in requests])
     assert answers[0] == answers[1] == answers[2]
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_guesses_for_one_row_draw_what_its_tokens_draw_one_by_one(
+    candidate: Candidate, prompts: list[Prompt], rows: int
+) -> None:
+    decoder, answers = candidate.decoder, []
+    for drafted in (None, *range(rows)):
+        decoder.poison()
+        table, requests = SlotTable(4, ROWS), [running(prompt) for prompt in prompts[:rows]]
+        for request in requests:
+            table.start(request)
+            sampled = decoder.run(step_of([], [Chunk(request, 0, request.request.prompt.length)], table, decoder))
+            request.length = request.request.prompt.length
+            table.promote()
+            request.answer.append(int(sampled.tokens[0]))
+        if drafted is not None:
+            guesses = answers[0][drafted][1:3]  # two that are right, and one that is not
+            draft = Draft(requests[drafted], [*guesses, answers[0][drafted][3] + 1])
+            drawn = decoder.run(step_of(requests, [], table, decoder, draft)).tokens.tolist()
+            assert drawn[rows : rows + 2] == answers[0][drafted][2:4]
+            for request, token in zip(requests, drawn, strict=False):
+                request.length += 1
+                request.answer.append(token)
+            requests[drafted].length += 2
+            requests[drafted].answer += drawn[rows : rows + 2]
+        for _ in range(7):
+            drawn = decoder.run(step_of(requests, [], table, decoder)).tokens.tolist()
+            for request, token in zip(requests, drawn, strict=True):
+                request.length += 1
+                request.answer.append(token)
+        answers.append([request.answer[:8] for request in requests])
+    assert all(answer == answers[0] for answer in answers)
 
 
 def test_rows_decoded_beside_a_prompt_give_the_logits_of_each_alone(

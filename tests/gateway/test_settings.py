@@ -100,6 +100,7 @@ def test_a_containers_share_of_time_bounds_the_cores(tmp_path: Path, quota: str,
 
 def test_gunicorn_gets_these_numbers() -> None:
     code = "import gateway.gunicorn_config as c; print(c.worker_class, c.workers, c.threads, c.graceful_timeout)"
+    code += "; import gunicorn.http.wsgi as w; print(w.Response.__name__)"
     chosen = {"GLM_GATEWAY_WORKERS": "3", "GLM_GATEWAY_GRACEFUL_TIMEOUT_S": "7"}
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -109,7 +110,8 @@ def test_gunicorn_gets_these_numbers() -> None:
         timeout=60,
         check=True,
     )
-    assert done.stdout.split() == ["gateway.worker.PromptWorker", "3", str(cores.threads(cores.cores())), "7"]
+    threads = str(cores.threads(cores.cores()))
+    assert done.stdout.split() == ["gateway.worker.PromptWorker", "3", threads, "7", "JoinedResponse"]
 
 
 def test_settings_cannot_be_changed_later() -> None:
