@@ -57,7 +57,7 @@ def _measure(build: Path, precision: str, threads: int, rounds: int, say: Say) -
     found = []
     for rows, length in _CASES:
         kv = 2 * text.layers * text.kv_heads * text.head_dim * _KV_ELEMENT_BYTES * rows * length
-        running = [_running(row, length, text.hidden) for row in range(rows)]
+        running = [_running(row, length) for row in range(rows)]
         with tempfile.TemporaryDirectory() as folder:
             decoder = OrtDecoder(graph, checkpoint, most, _CONTEXT, threads, profile=Path(folder) / "step")
             step = step_of(running, [], SlotTable(most, most), decoder)
@@ -85,9 +85,9 @@ def _measure(build: Path, precision: str, threads: int, rounds: int, say: Say) -
     return found
 
 
-def _running(row: int, length: int, hidden: int) -> Running:
+def _running(row: int, length: int) -> Running:
     """A request whose row is said to hold so many tokens."""
-    return Running(text_request(hidden, length), 0.0, row=row, length=length, answer=[0])
+    return Running(text_request(length), 0.0, row=row, length=length, answer=[0])
 
 
 def _seconds(run: Callable[[], object], times: int) -> list[float]:

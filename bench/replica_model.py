@@ -15,8 +15,6 @@ from glmserve.engine.scheduler import Chunk, Scheduler, Waiting
 from glmserve.engine.slots import SlotTable
 from glmserve.errors import Overloaded
 
-_NO_FEATURES = np.zeros((1, 1), np.float32)
-
 
 @dataclass(frozen=True)
 class Machine:
@@ -151,7 +149,7 @@ class Replica:
 def _request(visit: Visit) -> Request:
     """A request whose prompt is like no other: every key is its own."""
     keys = np.broadcast_to(np.int64(id(visit)), visit.prompt_tokens)
-    prompt = Prompt(keys, np.empty((3, 0), np.int64), 0, _NO_FEATURES, np.empty(0, np.int64), keys)
+    prompt = Prompt(keys, np.empty((3, 0), np.int64), 0, (), np.empty(0, np.int64), keys)
     return Request(
         prompt=prompt,
         sampling=Sampling(),

@@ -104,7 +104,7 @@ class _Decoder:
         return min(seconds)
 
     def _begin(self, length: int) -> Running:
-        running = Running(text_request(self._checkpoint.text.hidden, length), started=0.0)
+        running = Running(text_request(length), started=0.0)
         self._table.start(running)
         return running
 
@@ -158,14 +158,14 @@ def _tokens_per_s(engine: BareEngine, preparer: Preparer, asker: Asker, count: i
     return sum(answer.tokens for answer in answers) / (time.process_time() - began)
 
 
-def text_request(hidden: int, length: int) -> Request:
+def text_request(length: int) -> Request:
     """A prompt of text in random order, like no other."""
     ids = np.random.default_rng().integers(0, 200, length)
     prompt = Prompt(
         input_ids=ids,
         positions=np.broadcast_to(np.arange(length), (3, length)),
         delta=0,
-        features=np.zeros((1, hidden), np.float32),
+        features=(),
         image_slot=np.zeros(length, np.int64),
         keys=ids,
     )

@@ -73,7 +73,7 @@ class Candidate:
                 replace(
                     step,
                     image_slot=prompt.image_slot[part],
-                    features=prompt.features,
+                    features=self._features(prompt),
                     first_row=row,
                     chunk_lengths=np.array([start], np.int32),
                     chunk_new=new,
@@ -81,6 +81,14 @@ class Candidate:
             )
             logits.append(self._logits()[0])
         return np.stack(logits)
+
+    def _features(self, prompt: Prompt) -> np.ndarray | None:
+        """All pictures' features f32 [1 + image tokens, hidden] behind a row that stands for text."""
+        if not prompt.features:
+            return None
+        stands_for_text = np.zeros((1, self.checkpoint.text.hidden), np.float32)
+        rows: np.ndarray = np.concatenate([stands_for_text, *prompt.features])
+        return rows
 
     def decode(self, tokens: list[int], lengths: list[int], deltas: list[int]) -> np.ndarray:
         """Feeds one token to each of the first rows; logits f32 [rows, vocabulary]."""

@@ -5,11 +5,15 @@ A gateway that dies between the two would leave a proxy with a head, after which
 
 from __future__ import annotations
 
+from typing import Any
+
 from gunicorn.http.wsgi import Response  # type: ignore[import-untyped]
 
 
 class JoinedResponse(Response):  # type: ignore[misc]
     """One write for a whole answer, and for a stream's head and first event."""
+
+    sock: Any
 
     def write(self, arg: bytes) -> None:
         if self.headers_sent:

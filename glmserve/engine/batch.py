@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from glmserve.engine.lookup import Draft
@@ -26,7 +28,10 @@ def step_of(
     parts = [(chunk.running.request.prompt, slice(chunk.start, chunk.stop)) for chunk in chunks]
     chunk_new = np.array([chunk.tokens for chunk in chunks], np.int64)
     image_slot, features = _pictures(parts)
-    input_ids = [np.array([running.answer[-1] for running in rows], np.int64), *(p.input_ids[part] for p, part in parts)]
+    input_ids = [
+        np.array([running.answer[-1] for running in rows], np.int64),
+        *(p.input_ids[part] for p, part in parts),
+    ]
     positions = [np.broadcast_to(at, (3, count)), *(prompt.positions[:, part] for prompt, part in parts)]
     drawn = [np.arange(count), count - 1 + np.cumsum(chunk_new)]
     draws = [_draw(running) for running in (*rows, *(chunk.running for chunk in chunks))]
@@ -62,12 +67,23 @@ def _pictures(parts: list[tuple[Prompt, slice]]) -> tuple[list[np.ndarray], np.n
         if slots.any():
             first, last = int(slots[slots > 0].min()), int(slots.max())
             slots = np.where(slots > 0, slots - first + 1 + offset, 0)
-            features.append(prompt.features[first : last + 1])
+            features += feature_rows(prompt.features, first, last)
             offset += last - first + 1
         places.append(slots)
     if not features:
         return places, None
     return places, np.concatenate([np.zeros((1, features[0].shape[1]), np.float32), *features])
+
+
+def feature_rows(pictures: Sequence[np.ndarray], first: int, last: int) -> list[np.ndarray]:
+    """Rows [first, last] of the features f32 [image tokens, hidden] of all pictures, counted from 1, as views."""
+    rows, begin = [], 1
+    for features in pictures:
+        part = features[max(0, first - begin) : max(0, last + 1 - begin)]
+        if len(part):
+            rows.append(part)
+        begin += len(features)
+    return rows
 
 
 def _draw(running: Running) -> Draw:

@@ -1,4 +1,4 @@
-"""What an answer may go on with: what followed its last words when they were there before, and how often that was right."""
+"""What an answer may go on with: what followed its last words when they came before, and how often that was right."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Echo:
         self._tokens.append(token)
 
     def continuation(self, count: int) -> list[int]:
-        """`count` tokens that followed the newest earlier place where tokens ended as they do now; none if there is none.
+        """`count` tokens that followed the newest earlier place where they ended as they do now; none if there is none.
 
         Where that place overlaps the end, what repeats is taken to go on repeating.
         """

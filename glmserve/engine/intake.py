@@ -136,7 +136,7 @@ def prompt_arrays(
         input_ids=input_ids,
         positions=positions,
         delta=delta,
-        features=np.concatenate([np.zeros((1, checkpoint.text.hidden), np.float32), *features]),
+        features=features,
         image_slot=np.where(is_picture, np.cumsum(is_picture), 0),
         keys=keys,
     )

@@ -18,7 +18,7 @@ _REACH = 8192
 """Of a longer prompt, only so many of its last tokens are looked through."""
 _REMEMBERED = 9
 _LEAST_SHARE = 0.25
-"""A guess costs at least this share of an even part of its run, should plain runs have been slower when last measured."""
+"""A guess costs at least this share of an even part of its run, should plain runs have been slower when measured."""
 _TRY_EVERY = 64
 """Runs after which one token is proposed all the same, to see whether drafts have become cheap enough."""
 

@@ -62,7 +62,7 @@ class _Binding:
         self._values: dict[str, ort.OrtValue] = {}
 
     def put(self, name: str, array: np.ndarray, on_host: bool = False) -> None:
-        """Sets an input; `on_host` keeps it in host memory, where the graph wants it on any device."""
+        """Sets an input to a copy; `on_host` keeps it in host memory, where the graph wants it on any device."""
         value = self._values.get(name)
         if value is not None and tuple(value.shape()) == array.shape:
             if name in self._hosted:
@@ -77,6 +77,15 @@ class _Binding:
             value = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self._device, 0)
         self._values[name] = value
         self.io.bind_ortvalue_input(name, value)
+
+    def lend(self, name: str, array: np.ndarray) -> None:
+        """Sets an input to an array that nobody changes any more: the processor reads it where it is."""
+        if self._device != "cpu":
+            self.put(name, array)
+            return
+        self._hosted[name] = np.ascontiguousarray(array)
+        self._values[name] = ort.OrtValue.ortvalue_from_numpy(self._hosted[name])
+        self.io.bind_ortvalue_input(name, self._values[name])
 
     def receive(self, name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
         """Gives an output its place."""
@@ -196,7 +205,7 @@ class OrtDecoder:
         if is_captured:
             decoded = replace(decoded, total=self.context)
         binding.put(DecoderGraph.INPUT_IDS, step.input_ids)
-        binding.put(DecoderGraph.IMAGE_FEATURES, self._no_features if step.features is None else step.features)
+        binding.lend(DecoderGraph.IMAGE_FEATURES, self._no_features if step.features is None else step.features)
         binding.put(DecoderGraph.IMAGE_SLOT, step.image_slot)
         binding.put(DecoderGraph.POSITION_IDS, step.positions)
         for names, group in ((DecoderGraph.DECODED, decoded), (DecoderGraph.CHUNK, chunk)):
@@ -256,8 +265,8 @@ def _groups(step: Step) -> tuple[_Group, _Group, np.ndarray]:
 
 
 def _with_draft(step: Step, row: int) -> tuple[_Group, _Group, np.ndarray]:
-    """As `_groups`, the chunk being a row's newest token and its draft. That token is in both groups, which write the same
-    KV for it; a row that is alone needs the chunk only."""
+    """As `_groups`, the chunk being a row's newest token and its draft. That token is in both groups, which write the
+    same KV for it; a row that is alone needs the chunk only."""
     count, guessed = step.decoded, step.guessed
     index = np.concatenate([[row], np.arange(count, count + guessed)])
     last = int(step.lengths[row]) + guessed

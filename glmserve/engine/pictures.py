@@ -63,7 +63,7 @@ class PictureCache:
                 del self._under_way[key]
 
     def _keep(self, key: bytes, features: np.ndarray) -> None:
-        if features.nbytes > self._max_bytes or not np.isfinite(features).all():
+        if features.nbytes > self._max_bytes or not np.isfinite(features.sum()):
             return
         with self._lock:
             self._kept[key] = features

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
@@ -34,14 +34,15 @@ class Prompt:
     """Everything a prefill needs, in arrays whose first or last axis is the prompt's tokens.
 
     `input_ids` i64 [tokens], `positions` i64 [3, tokens], `delta` what later tokens add to their index, `features`
-    f32 [image tokens + 1, hidden] whose row 0 is a dummy, `image_slot` i64 [tokens] naming a feature row, 0 for text.
+    f32 [image tokens, hidden] of each picture, `image_slot` i64 [tokens] naming a row of theirs, counted from 1 through
+    all pictures, 0 for text.
     `keys` i64 [tokens] tell prompts apart: a text token's id, a picture token's content.
     """
 
     input_ids: np.ndarray
     positions: np.ndarray
     delta: int
-    features: np.ndarray
+    features: Sequence[np.ndarray]
     image_slot: np.ndarray
     keys: np.ndarray
 

@@ -19,10 +19,10 @@ class Step:
     The T tokens lie side by side, those of the decoded rows first, then each prompt's: `input_ids` and `image_slot` i64
     [T], `positions` i64 [3, T], `features` f32 [M, hidden] or None where no picture token is fed. `lengths` i32 [D] and
     `chunk_lengths` i32 [C] count the tokens in the rows before, `chunk_new` i64 [C] those that a prompt's row is fed;
-    where there are several prompts, their rows are fresh. Instead of prompts, guesses at what follows the newest token of
-    the decoded row `draft_row` may stand there. A token is drawn after each of the tokens `drawn` i64 [N], which the rows
-    of `sampler` belong to. `parked` i32 counts the tokens in the rows after the decoded ones, which a plain step may run
-    as padding.
+    where there are several prompts, their rows are fresh. Instead of prompts, guesses at what follows the newest token
+    of the decoded row `draft_row` may stand there. A token is drawn after each of the tokens `drawn` i64 [N], which the
+    rows of `sampler` belong to. `parked` i32 counts the tokens in the rows after the decoded ones, which a plain step
+    may run as padding.
     """
 
     input_ids: np.ndarray

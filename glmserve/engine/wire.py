@@ -32,6 +32,14 @@ class Asked:
     scope: int
 
 
+def kept(array: np.ndarray) -> np.ndarray:
+    """The array itself where its memory is its own, else a copy: what Triton lends is not ours once a call is over."""
+    owner = array
+    while isinstance(owner.base, np.ndarray):
+        owner = owner.base
+    return array if owner.flags.owndata else array.copy()
+
+
 def read(tensors: Tensors, checkpoint: Checkpoint) -> Asked:
     """Raises InvalidInput when a tensor holds what the model cannot take."""
     input_ids = tensors[contract.INPUT_IDS.name]

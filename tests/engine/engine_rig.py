@@ -62,7 +62,7 @@ class Receiver:
 def prompt(tokens: list[int]) -> Prompt:
     ids = np.asarray(tokens, np.int64)
     positions = np.broadcast_to(np.arange(len(ids)), (3, len(ids)))
-    return Prompt(ids, positions, 0, np.zeros((1, 4), np.float32), np.zeros(len(ids), np.int64), ids)
+    return Prompt(ids, positions, 0, [], np.zeros(len(ids), np.int64), ids)
 
 
 def request(

@@ -12,7 +12,7 @@ from glmserve.contract import IMAGE_FEATURES, VISION_INPUTS, VISION_MODEL
 from glmserve.engine.metrics import ALL_METRICS, Metric
 from glmserve.engine.request import Event, Failed
 from glmserve.engine.serving import Serving
-from glmserve.engine.wire import message
+from glmserve.engine.wire import kept, message
 from glmserve.errors import BackendDown, GlmServeError, to_wire
 
 
@@ -26,8 +26,7 @@ class TritonPythonModel:
     def execute(self, requests: list) -> None:
         for request in requests:
             sender = request.get_response_sender()
-            # copied: the memory behind a tensor may be Triton's again once this call is over
-            tensors = {tensor.name(): np.array(tensor.as_numpy()) for tensor in request.inputs()}
+            tensors = {tensor.name(): kept(tensor.as_numpy()) for tensor in request.inputs()}
             self._serving.accept(tensors, lambda events, to=sender: _send(to, events), sender.is_cancelled)
 
     def is_ready(self) -> bool:
@@ -56,7 +55,7 @@ def _encode(inputs: tuple[np.ndarray, ...]) -> np.ndarray:
     ).exec()
     if answer.has_error():
         raise BackendDown("The picture encoder failed to answer.")
-    return np.array(pb_utils.get_output_tensor_by_name(answer, IMAGE_FEATURES.name).as_numpy()[0])
+    return kept(pb_utils.get_output_tensor_by_name(answer, IMAGE_FEATURES.name).as_numpy())[0]
 
 
 def _send(sender: pb_utils.InferenceResponseSender, events: list[Event]) -> None:

@@ -11,6 +11,7 @@ import triton_python_backend_utils as pb_utils
 from glmserve.contract import DECODER_MODEL, DECODER_OUTPUTS, WHOLE
 from glmserve.ended_streams import EndedStreams
 from glmserve.engine.settings import EngineSettings
+from glmserve.engine.wire import kept
 from glmserve.errors import Overloaded, to_wire
 from glmserve.whole_answer import Tensors, joined
 
@@ -30,8 +31,7 @@ class TritonPythonModel:
             if not self._free.acquire(blocking=False):
                 _send(sender, _failed(to_wire(Overloaded())))
                 continue
-            # copied: the memory behind a tensor may be Triton's again once this call is over
-            inputs = [pb_utils.Tensor(tensor.name(), np.array(tensor.as_numpy())) for tensor in request.inputs()]
+            inputs = [pb_utils.Tensor(tensor.name(), kept(tensor.as_numpy())) for tensor in request.inputs()]
             inputs.append(pb_utils.Tensor(WHOLE.name, np.ones(WHOLE.shape, WHOLE.dtype)))
             self._pool.submit(self._answer, inputs, sender)
 
