@@ -7,9 +7,19 @@ import socket
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 _GONE = select.EPOLLRDHUP | select.EPOLLONESHOT
 _LOOK_S = 0.5
+
+
+@dataclass(eq=False)
+class _Watched:
+    """One client, and what happens when it leaves."""
+
+    client: socket.socket
+    when_gone: Callable[[], object]
+    has_left: bool = False
 
 
 class ClientWatch:
@@ -20,7 +30,7 @@ class ClientWatch:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._actions: dict[int, Callable[[], object]] = {}
+        self._watched: dict[int, _Watched] = {}
         self._sockets: select.epoll | None = None
         self._thread: threading.Thread | None = None
         self._is_closed = threading.Event()
@@ -31,17 +41,19 @@ class ClientWatch:
         if client is None or (descriptor := client.fileno()) < 0:
             yield
             return
+        watched = _Watched(client, when_gone)
         with self._lock:
-            self._actions[descriptor] = when_gone
+            self._watched[descriptor] = watched
             sockets = self._started()
             sockets.register(descriptor, _GONE)
         try:
             yield
         finally:
             with self._lock:
-                self._actions.pop(descriptor, None)
-                with suppress(OSError, ValueError):  # closed already, by the server or by us
-                    sockets.unregister(descriptor)
+                if self._watched.get(descriptor) is watched:
+                    del self._watched[descriptor]
+                    with suppress(OSError, ValueError):  # closed already, by the server or by us
+                        sockets.unregister(descriptor)
 
     def close(self) -> None:
         """Ends the thread; clients still watched are left to themselves."""
@@ -60,7 +72,23 @@ class ClientWatch:
     def _run(self, sockets: select.epoll) -> None:
         while not self._is_closed.is_set():
             for descriptor, _ in sockets.poll(_LOOK_S):
-                with self._lock:
-                    action = self._actions.pop(descriptor, None)
-                if action is not None:
-                    action()
+                self._look(descriptor)
+
+    def _look(self, descriptor: int) -> None:
+        """Acts on a client that left. By now the descriptor may be that of another one, who came after it."""
+        with self._lock:
+            watched = self._watched.get(descriptor)
+            if watched is None or watched.has_left or not _has_left(watched.client):
+                return
+            watched.has_left = True
+        watched.when_gone()
+
+
+def _has_left(client: socket.socket) -> bool:
+    """Whether it has closed its sending side, at least; what it has sent and nobody read yet stays where it is."""
+    look = select.poll()
+    try:
+        look.register(client, select.POLLRDHUP)
+    except ValueError:  # we have closed it
+        return False
+    return any(state != select.POLLNVAL for _, state in look.poll(0))

@@ -135,18 +135,21 @@ def _body(
     passing: Passing | None,
 ) -> Iterator[str]:
     """The events of one answer; it runs when the request's context is gone."""
+    beginning, has_begun = "".join(shape.start()), False
     try:
-        yield from shape.start()
         for event in first.events(heartbeat_s):
             if event is None:
-                yield sse.HEARTBEAT
+                text = sse.HEARTBEAT
             elif isinstance(event, Answer):
                 record.answered(event)
-                yield from shape.end(prepared, event)
+                text = "".join(shape.end(prepared, event))
             else:
-                yield from shape.piece(event)
-                if passing is not None:
-                    passing.run()
+                text = _written(shape, event)
+            if text:
+                yield text if has_begun else beginning + text
+                has_begun = True
+            if passing is not None and has_begun and isinstance(event, Piece):  # blanks may come before any text
+                passing.run()
     except GeneratorExit:
         record.error_code = Cancelled.code
         raise

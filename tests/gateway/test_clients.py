@@ -7,6 +7,7 @@ import threading
 from collections.abc import Generator
 
 import pytest
+from eventually import eventually
 
 from gateway.clients import ClientWatch
 
@@ -51,6 +52,29 @@ def test_a_client_whose_answer_is_complete_is_not_watched_any_more(watch: Client
             leaver.close()
             assert second.wait(WAIT_S)
     assert not first.is_set()
+
+
+def test_who_comes_after_a_client_that_left_is_not_taken_for_it(watch: ClientWatch) -> None:
+    """The kernel told that a client left; before anybody looked, its descriptor had become another one's."""
+    ours, theirs = socket.socketpair()
+    left = threading.Event()
+    with ours, theirs, watch.watch(ours, left.set):
+        watch._look(ours.fileno())
+        assert not left.is_set()
+        theirs.close()
+        assert left.wait(WAIT_S)
+
+
+def test_a_client_that_left_is_told_once(watch: ClientWatch) -> None:
+    ours, theirs = socket.socketpair()
+    told: list[None] = []
+    with ours, watch.watch(ours, lambda: told.append(None)):
+        theirs.close()
+        assert eventually(lambda: bool(told))
+        watch._look(ours.fileno())
+        ours.close()
+        watch._look(ours.fileno())
+    assert told == [None]
 
 
 def test_without_a_socket_there_is_nothing_to_watch(watch: ClientWatch) -> None:

@@ -58,10 +58,15 @@ def says(tokens: list[int], pause_s: float = 0.0, end: Any = None) -> Any:
 
 def asked(url: str, version: str = "1.1", **options: Any) -> socket.socket:
     """A connection on which a stream was asked for."""
+    asked = {"messages": [{"role": "user", "content": "What?"}], "stream": True, **options}
+    return sent(url, "/v1/chat/completions", asked, version)
+
+
+def sent(url: str, path: str, values: dict[str, Any], version: str = "1.1") -> socket.socket:
     host, port = url.removeprefix("http://").split(":")
-    body = json.dumps({"messages": [{"role": "user", "content": "What?"}], "stream": True, **options}).encode()
+    body = json.dumps(values).encode()
     connection = socket.create_connection((host, int(port)), WAIT_S)
-    head = f"POST /v1/chat/completions HTTP/{version}\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = f"POST {path} HTTP/{version}\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
     connection.sendall(head.encode() + body)
     return connection
 
@@ -87,6 +92,16 @@ def test_every_word_comes_once_and_in_order(
     triton[0].script = says(tokenizer.encode(WORDS), pause_s)
     found = events(asked(url, version))
     assert text(found) == WORDS.strip() and found[-1]["choices"][0]["finish_reason"] == "length"
+
+
+@pytest.mark.parametrize("pause_s", [0.0, 0.003], ids=["at once", "one by one"])
+def test_an_answer_that_begins_with_blanks_has_its_head_before_its_words(
+    url: str, triton: Any, tokenizer: Tokenizer, picture: str, pause_s: float
+) -> None:
+    """Blanks at its beginning are not shown, so the first pieces have nothing to write."""
+    triton[0].script = says(tokenizer.encode(f"\n \n\n {WORDS}"), pause_s)
+    found = events(sent(url, "/v1/chat/vision", {"image": picture, "prompt": "What?", "stream": True}))
+    assert "".join(event.get("delta", "") for event in found) == found[-1]["result"] == WORDS.strip()
 
 
 def test_a_stop_string_ends_the_stream_and_the_rest_is_not_generated(
