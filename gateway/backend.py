@@ -90,7 +90,7 @@ class Backend(Protocol):
         """The answer's messages in order, the last one finished; closing the generator cancels the work.
 
         So does the request's `cancellation`, which ends it with Cancelled. Raises errors of the GlmServeError tree
-        only, and never waits past the request's deadline.
+        only, and never waits more than a second past the request's deadline.
         """
         ...
 

@@ -14,7 +14,8 @@ from gateway.mailbox import Mailbox
 from glmserve.errors import Cancelled, GlmServeError
 
 _JOIN_S = 5.0
-_LEAVE_S = 1.0
+_LEAVE_S = 2.0
+_TELL_S = 5.0
 _GRACE_S = 2.0  # so that gRPC's own deadline comes first
 _END = object()
 
@@ -65,14 +66,19 @@ class TritonStreams:
         self._read = read
         self._channel: Any = None
         self._infer: Any = None
+        self._told: set[asyncio.Task[None]] = set()  # kept, or they would be collected
 
     def ask(self, request: bytes, timeout_s: float, metadata: Any, mailbox: Mailbox) -> Stream:
         """Begins a stream whose words come into the mailbox."""
         outgoing = _Outgoing(request)
         return Stream(self._thread, lambda: self._call(outgoing, timeout_s, metadata), mailbox, timeout_s)
 
+    def tell(self, request: bytes) -> None:
+        """Sends a request whose answer nobody waits for."""
+        self._thread.run(lambda: self._tell(_Outgoing(request)))
+
     def close(self) -> None:
-        """Ends all streams of this Triton."""
+        """Ends all streams of this Triton; those that were left are given their time."""
         self._thread.run(self._close)
 
     def _call(self, request: _Outgoing, timeout_s: float, metadata: Any) -> Any:
@@ -83,18 +89,28 @@ class TritonStreams:
 
     def _close(self) -> None:
         if self._channel is not None:
-            self._closing = asyncio.ensure_future(self._channel.close())  # kept, or it would be collected
+            self._closing = asyncio.ensure_future(self._channel.close(_LEAVE_S))  # kept, as above
+
+    def _tell(self, outgoing: _Outgoing) -> None:
+        task = asyncio.ensure_future(self._hear_out(outgoing))
+        self._told.add(task)
+        task.add_done_callback(self._told.discard)
+
+    async def _hear_out(self, outgoing: _Outgoing) -> None:
+        with suppress(grpc.RpcError):
+            async for _ in self._call(outgoing, _TELL_S, None):
+                pass
 
 
 class Stream:
-    """One call: iterating waits for its messages and raises what it failed with; any thread may cancel it."""
+    """One call: iterating waits for its messages and raises what it failed with; any thread may leave or cancel it."""
 
     def __init__(self, thread: StreamThread, call: Callable[[], Any], mailbox: Mailbox, timeout_s: float) -> None:
         self._thread = thread
         self._call = call
         self._mailbox = mailbox
         self._timeout_s = timeout_s + _GRACE_S
-        self._has_ended = False
+        self.has_ended = False
         self._task: asyncio.Task[None] | None = None
         mailbox.open(self)
         thread.run(self._begin)
@@ -110,12 +126,22 @@ class Stream:
             raise word
         return word
 
+    def leave(self) -> None:
+        """Whoever reads gets Cancelled; the call goes on to its end, which somebody else must bring about soon."""
+        if not self.has_ended:
+            self._thread.run(self._leave)
+
     def cancel(self) -> None:
-        if not self._has_ended:
+        if not self.has_ended:
             self._thread.run(self._stop)
 
     def _begin(self) -> None:
         self._task = asyncio.ensure_future(self._read())
+
+    def _leave(self) -> None:
+        self._end(Cancelled())
+        if self._task is not None:
+            asyncio.get_running_loop().call_later(_LEAVE_S, self._task.cancel)
 
     def _stop(self) -> None:
         self._end(Cancelled())
@@ -125,7 +151,8 @@ class Stream:
     async def _read(self) -> None:
         try:
             async for word in self._call():
-                self._mailbox.put(self, word)
+                if not self.has_ended:
+                    self._mailbox.put(self, word)
             self._end(_END)
         except grpc.RpcError as error:
             self._end(error)
@@ -133,8 +160,8 @@ class Stream:
             self._end(GlmServeError(str(error)))
 
     def _end(self, word: object) -> None:
-        if not self._has_ended:
-            self._has_ended = True
+        if not self.has_ended:
+            self.has_ended = True
             self._mailbox.put(self, word)
 
 

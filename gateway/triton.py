@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc  # type: ignore[import-untyped]
@@ -10,17 +12,20 @@ import grpc.aio  # type: ignore[import-untyped]
 import grpc.experimental  # type: ignore[import-untyped]
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from gateway.backend import READY_TIMEOUT_S, Chunk, GenerateRequest
-from gateway.streams import StreamThread, TritonStreams
-from gateway.tensors import chunk_of, outputs_of, tensors_of
-from gateway.triton_errors import error_of, log_refusal
+from gateway.backend import READY_TIMEOUT_S, Cancellation, Chunk, GenerateRequest
+from gateway.streams import Stream, StreamThread, TritonStreams
+from gateway.triton_errors import log_refusal
+from gateway.triton_wire import NOTHING, asking, cancelling, read
 from gateway.watchdog import Pulse, Watchdog
 from glmserve import contract
 from glmserve.contract import Finish
 from glmserve.errors import BackendDown, Cancelled, DeadlineExceeded, GlmServeError, Overloaded, from_wire
 
 _DRAIN_TIMEOUT_S = 1.0
-_GRACE_S = 1.0  # so that gRPC's own deadline comes first
+_GRACE_S = 1.0  # so that the engine's own deadline comes first
+_LEAVE_S = 2.0
+_LEAVERS = 4
+_KEY_BITS = 63
 _MIB = 1024**2
 _CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", 512 * _MIB),  # 16 pictures of 6144 tokens are 231 MB
@@ -32,10 +37,7 @@ _CHANNEL_OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 1000),
 )
 _READ_BY_WHO_WAITS = (grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1)
-_NOTHING = object()
-"""Triton's empty final response."""
 _STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
-_RAW_INPUT = bytes([service_pb2.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER << 3 | 2])  # a field of bytes
 _BY_STATUS: dict[grpc.StatusCode, type[GlmServeError]] = {
     grpc.StatusCode.UNAVAILABLE: BackendDown,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
@@ -51,6 +53,10 @@ class TritonBackend:
     """The Backend that Triton serves; made after a worker has forked, because gRPC's threads do not survive a fork.
 
     A whole answer is read by the thread that waits for it; of streams with a mailbox, all are read by one thread.
+
+    An answer is given up by a request of its own, and its call read to the end: a call that is cancelled just when its
+    answer ends brings the whole Triton down now and then (server 2.5x: its state is freed twice). Calls are cancelled
+    only if the engine does not end them in time.
     """
 
     def __init__(self, url: str, response_timeout_s: float, thread: StreamThread | None = None) -> None:
@@ -60,14 +66,18 @@ class TritonBackend:
         self._ready = service_pb2_grpc.GRPCInferenceServiceStub(self._channel).ModelReady
         # One request a stream is the same on the wire as a call that takes one, and such a call needs no threads of
         # its own: a first token comes a millisecond sooner, and later ones cost 40 % less.
-        self._infer: Any = self._channel.unary_stream(_STREAM, response_deserializer=_read)
+        self._infer: Any = self._channel.unary_stream(_STREAM, response_deserializer=read)
 
         def open_channel() -> Any:
             return grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
 
-        self._streams = TritonStreams(thread, open_channel, _STREAM, _read) if thread else None
+        self._own_thread = None
+        if thread is None:
+            thread = self._own_thread = StreamThread()
+        self._streams = TritonStreams(thread, open_channel, _STREAM, read)
         self._response_timeout_s = response_timeout_s
         self._watchdog = Watchdog()
+        self._leavers = ThreadPoolExecutor(_LEAVERS, thread_name_prefix="leavers")
 
     def generate(self, request: GenerateRequest) -> Generator[Chunk]:
         """The answer's messages; silence between two that is longer than the response timeout is a DeadlineExceeded.
@@ -75,17 +85,19 @@ class TritonBackend:
         The first message may wait in line for as long as the deadline allows.
         """
         metadata = (("traceparent", request.traceparent),) if request.traceparent else None
-        call: Any
-        if self._streams is not None and request.mailbox is not None:
-            call = self._streams.ask(_wire(request), request.deadline_s, metadata, request.mailbox)
+        key, timeout_s = random.getrandbits(_KEY_BITS), request.deadline_s + _GRACE_S
+        call: Stream | _Call
+        if request.mailbox is not None:
+            call = self._streams.ask(asking(request, key), timeout_s, metadata, request.mailbox)
         else:
-            call = self._infer(_wire(request), timeout=request.deadline_s, metadata=metadata)
-        request.cancellation.then(call.cancel)
+            call = _Call(self._infer(asking(request, key), timeout=timeout_s, metadata=metadata))
         try:
-            with self._watchdog.watch(call.cancel, request.deadline_s + _GRACE_S) as pulse:
-                yield from self._chunks(call, pulse)
+            with self._watchdog.watch(call.cancel, timeout_s) as pulse:
+                request.cancellation.then(lambda: self._give_up(call, key, pulse))
+                yield from self._chunks(call, pulse, request.cancellation)
         finally:
-            call.cancel()  # does nothing to a call that has ended
+            if not call.has_ended:
+                self._leave(call, key, is_told=request.cancellation.said.is_set())
             if request.mailbox is not None:
                 request.mailbox.close(call)
 
@@ -93,31 +105,64 @@ class TritonBackend:
         return all(self._is_model_ready(name) for name in (contract.DECODER_MODEL, contract.VISION_MODEL))
 
     def close(self) -> None:
+        self._leavers.shutdown()
         self._channel.close()
-        if self._streams is not None:
-            self._streams.close()
+        self._streams.close()
+        if self._own_thread is not None:
+            self._own_thread.close()
         self._watchdog.close()
 
-    def _chunks(self, call: Iterator[Any], pulse: Pulse) -> Generator[Chunk]:
+    def _give_up(self, call: Stream | _Call, key: int, pulse: Pulse) -> None:
+        """Any thread's, while another one reads: a stream's reader is let go, a call's hears the engine's last word."""
+        if call.has_ended:
+            return
+        self._streams.tell(cancelling(key))
+        pulse.beat(_LEAVE_S)
+        if isinstance(call, Stream):
+            call.leave()
+
+    def _leave(self, call: Stream | _Call, key: int, is_told: bool) -> None:
+        """The reader's own: nobody reads any more, and nobody waits until the engine has ended the call."""
+        if not is_told:
+            self._streams.tell(cancelling(key))
+        if isinstance(call, Stream):
+            call.leave()
+            return
+        try:
+            self._leavers.submit(self._read_out, call)
+        except RuntimeError:  # we are being closed
+            call.cancel()
+
+    def _read_out(self, call: _Call) -> None:
+        with self._watchdog.watch(call.cancel, _LEAVE_S):
+            _drain(call)
+
+    def _chunks(self, call: Iterator[Any], pulse: Pulse, cancellation: Cancellation) -> Generator[Chunk]:
         try:
             for said in call:
                 pulse.beat(self._response_timeout_s)
-                if isinstance(said, GlmServeError):
-                    raise said
-                if said is _NOTHING:
+                if said is NOTHING:
                     continue
+                if isinstance(said, GlmServeError):
+                    self._drain(call, pulse)
+                    raise said
                 yield said
                 if said.finish != Finish.RUNNING:
-                    pulse.beat(_DRAIN_TIMEOUT_S)
-                    _drain(call)
+                    self._drain(call, pulse)
                     return
         except (grpc.RpcError, Cancelled) as error:
+            if cancellation.said.is_set():
+                raise Cancelled from error
             if pulse.is_dead:
                 raise DeadlineExceeded from error
             if isinstance(error, Cancelled):
                 raise
             raise _from_rpc(error) from error
         raise BackendDown  # the stream ended before the answer did
+
+    def _drain(self, call: Iterator[Any], pulse: Pulse) -> None:
+        pulse.beat(_DRAIN_TIMEOUT_S)
+        _drain(call)
 
     def _is_model_ready(self, name: str) -> bool:
         try:
@@ -127,51 +172,34 @@ class TritonBackend:
             return False
 
 
+class _Call:
+    """A call that is read by whoever waits for it, and knows whether it has been read to its end."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+        self.has_ended = False
+
+    def __iter__(self) -> _Call:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            return next(self._call)
+        except (StopIteration, grpc.RpcError):
+            self.has_ended = True
+            raise
+
+    def cancel(self) -> None:
+        self._call.cancel()
+
+
 def _drain(call: Iterator[Any]) -> None:
-    """Reads a finished answer's stream to its end: cancelling it instead would race with Triton's own clean-up."""
+    """Reads a finished answer's call to its end; how that ends changes nothing any more."""
     try:
         for _ in call:
             pass
     except (grpc.RpcError, GlmServeError):
-        pass  # the answer is complete; how its stream ended changes nothing
-
-
-def _wire(request: GenerateRequest) -> bytes:
-    """A ModelInferRequest as it travels, its tensors copied once: protobuf itself would copy 9 MB of patches thrice."""
-    message = service_pb2.ModelInferRequest(model_name=contract.DECODER_MODEL, id=request.request_id)
-    message.parameters["triton_enable_empty_final_response"].bool_param = True
-    tensors: list[Any] = []
-    for tensor, values in tensors_of(request):
-        message.inputs.add(name=tensor.name, datatype=tensor.triton_dtype, shape=values.shape)
-        tensors += [_RAW_INPUT, _varint(values.nbytes), values]
-    for tensor in outputs_of(request):
-        message.outputs.add(name=tensor.name)
-    return b"".join([message.SerializeToString(), *tensors])
-
-
-def _varint(number: int) -> bytes:
-    """A length as protobuf writes it: seven bits a byte, the last one without its highest bit."""
-    written = bytearray()
-    while number > 0x7F:
-        written.append(number & 0x7F | 0x80)
-        number >>= 7
-    written.append(number)
-    return bytes(written)
-
-
-def _read(data: bytes) -> Chunk | GlmServeError | object:
-    """A message of Triton's: a part of the answer, why there is none, or nothing. gRPC lets nothing be raised here."""
-    message = service_pb2.ModelStreamInferResponse.FromString(data)
-    if message.error_message:
-        return error_of(message.error_message)
-    response = message.infer_response
-    if not response.outputs:
-        return _NOTHING
-    try:
-        raw = {output.name: data for output, data in zip(response.outputs, response.raw_output_contents, strict=True)}
-        return chunk_of(raw)
-    except (ValueError, GlmServeError) as error:  # another contract's
-        return error if isinstance(error, GlmServeError) else GlmServeError(str(error))
+        pass
 
 
 def _from_rpc(error: grpc.RpcError) -> GlmServeError:

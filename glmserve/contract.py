@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
-CONTRACT_VERSION = 3
+CONTRACT_VERSION = 4
 DECODER_MODEL = "glm4v"
 WHOLE_MODEL = "glm4v_whole"
 """The same in one response, for clients that speak plain HTTP: inputs and outputs of DECODER_MODEL."""
@@ -80,6 +80,13 @@ WHOLE = Tensor("WHOLE", "int32", (1,), is_optional=True)
 """1 asks for the answer in one message at its end; 0, the default, for tokens as they come."""
 DEADLINE_MS = Tensor("DEADLINE_MS", "int32", (1,))
 """Milliseconds from arrival after which the engine gives the request up."""
+CANCEL_KEY = Tensor("CANCEL_KEY", "int64", (1,), is_optional=True)
+"""A random name for this request, by which a later one may cancel it."""
+CANCEL = Tensor("CANCEL", "int64", (1,), is_optional=True)
+"""Cancels the request of this CANCEL_KEY; such a request asks for nothing else. Its answer then ends with an error.
+
+Triton's own cancellation ends the whole server now and then, when it meets an answer's end.
+"""
 
 TOKENS = Tensor("TOKENS", "int32", ("tokens",))
 """New tokens; the one that ends the answer is not among them."""
@@ -111,7 +118,11 @@ DECODER_INPUTS = (
     CACHE_SCOPE,
     WHOLE,
     DEADLINE_MS,
+    CANCEL_KEY,
+    CANCEL,
 )
+_BETWEEN_US = (WHOLE, CANCEL_KEY, CANCEL)
+"""What only the gateway's gRPC and our own models send to `glm4v`."""
 DECODER_OUTPUTS = (TOKENS, FINISH, TIMINGS_MS, CACHED_TOKENS, LOGPROB_IDS, LOGPROB_VALUES)
 
 # --- vision_encoder: Triton's names are the graph's names, so that an ONNX or TensorRT backend can serve it too ----
@@ -130,7 +141,7 @@ def render_config(model: str) -> str:
     """The `config.pbtxt` of one of the models, as kept in `model_repository/`."""
     if model in (DECODER_MODEL, WHOLE_MODEL):
         head = _DECODER_HEAD.format(decoupled=str(model == DECODER_MODEL).lower())
-        inputs = tuple(tensor for tensor in DECODER_INPUTS if model == DECODER_MODEL or tensor is not WHOLE)
+        inputs = tuple(tensor for tensor in DECODER_INPUTS if model == DECODER_MODEL or tensor not in _BETWEEN_US)
         body = f"{head}{_fields('input', inputs)}{_fields('output', DECODER_OUTPUTS)}"
     else:
         head = _VISION_HEAD.format(max_batch=VISION_MAX_BATCH)

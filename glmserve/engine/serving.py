@@ -6,9 +6,11 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from glmserve import contract
 from glmserve.certificate import Certificate
 from glmserve.checkpoint import Checkpoint
-from glmserve.contract import DECODER_MODEL, VISION_MODEL
+from glmserve.contract import DECODER_MODEL, VISION_MODEL, Finish
+from glmserve.engine.cancels import Cancels
 from glmserve.engine.device import open_device
 from glmserve.engine.engine import Engine
 from glmserve.engine.grammar import GrammarCompiler
@@ -19,9 +21,10 @@ from glmserve.engine.ort import OrtDecoder, OrtVision
 from glmserve.engine.outbox import Outbox, Send
 from glmserve.engine.pictures import PictureCache
 from glmserve.engine.plan import element_bytes, memory_plan, weight_bytes
+from glmserve.engine.request import Done, Event, Timings
 from glmserve.engine.session import DecoderSession
 from glmserve.engine.settings import EngineSettings
-from glmserve.engine.wire import Tensors, asks_for_whole
+from glmserve.engine.wire import Tensors, asks_for_whole, key_in
 from glmserve.errors import NotCertified
 from glmserve.manifest import CHECKPOINT_FOLDER, DECODER_GRAPH, VISION_GRAPH, Manifest
 
@@ -40,6 +43,7 @@ class Serving:
         self._outbox = outbox
         self._grammars = grammars
         self._publisher = publisher
+        self._cancels = Cancels()
 
     @staticmethod
     def open(folder: Path, encode: EncodePicture, publish: Callable[[Metric, float], None]) -> Serving:
@@ -106,8 +110,23 @@ class Serving:
         return self._engine.is_healthy
 
     def accept(self, tensors: Tensors, send: Send, is_cancelled: Callable[[], bool]) -> None:
-        """Starts a request; `send` is called on one thread with its events in order, the last of all at the end."""
-        self._intake.accept(tensors, self._outbox.channel(send, asks_for_whole(tensors)), is_cancelled)
+        """Starts a request, or cancels one; `send` is called on one thread with its events in order, the last of all at
+        the end."""
+        emit, cancels = self._outbox.channel(send, asks_for_whole(tensors)), self._cancels
+        cancelled, key = key_in(tensors, contract.CANCEL), key_in(tensors, contract.CANCEL_KEY)
+        if cancelled is not None:
+            cancels.say(cancelled)
+            emit(Done(Finish.STOP, Timings()))
+        elif key is None:
+            self._intake.accept(tensors, emit, is_cancelled)
+        else:
+
+            def emit_and_forget(event: Event) -> None:
+                emit(event)
+                if event.is_last:
+                    cancels.forget(key)
+
+            self._intake.accept(tensors, emit_and_forget, lambda: cancels.is_said(key) or is_cancelled())
 
     def close(self) -> None:
         """Ends what runs with an error, sends it, and ends every thread."""

@@ -70,6 +70,11 @@ def read(tensors: Tensors, checkpoint: Checkpoint) -> Asked:
     )
 
 
+def key_in(tensors: Tensors, tensor: Tensor) -> int | None:
+    """The key that stands in CANCEL_KEY or CANCEL."""
+    return int(tensors[tensor.name][0]) if tensor.name in tensors else None
+
+
 def asks_for_whole(tensors: Tensors) -> bool:
     """Whether the answer is wanted in one message."""
     return contract.WHOLE.name in tensors and bool(tensors[contract.WHOLE.name].any())

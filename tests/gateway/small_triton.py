@@ -26,15 +26,37 @@ class SmallTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignor
         self.received: list[Any] = []
         self.ended = threading.Event()
         self.ready = {contract.DECODER_MODEL, contract.VISION_MODEL}
+        self.cancelled: list[int] = []
+        self._told = threading.Condition()
 
     def ModelStreamInfer(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:  # noqa: N802
-        context.add_callback(self.ended.set)
         for request in requests:
+            cancelled = key_of(request, contract.CANCEL)
+            if cancelled is not None:
+                with self._told:
+                    self.cancelled.append(cancelled)
+                    self._told.notify_all()
+                yield message([], Finish.STOP)
+                continue
+            context.add_callback(self.ended.set)
             self.received.append(request)
             yield from self.script(request, context)
 
+    def wait_for_cancel(self, request: Any) -> None:
+        """Returns once somebody has asked for this request's end."""
+        with self._told:
+            assert self._told.wait_for(lambda: key_of(request, contract.CANCEL_KEY) in self.cancelled, WAIT_S)
+
     def ModelReady(self, request: Any, _context: Any) -> Any:  # noqa: N802
         return service_pb2.ModelReadyResponse(ready=request.name in self.ready)
+
+
+def key_of(request: Any, tensor: Tensor) -> int | None:
+    """What stands in CANCEL_KEY or CANCEL."""
+    for sent, raw in zip(request.inputs, request.raw_input_contents, strict=True):
+        if sent.name == tensor.name:
+            return int(np.frombuffer(raw, tensor.dtype)[0])
+    return None
 
 
 def a_request(deadline_s: float = WAIT_S, patches: bool = True) -> GenerateRequest:

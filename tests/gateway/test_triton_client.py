@@ -113,7 +113,7 @@ def test_a_request_without_a_picture_sends_no_picture_tensors(triton: Any, backe
     triton[0].script = lambda *_: iter([message([], Finish.STOP)])
     list(backend.generate(a_request(patches=False)))
     names = {i.name for i in triton[0].received[0].inputs}
-    assert names == {t.name for t in contract.DECODER_INPUTS if not t.is_optional}
+    assert names == {t.name for t in contract.DECODER_INPUTS if not t.is_optional} | {contract.CANCEL_KEY.name}
 
 
 def test_optional_tensors_travel_when_they_say_something(triton: Any, backend: TritonBackend) -> None:
@@ -168,6 +168,34 @@ def test_a_cancellation_ends_the_call_while_nothing_comes(triton: Any, backend: 
         list(backend.generate(request))
     assert triton[0].ended.wait(WAIT_S)
     release.set()
+
+
+@pytest.mark.parametrize("reader_leaves", [False, True])
+def test_an_answer_is_given_up_by_a_request_of_its_own_and_its_call_read_to_the_end(
+    triton: Any, backend: TritonBackend, reader_leaves: bool
+) -> None:
+    """A call that is cancelled while its answer ends can bring Triton down."""
+    was_active = threading.Event()
+
+    def script(request: Any, context: Any) -> Iterator[Any]:
+        yield message([1])
+        triton[0].wait_for_cancel(request)
+        if context.is_active():
+            was_active.set()
+        yield failure(to_wire(Cancelled()))
+
+    triton[0].script = script
+    request = a_request()
+    chunks = backend.generate(request)
+    assert next(chunks).tokens == (1,)
+    if reader_leaves:
+        chunks.close()
+    else:
+        request.cancellation.say()
+        with pytest.raises(Cancelled):
+            next(chunks)
+    assert was_active.wait(WAIT_S) and triton[0].ended.wait(WAIT_S)
+    assert len(triton[0].cancelled) == 1
 
 
 def test_the_trace_goes_on(triton: Any, backend: TritonBackend) -> None:
