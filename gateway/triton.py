@@ -55,8 +55,8 @@ class TritonBackend:
     A whole answer is read by the thread that waits for it; of streams with a mailbox, all are read by one thread.
 
     An answer is given up by a request of its own, and its call read to the end: a call that is cancelled just when its
-    answer ends brings the whole Triton down now and then (server 2.5x: its state is freed twice). Calls are cancelled
-    only if the engine does not end them in time.
+    answer ends brings the whole Triton down now and then (the one of nvidia-pytriton 0.7 frees its state twice). Calls
+    are cancelled only if the engine does not end them in time.
     """
 
     def __init__(self, url: str, response_timeout_s: float, thread: StreamThread | None = None) -> None:

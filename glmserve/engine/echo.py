@@ -35,8 +35,16 @@ class Echo:
         self.luck = Luck()
         self._tokens: list[int] = []
         self._after: dict[tuple[int, ...], int] = {}
+        self._start: int | None = None  # of what followed; looked up once a token
+        self._is_known = False
         for token in tokens:
             self.add(token)
+
+    @property
+    def guess(self) -> int | None:
+        """The next token, if there is anything to go by."""
+        start = self._where()
+        return None if start is None else self._tokens[start]
 
     def add(self, token: int) -> None:
         here = len(self._tokens)
@@ -44,15 +52,21 @@ class Echo:
             if here >= size:
                 self._after[tuple(self._tokens[-size:])] = here
         self._tokens.append(token)
+        self._is_known = False
 
     def continuation(self, count: int) -> list[int]:
         """`count` tokens that followed the newest earlier place where they ended as they do now; none if there is none.
 
         Where that place overlaps the end, what repeats is taken to go on repeating.
         """
-        total = len(self._tokens)
-        for size in _NGRAMS:
-            start = self._after.get(tuple(self._tokens[-size:]))
-            if start is not None:
-                return [self._tokens[start + index % (total - start)] for index in range(count)]
-        return []
+        start = self._where()
+        if start is None:
+            return []
+        period = len(self._tokens) - start
+        return [self._tokens[start + index % period] for index in range(count)]
+
+    def _where(self) -> int | None:
+        if not self._is_known:
+            known = (self._after.get(tuple(self._tokens[-size:])) for size in _NGRAMS)
+            self._start, self._is_known = next((start for start in known if start is not None), None), True
+        return self._start

@@ -53,9 +53,9 @@ class Lookup:
         echo = running.echo
         if echo is None:
             running.echo = echo = Echo(running.request.prompt.input_ids[-_REACH:].tolist())
-        elif guess := echo.continuation(1):
+        elif (guess := echo.guess) is not None:
             for luck in (echo.luck, self._luck):
-                luck.note(guess[0] == token)
+                luck.note(guess == token)
         echo.add(token)
 
     def draft(self, rows: list[Running], context: int) -> Draft | None:
@@ -64,7 +64,7 @@ class Lookup:
         self._since_draft += 1
         if not self._plain_s[len(rows)]:
             return None
-        guessed = [(running, echo) for running in rows if (echo := running.echo) and echo.continuation(1)]
+        guessed = [(running, echo) for running in rows if (echo := running.echo) and echo.guess is not None]
         if not guessed:
             return None
         running, echo = max(guessed, key=lambda pair: pair[1].luck.chance(self._luck))

@@ -44,6 +44,16 @@ def prompts(candidate: Candidate) -> list[Prompt]:
     return [candidate.prompt(input_ids(candidate, case), list(case.pictures)) for case in cases]
 
 
+def read(decoder: OrtDecoder, table: SlotTable, requests: list[Running]) -> None:
+    """Reads each prompt by itself and draws its first token."""
+    for request in requests:
+        table.start(request)
+        sampled = decoder.run(step_of([], [Chunk(request, 0, request.request.prompt.length)], table, decoder))
+        request.length = request.request.prompt.length
+        table.promote()
+        request.answer.append(int(sampled.tokens[0]))
+
+
 def running(prompt: Prompt) -> Running:
     return Running(Request(prompt, Sampling(), 8, 1e9, lambda event: None), 0.0)
 
@@ -74,12 +84,7 @@ def test_decode_steps_padded_to_a_bucket_draw_the_same_tokens(demo_build: Path, 
         decoder = OrtDecoder(graph, Checkpoint.read(DEMO), ROWS, CONTEXT, buckets=buckets)
         decoder.poison()
         table, requests = SlotTable(4, ROWS), [running(prompt) for prompt in prompts[:3]]
-        for request in requests:
-            table.start(request)
-            sampled = decoder.run(step_of([], [Chunk(request, 0, request.request.prompt.length)], table, decoder))
-            request.length = request.request.prompt.length
-            table.promote()
-            request.answer.append(int(sampled.tokens[0]))
+        read(decoder, table, requests)
         for _ in range(6):
             drawn = decoder.run(step_of(requests, [], table, decoder)).tokens
             for request, token in zip(requests, drawn, strict=True):
@@ -97,12 +102,7 @@ def test_guesses_for_one_row_draw_what_its_tokens_draw_one_by_one(
     for drafted in (None, *range(rows)):
         decoder.poison()
         table, requests = SlotTable(4, ROWS), [running(prompt) for prompt in prompts[:rows]]
-        for request in requests:
-            table.start(request)
-            sampled = decoder.run(step_of([], [Chunk(request, 0, request.request.prompt.length)], table, decoder))
-            request.length = request.request.prompt.length
-            table.promote()
-            request.answer.append(int(sampled.tokens[0]))
+        read(decoder, table, requests)
         if drafted is not None:
             guesses = answers[0][drafted][1:3]  # two that are right, and one that is not
             draft = Draft(requests[drafted], [*guesses, answers[0][drafted][3] + 1])
