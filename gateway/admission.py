@@ -63,7 +63,7 @@ class Admission:
             with self._lock:
                 is_in = ticket.is_in
             if not is_in:
-                raise Cancelled if cancellation.said.is_set() else Overloaded(retry_after_s=self._retry_after_s())
+                raise Cancelled if cancellation.is_said else Overloaded(retry_after_s=self._retry_after_s())
             yield
         finally:
             with self._lock:

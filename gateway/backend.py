@@ -29,19 +29,32 @@ class Cancellation:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._actions: list[Callable[[], object]] = []
-        self.said = threading.Event()
+        self._event: threading.Event | None = None  # weighs a kilobyte, and hardly anybody waits for it
+        self.is_said = False
+
+    @property
+    def said(self) -> threading.Event:
+        """For whoever wants to wait until it is said."""
+        with self._lock:
+            if self._event is None:
+                self._event = threading.Event()
+                if self.is_said:
+                    self._event.set()
+            return self._event
 
     def then(self, action: Callable[[], object]) -> None:
         """Runs `action` when the time comes, or now if it has come already."""
         with self._lock:
-            if not self.said.is_set():
+            if not self.is_said:
                 self._actions.append(action)
                 return
         action()
 
     def say(self) -> None:
         with self._lock:
-            self.said.set()
+            self.is_said = True
+            if self._event is not None:
+                self._event.set()
             actions, self._actions = self._actions, []
         for action in actions:
             action()

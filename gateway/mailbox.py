@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable
 
 from glmserve.contract import Finish
@@ -22,7 +21,7 @@ class Mailbox:
     def __init__(self) -> None:
         self._come = threading.Condition()
         self._sender: object | None = None
-        self._mail: deque[object] = deque()
+        self._mail: list[object] = []  # short, and lighter than a deque
         self._when_come: Callable[[], None] | None = None
 
     def open(self, sender: object) -> None:
@@ -54,7 +53,7 @@ class Mailbox:
         with self._come:
             if not self._come.wait_for(lambda: self._mail, timeout_s):
                 raise DeadlineExceeded
-            return self._mail.popleft()
+            return self._mail.pop(0)
 
     def holds_piece(self) -> bool:
         """Whether the next word is there and is a part of the answer with more to follow."""

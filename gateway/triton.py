@@ -97,7 +97,7 @@ class TritonBackend:
                 yield from self._chunks(call, pulse, request.cancellation)
         finally:
             if not call.has_ended:
-                self._leave(call, key, is_told=request.cancellation.said.is_set())
+                self._leave(call, key, is_told=request.cancellation.is_said)
             if request.mailbox is not None:
                 request.mailbox.close(call)
 
@@ -151,7 +151,7 @@ class TritonBackend:
                     self._drain(call, pulse)
                     return
         except (grpc.RpcError, Cancelled) as error:
-            if cancellation.said.is_set():
+            if cancellation.is_said:
                 raise Cancelled from error
             if pulse.is_dead:
                 raise DeadlineExceeded from error

@@ -72,7 +72,7 @@ class TritonHttpBackend:
             except TimeoutError as error:
                 raise DeadlineExceeded from error
             except (OSError, http.client.HTTPException) as error:
-                if request.cancellation.said.is_set():
+                if request.cancellation.is_said:
                     raise Cancelled from error
                 log_refusal("http", type(error).__name__)
                 raise BackendDown from error
@@ -124,7 +124,7 @@ class _Lent(np.ndarray):
 
 def _answer(response: http.client.HTTPResponse, request: GenerateRequest) -> Chunk:
     body = response.read(_MOST_BYTES)
-    if request.cancellation.said.is_set():  # what was hung up in the middle reads as if it had ended there
+    if request.cancellation.is_said:  # what was hung up in the middle reads as if it had ended there
         raise Cancelled
     try:
         if response.status != HTTPStatus.OK:
