@@ -11,6 +11,7 @@ import threading
 import time
 from contextlib import closing
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import pytest
@@ -23,7 +24,8 @@ from launcher.triton_server import EXIT_TIMEOUT_S
 
 pytestmark = pytest.mark.triton
 ANSWERS = 200
-LONGEST_S = 0.04
+WITHIN = 1.5
+"""Of an answer's time, when it is given up at the latest."""
 
 
 def test_answers_given_up_at_any_moment_leave_triton_whole(demo_build: Path) -> None:
@@ -31,9 +33,10 @@ def test_answers_given_up_at_any_moment_leave_triton_whole(demo_build: Path) -> 
     seen = {"given up": 0, "complete": 0}
     with triton_on(demo_build) as triton:
         with closing(TritonBackend(triton.grpc_url, 10.0)) as backend:
+            usual_s = median(_seconds(backend) for _ in range(9))
             for _ in range(ANSWERS):
                 cancellation = Cancellation()
-                timer = threading.Timer(chance.uniform(0, LONGEST_S), cancellation.say)
+                timer = threading.Timer(chance.uniform(0, WITHIN * usual_s), cancellation.say)
                 timer.start()
                 seen[_answer(backend, cancellation)] += 1
                 timer.join()
@@ -41,7 +44,13 @@ def test_answers_given_up_at_any_moment_leave_triton_whole(demo_build: Path) -> 
         began = time.monotonic()
         triton.stop()
         assert time.monotonic() - began < EXIT_TIMEOUT_S - 2, "it waited for answers that had ended"
-    assert min(seen.values()) > ANSWERS / 10, f"hardly any met the other's end: {seen}"
+    assert min(seen.values()) > ANSWERS / 20, f"hardly any met the other's end: {seen}"
+
+
+def _seconds(backend: TritonBackend) -> float:
+    began = time.monotonic()
+    assert _answer(backend, Cancellation()) == "complete"
+    return time.monotonic() - began
 
 
 def _answer(backend: TritonBackend, cancellation: Cancellation) -> str:
