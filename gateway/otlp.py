@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from gateway.tracing import EndSpan
+from gateway.spans import EndSpan
 
 _SEND_TIMEOUT_S = 5
 _SERVER_ERROR = 500

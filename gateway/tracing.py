@@ -3,22 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any, Protocol
+
+from gateway.spans import EndSpan, Spans
 
 _TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-EndSpan = Callable[[str, int, dict[str, Any]], None]
-"""Ends a span with a route, a status, and the facts of its request."""
-
-
-class Spans(Protocol):
-    """Makes spans and sends them somewhere."""
-
-    def begin(self, traceparent: str) -> tuple[str, EndSpan]:
-        """A span that continues a trace, or begins one: what to pass on, and how to end it."""
-        ...
-
-    def close(self) -> None: ...
 
 
 class Tracing:

@@ -10,7 +10,8 @@ from gateway.admission import Admission
 from gateway.audit import AuditLog
 from gateway.metrics import Metrics
 from gateway.records import Record
-from gateway.tracing import EndSpan, Tracing
+from gateway.spans import EndSpan
+from gateway.tracing import Tracing
 
 
 class Watch:
