@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import urllib.error
 import urllib.request
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -100,9 +101,15 @@ class Fleet:
         return "".join(Path(log.name).read_text("utf-8") for log in self._logs)
 
     def tokens(self, number: int) -> float:
-        """Tokens that a Triton has handed out since it started; its metrics lag by a quarter of a second."""
-        with urllib.request.urlopen(self.tritons[number].metrics_url, timeout=5) as reply:
-            found = re.search(r"^glm_generated_tokens_total ([0-9.e+]+)$", reply.read().decode(), re.MULTILINE)
+        """Tokens that a Triton had handed out a quarter of a second ago.
+
+        None yet while the port of its metrics is closed, which it opens last.
+        """
+        try:
+            with urllib.request.urlopen(self.tritons[number].metrics_url, timeout=5) as reply:
+                found = re.search(r"^glm_generated_tokens_total ([0-9.e+]+)$", reply.read().decode(), re.MULTILINE)
+        except urllib.error.URLError:
+            return 0.0
         return float(found.group(1)) if found else 0.0
 
     def _triton(self, number: int, build: Path) -> TritonServer:

@@ -32,6 +32,7 @@ from glmserve.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.triton
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
+SETTLE_S = 0.7
 SEEN = [q for q in golden_questions() if q.has_picture]
 TOKENIZER, CHECKPOINT = Tokenizer.read(DEMO), Checkpoint.read(DEMO)
 PROMPTS = PromptBuilder.read(DEMO, TOKENIZER, CHECKPOINT.image_token_id, CHECKPOINT.vision.merge_size)
@@ -57,7 +58,7 @@ def tokens_of(chunks: list[Chunk]) -> list[int]:
 
 def test_a_follow_up_takes_picture_and_prompt_over_and_says_the_same(service: Service, backend: TritonBackend) -> None:
     first = list(backend.generate(asked(9001, "How many shapes are there?")))
-    hits = metric(service.triton, "glm_picture_cache_hits_total")
+    hits = _settled(service, "glm_picture_cache_hits_total")
     again = list(backend.generate(asked(9001, "How many shapes are there?")))
     other = list(backend.generate(asked(9001, "What is in the picture?")))
     picture_tokens = asked(9001, "?").grids[0].tokens(CHECKPOINT.images.merge_size)
@@ -155,6 +156,15 @@ def test_a_client_that_stops_reading_is_ended(service: Service, demo_build: Path
     finally:
         client.kill()
         client.communicate(timeout=10)
+
+
+def _settled(service: Service, name: str) -> float:
+    """A metric once it stands still: what requests before this one added comes a moment later."""
+    value = -1.0
+    while value != (newest := metric(service.triton, name)):
+        value = newest
+        time.sleep(SETTLE_S)
+    return value
 
 
 def _wait_until(happened, within_s: float = 5.0) -> None:  # type: ignore[no-untyped-def]
