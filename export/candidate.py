@@ -12,6 +12,7 @@ from PIL import Image
 from export.allowed import allowed_of
 from glmserve.checkpoint import Checkpoint
 from glmserve.contract import DECODER_MODEL, VISION_MODEL, DecoderGraph
+from glmserve.engine.batch import pictures_in
 from glmserve.engine.device import DeviceName, open_device
 from glmserve.engine.intake import prompt_arrays
 from glmserve.engine.ort import OrtDecoder, OrtVision
@@ -69,11 +70,12 @@ class Candidate:
             part = slice(start, min(start + chunk_tokens, prompt.length))
             new = np.array([part.stop - part.start], np.int64)
             step = self._step(prompt.input_ids[part], prompt.positions[:, part], new - 1)
+            (image_slot,), features = pictures_in([(prompt, part)])
             self.decoder.run(
                 replace(
                     step,
-                    image_slot=prompt.image_slot[part],
-                    features=self._features(prompt),
+                    image_slot=image_slot,
+                    features=features,
                     first_row=row,
                     chunk_lengths=np.array([start], np.int32),
                     chunk_new=new,
@@ -81,14 +83,6 @@ class Candidate:
             )
             logits.append(self._logits()[0])
         return np.stack(logits)
-
-    def _features(self, prompt: Prompt) -> np.ndarray | None:
-        """All pictures' features f32 [1 + image tokens, hidden] behind a row that stands for text."""
-        if not prompt.features:
-            return None
-        stands_for_text = np.zeros((1, self.checkpoint.text.hidden), np.float32)
-        rows: np.ndarray = np.concatenate([stands_for_text, *prompt.features])
-        return rows
 
     def decode(self, tokens: list[int], lengths: list[int], deltas: list[int]) -> np.ndarray:
         """Feeds one token to each of the first rows; logits f32 [rows, vocabulary]."""

@@ -27,7 +27,7 @@ def step_of(
     at = lengths + np.array([running.request.prompt.delta for running in rows], np.int64)
     parts = [(chunk.running.request.prompt, slice(chunk.start, chunk.stop)) for chunk in chunks]
     chunk_new = np.array([chunk.tokens for chunk in chunks], np.int64)
-    image_slot, features = _pictures(parts)
+    image_slot, features = pictures_in(parts)
     input_ids = [
         np.array([running.answer[-1] for running in rows], np.int64),
         *(p.input_ids[part] for p, part in parts),
@@ -58,7 +58,7 @@ def step_of(
     )
 
 
-def _pictures(parts: list[tuple[Prompt, slice]]) -> tuple[list[np.ndarray], np.ndarray | None]:
+def pictures_in(parts: list[tuple[Prompt, slice]]) -> tuple[list[np.ndarray], np.ndarray | None]:
     """Where each part's tokens find their feature row, i64 [tokens] each, and the rows f32 [M, hidden], the first of
     which stands for text; None where no part shows a picture."""
     places, features, offset = [], list[np.ndarray](), 0
