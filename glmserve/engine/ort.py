@@ -83,6 +83,8 @@ class _Binding:
         if self._device != "cpu":
             self.put(name, array)
             return
+        if self._hosted.get(name) is array:  # as in every step without a picture
+            return
         self._hosted[name] = np.ascontiguousarray(array)
         self._values[name] = ort.OrtValue.ortvalue_from_numpy(self._hosted[name])
         self.io.bind_ortvalue_input(name, self._values[name])
