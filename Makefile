@@ -58,6 +58,19 @@ bench: $(VENV)/.test-installed ## Measure the service beside its rival and its b
 gpu-check: $(VENV)/.test-installed ## Run the full-size model (MODEL=DIR with its config) on the GPU, beside transformers
 	$(BIN)/python -m bench gpu-check $(if $(MODEL),--model $(MODEL))
 
+REHEARSAL := .cuda/.installed
+$(REHEARSAL): requirements/gpu.txt requirements/cuda-headers.txt $(VENV)/.test-installed
+	rm -rf .cuda
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target .cuda \
+		$$(grep '^onnxruntime-gpu==' requirements/gpu.txt)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target .cuda/headers \
+		$$(grep '^nvidia-cuda-runtime==' requirements/gpu.txt) --requirement requirements/cuda-headers.txt
+	touch $@
+
+.PHONY: cuda-rehearsal
+cuda-rehearsal: $(REHEARSAL) ## Run the CUDA path without a GPU, on a runtime whose kernels do nothing (fetches 260 MB once)
+	$(BIN)/python -m pytest tests/cuda
+
 .PHONY: soak
 soak: $(VENV)/.test-installed ## Let random requests come and go for 20 minutes (MINUTES=20), then look for leaks
 	$(BIN)/python -m bench soak --minutes $(or $(MINUTES),20)

@@ -76,12 +76,12 @@ def copy_bandwidth(device: Device) -> float:
     """Bytes a second that the device's memory moves, read and written, while it copies."""
     source, target = device.allocate(_COPIED_BYTES), device.allocate(_COPIED_BYTES)
     device.fill_with_nan(source, _COPIED_BYTES)
-    times = []
-    for _ in range(_COPIES):
-        times.append(
-            _seconds(lambda: device.copy(source.address, target.address, _COPIED_BYTES, _COPIED_BYTES, count=1))
-        )
-    return 2 * _COPIED_BYTES / min(times)
+
+    def copy() -> None:
+        device.copy(source.address, target.address, _COPIED_BYTES, _COPIED_BYTES, count=1)
+        device.wait()
+
+    return 2 * _COPIED_BYTES / min(_seconds(copy) for _ in range(_COPIES))
 
 
 def _decode_all(build: Build, prompts: np.ndarray, with_graphs: bool) -> list[dict[str, Any]]:

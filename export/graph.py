@@ -119,8 +119,11 @@ class GraphWriter(Notebook):
         return normed, total
 
     def attention(self, q: ir.Value, k: ir.Value, v: ir.Value, heads: int, scale: float, name: str) -> ir.Value:
-        """Every token of q, k and v [B, tokens, heads * head_dim] sees every other; mixed values of the same shape."""
-        if self.is_standard:
+        """Every token of q, k and v [B, tokens, heads * head_dim] sees every other; mixed values of the same shape.
+
+        onnxruntime's own operator asks for cuDNN on CUDA, and the standard one needs memory by the square on the CPU.
+        """
+        if self.is_standard or self._numbers.on_cuda:
             return self.op("Attention", [q, k, v], name, q_num_heads=heads, kv_num_heads=heads, scale=scale)
         return self.op("MultiHeadAttention", [q, k, v], name, CONTRIB, num_heads=heads, scale=scale)
 

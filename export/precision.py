@@ -36,12 +36,13 @@ class KvPrecision(StrEnum):
 
 @dataclass(frozen=True)
 class Numbers:
-    """`real` is the type of activations and weights; `bits`, where set, is what linear layers are rounded to, and
-    `rounds_kv` whether KV is to 8 bits."""
+    """`real` is the type of activations and weights; `bits`, where set, is what linear layers are rounded to,
+    `rounds_kv` whether KV is to 8 bits, and `on_cuda` whether operators are chosen for a GPU."""
 
     real: ir.DataType = ir.DataType.FLOAT
     bits: int | None = None
     rounds_kv: bool = False
+    on_cuda: bool = False
 
     @property
     def kv(self) -> ir.DataType:
@@ -64,11 +65,14 @@ FP32 = Numbers()
 
 def numbers_of(precision: Precision, target: Target, kv: KvPrecision = KvPrecision.SAME) -> Numbers:
     """What a build's graphs compute in. Raises BadArtifact for a pair that nothing can run."""
-    return replace(_numbers_of(precision, target), rounds_kv=kv is KvPrecision.INT8)
+    numbers = _numbers_of(precision, target)
+    return replace(numbers, rounds_kv=kv is KvPrecision.INT8, on_cuda=target is Target.CUDA)
 
 
 def _numbers_of(precision: Precision, target: Target) -> Numbers:
     match precision:
+        case Precision.FP32 if target is Target.CUDA:
+            raise BadArtifact("fp32 runs on the CPU only: for --target cuda add --precision bf16, fp16, int8 or int4.")
         case Precision.FP32:
             return FP32
         case Precision.FP16:

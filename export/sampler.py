@@ -84,7 +84,7 @@ def _draw(g: GraphWriter, values: ir.Value, ids: ir.Value, candidates: int) -> t
     likelihood = g.op("Softmax", [scaled], "sampler.likelihood", axis=-1)
     before = g.op("CumSum", [likelihood, g.constant(1, np.int64)], "sampler.mass_before", exclusive=1)
     in_top_p = g.op("Less", [before, top_p], "sampler.in_top_p")
-    likeliest = g.op("ReduceMax", [likelihood, g.constant([1], np.int64)], "sampler.likeliest", keepdims=1)
+    likeliest = g.op("Gather", [likelihood, g.constant([0], np.int64)], "sampler.likeliest", axis=1)
     least = g.op("Mul", [likeliest, min_p], "sampler.least")
     in_min_p = g.op("GreaterOrEqual", [likelihood, least], "sampler.in_min_p")
     kept = g.op("And", [in_top_p, in_min_p], "sampler.kept")

@@ -40,7 +40,11 @@ class Device(Protocol):
     def fill_with_nan(self, block: Block, size_bytes: int) -> None: ...
 
     def copy(self, source: int, target: int, pitch_bytes: int, width_bytes: int, count: int) -> None:
-        """Copies `count` pieces of `width_bytes`, `pitch_bytes` apart, between two addresses; done when it returns."""
+        """Copies `count` pieces of `width_bytes`, `pitch_bytes` apart, between two addresses; done after `wait`."""
+        ...
+
+    def wait(self) -> None:
+        """Until every copy is done."""
         ...
 
     def total_memory_bytes(self) -> int:
@@ -89,6 +93,9 @@ class Host:
         for index in range(count):
             ctypes.memmove(target + index * pitch_bytes, source + index * pitch_bytes, width_bytes)
 
+    def wait(self) -> None:
+        pass
+
     def total_memory_bytes(self) -> int:
         machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         limit = Path("/sys/fs/cgroup/memory.max")  # cgroup v2
@@ -103,7 +110,7 @@ class _CudaBlock:
 
 
 class Cuda:
-    """One NVIDIA GPU, through onnxruntime's CUDA provider."""
+    """One NVIDIA GPU, through onnxruntime's CUDA provider; it needs CUDA's libraries, and no cuDNN."""
 
     name: DeviceName = "cuda"
 
@@ -113,7 +120,16 @@ class Cuda:
         self._number = number
         ort.preload_dlls(cudnn=False)
         self._runtime = _load_runtime()
-        self._check("choosing the device", self._runtime.cudaSetDevice(ctypes.c_int(number)))
+        self._runtime.cudaGetErrorString.restype = ctypes.c_char_p
+        try:
+            self._check("choosing it", self._runtime.cudaSetDevice(ctypes.c_int(number)))
+        except RuntimeError as error:
+            remedy = "See what nvidia-smi says, and GLM_ENGINE_DEVICE_NUMBER."
+            raise BadArtifact(f"GPU {number} cannot be used: {error}. {remedy}") from error
+        try:
+            self.allocate(1)
+        except RuntimeError as error:  # onnxruntime has said which library it misses
+            raise BadArtifact("onnxruntime's CUDA provider does not load: install requirements/gpu.txt.") from error
 
     def providers(self, captures_graphs: bool) -> list[Any]:
         options = {
@@ -132,7 +148,7 @@ class Cuda:
             ctypes.c_void_p(block.address), ctypes.c_int(_NAN_BYTE), ctypes.c_size_t(size_bytes)
         )
         self._check("filling memory", call)
-        self._check("filling memory", self._runtime.cudaDeviceSynchronize())
+        self.wait()
 
     def copy(self, source: int, target: int, pitch_bytes: int, width_bytes: int, count: int) -> None:
         pitch = ctypes.c_size_t(pitch_bytes)
@@ -147,17 +163,19 @@ class Cuda:
             on_device,
         )
         self._check("copying KV", call)
-        self._check("copying KV", self._runtime.cudaDeviceSynchronize())
+
+    def wait(self) -> None:
+        self._check("waiting", self._runtime.cudaDeviceSynchronize())
 
     def total_memory_bytes(self) -> int:
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
         self._check("asking for memory", self._runtime.cudaMemGetInfo(ctypes.byref(free), ctypes.byref(total)))
         return total.value
 
-    @staticmethod
-    def _check(doing: str, code: int) -> None:
+    def _check(self, doing: str, code: int) -> None:
         if code != 0:
-            raise RuntimeError(f"CUDA error {code} while {doing}")
+            words = self._runtime.cudaGetErrorString(ctypes.c_int(code)).decode("ascii", "replace")
+            raise RuntimeError(f"CUDA error {code} while {doing}, {words}")
 
 
 def _load_runtime() -> ctypes.CDLL:

@@ -83,6 +83,7 @@ class KvCache:
                 width_bytes=length * shape.token_bytes,
                 count=shape.kv_heads,
             )
+        self._device.wait()
 
     def poison(self) -> None:
         """Fills every row with NaN, so that a test sees whether anything not written is read."""

@@ -1,0 +1,176 @@
+"""Runs a build on the device without a GPU and tells how the device was used: `python -m tests.cuda.rehearsal BUILD`.
+
+Prints JSON. What kernels would compute is not known, so answers are as long as they were asked for and say nothing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import queue
+import sys
+import time
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from glmserve.checkpoint import Checkpoint
+from glmserve.contract import DECODER_MODEL, VISION_MODEL
+from glmserve.engine.device import open_device
+from glmserve.engine.engine import Engine
+from glmserve.engine.intake import prompt_arrays
+from glmserve.engine.ort import OrtDecoder, OrtVision
+from glmserve.engine.request import Event, Failed, Prompt, Request, Sampling
+from glmserve.engine.session import Sampled, Step
+from glmserve.images import Grid
+from glmserve.manifest import CHECKPOINT_FOLDER, DECODER_GRAPH, REPOSITORY_FOLDER, VISION_GRAPH
+from glmserve.position_table import vision_arrays
+
+_BUCKETS = (1, 2, 4, 8)
+_CONTEXT = 256
+_GRID = Grid(8, 12)
+_NEW_TOKENS = 12
+_WAIT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What the runtime has seen, in the order of `fake_counts`."""
+
+    launches: int
+    to_device: int
+    to_host: int
+    on_device: int
+    allocations: int
+    bytes: int
+    graphs: int
+    graph_launches: int
+
+    def since(self, before: Counts) -> dict[str, int]:
+        return {name: value - getattr(before, name) for name, value in asdict(self).items()}
+
+
+class Runtime:
+    """The fake runtime's own words."""
+
+    def __init__(self) -> None:
+        self._library = ctypes.CDLL("libcudart.so.13")
+        self._library.fake_faults.restype = ctypes.c_char_p
+
+    def counts(self) -> Counts:
+        values = (ctypes.c_long * len(fields(Counts)))()
+        self._library.fake_counts(values)
+        return Counts(*values)
+
+    def faults(self) -> list[str]:
+        return self._library.fake_faults().decode("ascii").splitlines()  # type: ignore[no-any-return]
+
+
+class WatchedDecoder:
+    """The engine's decoder, with each step's use of the device on record."""
+
+    def __init__(self, decoder: OrtDecoder, runtime: Runtime) -> None:
+        self.rows, self.context = decoder.rows, decoder.context
+        self.candidates, self.vocabulary = decoder.candidates, decoder.vocabulary
+        self.steps: list[dict[str, Any]] = []
+        self._decoder = decoder
+        self._runtime = runtime
+
+    def run(self, step: Step) -> Sampled:
+        before = self._runtime.counts()
+        sampled = self._decoder.run(step)
+        used = self._runtime.counts().since(before)
+        facts = {
+            "bucket": next((size for size in _BUCKETS if size >= step.decoded), 0),
+            "is_plain": step.is_decode and not step.sampler.has_extras,
+            "wants_logprobs": bool(len(step.sampler.logprob_rows)),
+        }
+        self.steps.append(facts | used)
+        return sampled
+
+    def move(self, source: int, target: int, length: int) -> None:
+        self._decoder.move(source, target, length)
+
+
+def run(folder: Path) -> dict[str, Any]:
+    """How the build at `folder` uses a device: steps of the engine under a few requests, and one picture."""
+    device, runtime = open_device("cuda"), Runtime()
+    checkpoint, models = Checkpoint.read(folder / CHECKPOINT_FOLDER), folder / REPOSITORY_FOLDER
+    rows = max(_BUCKETS)
+    decoder = OrtDecoder(
+        models / DECODER_MODEL / "1" / DECODER_GRAPH, checkpoint, rows, _CONTEXT, 1, device, buckets=_BUCKETS
+    )
+    features, picture = _encode(models / VISION_MODEL / "1" / VISION_GRAPH, checkpoint, runtime)
+    watched = WatchedDecoder(decoder, runtime)
+    decoder.poison()
+    endings = _answer(watched, checkpoint, features, [Sampling(), Sampling(temperature=0.7, top_p=0.9)])
+    with_extras = [Sampling(), Sampling(repetition_penalty=1.1)]
+    endings += _answer(watched, checkpoint, features, with_extras, draft_tokens=4, logprobs=2)
+    return {
+        "captures_graphs": decoder.captures_graphs,
+        "picture": picture,
+        "endings": endings,
+        "steps": watched.steps,
+        "faults": runtime.faults(),
+    }
+
+
+def _encode(graph: Path, checkpoint: Checkpoint, runtime: Runtime) -> tuple[np.ndarray, dict[str, int]]:
+    """A picture's features and what the second picture of its size cost."""
+    vision = OrtVision(graph, 1, open_device("cuda"))
+    patches = np.zeros((_GRID.patches, checkpoint.images.patch_bytes), np.uint8)
+    arrays = vision_arrays(patches, _GRID, checkpoint.vision.table_side)
+    vision.encode(arrays)
+    before = runtime.counts()
+    return vision.encode(arrays), runtime.counts().since(before)
+
+
+def _answer(
+    decoder: WatchedDecoder,
+    checkpoint: Checkpoint,
+    features: np.ndarray,
+    samplings: list[Sampling],
+    draft_tokens: int = 0,
+    logprobs: int = -1,
+) -> list[str]:
+    """What came of requests that end one after another, every second one with a picture; the first has `logprobs`."""
+    engine = Engine(decoder, checkpoint.eos_token_ids, decoder.rows, chunk_tokens=64, draft_tokens=draft_tokens)
+    engine.start()
+    heard = []
+    for number in range(decoder.rows):
+        events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        heard.append(events)
+        engine.submit(
+            Request(
+                prompt=_prompt(checkpoint, number, features if number % 2 else None),
+                sampling=samplings[number % len(samplings)],
+                max_tokens=_NEW_TOKENS + number,
+                deadline=time.monotonic() + _WAIT_S,
+                emit=events.put,
+                is_cancelled=lambda: False,
+                logprobs=logprobs if not number else -1,
+            )
+        )
+    endings = [_ending(events) for events in heard]
+    engine.stop()
+    return endings
+
+
+def _prompt(checkpoint: Checkpoint, number: int, features: np.ndarray | None) -> Prompt:
+    pictures = [] if features is None else [features]
+    text = np.arange(20 + 5 * number) % 100 + 300
+    shown = np.full(sum(map(len, pictures)), checkpoint.image_token_id)
+    keys = [number.to_bytes(32, "little") for _ in pictures]
+    return prompt_arrays(checkpoint, np.concatenate([text[:3], shown, text[3:]]), [_GRID][: len(keys)], pictures, keys)
+
+
+def _ending(events: queue.SimpleQueue[Event]) -> str:
+    while not (event := events.get(timeout=_WAIT_S)).is_last:
+        pass
+    return f"failed: {event.error.message}" if isinstance(event, Failed) else "done"
+
+
+if __name__ == "__main__":
+    print(json.dumps(run(Path(sys.argv[1]))))

@@ -1,0 +1,119 @@
+"""The CUDA path on a runtime whose kernels do nothing: where nodes run, what is copied and captured, and what fails.
+
+`make cuda-rehearsal` fetches what this needs: onnxruntime-gpu (260 MB) and CUDA's headers, beside a C compiler.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.checkpoint import write_checkpoint
+from bench.gpu_check import _picture
+from bench.gpu_check_plan import TINY, rehearsal
+from tests.cuda.fake_device import PROVIDER, SITE, build_libraries
+
+ROOT = Path(__file__).parents[2]
+BUILDS = (("bf16", "same"), ("bf16", "int8"), ("fp16", "same"), ("int8", "same"), ("int4", "same"))
+CHANGING = 4
+"""Inputs that change from one decode step to the next: tokens, positions, lengths, and random numbers."""
+
+pytestmark = pytest.mark.skipif(not PROVIDER.is_file(), reason="needs onnxruntime-gpu: make cuda-rehearsal")
+
+
+@pytest.fixture(scope="module")
+def libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("libraries")
+    build_libraries(folder)
+    return folder
+
+
+def run(libraries: Path | None, *command: object) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": f"{SITE}:{ROOT}", "LD_LIBRARY_PATH": str(libraries or "")}
+    words = [sys.executable, *map(str, command)]
+    return subprocess.run(words, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+
+
+def export(checkpoint: Path, out: Path, precision: str, kv: str) -> Path:
+    options = ["--checkpoint", checkpoint, "--out", out, "--precision", precision, "--target", "cuda", "--kv", kv]
+    command = [sys.executable, "-m", "export", "build", *map(str, options)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=True)
+    return Path(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module", params=BUILDS, ids="-".join)
+def seen(request: pytest.FixtureRequest, libraries: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """How the device was used while a build of the demo answered."""
+    build = export(ROOT / "demo/checkpoint", tmp_path_factory.mktemp("builds"), *request.param)
+    done = run(libraries, "-m", "tests.cuda.rehearsal", build)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_every_request_is_answered_and_the_device_is_used_rightly(seen: dict[str, Any]) -> None:
+    assert set(seen["endings"]) == {"done"}
+    assert not seen["faults"]
+
+
+def test_every_node_of_the_decoder_runs_on_the_device(seen: dict[str, Any]) -> None:
+    assert seen["captures_graphs"]  # onnxruntime refuses to capture anything else
+    assert all(step["to_host"] == 1 + 2 * step["wants_logprobs"] for step in seen["steps"])
+
+
+def test_each_bucket_is_captured_once_and_then_only_launched(seen: dict[str, Any]) -> None:
+    plain = [step for step in seen["steps"] if step["is_plain"]]
+    first = {bucket: next(s for s in plain if s["bucket"] == bucket) for bucket in {s["bucket"] for s in plain}}
+    assert len(first) == 4
+    assert all(step["graphs"] == 1 for step in first.values())
+    later = [step for step in plain if step not in first.values()]
+    assert later
+    for step in later:
+        assert (step["launches"], step["graphs"], step["graph_launches"]) == (0, 0, 1)
+        assert (step["allocations"], step["on_device"]) == (0, 0)
+
+
+def test_a_step_sends_only_what_has_changed(seen: dict[str, Any]) -> None:
+    plain = [step for step in seen["steps"] if step["is_plain"] and not step["graphs"]]
+    assert sum(step["to_device"] <= CHANGING for step in plain) > len(plain) / 2
+    assert min(step["to_device"] for step in plain) > 0
+
+
+def test_a_picture_is_read_on_the_device(seen: dict[str, Any]) -> None:
+    assert seen["picture"]["launches"] and seen["picture"]["to_host"] == 1
+
+
+@pytest.mark.parametrize("kv", ["same", "int8"])
+def test_the_gpu_check_runs_to_its_end(libraries: Path, tmp_path: Path, kv: str) -> None:
+    checkpoint = write_checkpoint(TINY, tmp_path / "tiny")
+    plan = rehearsal(checkpoint, export(checkpoint, tmp_path / "builds", "bf16", kv), _picture(tmp_path))
+    replace(plan, device="cuda", precision="bf16", kv=kv).write(tmp_path / "plan.json")
+    done = run(libraries, "-m", "bench.gpu_check_ours", tmp_path / "plan.json", tmp_path / "ours.json")
+    assert done.returncode == 0, done.stderr[-2000:]
+    decoded = json.loads((tmp_path / "ours.json").read_text("utf-8"))["decoded"]
+    assert [row["cuda_graphs"] for row in decoded] == [True] * 3 + [False] * 3
+
+
+OPEN = "from glmserve.engine.device import open_device; open_device('cuda')"
+
+
+def test_a_missing_library_is_told_with_its_remedy(libraries: Path, tmp_path: Path) -> None:
+    for library in libraries.glob("*.so.*"):
+        if "curand" not in library.name:
+            (tmp_path / library.name).symlink_to(library)
+    done = run(tmp_path, "-c", OPEN)
+    assert done.returncode and "BadArtifact" in done.stderr and "requirements/gpu.txt" in done.stderr
+    assert "libcurand.so.10" in done.stdout + done.stderr
+
+
+def test_a_gpu_that_cannot_be_used_is_told_with_its_number(libraries: Path, tmp_path: Path) -> None:
+    build_libraries(tmp_path, devices=0)
+    done = run(tmp_path, "-c", OPEN)
+    assert done.returncode and "BadArtifact: GPU 0 cannot be used" in done.stderr and "nvidia-smi" in done.stderr
