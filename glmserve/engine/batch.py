@@ -8,10 +8,12 @@ import numpy as np
 
 from glmserve.engine.lookup import Draft
 from glmserve.engine.request import Prompt, Running
-from glmserve.engine.sampling import Draw, sampler_inputs
+from glmserve.engine.sampling import GREEDY, Draw, sampler_inputs
 from glmserve.engine.scheduler import Chunk
-from glmserve.engine.session import DecoderSession, Step
+from glmserve.engine.session import DecoderSession, Step, numbered, zeros
 from glmserve.engine.slots import SlotTable
+
+_NONE = np.empty(0, np.int32)
 
 
 def step_of(
@@ -25,33 +27,39 @@ def step_of(
     count = len(rows)
     lengths = np.array([running.length for running in rows], np.int32)
     at = lengths + np.array([running.request.prompt.delta for running in rows], np.int64)
-    parts = [(chunk.running.request.prompt, slice(chunk.start, chunk.stop)) for chunk in chunks]
-    chunk_new = np.array([chunk.tokens for chunk in chunks], np.int64)
-    image_slot, features = pictures_in(parts)
-    input_ids = [
-        np.array([running.answer[-1] for running in rows], np.int64),
-        *(p.input_ids[part] for p, part in parts),
-    ]
-    positions = [np.broadcast_to(at, (3, count)), *(prompt.positions[:, part] for prompt, part in parts)]
-    drawn = [np.arange(count), count - 1 + np.cumsum(chunk_new)]
-    draws = [_draw(running) for running in (*rows, *(chunk.running for chunk in chunks))]
+    input_ids = [np.array([running.answer[-1] for running in rows], np.int64)]
+    image_slot, features = [zeros(count)], None
+    positions = [np.repeat(at[None, :], 3, axis=0)]
+    drawn = [numbered(count)]
+    draws = [_draw(running) for running in rows]
+    chunk_lengths, chunk_new = _NONE, zeros(0)
+    if chunks:
+        chunk_lengths = np.array([chunk.start for chunk in chunks], np.int32)
+        chunk_new = np.array([chunk.tokens for chunk in chunks], np.int64)
+        parts = [(chunk.running.request.prompt, slice(chunk.start, chunk.stop)) for chunk in chunks]
+        places, features = pictures_in(parts)
+        input_ids += [prompt.input_ids[part] for prompt, part in parts]
+        image_slot += places
+        positions += [prompt.positions[:, part] for prompt, part in parts]
+        drawn.append(count - 1 + np.cumsum(chunk_new))
+        draws += [_draw(chunk.running) for chunk in chunks]
     if draft is not None:
         running, guesses = draft.running, np.arange(1, 1 + len(draft.tokens))
         input_ids.append(np.array(draft.tokens, np.int64))
-        image_slot.append(np.zeros(len(guesses), np.int64))
-        positions.append(np.broadcast_to(at[running.row] + guesses, (3, len(guesses))))
+        image_slot.append(zeros(len(guesses)))
+        positions.append(np.repeat(at[running.row] + guesses[None, :], 3, axis=0))
         drawn.append(count - 1 + guesses)
         draws += [Draw(running.request.sampling, len(running.answer) + int(guess)) for guess in guesses]
     return Step(
-        input_ids=np.concatenate(input_ids),
-        image_slot=np.concatenate([np.zeros(count, np.int64), *image_slot]),
-        positions=np.concatenate(positions, axis=1),
+        input_ids=_joined(input_ids),
+        image_slot=_joined(image_slot),
+        positions=_joined(positions),
         features=features,
         lengths=lengths,
         first_row=chunks[0].running.row if chunks else 0,
-        chunk_lengths=np.array([chunk.start for chunk in chunks], np.int32),
+        chunk_lengths=chunk_lengths,
         chunk_new=chunk_new,
-        drawn=np.concatenate(drawn),
+        drawn=_joined(drawn),
         sampler=sampler_inputs(draws, session.candidates, session.vocabulary),
         parked=table.parked(count, session.rows - count),
         draft_row=draft.running.row if draft else None,
@@ -86,8 +94,15 @@ def feature_rows(pictures: Sequence[np.ndarray], first: int, last: int) -> list[
     return rows
 
 
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    """One after another along the last axis, that of tokens."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+
+
 def _draw(running: Running) -> Draw:
     request, mask = running.request, running.mask
+    if request.is_greedy:
+        return GREEDY
     return Draw(
         request.sampling,
         len(running.answer),

@@ -18,9 +18,9 @@ _GAPS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0)
 _ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Metric:
-    """A metric as Prometheus shows it; `buckets` are a histogram's upper bounds."""
+    """A metric as Prometheus shows it, told from others by identity; `buckets` are a histogram's upper bounds."""
 
     name: str
     description: str

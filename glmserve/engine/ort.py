@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 
 from glmserve.checkpoint import Checkpoint
-from glmserve.contract import COLUMN_WEIGHTS, IMAGE_FEATURES, IMAGE_PATCHES, ROW_WEIGHTS, DecoderGraph
+from glmserve.contract import COLUMN_WEIGHTS, IMAGE_FEATURES, IMAGE_PATCHES, ROW_WEIGHTS, DecoderGraph, RowGroup
 from glmserve.engine.device import Device, Host, multiply_bytes_exactly
 from glmserve.engine.kv import ELEMENT_TYPES, KvCache, KvShape
-from glmserve.engine.session import Sampled, Step
+from glmserve.engine.sampling import SamplerInputs, padded
+from glmserve.engine.session import Sampled, Step, numbered, zeros
 from glmserve.errors import BadArtifact
 from glmserve.limits import MAX_LOGPROBS, SAMPLER_CANDIDATES
 from glmserve.position_table import VisionArrays
@@ -55,23 +57,33 @@ def open_session(
 
 
 class _Binding:
-    """The inputs and outputs of one set of rows; an array of the same shape as before is copied into its place."""
+    """The inputs and outputs of one set of rows; an array of the same shape as before is copied into its place.
+
+    One that nobody may write to and that was put last is there already, and so is small content on another device.
+    """
 
     def __init__(self, session: ort.InferenceSession, device: Device) -> None:
         self.io: ort.IOBinding = session.io_binding()
+        self.sampler: SamplerInputs | None = None  # whose arrays were put last
+        self.is_filled = False
         self._device = device.name
+        self._put: dict[str, np.ndarray] = {}  # the newest of each input
         self._hosted: dict[str, np.ndarray] = {}  # alive as long as they are bound
-        self._sent: dict[str, np.ndarray] = {}  # what the small ones on another device hold
+        self._sent: dict[str, bytes] = {}  # what the small ones on another device hold
         self._values: dict[str, ort.OrtValue] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
 
     def put(self, name: str, array: np.ndarray, on_host: bool = False) -> None:
         """Sets an input to a copy; `on_host` keeps it in host memory, where the graph wants it on any device."""
-        value = self._values.get(name)
-        if value is not None and tuple(value.shape()) == array.shape:
-            if name in self._hosted:
-                np.copyto(self._hosted[name], array)
+        if self._put.get(name) is array and not array.flags.writeable:
+            return
+        self._put[name] = array
+        hosted = self._hosted.get(name)
+        if self._shapes.get(name) == array.shape:
+            if hosted is not None:
+                np.copyto(hosted, array)
             elif self._is_news(name, array):
-                value.update_inplace(np.ascontiguousarray(array))
+                self._values[name].update_inplace(np.ascontiguousarray(array))
             return
         if on_host or self._device == "cpu":
             self._hosted[name] = np.array(array, order="C")  # else a copy that onnxruntime makes would be bound
@@ -79,35 +91,37 @@ class _Binding:
         else:
             self._is_news(name, array)
             value = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self._device, 0)
-        self._values[name] = value
-        self.io.bind_ortvalue_input(name, value)
+        self._bind(name, value, array.shape)
 
     def lend(self, name: str, array: np.ndarray) -> None:
         """Sets an input to an array that nobody changes any more: the processor reads it where it is."""
         if self._device != "cpu":
             self.put(name, array)
-            return
-        if self._hosted.get(name) is array:  # as in every step without a picture
-            return
-        self._hosted[name] = np.ascontiguousarray(array)
-        self._values[name] = ort.OrtValue.ortvalue_from_numpy(self._hosted[name])
-        self.io.bind_ortvalue_input(name, self._values[name])
+        elif self._put.get(name) is not array:  # as in every step without a picture
+            self._put[name] = array
+            self._hosted[name] = np.ascontiguousarray(array)
+            self._bind(name, ort.OrtValue.ortvalue_from_numpy(self._hosted[name]), array.shape)
+
+    def receive(self, name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
+        """Gives an output its place."""
+        if self._shapes.get(name) != shape:
+            self._values[name] = ort.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype, self._device, 0)
+            self._shapes[name] = shape
+            self.io.bind_ortvalue_output(name, self._values[name])
+
+    def _bind(self, name: str, value: ort.OrtValue, shape: tuple[int, ...]) -> None:
+        self._values[name], self._shapes[name] = value, shape
+        self.io.bind_ortvalue_input(name, value)
 
     def _is_news(self, name: str, array: np.ndarray) -> bool:
         """Whether a device must be sent this: each copy is waited for, and in a step that decodes few inputs change."""
         if array.nbytes > _SMALL_BYTES:
             return True
-        if name in self._sent and np.array_equal(self._sent[name], array):
+        content = array.tobytes()
+        if self._sent.get(name) == content:
             return False
-        self._sent[name] = array.copy()
+        self._sent[name] = content
         return True
-
-    def receive(self, name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
-        """Gives an output its place."""
-        value = self._values.get(name)
-        if value is None or tuple(value.shape()) != shape:
-            self._values[name] = ort.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype, self._device, 0)
-            self.io.bind_ortvalue_output(name, self._values[name])
 
     def read(self, name: str) -> np.ndarray:
         """An output's content; on a device this waits for it."""
@@ -167,7 +181,7 @@ class OrtDecoder:
             step = _padded(step, next(size for size in self._buckets if size >= count), self.context)
         is_plain = step.is_decode and not step.sampler.has_extras
         binding = self._decoding(step.decoded, is_plain) if step.is_decode else self._mixed(step)
-        self._put(binding, step, is_captured=is_plain and self._captures)
+        self._put(binding, step, is_plain)
         options = ort.RunOptions()
         if self._captures:
             options.add_run_config_entry("gpu_graph_id", str(step.decoded) if is_plain else "-1")
@@ -214,21 +228,37 @@ class OrtDecoder:
             self._reading_rows = rows
         return self._reading
 
-    def _put(self, binding: _Binding, step: Step, is_captured: bool) -> None:
-        rows, sampler = len(step.drawn), step.sampler
+    def _put(self, binding: _Binding, step: Step, is_plain: bool) -> None:
+        """In a plain step's own binding only tokens, positions, lengths and the sampler's settings ever change."""
         decoded, chunk, places = _groups(step)
-        if is_captured:
-            decoded = replace(decoded, total=self.context)
         binding.put(DecoderGraph.INPUT_IDS, step.input_ids)
+        binding.put(DecoderGraph.POSITION_IDS, step.positions)
+        self._put_group(binding, DecoderGraph.DECODED, decoded, self.context if is_plain and self._captures else None)
+        if binding.sampler is not step.sampler:
+            self._put_sampler(binding, step.sampler)
+        if is_plain and binding.is_filled:
+            return
         binding.lend(DecoderGraph.IMAGE_FEATURES, self._no_features if step.features is None else step.features)
         binding.put(DecoderGraph.IMAGE_SLOT, step.image_slot)
-        binding.put(DecoderGraph.POSITION_IDS, step.positions)
-        for names, group in ((DecoderGraph.DECODED, decoded), (DecoderGraph.CHUNK, chunk)):
-            binding.put(names.index, group.index)
-            binding.put(names.seqlens_k, group.seqlens)
-            binding.put(names.total_length, np.asarray(group.total, np.int32), on_host=True)
+        self._put_group(binding, DecoderGraph.CHUNK, chunk)
         binding.put(DecoderGraph.PLACES, places)
         binding.put(DecoderGraph.LOGITS_INDEX, step.drawn)
+        rows, listed = len(step.drawn), (len(step.sampler.logprob_rows), 1 + min(MAX_LOGPROBS, self.vocabulary))
+        binding.receive(DecoderGraph.TOKEN, (rows, 1), np.int64)
+        binding.receive(DecoderGraph.LOGPROB_VALUES, listed, np.float32)
+        binding.receive(DecoderGraph.LOGPROB_IDS, listed, np.int64)
+        if self._keeps_logits:
+            binding.receive(DecoderGraph.LOGITS, (rows, self.vocabulary), np.float32)
+        binding.is_filled = True
+
+    def _put_group(self, binding: _Binding, names: RowGroup, group: _Group, total: int | None = None) -> None:
+        """`total` stands for the group's own where a captured graph must not see it change."""
+        binding.put(names.index, group.index)
+        binding.put(names.seqlens_k, group.seqlens)
+        binding.put(names.total_length, np.asarray(total or group.total, np.int32), on_host=True)
+
+    def _put_sampler(self, binding: _Binding, sampler: SamplerInputs) -> None:
+        binding.sampler = sampler
         binding.put(DecoderGraph.TEMPERATURE, sampler.temperature)
         binding.put(DecoderGraph.TOP_K, sampler.top_k)
         binding.put(DecoderGraph.TOP_P, sampler.top_p)
@@ -239,12 +269,6 @@ class OrtDecoder:
         binding.put(DecoderGraph.MASK_ROWS, sampler.mask_rows)
         binding.put(DecoderGraph.MASK, sampler.mask)
         binding.put(DecoderGraph.LOGPROB_ROWS, sampler.logprob_rows)
-        binding.receive(DecoderGraph.TOKEN, (rows, 1), np.int64)
-        listed = len(sampler.logprob_rows), 1 + min(MAX_LOGPROBS, self.vocabulary)
-        binding.receive(DecoderGraph.LOGPROB_VALUES, listed, np.float32)
-        binding.receive(DecoderGraph.LOGPROB_IDS, listed, np.int64)
-        if self._keeps_logits:
-            binding.receive(DecoderGraph.LOGITS, (rows, self.vocabulary), np.float32)
 
 
 @dataclass(frozen=True)
@@ -256,7 +280,13 @@ class _Group:
     total: int
 
 
-_STRAY = _Group(np.zeros((1, 1), np.int64), np.zeros(1, np.int32), 1)
+def _stray() -> _Group:
+    index, seqlens = np.zeros((1, 1), np.int64), np.zeros(1, np.int32)
+    index.flags.writeable = seqlens.flags.writeable = False
+    return _Group(index, seqlens, 1)
+
+
+_STRAY = _stray()
 
 
 def _groups(step: Step) -> tuple[_Group, _Group, np.ndarray]:
@@ -264,7 +294,7 @@ def _groups(step: Step) -> tuple[_Group, _Group, np.ndarray]:
     if step.draft_row is not None:
         return _with_draft(step, step.draft_row)
     count, new = step.decoded, step.chunk_new
-    decoded, chunk, places = _STRAY, _STRAY, [np.arange(count)]
+    decoded, chunk, places = _STRAY, _STRAY, [numbered(count)]
     if count:
         decoded = _rows(step)
     if len(new):
@@ -276,7 +306,7 @@ def _groups(step: Step) -> tuple[_Group, _Group, np.ndarray]:
         chunk = _Group(index, (after - 1).astype(np.int32), int(after.max()))
         before = len(decoded.index)
         places += [before + row * width + np.arange(length) for row, length in enumerate(new)]
-    return decoded, chunk, np.concatenate(places)
+    return decoded, chunk, np.concatenate(places) if len(new) else places[0]
 
 
 def _with_draft(step: Step, row: int) -> tuple[_Group, _Group, np.ndarray]:
@@ -292,7 +322,12 @@ def _with_draft(step: Step, row: int) -> tuple[_Group, _Group, np.ndarray]:
 
 
 def _rows(step: Step) -> _Group:
-    return _Group(np.arange(step.decoded)[:, None], step.lengths, int(step.lengths.max()) + 1)
+    return _Group(_column(step.decoded), step.lengths, int(step.lengths.max()) + 1)
+
+
+@lru_cache
+def _column(count: int) -> np.ndarray:
+    return numbered(count)[:, None]
 
 
 def _padded(step: Step, rows: int, context: int) -> Step:
@@ -301,28 +336,15 @@ def _padded(step: Step, rows: int, context: int) -> Step:
     if not more:
         return step
     parked = np.minimum(step.parked[:more], context - 1).astype(np.int32)
-    sampler = step.sampler
     return replace(
         step,
-        drawn=np.arange(rows),
-        input_ids=np.pad(step.input_ids, (0, more)),
-        image_slot=np.pad(step.image_slot, (0, more)),
-        positions=np.pad(step.positions, ((0, 0), (0, more))),
+        drawn=numbered(rows),
+        input_ids=np.concatenate([step.input_ids, zeros(more)]),
+        image_slot=zeros(rows),
+        positions=np.concatenate([step.positions, np.zeros((3, more), np.int64)], axis=1),
         lengths=np.concatenate([step.lengths, parked]),
-        sampler=replace(
-            sampler,
-            temperature=_more(sampler.temperature, more),
-            top_k=_more(sampler.top_k, more),
-            top_p=_more(sampler.top_p, more),
-            min_p=_more(sampler.min_p, more),
-            uniform=_more(sampler.uniform, more),
-        ),
+        sampler=padded(step.sampler, more),
     )
-
-
-def _more(rows: np.ndarray, count: int) -> np.ndarray:
-    """The first row repeated below the others: values that any row may have."""
-    return np.concatenate([rows, np.repeat(rows[:1], count, axis=0)])
 
 
 class OrtVision:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -135,6 +136,12 @@ class Request:
     @property
     def wants_logprobs(self) -> bool:
         return self.logprobs != NO_LOGPROBS
+
+    @cached_property
+    def is_greedy(self) -> bool:
+        """Whether each token is the likeliest one, and nothing else is wanted: asked once a step."""
+        plain = self.sampling.temperature <= 0 and self.sampling.repetition_penalty == 1
+        return plain and self.grammar is None and not self.wants_logprobs
 
 
 @dataclass(eq=False)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
 from glmserve.engine.request import Sampling
+
+_TOKENS = 16
+"""Tokens whose random numbers are made together: a generator costs as much as hundreds of its numbers."""
+_BLOCKS = 1024
+_LEAST = np.float32(2**-25)
+"""Half of the least number that a generator gives beside 0, whose logarithm is none."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +29,15 @@ class Draw:
     seen: np.ndarray | None = None
     mask: np.ndarray | None = None
     wants_logprobs: bool = False
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the likeliest token is taken, and nothing else is wanted."""
+        return self.sampling.temperature <= 0 and self.seen is None and self.mask is None and not self.wants_logprobs
+
+
+GREEDY = Draw(Sampling())
+"""Stands for every row that is greedy."""
 
 
 @dataclass(frozen=True)
@@ -50,23 +66,50 @@ class SamplerInputs:
 
 
 def sampler_inputs(draws: list[Draw], candidates: int, vocabulary: int) -> SamplerInputs:
-    """Arrays for rows of draws.
+    """Arrays for rows of draws; those of greedy rows are shared and may not be written to.
 
     A row's random numbers depend on its seed and index alone, so its tokens do not change with its neighbours.
     """
-    count = len(draws)
-    temperature, min_p = np.ones((count, 1), np.float32), np.zeros((count, 1), np.float32)
-    top_k, top_p = np.ones((count, 1), np.int64), np.ones((count, 1), np.float32)
-    uniform = np.full((count, candidates), 0.5, np.float32)
-    for row, draw in enumerate(draws):
-        sampling = draw.sampling
-        if sampling.temperature <= 0:
-            continue  # top_k 1 is greedy
-        temperature[row] = sampling.temperature
-        top_k[row] = min(sampling.top_k or candidates, candidates)
-        top_p[row], min_p[row] = sampling.top_p, sampling.min_p
-        stream = np.random.Generator(np.random.Philox(key=sampling.seed & (2**64 - 1), counter=draw.index))
-        uniform[row] = stream.random(candidates, np.float32)
+    if all(draw is GREEDY or draw.is_greedy for draw in draws):
+        return _greedy(len(draws), candidates, vocabulary)
+    return _drawn(draws, candidates, vocabulary)
+
+
+def padded(inputs: SamplerInputs, more: int) -> SamplerInputs:
+    """The same with `more` rows below, of settings that any row may have: the first row's."""
+    count, candidates = inputs.uniform.shape
+    vocabulary = inputs.mask.shape[1]
+    if inputs is _greedy(count, candidates, vocabulary):
+        return _greedy(count + more, candidates, vocabulary)
+    rows = {
+        name: np.concatenate([array, np.repeat(array[:1], more, axis=0)])
+        for name in ("temperature", "top_k", "top_p", "min_p", "uniform")
+        for array in (getattr(inputs, name),)
+    }
+    return replace(inputs, **rows)
+
+
+@lru_cache
+def _greedy(count: int, candidates: int, vocabulary: int) -> SamplerInputs:
+    inputs = _drawn([GREEDY] * count, candidates, vocabulary)
+    for array in vars(inputs).values():
+        array.flags.writeable = False
+    return inputs
+
+
+def _drawn(draws: list[Draw], candidates: int, vocabulary: int) -> SamplerInputs:
+    likeliest = Sampling(temperature=1, top_k=1)  # what greedy is to the graph
+    settings = [draw.sampling if draw.sampling.temperature > 0 else likeliest for draw in draws]
+    temperature = np.array([[s.temperature] for s in settings], np.float32).reshape(-1, 1)
+    top_k = np.array([[min(s.top_k or candidates, candidates)] for s in settings], np.int64).reshape(-1, 1)
+    top_p = np.array([[s.top_p] for s in settings], np.float32).reshape(-1, 1)
+    min_p = np.array([[s.min_p] for s in settings], np.float32).reshape(-1, 1)
+    uniform = np.empty((len(draws), candidates), np.float32)
+    for row, (draw, sampling) in enumerate(zip(draws, settings, strict=True)):
+        if sampling is likeliest:
+            uniform[row] = 0.5
+        else:
+            uniform[row] = _numbers(sampling.seed, draw.index // _TOKENS, candidates)[draw.index % _TOKENS]
     index, penalty = _penalties(draws)
     masks = [(row, draw.mask) for row, draw in enumerate(draws) if draw.mask is not None]
     return SamplerInputs(
@@ -81,6 +124,13 @@ def sampler_inputs(draws: list[Draw], candidates: int, vocabulary: int) -> Sampl
         mask=np.stack([mask for _, mask in masks]) if masks else np.empty((0, vocabulary), np.bool_),
         logprob_rows=np.array([row for row, draw in enumerate(draws) if draw.wants_logprobs], np.int64),
     )
+
+
+@lru_cache(_BLOCKS)
+def _numbers(seed: int, block: int, candidates: int) -> np.ndarray:
+    """f32 in (0, 1) [_TOKENS, candidates] for some tokens of a seed; blocks begin 2^64 numbers apart and share none."""
+    stream = np.random.Generator(np.random.Philox(key=seed & (2**64 - 1), counter=block << 64))
+    return np.maximum(stream.random((_TOKENS, candidates), np.float32), _LEAST)
 
 
 def _penalties(draws: list[Draw]) -> tuple[np.ndarray, np.ndarray]:
