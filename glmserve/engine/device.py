@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -104,9 +105,11 @@ class Host:
 
 
 class _CudaBlock:
-    def __init__(self, size_bytes: int, number: int) -> None:
-        self._value = ort.OrtValue.ortvalue_from_shape_and_type([size_bytes], np.uint8, "cuda", number)
-        self.address: int = self._value.data_ptr()
+    """Straight from CUDA: onnxruntime's own allocator takes powers of two, for KV up to twice what was planned."""
+
+    def __init__(self, address: int, give_back: Callable[[ctypes.c_void_p], int]) -> None:
+        self.address = address
+        weakref.finalize(self, give_back, ctypes.c_void_p(address))
 
 
 class Cuda:
@@ -127,7 +130,7 @@ class Cuda:
             remedy = "See what nvidia-smi says, and GLM_ENGINE_DEVICE_NUMBER."
             raise BadArtifact(f"GPU {number} cannot be used: {error}. {remedy}") from error
         try:
-            self.allocate(1)
+            ort.OrtValue.ortvalue_from_shape_and_type([1], np.uint8, "cuda", number)
         except RuntimeError as error:  # onnxruntime has said which library it misses
             raise BadArtifact("onnxruntime's CUDA provider does not load: install requirements/gpu.txt.") from error
 
@@ -141,7 +144,11 @@ class Cuda:
         return [("CUDAExecutionProvider", options), "CPUExecutionProvider"]
 
     def allocate(self, size_bytes: int) -> Block:
-        return _CudaBlock(size_bytes, self._number)
+        address = ctypes.c_void_p()
+        call = self._runtime.cudaMalloc(ctypes.byref(address), ctypes.c_size_t(size_bytes))
+        self._check(f"allocating {size_bytes:,} bytes", call)
+        assert address.value is not None
+        return _CudaBlock(address.value, self._runtime.cudaFree)
 
     def fill_with_nan(self, block: Block, size_bytes: int) -> None:
         call = self._runtime.cudaMemset(

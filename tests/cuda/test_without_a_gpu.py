@@ -101,6 +101,23 @@ def test_the_gpu_check_runs_to_its_end(libraries: Path, tmp_path: Path, kv: str)
     assert [row["cuda_graphs"] for row in decoded] == [True] * 3 + [False] * 3
 
 
+ALLOCATE = """
+from glmserve.engine.device import open_device
+from tests.cuda.rehearsal import Runtime
+device, runtime = open_device("cuda"), Runtime()
+before = runtime.counts().bytes
+block = device.allocate(72 << 20)
+print(runtime.counts().bytes - before)
+del block
+print(runtime.counts().bytes - before)
+"""
+
+
+def test_kv_takes_as_much_memory_as_was_planned_and_gives_it_back(libraries: Path) -> None:
+    done = run(libraries, "-c", ALLOCATE)
+    assert done.stdout.split() == [str(72 << 20), "0"], done.stderr[-2000:]
+
+
 OPEN = "from glmserve.engine.device import open_device; open_device('cuda')"
 
 
