@@ -31,6 +31,11 @@ class Device(Protocol):
     """Where graphs run. Arrays go in and out as numpy; KV stays."""
 
     name: DeviceName
+    number: int
+
+    def use(self) -> None:
+        """Makes it the one that this thread's calls mean."""
+        ...
 
     def providers(self, captures_graphs: bool) -> list[Any]:
         """Execution providers for a session, as onnxruntime takes them."""
@@ -80,6 +85,10 @@ class Host:
     """The processor."""
 
     name: DeviceName = "cpu"
+    number = 0
+
+    def use(self) -> None:
+        pass
 
     def providers(self, captures_graphs: bool) -> list[Any]:
         return ["CPUExecutionProvider"]
@@ -120,12 +129,12 @@ class Cuda:
     def __init__(self, number: int) -> None:
         if "CUDAExecutionProvider" not in ort.get_available_providers():
             raise BadArtifact("This onnxruntime has no CUDA provider: install requirements/gpu.txt.")
-        self._number = number
+        self.number = number
         ort.preload_dlls(cudnn=False)
         self._runtime = _load_runtime()
         self._runtime.cudaGetErrorString.restype = ctypes.c_char_p
         try:
-            self._check("choosing it", self._runtime.cudaSetDevice(ctypes.c_int(number)))
+            self.use()
         except RuntimeError as error:
             remedy = "See what nvidia-smi says, and GLM_ENGINE_DEVICE_NUMBER."
             raise BadArtifact(f"GPU {number} cannot be used: {error}. {remedy}") from error
@@ -134,9 +143,12 @@ class Cuda:
         except RuntimeError as error:  # onnxruntime has said which library it misses
             raise BadArtifact("onnxruntime's CUDA provider does not load: install requirements/gpu.txt.") from error
 
+    def use(self) -> None:
+        self._check("choosing it", self._runtime.cudaSetDevice(ctypes.c_int(self.number)))
+
     def providers(self, captures_graphs: bool) -> list[Any]:
         options = {
-            "device_id": self._number,
+            "device_id": self.number,
             "arena_extend_strategy": "kSameAsRequested",
             "enable_cuda_graph": "1" if captures_graphs else "0",
             "use_tf32": "0",
@@ -144,6 +156,7 @@ class Cuda:
         return [("CUDAExecutionProvider", options), "CPUExecutionProvider"]
 
     def allocate(self, size_bytes: int) -> Block:
+        self.use()
         address = ctypes.c_void_p()
         call = self._runtime.cudaMalloc(ctypes.byref(address), ctypes.c_size_t(size_bytes))
         self._check(f"allocating {size_bytes:,} bytes", call)
@@ -151,6 +164,7 @@ class Cuda:
         return _CudaBlock(address.value, self._runtime.cudaFree)
 
     def fill_with_nan(self, block: Block, size_bytes: int) -> None:
+        self.use()
         call = self._runtime.cudaMemset(
             ctypes.c_void_p(block.address), ctypes.c_int(_NAN_BYTE), ctypes.c_size_t(size_bytes)
         )
@@ -175,6 +189,7 @@ class Cuda:
         self._check("waiting", self._runtime.cudaDeviceSynchronize())
 
     def total_memory_bytes(self) -> int:
+        self.use()
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
         self._check("asking for memory", self._runtime.cudaMemGetInfo(ctypes.byref(free), ctypes.byref(total)))
         return total.value

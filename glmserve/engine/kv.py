@@ -69,12 +69,13 @@ class KvCache:
         blocks, skipped = (self._blocks, first * shape.row_bytes) if rows else (self._stray, 0)
         for block, (past, present) in zip(blocks, self._names[group], strict=True):
             address = block.address + skipped
-            binding.bind_input(past, self._device.name, 0, kind, dims, address)
-            binding.bind_output(present, self._device.name, 0, kind, dims, address)
+            binding.bind_input(past, self._device.name, self._device.number, kind, dims, address)
+            binding.bind_output(present, self._device.name, self._device.number, kind, dims, address)
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copies the first `length` tokens of a row to another."""
         shape = self.shape
+        self._device.use()
         for block in self._blocks:
             self._device.copy(
                 block.address + source * shape.row_bytes,

@@ -66,7 +66,7 @@ class _Binding:
         self.io: ort.IOBinding = session.io_binding()
         self.sampler: SamplerInputs | None = None  # whose arrays were put last
         self.is_filled = False
-        self._device = device.name
+        self._device = device.name, device.number
         self._put: dict[str, np.ndarray] = {}  # the newest of each input
         self._hosted: dict[str, np.ndarray] = {}  # alive as long as they are bound
         self._sent: dict[str, bytes] = {}  # what the small ones on another device hold
@@ -85,17 +85,17 @@ class _Binding:
             elif self._is_news(name, array):
                 self._values[name].update_inplace(np.ascontiguousarray(array))
             return
-        if on_host or self._device == "cpu":
+        if on_host or self._device[0] == "cpu":
             self._hosted[name] = np.array(array, order="C")  # else a copy that onnxruntime makes would be bound
             value = ort.OrtValue.ortvalue_from_numpy(self._hosted[name])
         else:
             self._is_news(name, array)
-            value = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self._device, 0)
+            value = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), *self._device)
         self._bind(name, value, array.shape)
 
     def lend(self, name: str, array: np.ndarray) -> None:
         """Sets an input to an array that nobody changes any more: the processor reads it where it is."""
-        if self._device != "cpu":
+        if self._device[0] != "cpu":
             self.put(name, array)
         elif self._put.get(name) is not array:  # as in every step without a picture
             self._put[name] = array
@@ -105,7 +105,7 @@ class _Binding:
     def receive(self, name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
         """Gives an output its place."""
         if self._shapes.get(name) != shape:
-            self._values[name] = ort.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype, self._device, 0)
+            self._values[name] = ort.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype, *self._device)
             self._shapes[name] = shape
             self.io.bind_ortvalue_output(name, self._values[name])
 
@@ -176,6 +176,7 @@ class OrtDecoder:
         return self._captures
 
     def run(self, step: Step) -> Sampled:
+        self._device.use()
         count = len(step.drawn)
         if step.is_decode and self._buckets:
             step = _padded(step, next(size for size in self._buckets if size >= count), self.context)

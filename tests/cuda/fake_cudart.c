@@ -24,6 +24,7 @@
 typedef struct {
     char *device, *host; /* the same memory, without and with access */
     size_t bytes;
+    int number; /* of the device */
 } Block;
 
 enum { LAUNCHES, TO_DEVICE, TO_HOST, ON_DEVICE, ALLOCATIONS, BYTES, GRAPHS, GRAPH_LAUNCHES, COUNTS };
@@ -36,6 +37,7 @@ static char faults[1 << 16];
 static size_t faults_length;
 static int is_capturing;
 static long newest_handle = 1000;
+static __thread int current; /* the device that this thread's calls mean */
 
 /* launches, copies to the device, to the host and on the device, allocations, bytes allocated now, graphs captured and
  * graphs launched */
@@ -91,7 +93,7 @@ static cudaError_t allocate(void **address, size_t bytes) {
     int at = 0;
     while (at < used_blocks && blocks[at].device) at++;
     if (at == used_blocks && used_blocks < MOST_BLOCKS) used_blocks++;
-    if (at < used_blocks) blocks[at] = (Block){device, host, bytes};
+    if (at < used_blocks) blocks[at] = (Block){device, host, bytes, current};
     counts[ALLOCATIONS]++;
     counts[BYTES] += (long)bytes;
     pthread_mutex_unlock(&lock);
@@ -122,6 +124,8 @@ static cudaError_t copy(const char *call, void *to, const void *from, size_t byt
         fault("%s of kind %d from %s to %s", call, kind, source ? "device" : "host", target ? "device" : "host");
     if (target && (char *)to + bytes > target->device + target->bytes) fault("%s of %zu bytes writes past a block", call, bytes);
     if (source && (char *)from + bytes > source->device + source->bytes) fault("%s of %zu bytes reads past a block", call, bytes);
+    if (bytes && ((target && target->number != current) || (source && source->number != current)))
+        fault("%s by a thread that means another device", call);
     if (is_capturing && bytes && (!target || !source)) fault("%s with host memory in a graph", call);
     if (target && source) counts[ON_DEVICE]++;
     else if (target) counts[TO_DEVICE]++;
@@ -131,7 +135,9 @@ static cudaError_t copy(const char *call, void *to, const void *from, size_t byt
 }
 
 static cudaError_t fill(void *address, int value, size_t bytes) {
-    if (bytes && !block_of(address)) fault("host memory is filled as if it were the device's");
+    Block *block = block_of(address);
+    if (bytes && !block) fault("host memory is filled as if it were the device's");
+    if (block && block->number != current) fault("memory is filled by a thread that means another device");
     memset(reachable(address), value, bytes);
     return cudaSuccess;
 }
@@ -195,7 +201,9 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes) {
 }
 cudaError_t cudaPointerGetAttributes(struct cudaPointerAttributes *attributes, const void *address) {
     memset(attributes, 0, sizeof *attributes);
-    attributes->type = block_of(address) ? cudaMemoryTypeDevice : cudaMemoryTypeUnregistered;
+    Block *block = block_of(address);
+    attributes->type = block ? cudaMemoryTypeDevice : cudaMemoryTypeUnregistered;
+    attributes->device = block ? block->number : 0;
     attributes->devicePointer = (void *)address;
     return cudaSuccess;
 }
@@ -210,10 +218,14 @@ cudaError_t cudaGetDeviceCount(int *count) {
     return cudaSuccess;
 }
 cudaError_t cudaGetDevice(int *number) {
-    *number = 0;
+    *number = current;
     return cudaSuccess;
 }
-cudaError_t cudaSetDevice(int number) { return number < DEVICES ? cudaSuccess : cudaErrorInvalidDevice; }
+cudaError_t cudaSetDevice(int number) {
+    if (number < 0 || number >= DEVICES) return cudaErrorInvalidDevice;
+    current = number;
+    return cudaSuccess;
+}
 cudaError_t cudaDriverGetVersion(int *version) {
     *version = CUDART_VERSION;
     return cudaSuccess;

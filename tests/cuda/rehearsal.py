@@ -1,4 +1,5 @@
-"""Runs a build on the device without a GPU and tells how the device was used: `python -m tests.cuda.rehearsal BUILD`.
+"""Runs a build on the device without a GPU and tells how the device was used: `python -m tests.cuda.rehearsal BUILD
+[NUMBER]`, the number being the device's.
 
 Prints JSON. What kernels would compute is not known, so answers are as long as they were asked for and say nothing.
 """
@@ -94,15 +95,16 @@ class WatchedDecoder:
         self._decoder.move(source, target, length)
 
 
-def run(folder: Path) -> dict[str, Any]:
+def run(folder: Path, number: int) -> dict[str, Any]:
     """How the build at `folder` uses a device: steps of the engine under a few requests, and one picture."""
-    device, runtime = open_device("cuda"), Runtime()
+    device, runtime = open_device("cuda", number), Runtime()
     checkpoint, models = Checkpoint.read(folder / CHECKPOINT_FOLDER), folder / REPOSITORY_FOLDER
     rows = max(_BUCKETS)
     decoder = OrtDecoder(
         models / DECODER_MODEL / "1" / DECODER_GRAPH, checkpoint, rows, _CONTEXT, 1, device, buckets=_BUCKETS
     )
-    features, picture = _encode(models / VISION_MODEL / "1" / VISION_GRAPH, checkpoint, runtime)
+    vision = OrtVision(models / VISION_MODEL / "1" / VISION_GRAPH, 1, device)
+    features, picture = _encode(vision, checkpoint, runtime)
     watched = WatchedDecoder(decoder, runtime)
     decoder.poison()
     endings = _answer(watched, checkpoint, features, [Sampling(), Sampling(temperature=0.7, top_p=0.9)])
@@ -117,9 +119,8 @@ def run(folder: Path) -> dict[str, Any]:
     }
 
 
-def _encode(graph: Path, checkpoint: Checkpoint, runtime: Runtime) -> tuple[np.ndarray, dict[str, int]]:
+def _encode(vision: OrtVision, checkpoint: Checkpoint, runtime: Runtime) -> tuple[np.ndarray, dict[str, int]]:
     """A picture's features and what the second picture of its size cost."""
-    vision = OrtVision(graph, 1, open_device("cuda"))
     patches = np.zeros((_GRID.patches, checkpoint.images.patch_bytes), np.uint8)
     arrays = vision_arrays(patches, _GRID, checkpoint.vision.table_side)
     vision.encode(arrays)
@@ -173,4 +174,4 @@ def _ending(events: queue.SimpleQueue[Event]) -> str:
 
 
 if __name__ == "__main__":
-    print(json.dumps(run(Path(sys.argv[1]))))
+    print(json.dumps(run(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0)))

@@ -21,7 +21,15 @@ from bench.gpu_check_plan import TINY, rehearsal
 from tests.cuda.fake_device import PROVIDER, SITE, build_libraries
 
 ROOT = Path(__file__).parents[2]
-BUILDS = (("bf16", "same"), ("bf16", "int8"), ("fp16", "same"), ("int8", "same"), ("int4", "same"))
+BUILDS = (
+    ("bf16", "same", 0),
+    ("bf16", "same", 1),
+    ("bf16", "int8", 0),
+    ("fp16", "same", 0),
+    ("int8", "same", 0),
+    ("int4", "same", 1),
+)
+"""Precision, that of KV, and the number of the device, of which there are two."""
 CHANGING = 4
 """Inputs that change from one decode step to the next: tokens, positions, lengths, and random numbers."""
 
@@ -31,7 +39,7 @@ pytestmark = pytest.mark.skipif(not PROVIDER.is_file(), reason="needs onnxruntim
 @pytest.fixture(scope="module")
 def libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("libraries")
-    build_libraries(folder)
+    build_libraries(folder, devices=2)
     return folder
 
 
@@ -48,11 +56,12 @@ def export(checkpoint: Path, out: Path, precision: str, kv: str) -> Path:
     return Path(done.stdout.splitlines()[-1])
 
 
-@pytest.fixture(scope="module", params=BUILDS, ids="-".join)
+@pytest.fixture(scope="module", params=BUILDS, ids=lambda build: "-".join(map(str, build)))
 def seen(request: pytest.FixtureRequest, libraries: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """How the device was used while a build of the demo answered."""
-    build = export(ROOT / "demo/checkpoint", tmp_path_factory.mktemp("builds"), *request.param)
-    done = run(libraries, "-m", "tests.cuda.rehearsal", build)
+    precision, kv, number = request.param
+    build = export(ROOT / "demo/checkpoint", tmp_path_factory.mktemp("builds"), precision, kv)
+    done = run(libraries, "-m", "tests.cuda.rehearsal", build, number)
     assert done.returncode == 0, done.stderr[-2000:]
     found: dict[str, Any] = json.loads(done.stdout)
     return found
