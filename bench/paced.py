@@ -52,6 +52,9 @@ class PacedSession:
         self._times = times
         self._token = token
 
+    def warm_up(self) -> None:
+        pass
+
     def run(self, step: Step) -> Sampled:
         time.sleep(self._times.step(step.decoded, int(step.chunk_new.sum())))
         asked = (len(step.sampler.logprob_rows), 1 + MAX_LOGPROBS)

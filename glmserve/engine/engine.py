@@ -36,6 +36,7 @@ _log = logging.getLogger(__name__)
 _IDLE_WAIT_S = 0.5
 _MASK_WAIT_S = 0.002
 _JOIN_S = 10.0
+_WARM_UP_S = 300.0
 _MOST_FAILURES = 3
 """Steps that may fail one after another before the engine calls itself broken and ends."""
 
@@ -68,15 +69,20 @@ class Engine:
         self._scheduler = Scheduler(self._table, self._pace, chunk_tokens, ridge_tokens)
         self._arrivals: queue.SimpleQueue[Waiting] = queue.SimpleQueue()  # the line bounds it
         self._failures = 0
+        self._is_warm = threading.Event()
         self._stopping = threading.Event()
         self._closing = threading.Lock()
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
 
     def start(self) -> None:
+        """Returns when the decoder is warm; raises BackendDown when it does not run."""
         self.meter.set(metrics.SLOTS, self._table.slots)
         self.meter.set(metrics.KV_CAPACITY, self._table.rows * self._session.context)
         self._show()
         self._thread.start()
+        if not self._is_warm.wait(_WARM_UP_S) or not self.is_healthy:
+            self._stopping.set()
+            raise BackendDown("The decoder does not run its first steps; the log says why.")
 
     def enter(self, tokens: int) -> Place:
         """A place in the line for a prompt of so many tokens; raises PromptTooLong or Overloaded."""
@@ -108,6 +114,8 @@ class Engine:
 
     def _loop(self) -> None:
         try:
+            self._session.warm_up()
+            self._is_warm.set()
             while not self._stopping.is_set() and self._failures < _MOST_FAILURES:
                 self._take_arrivals()
                 self._drop_the_gone()
@@ -118,6 +126,7 @@ class Engine:
         finally:
             with self._closing:
                 self.is_healthy = False
+            self._is_warm.set()
             self._end_all(BackendDown("The engine has stopped."))
             self._show()
 

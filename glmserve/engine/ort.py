@@ -14,7 +14,7 @@ from glmserve.checkpoint import Checkpoint
 from glmserve.contract import COLUMN_WEIGHTS, IMAGE_FEATURES, IMAGE_PATCHES, ROW_WEIGHTS, DecoderGraph, RowGroup
 from glmserve.engine.device import Device, Host, multiply_bytes_exactly
 from glmserve.engine.kv import ELEMENT_TYPES, KvCache, KvShape
-from glmserve.engine.sampling import SamplerInputs, padded
+from glmserve.engine.sampling import GREEDY, SamplerInputs, padded, sampler_inputs
 from glmserve.engine.session import Sampled, Step, numbered, zeros
 from glmserve.errors import BadArtifact
 from glmserve.limits import MAX_LOGPROBS, SAMPLER_CANDIDATES
@@ -196,6 +196,14 @@ class OrtDecoder:
             if len(step.sampler.logprob_rows)
             else np.empty((0, 0), np.float32),
         )
+
+    def warm_up(self) -> None:
+        """Runs a plain step in every bucket: graphs are captured, and the memory they take is taken, before the first
+        request comes. onnxruntime keeps what it captures for the thread that ran it."""
+        for rows in self._buckets:
+            sampler = sampler_inputs([GREEDY] * rows, self.candidates, self.vocabulary)
+            step = Step.drawing(zeros(rows), np.zeros((3, rows), np.int64), numbered(rows), sampler)
+            self.run(replace(step, lengths=np.zeros(rows, np.int32)))
 
     def move(self, source: int, target: int, length: int) -> None:
         self._kv.move(source, target, length)

@@ -110,6 +110,10 @@ class DecoderSession(Protocol):
     candidates: int
     vocabulary: int
 
+    def warm_up(self) -> None:
+        """Does what the first steps would take long for; on the thread that will run them, while all rows are empty."""
+        ...
+
     def run(self, step: Step) -> Sampled:
         """Feeds the step's tokens and samples after each row's last."""
         ...
@@ -135,6 +139,9 @@ class FakeSession:
         self.steps: list[Step] = []
         self._bucket = bucket
         self._broken = broken
+
+    def warm_up(self) -> None:
+        pass
 
     def run(self, step: Step) -> Sampled:
         self.steps.append(step)

@@ -76,15 +76,20 @@ class WatchedDecoder:
         self.rows, self.context = decoder.rows, decoder.context
         self.candidates, self.vocabulary = decoder.candidates, decoder.vocabulary
         self.steps: list[dict[str, Any]] = []
+        self.warm_ups: list[dict[str, int]] = []
         self._decoder = decoder
         self._runtime = runtime
+
+    def warm_up(self) -> None:
+        before = self._runtime.counts()
+        self._decoder.warm_up()
+        self.warm_ups.append(self._runtime.counts().since(before))
 
     def run(self, step: Step) -> Sampled:
         before = self._runtime.counts()
         sampled = self._decoder.run(step)
         used = self._runtime.counts().since(before)
         facts = {
-            "bucket": next((size for size in _BUCKETS if size >= step.decoded), 0),
             "is_plain": step.is_decode and not step.sampler.has_extras,
             "wants_logprobs": bool(len(step.sampler.logprob_rows)),
         }
@@ -113,6 +118,7 @@ def run(folder: Path, number: int) -> dict[str, Any]:
     return {
         "captures_graphs": decoder.captures_graphs,
         "picture": picture,
+        "warm_ups": watched.warm_ups,
         "endings": endings,
         "steps": watched.steps,
         "faults": runtime.faults(),

@@ -77,20 +77,20 @@ def test_every_node_of_the_decoder_runs_on_the_device(seen: dict[str, Any]) -> N
     assert all(step["to_host"] == 1 + 2 * step["wants_logprobs"] for step in seen["steps"])
 
 
-def test_each_bucket_is_captured_once_and_then_only_launched(seen: dict[str, Any]) -> None:
+def test_each_bucket_is_captured_at_the_start_and_then_only_launched(seen: dict[str, Any]) -> None:
+    assert [warm_up["graphs"] for warm_up in seen["warm_ups"]] == [
+        4,
+        4,
+    ]  # of two engines, each with a thread of its own
     plain = [step for step in seen["steps"] if step["is_plain"]]
-    first = {bucket: next(s for s in plain if s["bucket"] == bucket) for bucket in {s["bucket"] for s in plain}}
-    assert len(first) == 4
-    assert all(step["graphs"] == 1 for step in first.values())
-    later = [step for step in plain if step not in first.values()]
-    assert later
-    for step in later:
+    assert plain
+    for step in plain:
         assert (step["launches"], step["graphs"], step["graph_launches"]) == (0, 0, 1)
         assert (step["allocations"], step["on_device"]) == (0, 0)
 
 
 def test_a_step_sends_only_what_has_changed(seen: dict[str, Any]) -> None:
-    plain = [step for step in seen["steps"] if step["is_plain"] and not step["graphs"]]
+    plain = [step for step in seen["steps"] if step["is_plain"]]
     assert sum(step["to_device"] <= CHANGING for step in plain) > len(plain) / 2
     assert min(step["to_device"] for step in plain) > 0
 

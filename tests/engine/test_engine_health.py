@@ -8,6 +8,7 @@ import pytest
 from engine_rig import GatedSession, Receiver, request, running
 
 from glmserve.contract import Finish
+from glmserve.engine.engine import Engine
 from glmserve.engine.metrics import FAILED, HEALTHY
 from glmserve.engine.session import FakeSession, Sampled, Step
 from glmserve.errors import BackendDown
@@ -118,3 +119,36 @@ def test_events_of_many_threads_arrive_once_each() -> None:
             assert receiver.finish == Finish.LENGTH
             assert receiver.tokens == [index * 100 + 1 + i for i in range(5)]
             assert sum(event.is_last for event in receiver.events) == 1
+
+
+class ColdSession(FakeSession):
+    """Cannot run on its device."""
+
+    def warm_up(self) -> None:
+        raise RuntimeError("out of memory")
+
+
+def test_an_engine_whose_decoder_does_not_run_does_not_start(caplog: pytest.LogCaptureFixture) -> None:
+    engine = Engine(ColdSession(), eos_token_ids=[2])
+    with pytest.raises(BackendDown):
+        engine.start()
+    assert not engine.is_healthy and "out of memory" in caplog.text
+
+
+class WarmSession(FakeSession):
+    """Remembers the threads that it was used by."""
+
+    def warm_up(self) -> None:
+        self.warmed_by = threading.get_ident()
+
+    def run(self, step: Step) -> Sampled:
+        self.run_by = threading.get_ident()
+        return super().run(step)
+
+
+def test_a_decoder_is_warmed_up_by_the_thread_that_will_run_it() -> None:
+    session, receiver = WarmSession(), Receiver()
+    with running(session) as (engine, _):
+        engine.submit(request([1], receiver))
+        assert receiver.finish == Finish.LENGTH
+    assert session.run_by == session.warmed_by != threading.get_ident()
