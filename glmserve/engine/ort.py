@@ -1,10 +1,9 @@
-"""The decoder and the picture encoder on ONNX Runtime: arrays bound once for each set of rows, and updated in place."""
+"""The decoder and the picture encoder on ONNX Runtime."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +11,17 @@ import onnxruntime as ort
 
 from glmserve.checkpoint import Checkpoint
 from glmserve.contract import COLUMN_WEIGHTS, IMAGE_FEATURES, IMAGE_PATCHES, ROW_WEIGHTS, DecoderGraph, RowGroup
+from glmserve.engine.binding import Binding
 from glmserve.engine.device import Device, Host, multiply_bytes_exactly
+from glmserve.engine.groups import Group, groups, padded_step
 from glmserve.engine.kv import ELEMENT_TYPES, KvCache, KvShape
-from glmserve.engine.sampling import GREEDY, SamplerInputs, padded, sampler_inputs
+from glmserve.engine.sampling import GREEDY, SamplerInputs, sampler_inputs
 from glmserve.engine.session import Sampled, Step, numbered, zeros
 from glmserve.errors import BadArtifact
 from glmserve.limits import MAX_LOGPROBS, SAMPLER_CANDIDATES
 from glmserve.position_table import VisionArrays
 
 _log = logging.getLogger(__name__)
-_SMALL_BYTES = 1 << 16
-"""Up to this size, comparing an array with what a device holds is cheaper than copying it there again."""
 
 
 def open_session(
@@ -54,78 +53,6 @@ def open_session(
         return ort.InferenceSession(content or str(graph), options, providers=device.providers(captures_graphs))
     except Exception as error:  # onnxruntime raises its own unrelated classes
         raise BadArtifact(f"ONNX Runtime cannot load {graph.name}.") from error
-
-
-class _Binding:
-    """The inputs and outputs of one set of rows; an array of the same shape as before is copied into its place.
-
-    One that nobody may write to and that was put last is there already, and so is small content on another device.
-    """
-
-    def __init__(self, session: ort.InferenceSession, device: Device) -> None:
-        self.io: ort.IOBinding = session.io_binding()
-        self.sampler: SamplerInputs | None = None  # whose arrays were put last
-        self.is_filled = False
-        self._device = device.name, device.number
-        self._put: dict[str, np.ndarray] = {}  # the newest of each input
-        self._hosted: dict[str, np.ndarray] = {}  # alive as long as they are bound
-        self._sent: dict[str, bytes] = {}  # what the small ones on another device hold
-        self._values: dict[str, ort.OrtValue] = {}
-        self._shapes: dict[str, tuple[int, ...]] = {}
-
-    def put(self, name: str, array: np.ndarray, on_host: bool = False) -> None:
-        """Sets an input to a copy; `on_host` keeps it in host memory, where the graph wants it on any device."""
-        if self._put.get(name) is array and not array.flags.writeable:
-            return
-        self._put[name] = array
-        hosted = self._hosted.get(name)
-        if self._shapes.get(name) == array.shape:
-            if hosted is not None:
-                np.copyto(hosted, array)
-            elif self._is_news(name, array):
-                self._values[name].update_inplace(np.ascontiguousarray(array))
-            return
-        if on_host or self._device[0] == "cpu":
-            self._hosted[name] = np.array(array, order="C")  # else a copy that onnxruntime makes would be bound
-            value = ort.OrtValue.ortvalue_from_numpy(self._hosted[name])
-        else:
-            self._is_news(name, array)
-            value = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), *self._device)
-        self._bind(name, value, array.shape)
-
-    def lend(self, name: str, array: np.ndarray) -> None:
-        """Sets an input to an array that nobody changes any more: the processor reads it where it is."""
-        if self._device[0] != "cpu":
-            self.put(name, array)
-        elif self._put.get(name) is not array:  # as in every step without a picture
-            self._put[name] = array
-            self._hosted[name] = np.ascontiguousarray(array)
-            self._bind(name, ort.OrtValue.ortvalue_from_numpy(self._hosted[name]), array.shape)
-
-    def receive(self, name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
-        """Gives an output its place."""
-        if self._shapes.get(name) != shape:
-            self._values[name] = ort.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype, *self._device)
-            self._shapes[name] = shape
-            self.io.bind_ortvalue_output(name, self._values[name])
-
-    def _bind(self, name: str, value: ort.OrtValue, shape: tuple[int, ...]) -> None:
-        self._values[name], self._shapes[name] = value, shape
-        self.io.bind_ortvalue_input(name, value)
-
-    def _is_news(self, name: str, array: np.ndarray) -> bool:
-        """Whether a device must be sent this: each copy is waited for, and in a step that decodes few inputs change."""
-        if array.nbytes > _SMALL_BYTES:
-            return True
-        content = array.tobytes()
-        if self._sent.get(name) == content:
-            return False
-        self._sent[name] = content
-        return True
-
-    def read(self, name: str) -> np.ndarray:
-        """An output's content; on a device this waits for it."""
-        return np.array(self._values[name].numpy())
 
 
 class OrtDecoder:
@@ -166,8 +93,8 @@ class OrtDecoder:
         self._no_features = np.zeros((1, text.hidden), np.float32)
         kv_type = next(i.type for i in self._session.get_inputs() if i.name == DecoderGraph.DECODED.past(0)[0])
         self._kv = KvCache(self._device, KvShape.of(text, rows, context, ELEMENT_TYPES[kv_type]))
-        self._bindings: dict[tuple[int, bool], _Binding] = {}
-        self._reading = _Binding(self._session, self._device)
+        self._bindings: dict[tuple[int, bool], Binding] = {}
+        self._reading = Binding(self._session, self._device)
         self._reading_rows = (-1, -1, -1)
 
     @property
@@ -179,7 +106,7 @@ class OrtDecoder:
         self._device.use()
         count = len(step.drawn)
         if step.is_decode and self._buckets:
-            step = _padded(step, next(size for size in self._buckets if size >= count), self.context)
+            step = padded_step(step, next(size for size in self._buckets if size >= count), self.context)
         is_plain = step.is_decode and not step.sampler.has_extras
         binding = self._decoding(step.decoded, is_plain) if step.is_decode else self._mixed(step)
         self._put(binding, step, is_plain)
@@ -216,16 +143,16 @@ class OrtDecoder:
         """Fills the KV rows with NaN, so that a test sees whether anything not written is read."""
         self._kv.poison()
 
-    def _decoding(self, rows: int, is_plain: bool) -> _Binding:
+    def _decoding(self, rows: int, is_plain: bool) -> Binding:
         """Plain decode steps have bindings of their own, whose addresses never change: a captured graph keeps them."""
         key = rows, is_plain
         if key not in self._bindings:
-            self._bindings[key] = _Binding(self._session, self._device)
+            self._bindings[key] = Binding(self._session, self._device)
             self._kv.bind(self._bindings[key].io, DecoderGraph.DECODED, 0, rows)
             self._kv.bind(self._bindings[key].io, DecoderGraph.CHUNK, 0, 0)
         return self._bindings[key]
 
-    def _mixed(self, step: Step) -> _Binding:
+    def _mixed(self, step: Step) -> Binding:
         """The one binding of all steps that read more; its rows change, which costs little beside such a step."""
         if step.draft_row is None:
             rows = step.decoded, step.first_row, len(step.chunk_new)
@@ -237,9 +164,9 @@ class OrtDecoder:
             self._reading_rows = rows
         return self._reading
 
-    def _put(self, binding: _Binding, step: Step, is_plain: bool) -> None:
+    def _put(self, binding: Binding, step: Step, is_plain: bool) -> None:
         """In a plain step's own binding only tokens, positions, lengths and the sampler's settings ever change."""
-        decoded, chunk, places = _groups(step)
+        decoded, chunk, places = groups(step)
         binding.put(DecoderGraph.INPUT_IDS, step.input_ids)
         binding.put(DecoderGraph.POSITION_IDS, step.positions)
         self._put_group(binding, DecoderGraph.DECODED, decoded, self.context if is_plain and self._captures else None)
@@ -260,13 +187,13 @@ class OrtDecoder:
             binding.receive(DecoderGraph.LOGITS, (rows, self.vocabulary), np.float32)
         binding.is_filled = True
 
-    def _put_group(self, binding: _Binding, names: RowGroup, group: _Group, total: int | None = None) -> None:
+    def _put_group(self, binding: Binding, names: RowGroup, group: Group, total: int | None = None) -> None:
         """`total` stands for the group's own where a captured graph must not see it change."""
         binding.put(names.index, group.index)
         binding.put(names.seqlens_k, group.seqlens)
         binding.put(names.total_length, np.asarray(total or group.total, np.int32), on_host=True)
 
-    def _put_sampler(self, binding: _Binding, sampler: SamplerInputs) -> None:
+    def _put_sampler(self, binding: Binding, sampler: SamplerInputs) -> None:
         binding.sampler = sampler
         binding.put(DecoderGraph.TEMPERATURE, sampler.temperature)
         binding.put(DecoderGraph.TOP_K, sampler.top_k)
@@ -278,82 +205,6 @@ class OrtDecoder:
         binding.put(DecoderGraph.MASK_ROWS, sampler.mask_rows)
         binding.put(DecoderGraph.MASK, sampler.mask)
         binding.put(DecoderGraph.LOGPROB_ROWS, sampler.logprob_rows)
-
-
-@dataclass(frozen=True)
-class _Group:
-    """A `contract.RowGroup`'s values: `index` i64 [rows, width], `seqlens` i32 [rows]."""
-
-    index: np.ndarray
-    seqlens: np.ndarray
-    total: int
-
-
-def _stray() -> _Group:
-    index, seqlens = np.zeros((1, 1), np.int64), np.zeros(1, np.int32)
-    index.flags.writeable = seqlens.flags.writeable = False
-    return _Group(index, seqlens, 1)
-
-
-_STRAY = _stray()
-
-
-def _groups(step: Step) -> tuple[_Group, _Group, np.ndarray]:
-    """Decoded rows, chunks (a stray row where there are none), and the place i64 [T] of each token among both."""
-    if step.draft_row is not None:
-        return _with_draft(step, step.draft_row)
-    count, new = step.decoded, step.chunk_new
-    decoded, chunk, places = _STRAY, _STRAY, [numbered(count)]
-    if count:
-        decoded = _rows(step)
-    if len(new):
-        width = int(new.max())
-        starts = count + np.cumsum(new) - new
-        inside = np.arange(width)[None, :]
-        index = np.where(inside < new[:, None], starts[:, None] + inside, 0)
-        after = step.chunk_lengths + new
-        chunk = _Group(index, (after - 1).astype(np.int32), int(after.max()))
-        before = len(decoded.index)
-        places += [before + row * width + np.arange(length) for row, length in enumerate(new)]
-    return decoded, chunk, np.concatenate(places) if len(new) else places[0]
-
-
-def _with_draft(step: Step, row: int) -> tuple[_Group, _Group, np.ndarray]:
-    """As `_groups`, the chunk being a row's newest token and its draft. That token is in both groups, which write the
-    same KV for it; a row that is alone needs the chunk only."""
-    count, guessed = step.decoded, step.guessed
-    index = np.concatenate([[row], np.arange(count, count + guessed)])
-    last = int(step.lengths[row]) + guessed
-    chunk = _Group(index[None, :], np.array([last], np.int32), last + 1)
-    if count == 1:
-        return _STRAY, chunk, np.arange(1, 2 + guessed)
-    return _rows(step), chunk, np.concatenate([np.arange(count), count + np.arange(1, 1 + guessed)])
-
-
-def _rows(step: Step) -> _Group:
-    return _Group(_column(step.decoded), step.lengths, int(step.lengths.max()) + 1)
-
-
-@lru_cache
-def _column(count: int) -> np.ndarray:
-    return numbered(count)[:, None]
-
-
-def _padded(step: Step, rows: int, context: int) -> Step:
-    """A decode step of `rows` rows: those that are added write one stray token behind what they hold."""
-    more = rows - step.decoded
-    if not more:
-        return step
-    parked = np.minimum(step.parked[:more], context - 1).astype(np.int32)
-    return replace(
-        step,
-        drawn=numbered(rows),
-        input_ids=np.concatenate([step.input_ids, zeros(more)]),
-        image_slot=zeros(rows),
-        positions=np.concatenate([step.positions, np.zeros((3, more), np.int64)], axis=1),
-        lengths=np.concatenate([step.lengths, parked]),
-        sampler=padded(step.sampler, more),
-    )
 
 
 class OrtVision:

@@ -1,0 +1,87 @@
+"""Takes a step's tokens apart for the graph: decoded rows, chunks of prompts, and a draft beside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+
+from glmserve.engine.sampling import padded
+from glmserve.engine.session import Step, numbered, zeros
+
+
+@dataclass(frozen=True)
+class Group:
+    """A `contract.RowGroup`'s values: `index` i64 [rows, width], `seqlens` i32 [rows]."""
+
+    index: np.ndarray
+    seqlens: np.ndarray
+    total: int
+
+
+def _stray() -> Group:
+    index, seqlens = np.zeros((1, 1), np.int64), np.zeros(1, np.int32)
+    index.flags.writeable = seqlens.flags.writeable = False
+    return Group(index, seqlens, 1)
+
+
+_STRAY = _stray()
+
+
+def groups(step: Step) -> tuple[Group, Group, np.ndarray]:
+    """Decoded rows, chunks (a stray row where there are none), and the place i64 [T] of each token among both."""
+    if step.draft_row is not None:
+        return _with_draft(step, step.draft_row)
+    count, new = step.decoded, step.chunk_new
+    decoded, chunk, places = _STRAY, _STRAY, [numbered(count)]
+    if count:
+        decoded = _rows(step)
+    if len(new):
+        width = int(new.max())
+        starts = count + np.cumsum(new) - new
+        inside = np.arange(width)[None, :]
+        index = np.where(inside < new[:, None], starts[:, None] + inside, 0)
+        after = step.chunk_lengths + new
+        chunk = Group(index, (after - 1).astype(np.int32), int(after.max()))
+        before = len(decoded.index)
+        places += [before + row * width + np.arange(length) for row, length in enumerate(new)]
+    return decoded, chunk, np.concatenate(places) if len(new) else places[0]
+
+
+def _with_draft(step: Step, row: int) -> tuple[Group, Group, np.ndarray]:
+    """As `groups`, the chunk being a row's newest token and its draft. That token is in both groups, which write the
+    same KV for it; a row that is alone needs the chunk only."""
+    count, guessed = step.decoded, step.guessed
+    index = np.concatenate([[row], np.arange(count, count + guessed)])
+    last = int(step.lengths[row]) + guessed
+    chunk = Group(index[None, :], np.array([last], np.int32), last + 1)
+    if count == 1:
+        return _STRAY, chunk, np.arange(1, 2 + guessed)
+    return _rows(step), chunk, np.concatenate([np.arange(count), count + np.arange(1, 1 + guessed)])
+
+
+def _rows(step: Step) -> Group:
+    return Group(_column(step.decoded), step.lengths, int(step.lengths.max()) + 1)
+
+
+@lru_cache
+def _column(count: int) -> np.ndarray:
+    return numbered(count)[:, None]
+
+
+def padded_step(step: Step, rows: int, context: int) -> Step:
+    """A decode step of `rows` rows: those that are added write one stray token behind what they hold."""
+    more = rows - step.decoded
+    if not more:
+        return step
+    parked = np.minimum(step.parked[:more], context - 1).astype(np.int32)
+    return replace(
+        step,
+        drawn=numbered(rows),
+        input_ids=np.concatenate([step.input_ids, zeros(more)]),
+        image_slot=zeros(rows),
+        positions=np.concatenate([step.positions, np.zeros((3, more), np.int64)], axis=1),
+        lengths=np.concatenate([step.lengths, parked]),
+        sampler=padded(step.sampler, more),
+    )
