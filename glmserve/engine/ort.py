@@ -15,13 +15,17 @@ from glmserve.engine.binding import Binding
 from glmserve.engine.device import Device, Host, multiply_bytes_exactly
 from glmserve.engine.groups import Group, groups, padded_step
 from glmserve.engine.kv import ELEMENT_TYPES, KvCache, KvShape
-from glmserve.engine.sampling import GREEDY, SamplerInputs, sampler_inputs
+from glmserve.engine.sampling import GREEDY, SamplerInputs, filled, sampler_inputs
 from glmserve.engine.session import Sampled, Step, numbered, zeros
 from glmserve.errors import BadArtifact
 from glmserve.limits import MAX_LOGPROBS, SAMPLER_CANDIDATES
 from glmserve.position_table import VisionArrays
 
 _log = logging.getLogger(__name__)
+_MOST_GRAPHS = 64
+"""Captured at most, since each holds memory for as long as the decoder lives; other steps are launched node by node."""
+_UNCAPTURED = -1
+"""onnxruntime's number for a run that is not to be captured."""
 
 
 def open_session(
@@ -59,7 +63,7 @@ class OrtDecoder:
     """A `DecoderSession`; with `content`, a graph that also gives its logits, `logits` f32 [N, vocabulary] holds them.
 
     `buckets` are the numbers of rows that a decode step is padded to; empty where any number runs as it is. On CUDA
-    each bucket is captured as one CUDA graph.
+    each bucket is captured as a CUDA graph, and once more for each size of the sampler's extras.
     """
 
     def __init__(
@@ -93,7 +97,8 @@ class OrtDecoder:
         self._no_features = np.zeros((1, text.hidden), np.float32)
         kv_type = next(i.type for i in self._session.get_inputs() if i.name == DecoderGraph.DECODED.past(0)[0])
         self._kv = KvCache(self._device, KvShape.of(text, rows, context, ELEMENT_TYPES[kv_type]))
-        self._bindings: dict[tuple[int, bool], Binding] = {}
+        self._bindings: dict[tuple[int, int | None], Binding] = {}
+        self._graphs: dict[tuple[int, ...], int] = {}  # captured, by rows and sizes of extras
         self._reading = Binding(self._session, self._device)
         self._reading_rows = (-1, -1, -1)
 
@@ -107,21 +112,23 @@ class OrtDecoder:
         count = len(step.drawn)
         if step.is_decode and self._buckets:
             step = padded_step(step, next(size for size in self._buckets if size >= count), self.context)
-        is_plain = step.is_decode and not step.sampler.has_extras
-        binding = self._decoding(step.decoded, is_plain) if step.is_decode else self._mixed(step)
-        self._put(binding, step, is_plain)
+        asked = len(step.sampler.logprob_rows)
+        graph = None
+        if step.is_decode and self._captures:
+            step = replace(step, sampler=filled(step.sampler))
+            graph = self._graph(step)
+        binding = self._decoding(step.decoded, graph) if step.is_decode else self._mixed(step)
+        self._put(binding, step, graph is not None)
         options = ort.RunOptions()
         if self._captures:
-            options.add_run_config_entry("gpu_graph_id", str(step.decoded) if is_plain else "-1")
+            options.add_run_config_entry("gpu_graph_id", str(graph or _UNCAPTURED))
         self._session.run_with_iobinding(binding.io, options)
         if self._keeps_logits:
             self.logits = binding.read(DecoderGraph.LOGITS)[:count]
         return Sampled(
             binding.read(DecoderGraph.TOKEN)[:count, 0],
-            binding.read(DecoderGraph.LOGPROB_IDS) if len(step.sampler.logprob_rows) else np.empty((0, 0), np.int64),
-            binding.read(DecoderGraph.LOGPROB_VALUES)
-            if len(step.sampler.logprob_rows)
-            else np.empty((0, 0), np.float32),
+            binding.read(DecoderGraph.LOGPROB_IDS)[:asked] if asked else np.empty((0, 0), np.int64),
+            binding.read(DecoderGraph.LOGPROB_VALUES)[:asked] if asked else np.empty((0, 0), np.float32),
         )
 
     def warm_up(self) -> None:
@@ -143,9 +150,17 @@ class OrtDecoder:
         """Fills the KV rows with NaN, so that a test sees whether anything not written is read."""
         self._kv.poison()
 
-    def _decoding(self, rows: int, is_plain: bool) -> Binding:
-        """Plain decode steps have bindings of their own, whose addresses never change: a captured graph keeps them."""
-        key = rows, is_plain
+    def _graph(self, step: Step) -> int | None:
+        """The number of the captured graph for a step of these rows and extras; None when there are enough others."""
+        sizes = step.decoded, *step.sampler.extras
+        if sizes not in self._graphs and len(self._graphs) < _MOST_GRAPHS:
+            self._graphs[sizes] = 1 + len(self._graphs)
+        return self._graphs.get(sizes)
+
+    def _decoding(self, rows: int, graph: int | None) -> Binding:
+        """Decode steps have bindings of their own for each number of rows, and for each captured graph, whose addresses
+        never change: it keeps them."""
+        key = rows, graph
         if key not in self._bindings:
             self._bindings[key] = Binding(self._session, self._device)
             self._kv.bind(self._bindings[key].io, DecoderGraph.DECODED, 0, rows)
@@ -164,27 +179,27 @@ class OrtDecoder:
             self._reading_rows = rows
         return self._reading
 
-    def _put(self, binding: Binding, step: Step, is_plain: bool) -> None:
-        """In a plain step's own binding only tokens, positions, lengths and the sampler's settings ever change."""
+    def _put(self, binding: Binding, step: Step, is_captured: bool) -> None:
+        """In a decode step's own binding only tokens, positions, lengths and what the sampler is given ever change."""
         decoded, chunk, places = groups(step)
+        listed = len(step.sampler.logprob_rows), 1 + min(MAX_LOGPROBS, self.vocabulary)
         binding.put(DecoderGraph.INPUT_IDS, step.input_ids)
         binding.put(DecoderGraph.POSITION_IDS, step.positions)
-        self._put_group(binding, DecoderGraph.DECODED, decoded, self.context if is_plain and self._captures else None)
+        self._put_group(binding, DecoderGraph.DECODED, decoded, self.context if is_captured else None)
         if binding.sampler is not step.sampler:
             self._put_sampler(binding, step.sampler)
-        if is_plain and binding.is_filled:
+            binding.receive(DecoderGraph.LOGPROB_VALUES, listed, np.float32)
+            binding.receive(DecoderGraph.LOGPROB_IDS, listed, np.int64)
+        if step.is_decode and binding.is_filled:
             return
         binding.lend(DecoderGraph.IMAGE_FEATURES, self._no_features if step.features is None else step.features)
         binding.put(DecoderGraph.IMAGE_SLOT, step.image_slot)
         self._put_group(binding, DecoderGraph.CHUNK, chunk)
         binding.put(DecoderGraph.PLACES, places)
         binding.put(DecoderGraph.LOGITS_INDEX, step.drawn)
-        rows, listed = len(step.drawn), (len(step.sampler.logprob_rows), 1 + min(MAX_LOGPROBS, self.vocabulary))
-        binding.receive(DecoderGraph.TOKEN, (rows, 1), np.int64)
-        binding.receive(DecoderGraph.LOGPROB_VALUES, listed, np.float32)
-        binding.receive(DecoderGraph.LOGPROB_IDS, listed, np.int64)
+        binding.receive(DecoderGraph.TOKEN, (len(step.drawn), 1), np.int64)
         if self._keeps_logits:
-            binding.receive(DecoderGraph.LOGITS, (rows, self.vocabulary), np.float32)
+            binding.receive(DecoderGraph.LOGITS, (len(step.drawn), self.vocabulary), np.float32)
         binding.is_filled = True
 
     def _put_group(self, binding: Binding, names: RowGroup, group: Group, total: int | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -12,6 +13,8 @@ from glmserve.engine.request import Sampling
 _TOKENS = 16
 """Tokens whose random numbers are made together: a generator costs as much as hundreds of its numbers."""
 _BLOCKS = 1024
+_PENALTIES = 1024
+"""Penalised logits in the smallest of a captured graph's sizes; each further one has eight times as many."""
 _LEAST = np.float32(2**-25)
 """Half of the least number that a generator gives beside 0, whose logarithm is none."""
 
@@ -61,8 +64,9 @@ class SamplerInputs:
     logprob_rows: np.ndarray
 
     @property
-    def has_extras(self) -> bool:
-        return bool(len(self.penalty) or len(self.mask_rows) or len(self.logprob_rows))
+    def extras(self) -> tuple[int, int, int]:
+        """The lengths P, R and Q of the lists of extras."""
+        return len(self.penalty), len(self.mask_rows), len(self.logprob_rows)
 
 
 def sampler_inputs(draws: list[Draw], candidates: int, vocabulary: int) -> SamplerInputs:
@@ -87,6 +91,33 @@ def padded(inputs: SamplerInputs, more: int) -> SamplerInputs:
         for array in (getattr(inputs, name),)
     }
     return replace(inputs, **rows)
+
+
+def filled(inputs: SamplerInputs) -> SamplerInputs:
+    """The same with lists of extras of few different lengths, their last entries repeated: a captured graph's lengths
+    are fixed. What is written twice is the same, and what is listed twice stands at the end."""
+    penalties, masks, logprobs = inputs.extras
+    if not any(inputs.extras):
+        return inputs
+    penalties = _PENALTIES * 8 ** max(0, math.ceil(math.log(max(1, penalties) / _PENALTIES, 8))) if penalties else 0
+    return replace(
+        inputs,
+        penalty_index=_repeated(inputs.penalty_index, penalties),
+        penalty=_repeated(inputs.penalty, penalties),
+        mask_rows=_repeated(inputs.mask_rows, _power_of_two(masks)),
+        mask=_repeated(inputs.mask, _power_of_two(masks)),
+        logprob_rows=_repeated(inputs.logprob_rows, _power_of_two(logprobs)),
+    )
+
+
+def _power_of_two(count: int) -> int:
+    return 1 << (count - 1).bit_length() if count else 0
+
+
+def _repeated(array: np.ndarray, count: int) -> np.ndarray:
+    """`count` entries, the last one of the array as often as it takes."""
+    missing = count - len(array)
+    return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) if missing else array
 
 
 @lru_cache

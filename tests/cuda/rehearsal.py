@@ -90,7 +90,8 @@ class WatchedDecoder:
         sampled = self._decoder.run(step)
         used = self._runtime.counts().since(before)
         facts = {
-            "is_plain": step.is_decode and not step.sampler.has_extras,
+            "is_decode": step.is_decode,
+            "has_extras": any(step.sampler.extras),
             "wants_logprobs": bool(len(step.sampler.logprob_rows)),
         }
         self.steps.append(facts | used)

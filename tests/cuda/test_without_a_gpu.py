@@ -82,15 +82,21 @@ def test_each_bucket_is_captured_at_the_start_and_then_only_launched(seen: dict[
         4,
         4,
     ]  # of two engines, each with a thread of its own
-    plain = [step for step in seen["steps"] if step["is_plain"]]
+    plain = [step for step in seen["steps"] if step["is_decode"] and not step["has_extras"]]
     assert plain
     for step in plain:
         assert (step["launches"], step["graphs"], step["graph_launches"]) == (0, 0, 1)
         assert (step["allocations"], step["on_device"]) == (0, 0)
 
 
+def test_penalties_and_log_probabilities_are_captured_when_they_first_come(seen: dict[str, Any]) -> None:
+    steps = [step for step in seen["steps"] if step["is_decode"] and step["has_extras"]]
+    assert all(step["graph_launches"] == 1 for step in steps)
+    assert sum(step["graphs"] == 0 and step["launches"] == 0 for step in steps) > len(steps) / 2
+
+
 def test_a_step_sends_only_what_has_changed(seen: dict[str, Any]) -> None:
-    plain = [step for step in seen["steps"] if step["is_plain"]]
+    plain = [step for step in seen["steps"] if step["is_decode"] and not step["has_extras"]]
     assert sum(step["to_device"] <= CHANGING for step in plain) > len(plain) / 2
     assert min(step["to_device"] for step in plain) > 0
 

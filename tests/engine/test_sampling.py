@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from glmserve.engine.sampling import GREEDY, Draw, Sampling, padded, sampler_inputs
+from glmserve.engine.sampling import GREEDY, Draw, Sampling, filled, padded, sampler_inputs
 
 CANDIDATES, VOCABULARY = 64, 600
 
@@ -52,4 +52,24 @@ def test_padding_repeats_what_any_row_may_have() -> None:
     assert padded(greedy, 1) is sampler_inputs([GREEDY] * 4, CANDIDATES, VOCABULARY)
     mixed = padded(sampler_inputs([Draw(Sampling(temperature=0.5)), GREEDY], CANDIDATES, VOCABULARY), 2)
     assert mixed.temperature[:, 0].tolist() == [0.5, 1, 0.5, 0.5]
-    assert len(mixed.uniform) == 4 and not mixed.has_extras
+    assert len(mixed.uniform) == 4 and not any(mixed.extras)
+
+
+@pytest.mark.parametrize(("seen", "wanted"), [(1, 1024), (1024, 1024), (1025, 8192), (9000, 65536)])
+def test_lists_of_extras_have_few_lengths(seen: int, wanted: int) -> None:
+    mask = np.ones(VOCABULARY, np.bool_)
+    draws = [
+        Draw(Sampling(repetition_penalty=1.1), seen=np.arange(seen)),
+        *[Draw(Sampling(), mask=mask, wants_logprobs=True)] * 3,
+    ]
+    inputs = sampler_inputs(draws, CANDIDATES, VOCABULARY)
+    longer = filled(inputs)
+    assert longer.extras == (wanted, 4, 4)
+    assert len(np.unique(longer.penalty_index, axis=0)) == seen
+    assert longer.mask_rows[:, 0].tolist() == [1, 2, 3, 3] and longer.logprob_rows.tolist() == [1, 2, 3, 3]
+    assert filled(longer).extras == longer.extras
+
+
+def test_what_has_no_extras_is_left_as_it_is() -> None:
+    inputs = sampler_inputs([GREEDY], CANDIDATES, VOCABULARY)
+    assert filled(inputs) is inputs

@@ -14,7 +14,7 @@ from export.notebook import graph_input
 from export.sampler import sample
 from export.weights import Weights
 from glmserve.engine.request import Sampling
-from glmserve.engine.sampling import Draw, sampler_inputs
+from glmserve.engine.sampling import Draw, filled, sampler_inputs
 from glmserve.limits import MAX_LOGPROBS, SAMPLER_CANDIDATES
 
 VOCABULARY = 200
@@ -128,3 +128,20 @@ def test_a_row_that_is_not_finite_yields_minus_one_and_its_neighbours_do_not_min
     logits[1, 5 if np.isinf(broken) else slice(None)] = broken
     assert _run(session, [Draw(Sampling())] * 3, logits)[0].tolist() == [LOGITS.argmax(), -1, LOGITS.argmax()]
     assert _run(session, [Draw(Sampling())], LOGITS[None], hidden=broken)[0].tolist() == [-1]
+
+
+def test_lists_that_are_filled_up_change_nothing(session: ort.InferenceSession) -> None:
+    rng = np.random.default_rng(5)
+    draws = [
+        Draw(Sampling(0.9, seed=1, repetition_penalty=1.3), 4, seen=rng.choice(VOCABULARY, 40, replace=False)),
+        Draw(Sampling(repetition_penalty=0.7), 2, seen=np.arange(7), wants_logprobs=True),
+        *[Draw(Sampling(0.8, seed=row), 1, mask=rng.random(VOCABULARY) < 0.3, wants_logprobs=True) for row in range(3)],
+    ]
+    logits = rng.standard_normal((len(draws), VOCABULARY)).astype(np.float32)
+    inputs = sampler_inputs(draws, SAMPLER_CANDIDATES, VOCABULARY)
+    feeds = {"hidden": np.zeros((len(draws), 4), np.float32), "logits": logits}
+    plain, longer = (session.run(None, feeds | vars(given)) for given in (inputs, filled(inputs)))
+    np.testing.assert_array_equal(longer[0], plain[0])
+    for listed, wanted in zip(longer[1:], plain[1:], strict=True):
+        np.testing.assert_array_equal(listed[: len(wanted)], wanted)
+        assert len(listed) == len(wanted) == 4
