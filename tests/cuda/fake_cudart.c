@@ -36,6 +36,7 @@ static long counts[COUNTS];
 static char faults[1 << 16];
 static size_t faults_length;
 static int is_capturing;
+static cudaError_t broken = cudaSuccess;
 static long newest_handle = 1000;
 static __thread int current; /* the device that this thread's calls mean */
 
@@ -44,6 +45,9 @@ static __thread int current; /* the device that this thread's calls mean */
 void fake_counts(long *into) { memcpy(into, counts, sizeof counts); }
 
 const char *fake_faults(void) { return faults; }
+
+/* From now on every kernel, graph and wait fails, as after an error that a GPU does not get over. */
+void fake_break(void) { broken = cudaErrorIllegalAddress; }
 
 static void fault(const char *format, ...) {
     va_list values;
@@ -56,7 +60,7 @@ static void fault(const char *format, ...) {
 }
 
 static cudaError_t unless_capturing(const char *call) {
-    if (!is_capturing) return cudaSuccess;
+    if (!is_capturing) return broken;
     fault("%s in a graph that is being captured", call);
     return cudaErrorStreamCaptureUnsupported;
 }
@@ -273,7 +277,7 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, in
 
 static cudaError_t launch(void) {
     counts[LAUNCHES]++;
-    return cudaSuccess;
+    return broken;
 }
 static __thread struct {
     dim3 grid, block;
@@ -373,5 +377,5 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *executable, cudaGraph_t graph,
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
     counts[GRAPH_LAUNCHES]++;
-    return cudaSuccess;
+    return broken;
 }

@@ -133,6 +133,14 @@ def test_kv_takes_as_much_memory_as_was_planned_and_gives_it_back(libraries: Pat
     assert done.stdout.split() == [str(72 << 20), "0"], done.stderr[-2000:]
 
 
+def test_a_gpu_that_breaks_ends_its_requests_and_the_engine(libraries: Path, tmp_path: Path) -> None:
+    done = run(libraries, "-m", "tests.cuda.breaking", export(ROOT / "demo/checkpoint", tmp_path, "bf16", "same"))
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout)
+    assert found["before"] == "done" and found["is_healthy"] is False
+    assert found["running"] == "failed: internal" and found["later"] == "refused: backend_down"
+
+
 OPEN = "from glmserve.engine.device import open_device; open_device('cuda')"
 
 
