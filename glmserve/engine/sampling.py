@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -99,11 +98,13 @@ def filled(inputs: SamplerInputs) -> SamplerInputs:
     penalties, masks, logprobs = inputs.extras
     if not any(inputs.extras):
         return inputs
-    penalties = _PENALTIES * 8 ** max(0, math.ceil(math.log(max(1, penalties) / _PENALTIES, 8))) if penalties else 0
+    size = _PENALTIES if penalties else 0
+    while size < penalties:
+        size *= 8
     return replace(
         inputs,
-        penalty_index=_repeated(inputs.penalty_index, penalties),
-        penalty=_repeated(inputs.penalty, penalties),
+        penalty_index=_repeated(inputs.penalty_index, size),
+        penalty=_repeated(inputs.penalty, size),
         mask_rows=_repeated(inputs.mask_rows, _power_of_two(masks)),
         mask=_repeated(inputs.mask, _power_of_two(masks)),
         logprob_rows=_repeated(inputs.logprob_rows, _power_of_two(logprobs)),
