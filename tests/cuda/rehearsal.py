@@ -24,6 +24,7 @@ from glmserve.engine.engine import Engine
 from glmserve.engine.intake import prompt_arrays
 from glmserve.engine.ort import OrtDecoder, OrtVision
 from glmserve.engine.request import Event, Failed, Prompt, Request, Sampling
+from glmserve.engine.sampling import filled
 from glmserve.engine.session import Sampled, Step
 from glmserve.images import Grid
 from glmserve.manifest import CHECKPOINT_FOLDER, DECODER_GRAPH, REPOSITORY_FOLDER, VISION_GRAPH
@@ -92,6 +93,7 @@ class WatchedDecoder:
         facts = {
             "is_decode": step.is_decode,
             "has_extras": any(step.sampler.extras),
+            "sizes": [next(n for n in _BUCKETS if n >= step.decoded), *filled(step.sampler).extras],
             "wants_logprobs": bool(len(step.sampler.logprob_rows)),
         }
         self.steps.append(facts | used)
