@@ -10,7 +10,8 @@ from glmserve.engine.lookup import Draft
 from glmserve.engine.request import Prompt, Running
 from glmserve.engine.sampling import GREEDY, Draw, sampler_inputs
 from glmserve.engine.scheduler import Chunk
-from glmserve.engine.session import DecoderSession, Step, numbered, zeros
+from glmserve.engine.session import DecoderSession, Step
+from glmserve.engine.shared import numbered, zeros
 from glmserve.engine.slots import SlotTable
 
 _NONE = np.empty(0, np.int32)

@@ -15,7 +15,7 @@ _SMALL_BYTES = 1 << 16
 class Binding:
     """The inputs and outputs of one set of rows; an array of the same shape as before is copied into its place.
 
-    One that nobody may write to and that was put last is there already, and so is small content on another device.
+    Small content that another device holds already is not sent there again.
     """
 
     def __init__(self, session: ort.InferenceSession, device: Device) -> None:
@@ -23,7 +23,6 @@ class Binding:
         self.sampler: SamplerInputs | None = None  # whose arrays were put last
         self.is_filled = False
         self._device = device.name, device.number
-        self._put: dict[str, np.ndarray] = {}  # the newest of each input
         self._hosted: dict[str, np.ndarray] = {}  # alive as long as they are bound
         self._sent: dict[str, bytes] = {}  # what the small ones on another device hold
         self._values: dict[str, ort.OrtValue] = {}
@@ -31,9 +30,6 @@ class Binding:
 
     def put(self, name: str, array: np.ndarray, on_host: bool = False) -> None:
         """Sets an input to a copy; `on_host` keeps it in host memory, where the graph wants it on any device."""
-        if self._put.get(name) is array and not array.flags.writeable:
-            return
-        self._put[name] = array
         hosted = self._hosted.get(name)
         if self._shapes.get(name) == array.shape:
             if hosted is not None:
@@ -53,8 +49,7 @@ class Binding:
         """Sets an input to an array that nobody changes any more: the processor reads it where it is."""
         if self._device[0] != "cpu":
             self.put(name, array)
-        elif self._put.get(name) is not array:  # as in every step without a picture
-            self._put[name] = array
+        elif self._hosted.get(name) is not array:  # as in every step without a picture
             self._hosted[name] = np.ascontiguousarray(array)
             self._bind(name, ort.OrtValue.ortvalue_from_numpy(self._hosted[name]), array.shape)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import numpy as np
 
 from glmserve.engine.sampling import padded
-from glmserve.engine.session import Step, numbered, zeros
+from glmserve.engine.session import Step
+from glmserve.engine.shared import closed, numbered, zeros
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,7 @@ class Group:
     total: int
 
 
-def _stray() -> Group:
-    index, seqlens = np.zeros((1, 1), np.int64), np.zeros(1, np.int32)
-    index.flags.writeable = seqlens.flags.writeable = False
-    return Group(index, seqlens, 1)
-
-
-_STRAY = _stray()
+_STRAY = Group(zeros(1)[:, None], closed(np.zeros(1, np.int32)), 1)
 
 
 def groups(step: Step) -> tuple[Group, Group, np.ndarray]:
@@ -62,12 +56,7 @@ def _with_draft(step: Step, row: int) -> tuple[Group, Group, np.ndarray]:
 
 
 def _rows(step: Step) -> Group:
-    return Group(_column(step.decoded), step.lengths, int(step.lengths.max()) + 1)
-
-
-@lru_cache
-def _column(count: int) -> np.ndarray:
-    return numbered(count)[:, None]
+    return Group(numbered(step.decoded)[:, None], step.lengths, int(step.lengths.max()) + 1)
 
 
 def padded_step(step: Step, rows: int, context: int) -> Step:

@@ -16,7 +16,8 @@ from glmserve.engine.device import Device, Host, multiply_bytes_exactly
 from glmserve.engine.groups import Group, groups, padded_step
 from glmserve.engine.kv import ELEMENT_TYPES, KvCache, KvShape
 from glmserve.engine.sampling import GREEDY, SamplerInputs, filled, sampler_inputs
-from glmserve.engine.session import Sampled, Step, numbered, zeros
+from glmserve.engine.session import Sampled, Step
+from glmserve.engine.shared import numbered, zeros
 from glmserve.errors import BadArtifact
 from glmserve.limits import MAX_LOGPROBS, SAMPLER_CANDIDATES
 from glmserve.position_table import VisionArrays
@@ -112,13 +113,12 @@ class OrtDecoder:
         count = len(step.drawn)
         if step.is_decode and self._buckets:
             step = padded_step(step, next(size for size in self._buckets if size >= count), self.context)
-        asked = len(step.sampler.logprob_rows)
-        graph = None
+        sampler, asked, graph = step.sampler, len(step.sampler.logprob_rows), None
         if step.is_decode and self._captures:
-            step = replace(step, sampler=filled(step.sampler))
-            graph = self._graph(step)
+            sampler = filled(sampler)
+            graph = self._graph(step.decoded, sampler)
         binding = self._decoding(step.decoded, graph) if step.is_decode else self._mixed(step)
-        self._put(binding, step, graph is not None)
+        self._put(binding, step, sampler, graph is not None)
         options = ort.RunOptions()
         if self._captures:
             options.add_run_config_entry("gpu_graph_id", str(graph or _UNCAPTURED))
@@ -150,9 +150,9 @@ class OrtDecoder:
         """Fills the KV rows with NaN, so that a test sees whether anything not written is read."""
         self._kv.poison()
 
-    def _graph(self, step: Step) -> int | None:
-        """The number of the captured graph for a step of these rows and extras; None when there are enough others."""
-        sizes = step.decoded, *step.sampler.extras
+    def _graph(self, rows: int, sampler: SamplerInputs) -> int | None:
+        """The number of the captured graph for so many rows and extras; None when there are enough others."""
+        sizes = rows, *sampler.extras
         if sizes not in self._graphs and len(self._graphs) < _MOST_GRAPHS:
             self._graphs[sizes] = 1 + len(self._graphs)
         return self._graphs.get(sizes)
@@ -179,15 +179,15 @@ class OrtDecoder:
             self._reading_rows = rows
         return self._reading
 
-    def _put(self, binding: Binding, step: Step, is_captured: bool) -> None:
+    def _put(self, binding: Binding, step: Step, sampler: SamplerInputs, is_captured: bool) -> None:
         """In a decode step's own binding only tokens, positions, lengths and what the sampler is given ever change."""
         decoded, chunk, places = groups(step)
-        listed = len(step.sampler.logprob_rows), 1 + min(MAX_LOGPROBS, self.vocabulary)
+        listed = len(sampler.logprob_rows), 1 + min(MAX_LOGPROBS, self.vocabulary)
         binding.put(DecoderGraph.INPUT_IDS, step.input_ids)
         binding.put(DecoderGraph.POSITION_IDS, step.positions)
         self._put_group(binding, DecoderGraph.DECODED, decoded, self.context if is_captured else None)
-        if binding.sampler is not step.sampler:
-            self._put_sampler(binding, step.sampler)
+        if binding.sampler is not sampler:
+            self._put_sampler(binding, sampler)
             binding.receive(DecoderGraph.LOGPROB_VALUES, listed, np.float32)
             binding.receive(DecoderGraph.LOGPROB_IDS, listed, np.int64)
         if step.is_decode and binding.is_filled:

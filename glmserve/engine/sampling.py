@@ -8,6 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from glmserve.engine.request import Sampling
+from glmserve.engine.shared import closed, numbered, zeros
 
 _TOKENS = 16
 """Tokens whose random numbers are made together: a generator costs as much as hundreds of its numbers."""
@@ -73,7 +74,7 @@ def sampler_inputs(draws: list[Draw], candidates: int, vocabulary: int) -> Sampl
 
     A row's random numbers depend on its seed and index alone, so its tokens do not change with its neighbours.
     """
-    if all(draw is GREEDY or draw.is_greedy for draw in draws):
+    if all(draw.is_greedy for draw in draws):
         return _greedy(len(draws), candidates, vocabulary)
     return _drawn(draws, candidates, vocabulary)
 
@@ -84,12 +85,9 @@ def padded(inputs: SamplerInputs, more: int) -> SamplerInputs:
     vocabulary = inputs.mask.shape[1]
     if inputs is _greedy(count, candidates, vocabulary):
         return _greedy(count + more, candidates, vocabulary)
-    rows = {
-        name: np.concatenate([array, np.repeat(array[:1], more, axis=0)])
-        for name in ("temperature", "top_k", "top_p", "min_p", "uniform")
-        for array in (getattr(inputs, name),)
-    }
-    return replace(inputs, **rows)
+    rows = np.concatenate([numbered(count), zeros(more)])
+    settings = ("temperature", "top_k", "top_p", "min_p", "uniform")
+    return replace(inputs, **{name: getattr(inputs, name)[rows] for name in settings})
 
 
 def filled(inputs: SamplerInputs) -> SamplerInputs:
@@ -125,17 +123,13 @@ def _repeated(array: np.ndarray, count: int) -> np.ndarray:
 def _greedy(count: int, candidates: int, vocabulary: int) -> SamplerInputs:
     inputs = _drawn([GREEDY] * count, candidates, vocabulary)
     for array in vars(inputs).values():
-        array.flags.writeable = False
+        closed(array)
     return inputs
 
 
 def _drawn(draws: list[Draw], candidates: int, vocabulary: int) -> SamplerInputs:
     likeliest = Sampling(temperature=1, top_k=1)  # what greedy is to the graph
     settings = [draw.sampling if draw.sampling.temperature > 0 else likeliest for draw in draws]
-    temperature = np.array([[s.temperature] for s in settings], np.float32).reshape(-1, 1)
-    top_k = np.array([[min(s.top_k or candidates, candidates)] for s in settings], np.int64).reshape(-1, 1)
-    top_p = np.array([[s.top_p] for s in settings], np.float32).reshape(-1, 1)
-    min_p = np.array([[s.min_p] for s in settings], np.float32).reshape(-1, 1)
     uniform = np.empty((len(draws), candidates), np.float32)
     for row, (draw, sampling) in enumerate(zip(draws, settings, strict=True)):
         if sampling is likeliest:
@@ -145,13 +139,13 @@ def _drawn(draws: list[Draw], candidates: int, vocabulary: int) -> SamplerInputs
     index, penalty = _penalties(draws)
     masks = [(row, draw.mask) for row, draw in enumerate(draws) if draw.mask is not None]
     return SamplerInputs(
-        temperature,
-        top_k,
-        top_p,
-        min_p,
-        uniform,
-        index,
-        penalty,
+        temperature=np.array([s.temperature for s in settings], np.float32)[:, None],
+        top_k=np.array([min(s.top_k or candidates, candidates) for s in settings], np.int64)[:, None],
+        top_p=np.array([s.top_p for s in settings], np.float32)[:, None],
+        min_p=np.array([s.min_p for s in settings], np.float32)[:, None],
+        uniform=uniform,
+        penalty_index=index,
+        penalty=penalty,
         mask_rows=np.array([[row] for row, _ in masks], np.int64).reshape(-1, 1),
         mask=np.stack([mask for _, mask in masks]) if masks else np.empty((0, vocabulary), np.bool_),
         logprob_rows=np.array([row for row, draw in enumerate(draws) if draw.wants_logprobs], np.int64),

@@ -1,34 +1,14 @@
-"""What the engine needs of a decoder, and a fake one that counts.
-
-Arrays that are the same step after step are made once and shared, closed for writing: whoever has one knows it again.
-"""
+"""What the engine needs of a decoder, and a fake one that counts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
 
 from glmserve.engine.sampling import SamplerInputs
 from glmserve.limits import MAX_LOGPROBS
-
-
-@lru_cache
-def numbered(count: int) -> np.ndarray:
-    """0, 1 … i64 [count], for all who only read it."""
-    numbers = np.arange(count)
-    numbers.flags.writeable = False
-    return numbers
-
-
-@lru_cache
-def zeros(count: int) -> np.ndarray:
-    """i64 [count], for all who only read it."""
-    nothing = np.zeros(count, np.int64)
-    nothing.flags.writeable = False
-    return nothing
 
 
 @dataclass(frozen=True)
