@@ -61,9 +61,8 @@ gpu-check: $(VENV)/.test-installed ## Run the full-size model (MODEL=DIR with it
 REHEARSAL := .cuda/.installed
 $(REHEARSAL): requirements/gpu.txt requirements/cuda-headers.txt $(VENV)/.test-installed
 	rm -rf .cuda
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target .cuda \
-		$$(grep '^onnxruntime-gpu==' requirements/gpu.txt)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target .cuda/headers \
+	$(PIP_INSTALL) --no-deps --target .cuda $$(grep '^onnxruntime-gpu==' requirements/gpu.txt)
+	$(PIP_INSTALL) --no-deps --target .cuda/headers \
 		$$(grep '^nvidia-cuda-runtime==' requirements/gpu.txt) --requirement requirements/cuda-headers.txt
 	touch $@
 

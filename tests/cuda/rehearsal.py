@@ -66,6 +66,10 @@ class Runtime:
         self._library.fake_counts(values)
         return Counts(*values)
 
+    def break_down(self) -> None:
+        """Makes every kernel, graph and wait fail from now on."""
+        self._library.fake_break()
+
     def faults(self) -> list[str]:
         return self._library.fake_faults().decode("ascii").splitlines()  # type: ignore[no-any-return]
 
@@ -163,7 +167,7 @@ def _answer(
                 logprobs=logprobs if not number else -1,
             )
         )
-    endings = [_ending(events) for events in heard]
+    endings = [ending(events) for events in heard]
     engine.stop()
     return endings
 
@@ -176,10 +180,11 @@ def _prompt(checkpoint: Checkpoint, number: int, features: np.ndarray | None) ->
     return prompt_arrays(checkpoint, np.concatenate([text[:3], shown, text[3:]]), [_GRID][: len(keys)], pictures, keys)
 
 
-def _ending(events: queue.SimpleQueue[Event]) -> str:
+def ending(events: queue.SimpleQueue[Event]) -> str:
+    """How a request ended whose events come here; raises Empty when it does not."""
     while not (event := events.get(timeout=_WAIT_S)).is_last:
         pass
-    return f"failed: {event.error.message}" if isinstance(event, Failed) else "done"
+    return f"failed: {event.error.code}" if isinstance(event, Failed) else "done"
 
 
 if __name__ == "__main__":

@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 
+from bench.builds import build_of
 from bench.checkpoint import write_checkpoint
 from bench.gpu_check import _picture
 from bench.gpu_check_plan import TINY, rehearsal
+from export.precision import Target
 from tests.cuda.fake_device import PROVIDER, SITE, build_libraries
 
 ROOT = Path(__file__).parents[2]
@@ -50,10 +52,7 @@ def run(libraries: Path | None, *command: object) -> subprocess.CompletedProcess
 
 
 def export(checkpoint: Path, out: Path, precision: str, kv: str) -> Path:
-    options = ["--checkpoint", checkpoint, "--out", out, "--precision", precision, "--target", "cuda", "--kv", kv]
-    command = [sys.executable, "-m", "export", "build", *map(str, options)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=True)
-    return Path(done.stdout.splitlines()[-1])
+    return build_of(checkpoint, precision, print, Target.CUDA, out, kv)
 
 
 @pytest.fixture(scope="module", params=BUILDS, ids=lambda build: "-".join(map(str, build)))
@@ -78,10 +77,8 @@ def test_every_node_of_the_decoder_runs_on_the_device(seen: dict[str, Any]) -> N
 
 
 def test_each_bucket_is_captured_at_the_start_and_then_only_launched(seen: dict[str, Any]) -> None:
-    assert [warm_up["graphs"] for warm_up in seen["warm_ups"]] == [
-        4,
-        4,
-    ]  # of two engines, each with a thread of its own
+    captured = [warm_up["graphs"] for warm_up in seen["warm_ups"]]
+    assert captured == [4, 4]  # of two engines, each with a thread of its own
     plain = [step for step in seen["steps"] if step["is_decode"] and not step["has_extras"]]
     assert plain
     for step in plain:
