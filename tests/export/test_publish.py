@@ -203,29 +203,53 @@ def test_a_dry_run_removes_nothing_and_parts_of_a_running_build_stay(tmp_path: P
 
 KILLS = 300
 KILLED = """
-import os, random, signal, sys, time
+import os, random, select, signal, sys
 from pathlib import Path
+import export
 from export.publish import current, history, publish, rollback
 from glmserve.manifest import Manifest
+
 out, kills, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+folder = str(Path(export.__file__).parent)
 random.seed(seed)
+
+def lines_of(work, last=None, then=None):  # how many lines of the publisher `work` runs; `then` is called at the last
+    count = 0
+    def line(frame, event, _):
+        nonlocal count
+        count += event == "line"
+        if count == last:
+            sys.settrace(None)
+            then()
+        return line
+    sys.settrace(lambda frame, event, _: line if frame.f_code.co_filename.startswith(folder) else None)
+    work()
+    sys.settrace(None)
+    return count
+
+def work():
+    while True:
+        publish(out, "a")
+        publish(out, "b")
+        rollback(out)
+
 publish(out, "a")
-began = time.monotonic()
-publish(out, "b")
-span = time.monotonic() - began
+span = lines_of(lambda: publish(out, "b"))
 seen, killed = set(), 0
-for _ in range(kills):
+for number in range(kills):
     before = current(out).number
+    reads, writes = os.pipe()
+    last = random.randint(1, 3 * span)
     child = os.fork()
-    if child == 0:
-        while True:
-            publish(out, "a")
-            publish(out, "b")
-            rollback(out)
-    time.sleep(random.uniform(0, 2 * span))
+    if child == 0:  # every second one dies at the line itself, the others after it, in the middle of a call too
+        me = os.getpid()
+        lines_of(work, last, lambda: os.kill(me, signal.SIGKILL) if number % 2 else os.write(writes, b"."))
+    os.close(writes)
+    assert select.select([reads], [], [], 60)[0], "the publisher never came to its line"
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
-    killed += os.WTERMSIG(status) == signal.SIGKILL
+    os.close(reads)
+    killed += os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
     entry = current(out)
     served = (out / "current").resolve()
     assert served == out / entry.digest and Manifest.read(served).digest == entry.digest  # old or new, and whole
