@@ -17,10 +17,10 @@ from glmserve import contract
 from glmserve.contract import Finish
 from glmserve.engine.metrics import Metric
 from glmserve.engine.request import Done, Event, Failed, Tokens
-from glmserve.engine.serving import Serving, open_vision
+from glmserve.engine.serving import Serving
 from glmserve.engine.wire import Tensors
 from glmserve.errors import BackendDown
-from glmserve.manifest import REPOSITORY_FOLDER
+from glmserve.manifest import decoder_in
 from glmserve.position_table import VisionArrays
 
 _EVENT_TIMEOUT_S = 600.0
@@ -72,22 +72,17 @@ def bare_engine(
     publish: Publish = lambda _metric, _amount: None,
     more: Mapping[str, str] = MappingProxyType({}),
 ) -> Generator[BareEngine]:
-    """A running engine with the picture encoder beside it, which reads one picture at a time as Triton's does; `more`
-    are engine settings other than the measurements' own."""
-    models = build / REPOSITORY_FOLDER
-    one_at_a_time = threading.Lock()
+    """A running engine; `more` are engine settings other than the measurements' own."""
     with environment(engine_environment(threads) | dict(more)):
-        vision = open_vision(models / contract.VISION_MODEL / "1")
-
-        def encode(arrays: VisionArrays) -> np.ndarray:
-            with one_at_a_time:
-                return vision.encode(arrays)
-
-        engine = BareEngine(Serving.open(models / contract.DECODER_MODEL / "1", encode, publish))
+        engine = BareEngine(Serving.open(decoder_in(build).parent, _no_triton, publish))
     try:
         yield engine
     finally:
         engine.close()
+
+
+def _no_triton(_arrays: VisionArrays) -> np.ndarray:
+    raise BackendDown("Here is no Triton whose backend could read a picture.")
 
 
 def _tensors(request: GenerateRequest) -> Tensors:

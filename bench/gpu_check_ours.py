@@ -19,14 +19,13 @@ from PIL import Image
 
 from bench.gpu_check_plan import Plan
 from glmserve.checkpoint import Checkpoint
-from glmserve.contract import DECODER_MODEL, VISION_MODEL
 from glmserve.engine.device import Device, open_device
 from glmserve.engine.ort import OrtDecoder, OrtVision
 from glmserve.engine.request import Sampling
 from glmserve.engine.sampling import Draw, sampler_inputs
 from glmserve.engine.session import Sampled, Step
 from glmserve.images import patches_of
-from glmserve.manifest import CHECKPOINT_FOLDER, DECODER_GRAPH, REPOSITORY_FOLDER, VISION_GRAPH
+from glmserve.manifest import CHECKPOINT_FOLDER, decoder_in, vision_in
 from glmserve.position_table import vision_arrays
 
 _COPIED_BYTES = 1 << 28
@@ -44,13 +43,13 @@ class Build:
     plan: Plan
 
     def decoder(self, rows: int, context: int, with_graphs: bool = False) -> OrtDecoder:
-        graph = self.folder / REPOSITORY_FOLDER / DECODER_MODEL / "1" / DECODER_GRAPH
         buckets = tuple(n for n in self.plan.rows if n <= rows) if with_graphs else ()
-        return OrtDecoder(graph, self.checkpoint, rows, context, self.plan.threads, self.device, buckets)
+        return OrtDecoder(
+            decoder_in(self.folder), self.checkpoint, rows, context, self.plan.threads, self.device, buckets
+        )
 
     def vision(self) -> OrtVision:
-        graph = self.folder / REPOSITORY_FOLDER / VISION_MODEL / "1" / VISION_GRAPH
-        return OrtVision(graph, self.plan.threads, self.device)
+        return OrtVision(vision_in(self.folder), self.plan.threads, self.device)
 
 
 def run(plan: Plan) -> dict[str, Any]:

@@ -10,9 +10,8 @@ from typing import Any
 from bench.gpu_check_plan import Plan
 from bench.results import Row, rounded
 from glmserve.checkpoint import Checkpoint
-from glmserve.contract import DECODER_MODEL
-from glmserve.engine.plan import element_bytes, weight_bytes
-from glmserve.manifest import CHECKPOINT_FOLDER, REPOSITORY_FOLDER
+from glmserve.engine.plan import decoders_files, element_bytes, weight_bytes
+from glmserve.manifest import CHECKPOINT_FOLDER, decoder_in
 
 SHARE_OF_LIMIT_TARGET, RIVAL_TARGET = 0.7, 25.0
 """Of the memory's limit at one row, and of one request at a time in transformers at 32 rows."""
@@ -87,7 +86,7 @@ class Limit:
         text, size = Checkpoint.read(build / CHECKPOINT_FOLDER).text, element_bytes(plan.precision, plan.device)
         looked_up = 0 if text.tied_head else text.vocabulary * text.hidden * size  # a row of it a token, not all
         return Limit(
-            weight_bytes(build / REPOSITORY_FOLDER / DECODER_MODEL / "1") - looked_up,
+            weight_bytes(decoders_files(decoder_in(build).parent)) - looked_up,
             2 * text.layers * text.kv_heads * text.head_dim * element_bytes(plan.precision, plan.device, kv),
             bandwidth,
         )

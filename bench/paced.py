@@ -1,6 +1,6 @@
 """The real engine on a decoder that only lets time pass: replicas of it do not compete for a machine's processors.
 
-Triton's stub imports this module in a stand-in build (`bench.stand_in`), where the adapters have been pointed at it.
+Triton's stub imports this module in a stand-in build (`bench.stand_in`), where the adapter has been pointed at it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from glmserve.engine.session import Sampled, Step
 from glmserve.engine.settings import EngineSettings
 from glmserve.limits import MAX_LOGPROBS, SAMPLER_CANDIDATES
 from glmserve.manifest import CHECKPOINT_FOLDER
+from glmserve.position_table import VisionArrays
 from glmserve.tokenizer import Tokenizer
 
 PACE_FILE = "pace.json"
@@ -72,27 +73,14 @@ class PacedServing:
     """In the place of `glmserve.engine.serving.Serving`, as the decoder's adapter opens it."""
 
     @staticmethod
-    def open(folder: Path, encode: EncodePicture, publish: Callable[[Metric, float], None]) -> Serving:
+    def open(folder: Path, _ask_triton: EncodePicture, publish: Callable[[Metric, float], None]) -> Serving:
         files, settings, pace = folder.parents[2] / CHECKPOINT_FOLDER, EngineSettings(draft_tokens=0), Pace.read(folder)
         checkpoint = Checkpoint.read(files)
         (token,) = Tokenizer.read(files).encode_plain(pace.letter)
         vocabulary, context = checkpoint.text.vocabulary, min(settings.context_tokens, checkpoint.text.max_positions)
         session = PacedSession(settings.slots + settings.warm_rows, context, vocabulary, pace.times, token)
+
+        def encode(arrays: VisionArrays) -> np.ndarray:  # every feature is 0
+            return np.zeros((len(arrays[0]) // checkpoint.images.merge_size**2, checkpoint.text.hidden), np.float32)
+
         return Serving.around(session, checkpoint, settings, files, encode, publish)
-
-
-class PacedVision:
-    """In the place of `OrtVision`: every feature is 0."""
-
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self._hidden = checkpoint.text.hidden
-        self._merged = checkpoint.images.merge_size**2
-
-    def run(self, patches: np.ndarray, _rows: np.ndarray, _columns: np.ndarray) -> np.ndarray:
-        """Features f32 [B, image tokens, hidden]."""
-        return np.zeros((patches.shape[0], patches.shape[1] // self._merged, self._hidden), np.float32)
-
-
-def open_vision(folder: Path) -> PacedVision:
-    """In the place of `glmserve.engine.serving.open_vision`."""
-    return PacedVision(Checkpoint.read(folder.parents[2] / CHECKPOINT_FOLDER))

@@ -24,12 +24,11 @@ from bench.checkpoint import FULL
 from bench.results import Row, Spread
 from bench.steps import text_request
 from glmserve.checkpoint import Checkpoint
-from glmserve.contract import DECODER_MODEL
 from glmserve.engine.batch import step_of
 from glmserve.engine.ort import OrtDecoder
 from glmserve.engine.request import Running
 from glmserve.engine.slots import SlotTable
-from glmserve.manifest import CHECKPOINT_FOLDER, DECODER_GRAPH, REPOSITORY_FOLDER
+from glmserve.manifest import CHECKPOINT_FOLDER, decoder_in
 
 _CASES = ((1, 192), (1, 2048), (1, 4096), (1, 8000), (16, 192))
 """Rows, and the tokens each of them holds."""
@@ -51,7 +50,7 @@ def measure(threads: int, rounds: int, say: Say) -> list[Row]:
 
 def _measure(build: Path, precision: str, threads: int, rounds: int, say: Say) -> list[Row]:
     checkpoint = Checkpoint.read(build / CHECKPOINT_FOLDER)
-    graph = build / REPOSITORY_FOLDER / DECODER_MODEL / "1" / DECODER_GRAPH
+    graph = decoder_in(build)
     text, most = checkpoint.text, max(rows for rows, _ in _CASES)
     weights = _weight_bytes(graph, text.vocabulary * text.hidden)
     found = []

@@ -1,4 +1,4 @@
-"""Builds without weights: our own Triton adapters and engine, on a decoder that only lets time pass."""
+"""Builds without weights: our own Triton adapter and engine, on a decoder that only lets time pass."""
 
 from __future__ import annotations
 
@@ -9,15 +9,12 @@ from bench.checkpoint import DEMO
 from bench.paced import Pace
 from export.canary import write_canary
 from glmserve.checkpoint import PROCESSOR_FILES
-from glmserve.contract import DECODER_MODEL, VISION_MODEL
+from glmserve.contract import DECODER_MODEL
 from glmserve.manifest import CANARY_FOLDER, CHECKPOINT_FOLDER, REPOSITORY_FOLDER, Manifest
 
 _MODELS = Path(__file__).resolve().parents[1] / "model_repository"
-_SERVING = "from glmserve.engine.serving import "
-_IN_THEIR_PLACE = {
-    DECODER_MODEL: ("Serving", "from bench.paced import PacedServing as Serving"),
-    VISION_MODEL: ("open_vision", "from bench.paced import open_vision"),
-}
+_SERVING = "from glmserve.engine.serving import Serving"
+_INSTEAD = "from bench.paced import PacedServing as Serving"
 
 
 def write_stand_in(out: Path, pace: Pace) -> Path:
@@ -25,11 +22,10 @@ def write_stand_in(out: Path, pace: Pace) -> Path:
     partial = out / f".partial-{pace.letter}"
     repository = partial / REPOSITORY_FOLDER
     shutil.copytree(_MODELS, repository, ignore=shutil.ignore_patterns("__pycache__"))
-    for model, (name, instead) in _IN_THEIR_PLACE.items():
-        adapter = repository / model / "1" / "model.py"
-        head, line, tail = adapter.read_text("utf-8").partition(_SERVING + name)
-        assert line, f"the adapter of {model} opens something else by now"
-        adapter.write_text(head + instead + tail, "utf-8")
+    adapter = repository / DECODER_MODEL / "1" / "model.py"
+    head, line, tail = adapter.read_text("utf-8").partition(_SERVING)
+    assert line, f"the adapter of {DECODER_MODEL} opens something else by now"
+    adapter.write_text(head + _INSTEAD + tail, "utf-8")
     pace.write(repository / DECODER_MODEL / "1")
     (partial / CHECKPOINT_FOLDER).mkdir()
     for name in (*PROCESSOR_FILES, "generation_config.json"):

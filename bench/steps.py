@@ -17,14 +17,13 @@ from bench.client import NEW_TOKENS, at_once
 from bench.questions import Asker
 from bench.results import Row
 from bench.step_times import StepTimes
-from glmserve import contract
 from glmserve.checkpoint import Checkpoint
 from glmserve.engine.batch import step_of
 from glmserve.engine.ort import OrtDecoder, OrtVision
 from glmserve.engine.request import Prompt, Request, Running, Sampling
 from glmserve.engine.scheduler import Chunk
 from glmserve.engine.slots import SlotTable
-from glmserve.manifest import CHECKPOINT_FOLDER, DECODER_GRAPH, REPOSITORY_FOLDER, VISION_GRAPH
+from glmserve.manifest import CHECKPOINT_FOLDER, decoder_in, vision_in
 from glmserve.position_table import vision_arrays
 
 _ROWS = (1, 2, 4, 8, 16)
@@ -75,9 +74,8 @@ class _Decoder:
     """A build's decoder and the table of its rows, without an engine around them."""
 
     def __init__(self, build: Path, threads: int) -> None:
-        folder = build / REPOSITORY_FOLDER / contract.DECODER_MODEL / "1"
-        self._checkpoint = Checkpoint.read(folder.parents[2] / CHECKPOINT_FOLDER)
-        self._session = OrtDecoder(folder / DECODER_GRAPH, self._checkpoint, _ROWS[-1], _CONTEXT, threads)
+        self._checkpoint = Checkpoint.read(build / CHECKPOINT_FOLDER)
+        self._session = OrtDecoder(decoder_in(build), self._checkpoint, _ROWS[-1], _CONTEXT, threads)
         self._table = SlotTable(_ROWS[-1], _ROWS[-1])
 
     def prefill_s(self, length: int) -> float:
@@ -126,8 +124,7 @@ def _line_through(points: dict[int, float]) -> tuple[float, float]:
 
 def _picture_s(build: Path, threads: int) -> float:
     """The shortest time of reading one of the pictures that the clients of the other measurements send."""
-    folder = build / REPOSITORY_FOLDER / contract.VISION_MODEL / "1"
-    vision = OrtVision(folder / VISION_GRAPH, threads)
+    vision = OrtVision(vision_in(build), threads)
     side = Checkpoint.read(build / CHECKPOINT_FOLDER).vision.table_side
     preparer = Preparer(build)
     request = preparer.request(Asker(preparer.tokenizer, seed=5).question())

@@ -20,16 +20,15 @@ from export.forecast import READERS
 from export.golden import compare_golden, golden_files, has_golden, read_golden
 from export.graph_files import unplaced, write_graph
 from export.linked import link_weights
-from export.order import DECODER_PATH, Order
+from export.order import DECODER_PATH, ENTRY_PATH, Order
 from export.outline import MODELS, outline
 from export.precision import KvPrecision, Precision, Target
 from export.progress import byte_progress
 from export.shelf import BUILD_LOCK, PARTS, builds_in, locked, write_whole
 from export.standard import weights_in_files, write_standard
 from export.streamed import Journal, sync_folder
-from export.vision_backend import VisionBackend, write_entry
+from export.vision_backend import VisionBackend
 from glmserve import manifest as layout
-from glmserve.contract import VISION_MODEL
 from glmserve.errors import BadArtifact
 from glmserve.manifest import DIGEST_CHARS, Manifest, sha256_of
 
@@ -44,7 +43,7 @@ def build(
     console: Console,
     precision: Precision = Precision.FP32,
     target: Target = Target.CPU,
-    vision_backend: VisionBackend = VisionBackend.PYTHON,
+    vision_backend: VisionBackend = VisionBackend.ENGINE,
     source: str | None = None,
     kv: KvPrecision = KvPrecision.SAME,
 ) -> Path:
@@ -86,7 +85,9 @@ def _write(order: Order, parts: Path, out: Path, digests: dict[Path, str], recip
     shutil.copytree(MODELS, partial / layout.REPOSITORY_FOLDER, ignore=_NO_CACHES, dirs_exist_ok=True)
     _copy_processor(order, partial / layout.CHECKPOINT_FOLDER)
     write_canary(order.folder, partial / layout.CANARY_FOLDER)
-    write_entry(order.vision_backend, partial / layout.REPOSITORY_FOLDER / VISION_MODEL, order.checkpoint, order.target)
+    if order.entry is not None:
+        (partial / ENTRY_PATH).parent.mkdir(exist_ok=True)
+        (partial / ENTRY_PATH).write_text(order.entry, "utf-8")
     known = _write_graphs(order, partial, Journal(parts / _JOURNAL), digests, console)
     manifest = Manifest.describe(partial, recipe, order.source, order.precision, order.target, order.kv, known)
     manifest.write(partial)
@@ -136,15 +137,16 @@ def _write_graphs(
     placed = {}
     for name, model in order.graphs(order.weights):
         path = partial / name
+        path.parent.mkdir(parents=True, exist_ok=True)
         if name == DECODER_PATH:
             for source in link_weights(model, order.weights, path.parent):
                 known[source] = digests[source]
         total = sum(value.const_value.nbytes for value in unplaced(model) if value.const_value is not None)
-        with byte_progress(console, path.parents[1].name, total) as advance:
+        with byte_progress(console, model.graph.name or path.stem, total) as advance:
             known |= write_graph(model, path, journal, advance)
         placed[name] = weights_in_files(model)
     for name, model in order.standard_graphs(order.weights):
-        write_standard(model, placed[name], (partial / name).parent)
+        write_standard(model, placed[name], partial / name)
     return {(path.stat().st_dev, path.stat().st_ino): digest for path, digest in known.items()}
 
 

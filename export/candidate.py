@@ -11,7 +11,7 @@ from PIL import Image
 
 from export.allowed import allowed_of
 from glmserve.checkpoint import Checkpoint
-from glmserve.contract import DECODER_MODEL, VISION_MODEL, DecoderGraph
+from glmserve.contract import DecoderGraph
 from glmserve.engine.batch import pictures_in
 from glmserve.engine.device import DeviceName, open_device
 from glmserve.engine.intake import prompt_arrays
@@ -21,7 +21,7 @@ from glmserve.engine.request import Prompt, Sampling
 from glmserve.engine.sampling import Draw, sampler_inputs
 from glmserve.engine.session import Step
 from glmserve.images import Grid, patches_of
-from glmserve.manifest import CHECKPOINT_FOLDER, DECODER_GRAPH, REPOSITORY_FOLDER, VISION_GRAPH, Manifest
+from glmserve.manifest import CHECKPOINT_FOLDER, Manifest, decoder_in, vision_in
 from glmserve.position_table import vision_arrays
 from glmserve.prompt import PromptBuilder
 from glmserve.tokenizer import Tokenizer
@@ -38,10 +38,9 @@ class Candidate:
         self.prompts = PromptBuilder.read(
             folder, self.tokenizer, self.checkpoint.image_token_id, self.checkpoint.vision.merge_size
         )
-        repository = build / REPOSITORY_FOLDER
         runs_on = open_device(device)
-        self._vision = OrtVision(repository / VISION_MODEL / "1" / VISION_GRAPH, device=runs_on)
-        graph = repository / DECODER_MODEL / "1" / DECODER_GRAPH
+        self._vision = OrtVision(vision_in(build), device=runs_on)
+        graph = decoder_in(build)
         context = min(context, self.checkpoint.text.max_positions)
         self.decoder = OrtDecoder(graph, self.checkpoint, slots, context, device=runs_on, content=_with_logits(graph))
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from export.tensorrt import MissingTensorRt, load_tensorrt, vision_plan
 from export.vision_backend import VisionBackend, fixed_sizes
 from glmserve.checkpoint import Checkpoint
-from glmserve.contract import DECODER_MODEL, VISION_MODEL, render_vision_config
+from glmserve.contract import MODELS, VISION_MODEL, render_vision_config
 from glmserve.manifest import (
     CANARY_FOLDER,
     CERTIFICATE_FILE,
@@ -78,7 +78,7 @@ def make_engine(build: Path, engines: Path) -> Path:
 
 def repository_to_serve(build: Path, engines: Path, warn: Callable[[str], None]) -> Path:
     """The model repository for tritonserver on this machine: the one with the engine that fits, else the build's own,
-    whose picture encoder runs on ONNX Runtime; then `warn` hears why."""
+    whose pictures the engine reads; then `warn` hears why."""
     own = build / REPOSITORY_FOLDER
     digest = Manifest.read(build).digest
     try:
@@ -121,8 +121,9 @@ def _lay_out(build: Path, partial: Path, final: Path, plan: bytes) -> None:
     (partial / REPOSITORY_FOLDER / VISION_MODEL / "config.pbtxt").write_text(config, "utf-8")
     for name in (MANIFEST_FILE, CERTIFICATE_FILE, CHECKPOINT_FOLDER, CANARY_FOLDER):
         (partial / name).symlink_to(os.path.relpath(build / name, final))
-    decoder = f"{REPOSITORY_FOLDER}/{DECODER_MODEL}"
-    (partial / decoder).symlink_to(os.path.relpath(build / decoder, final / REPOSITORY_FOLDER))
+    for model in MODELS:
+        own = build / REPOSITORY_FOLDER / model
+        (partial / REPOSITORY_FOLDER / model).symlink_to(os.path.relpath(own, final / REPOSITORY_FOLDER))
 
 
 def _compute_capability() -> str:

@@ -23,17 +23,15 @@ from export.weights import Weights
 from glmserve.checkpoint import Checkpoint, TextModel
 from glmserve.contract import (
     COLUMN_WEIGHTS,
-    DECODER_MODEL,
     IMAGE_FEATURES,
     IMAGE_PATCHES,
     ROW_WEIGHTS,
-    VISION_MODEL,
     DecoderGraph,
     RowGroup,
 )
 from glmserve.engine.device import Host
 from glmserve.images import Grid, patches_of
-from glmserve.manifest import CHECKPOINT_FOLDER, DECODER_GRAPH, REPOSITORY_FOLDER, VISION_GRAPH, Manifest
+from glmserve.manifest import CHECKPOINT_FOLDER, Manifest, decoder_in, vision_in
 from glmserve.position_table import vision_arrays
 from glmserve.positions import mrope_positions
 from glmserve.prompt import Message, Picture, PromptBuilder
@@ -77,7 +75,7 @@ class _Build:
     """What a build holds, opened in pieces."""
 
     def __init__(self, build: Path) -> None:
-        folder, repository = build / CHECKPOINT_FOLDER, build / REPOSITORY_FOLDER
+        folder = build / CHECKPOINT_FOLDER
         manifest = Manifest.read(build)
         self.allowed = ALLOWED[Precision(manifest.precision)]
         if manifest.kv == KvPrecision.INT8:
@@ -86,8 +84,8 @@ class _Build:
         self.prompts = PromptBuilder.read(
             folder, Tokenizer.read(folder), self.checkpoint.image_token_id, self.checkpoint.vision.merge_size
         )
-        self.decoder = Pieces(repository / DECODER_MODEL / "1" / DECODER_GRAPH)
-        self.vision = Pieces(repository / VISION_MODEL / "1" / VISION_GRAPH)
+        self.decoder = Pieces(decoder_in(build))
+        self.vision = Pieces(vision_in(build))
 
 
 @dataclass

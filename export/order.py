@@ -13,15 +13,17 @@ from export.failures import NoTokenizer
 from export.headers import HeaderWeights
 from export.precision import KvPrecision, Numbers, Precision, Target, numbers_of
 from export.vision import vision_graph
-from export.vision_backend import VisionBackend, check_backend
+from export.vision_backend import VisionBackend, check_backend, entry
 from export.weights import Weights
 from glmserve.checkpoint import PROCESSOR_FILES, Checkpoint
 from glmserve.contract import DECODER_MODEL, VISION_MODEL
-from glmserve.manifest import DECODER_GRAPH, REPOSITORY_FOLDER, VISION_GRAPH
+from glmserve.manifest import DECODER_GRAPH, REPOSITORY_FOLDER, VISION_GRAPH, VISION_GRAPH_OF_TRITON
 
 OPTIONAL_FILES = ("generation_config.json",)
-VISION_PATH = f"{REPOSITORY_FOLDER}/{VISION_MODEL}/1/{VISION_GRAPH}"
 DECODER_PATH = f"{REPOSITORY_FOLDER}/{DECODER_MODEL}/1/{DECODER_GRAPH}"
+ENTRY_PATH = f"{REPOSITORY_FOLDER}/{VISION_MODEL}/config.pbtxt"
+_VISION_PATH = f"{REPOSITORY_FOLDER}/{DECODER_MODEL}/1/{VISION_GRAPH}"
+_VISION_PATH_OF_TRITON = f"{REPOSITORY_FOLDER}/{VISION_MODEL}/1/{VISION_GRAPH_OF_TRITON}"
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Order:
         folder: Path,
         precision: Precision,
         target: Target,
-        vision_backend: VisionBackend = VisionBackend.PYTHON,
+        vision_backend: VisionBackend = VisionBackend.ENGINE,
         source: str | None = None,
         kv: KvPrecision = KvPrecision.SAME,
     ) -> Order:
@@ -68,14 +70,24 @@ class Order:
         names = (*PROCESSOR_FILES, *OPTIONAL_FILES)
         return [self.folder / name for name in names if (self.folder / name).is_file()]
 
+    @property
+    def entry(self) -> str | None:
+        """What stands at ENTRY_PATH in the build; None for nothing."""
+        return entry(self.vision_backend, self.checkpoint, self.target)
+
+    @property
+    def vision_path(self) -> str:
+        """Where the picture encoder's graph lies in the build."""
+        return _VISION_PATH if self.entry is None else _VISION_PATH_OF_TRITON
+
     def graphs(self, weights: Weights) -> Iterator[tuple[str, ir.Model]]:
         """The build's graphs one after the other, each with its path in the build; `weights` is one of the two."""
-        yield VISION_PATH, vision_graph(self.checkpoint, weights, self.numbers)
+        yield self.vision_path, vision_graph(self.checkpoint, weights, self.numbers)
         yield DECODER_PATH, decoder_graph(self.checkpoint, weights, self.numbers)
 
     def standard_graphs(self, weights: Weights) -> Iterator[tuple[str, ir.Model]]:
         """The graphs that stand beside these for other runtimes, where the backend wants any, each with the path of the
         one that it shares the weights of."""
         if self.vision_backend is VisionBackend.TENSORRT:
-            yield VISION_PATH, vision_graph(self.checkpoint, weights, self.numbers, is_standard=True)
+            yield self.vision_path, vision_graph(self.checkpoint, weights, self.numbers, is_standard=True)
             yield DECODER_PATH, decoder_graph(self.checkpoint, weights, self.numbers, is_standard=True)

@@ -11,8 +11,8 @@ import onnx_ir as ir
 from export.graph_files import graph_bytes, place, tensors_of, unplaced, weights_file
 from export.headers import Reading
 from export.linked import linkable, refer
-from export.order import DECODER_PATH, Order
-from export.standard import STANDARD_GRAPH, share, weights_in_files
+from export.order import DECODER_PATH, ENTRY_PATH, Order
+from export.standard import share, standard_of, weights_in_files
 from export.streamed import places_of
 from glmserve.manifest import CANARY_FOLDER, CHECKPOINT_FOLDER, MANIFEST_FILE, REPOSITORY_FOLDER
 
@@ -67,7 +67,7 @@ def outline(order: Order) -> Outline:
         placed[path] = weights_in_files(model)
     for path, model in order.standard_graphs(order.headers):
         share(model, placed[path])
-        files[str(Path(path).with_name(STANDARD_GRAPH))] = len(graph_bytes(model))
+        files[str(standard_of(Path(path)))] = len(graph_bytes(model))
     files[MANIFEST_FILE] = sum(len(json.dumps(name)) + _MANIFEST_LINE for name in files)
     return Outline(dict(sorted(files.items())), frozenset(linked), tuple(readings), kept, used)
 
@@ -76,6 +76,8 @@ def _small_files(order: Order) -> dict[str, int]:
     files = {f"{CHECKPOINT_FOLDER}/{path.name}": path.stat().st_size for path in order.small_files}
     for path in (*MODELS.rglob("*.py"), *MODELS.rglob("*.pbtxt")):
         files[f"{REPOSITORY_FOLDER}/{path.relative_to(MODELS)}"] = path.stat().st_size
+    if order.entry is not None:
+        files[ENTRY_PATH] = len(order.entry.encode())
     golden = order.folder / "golden"
     for source, name in (("canary.png", "picture.png"), ("canary.json", "canary.json")):
         if (golden / source).is_file():

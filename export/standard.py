@@ -9,8 +9,10 @@ import onnx_ir as ir
 
 from export.notebook import CONSTANT
 
-STANDARD_GRAPH = "standard.onnx"
-"""The name of such a graph, in the folder of the one it stands beside."""
+
+def standard_of(graph: Path) -> Path:
+    """Where such a graph lies, beside the one that it shares the weights of."""
+    return graph.with_suffix(".standard.onnx")
 
 
 def weights_in_files(model: ir.Model) -> dict[str, ir.TensorProtocol]:
@@ -22,10 +24,10 @@ def weights_in_files(model: ir.Model) -> dict[str, ir.TensorProtocol]:
     }
 
 
-def write_standard(model: ir.Model, written: Mapping[str, ir.TensorProtocol], folder: Path) -> None:
-    """Writes `model` into `folder`, where the weights `written` with the same names already are."""
+def write_standard(model: ir.Model, written: Mapping[str, ir.TensorProtocol], graph: Path) -> None:
+    """Writes `model` beside `graph`, where the weights `written` with the same names already are."""
     share(model, written)
-    ir.save(model, folder / STANDARD_GRAPH)
+    ir.save(model, standard_of(graph))
 
 
 def share(model: ir.Model, written: Mapping[str, ir.TensorProtocol]) -> None:

@@ -10,18 +10,16 @@ import math
 from pathlib import Path
 from typing import Any
 
-from export.standard import STANDARD_GRAPH
+from export.standard import standard_of
 from glmserve.checkpoint import Checkpoint
 from glmserve.contract import (
     COLUMN_WEIGHTS,
-    DECODER_MODEL,
     IMAGE_PATCHES,
     ROW_WEIGHTS,
     VISION_MAX_BATCH,
-    VISION_MODEL,
 )
 from glmserve.errors import BadArtifact, GlmServeError
-from glmserve.manifest import CHECKPOINT_FOLDER, REPOSITORY_FOLDER
+from glmserve.manifest import CHECKPOINT_FOLDER, decoder_in, vision_in
 
 _USUAL_ROWS, _USUAL_COLUMNS = 34, 46
 """A picture of 640 x 480."""
@@ -71,7 +69,7 @@ def vision_plan(build: Path, timing_cache: Path) -> bytes:
 
     Raises MissingTensorRt, and BadArtifact when the build has no graph for TensorRT or TensorRT refuses it.
     """
-    graph = _standard_graph(build, VISION_MODEL)
+    graph = _standard_graph(build, vision_in(build))
     trt = load_tensorrt()
     logger = trt.Logger(trt.Logger.WARNING)
     builder = trt.Builder(logger)
@@ -99,14 +97,14 @@ def decoder_faults(build: Path) -> list[str]:
     trt = load_tensorrt()
     logger = trt.Logger(trt.Logger.ERROR)
     try:
-        _parsed(trt, trt.Builder(logger), logger, _standard_graph(build, DECODER_MODEL))
+        _parsed(trt, trt.Builder(logger), logger, _standard_graph(build, decoder_in(build)))
     except BadArtifact as error:
         return [error.message]
     return []
 
 
-def _standard_graph(build: Path, model: str) -> Path:
-    graph = build / REPOSITORY_FOLDER / model / "1" / STANDARD_GRAPH
+def _standard_graph(build: Path, own: Path) -> Path:
+    graph = standard_of(own)
     if not graph.is_file():
         raise BadArtifact(f"Build {build.name} has no graph for TensorRT: build it with --vision-backend tensorrt.")
     return graph
@@ -119,7 +117,5 @@ def _parsed(trt: Any, builder: Any, logger: Any, graph: Path) -> Any:
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(graph)):
         faults = "; ".join(str(parser.get_error(index)) for index in range(parser.num_errors))
-        raise BadArtifact(
-            f"TensorRT {trt.__version__} does not parse {graph.parent.parent.name}/{graph.name}: {faults}"
-        )
+        raise BadArtifact(f"TensorRT {trt.__version__} does not parse {graph.name}: {faults}")
     return network

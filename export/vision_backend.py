@@ -1,9 +1,8 @@
-"""The programs that can run the picture encoder inside Triton, and what each finds in the model repository."""
+"""Who can run the picture encoder: the engine, or one of Triton's own backends, and what that finds of it."""
 
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
 
 from export.precision import KvPrecision, Precision, Target
 from glmserve.checkpoint import Checkpoint
@@ -12,9 +11,9 @@ from glmserve.errors import BadArtifact
 
 
 class VisionBackend(StrEnum):
-    """Triton's backend for the `vision_encoder` model."""
+    """The engine, or Triton's backend for a model `vision_encoder`."""
 
-    PYTHON = "python"
+    ENGINE = "engine"
     ONNXRUNTIME = "onnxruntime"
     TENSORRT = "tensorrt"
 
@@ -27,16 +26,15 @@ def check_backend(backend: VisionBackend, precision: Precision, kv: KvPrecision 
         raise BadArtifact("KV in int8 has no form that TensorRT parses: leave --kv at same for it.")
 
 
-def write_entry(backend: VisionBackend, model: Path, checkpoint: Checkpoint, target: Target) -> None:
-    """Makes the Python entry in the model's folder that of a backend.
+def entry(backend: VisionBackend, checkpoint: Checkpoint, target: Target) -> str | None:
+    """The `config.pbtxt` of the model `vision_encoder` in a build for a backend; None where it has no such model.
 
-    TensorRT's engines are made on the machine that serves them: until then, and wherever none fits, its build is served
-    by the Python entry.
+    TensorRT's engines are made on the machine that serves them: until then, and wherever none fits, the engine reads
+    the pictures.
     """
-    if backend is VisionBackend.ONNXRUNTIME:
-        (model / "1" / "model.py").unlink()
-        config = render_vision_config(backend, target is Target.CUDA, fixed_sizes(checkpoint))
-        (model / "config.pbtxt").write_text(config, "utf-8")
+    if backend is not VisionBackend.ONNXRUNTIME:
+        return None
+    return render_vision_config(backend, target is Target.CUDA, fixed_sizes(checkpoint))
 
 
 def fixed_sizes(checkpoint: Checkpoint) -> dict[str, int]:

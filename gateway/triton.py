@@ -102,7 +102,7 @@ class TritonBackend:
                 request.mailbox.close(call)
 
     def models_ready(self) -> bool:
-        return all(self._is_model_ready(name) for name in (contract.DECODER_MODEL, contract.VISION_MODEL))
+        return self._is_model_ready(contract.DECODER_MODEL)
 
     def close(self) -> None:
         self._leavers.shutdown()

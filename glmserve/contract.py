@@ -10,14 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
-CONTRACT_VERSION = 4
+CONTRACT_VERSION = 5
 DECODER_MODEL = "glm4v"
 WHOLE_MODEL = "glm4v_whole"
 """The same in one response, for clients that speak plain HTTP: inputs and outputs of DECODER_MODEL."""
 VISION_MODEL = "vision_encoder"
-MODELS = (DECODER_MODEL, VISION_MODEL, WHOLE_MODEL)
+"""In builds whose pictures one of Triton's own backends reads; in all others DECODER_MODEL reads them itself."""
+MODELS = (DECODER_MODEL, WHOLE_MODEL)
 VISION_MAX_BATCH = 8
-"""Pictures of equal patch grid that Triton may hand the encoder together."""
+"""Pictures of equal patch grid that the encoder may be handed together."""
 
 
 class Finish(IntEnum):
@@ -125,7 +126,7 @@ _BETWEEN_US = (WHOLE, CANCEL_KEY, CANCEL)
 """What only the gateway's gRPC and our own models send to `glm4v`."""
 DECODER_OUTPUTS = (TOKENS, FINISH, TIMINGS_MS, CACHED_TOKENS, LOGPROB_IDS, LOGPROB_VALUES)
 
-# --- vision_encoder: Triton's names are the graph's names, so that an ONNX or TensorRT backend can serve it too ----
+# --- the picture encoder: Triton's names are the graph's names, so that its ONNX and TensorRT backends can serve it ---
 
 IMAGE_PATCHES = Tensor("patches", "uint8", ("patches", "patch_bytes"))
 ROW_WEIGHTS = Tensor("row_weights", "float32", ("rows", "table_side"))
@@ -138,15 +139,10 @@ VISION_OUTPUTS = (IMAGE_FEATURES,)
 
 
 def render_config(model: str) -> str:
-    """The `config.pbtxt` of one of the models, as kept in `model_repository/`."""
-    if model in (DECODER_MODEL, WHOLE_MODEL):
-        head = _DECODER_HEAD.format(decoupled=str(model == DECODER_MODEL).lower())
-        inputs = tuple(tensor for tensor in DECODER_INPUTS if model == DECODER_MODEL or tensor not in _BETWEEN_US)
-        body = f"{head}{_fields('input', inputs)}{_fields('output', DECODER_OUTPUTS)}"
-    else:
-        head = _VISION_HEAD.format(max_batch=VISION_MAX_BATCH)
-        body = f"{head}{_fields('input', VISION_INPUTS)}{_fields('output', VISION_OUTPUTS)}"
-    return f'name: "{model}"\nbackend: "python"\n{body}'
+    """The `config.pbtxt` of one of MODELS, as kept in `model_repository/`."""
+    head = _DECODER_HEAD.format(decoupled=str(model == DECODER_MODEL).lower())
+    inputs = tuple(tensor for tensor in DECODER_INPUTS if model == DECODER_MODEL or tensor not in _BETWEEN_US)
+    return f'name: "{model}"\nbackend: "python"\n{head}{_fields("input", inputs)}{_fields("output", DECODER_OUTPUTS)}'
 
 
 def render_vision_config(backend: str, on_gpu: bool, sizes: Mapping[str, int]) -> str:
@@ -154,9 +150,7 @@ def render_vision_config(backend: str, on_gpu: bool, sizes: Mapping[str, int]) -
 
     These compare shapes with the model's, so `sizes` gives the words in them that are fixed in it.
     """
-    head = _VISION_HEAD.format(max_batch=VISION_MAX_BATCH)
-    if on_gpu:
-        head = head.replace("KIND_CPU", "KIND_GPU")
+    head = _VISION_HEAD.format(max_batch=VISION_MAX_BATCH, kind="KIND_GPU" if on_gpu else "KIND_CPU")
     fields = f"{_fields('input', VISION_INPUTS, sizes)}{_fields('output', VISION_OUTPUTS, sizes)}"
     return f'name: "{VISION_MODEL}"\nbackend: "{backend}"\n{head}{fields}'
 
@@ -169,7 +163,7 @@ instance_group [ {{ kind: KIND_CPU count: 1 }} ]
 _VISION_HEAD = """\
 max_batch_size: {max_batch}
 dynamic_batching {{ }}
-instance_group [ {{ kind: KIND_CPU count: 1 }} ]
+instance_group [ {{ kind: {kind} count: 1 }} ]
 """
 
 

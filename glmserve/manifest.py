@@ -8,7 +8,7 @@ builds/<digest>/
   certificate.html     the same for a reader
   checkpoint/          config, preprocessor, tokenizer and template, copied
   canary/              picture.png and canary.json: a question and, where it is known, its answer
-  model_repository/    what tritonserver is pointed at; graphs and weights lie beside each model.py
+  model_repository/    what tritonserver is pointed at; graphs and weights lie beside the model.py that runs them
 ```
 """
 
@@ -32,10 +32,11 @@ CHECKPOINT_FOLDER = "checkpoint"
 CANARY_FOLDER = "canary"
 REPOSITORY_FOLDER = "model_repository"
 DECODER_GRAPH = "decoder.onnx"
-VISION_GRAPH = "model.onnx"
+VISION_GRAPH = "vision.onnx"
+VISION_GRAPH_OF_TRITON = "model.onnx"
+"""The picture encoder's name where Triton's onnxruntime backend is to find it."""
 DIGEST_CHARS = 16
 _NOT_CONTENT = (MANIFEST_FILE, CERTIFICATE_FILE, CERTIFICATE_PAGE)
-_CHECK_THEIR_OWN = (DECODER_MODEL, VISION_MODEL)
 _READERS = 4
 
 
@@ -96,32 +97,32 @@ class Manifest:
     def write(self, build: Path) -> None:
         (build / MANIFEST_FILE).write_text(json.dumps(asdict(self), indent=1, sort_keys=True) + "\n", "utf-8")
 
-    def check(self, build: Path, model: str | None = None) -> None:
-        """Raises BadArtifact naming the first file that is missing or not what the manifest says.
-
-        With `model`, one of the two that hold weights, the files of the other are left out: it checks them itself.
-        """
-        ours = [name for name in self.files if _concerns(name, model)]
-        for name in ours:
+    def check(self, build: Path) -> None:
+        """Raises BadArtifact naming the first file that is missing or not what the manifest says."""
+        for name in self.files:
             if not (build / name).is_file():
                 raise BadArtifact(f"Build {self.digest} lacks {name}.")
         with ThreadPoolExecutor(_READERS) as readers:
-            found = readers.map(sha256_of, [build / name for name in ours])
-            for name, digest in zip(ours, found, strict=True):
-                if digest != self.files[name]:
+            found = readers.map(sha256_of, [build / name for name in self.files])
+            for (name, right), digest in zip(self.files.items(), found, strict=True):
+                if digest != right:
                     raise BadArtifact(f"{name} of build {self.digest} was altered: its SHA-256 is not the manifest's.")
+
+
+def decoder_in(build: Path) -> Path:
+    """The decoder's graph."""
+    return build / REPOSITORY_FOLDER / DECODER_MODEL / "1" / DECODER_GRAPH
+
+
+def vision_in(build: Path) -> Path:
+    """The picture encoder's graph: the engine's own, or the one that Triton's onnxruntime backend runs."""
+    of_triton = build / REPOSITORY_FOLDER / VISION_MODEL / "1" / VISION_GRAPH_OF_TRITON
+    return of_triton if of_triton.is_file() else decoder_in(build).with_name(VISION_GRAPH)
 
 
 def _is_content(path: Path) -> bool:
     """Whether a file is a part of the build, not one about it or one that was left half written at its top."""
     return path.parts[0] not in _NOT_CONTENT and not path.parts[0].startswith(".")
-
-
-def _concerns(name: str, model: str | None) -> bool:
-    """Whether a file is for `model` to check: not when it belongs to another that checks its own when it is loaded."""
-    folder, _, rest = name.partition("/")
-    owner = rest.split("/")[0] if folder == REPOSITORY_FOLDER else None
-    return model is None or owner not in _CHECK_THEIR_OWN or owner == model
 
 
 def sha256_of(path: Path) -> str:

@@ -29,7 +29,7 @@ def build(
     out: OutOption = BUILDS,
     precision: PrecisionOption = Precision.FP32,
     target: TargetOption = Target.CPU,
-    vision_backend: VisionBackendOption = VisionBackend.PYTHON,
+    vision_backend: VisionBackendOption = VisionBackend.ENGINE,
     kv: KvOption = KvPrecision.SAME,
 ) -> None:
     """Write the checkpoint's build; its folder is the last line printed.

@@ -32,7 +32,8 @@ KvOption = Annotated[
 TargetOption = Annotated[Target, typer.Option(help="Where the build is to run.")]
 
 VisionBackendOption = Annotated[
-    VisionBackend, typer.Option(help="What runs the picture encoder in Triton; tensorrt: see the command.")
+    VisionBackend,
+    typer.Option(help="Who runs the picture encoder: the engine, or a backend of Triton's; tensorrt: see the command."),
 ]
 
 BuildArgument = Annotated[str, typer.Argument(metavar="BUILD", help="A build's digest, or its folder.")]

@@ -83,7 +83,7 @@ def plan(
     out: OutOption = BUILDS,
     precision: PrecisionOption = Precision.FP32,
     target: TargetOption = Target.CPU,
-    vision_backend: VisionBackendOption = VisionBackend.PYTHON,
+    vision_backend: VisionBackendOption = VisionBackend.ENGINE,
     kv: KvOption = KvPrecision.SAME,
     slots: Annotated[int, typer.Option(min=1, max=1024, help="Requests that are to run together.")] = (
         _DEFAULT["slots"].default

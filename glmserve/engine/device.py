@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,9 @@ class Device(Protocol):
 
     name: DeviceName
     number: int
+    capturing: threading.Lock
+    """Held while a CUDA graph is captured, and by whoever runs anything beside the decoder: an allocation on any thread
+    ends a capture."""
 
     def use(self) -> None:
         """Makes it the one that this thread's calls mean."""
@@ -87,6 +91,9 @@ class Host:
     name: DeviceName = "cpu"
     number = 0
 
+    def __init__(self) -> None:
+        self.capturing = threading.Lock()
+
     def use(self) -> None:
         pass
 
@@ -130,6 +137,7 @@ class Cuda:
         if "CUDAExecutionProvider" not in ort.get_available_providers():
             raise BadArtifact("This onnxruntime has no CUDA provider: install requirements/gpu.txt.")
         self.number = number
+        self.capturing = threading.Lock()
         ort.preload_dlls(cudnn=False)
         self._runtime = _load_runtime()
         self._runtime.cudaGetErrorString.restype = ctypes.c_char_p
@@ -186,7 +194,8 @@ class Cuda:
         self._check("copying KV", call)
 
     def wait(self) -> None:
-        self._check("waiting", self._runtime.cudaDeviceSynchronize())
+        """For the stream of copies; a picture may be under way in another, which is nobody's business here."""
+        self._check("waiting", self._runtime.cudaStreamSynchronize(ctypes.c_void_p(None)))
 
     def total_memory_bytes(self) -> int:
         self.use()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -113,7 +114,7 @@ class OrtDecoder:
         count = len(step.drawn)
         if step.is_decode and self._buckets:
             step = padded_step(step, next(size for size in self._buckets if size >= count), self.context)
-        sampler, asked, graph = step.sampler, len(step.sampler.logprob_rows), None
+        sampler, asked, graph, captured = step.sampler, len(step.sampler.logprob_rows), None, len(self._graphs)
         if step.is_decode and self._captures:
             sampler = filled(sampler)
             graph = self._graph(step.decoded, sampler)
@@ -122,7 +123,8 @@ class OrtDecoder:
         options = ort.RunOptions()
         if self._captures:
             options.add_run_config_entry("gpu_graph_id", str(graph or _UNCAPTURED))
-        self._session.run_with_iobinding(binding.io, options)
+        with self._device.capturing if len(self._graphs) > captured else nullcontext():
+            self._session.run_with_iobinding(binding.io, options)
         if self._keeps_logits:
             self.logits = binding.read(DecoderGraph.LOGITS)[:count]
         return Sampled(
@@ -226,12 +228,14 @@ class OrtVision:
     """The picture encoder."""
 
     def __init__(self, graph: Path, threads: int = 1, device: Device | None = None) -> None:
-        self._session = open_session(graph, device or Host(), threads)
+        self._device = device or Host()
+        self._session = open_session(graph, self._device, threads)
 
     def run(self, patches: np.ndarray, row_weights: np.ndarray, column_weights: np.ndarray) -> np.ndarray:
         """Features f32 [B, image tokens, hidden] of B pictures of one grid; see `contract.VISION_INPUTS`."""
         inputs = {IMAGE_PATCHES.name: patches, ROW_WEIGHTS.name: row_weights, COLUMN_WEIGHTS.name: column_weights}
-        return self._session.run([IMAGE_FEATURES.name], inputs)[0]  # type: ignore[no-any-return]
+        with self._device.capturing:
+            return self._session.run([IMAGE_FEATURES.name], inputs)[0]  # type: ignore[no-any-return]
 
     def encode(self, arrays: VisionArrays) -> np.ndarray:
         """Features f32 [image tokens, hidden] of one picture."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from glmserve.checkpoint import Checkpoint
 from glmserve.engine.settings import EngineSettings
 from glmserve.errors import DoesNotFit
+from glmserve.manifest import VISION_GRAPH
 from glmserve.safetensors_header import METADATA, read_header
 
 _FLOAT = 4
@@ -73,13 +75,18 @@ def element_bytes(precision: str, target: str, kv: str = "same") -> int:
     return 2 if is_half else 4
 
 
-def weight_bytes(*folders: Path) -> int:
-    """Bytes of the graphs and weights in some model folders.
+def weight_bytes(files: Iterable[Path]) -> int:
+    """Bytes of the graphs and weights among some models' files.
 
     A checkpoint's file beside the decoder's graph also holds the picture encoder, which has a file of its own.
     """
-    files = [path for folder in folders for path in folder.iterdir() if path.is_file() and path.suffix != ".py"]
-    return sum(_decoder_bytes(path) if path.suffix == ".safetensors" else path.stat().st_size for path in files)
+    weights = [path for path in files if path.is_file() and path.suffix != ".py"]
+    return sum(_decoder_bytes(path) if path.suffix == ".safetensors" else path.stat().st_size for path in weights)
+
+
+def decoders_files(folder: Path) -> list[Path]:
+    """What lies in a model version of the engine's, the picture encoder left out."""
+    return [path for path in folder.iterdir() if not path.name.startswith(Path(VISION_GRAPH).stem)]
 
 
 def _decoder_bytes(path: Path) -> int:

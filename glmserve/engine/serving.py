@@ -9,9 +9,10 @@ from pathlib import Path
 from glmserve import contract
 from glmserve.certificate import Certificate
 from glmserve.checkpoint import Checkpoint
-from glmserve.contract import DECODER_MODEL, VISION_MODEL, Finish
+from glmserve.contract import VISION_MAX_BATCH, VISION_MODEL, Finish
 from glmserve.engine.cancels import Cancels
-from glmserve.engine.device import open_device
+from glmserve.engine.device import Device, open_device
+from glmserve.engine.encoder import PictureEncoder
 from glmserve.engine.engine import Engine
 from glmserve.engine.grammar import GrammarCompiler
 from glmserve.engine.intake import EncodePicture, Intake
@@ -20,7 +21,7 @@ from glmserve.engine.metrics import Meter, Metric, Publisher
 from glmserve.engine.ort import OrtDecoder, OrtVision
 from glmserve.engine.outbox import Outbox, Send
 from glmserve.engine.pictures import PictureCache
-from glmserve.engine.plan import element_bytes, memory_plan, weight_bytes
+from glmserve.engine.plan import decoders_files, element_bytes, memory_plan, weight_bytes
 from glmserve.engine.request import Done, Event, Timings
 from glmserve.engine.session import DecoderSession
 from glmserve.engine.settings import EngineSettings
@@ -46,21 +47,22 @@ class Serving:
         self._cancels = Cancels()
 
     @staticmethod
-    def open(folder: Path, encode: EncodePicture, publish: Callable[[Metric, float], None]) -> Serving:
+    def open(folder: Path, ask_triton: EncodePicture, publish: Callable[[Metric, float], None]) -> Serving:
         """Opens the model version `folder` of a build.
 
-        `encode` reads one picture; `publish` takes metric updates on a thread of its own. Raises BadArtifact when the
-        build must not be served, DoesNotFit when the settings ask for more memory than there is.
+        `ask_triton` reads a picture where the repository has a model for that; `publish` takes metric updates on a
+        thread of its own. Raises BadArtifact when the build must not be served, DoesNotFit when the settings ask for
+        more memory than there is.
         """
         settings = EngineSettings()
-        checkpoint = open_checkpoint(folder, DECODER_MODEL, settings)
+        checkpoint = open_checkpoint(folder, settings)
         context = min(settings.context_tokens, checkpoint.text.max_positions)
         device = open_device(settings.device, settings.device_number)
         manifest = Manifest.read(folder.parents[2])
         plan = memory_plan(
             checkpoint,
             settings,
-            weight_bytes(folder, folder.parents[1] / VISION_MODEL / folder.name),
+            weight_bytes(_loaded(folder)),
             element_bytes(manifest.precision, manifest.target, manifest.kv),
             device.total_memory_bytes(),
         )
@@ -75,6 +77,7 @@ class Serving:
             device,
             settings.buckets if settings.cuda_graphs else (),
         )
+        encode = ask_triton if _tritons_own(folder).is_dir() else _encoder(folder, settings, device)
         return Serving.around(decoder, checkpoint, settings, folder.parents[2] / CHECKPOINT_FOLDER, encode, publish)
 
     @staticmethod
@@ -137,19 +140,31 @@ class Serving:
         self._publisher.close()
 
 
-def open_vision(folder: Path) -> OrtVision:
-    """The picture encoder in the model version `folder` of a build."""
-    settings = EngineSettings()
-    open_checkpoint(folder, VISION_MODEL, settings)
-    device = open_device(settings.device, settings.device_number)
-    return OrtVision(folder / VISION_GRAPH, settings.vision_threads, device)
+def _tritons_own(folder: Path) -> Path:
+    """Where the model version `folder` has its picture encoder beside it, if one of Triton's backends is to run it."""
+    return folder.parents[1] / VISION_MODEL / folder.name
 
 
-def open_checkpoint(folder: Path, model: str, settings: EngineSettings) -> Checkpoint:
+def _loaded(folder: Path) -> list[Path]:
+    """The files of both models, one picture encoder among them."""
+    of_triton = _tritons_own(folder)
+    if not of_triton.is_dir():
+        return list(folder.iterdir())
+    return [*decoders_files(folder), *of_triton.iterdir()]
+
+
+def _encoder(folder: Path, settings: EngineSettings, device: Device) -> EncodePicture:
+    """The picture encoder in this process. A processor multiplies one picture as well as several: there, the first to
+    come has its features first."""
+    vision = OrtVision(folder / VISION_GRAPH, settings.vision_threads, device)
+    return PictureEncoder(vision, 1 if device.name == "cpu" else VISION_MAX_BATCH).encode
+
+
+def open_checkpoint(folder: Path, settings: EngineSettings) -> Checkpoint:
     """The checkpoint facts of the build that holds the model version `folder`.
 
     Raises BadArtifact when the build is of another contract version, lacks a valid certificate that the settings ask
-    for, or has an altered file among those that `model` is served with.
+    for, or has an altered file.
     """
     build = folder.parents[2]
     manifest = Manifest.read(build)
@@ -159,5 +174,5 @@ def open_checkpoint(folder: Path, model: str, settings: EngineSettings) -> Check
         if settings.require_certificate:
             raise
         _log.warning("NOBODY VOUCHES FOR THE ANSWERS OF THIS BUILD. %s", error.message)
-    manifest.check(build, model)
+    manifest.check(build)
     return Checkpoint.read(build / CHECKPOINT_FOLDER)

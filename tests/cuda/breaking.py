@@ -11,14 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from glmserve.checkpoint import Checkpoint
-from glmserve.contract import DECODER_MODEL
 from glmserve.engine.device import open_device
 from glmserve.engine.engine import Engine
 from glmserve.engine.intake import prompt_arrays
 from glmserve.engine.ort import OrtDecoder
 from glmserve.engine.request import Event, Request, Sampling
 from glmserve.errors import GlmServeError
-from glmserve.manifest import CHECKPOINT_FOLDER, DECODER_GRAPH, REPOSITORY_FOLDER
+from glmserve.manifest import CHECKPOINT_FOLDER, decoder_in
 from tests.cuda.rehearsal import Runtime, ending
 
 _CONTEXT = 4096
@@ -29,7 +28,7 @@ def run(folder: Path) -> dict[str, str | bool]:
     """How requests ended that were asked before, while and after the GPU broke, and whether the engine calls itself
     healthy."""
     checkpoint = Checkpoint.read(folder / CHECKPOINT_FOLDER)
-    graph = folder / REPOSITORY_FOLDER / DECODER_MODEL / "1" / DECODER_GRAPH
+    graph = decoder_in(folder)
     decoder = OrtDecoder(graph, checkpoint, 2, _CONTEXT, 1, open_device("cuda"), buckets=(1, 2))
     engine = Engine(decoder, checkpoint.eos_token_ids)
     engine.start()

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from glmserve.checkpoint import Checkpoint
-from glmserve.contract import DECODER_MODEL, VISION_MODEL
 from glmserve.engine.device import open_device
 from glmserve.engine.engine import Engine
 from glmserve.engine.intake import prompt_arrays
@@ -27,7 +26,7 @@ from glmserve.engine.request import Event, Failed, Prompt, Request, Sampling
 from glmserve.engine.sampling import filled
 from glmserve.engine.session import Sampled, Step
 from glmserve.images import Grid
-from glmserve.manifest import CHECKPOINT_FOLDER, DECODER_GRAPH, REPOSITORY_FOLDER, VISION_GRAPH
+from glmserve.manifest import CHECKPOINT_FOLDER, decoder_in, vision_in
 from glmserve.position_table import vision_arrays
 
 _BUCKETS = (1, 2, 4, 8)
@@ -110,12 +109,9 @@ class WatchedDecoder:
 def run(folder: Path, number: int) -> dict[str, Any]:
     """How the build at `folder` uses a device: steps of the engine under a few requests, and one picture."""
     device, runtime = open_device("cuda", number), Runtime()
-    checkpoint, models = Checkpoint.read(folder / CHECKPOINT_FOLDER), folder / REPOSITORY_FOLDER
-    rows = max(_BUCKETS)
-    decoder = OrtDecoder(
-        models / DECODER_MODEL / "1" / DECODER_GRAPH, checkpoint, rows, _CONTEXT, 1, device, buckets=_BUCKETS
-    )
-    vision = OrtVision(models / VISION_MODEL / "1" / VISION_GRAPH, 1, device)
+    checkpoint, rows = Checkpoint.read(folder / CHECKPOINT_FOLDER), max(_BUCKETS)
+    decoder = OrtDecoder(decoder_in(folder), checkpoint, rows, _CONTEXT, 1, device, buckets=_BUCKETS)
+    vision = OrtVision(vision_in(folder), 1, device)
     features, picture = _encode(vision, checkpoint, runtime)
     watched = WatchedDecoder(decoder, runtime)
     decoder.poison()

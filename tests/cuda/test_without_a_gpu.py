@@ -143,6 +143,14 @@ def test_a_gpu_that_breaks_ends_its_requests_and_the_engine(libraries: Path, tmp
     assert found["running"] == "failed: internal" and found["later"] == "refused: backend_down"
 
 
+def test_no_picture_disturbs_a_graph_that_is_being_captured(libraries: Path, tmp_path: Path) -> None:
+    done = run(libraries, "-m", "tests.cuda.beside", export(ROOT / "demo/checkpoint", tmp_path, "bf16", "same"))
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout)
+    assert found["faults"] == [] and set(found["endings"]) == {"done"}
+    assert found["pictures"] >= 48 and found["graphs"] > 3  # more than buckets
+
+
 OPEN = "from glmserve.engine.device import open_device; open_device('cuda')"
 
 

@@ -40,7 +40,7 @@ def test_a_build_is_whole_and_nothing_else_is_left(checkpoint: Path, tmp_path: P
         "canary",
         "model_repository",
     }
-    assert {p.name for p in (path / "model_repository").iterdir()} == {"glm4v", "glm4v_whole", "vision_encoder"}
+    assert {p.name for p in (path / "model_repository").iterdir()} == {"glm4v", "glm4v_whole"}
 
 
 def test_two_builds_of_one_checkpoint_are_the_same(checkpoint: Path, tmp_path: Path) -> None:

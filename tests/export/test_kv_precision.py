@@ -20,7 +20,7 @@ from glmserve.checkpoint import Checkpoint
 from glmserve.contract import DecoderGraph
 from glmserve.engine.plan import element_bytes
 from glmserve.errors import BadArtifact
-from glmserve.manifest import DECODER_GRAPH, REPOSITORY_FOLDER, Manifest
+from glmserve.manifest import Manifest, decoder_in
 from glmserve.prompt import Message, Picture
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
@@ -50,7 +50,7 @@ def test_at_most_two_percent_of_answers_change(rounded: Path) -> None:
 def test_the_build_says_so_and_keeps_bytes(rounded: Path) -> None:
     manifest = Manifest.read(rounded)
     assert manifest.kv == "int8" and element_bytes(manifest.precision, manifest.target, manifest.kv) == 1
-    model = ir.load(rounded / REPOSITORY_FOLDER / "glm4v" / "1" / DECODER_GRAPH)
+    model = ir.load(decoder_in(rounded))
     types = {value.name: value.dtype for value in (*model.graph.inputs, *model.graph.outputs)}
     for group in (DecoderGraph.DECODED, DecoderGraph.CHUNK):
         assert {types[name] for name in (*group.past(0), *group.present(0))} == {ir.DataType.INT8}

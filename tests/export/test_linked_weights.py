@@ -19,14 +19,14 @@ from export.linked import Place, places_in
 from export.precision import Precision
 from glmserve.engine.plan import weight_bytes
 from glmserve.errors import BadArtifact
-from glmserve.manifest import REPOSITORY_FOLDER, Manifest
+from glmserve.manifest import Manifest, decoder_in
 
 QUIET = Console(quiet=True)
 SHARD = "model.safetensors"
 
 
 def _decoder_folder(made: Path) -> Path:
-    return made / REPOSITORY_FOLDER / "glm4v" / "1"
+    return decoder_in(made).parent
 
 
 def _copied(tmp_path: Path, type_: type[np.generic]) -> Path:
@@ -56,10 +56,7 @@ def test_a_build_of_the_same_type_of_numbers_shares_the_checkpoints_file(tmp_pat
 def test_the_plan_counts_no_weight_twice(tmp_path: Path) -> None:
     shared = build(_copied(tmp_path, np.float32), tmp_path / "builds", QUIET)
     own = build(DEMO, tmp_path / "builds", QUIET)
-    sizes = [
-        weight_bytes(*(path / REPOSITORY_FOLDER / m / "1" for m in ("glm4v", "vision_encoder")))
-        for path in (shared, own)
-    ]
+    sizes = [weight_bytes(decoder_in(path).parent.iterdir()) for path in (shared, own)]
     assert abs(sizes[0] - sizes[1]) < 0.01 * sizes[1]
 
 

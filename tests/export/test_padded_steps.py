@@ -18,7 +18,7 @@ from glmserve.engine.ort import OrtDecoder
 from glmserve.engine.request import Prompt, Request, Running, Sampling
 from glmserve.engine.scheduler import Chunk
 from glmserve.engine.slots import SlotTable
-from glmserve.manifest import DECODER_GRAPH, REPOSITORY_FOLDER
+from glmserve.manifest import decoder_in
 from glmserve.prompt import Message, Picture
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
@@ -78,7 +78,7 @@ def test_prompts_read_together_give_the_logits_of_each_alone(candidate: Candidat
 
 
 def test_decode_steps_padded_to_a_bucket_draw_the_same_tokens(demo_build: Path, prompts: list[Prompt]) -> None:
-    graph = demo_build / REPOSITORY_FOLDER / "glm4v" / "1" / DECODER_GRAPH
+    graph = decoder_in(demo_build)
     answers = []
     for buckets in ((), (1, 2, 4), (4,)):
         decoder = OrtDecoder(graph, Checkpoint.read(DEMO), ROWS, CONTEXT, buckets=buckets)

@@ -17,7 +17,7 @@ from export.precision import Precision, Target
 from export.quantize import find_scales, round_to_codes
 from glmserve.contract import DecoderGraph
 from glmserve.errors import BadArtifact
-from glmserve.manifest import DECODER_GRAPH, REPOSITORY_FOLDER, Manifest
+from glmserve.manifest import Manifest, decoder_in
 from glmserve.prompt import Message, Picture
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
@@ -69,7 +69,7 @@ def test_bf16_is_for_cuda_and_keeps_kv_in_it(builds: Path) -> None:
     with pytest.raises(BadArtifact, match="bf16 runs on CUDA only"):
         build(DEMO, builds, QUIET, Precision.BF16)
     folder = build(DEMO, builds, QUIET, Precision.BF16, Target.CUDA)
-    model = ir.load(folder / REPOSITORY_FOLDER / "glm4v" / "1" / DECODER_GRAPH)
+    model = ir.load(decoder_in(folder))
     types = {value.name: value.dtype for value in (*model.graph.inputs, *model.graph.outputs)}
     for name in (*DecoderGraph.CHUNK.past(0), *DecoderGraph.DECODED.present(0)):
         assert types[name] == ir.DataType.BFLOAT16

@@ -67,7 +67,7 @@ def test_a_build_killed_again_and_again_ends_byte_for_byte_the_same(
     assert not list(out.glob("[!.]*"))  # nothing half-written is in sight
     (parts,) = out.glob(".parts-*")
     done = Journal(parts / "journal.jsonl")
-    assert done.progress("model.data").sha256 and done.progress("decoder.data").tensors
+    assert done.progress("vision.data").sha256 and done.progress("decoder.data").tensors
     resumed = build(DEMO, out, QUIET, precision)
     whole = build(DEMO, tmp_path / "whole", QUIET, precision)
     assert resumed.name == whole.name and content(resumed) == content(whole)

@@ -22,10 +22,10 @@ from export.cases import standard_cases  # noqa: E402
 from export.parity import compare  # noqa: E402
 from export.precision import Precision, Target  # noqa: E402
 from export.reference import Reference  # noqa: E402
-from export.standard import STANDARD_GRAPH  # noqa: E402
+from export.standard import standard_of  # noqa: E402
 from export.vision_backend import VisionBackend  # noqa: E402
 from glmserve.errors import BadArtifact  # noqa: E402
-from glmserve.manifest import DECODER_GRAPH, REPOSITORY_FOLDER, VISION_GRAPH  # noqa: E402
+from glmserve.manifest import decoder_in, vision_in  # noqa: E402
 
 QUIET = Console(quiet=True)
 
@@ -37,18 +37,13 @@ class FilledCandidate(Candidate):
         """Leaves what earlier rows wrote, which must not show either."""
 
 
-def _folders(made: Path) -> tuple[Path, Path]:
-    repository = made / REPOSITORY_FOLDER
-    return repository / "glm4v" / "1", repository / "vision_encoder" / "1"
-
-
 def _on_standard_graphs(checkpoint: Path, tmp_path: Path) -> Path:
     """A copy of a build that runs its standard graphs."""
     made = build(checkpoint, tmp_path / "builds", QUIET, vision_backend=VisionBackend.TENSORRT)
     copy = tmp_path / "standard"
     shutil.copytree(made, copy, copy_function=shutil.copyfile)
-    for folder, graph in zip(_folders(copy), (DECODER_GRAPH, VISION_GRAPH), strict=True):
-        (folder / STANDARD_GRAPH).replace(folder / graph)
+    for graph in (decoder_in(copy), vision_in(copy)):
+        standard_of(graph).replace(graph)
     return copy
 
 
@@ -66,8 +61,7 @@ def test_standard_graphs_compute_what_transformers_computes(number: int, tmp_pat
 def test_standard_graphs_have_standard_operators_only_and_no_weights_of_their_own(tmp_path: Path) -> None:
     made = build(DEMO, tmp_path / "builds", QUIET, Precision.BF16, Target.CUDA, VisionBackend.TENSORRT)
     kinds = set()
-    for folder in _folders(made):
-        path = folder / STANDARD_GRAPH
+    for path in (standard_of(decoder_in(made)), standard_of(vision_in(made))):
         assert path.stat().st_size < 300_000
         model = ir.load(path)
         assert {node.domain for node in model.graph} == {""}

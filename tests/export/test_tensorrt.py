@@ -25,6 +25,8 @@ from export.precision import Precision, Target
 from export.tensorrt import profile_of
 from export.vision_backend import VisionBackend
 from glmserve.checkpoint import Checkpoint
+from glmserve.engine.serving import open_checkpoint
+from glmserve.engine.settings import EngineSettings
 from glmserve.errors import BadArtifact
 from glmserve.manifest import REPOSITORY_FOLDER, Manifest
 
@@ -71,7 +73,9 @@ def test_the_engines_repository_is_the_build_but_for_the_picture_encoder(
 ) -> None:
     folder = make_engine(made, tmp_path / "engines")
     repository = folder / REPOSITORY_FOLDER
-    assert (repository / "glm4v" / "config.pbtxt").samefile(made / REPOSITORY_FOLDER / "glm4v" / "config.pbtxt")
+    for model in ("glm4v", "glm4v_whole"):
+        assert (repository / model / "config.pbtxt").samefile(made / REPOSITORY_FOLDER / model / "config.pbtxt")
+    open_checkpoint(repository / "glm4v" / "1", EngineSettings(require_certificate=False))
     assert Manifest.read(folder).digest == made.name  # what the Triton models look for two folders up
     assert (folder / "checkpoint" / "config.json").is_file() and (folder / "canary").is_dir()
     assert (repository / "vision_encoder" / "1" / "model.plan").read_bytes() == PLAN
@@ -116,7 +120,7 @@ def test_the_command_prints_the_repository_last_and_tells_of_the_decoder(
     assert done.exit_code == 0, done.output
     assert Path(done.stdout.strip()) == tmp_path / "engines" / made.name / "sm90-trt10.15.1" / REPOSITORY_FOLDER
     assert "parses the decoder's standard graph" in done.stderr
-    assert [path.parent.parent.name for path in machine.parsed] == ["vision_encoder", "glm4v"]
+    assert [path.name for path in machine.parsed] == ["vision.standard.onnx", "decoder.standard.onnx"]
 
 
 @pytest.mark.parametrize("find", [False, True])

@@ -5,8 +5,10 @@ Triton's own description of a model's configuration is the judge: the server at 
 
 from __future__ import annotations
 
+import queue
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 import pytest
 from google.protobuf import text_format
@@ -16,8 +18,12 @@ from tritonclient.grpc import model_config_pb2
 from export.build import build
 from export.precision import Precision, Target
 from export.vision_backend import VisionBackend
-from glmserve.contract import IMAGE_FEATURES, VISION_INPUTS, VISION_MODEL
-from glmserve.manifest import REPOSITORY_FOLDER
+from glmserve.checkpoint import Checkpoint
+from glmserve.contract import DECODER_MODEL, IMAGE_FEATURES, VISION_INPUTS, VISION_MODEL
+from glmserve.engine import serving
+from glmserve.engine.request import Done, Event
+from glmserve.manifest import REPOSITORY_FOLDER, VISION_GRAPH
+from glmserve.position_table import VisionArrays
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 
@@ -51,11 +57,50 @@ def test_the_onnxruntime_backend_finds_a_graph_with_the_shapes_of_its_configurat
     assert config.output[0].name == IMAGE_FEATURES.name
 
 
-@pytest.mark.parametrize("backend", [VisionBackend.PYTHON, VisionBackend.TENSORRT])
-def test_the_python_entry_serves_until_an_engine_is_there(tmp_path: Path, backend: VisionBackend) -> None:
+@pytest.mark.parametrize("backend", [VisionBackend.ENGINE, VisionBackend.TENSORRT])
+def test_the_engine_reads_pictures_until_triton_has_an_engine(tmp_path: Path, backend: VisionBackend) -> None:
     entry = _entry(tmp_path, backend)
-    assert _config(entry).backend == "python" and (entry / "1" / "model.py").is_file()
+    assert not entry.exists() and (entry.parent / DECODER_MODEL / "1" / VISION_GRAPH).is_file()
 
 
 def test_builds_for_different_backends_are_different_builds(tmp_path: Path) -> None:
     assert len({_entry(tmp_path, backend).parents[1].name for backend in VisionBackend}) == 3
+
+
+def test_where_triton_reads_pictures_the_engine_asks_it_and_loads_no_encoder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_encoder(*_: object) -> None:
+        raise AssertionError("the engine opened a picture encoder")
+
+    monkeypatch.setattr(serving, "OrtVision", no_encoder)
+    monkeypatch.setenv("GLM_ENGINE_CONTEXT_TOKENS", "64")
+    folder = _entry(tmp_path, VisionBackend.ONNXRUNTIME).parent / DECODER_MODEL / "1"
+    monkeypatch.setenv("GLM_ENGINE_REQUIRE_CERTIFICATE", "false")
+    asked: list[tuple[int, ...]] = []
+
+    def ask_triton(arrays: VisionArrays) -> np.ndarray:
+        asked.append(arrays[0].shape)
+        return np.zeros((4, Checkpoint.read(DEMO).text.hidden), np.float32)
+
+    checkpoint = Checkpoint.read(DEMO)
+    opened = serving.Serving.open(folder, ask_triton, lambda _metric, _amount: None)
+    try:
+        answer: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        tensors = {
+            "INPUT_IDS": np.array([1, *[checkpoint.image_token_id] * 4, 2]),
+            "PATCHES": np.zeros((16, checkpoint.images.patch_bytes), np.uint8),
+            "GRIDS": np.array([[4, 4]], np.int32),
+            "MAX_TOKENS": np.array([1], np.int32),
+            "TEMPERATURE": np.array([0], np.float32),
+            "TOP_P": np.array([1], np.float32),
+            "TOP_K": np.array([0], np.int32),
+            "SEED": np.array([0]),
+            "DEADLINE_MS": np.array([20_000], np.int32),
+        }
+        opened.accept(tensors, lambda events: [answer.put(event) for event in events], lambda: False)
+        while not (event := answer.get(timeout=30)).is_last:
+            pass
+    finally:
+        opened.close()
+    assert isinstance(event, Done) and asked == [(16, checkpoint.images.patch_bytes)]

@@ -25,7 +25,7 @@ class SmallTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignor
         self.script: Script = lambda _request, _context: iter([])
         self.received: list[Any] = []
         self.ended = threading.Event()
-        self.ready = {contract.DECODER_MODEL, contract.VISION_MODEL}
+        self.ready = {contract.DECODER_MODEL}
         self.cancelled: list[int] = []
         self._told = threading.Condition()
 

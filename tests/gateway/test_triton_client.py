@@ -362,9 +362,9 @@ def test_an_answer_of_another_contract_is_our_failure(triton: Any, backend: Trit
         list(backend.generate(a_request()))
 
 
-def test_ready_means_both_models_are(triton: Any, backend: TritonBackend) -> None:
+def test_ready_means_the_model_is(triton: Any, backend: TritonBackend) -> None:
     assert backend.models_ready()
-    triton[0].ready = {contract.DECODER_MODEL}
+    triton[0].ready = {contract.WHOLE_MODEL}
     assert not backend.models_ready()
 
 

@@ -249,7 +249,7 @@ def test_a_cancellation_also_ends_an_answer_that_has_begun() -> None:
         thread.join()
 
 
-def test_ready_means_all_three_models_are(triton: SmallHttpTriton, backend: TritonHttpBackend) -> None:
+def test_ready_means_both_models_are(triton: SmallHttpTriton, backend: TritonHttpBackend) -> None:
     assert backend.models_ready()
     triton.ready.discard(contract.WHOLE_MODEL)
     assert not backend.models_ready()

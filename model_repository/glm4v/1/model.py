@@ -21,7 +21,7 @@ class TritonPythonModel:
         logging.basicConfig(level=logging.INFO)
         self._metrics = {metric: _register(metric) for metric in ALL_METRICS}
         folder = Path(args["model_repository"], args["model_version"])
-        self._serving = Serving.open(folder, _encode, self._publish)
+        self._serving = Serving.open(folder, _ask_triton, self._publish)
 
     def execute(self, requests: list) -> None:
         for request in requests:
@@ -47,8 +47,8 @@ def _register(metric: Metric) -> tuple:
     return family, family.Metric(**options)  # Triton forgets a family that Python has dropped
 
 
-def _encode(inputs: tuple[np.ndarray, ...]) -> np.ndarray:
-    """One picture through the vision_encoder model."""
+def _ask_triton(inputs: tuple[np.ndarray, ...]) -> np.ndarray:
+    """One picture through one of Triton's own backends, where the build has a model for it."""
     tensors = [pb_utils.Tensor(spec.name, array[None]) for spec, array in zip(VISION_INPUTS, inputs, strict=True)]
     answer = pb_utils.InferenceRequest(
         model_name=VISION_MODEL, requested_output_names=[IMAGE_FEATURES.name], inputs=tensors

@@ -1,0 +1,92 @@
+"""Reads pictures for many threads, a batch at a time: whoever's turn it is takes along what waits with its own."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from glmserve.errors import BackendDown
+from glmserve.position_table import VisionArrays
+
+_log = logging.getLogger(__name__)
+_TURN_S = 120.0
+"""For those before it a picture waits so long at most."""
+
+
+class VisionSession(Protocol):
+    """What runs the picture encoder's graph."""
+
+    def run(self, patches: np.ndarray, row_weights: np.ndarray, column_weights: np.ndarray) -> np.ndarray:
+        """Features f32 [B, image tokens, hidden] of B pictures of one grid; see `contract.VISION_INPUTS`."""
+        ...
+
+
+@dataclass(eq=False)
+class _Waiting:
+    """One picture; `answer` is its features f32 [image tokens, hidden], or why there are none."""
+
+    arrays: VisionArrays
+    answer: np.ndarray | Exception | None = None
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        return [array.shape for array in self.arrays]
+
+
+class PictureEncoder:
+    """Runs a session for any thread, never twice at a time, with up to `most` pictures of one grid in a batch."""
+
+    def __init__(self, session: VisionSession, most: int) -> None:
+        self._session = session
+        self._most = most
+        self._turn = threading.Lock()  # whoever holds it runs a batch
+        self._lock = threading.Lock()
+        self._waiting: list[_Waiting] = []
+
+    def encode(self, arrays: VisionArrays) -> np.ndarray:
+        """Features f32 [image tokens, hidden] of one picture; raises BackendDown when the graph fails or hangs."""
+        mine = _Waiting(arrays)
+        with self._lock:
+            self._waiting.append(mine)
+        if not self._turn.acquire(timeout=_TURN_S):
+            with self._lock:
+                self._waiting = [other for other in self._waiting if other is not mine]
+            raise BackendDown("The picture encoder does not come to an end.")
+        try:
+            if mine.answer is None:
+                self._run(self._batch_with(mine))
+        finally:
+            self._turn.release()
+        if isinstance(mine.answer, Exception):
+            raise BackendDown("The picture encoder failed.") from mine.answer
+        assert mine.answer is not None
+        return mine.answer
+
+    def _batch_with(self, mine: _Waiting) -> list[_Waiting]:
+        """This picture and those of its grid that have waited longest, which wait no more."""
+        with self._lock:
+            others = [other for other in self._waiting if other is not mine and other.shapes == mine.shapes]
+            batch = [mine, *others[: self._most - 1]]
+            self._waiting = [other for other in self._waiting if other not in batch]
+        return batch
+
+    def _run(self, batch: list[_Waiting]) -> None:
+        columns = zip(*(waiting.arrays for waiting in batch), strict=True)
+        try:
+            features = self._session.run(*(_together(column) for column in columns))
+        except Exception as error:  # onnxruntime raises its own unrelated classes
+            _log.exception("a batch of %d pictures could not be read", len(batch))
+            for waiting in batch:
+                waiting.answer = error
+            return
+        for waiting, found in zip(batch, features, strict=True):
+            waiting.answer = found if len(batch) == 1 else found.copy()  # which may outlive the others in a cache
+
+
+def _together(arrays: tuple[np.ndarray, ...]) -> np.ndarray:
+    """One batch of all; a picture by itself is not copied for it."""
+    return arrays[0][None] if len(arrays) == 1 else np.stack(arrays)

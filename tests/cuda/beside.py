@@ -1,0 +1,79 @@
+"""Pictures are read on other threads while CUDA graphs are captured: `python -m tests.cuda.beside BUILD`, in JSON."""
+
+from __future__ import annotations
+
+import json
+import queue
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from glmserve.checkpoint import Checkpoint
+from glmserve.engine.device import open_device
+from glmserve.engine.encoder import PictureEncoder
+from glmserve.engine.engine import Engine
+from glmserve.engine.intake import prompt_arrays
+from glmserve.engine.ort import OrtDecoder, OrtVision
+from glmserve.engine.request import Event, Request, Sampling
+from glmserve.images import Grid
+from glmserve.manifest import CHECKPOINT_FOLDER, decoder_in, vision_in
+from glmserve.position_table import vision_arrays
+from tests.cuda.rehearsal import Runtime, ending
+
+_CONTEXT = 256
+_ROWS = 4
+_PICTURES = 24
+_WAIT_S = 60.0
+
+
+def run(folder: Path) -> dict[str, Any]:
+    """How many pictures and graphs there were, how the requests ended, and what the runtime has against it."""
+    device, runtime = open_device("cuda"), Runtime()
+    checkpoint = Checkpoint.read(folder / CHECKPOINT_FOLDER)
+    decoder = OrtDecoder(decoder_in(folder), checkpoint, _ROWS, _CONTEXT, 1, device, buckets=(1, 2, 4))
+    encoder = PictureEncoder(OrtVision(vision_in(folder), 1, device), most=8)
+    reads = [0, 0]
+    stop = threading.Event()
+
+    def read(number: int) -> None:
+        """Pictures of ever another size, for each of which the device allocates anew."""
+        size = 2
+        while not stop.is_set() or reads[number] < _PICTURES:
+            size = 2 + (size + 2 * number) % 40
+            grid = Grid(size, 2 + 2 * (reads[number] % 20))
+            patches = np.zeros((grid.patches, checkpoint.images.patch_bytes), np.uint8)
+            encoder.encode(vision_arrays(patches, grid, checkpoint.vision.table_side))
+            reads[number] += 1
+
+    threads = [threading.Thread(target=read, args=(number,)) for number in range(len(reads))]
+    for thread in threads:
+        thread.start()
+    engine = Engine(decoder, checkpoint.eos_token_ids, _ROWS)
+    engine.start()
+    heard = []
+    for number in range(4 * _ROWS):
+        events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        heard.append(events)
+        prompt = prompt_arrays(checkpoint, np.arange(300, 310 + 8 * number), [], [], [])
+        sampling = Sampling(repetition_penalty=1.0 + 0.1 * (number % 3))
+        deadline = time.monotonic() + _WAIT_S
+        engine.submit(Request(prompt, sampling, 6 + number, deadline, events.put, logprobs=number % 4))
+    endings = [ending(events) for events in heard]
+    engine.stop()
+    stop.set()
+    for thread in threads:
+        thread.join(_WAIT_S)
+    return {
+        "pictures": sum(reads),
+        "graphs": runtime.counts().graphs,
+        "endings": endings,
+        "faults": runtime.faults(),
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(run(Path(sys.argv[1]))))
