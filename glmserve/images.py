@@ -94,12 +94,19 @@ def patches_of(image: Image.Image, rules: ImageRules) -> tuple[np.ndarray, Grid]
     image = image if image.mode == "RGB" else image.convert("RGB")
     if (image.height, image.width) != (height, width):
         image = image.resize((width, height), Image.Resampling.BICUBIC)
-    return merge_blocks(np.asarray(image), rules), Grid(height // rules.patch_size, width // rules.patch_size)
+    return merge_blocks(image, rules), Grid(height // rules.patch_size, width // rules.patch_size)
 
 
-def merge_blocks(pixels: np.ndarray, rules: ImageRules) -> np.ndarray:
-    """u8 [height, width, 3] with sides already multiples of `rules.factor` -> u8 [patches, 3 * patch * patch]."""
-    patch, merge = rules.patch_size, rules.merge_size
-    rows, columns = pixels.shape[0] // rules.factor, pixels.shape[1] // rules.factor
-    blocks = pixels.reshape(rows, merge, patch, columns, merge, patch, 3)
-    return np.ascontiguousarray(blocks.transpose(0, 3, 1, 4, 6, 2, 5)).reshape(-1, rules.patch_bytes)
+def merge_blocks(image: Image.Image, rules: ImageRules) -> np.ndarray:
+    """An RGB picture with sides already multiples of `rules.factor` -> u8 [patches, 3 * patch * patch].
+
+    A patch's row in one channel lies together on both sides and is copied as one item, which takes a quarter of the
+    time that its bytes would take one by one.
+    """
+    merge, row_of_patch = rules.merge_size, np.dtype((np.void, rules.patch_size))
+    rows, columns = image.height // rules.factor, image.width // rules.factor
+    blocks = np.empty((rows, columns, merge, merge, 3, rules.patch_size), row_of_patch)
+    for channel, plane in enumerate(image.split()):
+        lines = np.asarray(plane).view(row_of_patch).reshape(rows, merge, rules.patch_size, columns, merge)
+        blocks[:, :, :, :, channel] = lines.transpose(0, 3, 1, 4, 2)
+    return blocks.view(np.uint8).reshape(-1, rules.patch_bytes)

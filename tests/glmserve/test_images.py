@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -53,7 +55,7 @@ def test_a_strip_is_refused_by_name() -> None:
 def test_patches_come_block_by_block_and_channel_by_channel() -> None:
     rows, columns = np.mgrid[0:56, 0:84]
     pixels = np.stack([rows, columns, rows + columns], axis=-1).astype(np.uint8)
-    patches = merge_blocks(pixels, RULES).reshape(-1, 3, 14, 14)
+    patches = merge_blocks(Image.fromarray(pixels), RULES).reshape(-1, 3, 14, 14)
     corners = [(int(p[0, 0, 0]), int(p[1, 0, 0])) for p in patches[:8]]
     assert corners == [(0, 0), (0, 14), (14, 0), (14, 14), (0, 28), (0, 42), (14, 28), (14, 42)]
     assert (patches[5, 2] == rows[:14, 42:56] + columns[:14, 42:56]).all()
@@ -73,3 +75,15 @@ def test_a_photograph_gives_the_patches_of_the_reference_processor(photo: str) -
     std, mean = (np.array(v, np.float32)[None, :, None] for v in (RULES.std, RULES.mean))
     levels = (frames[:, :, 1] * std + mean) * 255  # back to grey levels
     assert np.abs(levels - patches.reshape(-1, 3, 196)).max() < 0.01
+
+
+@given(st.integers(1, 5), st.integers(1, 5), st.sampled_from([(14, 2), (4, 3), (3, 1)]), st.integers(0, 2**32 - 1))
+def test_every_byte_is_where_the_order_says(rows: int, columns: int, sizes: tuple[int, int], seed: int) -> None:
+    rules = replace(RULES, patch_size=sizes[0], merge_size=sizes[1])
+    shape = rows * rules.factor, columns * rules.factor, 3
+    pixels = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+    patches = merge_blocks(Image.fromarray(pixels), rules)
+    patch, merge = sizes
+    blocks = pixels.reshape(rows, merge, patch, columns, merge, patch, 3).transpose(0, 3, 1, 4, 6, 2, 5)
+    assert patches.dtype == np.uint8 and patches.flags.c_contiguous
+    np.testing.assert_array_equal(patches, blocks.reshape(-1, rules.patch_bytes))
