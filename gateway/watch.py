@@ -15,7 +15,7 @@ from gateway.tracing import Tracing
 
 
 class Watch:
-    """What runs before and after each request; a stream has ended when its last byte was written or its client left."""
+    """What runs before and after each request, which has ended when its last byte was written or its client left."""
 
     def __init__(
         self, tracing: Tracing, metrics: Metrics, admission: Admission, build_digest: str, audit: AuditLog | None
@@ -36,11 +36,9 @@ class Watch:
         response.headers["X-Request-ID"] = record.request_id
         response.headers.update(record.headers)
         route = request.url_rule.rule if request.url_rule else None
-        finish = partial(self._finish, record, g.end_span, route, request.method, response.status_code)
-        if response.is_streamed:
-            response.call_on_close(finish)
-        else:
-            finish()
+        if not response.is_streamed:
+            record.holds.close()  # whoever has this answer may ask for the next
+        response.call_on_close(partial(self._finish, record, g.end_span, route, request.method, response.status_code))
         return response
 
     def _finish(self, record: Record, end_span: EndSpan | None, route: str | None, method: str, status: int) -> None:

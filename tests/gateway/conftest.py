@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 from PIL import Image
 from samples import base64_of
 from stand_in_build import write_processor_and_canary
+from werkzeug.test import TestResponse
 
 from gateway.app import create_app
 from gateway.backend import Chunk, FakeBackend
@@ -19,6 +22,22 @@ from glmserve.manifest import CHECKPOINT_FOLDER, Manifest
 from glmserve.tokenizer import Tokenizer
 
 ANSWER = "A red circle."
+
+
+class SentClient(FlaskClient):
+    """Closes an answer that is no stream once it was read, as a server does that has sent it."""
+
+    def open(self, *args: Any, **kwargs: Any) -> TestResponse:
+        response = super().open(*args, **kwargs)
+        if response.mimetype != "text/event-stream":
+            response.get_data()
+            response.close()
+        return response
+
+
+@pytest.fixture(autouse=True)
+def sent_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Flask, "test_client_class", SentClient)
 
 
 @pytest.fixture(scope="session")

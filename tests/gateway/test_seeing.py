@@ -56,6 +56,19 @@ def test_a_request_is_counted_with_its_tokens_and_stages(
     assert metric(text, "glm_gateway_running_requests") == 0
 
 
+def test_an_answer_leaves_before_it_is_told_of_and_makes_room_before_it_leaves(
+    build: Path, backend: FakeBackend, picture: str
+) -> None:
+    app = create_app(GatewaySettings(build=build, concurrent_requests=1, address_concurrent_requests=1), backend)
+    client = FlaskClient(app, app.response_class)  # which closes nothing by itself
+    with capture_logs() as events:
+        answers = [ask(client, picture) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [200] * 3 and not events
+        for number, answer in enumerate(answers, start=1):
+            answer.close()
+            assert [event["event"] for event in events] == ["request_end"] * number
+
+
 def test_what_is_not_answered_is_counted_by_reason(client: FlaskClient, backend: FakeBackend, picture: str) -> None:
     ask(client, "%")
     backend.chunks, backend.error = [], BackendDown()
