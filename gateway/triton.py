@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import Any
 
 import grpc  # type: ignore[import-untyped]
@@ -80,7 +78,6 @@ class TritonBackend:
         self._response_timeout_s = response_timeout_s
         self._watchdog = Watchdog()
         self._leavers = ThreadPoolExecutor(_LEAVERS, thread_name_prefix="leavers")
-        self._ended: deque[_Call] = deque()
 
     def generate(self, request: GenerateRequest) -> Generator[Chunk]:
         """The answer's messages; silence between two that is longer than the response timeout is a DeadlineExceeded.
@@ -108,7 +105,6 @@ class TritonBackend:
         return self._is_model_ready(contract.DECODER_MODEL)
 
     def close(self) -> None:
-        self._read_out_ended()
         self._leavers.shutdown()
         self._channel.close()
         self._streams.close()
@@ -141,7 +137,7 @@ class TritonBackend:
         with self._watchdog.watch(call.cancel, _LEAVE_S):
             _drain(call)
 
-    def _chunks(self, call: Stream | _Call, pulse: Pulse, cancellation: Cancellation) -> Generator[Chunk]:
+    def _chunks(self, call: Iterator[Any], pulse: Pulse, cancellation: Cancellation) -> Generator[Chunk]:
         try:
             for said in call:
                 pulse.beat(self._response_timeout_s)
@@ -152,7 +148,7 @@ class TritonBackend:
                     raise said
                 yield said
                 if said.finish != Finish.RUNNING:
-                    self._end(call, pulse)
+                    self._drain(call, pulse)
                     return
         except (grpc.RpcError, Cancelled) as error:
             if cancellation.is_said:
@@ -163,21 +159,6 @@ class TritonBackend:
                 raise
             raise _from_rpc(error) from error
         raise BackendDown  # the stream ended before the answer did
-
-    def _end(self, call: Stream | _Call, pulse: Pulse) -> None:
-        """The answer is whole, and Triton's word that the call has ended half a millisecond away: whoever has the next
-        answer finds it there."""
-        if isinstance(call, Stream):
-            self._drain(call, pulse)
-            return
-        call.has_ended = True
-        self._read_out_ended()
-        self._ended.append(call)
-
-    def _read_out_ended(self) -> None:
-        with suppress(IndexError):  # empty, or emptied by another thread
-            while True:
-                self._read_out(self._ended.popleft())
 
     def _drain(self, call: Iterator[Any], pulse: Pulse) -> None:
         pulse.beat(_DRAIN_TIMEOUT_S)
@@ -192,7 +173,7 @@ class TritonBackend:
 
 
 class _Call:
-    """A call that is read by whoever waits for it, and knows whether it has ended, or at least its answer has."""
+    """A call that is read by whoever waits for it, and knows whether it has been read to its end."""
 
     def __init__(self, call: Any) -> None:
         self._call = call

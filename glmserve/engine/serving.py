@@ -146,7 +146,7 @@ def _tritons_own(folder: Path) -> Path:
 
 
 def _loaded(folder: Path) -> list[Path]:
-    """The files of both models, one picture encoder among them."""
+    """The files of the decoder and of the picture encoder, whoever runs that."""
     of_triton = _tritons_own(folder)
     if not of_triton.is_dir():
         return list(folder.iterdir())

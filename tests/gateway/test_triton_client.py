@@ -89,27 +89,6 @@ def test_tokens_come_in_order_and_end_with_the_finish(triton: Any, backend: Trit
     assert chunks[-1].timings_ms == (1, 2, 3, 4) and chunks[-1].cached_tokens == 5
 
 
-def test_an_answer_does_not_wait_for_the_end_of_its_call(triton: Any) -> None:
-    release, left = threading.Event(), threading.Semaphore(0)
-
-    def script(_request: Any, context: Any) -> Iterator[Any]:
-        context.add_callback(left.release)
-        yield message([1], Finish.STOP)
-        assert release.wait(WAIT_S)
-
-    triton[0].script = script
-    with closing(TritonBackend(triton[1], 5)) as backend:
-        began = time.monotonic()
-        answers = [list(backend.generate(a_request()))]
-        assert time.monotonic() - began < WAIT_S / 4 and not left.acquire(blocking=False)
-        release.set()
-        answers += [list(backend.generate(a_request())) for _ in range(20)]
-        assert len(backend._ended) == 1  # each has read out the one before
-    assert all(answer[-1].finish == Finish.STOP for answer in answers) and not backend._ended
-    assert all(left.acquire(timeout=WAIT_S) for _ in answers)
-    assert triton[0].cancelled == []
-
-
 def test_every_tensor_travels_as_the_contract_says(triton: Any, backend: TritonBackend) -> None:
     triton[0].script = lambda *_: iter([message([], Finish.STOP)])
     request = a_request()

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -22,6 +23,7 @@ from gateway.backend import GenerateRequest
 from gateway.triton import TritonBackend
 from glmserve.contract import Finish
 from glmserve.errors import BackendDown, DeadlineExceeded, Overloaded
+from glmserve.images import Grid
 from glmserve.manifest import REPOSITORY_FOLDER
 from launcher.triton_server import TritonFailed, TritonServer
 
@@ -40,7 +42,7 @@ def backend(triton: TritonServer) -> Generator[TritonBackend]:
     backend.close()
 
 
-def test_both_models_become_ready_in_this_python(backend: TritonBackend) -> None:
+def test_the_model_becomes_ready_in_this_python(backend: TritonBackend) -> None:
     assert backend.models_ready()
 
 
@@ -60,6 +62,21 @@ def test_many_streams_share_one_channel(backend: TritonBackend) -> None:
     for thread in threads:
         thread.join(WAIT_S)
     assert counts == [21] * 24
+
+
+def test_the_buffers_of_a_picture_are_used_again(triton: TritonServer, backend: TritonBackend) -> None:
+    patches = np.zeros((3566, 588), np.uint8)  # two megabytes, which pass through several buffers
+    request = replace(a_request(1), patches=patches, grids=(Grid(1, len(patches)),))
+
+    def faults() -> int:
+        return int(Path(f"/proc/{triton.pid}/stat").read_text("ascii").rsplit(")", 1)[1].split()[7])
+
+    for _ in range(40):  # several threads' buffers
+        list(backend.generate(request))
+    before = faults()
+    for _ in range(20):
+        list(backend.generate(request))
+    assert (faults() - before) / 20 < 50  # and about 250 where they go back to the kernel
 
 
 def test_an_error_of_the_engine_arrives_as_itself(backend: TritonBackend) -> None:

@@ -26,7 +26,7 @@ PACKAGES = (
     "bench",
 )
 OTHER_FOLDERS = {
-    "model_repository": "The three Triton models' source: a config and a thin adapter each",
+    "model_repository": "The two Triton models' source: a config and a thin adapter each",
     "demo/checkpoint": "The demo model itself, with its card and golden answers",
     "bench/results": "The last measurements, which docs/benchmarks.md shows",
     "tests": "Everything above, held to its word",
