@@ -38,11 +38,15 @@ class _Waiting:
 
 
 class PictureEncoder:
-    """Runs a session for any thread, never twice at a time, with up to `most` pictures of one grid in a batch."""
+    """Runs a session for any thread, never twice at a time.
 
-    def __init__(self, session: VisionSession, most: int) -> None:
+    A batch is of one grid, and has at most `most` pictures and `most_patches` patches, or one picture that has more.
+    """
+
+    def __init__(self, session: VisionSession, most: int, most_patches: int) -> None:
         self._session = session
         self._most = most
+        self._most_patches = most_patches
         self._turn = threading.Lock()  # whoever holds it runs a batch
         self._lock = threading.Lock()
         self._waiting: list[_Waiting] = []
@@ -68,9 +72,10 @@ class PictureEncoder:
 
     def _batch_with(self, mine: _Waiting) -> list[_Waiting]:
         """This picture and those of its grid that have waited longest, which wait no more."""
+        room = max(1, min(self._most, self._most_patches // len(mine.arrays[0])))
         with self._lock:
             others = [other for other in self._waiting if other is not mine and other.shapes == mine.shapes]
-            batch = [mine, *others[: self._most - 1]]
+            batch = [mine, *others[: room - 1]]
             self._waiting = [other for other in self._waiting if other not in batch]
         return batch
 

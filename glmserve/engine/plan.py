@@ -109,9 +109,14 @@ def _decoder_work(checkpoint: Checkpoint, settings: EngineSettings) -> int:
     return _FLOAT * (activations + logits + scores)
 
 
-def _vision_work(checkpoint: Checkpoint, settings: EngineSettings) -> int:
-    """Activations of the largest picture that fits the context: residual, norm, q, k, v, attention, output and MLP."""
-    vision, images = checkpoint.vision, checkpoint.images
+def most_patches(checkpoint: Checkpoint, settings: EngineSettings) -> int:
+    """Patches of the largest picture that fits the context."""
+    images = checkpoint.images
     largest = images.max_pixels // (images.temporal_patch_size * images.patch_size**2)
-    patches = min(largest, settings.context_tokens * images.merge_size**2)
-    return _FLOAT * patches * (7 * vision.hidden + 3 * vision.out_hidden)
+    return min(largest, settings.context_tokens * images.merge_size**2)
+
+
+def _vision_work(checkpoint: Checkpoint, settings: EngineSettings) -> int:
+    """Activations of that picture: residual, norm, q, k, v, attention, output and MLP."""
+    vision = checkpoint.vision
+    return _FLOAT * most_patches(checkpoint, settings) * (7 * vision.hidden + 3 * vision.out_hidden)

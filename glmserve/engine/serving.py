@@ -21,7 +21,7 @@ from glmserve.engine.metrics import Meter, Metric, Publisher
 from glmserve.engine.ort import OrtDecoder, OrtVision
 from glmserve.engine.outbox import Outbox, Send
 from glmserve.engine.pictures import PictureCache
-from glmserve.engine.plan import decoders_files, element_bytes, memory_plan, weight_bytes
+from glmserve.engine.plan import decoders_files, element_bytes, memory_plan, most_patches, weight_bytes
 from glmserve.engine.request import Done, Event, Timings
 from glmserve.engine.session import DecoderSession
 from glmserve.engine.settings import EngineSettings
@@ -77,7 +77,7 @@ class Serving:
             device,
             settings.buckets if settings.cuda_graphs else (),
         )
-        encode = ask_triton if _tritons_own(folder).is_dir() else _encoder(folder, settings, device)
+        encode = ask_triton if _tritons_own(folder).is_dir() else _encoder(folder, checkpoint, settings, device)
         return Serving.around(decoder, checkpoint, settings, folder.parents[2] / CHECKPOINT_FOLDER, encode, publish)
 
     @staticmethod
@@ -153,11 +153,12 @@ def _loaded(folder: Path) -> list[Path]:
     return [*decoders_files(folder), *of_triton.iterdir()]
 
 
-def _encoder(folder: Path, settings: EngineSettings, device: Device) -> EncodePicture:
+def _encoder(folder: Path, checkpoint: Checkpoint, settings: EngineSettings, device: Device) -> EncodePicture:
     """The picture encoder in this process. A processor multiplies one picture as well as several: there, the first to
-    come has its features first."""
+    come has its features first. Elsewhere a batch takes no more memory than was planned."""
     vision = OrtVision(folder / VISION_GRAPH, settings.vision_threads, device)
-    return PictureEncoder(vision, 1 if device.name == "cpu" else VISION_MAX_BATCH).encode
+    most = 1 if device.name == "cpu" else VISION_MAX_BATCH
+    return PictureEncoder(vision, most, most_patches(checkpoint, settings)).encode
 
 
 def open_checkpoint(folder: Path, settings: EngineSettings) -> Checkpoint:

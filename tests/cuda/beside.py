@@ -35,7 +35,7 @@ def run(folder: Path) -> dict[str, Any]:
     device, runtime = open_device("cuda"), Runtime()
     checkpoint = Checkpoint.read(folder / CHECKPOINT_FOLDER)
     decoder = OrtDecoder(decoder_in(folder), checkpoint, _ROWS, _CONTEXT, 1, device, buckets=(1, 2, 4))
-    encoder = PictureEncoder(OrtVision(vision_in(folder), 1, device), most=8)
+    encoder = PictureEncoder(OrtVision(vision_in(folder), 1, device), most=8, most_patches=4096)
     reads = [0, 0]
     stop = threading.Event()
 

@@ -16,6 +16,7 @@ from glmserve.errors import BackendDown
 from glmserve.position_table import VisionArrays
 
 TIMEOUT_S = 10.0
+MANY = 10**6  # patches
 
 
 class GatedSession:
@@ -71,7 +72,7 @@ def hold(pool: ThreadPoolExecutor, encoder: PictureEncoder, session: GatedSessio
 def test_what_waits_is_read_together_by_grid_and_everybody_gets_their_own(
     session: GatedSession, pool: ThreadPoolExecutor
 ) -> None:
-    encoder = PictureEncoder(session, most=8)
+    encoder = PictureEncoder(session, most=8, most_patches=MANY)
     first = hold(pool, encoder, session)
     square = [ask(pool, encoder, picture(value)) for value in (1, 2, 3)]
     wide = [ask(pool, encoder, picture(value, patches=6)) for value in (4, 5)]
@@ -87,7 +88,7 @@ def test_what_waits_is_read_together_by_grid_and_everybody_gets_their_own(
 
 @pytest.mark.parametrize("most", [1, 2])
 def test_a_batch_has_at_most_so_many(session: GatedSession, pool: ThreadPoolExecutor, most: int) -> None:
-    encoder = PictureEncoder(session, most)
+    encoder = PictureEncoder(session, most, MANY)
     first = hold(pool, encoder, session)
     asked = [ask(pool, encoder, picture(value)) for value in range(1, 6)]
     for _ in range(6):
@@ -98,8 +99,22 @@ def test_a_batch_has_at_most_so_many(session: GatedSession, pool: ThreadPoolExec
     assert sorted(value for batch in session.batches for value in batch) == list(range(6))
 
 
+@pytest.mark.parametrize(("most_patches", "largest"), [(11, 2), (4, 1), (3, 1)])
+def test_a_batch_has_no_more_patches_than_memory_was_planned_for(
+    session: GatedSession, pool: ThreadPoolExecutor, most_patches: int, largest: int
+) -> None:
+    encoder = PictureEncoder(session, 8, most_patches)
+    first = hold(pool, encoder, session)  # of 8 patches
+    asked = [ask(pool, encoder, picture(value)) for value in range(1, 6)]
+    for _ in range(6):
+        session.gate.release()
+    for value, each in enumerate((first, *asked)):
+        assert (each.result(TIMEOUT_S) == value).all()
+    assert max(map(len, session.batches)) == largest
+
+
 def test_a_graph_that_fails_fails_its_batch_and_nobody_else(session: GatedSession, pool: ThreadPoolExecutor) -> None:
-    encoder = PictureEncoder(session, most=8)
+    encoder = PictureEncoder(session, most=8, most_patches=MANY)
     first = hold(pool, encoder, session)
     together = [ask(pool, encoder, picture(value)) for value in (1, 255)]
     other = ask(pool, encoder, picture(7, patches=6))
@@ -116,7 +131,7 @@ def test_a_graph_that_hangs_is_waited_for_so_long(
     session: GatedSession, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_TURN_S", 0.05)
-    encoder = PictureEncoder(session, most=8)
+    encoder = PictureEncoder(session, most=8, most_patches=MANY)
     first = hold(pool, encoder, session)
     with pytest.raises(BackendDown, match="does not come to an end"):
         encoder.encode(picture(1))
@@ -131,7 +146,7 @@ def test_sixteen_threads_with_pictures_of_three_grids_each_get_their_own(pool: T
     session = GatedSession()
     for _ in range(400):
         session.gate.release()
-    encoder = PictureEncoder(session, most=4)
+    encoder = PictureEncoder(session, most=4, most_patches=MANY)
     sizes = (4, 6, 8)
     asked = [pool.submit(encoder.encode, picture(n % 250, patches=sizes[n % 3])) for n in range(400)]
     for n, each in enumerate(asked):
