@@ -86,31 +86,21 @@ def test_what_waits_is_read_together_by_grid_and_everybody_gets_their_own(
     assert session.batches[0] == [0] and sorted(sorted(batch) for batch in session.batches[1:]) == [[1, 2, 3], [4, 5]]
 
 
-@pytest.mark.parametrize("most", [1, 2])
-def test_a_batch_has_at_most_so_many(session: GatedSession, pool: ThreadPoolExecutor, most: int) -> None:
-    encoder = PictureEncoder(session, most, MANY)
+@pytest.mark.parametrize(
+    ("most", "most_patches", "largest"), [(1, MANY, 1), (2, MANY, 2), (8, 11, 2), (8, 4, 1), (8, 3, 1)]
+)
+def test_a_batch_has_no_more_pictures_and_patches_than_it_may(
+    session: GatedSession, pool: ThreadPoolExecutor, most: int, most_patches: int, largest: int
+) -> None:
+    encoder = PictureEncoder(session, most, most_patches)
     first = hold(pool, encoder, session)
     asked = [ask(pool, encoder, picture(value)) for value in range(1, 6)]
     for _ in range(6):
         session.gate.release()
     for value, each in enumerate((first, *asked)):
         assert (each.result(TIMEOUT_S) == value).all()
-    assert max(map(len, session.batches)) == most
-    assert sorted(value for batch in session.batches for value in batch) == list(range(6))
-
-
-@pytest.mark.parametrize(("most_patches", "largest"), [(11, 2), (4, 1), (3, 1)])
-def test_a_batch_has_no_more_patches_than_memory_was_planned_for(
-    session: GatedSession, pool: ThreadPoolExecutor, most_patches: int, largest: int
-) -> None:
-    encoder = PictureEncoder(session, 8, most_patches)
-    first = hold(pool, encoder, session)  # of 8 patches
-    asked = [ask(pool, encoder, picture(value)) for value in range(1, 6)]
-    for _ in range(6):
-        session.gate.release()
-    for value, each in enumerate((first, *asked)):
-        assert (each.result(TIMEOUT_S) == value).all()
     assert max(map(len, session.batches)) == largest
+    assert sorted(value for batch in session.batches for value in batch) == list(range(6))
 
 
 def test_a_graph_that_fails_fails_its_batch_and_nobody_else(session: GatedSession, pool: ThreadPoolExecutor) -> None:
