@@ -13,7 +13,7 @@ import numpy as np
 
 from bench.servers import engine_environment, environment
 from gateway.backend import Chunk, GenerateRequest
-from glmserve import contract
+from gateway.tensors import tensors_of
 from glmserve.contract import Finish
 from glmserve.engine.metrics import Metric
 from glmserve.engine.request import Done, Event, Failed, Tokens
@@ -87,19 +87,7 @@ def _no_triton(_arrays: VisionArrays) -> np.ndarray:
 
 def _tensors(request: GenerateRequest) -> Tensors:
     """What Triton would hand the engine, as `contract.DECODER_INPUTS` names it."""
-    given = {
-        contract.INPUT_IDS: request.input_ids,
-        contract.MAX_TOKENS: [request.max_tokens],
-        contract.TEMPERATURE: [request.temperature],
-        contract.TOP_P: [request.top_p],
-        contract.TOP_K: [request.top_k],
-        contract.SEED: [request.seed],
-        contract.DEADLINE_MS: [max(1, int(request.deadline_s * 1000))],
-    }
-    if request.patches is not None:
-        given[contract.PATCHES] = request.patches
-        given[contract.GRIDS] = [[grid.rows, grid.columns] for grid in request.grids]
-    return {tensor.name: np.asarray(values, tensor.dtype) for tensor, values in given.items()}
+    return {tensor.name: values for tensor, values in tensors_of(request)}
 
 
 def _chunk(event: Event) -> Chunk:

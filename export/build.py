@@ -20,7 +20,7 @@ from export.forecast import READERS
 from export.golden import compare_golden, golden_files, has_golden, read_golden
 from export.graph_files import unplaced, write_graph
 from export.linked import link_weights
-from export.order import DECODER_PATH, ENTRY_PATH, Order
+from export.order import ENTRY_PATH, Order
 from export.outline import MODELS, outline
 from export.precision import KvPrecision, Precision, Target
 from export.progress import byte_progress
@@ -30,7 +30,7 @@ from export.streamed import Journal, sync_folder
 from export.vision_backend import VisionBackend
 from glmserve import manifest as layout
 from glmserve.errors import BadArtifact
-from glmserve.manifest import DIGEST_CHARS, Manifest, sha256_of
+from glmserve.manifest import DECODER_PATH, DIGEST_CHARS, Manifest, sha256_of
 
 _JOURNAL = "journal.jsonl"
 _GB = 1e9

@@ -16,14 +16,11 @@ from export.vision import vision_graph
 from export.vision_backend import VisionBackend, check_backend, entry
 from export.weights import Weights
 from glmserve.checkpoint import PROCESSOR_FILES, Checkpoint
-from glmserve.contract import DECODER_MODEL, VISION_MODEL
-from glmserve.manifest import DECODER_GRAPH, REPOSITORY_FOLDER, VISION_GRAPH, VISION_GRAPH_OF_TRITON
+from glmserve.contract import VISION_MODEL
+from glmserve.manifest import DECODER_PATH, REPOSITORY_FOLDER, TRITONS_VISION_PATH, VISION_PATH
 
 OPTIONAL_FILES = ("generation_config.json",)
-DECODER_PATH = f"{REPOSITORY_FOLDER}/{DECODER_MODEL}/1/{DECODER_GRAPH}"
 ENTRY_PATH = f"{REPOSITORY_FOLDER}/{VISION_MODEL}/config.pbtxt"
-_VISION_PATH = f"{REPOSITORY_FOLDER}/{DECODER_MODEL}/1/{VISION_GRAPH}"
-_VISION_PATH_OF_TRITON = f"{REPOSITORY_FOLDER}/{VISION_MODEL}/1/{VISION_GRAPH_OF_TRITON}"
 
 
 @dataclass(frozen=True)
@@ -78,7 +75,7 @@ class Order:
     @property
     def vision_path(self) -> str:
         """Where the picture encoder's graph lies in the build."""
-        return _VISION_PATH if self.entry is None else _VISION_PATH_OF_TRITON
+        return VISION_PATH if self.entry is None else TRITONS_VISION_PATH
 
     def graphs(self, weights: Weights) -> Iterator[tuple[str, ir.Model]]:
         """The build's graphs one after the other, each with its path in the build; `weights` is one of the two."""

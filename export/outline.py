@@ -11,10 +11,10 @@ import onnx_ir as ir
 from export.graph_files import graph_bytes, place, tensors_of, unplaced, weights_file
 from export.headers import Reading
 from export.linked import linkable, refer
-from export.order import DECODER_PATH, ENTRY_PATH, Order
+from export.order import ENTRY_PATH, Order
 from export.standard import share, standard_of, weights_in_files
 from export.streamed import places_of
-from glmserve.manifest import CANARY_FOLDER, CHECKPOINT_FOLDER, MANIFEST_FILE, REPOSITORY_FOLDER
+from glmserve.manifest import CANARY_FOLDER, CHECKPOINT_FOLDER, DECODER_PATH, MANIFEST_FILE, REPOSITORY_FOLDER
 
 MODELS = Path(__file__).resolve().parents[1] / "model_repository"
 _MANIFEST_LINE = 80

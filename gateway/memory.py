@@ -9,10 +9,9 @@ from __future__ import annotations
 import ctypes
 import gc
 
-_MIB = 1024**2
+from glmserve.limits import LARGEST_KEPT_BUFFER_BYTES, MOST_FREE_BYTES
+
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of <malloc.h>
-_LARGEST_KEPT = 16 * _MIB  # the buffers of a 12-megapixel photo are 9 MB once it was made to fit
-_MOST_KEPT = 32 * _MIB  # free memory of an arena; the rest goes back
 _ARENAS = 2
 
 
@@ -22,8 +21,8 @@ def keep_buffers() -> None:
     if mallopt is not None:
         for option, value in (
             (_M_ARENA_MAX, _ARENAS),
-            (_M_MMAP_THRESHOLD, _LARGEST_KEPT),
-            (_M_TRIM_THRESHOLD, _MOST_KEPT),
+            (_M_MMAP_THRESHOLD, LARGEST_KEPT_BUFFER_BYTES),
+            (_M_TRIM_THRESHOLD, MOST_FREE_BYTES),
         ):
             mallopt(option, value)
 

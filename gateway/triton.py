@@ -102,7 +102,11 @@ class TritonBackend:
                 request.mailbox.close(call)
 
     def models_ready(self) -> bool:
-        return self._is_model_ready(contract.DECODER_MODEL)
+        try:
+            request = service_pb2.ModelReadyRequest(name=contract.DECODER_MODEL)
+            return bool(self._ready(request, timeout=READY_TIMEOUT_S).ready)
+        except grpc.RpcError:
+            return False
 
     def close(self) -> None:
         self._leavers.shutdown()
@@ -163,13 +167,6 @@ class TritonBackend:
     def _drain(self, call: Iterator[Any], pulse: Pulse) -> None:
         pulse.beat(_DRAIN_TIMEOUT_S)
         _drain(call)
-
-    def _is_model_ready(self, name: str) -> bool:
-        try:
-            request = service_pb2.ModelReadyRequest(name=name)
-            return bool(self._ready(request, timeout=READY_TIMEOUT_S).ready)
-        except grpc.RpcError:
-            return False
 
 
 class _Call:

@@ -25,3 +25,9 @@ MAX_STOP_CHARS = 256
 
 RESPONSE_TIMEOUT_S = 10.0
 """A stream that stays silent this long between two messages is taken for dead."""
+
+LARGEST_KEPT_BUFFER_BYTES = 16 * 1024**2
+"""Freed buffers up to this size are used again; those of a 12-megapixel photo are 9 MB once it was made to fit."""
+
+MOST_FREE_BYTES = 32 * 1024**2
+"""Free memory that an arena of the C library keeps; the rest goes back to the kernel."""

@@ -33,8 +33,10 @@ CANARY_FOLDER = "canary"
 REPOSITORY_FOLDER = "model_repository"
 DECODER_GRAPH = "decoder.onnx"
 VISION_GRAPH = "vision.onnx"
-VISION_GRAPH_OF_TRITON = "model.onnx"
-"""The picture encoder's name where Triton's onnxruntime backend is to find it."""
+DECODER_PATH = f"{REPOSITORY_FOLDER}/{DECODER_MODEL}/1/{DECODER_GRAPH}"
+VISION_PATH = f"{REPOSITORY_FOLDER}/{DECODER_MODEL}/1/{VISION_GRAPH}"
+TRITONS_VISION_PATH = f"{REPOSITORY_FOLDER}/{VISION_MODEL}/1/model.onnx"
+"""Where Triton's onnxruntime backend finds the picture encoder."""
 DIGEST_CHARS = 16
 _NOT_CONTENT = (MANIFEST_FILE, CERTIFICATE_FILE, CERTIFICATE_PAGE)
 _READERS = 4
@@ -111,13 +113,13 @@ class Manifest:
 
 def decoder_in(build: Path) -> Path:
     """The decoder's graph."""
-    return build / REPOSITORY_FOLDER / DECODER_MODEL / "1" / DECODER_GRAPH
+    return build / DECODER_PATH
 
 
 def vision_in(build: Path) -> Path:
     """The picture encoder's graph: the engine's own, or the one that Triton's onnxruntime backend runs."""
-    of_triton = build / REPOSITORY_FOLDER / VISION_MODEL / "1" / VISION_GRAPH_OF_TRITON
-    return of_triton if of_triton.is_file() else decoder_in(build).with_name(VISION_GRAPH)
+    of_triton = build / TRITONS_VISION_PATH
+    return of_triton if of_triton.is_file() else build / VISION_PATH
 
 
 def _is_content(path: Path) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 from glmserve.certificate import REQUIRE_VARIABLE
+from glmserve.limits import LARGEST_KEPT_BUFFER_BYTES, MOST_FREE_BYTES
 from launcher.children import Child
 from launcher.probe import get
 
@@ -23,11 +24,12 @@ _KILL_AFTER_S = EXIT_TIMEOUT_S + 5
 _PROBE_TIMEOUT_S = 1.0
 _POLL_S = 0.05
 _LOG_LINES = 25
-_MIB = 1024**2
 _SHARED_MEMORY = Path("/dev/shm")
-_KEPT_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(32 * _MIB), "MALLOC_MMAP_THRESHOLD_": str(16 * _MIB)}
-"""glibc's own variables: a request with a picture passes through buffers of megabytes, which would be given back to the
-kernel and faulted in anew for the next one."""
+_KEPT_MEMORY = {
+    "MALLOC_TRIM_THRESHOLD_": str(MOST_FREE_BYTES),
+    "MALLOC_MMAP_THRESHOLD_": str(LARGEST_KEPT_BUFFER_BYTES),
+}
+"""glibc's own variables: buffers that pictures pass through are used again, as in the gateway's workers."""
 _CLOSED_APIS = "model-repository,shared-memory,model-config,statistics,trace,logging"
 
 

@@ -18,10 +18,13 @@ from tritonclient.grpc import model_config_pb2
 from export.build import build
 from export.precision import Precision, Target
 from export.vision_backend import VisionBackend
+from gateway.backend import GenerateRequest
+from gateway.tensors import tensors_of
 from glmserve.checkpoint import Checkpoint
 from glmserve.contract import DECODER_MODEL, IMAGE_FEATURES, VISION_INPUTS, VISION_MODEL
 from glmserve.engine import serving
 from glmserve.engine.request import Done, Event
+from glmserve.images import Grid
 from glmserve.manifest import REPOSITORY_FOLDER, VISION_GRAPH
 from glmserve.position_table import VisionArrays
 
@@ -81,23 +84,16 @@ def test_where_triton_reads_pictures_the_engine_asks_it_and_loads_no_encoder(
 
     def ask_triton(arrays: VisionArrays) -> np.ndarray:
         asked.append(arrays[0].shape)
-        return np.zeros((4, Checkpoint.read(DEMO).text.hidden), np.float32)
+        return np.zeros((4, checkpoint.text.hidden), np.float32)
 
     checkpoint = Checkpoint.read(DEMO)
     opened = serving.Serving.open(folder, ask_triton, lambda _metric, _amount: None)
     try:
         answer: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        tensors = {
-            "INPUT_IDS": np.array([1, *[checkpoint.image_token_id] * 4, 2]),
-            "PATCHES": np.zeros((16, checkpoint.images.patch_bytes), np.uint8),
-            "GRIDS": np.array([[4, 4]], np.int32),
-            "MAX_TOKENS": np.array([1], np.int32),
-            "TEMPERATURE": np.array([0], np.float32),
-            "TOP_P": np.array([1], np.float32),
-            "TOP_K": np.array([0], np.int32),
-            "SEED": np.array([0]),
-            "DEADLINE_MS": np.array([20_000], np.int32),
-        }
+        ids = np.array([1, *[checkpoint.image_token_id] * 4, 2])
+        patches = np.zeros((16, checkpoint.images.patch_bytes), np.uint8)
+        request = GenerateRequest("r1", ids, patches, (Grid(4, 4),), 1, 0.0, 1.0, 0, 0, deadline_s=20.0)
+        tensors = {tensor.name: values for tensor, values in tensors_of(request)}
         opened.accept(tensors, lambda events: [answer.put(event) for event in events], lambda: False)
         while not (event := answer.get(timeout=30)).is_last:
             pass
