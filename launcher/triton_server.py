@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 from glmserve.certificate import REQUIRE_VARIABLE
-from glmserve.limits import LARGEST_KEPT_BUFFER_BYTES, MOST_FREE_BYTES
+from launcher.c_library import memory_variables
 from launcher.children import Child
 from launcher.probe import get
 
@@ -25,11 +25,6 @@ _PROBE_TIMEOUT_S = 1.0
 _POLL_S = 0.05
 _LOG_LINES = 25
 _SHARED_MEMORY = Path("/dev/shm")
-_KEPT_MEMORY = {
-    "MALLOC_TRIM_THRESHOLD_": str(MOST_FREE_BYTES),
-    "MALLOC_MMAP_THRESHOLD_": str(LARGEST_KEPT_BUFFER_BYTES),
-}
-"""glibc's own variables: buffers that pictures pass through are used again, as in the gateway's workers."""
 _CLOSED_APIS = "model-repository,shared-memory,model-config,statistics,trace,logging"
 
 
@@ -186,4 +181,4 @@ def _environment() -> dict[str, str]:
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment.get('PATH', '')}"
     environment["PYTHONDONTWRITEBYTECODE"] = "1"  # a build is immutable
     environment.setdefault("OMP_NUM_THREADS", "1")  # onnxruntime has its own threads
-    return _KEPT_MEMORY | environment
+    return environment | memory_variables(environment)

@@ -21,6 +21,7 @@ from compose import ROOT, services
 from bench.paced import Pace
 from bench.stand_in import write_stand_in
 from bench.step_times import StepTimes
+from launcher.c_library import memory_variables
 from launcher.ports import free_port
 from launcher.triton_server import _environment as stub_environment
 
@@ -153,6 +154,18 @@ def test_serve_triton_says_what_it_misses(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("nginx", path="/usr/sbin:/usr/bin") is None, reason="nginx is not installed")
+@pytest.mark.parametrize("given", [{}, {"MALLOC_TRIM_THRESHOLD_": "1", "GLIBC_TUNABLES": "glibc.malloc.arena_max=4"}])
+def test_serve_triton_has_the_launchers_variables_for_memory(given: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "model_repository").mkdir()
+    stand_in = tmp_path / "tritonserver"
+    stand_in.write_text("#!/bin/sh\nexec env\n", "utf-8")
+    stand_in.chmod(0o755)
+    told = subprocess.check_output(
+        [DOCKER / "serve-triton", tmp_path], env={"PATH": f"{tmp_path}:{os.environ['PATH']}", **given}, text=True
+    )
+    assert memory_variables(given).items() <= dict(line.split("=", 1) for line in told.splitlines()).items()
+
+
 def test_nginx_takes_the_configuration_of_its_container(tmp_path: Path) -> None:
     """All of it but the two directives that Debian's nginx is too old for: names that are looked up again."""
     folder = tmp_path / "nginx"

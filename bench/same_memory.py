@@ -1,0 +1,27 @@
+"""Measurements handle memory as Triton does: bare engines run in their process, beside others inside Triton."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+from launcher.c_library import memory_variables
+
+_BEFORE = "GLM_BENCH_BEFORE"
+"""Tells the second start what the variables were before, so that other programs are started as they always are."""
+
+
+def start_again() -> None:
+    """Starts this program anew with the variables of a Triton, which the C library reads only then; does nothing when
+    called by that second start, whose children do not inherit them."""
+    before = os.environ.pop(_BEFORE, None)
+    if before is None:
+        variables = memory_variables(os.environ)
+        known = {name: os.environ.get(name) for name in variables}
+        os.execve(sys.executable, sys.orig_argv, {**os.environ, **variables, _BEFORE: json.dumps(known)})
+    for name, value in json.loads(before).items():
+        if value is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = value
