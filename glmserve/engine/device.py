@@ -6,10 +6,12 @@ The CUDA half needs onnxruntime-gpu, which brings the CUDA runtime that it calls
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import threading
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -80,8 +82,14 @@ def open_device(name: DeviceName, number: int = 0) -> Device:
 
 
 class _HostBlock:
+    """In small pages, which the kernel gives as they are first written. Of large ones the first token of each KV row
+    would take hundreds, one a head and layer, and a quarter of a second to fill them with zeros."""
+
     def __init__(self, size_bytes: int) -> None:
-        self.bytes = np.zeros(size_bytes, np.uint8)  # the kernel gives a page when it is first written
+        memory = mmap.mmap(-1, size_bytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        with suppress(OSError):  # a kernel without large pages
+            memory.madvise(mmap.MADV_NOHUGEPAGE)
+        self.bytes = np.frombuffer(memory, np.uint8)
         self.address: int = self.bytes.ctypes.data
 
 
