@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,13 +100,14 @@ class OrtDecoder:
         self._kv = KvCache(self._device, KvShape.of(text, rows, context, ELEMENT_TYPES[kv_type]))
         self._bindings: dict[tuple[int, int | None], Binding] = {}
         self._graphs: dict[tuple[int, ...], int] = {}  # captured, by rows and sizes of extras
+        self._uncapturable: set[int] = set()  # of these numbers
         self._reading = Binding(self._session, self._device)
         self._reading_rows = (-1, -1, -1)
 
     @property
     def captures_graphs(self) -> bool:
-        """Whether decode steps run as captured CUDA graphs."""
-        return self._captures
+        """Whether decode steps run as captured CUDA graphs, all that have run so far."""
+        return self._captures and not self._uncapturable
 
     def run(self, step: Step) -> Sampled:
         self._device.use()
@@ -120,11 +120,10 @@ class OrtDecoder:
             graph = self._graph(step.decoded, sampler)
         binding = self._decoding(step.decoded, graph) if step.is_decode else self._mixed(step)
         self._put(binding, step, sampler, graph is not None)
-        options = ort.RunOptions()
-        if self._captures:
-            options.add_run_config_entry("gpu_graph_id", str(graph or _UNCAPTURED))
-        with self._device.capturing if len(self._graphs) > captured else nullcontext():
-            self._session.run_with_iobinding(binding.io, options)
+        if graph is not None and len(self._graphs) > captured:
+            self._capture(binding, graph, step.decoded)
+        else:
+            self._launch(binding, graph)
         if self._keeps_logits:
             self.logits = binding.read(DecoderGraph.LOGITS)[:count]
         return Sampled(
@@ -153,11 +152,30 @@ class OrtDecoder:
         self._kv.poison()
 
     def _graph(self, rows: int, sampler: SamplerInputs) -> int | None:
-        """The number of the captured graph for so many rows and extras; None when there are enough others."""
+        """The number of the captured graph for so many rows and extras; None when there are enough others, or where it
+        could not be captured."""
         sizes = rows, *sampler.extras
         if sizes not in self._graphs and len(self._graphs) < _MOST_GRAPHS:
             self._graphs[sizes] = 1 + len(self._graphs)
-        return self._graphs.get(sizes)
+        number = self._graphs.get(sizes)
+        return None if number in self._uncapturable else number
+
+    def _launch(self, binding: Binding, graph: int | None) -> None:
+        options = ort.RunOptions()
+        if self._captures:
+            options.add_run_config_entry("gpu_graph_id", str(graph or _UNCAPTURED))
+        self._session.run_with_iobinding(binding.io, options)
+
+    def _capture(self, binding: Binding, graph: int, rows: int) -> None:
+        """Runs the first step of its sizes. If it cannot be captured, this one and those after it are launched node by
+        node: what ran in part may run again, since it writes the same KV to the same places."""
+        try:
+            with self._device.capturing:
+                self._launch(binding, graph)
+        except Exception as error:  # onnxruntime raises its own unrelated classes
+            _log.warning("steps of %d rows cannot be captured and are launched node by node: %s", rows, error)
+            self._uncapturable.add(graph)
+            self._launch(binding, None)
 
     def _decoding(self, rows: int, graph: int | None) -> Binding:
         """Decode steps have bindings of their own for each number of rows, and for each captured graph, whose addresses

@@ -35,7 +35,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static long counts[COUNTS];
 static char faults[1 << 16];
 static size_t faults_length;
-static int is_capturing;
+static int is_capturing, refuses_captures;
 static cudaError_t broken = cudaSuccess;
 static long newest_handle = 1000;
 static __thread int current; /* the device that this thread's calls mean */
@@ -48,6 +48,9 @@ const char *fake_faults(void) { return faults; }
 
 /* From now on every kernel, graph and wait fails, as after an error that a GPU does not get over. */
 void fake_break(void) { broken = cudaErrorIllegalAddress; }
+
+/* From now on no graph can be captured, as when a kernel in it waits for the device. */
+void fake_refuse_captures(void) { refuses_captures = 1; }
 
 static void fault(const char *format, ...) {
     va_list values;
@@ -277,7 +280,7 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, in
 
 static cudaError_t launch(void) {
     counts[LAUNCHES]++;
-    return broken;
+    return is_capturing && refuses_captures ? cudaErrorStreamCaptureUnsupported : broken;
 }
 static __thread struct {
     dim3 grid, block;
@@ -365,6 +368,8 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMo
 }
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph) {
     is_capturing = 0;
+    *graph = NULL;
+    if (refuses_captures) return cudaErrorStreamCaptureInvalidated;
     counts[GRAPHS]++;
     return new_handle(graph);
 }

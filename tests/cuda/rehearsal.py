@@ -69,6 +69,10 @@ class Runtime:
         """Makes every kernel, graph and wait fail from now on."""
         self._library.fake_break()
 
+    def refuse_captures(self) -> None:
+        """Lets no graph be captured from now on."""
+        self._library.fake_refuse_captures()
+
     def faults(self) -> list[str]:
         return self._library.fake_faults().decode("ascii").splitlines()  # type: ignore[no-any-return]
 
@@ -115,9 +119,9 @@ def run(folder: Path, number: int) -> dict[str, Any]:
     features, picture = _encode(vision, checkpoint, runtime)
     watched = WatchedDecoder(decoder, runtime)
     decoder.poison()
-    endings = _answer(watched, checkpoint, features, [Sampling(), Sampling(temperature=0.7, top_p=0.9)])
+    endings = answer(watched, checkpoint, features, [Sampling(), Sampling(temperature=0.7, top_p=0.9)])
     with_extras = [Sampling(), Sampling(repetition_penalty=1.1)]
-    endings += _answer(watched, checkpoint, features, with_extras, draft_tokens=4, logprobs=2)
+    endings += answer(watched, checkpoint, features, with_extras, draft_tokens=4, logprobs=2)
     return {
         "captures_graphs": decoder.captures_graphs,
         "picture": picture,
@@ -137,10 +141,10 @@ def _encode(vision: OrtVision, checkpoint: Checkpoint, runtime: Runtime) -> tupl
     return vision.encode(arrays), runtime.counts().since(before)
 
 
-def _answer(
+def answer(
     decoder: WatchedDecoder,
     checkpoint: Checkpoint,
-    features: np.ndarray,
+    features: np.ndarray | None,
     samplings: list[Sampling],
     draft_tokens: int = 0,
     logprobs: int = -1,

@@ -143,6 +143,14 @@ def test_a_gpu_that_breaks_ends_its_requests_and_the_engine(libraries: Path, tmp
     assert found["running"] == "failed: internal" and found["later"] == "refused: backend_down"
 
 
+def test_steps_that_cannot_be_captured_are_launched_node_by_node(libraries: Path, tmp_path: Path) -> None:
+    done = run(libraries, "-m", "tests.cuda.refusing", export(ROOT / "demo/checkpoint", tmp_path, "bf16", "same"))
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout)
+    assert set(found["endings"]) == {"done"} and found["graphs"] == 0 and found["captures_graphs"] is False
+    assert "steps of 4 rows cannot be captured" in done.stderr
+
+
 def test_no_picture_disturbs_a_graph_that_is_being_captured(libraries: Path, tmp_path: Path) -> None:
     done = run(libraries, "-m", "tests.cuda.beside", export(ROOT / "demo/checkpoint", tmp_path, "bf16", "same"))
     assert done.returncode == 0, done.stderr[-2000:]
