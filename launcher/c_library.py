@@ -1,8 +1,8 @@
 """How Triton's C library handles memory: glibc's own variables, read once when a process starts.
 
-Buffers that pictures pass through are used again, as in the gateway's workers. Weights and KV lie in pages of 2 MiB
-where the kernel has them: a decode step reads every weight, and with pages of 4 KiB it must find out after every 64
-lines of cache where the next page lies, in a virtual machine through two tables.
+Buffers that pictures pass through are used again, as in the gateway's workers. Weights lie in pages of 2 MiB where the
+kernel has them: a decode step reads every weight, and with pages of 4 KiB it must find out after every 64 lines of
+cache where the next page lies, in a virtual machine through two tables.
 """
 
 from __future__ import annotations

@@ -153,7 +153,6 @@ def test_serve_triton_says_what_it_misses(tmp_path: Path) -> None:
         assert done.returncode == code and done.stderr
 
 
-@pytest.mark.skipif(shutil.which("nginx", path="/usr/sbin:/usr/bin") is None, reason="nginx is not installed")
 @pytest.mark.parametrize("given", [{}, {"MALLOC_TRIM_THRESHOLD_": "1", "GLIBC_TUNABLES": "glibc.malloc.arena_max=4"}])
 def test_serve_triton_has_the_launchers_variables_for_memory(given: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "model_repository").mkdir()
@@ -166,6 +165,7 @@ def test_serve_triton_has_the_launchers_variables_for_memory(given: dict[str, st
     assert memory_variables(given).items() <= dict(line.split("=", 1) for line in told.splitlines()).items()
 
 
+@pytest.mark.skipif(shutil.which("nginx", path="/usr/sbin:/usr/bin") is None, reason="nginx is not installed")
 def test_nginx_takes_the_configuration_of_its_container(tmp_path: Path) -> None:
     """All of it but the two directives that Debian's nginx is too old for: names that are looked up again."""
     folder = tmp_path / "nginx"
