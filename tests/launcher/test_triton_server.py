@@ -73,10 +73,12 @@ def test_the_buffers_of_a_picture_are_used_again(triton: TritonServer, backend: 
 
     for _ in range(40):  # several threads' buffers
         list(backend.generate(request))
-    before = faults()
+    counted = [faults()]
     for _ in range(20):
         list(backend.generate(request))
-    assert (faults() - before) / 20 < 50  # and about 250 where they go back to the kernel
+        counted.append(faults())
+    # The median: a thread that sees its first picture now takes new pages once; given back, they cost about 350 each time.
+    assert np.median(np.diff(counted)) < 50
 
 
 def test_an_error_of_the_engine_arrives_as_itself(backend: TritonBackend) -> None:
