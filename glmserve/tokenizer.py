@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 from pathlib import Path
 
 from tokenizers import Tokenizer as _Tokenizer
 
 from glmserve.errors import BadArtifact
-
-_REPLACEMENT = "\ufffd"
-_LONGEST_CHARACTER = 4  # bytes of UTF-8, so tokens of a byte-level vocabulary
 
 
 class Tokenizer:
@@ -69,23 +67,20 @@ _BYTE_OF = _bytes_by_spelling()
 
 
 class Detokenizer:
-    """Turns one answer's tokens into text as they come, holding back a character until all its bytes are there."""
+    """Turns one answer's tokens into text as they come, holding back a character until all its bytes are there.
+
+    Of bytes rather than of tokens: some tokens end one character and begin the next, so that a word may go by without
+    any token at whose end every character is whole.
+    """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._pending: list[int] = []
+        self._characters = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token: int) -> str:
         """The text that became complete with this token, often empty inside a multi-byte character."""
-        self._pending.append(token)
-        text = self._tokenizer.decode(self._pending)
-        if text.endswith(_REPLACEMENT) and len(self._pending) < _LONGEST_CHARACTER:
-            return ""
-        self._pending.clear()
-        return text
+        return self._characters.decode(self._tokenizer.token_bytes(token))
 
     def finish(self) -> str:
-        """What was held back, when no more tokens will come."""
-        text = self._tokenizer.decode(self._pending) if self._pending else ""
-        self._pending.clear()
-        return text
+        """What was held back, U+FFFD, when no more tokens will come."""
+        return self._characters.decode(b"", final=True)

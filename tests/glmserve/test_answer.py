@@ -8,9 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from real_checkpoint import REAL, needs_real
+from tokenizers import Tokenizer as LibraryTokenizer
+from tokenizers.decoders import ByteLevel
+from tokenizers.models import BPE
 
 from glmserve.answer import AnswerReader
-from glmserve.tokenizer import Detokenizer, Tokenizer
+from glmserve.tokenizer import _BYTE_OF, Detokenizer, Tokenizer
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 TOKENIZER = Tokenizer.read(DEMO)
@@ -35,6 +38,26 @@ def test_the_real_tokenizer_streams_without_broken_characters() -> None:
     stream = Detokenizer(tokenizer)
     pieces = [stream.push(token) for token in tokenizer.encode(MIXED)]
     assert "".join(pieces) + stream.finish() == MIXED and all("\ufffd" not in piece for piece in pieces)
+
+
+@needs_real
+@pytest.mark.parametrize("word", ["캠퍼스", "뒤편", "뒤흔들다", "쇠퇴"])
+def test_korean_of_the_real_tokenizer_streams_whole(word: str) -> None:
+    tokenizer = Tokenizer.read(REAL)
+    stream = Detokenizer(tokenizer)
+    assert "".join(stream.push(token) for token in tokenizer.encode(word)) + stream.finish() == word
+
+
+def test_tokens_that_end_one_character_and_begin_the_next() -> None:
+    """As GLM's vocabulary has some: no token of this row but the last leaves every character whole."""
+    spelling = {byte: character for character, byte in _BYTE_OF.items()}
+    parts = [b"\xec", b"\xba", b"\xa0\xed", b"\x8d", b"\xbc\xec", b"\x8a", b"\xa4"]
+    vocabulary = {"".join(spelling[byte] for byte in part): token for token, part in enumerate(parts)}
+    source = LibraryTokenizer(BPE(vocabulary, []))
+    source.decoder = ByteLevel()
+    stream = Detokenizer(Tokenizer(source.to_str()))
+    pieces = [stream.push(token) for token in range(len(parts))]
+    assert pieces == ["", "", "캠", "", "퍼", "", "스"] and stream.finish() == ""
 
 
 @settings(max_examples=200, deadline=None)
