@@ -39,7 +39,10 @@ class GrammarCompiler:
         if not isinstance(document, dict):
             raise InvalidInput("The JSON Schema must be a JSON object.", _FIELD)
         document.pop("x-guidance", None)  # the library's own switches are not for users
-        matcher = LLMatcher(self._tokenizer, LLMatcher.grammar_from_json_schema(document), log_level=0)
+        try:
+            matcher = LLMatcher(self._tokenizer, LLMatcher.grammar_from_json_schema(document), log_level=0)
+        except ValueError:  # a lone surrogate, or a number of hundreds of digits
+            raise InvalidInput("The JSON Schema holds a text or a number that no grammar can.", _FIELD) from None
         if matcher.is_error():
             raise InvalidInput("The JSON Schema cannot be turned into a grammar, or nothing can match it.", _FIELD)
         return SchemaGrammar(matcher, self._vocabulary, self._pool)
@@ -69,7 +72,13 @@ class SchemaGrammar:
         return self._mask()
 
     def _mask(self) -> np.ndarray:
+        """bool [vocabulary]; raises InvalidInput where the library gives up, which it does by allowing only the end."""
         bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+        if self._matcher.is_error():
+            raise InvalidInput(
+                "The JSON Schema cannot be followed to an answer's end: a part refers to itself, or patterns are too large.",
+                _FIELD,
+            )
         allowed = np.unpackbits(bits, count=self._vocabulary, bitorder="little").astype(np.bool_)
         if not allowed.any():
             raise GlmServeError("No token can follow in the answer's grammar.")

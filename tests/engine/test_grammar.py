@@ -53,12 +53,38 @@ def test_any_tokens_drawn_within_the_masks_spell_what_the_schema_asks_for(compil
 
 @pytest.mark.parametrize(
     "schema",
-    [b"{", b"[]", b'{"type": 7}', b'{"$ref": "http://somewhere/else"}', b" " * (MAX_GRAMMAR_BYTES + 1), b"[" * 50_000],
+    [
+        b"{",
+        b"[]",
+        b'{"type": 7}',
+        b'{"$ref": "http://somewhere/else"}',
+        b" " * (MAX_GRAMMAR_BYTES + 1),
+        b"[" * 50_000,
+        b'{"const": "\\ud800"}',
+        b'{"const": ' + b"1" * 400 + b"}",
+    ],
 )
 def test_what_is_no_schema_is_the_users_mistake(compiler: GrammarCompiler, schema: bytes) -> None:
     with pytest.raises(InvalidInput) as caught:
         compiler.compile(schema)
     assert caught.value.field == "response_format"
+
+
+def test_a_schema_that_cannot_be_begun_is_the_users_mistake(compiler: GrammarCompiler) -> None:
+    """The library would allow nothing but the end, and the answer would be empty."""
+    with pytest.raises(InvalidInput) as caught:
+        compiler.compile(b'{"$ref": "#"}').first_mask().result(WAIT_S)
+    assert caught.value.field == "response_format"
+
+
+def test_an_answer_that_its_schema_leads_nowhere_is_not_ended_as_if_it_were_whole(compiler: GrammarCompiler) -> None:
+    nowhere = {"$ref": "#/$defs/nowhere"}
+    schema = {"type": "object", "properties": {"a": nowhere}, "required": ["a"], "$defs": {"nowhere": nowhere}}
+    grammar = compiler.compile(json.dumps(schema).encode())
+    assert grammar.first_mask().result(WAIT_S).any()
+    with pytest.raises(InvalidInput, match="refers to itself"):
+        for token in Tokenizer.read(DEMO).encode_plain('{"a":'):
+            assert grammar.next_mask(token).result(WAIT_S).any()
 
 
 class _SlowGrammar:
