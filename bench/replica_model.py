@@ -94,7 +94,7 @@ class Replica:
         return max(self.now, self._reading[0].ready_at) if self._reading else None
 
     def step(self, now: float) -> None:
-        """What `Engine._step` does; afterwards `now` is the moment it ends."""
+        """What `Engine._turn` does; afterwards `now` is the moment it ends."""
         self.now = now
         while self._reading and self._reading[0].ready_at <= now:
             self._scheduler.waiting.append(self._reading.popleft().waiting)

@@ -99,6 +99,7 @@ class Engine:
 
         Raises PromptTooLong, Overloaded or BackendDown at once instead, and then gives the place back.
         """
+        assert request.grammar is None or request.grammar.first_mask().done()
         place = place or self.enter(request.prompt.length)
         with self._closing:  # so that no request slips in behind the last sweep
             if not self._stopping.is_set() and self.is_healthy:
@@ -118,8 +119,7 @@ class Engine:
             self._is_warm.set()
             while not self._stopping.is_set() and self._failures < _MOST_FAILURES:
                 self._take_arrivals()
-                self._drop_the_gone()
-                self._step()
+                self._turn()
                 self._show()
         except Exception:
             _log.exception("the engine's thread ended")
@@ -130,14 +130,15 @@ class Engine:
             self._end_all(BackendDown("The engine has stopped."))
             self._show()
 
-    def _step(self) -> None:
+    def _turn(self) -> None:
         """One token for every decoded row and some of a prompt; a failing run ends the requests it held."""
         try:
+            self._drop_the_gone()
             chunks = self._chunks()
             rows, is_ready = self._rows(may_wait=not chunks)
             if rows or chunks:
                 self._run(rows, is_ready, chunks)
-            self._failures = 0
+                self._failures = 0  # and not by a turn that ran nothing
         except Exception:
             _log.exception("a step failed")
             self._failures += 1
@@ -165,22 +166,18 @@ class Engine:
         for running in (*self._table.decoding, *self._table.prefilling):
             ending = _reason_to_end(running.request, now) or _mask_fault(running)
             if ending:
-                self._retire(running)
-                self._fail(running.request, ending)
+                self._end(running, self._failed(ending))
 
     def _chunks(self) -> list[Chunk]:
-        """The prompts that this step reads of, if the first tokens of those it reads to their end can be drawn."""
+        """The prompts that this step reads of."""
         prefill = self._scheduler.next_prefill(time.monotonic())
         if prefill is None:
             return []
         self._move(prefill.moves)
         for chunk in prefill.chunks:
-            grammar = chunk.running.request.grammar  # begun when the request arrived
+            grammar = chunk.running.request.grammar
             if grammar and chunk.is_last:
                 chunk.running.mask = grammar.first_mask()
-                futures.wait([chunk.running.mask], 0 if self._table.decoding else _MASK_WAIT_S)
-                if not _has_mask(chunk.running):
-                    return []
         return prefill.chunks
 
     def _rows(self, may_wait: bool) -> tuple[list[Running], list[bool]]:
@@ -209,7 +206,9 @@ class Engine:
             self._pace.stepped(len(rows), int(step.chunk_new.sum()), now - began)
         self._measure(rows, len(chunks), now)
         ready = [(at, running) for at, running in enumerate(rows) if is_ready[at]]
-        done = [(len(rows) + at, chunk.running) for at, chunk in enumerate(chunks) if chunk.is_last]
+        drawn = [(len(rows) + at, chunk) for at, chunk in enumerate(chunks)]
+        done = [(at, chunk.running) for at, chunk in drawn if chunk.is_last]
+        broken = [chunk.running for at, chunk in drawn if not chunk.is_last and sampled.tokens[at] < 0]
         for _, running in ready:  # all lengths before any move: a row takes its `length` tokens along
             running.length += 1
             running.token_at = now
@@ -221,6 +220,8 @@ class Engine:
             running.first_token_at = running.token_at = now
             self._move(self._table.promote())
             self.meter.observe(metrics.FIRST_TOKEN, now - running.request.arrived)
+        for running in broken:  # at once: the KV of one that left before its end would be taken over
+            self._break(running)
         logprobs = _logprobs_by_row(step.sampler.logprob_rows, sampled)
         for at, running in (*ready, *done):
             goes_on = self._accept(running, int(sampled.tokens[at]), logprobs.get(at))
@@ -258,8 +259,7 @@ class Engine:
         """Hands a sampled token out, or ends the request with it; whether the request goes on."""
         request = running.request
         if token < 0:
-            self._retire(running, keep=False)
-            self._fail(request, NumericFault("The model's numbers stopped being finite for this request."))
+            self._break(running)
             return False
         if token in self._eos or token in request.stop_ids:
             self._finish(running, Finish.STOP)
@@ -267,7 +267,7 @@ class Engine:
         running.answer.append(token)
         self._lookup.heard(running, token)
         self.meter.add(metrics.GENERATED_TOKENS)
-        self._emit(request, Tokens([token], logprobs))
+        self._emit(request, Tokens([token], logprobs and logprobs.cut(request.logprobs)))
         if len(running.answer) >= request.max_tokens or running.length >= self._session.context:
             self._finish(running, Finish.LENGTH)
             return False
@@ -277,19 +277,26 @@ class Engine:
             running.mask = request.grammar.next_mask(token)
         return True
 
+    def _break(self, running: Running) -> None:
+        """Ends a request whose numbers are not finite, and whose KV is of no use to anybody."""
+        error = NumericFault("The model's numbers stopped being finite for this request.")
+        self._end(running, self._failed(error), keep=False)
+
     def _finish(self, running: Running, finish: Finish) -> None:
-        self._retire(running)
         timings = running.timings(time.monotonic())
         self.meter.add(metrics.FINISHED)
         self.meter.observe(metrics.QUEUE, timings.queue_s)
         self.meter.observe(metrics.VISION, timings.vision_s)
         self.meter.observe(metrics.PREFILL, timings.prefill_s)
         self.meter.observe(metrics.DECODE, timings.decode_s)
-        self._emit(running.request, Done(finish, timings, running.cached))
+        self._end(running, Done(finish, timings, running.cached))
 
-    def _retire(self, running: Running, keep: bool = True) -> None:
-        self._move(self._table.retire(running, keep))
+    def _end(self, running: Running, last: Event, keep: bool = True) -> None:
+        """Frees a request's row and hands out its last event, before the moves: should one fail, it has ended."""
+        moves = self._table.retire(running, keep)
         self.line.request_ended()
+        self._emit(running.request, last)
+        self._move(moves)
 
     def _move(self, moves: list[Move]) -> None:
         for move in moves:
@@ -306,8 +313,11 @@ class Engine:
             self._fail(entry.request, error)
 
     def _fail(self, request: Request, error: GlmServeError) -> None:
+        self._emit(request, self._failed(error))
+
+    def _failed(self, error: GlmServeError) -> Failed:
         self.meter.add(metrics.FAILED)
-        self._emit(request, Failed(error))
+        return Failed(error)
 
     def _emit(self, request: Request, event: Event) -> None:
         """Delivers an event; a receiver that fails loses its own events only."""
@@ -344,7 +354,12 @@ def _mask_fault(running: Running) -> GlmServeError | None:
 
 
 def _reason_to_end(request: Request, now: float) -> GlmServeError | None:
-    if request.is_cancelled():
+    try:
+        is_cancelled = request.is_cancelled()
+    except Exception:
+        _log.exception("a request cannot be asked whether it is cancelled")
+        is_cancelled = True  # nobody can be reached
+    if is_cancelled:
         return Cancelled("The client went away.")
     if now >= request.deadline:
         return DeadlineExceeded("The request's time ran out before its answer was complete.")

@@ -75,10 +75,7 @@ class SchemaGrammar:
         """bool [vocabulary]; raises InvalidInput where the library gives up, which it does by allowing only the end."""
         bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
         if self._matcher.is_error():
-            raise InvalidInput(
-                "The JSON Schema cannot be followed to an answer's end: a part refers to itself, or patterns are too large.",
-                _FIELD,
-            )
+            raise InvalidInput("The JSON Schema refers to itself without end, or its patterns are too large.", _FIELD)
         allowed = np.unpackbits(bits, count=self._vocabulary, bitorder="little").astype(np.bool_)
         if not allowed.any():
             raise GlmServeError("No token can follow in the answer's grammar.")

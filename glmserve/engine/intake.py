@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 
 from glmserve import contract
 from glmserve.checkpoint import Checkpoint
-from glmserve.engine import wire
+from glmserve.engine import metrics, wire
 from glmserve.engine.engine import Engine
-from glmserve.engine.grammar import GrammarCompiler
+from glmserve.engine.grammar import GrammarCompiler, SchemaGrammar
 from glmserve.engine.line import Place
 from glmserve.engine.pictures import PictureCache, picture_key
 from glmserve.engine.request import Event, Failed, Prompt, Request
 from glmserve.engine.wire import Asked, Tensors
-from glmserve.errors import BackendDown, Cancelled, DeadlineExceeded, GlmServeError
+from glmserve.errors import BackendDown, Cancelled, DeadlineExceeded, GlmServeError, Overloaded
 from glmserve.images import Grid
 from glmserve.position_table import VisionArrays, vision_arrays
 from glmserve.positions import mrope_positions
@@ -49,75 +51,104 @@ class Intake:
         self._pictures = pictures
         self._grammars = grammars
         self._share_caches = share_caches
+        self._closing = threading.Event()
         self._pool = ThreadPoolExecutor(readers, thread_name_prefix="intake")
 
     def accept(self, tensors: Tensors, emit: Callable[[Event], None], is_cancelled: Callable[[], bool]) -> None:
         """Starts a request named by `contract.DECODER_INPUTS`; whatever goes wrong becomes its `Failed` event."""
-        arrived = time.monotonic()
+        asking = _Asking(emit, is_cancelled, time.monotonic())
         try:
             place = self._engine.enter(len(tensors[contract.INPUT_IDS.name]))
         except GlmServeError as error:
-            emit(Failed(error))
+            self._refuse(asking, error)
             return
         try:
-            self._pool.submit(self._prepare, tensors, emit, is_cancelled, arrived, place)
+            self._pool.submit(self._prepare, tensors, asking, place)
         except RuntimeError:  # the pool is shut down
             place.leave()
-            emit(Failed(BackendDown("The engine is stopping.")))
+            self._refuse(asking, BackendDown("The engine is stopping."))
 
     def close(self) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=False)  # each ends soon: the engine refuses or the encoder fails
+        """What is still being prepared ends before its next picture."""
+        self._closing.set()
+        self._pool.shutdown(wait=True, cancel_futures=False)  # and so each request gets its last event
 
-    def _prepare(
-        self,
-        tensors: Tensors,
-        emit: Callable[[Event], None],
-        is_cancelled: Callable[[], bool],
-        arrived: float,
-        place: Place,
-    ) -> None:
+    def _prepare(self, tensors: Tensors, asking: _Asking, place: Place) -> None:
         try:
             asked = wire.read(tensors, self._checkpoint)
-            if is_cancelled():
-                raise Cancelled("The client went away.")
-            if time.monotonic() >= arrived + asked.deadline_s:
-                raise DeadlineExceeded("The request's time ran out before its pictures were read.")
-            request = self._request(asked, emit, is_cancelled, arrived)
-            self._engine.submit(request, place)
+            self._engine.submit(self._request(asked, asking), place)
         except GlmServeError as error:
             place.leave()
-            emit(Failed(error))
+            self._refuse(asking, error)
         except Exception:  # a request's outer edge: the client gets our words, never a library's
             _log.exception("a request could not be prepared")
             place.leave()
-            emit(Failed(GlmServeError()))
+            self._refuse(asking, GlmServeError())
 
-    def _request(
-        self, asked: Asked, emit: Callable[[Event], None], is_cancelled: Callable[[], bool], arrived: float
-    ) -> Request:
+    def _refuse(self, asking: _Asking, error: GlmServeError) -> None:
+        if not isinstance(error, Overloaded):  # which has a count of its own
+            self._engine.meter.add(metrics.FAILED)
+        asking.emit(Failed(error))
+
+    def _request(self, asked: Asked, asking: _Asking) -> Request:
+        deadline = asking.arrived + asked.deadline_s
+        self._check(asking, deadline)
         grammar = self._grammars.compile(asked.grammar) if asked.grammar else None
         began = time.monotonic()
-        side, scope = self._checkpoint.vision.table_side, 0 if self._share_caches else asked.scope
-        keys = [picture_key(patches, grid, scope) for patches, grid in asked.pictures]
-        features = [
-            self._pictures.features(key, lambda p=patches, g=grid: self._encode(vision_arrays(p, g, side)))  # type: ignore[misc]
-            for key, (patches, grid) in zip(keys, asked.pictures, strict=True)
-        ]
+        scope = 0 if self._share_caches else asked.scope
         grids = [grid for _, grid in asked.pictures]
+        keys = [picture_key(patches, grid, scope) for patches, grid in asked.pictures]
+        features = []
+        for key, (patches, grid) in zip(keys, asked.pictures, strict=True):
+            self._check(asking, deadline)
+            features.append(self._features(key, patches, grid))
+        vision_s = time.monotonic() - began
+        if grammar:
+            _wait_for_first_mask(grammar, deadline)
         return Request(
             prompt=prompt_arrays(self._checkpoint, asked.input_ids, grids, features, keys),
             sampling=asked.sampling,
             max_tokens=asked.max_tokens,
-            deadline=arrived + asked.deadline_s,
-            emit=emit,
-            is_cancelled=is_cancelled,
+            deadline=deadline,
+            emit=asking.emit,
+            is_cancelled=asking.is_cancelled,
             stop_ids=asked.stop_ids,
             logprobs=asked.logprobs,
             grammar=grammar,
             scope=scope,
-            vision_s=time.monotonic() - began,
-            arrived=arrived,
+            vision_s=vision_s,
+            arrived=asking.arrived,
         )
+
+    def _features(self, key: bytes, patches: np.ndarray, grid: Grid) -> np.ndarray:
+        side = self._checkpoint.vision.table_side
+        return self._pictures.features(key, lambda: self._encode(vision_arrays(patches, grid, side)))
+
+    def _check(self, asking: _Asking, deadline: float) -> None:
+        """Raises what has ended a request meanwhile: a picture is not read for nobody."""
+        if asking.is_cancelled():
+            raise Cancelled("The client went away.")
+        if time.monotonic() >= deadline:
+            raise DeadlineExceeded("The request's time ran out before its pictures were read.")
+        if self._closing.is_set():
+            raise BackendDown("The engine is stopping.")
+
+
+@dataclass(frozen=True)
+class _Asking:
+    """Who asked, and when: a `time.monotonic()` instant."""
+
+    emit: Callable[[Event], None]
+    is_cancelled: Callable[[], bool]
+    arrived: float
+
+
+def _wait_for_first_mask(grammar: SchemaGrammar, deadline: float) -> None:
+    """So that the engine never waits for it; raises what is wrong with the grammar, or DeadlineExceeded."""
+    try:
+        grammar.first_mask().result(deadline - time.monotonic())
+    except TimeoutError:
+        raise DeadlineExceeded("The request's time ran out before its grammar was ready.") from None
 
 
 def prompt_arrays(

@@ -75,9 +75,9 @@ class Outbox:
             first = self._queue.get()
             began = time.monotonic()
             round_, is_closing = [first], first is None
+            self._urgent.clear()  # before the rest is taken: what is posted from here on wakes the thread again
             while not self._queue.empty():
                 round_.append(self._queue.get())
-            self._urgent.clear()
             for channel in round_:
                 if channel is None:
                     is_closing = True

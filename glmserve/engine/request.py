@@ -69,6 +69,10 @@ class Logprobs:
     ids: np.ndarray
     values: np.ndarray
 
+    def cut(self, alternatives: int) -> Logprobs:
+        """With the likeliest of the alternatives only."""
+        return Logprobs(self.ids[:, : 1 + alternatives], self.values[:, : 1 + alternatives])
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -117,7 +121,7 @@ class Request:
     """What was asked; `emit` is called on the engine's thread, `is_cancelled` is polled there once a step.
 
     `deadline` is a `time.monotonic()` instant. `logprobs` counts the alternatives listed with each token's
-    log-probability. `scope` bounds with whom a prompt's KV is shared.
+    log-probability. A `grammar` comes with its first mask done. `scope` bounds with whom a prompt's KV is shared.
     """
 
     prompt: Prompt

@@ -17,6 +17,8 @@ _PENALTIES = 1024
 """Penalised logits in the smallest of a captured graph's sizes; each further one has eight times as many."""
 _LEAST = np.float32(2**-25)
 """Half of the least number that a generator gives beside 0, whose logarithm is none."""
+_LEAST_TEMPERATURE = 1e-6
+"""Below, the likeliest token is drawn anyway, and logits over it would fall under what marks a token as excluded."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ def _drawn(draws: list[Draw], candidates: int, vocabulary: int) -> SamplerInputs
     index, penalty = _penalties(draws)
     masks = [(row, draw.mask) for row, draw in enumerate(draws) if draw.mask is not None]
     return SamplerInputs(
-        temperature=np.array([s.temperature for s in settings], np.float32)[:, None],
+        temperature=np.array([max(s.temperature, _LEAST_TEMPERATURE) for s in settings], np.float32)[:, None],
         top_k=np.array([min(s.top_k or candidates, candidates) for s in settings], np.int64)[:, None],
         top_p=np.array([s.top_p for s in settings], np.float32)[:, None],
         min_p=np.array([s.min_p for s in settings], np.float32)[:, None],

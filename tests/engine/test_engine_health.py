@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from dataclasses import replace
 
 import pytest
 from engine_rig import GatedSession, Receiver, request, running
@@ -56,6 +58,66 @@ def test_an_engine_whose_steps_keep_failing_calls_itself_broken() -> None:
         assert engine.meter.totals[FAILED] == 3
 
 
+def test_failures_far_apart_count_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("glmserve.engine.engine._IDLE_WAIT_S", 0.005)
+
+    class Broken(FakeSession):
+        def run(self, step: Step) -> Sampled:
+            raise RuntimeError
+
+    with running(Broken()) as (engine, _):
+        for _ in range(3):
+            receiver = Receiver()
+            engine.submit(request([1], receiver))
+            assert receiver.code == "internal"
+            time.sleep(0.05)  # many turns without anything to do
+        engine._thread.join(5)
+        assert not engine.is_healthy
+
+
+@pytest.mark.parametrize("ending", ["finish", "cancel"])
+def test_a_request_whose_row_cannot_be_moved_ends_all_the_same(ending: str) -> None:
+    class Immovable(GatedSession):
+        def move(self, source: int, target: int, length: int) -> None:
+            raise RuntimeError
+
+    session = Immovable(rows=2)
+    with running(session) as (engine, _):
+        first, after = Receiver(), Receiver()
+        second = Receiver(first.cancelled.set if ending == "cancel" else lambda: None)
+        session.gate.clear()
+        engine.submit(request([1], first, max_tokens=8))
+        engine.submit(request([500], second, max_tokens=12))  # in the row above, which has to close the hole
+        session.gate.set()
+        assert first.finish == Finish.LENGTH if ending == "finish" else first.code == "cancelled"
+        assert second.code == "internal"
+        engine.submit(request([7], after))
+        assert after.finish == Finish.LENGTH and engine.is_healthy
+
+
+def test_a_request_that_cannot_be_asked_whether_it_is_cancelled_ends_alone() -> None:
+    def fails() -> bool:
+        raise RuntimeError
+
+    with running() as (engine, _):
+        odd, fine = Receiver(), Receiver()
+        engine.submit(replace(request([1], odd), is_cancelled=fails))
+        engine.submit(request([10], fine))
+        assert odd.code == "cancelled" and fine.finish == Finish.LENGTH and engine.is_healthy
+
+
+def test_numbers_that_break_in_the_middle_of_a_prompt_end_the_request_there() -> None:
+    """Its KV would be taken over if its client left before the prompt's end."""
+    prompt = list(range(100, 150))
+    with running(FakeSession(rows=3, broken=119), chunk_tokens=20) as (engine, session):
+        broken, again = Receiver(), Receiver()
+        engine.submit(request(prompt, broken))
+        assert broken.code == "numeric_fault" and len(session.steps) == 1
+        engine.submit(request([*prompt[:18], *range(300, 310)], again))
+        assert again.finish == Finish.LENGTH
+        assert again.events[-1].cached_tokens == 0  # type: ignore[union-attr]
+
+
 def test_stop_ids_end_an_answer_of_their_own_request_only() -> None:
     with running() as (engine, _):
         one, two = Receiver(), Receiver()
@@ -73,6 +135,7 @@ def test_log_probabilities_come_with_the_tokens_of_those_who_asked() -> None:
         assert asking.finish == plain.finish == Finish.LENGTH
         listed = [event.logprobs for event in asking.events[:-1]]  # type: ignore[union-attr]
         assert [int(part.ids[0, 0]) for part in listed] == asking.tokens  # type: ignore[union-attr]
+        assert {part.ids.shape for part in listed} == {part.values.shape for part in listed} == {(1, 4)}  # type: ignore[union-attr]
         assert all(event.logprobs is None for event in plain.events[:-1])  # type: ignore[union-attr]
 
 

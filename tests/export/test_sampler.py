@@ -110,6 +110,15 @@ def test_a_mask_leaves_only_what_it_allows_and_only_in_its_row(session: ort.Infe
     assert token.tolist() == [max((7, 9), key=lambda i: LOGITS[i]), LOGITS.argmax()]
 
 
+@pytest.mark.parametrize("temperature", [1e-6, 1e-29, 1e-38, 1e-45])
+def test_at_the_least_temperatures_a_mask_still_holds(session: ort.InferenceSession, temperature: float) -> None:
+    mask = np.zeros(VOCABULARY, np.bool_)
+    mask[LOGITS.argmin()] = True  # below 0, so that dividing it by next to nothing takes it very far down
+    assert LOGITS.min() < 0
+    draws = [Draw(Sampling(temperature), mask=mask), Draw(Sampling(temperature))]
+    assert _run(session, draws, np.tile(LOGITS, (2, 1)))[0].tolist() == [LOGITS.argmin(), LOGITS.argmax()]
+
+
 def test_log_probabilities_are_the_models_own(session: ort.InferenceSession) -> None:
     expected = LOGITS - np.log(np.exp(LOGITS.astype(np.float64)).sum())
     hot = Sampling(1.7, top_k=5, seed=4)

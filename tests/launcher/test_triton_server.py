@@ -77,7 +77,7 @@ def test_the_buffers_of_a_picture_are_used_again(triton: TritonServer, backend: 
     for _ in range(20):
         list(backend.generate(request))
         counted.append(faults())
-    # The median: a thread that sees its first picture now takes new pages once; given back, they cost about 350 each time.
+    # The median: a thread that sees its first picture now takes new pages once; given back, they cost 350 each time.
     assert np.median(np.diff(counted)) < 50
 
 

@@ -1,0 +1,148 @@
+"""What happens to a request before the engine has it: pictures for nobody are not read, and every ending is counted."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from engine_rig import Receiver
+
+from glmserve import contract
+from glmserve.checkpoint import Checkpoint
+from glmserve.engine.engine import Engine
+from glmserve.engine.grammar import GrammarCompiler
+from glmserve.engine.intake import Intake
+from glmserve.engine.metrics import FAILED, REFUSED
+from glmserve.engine.pictures import PictureCache
+from glmserve.engine.session import FakeSession
+from glmserve.engine.wire import Tensors
+from glmserve.position_table import VisionArrays
+
+DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
+CHECKPOINT = Checkpoint.read(DEMO)
+EOS = CHECKPOINT.eos_token_ids
+WAIT_S = 10.0
+
+
+class Encoder:
+    """Encodes a picture when the test lets it, or fails."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.gate.set()
+        self.calls = 0
+        self.has_begun = threading.Event()
+        self.fails = False
+
+    def __call__(self, arrays: VisionArrays) -> np.ndarray:
+        self.calls += 1
+        self.has_begun.set()
+        assert self.gate.wait(WAIT_S)
+        if self.fails:
+            raise RuntimeError("/some/path")
+        return np.zeros((len(arrays[0]) // 4, CHECKPOINT.text.hidden), np.float32)
+
+
+class Rig:
+    def __init__(self) -> None:
+        self.encoder = Encoder()
+        session = FakeSession(rows=2, context=512, vocabulary=CHECKPOINT.text.vocabulary)
+        self.engine = Engine(session, EOS)
+        self.engine.start()
+        self.grammars = GrammarCompiler(DEMO / "tokenizer.json", CHECKPOINT.text.vocabulary, EOS)
+        pictures = PictureCache(1 << 20, self.engine.meter)
+        self.intake = Intake(CHECKPOINT, self.engine, self.encoder, pictures, self.grammars, readers=1)
+
+    def ask(self, pictures: int = 0, deadline_s: float = WAIT_S, schema: object = None) -> Receiver:
+        receiver = Receiver()
+        self.intake.accept(_tensors(pictures, deadline_s, schema), receiver, receiver.cancelled.is_set)
+        return receiver
+
+    def close(self) -> None:
+        self.intake.close()
+        self.engine.stop()
+        self.grammars.close()
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    made = Rig()
+    yield made
+    made.encoder.gate.set()
+    made.close()
+    assert made.engine.line.requests == 0
+
+
+def _tensors(pictures: int, deadline_s: float, schema: object) -> Tensors:
+    """Pictures of 4 x 4 patches, of which no two are alike."""
+    ids = [300, *([CHECKPOINT.image_token_id] * 4 + [301]) * pictures]
+    patch = np.random.default_rng(pictures).integers(0, 256, (16 * pictures, CHECKPOINT.images.patch_bytes), np.uint8)
+    tensors = {
+        contract.INPUT_IDS.name: np.array(ids, np.int64),
+        contract.PATCHES.name: patch,
+        contract.GRIDS.name: np.full((pictures, 2), 4, np.int32),
+        contract.MAX_TOKENS.name: np.array([3], np.int32),
+        contract.TEMPERATURE.name: np.zeros(1, np.float32),
+        contract.TOP_P.name: np.ones(1, np.float32),
+        contract.TOP_K.name: np.zeros(1, np.int32),
+        contract.SEED.name: np.zeros(1, np.int64),
+        contract.DEADLINE_MS.name: np.array([deadline_s * 1000], np.int32),
+    }
+    if schema is not None:
+        tensors[contract.GRAMMAR.name] = np.array([json.dumps(schema).encode()], np.object_)
+    return tensors
+
+
+def _leave(rig: Rig, receiver: Receiver) -> str:
+    receiver.cancelled.set()
+    rig.encoder.gate.set()
+    return receiver.code
+
+
+def _run_out_of_time(rig: Rig, receiver: Receiver) -> str:
+    time.sleep(0.3)
+    rig.encoder.gate.set()
+    return receiver.code
+
+
+def _close(rig: Rig, receiver: Receiver) -> str:
+    closing = threading.Thread(target=rig.intake.close)
+    closing.start()
+    while not rig.intake._closing.is_set():
+        time.sleep(0.001)
+    rig.encoder.gate.set()
+    closing.join(WAIT_S)
+    return receiver.code
+
+
+@pytest.mark.parametrize(
+    ("end", "code"), [(_leave, "cancelled"), (_run_out_of_time, "deadline_exceeded"), (_close, "backend_down")]
+)
+def test_the_further_pictures_of_a_request_that_has_ended_are_not_read(
+    rig: Rig, end: Callable[[Rig, Receiver], str], code: str
+) -> None:
+    rig.encoder.gate.clear()
+    receiver = rig.ask(pictures=8, deadline_s=0.3 if end is _run_out_of_time else WAIT_S)
+    assert rig.encoder.has_begun.wait(WAIT_S)
+    assert end(rig, receiver) == code and rig.encoder.calls == 1
+    assert rig.engine.meter.totals[FAILED] == 1
+
+
+def test_requests_that_never_reach_the_engine_are_counted_as_failed(rig: Rig) -> None:
+    rig.encoder.fails = True
+    assert rig.ask(pictures=1).code == "internal"
+    assert rig.ask(schema={"type": 7}).code == "invalid_input"
+    rig.intake.close()
+    assert rig.ask().code == "backend_down"
+    assert rig.engine.meter.totals[FAILED] == 3 and rig.engine.meter.totals[REFUSED] == 0
+
+
+def test_a_schema_that_cannot_be_begun_never_reaches_the_engine(rig: Rig) -> None:
+    receiver = rig.ask(schema={"$ref": "#"})
+    assert receiver.code == "invalid_input" and len(receiver.events) == 1
+    assert rig.engine.line.requests == 0
