@@ -21,6 +21,22 @@ def test_the_chart_shows_the_committed_results() -> None:
     assert drawn is None or report.CHART.read_text("utf-8") == drawn, "run `.venv/bin/python -m bench report`"
 
 
+def test_what_was_missed_is_said_to_be_so() -> None:
+    row = {
+        "precision": "fp32",
+        "clients": 16,
+        "ttft_ratio": 0.105,
+        "tokens_per_s_ratio": 6.0,
+        "identical_answers": [1, 1],
+    }
+    row |= {
+        "ttft_ratio_spread": [0.1, 0.11],
+        "tokens_per_s_ratio_spread": [5, 7],
+        "run": results.read("throughput")[0]["run"],
+    }
+    assert "| ≥ 6 | **0.105** (0.100 to 0.110) | ≤ 0.1 (missed) |" in report.BLOCKS["throughput"]([row])
+
+
 def test_a_row_keeps_its_spread_and_where_it_came_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "RESULTS", tmp_path)
     results.write("speed", [Spread.of([3.0, 1.0, 2.0]).fields("ratio")], "a command")
