@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from fnmatch import fnmatch
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import helm_python as helm
@@ -10,10 +14,15 @@ import kubernetes_validate
 import pytest
 import yaml
 from compose import ROOT
+from stand_in_build import write_processor_and_canary
 
+from gateway.app import create_app
+from gateway.backend import FakeBackend
 from gateway.settings import PREFIX, GatewaySettings
 from glmserve.engine.metrics import ALL_METRICS
 from glmserve.engine.settings import EngineSettings
+from glmserve.manifest import CHECKPOINT_FOLDER, DECODER_PATH
+from glmserve.manifest import Manifest as BuildManifest
 
 CHART = ROOT / "deploy" / "helm" / "glm-triton"
 KSERVE = ROOT / "deploy" / "kserve"
@@ -147,6 +156,38 @@ def test_a_build_is_mounted_by_its_digest_and_compared_with_its_manifest() -> No
         assert pod_of(case, "triton")["containers"][0]["args"] == [folder]
 
 
+def test_a_gateway_copies_all_of_a_build_that_it_reads_and_no_models(tmp_path: Path) -> None:
+    """What `aws s3 sync` would copy by the chart's options is compared by the chart's script, and starts a gateway."""
+    write_processor_and_canary(tmp_path, "What is in the picture?", None)
+    (tmp_path / DECODER_PATH).parent.mkdir(parents=True)
+    (tmp_path / DECODER_PATH).write_bytes(b"20 GB")
+    manifest = BuildManifest.describe(tmp_path, "recipe", "demo", "fp32", "cpu")
+    manifest.write(tmp_path)
+    copy, verify = pod_of("replicas from s3", "gateway")["initContainers"]
+    left_out = [word.partition("=")[2] for word in copy["args"] if word.startswith("--exclude=")]
+    for name in manifest.files:
+        if any(fnmatch(name, pattern) for pattern in left_out):
+            (tmp_path / name).unlink()
+    assert not (tmp_path / DECODER_PATH).exists()
+    create_app(GatewaySettings(build=tmp_path), FakeBackend([]))
+
+    script, _, _, *rest = verify["args"]
+    program = [sys.executable, "-c", script, str(tmp_path), manifest.digest]
+    assert subprocess.run([*program, *rest], timeout=60, check=False).returncode == 0
+    assert subprocess.run(program, timeout=60, check=False, stderr=subprocess.DEVNULL).returncode != 0, "Triton's"
+    (tmp_path / CHECKPOINT_FOLDER / "config.json").write_text("{}", "utf-8")
+    assert subprocess.run([*program, *rest], timeout=60, check=False, stderr=subprocess.DEVNULL).returncode != 0
+    volumes = {name: pod_of("replicas from s3", name)["volumes"] for name in ("triton", "gateway")}
+    sizes = {name: next(v for v in of if v["name"] == "builds")["emptyDir"] for name, of in volumes.items()}
+    assert sizes == {"triton": {"sizeLimit": "40Gi"}, "gateway": {"sizeLimit": "1Gi"}}
+
+
+@pytest.mark.parametrize(("case", "surge"), [("gpu", 0), ("replicas", 0), ("cpu", 1)])
+def test_an_upgrade_asks_for_a_gpu_more_only_where_values_say_so(case: str, surge: int) -> None:
+    strategy = of_kind(case, "Deployment")["glm-triton"]["spec"]["strategy"]
+    assert strategy == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": surge, "maxUnavailable": 1 - surge}}
+
+
 def test_the_gateways_see_every_replica_behind_one_name() -> None:
     service = of_kind("replicas", "Service")["glm-triton"]
     assert service["spec"]["clusterIP"] == "None"
@@ -182,10 +223,19 @@ def test_service_monitors_name_ports_that_exist() -> None:
         assert monitor["spec"]["endpoints"][0]["port"] in {port["name"] for port in service["spec"]["ports"]}
 
 
-@pytest.mark.parametrize("build", [{}, {"digest": "latest"}, {"digest": DIGEST, "source": "ftp"}])
-def test_values_that_cannot_be_are_refused(build: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"build": {}},
+        {"build": {"digest": "latest"}},
+        {"build": {"digest": 1234567890123456}},
+        {"build": {"digest": DIGEST, "source": "ftp"}},
+        {"build": {"digest": DIGEST}, "triton": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 0}}},
+    ],
+)
+def test_values_that_cannot_be_are_refused(given: dict[str, Any]) -> None:
     with helm.Chart.load(CHART) as chart, pytest.raises(helm.HelmValuesError):
-        chart.validate_schema({"build": build})
+        chart.validate_schema(given)
 
 
 def test_the_kserve_runtime_starts_what_the_chart_starts() -> None:

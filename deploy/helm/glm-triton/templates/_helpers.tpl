@@ -34,31 +34,43 @@ seccompProfile:
 {{- end -}}
 {{- end }}
 
-{{/* The volume that holds the build; an OCI image holds it at its root. */}}
+{{/* The volume that holds the build; an OCI image holds it at its root. `sizeLimit` is that of a copy. */}}
 {{- define "glm.buildVolume" -}}
+{{- $build := .root.Values.build -}}
 - name: builds
-{{- if eq .Values.build.source "pvc" }}
+{{- if eq $build.source "pvc" }}
   persistentVolumeClaim:
-    claimName: {{ .Values.build.pvc.claimName }}
+    claimName: {{ $build.pvc.claimName }}
     readOnly: true
-{{- else if eq .Values.build.source "oci" }}
+{{- else if eq $build.source "oci" }}
   image:
-    reference: "{{ required "build.oci.repository" .Values.build.oci.repository }}@{{ required "build.oci.imageDigest" .Values.build.oci.imageDigest }}"
+    reference: "{{ required "build.oci.repository" $build.oci.repository }}@{{ required "build.oci.imageDigest" $build.oci.imageDigest }}"
     pullPolicy: IfNotPresent
 {{- else }}
   emptyDir:
-    sizeLimit: {{ .Values.build.s3.sizeLimit }}
+    sizeLimit: {{ .sizeLimit }}
 {{- end }}
 {{- end }}
 
-{{/* Copies the build where it lies elsewhere, and compares it with its manifest. `image` runs the comparison. */}}
+{{/*
+Copies the build where it lies elsewhere, and compares it with its manifest. `image` runs the comparison. `leftOut` is a
+folder of the build that is neither copied nor compared, as the gateways need no models.
+*/}}
 {{- define "glm.buildInit" -}}
 {{- $root := .root -}}
 {{- $build := .root.Values.build -}}
 {{- if eq $build.source "s3" }}
 - name: copy-build
   image: {{ $build.s3.image }}
-  args: [s3, sync, --only-show-errors, "{{ required "build.s3.url" $build.s3.url }}/{{ $build.digest }}", {{ include "glm.buildFolder" $root }}]
+  args:
+    - s3
+    - sync
+    - --only-show-errors
+    {{- with .leftOut }}
+    - --exclude={{ . }}/*
+    {{- end }}
+    - {{ required "build.s3.url" $build.s3.url }}/{{ $build.digest }}
+    - {{ include "glm.buildFolder" $root }}
   env:
     - {name: HOME, value: /tmp}
   {{- with $build.s3.secretName }}
@@ -81,14 +93,18 @@ seccompProfile:
   command: [python3, -c]
   args:
     - |
-      import pathlib, sys
+      import dataclasses, pathlib, sys
       from glmserve.manifest import Manifest
-      folder, digest = pathlib.Path(sys.argv[1]), sys.argv[2]
+      folder, digest, *left_out = pathlib.Path(sys.argv[1]), *sys.argv[2:]
       manifest = Manifest.read(folder)
-      manifest.check(folder)
+      here = {name: sha for name, sha in manifest.files.items() if name.split("/")[0] not in left_out}
+      dataclasses.replace(manifest, files=here).check(folder)
       sys.exit(None if manifest.digest == digest else f"{folder} holds build {manifest.digest}, not {digest}.")
     - {{ include "glm.buildFolder" $root }}
     - {{ $build.digest | quote }}
+    {{- with .leftOut }}
+    - {{ . }}
+    {{- end }}
   securityContext:
     {{- include "glm.hardened" . | nindent 4 }}
   volumeMounts:
