@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from glmserve.errors import _BY_CODE
 
 ALERTS = ROOT / "deploy" / "prometheus" / "alerts.yml"
 SCRAPES = ROOT / "deploy" / "prometheus" / "prometheus.yml"
+CASES = Path(__file__).with_name("alerts_test.yml")
 PROMTOOL = shutil.which("promtool")
 
 
@@ -33,7 +35,7 @@ def test_every_alert_asks_for_metrics_that_exist() -> None:
     engine = {metric.name for metric in ALL_METRICS} | {f"{m.name}_bucket" for m in ALL_METRICS if m.buckets}
     for rule in rules():
         asked = set(re.findall(r"glm_\w+", rule["expr"]))
-        assert asked and asked <= gateway | engine, rule["alert"]
+        assert asked and asked <= gateway | engine, rule["alert"]  # `up` is Prometheus' own
         assert rule["labels"]["severity"] in ("page", "ticket")
         assert rule["annotations"]["summary"] and rule["annotations"]["action"]
 
@@ -42,6 +44,12 @@ def test_refusals_are_watched_by_codes_that_exist() -> None:
     expressions = " ".join(rule["expr"] for rule in rules())
     reasons = {code for found in re.findall(r'reason=~?"([^"]+)"', expressions) for code in found.split("|")}
     assert reasons and reasons <= set(_BY_CODE)
+
+
+def test_one_lost_replica_of_several_is_noticed() -> None:
+    expressions = {rule["alert"]: rule["expr"] for rule in rules()}
+    assert expressions["GlmReplicaUnreachable"].startswith("up == 0 and on (namespace, job)")
+    assert "(up) < count by (namespace, job) (up offset 15m)" in expressions["GlmReplicaMissing"]
 
 
 def test_prometheus_asks_the_services_that_compose_starts() -> None:
@@ -59,8 +67,12 @@ def test_grafana_is_given_our_dashboard() -> None:
 
 
 @pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed")
-def test_promtool_accepts_the_rules() -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [("check", "rules", ALERTS), ("check", "config", "--syntax-only", SCRAPES), ("test", "rules", CASES)],
+    ids=lambda arguments: " ".join(map(str, arguments[:2])),
+)
+def test_promtool_accepts_the_files_and_lets_alerts_fire_when_they_should(arguments: tuple[str | Path, ...]) -> None:
     assert PROMTOOL
-    command = [PROMTOOL, "check", "rules", str(ALERTS)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run([PROMTOOL, *arguments], capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
