@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-PROFILES = ("gpu", "cpu", "export", "monitoring")
+PROFILES = ("gpu", "cpu", "tools", "monitoring")
 _BIN = Path(sys.executable).parent
 BUILD = "0123456789abcdef"
 
@@ -22,15 +22,20 @@ def tool(name: str) -> str:
 
 
 @cache
-def resolved(*profiles: str) -> dict[str, Any]:
-    """`docker compose config`: validated against the Compose specification, anchors and variables put in."""
+def resolved(*profiles: str, env_file: Path | None = None) -> dict[str, Any]:
+    """`docker compose config`: validated against the Compose specification, anchors and variables put in.
+
+    `env_file` stands for the `.env` of whoever deploys.
+    """
     flags = [word for profile in profiles or PROFILES for word in ("--profile", profile)]
+    flags += ["--env-file", str(env_file or os.devnull)]
     command = [tool("docker-compose"), *flags, "config", "--format", "json"]
-    environment = {**os.environ, "BUILD": BUILD, "COMPOSE_PROFILES": ""}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GLM_")}
+    environment |= {"BUILD": BUILD, "COMPOSE_PROFILES": ""}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout))
 
 
-def services(*profiles: str) -> dict[str, dict[str, Any]]:
-    return dict(resolved(*profiles)["services"])
+def services(*profiles: str, env_file: Path | None = None) -> dict[str, dict[str, Any]]:
+    return dict(resolved(*profiles, env_file=env_file)["services"])

@@ -28,15 +28,21 @@ from launcher.triton_server import _environment as stub_environment
 DOCKER = ROOT / "deploy" / "docker"
 WAIT_S = 60.0
 WITHOUT = """
-import sys
-absent = set(sys.argv[1].split(","))
-class Absent:
-    def find_spec(name, *_):
-        if name.partition(".")[0] in absent:
-            raise ModuleNotFoundError(name)
-sys.meta_path.insert(0, Absent)
-import gateway.wsgi, gateway.__main__, gateway.gunicorn_config, gunicorn.app.wsgiapp, gunicorn.workers.gthread
+import importlib, sys
+from importlib.machinery import PathFinder
+absent, find = set(sys.argv[1].split(",")), PathFinder.find_spec
+PathFinder.find_spec = lambda name, *rest: None if name.partition(".")[0] in absent else find(name, *rest)
+for name in sys.argv[2:]:
+    importlib.import_module(name)
 """
+GATEWAY = (
+    "gateway.wsgi",
+    "gateway.__main__",
+    "gateway.gunicorn_config",
+    "gunicorn.app.wsgiapp",
+    "gunicorn.workers.gthread",
+)
+EXPORT = ("export.cli", "export.plots", "export.page")
 
 
 @pytest.fixture(scope="module")
@@ -188,10 +194,31 @@ def test_nginx_takes_the_configuration_of_its_container(tmp_path: Path) -> None:
 def test_the_gateway_starts_with_no_more_than_its_image_holds() -> None:
     there = closure(pins("gateway.txt")) | {"glm-triton"}
     assert not {"onnxruntime", "nvidia-pytriton", "torch", "transformers", "onnx", "llguidance"} & there
-    packages = importlib.metadata.packages_distributions()
-    absent = [module for module, owners in packages.items() if not {normal(name) for name in owners} & there]
+    absent = absent_beside(there)
     assert "onnxruntime" in absent
-    subprocess.run([sys.executable, "-c", WITHOUT, ",".join(absent)], cwd=ROOT, timeout=60, check=True)
+    import_all(GATEWAY, absent)
+
+
+@pytest.mark.parity
+def test_the_exports_images_hold_what_their_commands_import() -> None:
+    serve = closure(pins("serve.txt")) | {"glm-triton"}
+    assert {"torch", "transformers"} <= absent_beside(serve)
+    import_all(EXPORT, absent_beside(serve))
+    wanted = re.compile(r"^(torch|transformers)==")
+    assert f"grep -E '{wanted.pattern}' requirements/test.txt" in (DOCKER / "triton-cpu.Dockerfile").read_text("utf-8")
+    added = [pin.split("==")[0] for pin in pins("test.txt", with_versions=True) if wanted.match(pin)]
+    import_all((*EXPORT, "export.certify"), absent_beside(serve | closure(added)))
+
+
+def absent_beside(there: set[str]) -> set[str]:
+    """Modules that only other distributions than these bring."""
+    packages = importlib.metadata.packages_distributions()
+    return {module for module, owners in packages.items() if not {normal(name) for name in owners} & there}
+
+
+def import_all(modules: tuple[str, ...], absent: set[str]) -> None:
+    command = [sys.executable, "-c", WITHOUT, ",".join(absent), *modules]
+    subprocess.run(command, cwd=ROOT, timeout=120, check=True)
 
 
 def test_the_gateways_requirements_are_a_part_of_what_serving_needs() -> None:

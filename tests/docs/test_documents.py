@@ -9,7 +9,7 @@ import pytest
 from rendered_docs import BLOCKS, DOCUMENTS, OTHER_FOLDERS, PACKAGES, ROOT, rendered
 
 LINKED = ("export.md", "api.md", "benchmarks.md", "deploy.md", "scaling.md")
-SKIPPED = {".git", ".venv", ".ci", "builds"}
+SKIPPED = {".git", ".venv", ".ci", "builds", "keys"}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
