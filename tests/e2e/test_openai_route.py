@@ -46,6 +46,22 @@ def test_both_routes_say_the_same_whole_and_streamed(service: Service) -> None:
         assert "".join(delta.get("content", "") for delta in deltas) == wanted
 
 
+@pytest.mark.parametrize("wanted", [0, 1, 3])
+def test_as_many_alternatives_come_as_were_asked_for(service: Service, wanted: int) -> None:
+    options = {"logprobs": True, "top_logprobs": wanted}
+    image, text = picture(QUESTIONS[0].seed), QUESTIONS[0].question
+    lists = [
+        service.ask(image, text, temperature=0, **options)["logprobs"],
+        json.loads(chat(service, asked(image, text, **options)))["choices"][0]["logprobs"],
+    ]
+    streamed = chat(service, asked(image, text, stream=True, **options)).split("\n\n")
+    choices = [json.loads(line[6:])["choices"][0] for line in streamed if line.startswith("data: {")]
+    lists += [choice["logprobs"] for choice in choices if choice["logprobs"]]
+    tokens = [token for each in lists for token in each["content"]]
+    assert len(tokens) >= 3 and {len(token["top_logprobs"]) for token in tokens} == {wanted}
+    assert wanted == 0 or all(token["top_logprobs"][0]["logprob"] >= token["logprob"] - 1e-3 for token in tokens)
+
+
 def test_a_second_question_about_the_same_picture_is_answered(service: Service) -> None:
     first = QUESTIONS[0]
     body = asked(picture(first.seed), first.question)
