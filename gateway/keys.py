@@ -20,6 +20,10 @@ from gateway.refusals import BadKeyFile
 
 PREFIX = "glm-"
 _LOOK_EVERY_S = 1.0
+_NO_KEYS = (
+    "{0} holds no keys, so nobody can ask anything: every request is a 401. "
+    "Make a key with `python -m gateway keys create NAME --file {0}`."
+)
 Role = Literal["user", "metrics", "admin"]
 
 
@@ -93,7 +97,7 @@ class KeyStore:
         self._lock = threading.Lock()
         self._looked_at_s = clock()
         self._stamp = _stamp(path)
-        self._by_digest = {key.sha256: key for key in read_keys(path)}
+        self._by_digest = self._read()
 
     def find(self, secret: str) -> ApiKey | None:
         """The key, or None; the time it takes tells nothing about any other key."""
@@ -112,9 +116,15 @@ class KeyStore:
                 return
             self._stamp = stamp
             try:
-                self._by_digest = {key.sha256: key for key in read_keys(self._path)}
+                self._by_digest = self._read()
             except BadKeyFile as error:
                 structlog.get_logger().error("bad_key_file", error=error.message)
+
+    def _read(self) -> dict[str, ApiKey]:
+        keys = read_keys(self._path)
+        if not keys:
+            structlog.get_logger().warning("no_keys", file=str(self._path), message=_NO_KEYS.format(self._path))
+        return {key.sha256: key for key in keys}
 
 
 def _digest(secret: str) -> str:

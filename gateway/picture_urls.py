@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import ipaddress
+import re
 import socket
 import ssl
 import time
@@ -15,7 +16,13 @@ from glmserve.errors import BadImage, TooLarge
 _REDIRECTS = 3
 _PORTS = {"http": 80, "https": 443}
 _PIECE_BYTES = 1 << 16
+_URL = re.compile(r"\s*[a-z][a-z0-9+.-]{0,31}://", re.IGNORECASE)
 _MOVED = (301, 302, 303, 307, 308)
+
+
+def is_url(text: str) -> bool:
+    """Whether a text names a picture that lies elsewhere: base64 holds no colon, and a data URL no slashes after it."""
+    return _URL.match(text) is not None
 
 
 def is_public(address: str) -> bool:
@@ -34,12 +41,14 @@ class UrlReader:
         self._timeout_s = timeout_s
         self._is_open = is_open
 
-    @property
-    def reads_any(self) -> bool:
-        return bool(self._hosts)
-
     def read(self, url: str, field: str, timeout_s: float) -> bytes:
         """The file at a URL; raises BadImage or TooLarge, both naming `field`."""
+        if not self._hosts:
+            raise BadImage(
+                f"The field {field} is a URL, and this service fetches no pictures: send the picture itself, as base64 "
+                "or a data:image/...;base64, URL. (GLM_GATEWAY_IMAGE_HOSTS lists the hosts that it may fetch from.)",
+                field,
+            )
         give_up = time.monotonic() + min(timeout_s, self._timeout_s)
         for _ in range(_REDIRECTS + 1):
             parts = self._checked(url, field)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field, StringConstraints, ValidationError
 
 from gateway.conversation import Conversation, SentPicture, Turn
-from gateway.fields import COUNT, AnswerFields, Text, read_json, refusal
+from gateway.fields import COUNT, FLAG, AnswerFields, Text, read_json, refusal
 from glmserve.errors import InvalidInput
 from glmserve.limits import MAX_IMAGES, MAX_NEW_TOKENS
 
@@ -42,7 +42,7 @@ class VisionBody(AnswerFields):
     text: _Said | None = Field(default=None, description=_TEXT)
     system: _Said | None = Field(default=None, description=_TEXT)
     max_new_tokens: int | None = Field(default=None, ge=1, le=MAX_NEW_TOKENS, description=COUNT)
-    stream: Any = Field(default=None, description="true for an answer in pieces, as server-sent events")
+    stream: bool | None = Field(default=None, description=FLAG)
 
     def asked(self, files: tuple[SentPicture, ...] = ()) -> Asked:
         """Raises InvalidInput when the picture or the prompt is missing; `files` are pictures sent beside the body."""
@@ -62,7 +62,7 @@ class VisionBody(AnswerFields):
             thinking=bool(self.thinks()),
             grammar=self.grammar(),
         )
-        return Asked(conversation, self.stream is True)
+        return Asked(conversation, bool(self.stream))
 
 
 def parse_vision(body: bytes) -> Asked:

@@ -15,7 +15,7 @@ from gateway.backend import Backend, Cancellation, GenerateRequest
 from gateway.conversation import Conversation, SentPicture, Turn
 from gateway.deadlines import Deadline
 from gateway.mailbox import Mailbox
-from gateway.picture_urls import UrlReader
+from gateway.picture_urls import UrlReader, is_url
 from gateway.pictures import OpenedPicture, SizeRules, bytes_of_base64
 from gateway.retry import with_one_retry
 from gateway.settings import GatewaySettings
@@ -160,8 +160,8 @@ class ChatService:
 
     def _file(self, sent: SentPicture, deadline: Deadline) -> bytes:
         if isinstance(sent.data, str):
-            if self._urls.reads_any and sent.data[:8].lower().startswith(("http://", "https://")):
-                return self._urls.read(sent.data, sent.field, deadline.left_s())
+            if is_url(sent.data):
+                return self._urls.read(sent.data.strip(), sent.field, deadline.left_s())
             return bytes_of_base64(sent.data, self._sizes.max_bytes, sent.field)
         if len(sent.data) > self._sizes.max_bytes:
             raise TooLarge(f"The image holds more than {self._sizes.max_bytes} bytes.", sent.field)

@@ -74,6 +74,14 @@ def test_an_image_field_without_a_picture_is_a_400(send: Send, image: str) -> No
     assert_problem(send(image), 400, "image")
 
 
+@pytest.mark.parametrize("image", ["http://example.org/cat.png", " HTTPS://example.org/cat.png", "file:///etc/passwd"])
+def test_a_url_that_is_not_fetched_is_told_what_to_send_instead(send: Send, image: str) -> None:
+    response = send(image)
+    assert_problem(response, 400, "image")
+    for said in ("is a URL", "base64", "GLM_GATEWAY_IMAGE_HOSTS"):
+        assert said in response.text
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -134,6 +142,7 @@ def test_a_blank_prompt_is_named(client: FlaskClient, picture: str, prompt: str)
         ("seed", ["-1", "9223372036854775808", "1.5", '"a"', "false"]),
         ("stop", ['""', "5", '[""]', "[5]", json.dumps(["x"] * 17), json.dumps("x" * 257), json.dumps(["x"] * 1000)]),
         ("thinking", ["1", '"true"', "[]"]),
+        ("stream", ["1", "0", '"true"', '"yes"', "[]"]),
     ],
 )
 def test_a_wrong_option_is_named(send: Send, picture: str, field: str, values: list[str]) -> None:

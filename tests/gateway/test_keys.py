@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from gateway.app import create_app
+from gateway.backend import FakeBackend
 from gateway.keys import KeyStore, create_key, read_keys, revoke_key
 from gateway.refusals import BadKeyFile
+from gateway.settings import GatewaySettings
 
 
 @pytest.fixture
@@ -52,6 +55,23 @@ def test_a_file_that_breaks_later_changes_nothing(file: Path) -> None:
     with capture_logs() as logs:
         assert store.find(secret)
     assert logs[0]["event"] == "bad_key_file"
+
+
+@pytest.mark.parametrize("text", [None, '{"keys": []}'])
+def test_a_file_without_keys_is_a_loud_warning_at_the_start(build: Path, file: Path, text: str | None) -> None:
+    if text:
+        file.write_text(text)
+    with capture_logs() as logs:
+        create_app(GatewaySettings(build=build, keys_file=file), FakeBackend())
+    (warning,) = [entry for entry in logs if entry["log_level"] == "warning"]
+    assert warning["event"] == "no_keys" and f"keys create NAME --file {file}" in warning["message"]
+
+
+def test_a_file_with_keys_is_none(build: Path, file: Path) -> None:
+    create_key(file, "shop")
+    with capture_logs() as logs:
+        create_app(GatewaySettings(build=build, keys_file=file), FakeBackend())
+    assert logs == []
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"keys": [{"name": "x"}]}', '{"keys": [], "more": 1}'])

@@ -80,7 +80,7 @@ def test_seeds_differ_when_none_is_asked_for(client: FlaskClient, backend: FakeB
 
 
 def test_unknown_fields_are_passed_over(client: FlaskClient, picture: str) -> None:
-    assert ask(client, picture, chat_template_kwargs={"a": 1}, n=10**6, stream="maybe").status_code == 200
+    assert ask(client, picture, chat_template_kwargs={"a": 1}, n=10**6, streaming="maybe").status_code == 200
 
 
 def test_a_json_body_is_read_whatever_its_content_type(client: FlaskClient, picture: str) -> None:
