@@ -1,0 +1,185 @@
+"""What our nginx refuses by itself looks like a gateway's refusal, and what a gateway answers passes as it is."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from compose import ROOT
+
+from gateway.settings import GatewaySettings
+from launcher.ports import free_port
+
+PROGRAM = shutil.which("nginx", path="/usr/sbin:/usr/bin")
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="nginx is not installed")
+OURS, OPENAIS = "/v1/chat/vision", "/v1/chat/completions"
+SOON = {"proxy_read_timeout 45s": "proxy_read_timeout 1s"}
+LARGEST = GatewaySettings.model_fields["max_body_bytes"].default
+WAIT_S = 20.0
+
+
+class Upstream(BaseHTTPRequestHandler):
+    """A gateway that refuses whatever it reads, or says nothing for a while."""
+
+    let_go = threading.Event()
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path == "/silent":
+            self.let_go.wait(WAIT_S)
+        body = json.dumps({"said": "by the gateway", "id": self.headers["X-Request-ID"]}).encode()
+        self.send_response(413)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    headers: dict[str, str]
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Front:
+    """A running nginx."""
+
+    port: int
+
+    def ask(self, path: str, size: int = 2, method: str = "POST", **headers: str) -> Reply:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=WAIT_S)
+        with closing(connection):
+            connection.putrequest(method, path)
+            for name, value in {"Content-Length": str(size), **headers}.items():
+                connection.putheader(name.replace("_", "-"), value)
+            connection.endheaders()
+            try:
+                connection.send(b"x" * size)
+            except OSError:  # refused by its length already
+                assert size > LARGEST
+            response = connection.getresponse()
+            return Reply(response.status, dict(response.getheaders()), json.loads(response.read()))
+
+
+@contextmanager
+def nginx(folder: Path, upstream: int, changes: dict[str, str]) -> Iterator[Front]:
+    """The configuration that containers get, but for the addresses beside it and what a test cannot wait for."""
+    front = Front(free_port())
+    text = (ROOT / "deploy" / "nginx" / "nginx.conf").read_text("utf-8")
+    for before, after in changes.items():
+        assert before in text
+        text = text.replace(before, after)
+    (folder / "nginx.conf").write_text(text, "utf-8")
+    (folder / "gateways.conf").write_text(f"server 127.0.0.1:{upstream} max_fails=0;\n", "utf-8")
+    (folder / "listen.conf").write_text(f"listen 127.0.0.1:{front.port};\n", "utf-8")
+    globals_ = f"daemon off; pid {folder}/nginx.pid;" + (" user root;" if os.getuid() == 0 else "")
+    command = [str(PROGRAM), "-e", "stderr", "-p", f"{folder}/", "-c", f"{folder}/nginx.conf", "-g", globals_]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        give_up = time.monotonic() + WAIT_S
+        while not _listens(front.port):
+            assert process.poll() is None and time.monotonic() < give_up, (folder / "log").read_text()
+            time.sleep(0.05)
+        yield front
+    finally:
+        process.terminate()
+        process.wait(WAIT_S)
+
+
+def _listens(port: int) -> bool:
+    try:
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=2)) as connection:
+            connection.request("GET", "/metrics")
+            return connection.getresponse().status == 404
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def upstream() -> Iterator[int]:
+    Upstream.let_go.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Upstream) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        Upstream.let_go.set()
+        server.shutdown()
+
+
+@pytest.fixture
+def front(tmp_path: Path, upstream: int) -> Iterator[Front]:
+    with nginx(tmp_path, upstream, SOON) as running:
+        yield running
+
+
+def assert_refused(reply: Reply, status: int, word: str, is_openais: bool = False) -> None:
+    assert reply.status == status, reply
+    assert reply.headers["Content-Type"] == "application/json"
+    assert ("Retry-After" in reply.headers) == (status in (429, 503))
+    if is_openais:
+        assert set(reply.body) == {"error"} and set(reply.body["error"]) == {"message", "type", "param", "code"}
+        assert word in reply.body["error"]["message"]
+        assert (reply.body["error"]["type"] == "server_error") == (status >= 500)
+    else:
+        assert set(reply.body) == {"error", "success", "request_id"} and reply.body["success"] is False
+        assert word in reply.body["error"] and reply.body["request_id"] == reply.headers["X-Request-ID"]
+
+
+@pytest.mark.parametrize(("path", "is_openais"), [(OURS, False), (OPENAIS, True)])
+def test_a_body_that_is_far_too_large_is_a_413_in_json(front: Front, path: str, is_openais: bool) -> None:
+    assert_refused(front.ask(path, LARGEST + 2 * 1024**2), 413, "too large", is_openais)
+
+
+def test_what_is_just_too_large_is_answered_in_the_gateways_own_words(front: Front) -> None:
+    reply = front.ask(OURS, LARGEST + 1000, X_Request_ID="mine-1")
+    assert (reply.status, reply.body) == (413, {"said": "by the gateway", "id": "mine-1"})
+
+
+def test_metrics_are_not_found_in_json(front: Front) -> None:
+    assert_refused(front.ask("/metrics", 0, "GET", X_Request_ID="mine-2"), 404, "nothing at this address")
+    assert front.ask("/metrics", 0, "GET", X_Request_ID="mine-2").body["request_id"] == "mine-2"
+    assert front.ask("/metrics", 0, "GET", X_Request_ID='"}{').body["request_id"] != '"}{'
+
+
+def test_a_gateway_that_says_nothing_is_a_504_in_json(front: Front) -> None:
+    assert_refused(front.ask("/silent"), 504, "too long")
+
+
+def test_too_many_at_a_time_are_a_429_in_json(tmp_path: Path, upstream: int) -> None:
+    with (
+        nginx(tmp_path, upstream, {"limit_conn addresses 64": "limit_conn addresses 1"}) as front,
+        closing(http.client.HTTPConnection("127.0.0.1", front.port, timeout=WAIT_S)) as first,
+    ):
+        first.request("POST", "/silent", b"x")
+        give_up = time.monotonic() + WAIT_S
+        while (reply := front.ask(OPENAIS)).status != 429:
+            assert time.monotonic() < give_up
+        assert_refused(reply, 429, "at a time", is_openais=True)
+        Upstream.let_go.set()
+        assert first.getresponse().status == 413
+
+
+@pytest.mark.parametrize(("path", "is_openais"), [(OURS, False), (OPENAIS, True), ("/health/ready", False)])
+def test_no_gateway_is_a_503_in_json_that_says_when_to_come_back(tmp_path: Path, path: str, is_openais: bool) -> None:
+    with nginx(tmp_path, free_port(), {}) as front:
+        assert_refused(front.ask(path), 503, "try again", is_openais)
+
+
+def test_a_request_that_is_none_is_a_400_in_json(front: Front) -> None:
+    assert_refused(front.ask(OURS, X=f"{'x' * 60_000}"), 400, "could not be read")
