@@ -97,6 +97,7 @@ def save_model(model: Glm4vForConditionalGeneration, tokenizer: Tokenizer, folde
     model.save_pretrained(folder, state_dict=half)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     _set_dtype(config, "float16")
+    config["is_demo"] = True  # so that nobody takes what is served for the real model
     _write_json(folder / "config.json", config)
     (folder / "model.safetensors").chmod(0o644)  # its writer leaves it to its owner alone
     _write_json(folder / "preprocessor_config.json", PREPROCESSOR)

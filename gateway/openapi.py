@@ -63,11 +63,15 @@ _ANSWERS: dict[str, _Schema] = {
     ),
     "Models": _object(("data",), data={"type": "array", "items": {"$ref": "#/components/schemas/Model"}}),
     "Model": _object(
-        ("id", "object", "created", "owned_by", "build", "verified"),
+        ("id", "object", "created", "owned_by", "build", "verified", "demo", "max_model_len"),
         id=_TEXT,
+        object={"const": "model"},
         created=_COUNT,
+        owned_by=_TEXT,
         build=_TEXT,
         verified={"type": "boolean"},
+        demo={"type": "boolean"},
+        max_model_len=_COUNT,
     ),
     "TokenCount": _object(
         ("count", "image_tokens", "max_model_len"), count=_COUNT, image_tokens=_COUNT, max_model_len=_COUNT

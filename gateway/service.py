@@ -59,6 +59,7 @@ class ChatService:
         self.tokenizer = Tokenizer.read(folder)
         self._settings = settings
         self._backend = backend
+        self.is_demo = checkpoint.is_demo
         self._rules = checkpoint.images
         self._prompts = PromptBuilder.read(
             folder, self.tokenizer, checkpoint.image_token_id, checkpoint.images.merge_size

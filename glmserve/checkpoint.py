@@ -69,6 +69,8 @@ class Checkpoint:
     images: ImageRules
     image_token_id: int
     eos_token_ids: tuple[int, ...]
+    is_demo: bool = False
+    """Whether this is the tiny model of drawn shapes, which says so itself."""
 
     @staticmethod
     def read(folder: Path) -> Checkpoint:
@@ -93,6 +95,7 @@ class Checkpoint:
             images=_image_rules(processor, vision),
             image_token_id=config.integer("image_token_id"),
             eos_token_ids=_eos_token_ids(folder, config),
+            is_demo=config.values.get("is_demo") is True,
         )
 
 

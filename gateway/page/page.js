@@ -1,7 +1,7 @@
 // The page: a picture, questions about it, and answers that grow as they come.
 "use strict";
 const $ = (id) => document.getElementById(id);
-const state = { language: "en", picture: null, turns: [], model: null, running: null };
+const state = { language: "en", picture: null, isSample: false, turns: [], model: null, running: null };
 const word = (name) => WORDS[state.language][name];
 
 function speak(language) {
@@ -14,6 +14,7 @@ function speak(language) {
   $("language").textContent = language === "zh" ? "English" : "中文";
   $("language").lang = language === "zh" ? "en" : "zh-CN";
   localStorage.setItem("language", language);
+  suggest();
 }
 
 function paint(theme) {
@@ -33,23 +34,57 @@ function element(tag, className, text) {
   return node;
 }
 
-function take(file) {
+function take(file, isSample = false) {
   if (!file) return;
+  putAway();
   if (!file.type.startsWith("image/")) return complain(word("notPicture"));
   const reader = new FileReader();
+  const refuse = () => {
+    putAway();
+    complain(word("broken"));
+  };
+  reader.onerror = refuse;
   reader.onload = () => {
-    startOver();
-    state.picture = reader.result;
-    $("preview").src = reader.result;
-    $("preview").alt = word("picture");
-    $("preview").hidden = false;
-    $("invite").hidden = true;
-    $("preview").onload = () => {
-      $("facts").textContent = `${$("preview").naturalWidth} × ${$("preview").naturalHeight} · ${Math.ceil(file.size / 1024)} kB`;
-    };
-    $("question").focus();
+    const image = new Image();
+    image.onerror = refuse;
+    image.onload = () => show(reader.result, image, file.size, isSample);
+    image.src = reader.result;
   };
   reader.readAsDataURL(file);
+}
+
+function show(url, image, bytes, isSample) {
+  state.picture = url;
+  state.isSample = isSample;
+  $("preview").src = url;
+  $("preview").alt = word("picture");
+  $("facts").textContent = `${image.naturalWidth} × ${image.naturalHeight} · ${Math.ceil(bytes / 1024)} kB`;
+  $("preview").hidden = $("about").hidden = false;
+  $("invite").hidden = $("sample").hidden = true;
+  suggest();
+  $("question").focus();
+}
+
+function putAway() {
+  startOver();
+  state.picture = null;
+  state.isSample = false;
+  $("preview").removeAttribute("src");
+  $("facts").textContent = $("file").value = "";
+  $("preview").hidden = $("about").hidden = true;
+  $("invite").hidden = $("sample").hidden = false;
+  suggest();
+}
+
+// Questions that the demo answers well, beside the picture that goes with them.
+function suggest() {
+  $("samples").hidden = !state.isSample;
+  $("samples").replaceChildren(...word("samples").map((question) => {
+    const button = element("button", "plain", question);
+    button.type = "button";
+    button.addEventListener("click", () => state.running || ask(question));
+    return button;
+  }));
 }
 
 function startOver() {
@@ -64,8 +99,12 @@ function bubble(who, text) {
   const node = element("article", who);
   node.append(element("h2", "", word(who === "you" ? "you" : "model")), element("p", "said", text));
   $("talk").append(node);
-  $("talk").scrollTop = $("talk").scrollHeight;
+  toTheEnd();
   return node;
+}
+
+function toTheEnd() {
+  $("talk").scrollTop = $("talk").scrollHeight;
 }
 
 function complain(text) {
@@ -73,7 +112,7 @@ function complain(text) {
   const node = element("p", "problem", text);
   node.setAttribute("role", "alert");
   $("talk").append(node);
-  $("talk").scrollTop = $("talk").scrollHeight;
+  toTheEnd();
 }
 
 function messages() {
@@ -85,7 +124,7 @@ function messages() {
 
 async function ask(question) {
   state.turns.push({ role: "user", content: question });
-  bubble("you", question);
+  const asked = bubble("you", question);
   const node = bubble("model", "");
   const said = node.querySelector(".said");
   said.append(element("span", "quiet", word("waiting")));
@@ -93,12 +132,21 @@ async function ask(question) {
   busy(true);
   try {
     const answer = await stream(node, said, controller.signal);
-    state.turns.push({ role: "assistant", content: answer });
+    if (answer) state.turns.push({ role: "assistant", content: answer });
+    else {
+      state.turns.pop();
+      said.append(element("span", "quiet", word(node.querySelector(".thoughts") ? "onlyThoughts" : "noAnswer")));
+      toTheEnd();
+    }
   } catch (error) {
     state.turns.pop();
     if (controller.signal.aborted) node.append(element("p", "quiet", word("stopped")));
     else {
-      if (!said.textContent || said.querySelector(".quiet")) node.remove();
+      if (said.querySelector(".quiet")) {
+        asked.remove();
+        node.remove();
+      }
+      if (!$("question").value) $("question").value = question;
       complain(error.told || word("lost"));
     }
   } finally {
@@ -115,11 +163,11 @@ async function stream(node, said, signal) {
   if (key) headers.Authorization = `Bearer ${key}`;
   const body = { model: state.model || undefined, messages: messages(), stream: true, stream_options: { include_usage: true }, thinking: $("thinking").checked };
   const response = await fetch("/v1/chat/completions", { method: "POST", headers, body: JSON.stringify(body), signal });
-  if (!response.ok) {
-    if (response.status === 401) $("key-row").hidden = false;
-    throw told((await response.json()).error.message);
+  if (!response.ok) throw told(await refusal(response, key));
+  if (key && key !== sessionStorage.getItem("key")) {
+    sessionStorage.setItem("key", key);
+    learn();
   }
-  if (key) sessionStorage.setItem("key", key);
   let answer = "", thoughts = null, isFirst = true;
   for await (const event of events(response.body)) {
     if (event.error) throw told(event.error.message);
@@ -138,13 +186,25 @@ async function stream(node, said, signal) {
       isFirst = false;
       answer += delta.content;
       said.append(delta.content);
-      $("talk").scrollTop = $("talk").scrollHeight;
+      toTheEnd();
     }
     if (event.usage) node.append(element("p", "stats quiet", stats(event.usage, event.timings)));
   }
   if (isFirst) said.textContent = "";
-  $("talk").scrollTop = $("talk").scrollHeight;
+  toTheEnd();
   return answer;
+}
+
+// What a visitor is told of an answer that is none, whoever on the way to the service gave it.
+async function refusal(response, key) {
+  if (response.status === 401) {
+    $("key-row").hidden = false;
+    sessionStorage.removeItem("key");
+    return word(key ? "wrongKey" : "needsKey");
+  }
+  const body = await response.json().catch(() => null);
+  if (body && body.error && body.error.message) return body.error.message;
+  return response.status === 413 ? word("tooLarge") : word("unreadable")(response.status);
 }
 
 async function* events(body) {
@@ -175,6 +235,18 @@ function stats(usage, timings) {
   );
 }
 
+// Which model answers here, and whether it is the demo; where a key is needed, not before there is one.
+async function learn() {
+  const key = sessionStorage.getItem("key");
+  const reply = await fetch("/v1/models", key ? { headers: { Authorization: `Bearer ${key}` } } : {}).catch(() => null);
+  if (reply && reply.status === 401) $("key-row").hidden = false;
+  if (!reply || !reply.ok) return;
+  const [model] = (await reply.json()).data;
+  state.model = model.id;
+  $("model").textContent = model.id;
+  $("badge").hidden = $("demo").hidden = !model.demo;
+}
+
 function told(text) {
   return Object.assign(new Error(text), { told: text });
 }
@@ -182,7 +254,7 @@ function told(text) {
 function busy(isBusy) {
   $("send").disabled = isBusy;
   $("stop").hidden = !isBusy;
-  if (!isBusy) $("question").focus();
+  if (!isBusy) $($("key-row").hidden || $("key").value || sessionStorage.getItem("key") ? "question" : "key").focus();
 }
 
 $("drop").addEventListener("keydown", (event) => {
@@ -215,14 +287,15 @@ $("question").addEventListener("keydown", (event) => {
   }
 });
 $("stop").addEventListener("click", () => state.running && state.running.abort());
+$("remove").addEventListener("click", putAway);
+$("sample").addEventListener("click", async () => {
+  const picture = await fetch("/page/sample.png").then((reply) => reply.blob(), () => null);
+  if (picture) take(picture, true);
+  else complain(word("lost"));
+});
 $("again").addEventListener("click", startOver);
 $("language").addEventListener("click", () => speak(state.language === "zh" ? "en" : "zh"));
 $("theme").addEventListener("click", () => paint(isDark() ? "light" : "dark"));
 paint(localStorage.getItem("theme"));
 speak(localStorage.getItem("language") || (navigator.language.startsWith("zh") ? "zh" : "en"));
-fetch("/v1/models").then(async (reply) => {
-  if (reply.status === 401) $("key-row").hidden = false;
-  if (!reply.ok) return;
-  state.model = (await reply.json()).data[0].id;
-  $("model").textContent = state.model;
-}).catch(() => {});
+learn();

@@ -40,6 +40,7 @@ def routes(
             "owned_by": "zai-org",
             "build": manifest.digest,
             "verified": is_verified,
+            "demo": exchanges.service.is_demo,
             "max_model_len": exchanges.service.context_tokens,
         }
 

@@ -15,7 +15,7 @@ _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_ASSETS = ("page.js", "words.js", "style.css", "docs.js")
+_ASSETS = ("page.js", "words.js", "style.css", "docs.js", "sample.png")
 
 
 def routes(settings: GatewaySettings) -> Blueprint:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Generator
 from pathlib import Path
@@ -13,7 +14,7 @@ from PIL import Image, ImageDraw
 from stand_in_build import write_processor_and_canary
 
 from gateway.keys import create_key
-from glmserve.manifest import Manifest
+from glmserve.manifest import CHECKPOINT_FOLDER, Manifest
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium")
@@ -128,15 +129,100 @@ def test_an_answer_can_be_stopped(browser: Any, url: str) -> None:
     assert page.locator("#send").is_enabled()
 
 
-def test_a_refusal_is_shown_in_words(browser: Any, url: str, tmp_path: Path) -> None:
+def problem(page: Any) -> str:
+    page.locator(".problem").last.wait_for()
+    page.locator("#stop").wait_for(state="hidden")
+    return str(page.locator(".problem").last.inner_text())
+
+
+def test_a_refusal_is_shown_in_words_and_the_question_is_kept(browser: Any, url: str, tmp_path: Path) -> None:
+    drawing = tmp_path / "a.svg"  # a browser shows it, the service does not read it
+    drawing.write_text('<svg xmlns="http://www.w3.org/2000/svg" width="90" height="90"></svg>', "utf-8")
+    page = opened(browser, url)
+    page.set_input_files("#file", drawing)
+    page.locator("#preview").wait_for()
+    ask(page, "What is it?")
+    assert "cannot be decoded" in problem(page)
+    assert page.input_value("#question") == "What is it?" and page.locator("article").count() == 0
+    page.click("#remove")
+    ask(page, "Say [[better]]")
+    assert answer(page, 0) == "better"
+
+
+def test_a_broken_picture_is_complained_of_at_once_and_takes_the_last_ones_place(
+    browser: Any, url: str, photo: Path, tmp_path: Path
+) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"\x89PNG no picture")
     page = opened(browser, url)
+    page.set_input_files("#file", photo)
+    page.get_by_text("320 × 240").wait_for()
     page.set_input_files("#file", broken)
-    page.locator("#preview[src]").wait_for(state="attached")
+    assert "broken" in problem(page)
+    assert page.locator("#preview").is_hidden() and page.locator("#facts").text_content() == ""
+    page.set_input_files("#file", photo)
+    page.get_by_text("320 × 240").wait_for()
+    assert page.locator(".problem").count() == 0
+
+
+def test_a_picture_can_be_removed_again(browser: Any, url: str, photo: Path) -> None:
+    page = opened(browser, url)
+    page.set_input_files("#file", photo)
+    page.click("#remove")
+    assert page.locator("#preview").is_hidden() and page.locator("#invite").is_visible()
+    ask(page, "Say [[no picture]]")
+    assert answer(page, 0) == "no picture" and "(0 of the picture)" in page.locator(".stats").inner_text()
+    page.set_input_files("#file", photo)  # the same once more
+    page.locator("#preview").wait_for()
+
+
+@pytest.mark.parametrize(("said", "told"), [("<think>hm", "thought, but gave no answer"), ("", "said nothing")])
+def test_an_answer_without_words_says_so(browser: Any, url: str, said: str, told: str) -> None:
+    page = opened(browser, url)
+    page.check("#thinking")
+    ask(page, f"Say [[{said}]]")
+    assert told in answer(page, 0)
+    ask(page, "Say [[more]]")
+    assert answer(page, 1) == "more"
+
+
+@pytest.mark.parametrize(("status", "told"), [(502, "could not answer just now (502)"), (413, "too large to be sent")])
+def test_a_page_of_html_from_a_proxy_is_told_in_words(browser: Any, url: str, status: int, told: str) -> None:
+    page = opened(browser, url)
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(status=status, body="<html>nginx</html>"))
     ask(page, "What is it?")
-    page.locator(".problem").wait_for()
-    assert "cannot be decoded" in page.locator(".problem").inner_text()
+    assert told in problem(page) and page.input_value("#question") == "What is it?"
+
+
+def test_the_demo_says_that_it_is_one_and_offers_a_picture_with_questions(browser: Any, url: str) -> None:
+    page = opened(browser, url)
+    page.locator("#badge").wait_for()
+    assert "not GLM-4.6V-Flash" in page.locator("#demo").inner_text()
+    page.click("#sample")
+    page.locator("#preview").wait_for()
+    page.locator("#samples button").first.click()
+    assert answer(page, 0) == "Hello." and "(64 of the picture)" in page.locator(".stats").inner_text()
+    page.click("#language")
+    assert page.locator("#samples button").first.inner_text() == "图中有几个物体？"
+    page.click("#remove")
+    assert page.locator("#samples").is_hidden() and page.problems == []
+
+
+def test_another_model_is_no_demo(browser: Any, build: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(build, tmp_path / "other"))
+    config = other / CHECKPOINT_FOLDER / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text("utf-8")), "is_demo": False}), "utf-8")
+    with live_gateway(other) as url:
+        page = opened(browser, url)
+        assert page.locator("#badge").is_hidden() and page.locator("#demo").is_hidden()
+
+
+def test_it_leads_to_the_documentation_and_back(browser: Any, url: str) -> None:
+    page = opened(browser, url)
+    page.click("#docs")
+    page.locator("h2").first.wait_for()
+    page.get_by_text("Ask a picture").click()
+    page.locator("#model:not(:empty)").wait_for()
 
 
 def test_it_speaks_chinese(browser: Any, url: str) -> None:
@@ -159,10 +245,10 @@ def test_it_can_be_used_with_the_keyboard_alone(browser: Any, url: str, photo: P
     # the key may open its own first, and then no chooser ever comes.
     page.on("filechooser", lambda chooser: chooser.set_files(photo))
     order = []
-    for _ in range(5):
+    for _ in range(7):
         page.keyboard.press("Tab")
         order.append(page.evaluate("document.activeElement.id"))
-    assert order == ["language", "theme", "drop", "talk", "question"]
+    assert order == ["docs", "language", "theme", "sample", "drop", "talk", "question"]
     page.keyboard.type("Say [[fine]]")
     page.keyboard.press("Enter")
     assert answer(page, 0) == "fine"
@@ -208,9 +294,18 @@ def test_a_key_is_asked_for_where_one_is_needed(browser: Any, build: Path, tmp_p
         page = browser.new_page()
         page.goto(url)
         page.locator("#key-row").wait_for()
-        page.fill("#key", secret)
         ask(page, "Say [[come in]]")
+        assert "API key” under the picture" in problem(page)
+        page.locator("#key:focus").wait_for()
+        page.keyboard.type("glm-wrong")
+        page.press("#question", "Enter")
+        page.get_by_text("This API key is not valid").wait_for()
+        page.fill("#key", secret)
+        page.press("#question", "Enter")
         assert answer(page, 0) == "come in"
+        page.locator("#badge").wait_for()  # which model it is can be asked from now on
+        page.reload()
+        page.locator("#badge").wait_for()
 
 
 def test_the_documentation_shows_every_address(browser: Any, url: str) -> None:

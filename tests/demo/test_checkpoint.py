@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from demo.golden_set import CANARY_SEED, CHECKPOINT, GOLDEN, golden_questions, parity_cases, picture, unseen
 from demo.questions import KINDS
 from demo.wordings import LANGUAGES
+from glmserve.checkpoint import Checkpoint
 
 MOST_BYTES = 12_000_000
 MOST_GOLDEN_BYTES = 2_000_000
@@ -38,6 +39,10 @@ def test_the_weights_are_4_to_6_million_in_fp16_and_at_most_12_megabytes() -> No
     assert 4_000_000 <= parameters <= 6_000_000
     assert (CHECKPOINT / "model.safetensors").stat().st_size <= MOST_BYTES
     assert "lm_head.weight" in header, "the real model's output layer is not tied to its embeddings"
+
+
+def test_it_says_that_it_is_a_demo() -> None:
+    assert Checkpoint.read(CHECKPOINT).is_demo
 
 
 def test_the_ids_in_the_config_are_the_tokenizers() -> None:
