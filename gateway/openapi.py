@@ -8,7 +8,9 @@ from pydantic.json_schema import models_json_schema
 
 from gateway.exchange import DEADLINE_HEADER, LEAST_DEADLINE_S
 from gateway.forms import FORM
+from gateway.meanings import explained
 from gateway.openai_schemas import CompletionBody, MessagesBody
+from gateway.openapi_answers import ANSWERS, EXAMPLES, Schema, said
 from gateway.schemas import VisionBody
 from gateway.sse import MIMETYPE
 
@@ -25,75 +27,24 @@ _WHY = {
 }
 _ASKING = ("400", "401", "403", "413", "429", "500", "503", "504")
 _LOOKING = ("401", "403", "429")
-_TEXT = {"type": "string"}
-_COUNT = {"type": "integer"}
-_Schema = dict[str, Any]
-
-
-def _object(required: tuple[str, ...], **properties: Any) -> _Schema:
-    return {"type": "object", "required": list(required), "properties": properties}
-
-
-_ANSWERS: dict[str, _Schema] = {
-    "VisionAnswer": _object(
-        ("result", "model", "success", "usage", "finish_reason", "request_id"),
-        result=_TEXT,
-        model=_TEXT,
-        success={"type": "boolean", "const": True},
-        thinking=_TEXT,
-        logprobs={"type": "object"},
-        usage={"type": "object"},
-        finish_reason={"enum": ["stop", "length", "tool_calls"]},
-        request_id=_TEXT,
-        timings={"type": "object"},
-    ),
-    "VisionProblem": _object(("error", "success"), error=_TEXT, success={"type": "boolean", "const": False}),
-    "Completion": _object(
-        ("id", "object", "created", "model", "choices", "usage"),
-        id=_TEXT,
-        object={"const": "chat.completion"},
-        created=_COUNT,
-        model=_TEXT,
-        choices={"type": "array", "items": {"type": "object"}},
-        usage={"type": "object"},
-    ),
-    "Problem": _object(
-        ("error",),
-        error=_object(("message", "type"), message=_TEXT, type=_TEXT, param={"type": ["string", "null"]}, code=_TEXT),
-    ),
-    "Models": _object(("data",), data={"type": "array", "items": {"$ref": "#/components/schemas/Model"}}),
-    "Model": _object(
-        ("id", "object", "created", "owned_by", "build", "verified", "demo", "max_model_len"),
-        id=_TEXT,
-        object={"const": "model"},
-        created=_COUNT,
-        owned_by=_TEXT,
-        build=_TEXT,
-        verified={"type": "boolean"},
-        demo={"type": "boolean"},
-        max_model_len=_COUNT,
-    ),
-    "TokenCount": _object(
-        ("count", "image_tokens", "max_model_len"), count=_COUNT, image_tokens=_COUNT, max_model_len=_COUNT
-    ),
-    "Health": _object(("status",), status=_TEXT, model=_TEXT, build=_TEXT, reason=_TEXT),
+_CHOICES = (("image", "images"), ("prompt", "question", "text"))
+"""Of each of these fields a question about a picture needs one."""
+_FILE = {"type": "string", "format": "binary"}
+_PICTURES: dict[str, Schema] = {
+    "image": {**_FILE, "description": "The picture, as a file."},
+    "images": {"type": "array", "items": _FILE, "description": "Several pictures, as files of this same name."},
 }
+_CHOSEN = [{"anyOf": [{"required": [name]} for name in names]} for names in _CHOICES]
+_PLAIN = ("string", "integer", "number", "boolean")
 
 
-_SAID = {"type": "string", "pattern": r"\S"}
-_FORM = _object(("image", "prompt"), image={"type": "string", "format": "binary"}, prompt=_SAID)
-"""What `curl -F` sends at the least; every other field of VisionBody may stand beside it, written as JSON."""
-
-
-def document(model_name: str) -> dict[str, Any]:
-    """The document that /openapi.json serves."""
-    bodies = (VisionBody, CompletionBody, MessagesBody)
-    _, definitions = models_json_schema(
-        [(body, "validation") for body in bodies], ref_template="#/components/schemas/{model}"
-    )
+def document(model_name: str, thinks: bool) -> dict[str, Any]:
+    """The document that /openapi.json serves; `thinks` is whether /v1/chat/completions does so unasked."""
+    bodies = _bodies(thinks)
     vision = _operation("Ask about one or several pictures.", "VisionAnswer", _ASKING, "VisionProblem", streams=True)
     vision["requestBody"] = _body("VisionBody")
-    vision["requestBody"]["content"][FORM] = {"schema": _FORM}
+    vision["requestBody"]["description"] = f"As {FORM} the same fields may come, with pictures as files."
+    vision["requestBody"]["content"][FORM] = {"schema": _form(bodies["VisionBody"])}
     chat = _operation("OpenAI's chat completions.", "Completion", (*_ASKING, "404"), "Problem", streams=True)
     chat["requestBody"] = _body("CompletionBody")
     for operation in (vision, chat):
@@ -107,7 +58,7 @@ def document(model_name: str) -> dict[str, Any]:
     )
     tokenize["requestBody"] = _body("MessagesBody")
     model = _operation("The model, by its name.", "Model", (*_LOOKING, "404"), "Problem")
-    model["parameters"] = [{"name": "name", "in": "path", "required": True, "schema": _TEXT}]
+    model["parameters"] = [{"name": "name", "in": "path", "required": True, "schema": said("string")}]
     ready = _operation("Whether a picture can be answered right now.", "Health", ("503",), "Health")
     ready["responses"]["503"]["description"] = "Not ready; the answer says why."
     metrics = _operation("The gateway's numbers, for Prometheus.", None, _LOOKING, "VisionProblem")
@@ -129,7 +80,7 @@ def document(model_name: str) -> dict[str, Any]:
             "/metrics": {"get": metrics},
         },
         "components": {
-            "schemas": {**definitions["$defs"], **_ANSWERS},
+            "schemas": {**bodies, **ANSWERS},
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -139,14 +90,49 @@ def document(model_name: str) -> dict[str, Any]:
     }
 
 
+def _bodies(thinks: bool) -> dict[str, Schema]:
+    """The schemas of all bodies and their parts; null stands for an absent field, so it is no default."""
+    models = (VisionBody, CompletionBody, MessagesBody)
+    _, made = models_json_schema(
+        [(model, "validation") for model in models], ref_template="#/components/schemas/{model}"
+    )
+    schemas: dict[str, Schema] = made["$defs"]
+    for schema in schemas.values():
+        for field in schema["properties"].values():
+            field.pop("default", None)
+    schemas |= {model.__name__: explained(schemas[model.__name__]) for model in models}
+    schemas["CompletionBody"]["properties"]["thinking"]["default"] = thinks
+    schemas["VisionBody"]["allOf"] = _CHOSEN
+    return schemas
+
+
+def _form(body: Schema) -> Schema:
+    """The same fields in a form: pictures as files, and JSON for what is neither words nor a number."""
+    return {
+        "type": "object",
+        "properties": {name: _form_field(name, field) for name, field in body["properties"].items()},
+        "allOf": _CHOSEN,
+    }
+
+
+def _form_field(name: str, field: Schema) -> Schema:
+    if name in _PICTURES:
+        return _PICTURES[name]
+    kinds = [kind for kind in field["anyOf"] if kind.get("type") != "null"]
+    is_plain = len(kinds) == 1 and kinds[0].get("type") in _PLAIN
+    as_json = {"type": "string", "contentMediaType": "application/json"}
+    kept = {key: field[key] for key in ("description", "default") if key in field and (is_plain or key != "default")}
+    return {**(kinds[0] if is_plain else as_json), **kept}
+
+
 def _operation(
     summary: str, answer: str | None, refusals: tuple[str, ...], problem: str, streams: bool = False
 ) -> dict[str, Any]:
-    content: dict[str, Any] = {"text/plain": {"schema": _TEXT}}
+    content: dict[str, Any] = {"text/plain": {"schema": said("string")}}
     if answer is not None:
         content = _json(answer)
     if streams:
-        content[MIMETYPE] = {"schema": _TEXT}
+        content[MIMETYPE] = {"schema": said("string")}
     responses: dict[str, Any] = {"200": {"description": "The answer.", "content": content}}
     for status in sorted(refusals):
         responses[status] = {"description": _WHY[status], "content": _json(problem)}
@@ -158,4 +144,7 @@ def _body(name: str) -> dict[str, Any]:
 
 
 def _json(name: str) -> dict[str, Any]:
-    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
+    content: dict[str, Any] = {"schema": {"$ref": f"#/components/schemas/{name}"}}
+    if name in EXAMPLES:
+        content["example"] = EXAMPLES[name]
+    return {"application/json": content}

@@ -41,6 +41,6 @@ def routes(settings: GatewaySettings) -> Blueprint:
 
     @blueprint.get("/openapi.json")
     def openapi() -> Response:
-        return jsonify(document(settings.model_name))
+        return jsonify(document(settings.model_name, settings.thinking))
 
     return blueprint

@@ -13,6 +13,7 @@ from PIL import Image
 from serving import Service
 
 from demo.golden_set import golden_questions, picture
+from gateway.openapi_answers import EXAMPLES
 
 pytestmark = pytest.mark.triton
 QUESTIONS = [question for question in golden_questions() if question.has_picture][:12]
@@ -60,6 +61,14 @@ def test_as_many_alternatives_come_as_were_asked_for(service: Service, wanted: i
     tokens = [token for each in lists for token in each["content"]]
     assert len(tokens) >= 3 and {len(token["top_logprobs"]) for token in tokens} == {wanted}
     assert wanted == 0 or all(token["top_logprobs"][0]["logprob"] >= token["logprob"] - 1e-3 for token in tokens)
+
+
+def test_the_examples_of_the_documentation_are_the_demos_own(service: Service) -> None:
+    wanted, found = EXAMPLES["VisionAnswer"], service.post(EXAMPLES["VisionBody"])
+    told = ("result", "model", "success", "usage", "finish_reason")
+    assert [found[name] for name in told] == [wanted[name] for name in told]
+    wanted, found = EXAMPLES["Completion"], json.loads(chat(service, EXAMPLES["CompletionBody"]))
+    assert found["choices"] == wanted["choices"] and wanted["usage"].items() <= found["usage"].items()
 
 
 def test_a_second_question_about_the_same_picture_is_answered(service: Service) -> None:

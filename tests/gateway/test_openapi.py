@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from flask.testing import FlaskClient
 from samples import ask
@@ -16,6 +19,7 @@ from gateway.schemas import VisionBody
 from gateway.settings import GatewaySettings
 
 PAGES = {"/", "/docs", "/openapi.json"}
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text("utf-8")
 
 
 @pytest.fixture
@@ -41,6 +45,79 @@ def test_its_bodies_are_the_models_that_read_requests(api: dict[str, Any]) -> No
     assert set(schemas["CompletionBody"]["properties"]) == set(CompletionBody.model_fields)
     assert all(field.get("description") for field in schemas["VisionBody"]["properties"].values())
     assert all(field.get("description") for field in schemas["CompletionBody"]["properties"].values())
+
+
+def test_fields_say_what_they_mean_and_what_they_must_be_required_ones_first(api: dict[str, Any]) -> None:
+    for body, first in ((VisionBody, ["image", "prompt"]), (CompletionBody, ["messages"])):
+        fields = api["components"]["schemas"][body.__name__]["properties"]
+        assert list(fields)[: len(first)] == first
+        for name, field in fields.items():
+            must = body.model_fields[name].description
+            meaning, said, rest = field["description"].partition(f" It must be {must}.")
+            assert meaning.endswith(".") and said and not rest, name
+
+
+def test_defaults_are_those_that_an_absent_field_has(
+    client: FlaskClient, backend: FakeBackend, api: dict[str, Any], picture: str
+) -> None:
+    assert '"default": null' not in json.dumps(api)
+    fields = api["components"]["schemas"]["VisionBody"]["properties"]
+    defaults = {name: field["default"] for name, field in fields.items() if "default" in field}
+    assert {"max_tokens": 512, "temperature": 0.7, "stream": False, "thinking": False}.items() <= defaults.items()
+    for sent in ({}, defaults):
+        assert ask(client, picture, seed=1, **sent).status_code == 200
+    absent, written = backend.requests
+    for name in ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "logprobs", "grammar"):
+        assert getattr(absent, name) == getattr(written, name), name
+    assert np.array_equal(absent.input_ids, written.input_ids)
+
+
+def test_defaults_are_those_of_the_readme(api: dict[str, Any]) -> None:
+    fields = api["components"]["schemas"]["VisionBody"]["properties"]
+    words = {"none": None, "random": None, "required": None, "text": {"type": "text"}}
+    rows = re.findall(r"^\| (`[^|]*) \| ([^|]*) \|", README.partition("## Settings")[0], re.MULTILINE)
+    told = {
+        name: words[default] if default in words else json.loads(default)
+        for names, defaults in rows
+        for name, default in zip(re.findall(r"`(\w+)`", names), defaults.split(", "), strict=True)
+    }
+    assert len(told) > 15 and told == {name: fields[name].get("default") for name in told}
+
+
+def test_whether_completions_think_unasked_is_told(build: Path, backend: FakeBackend) -> None:
+    app = create_app(GatewaySettings(build=build, thinking=True), backend)
+    schemas = app.test_client().get("/openapi.json").get_json()["components"]["schemas"]
+    assert schemas["CompletionBody"]["properties"]["thinking"]["default"] is True
+    assert schemas["VisionBody"]["properties"]["thinking"]["default"] is False
+
+
+def test_a_form_has_the_same_fields(api: dict[str, Any]) -> None:
+    content = api["paths"]["/v1/chat/vision"]["post"]["requestBody"]["content"]
+    form = content["multipart/form-data"]["schema"]
+    assert set(form["properties"]) == set(VisionBody.model_fields)
+    assert form["properties"]["image"]["format"] == "binary" and form["properties"]["max_tokens"]["maximum"] == 32768
+    assert form["properties"]["stop"]["contentMediaType"] == "application/json"
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/vision", "/v1/chat/completions"])
+def test_the_example_of_a_request_is_answered_like_the_example_of_an_answer(
+    client: FlaskClient, api: dict[str, Any], path: str
+) -> None:
+    operation = api["paths"][path]["post"]
+    response = client.post(path, json=operation["requestBody"]["content"]["application/json"]["example"])
+    assert response.status_code == 200
+    shown = operation["responses"]["200"]["content"]["application/json"]["example"]
+    body = response.get_json()
+    assert set(shown) <= set(body) and set(shown["usage"]) <= set(body["usage"])
+    assert shown["usage"]["prompt_tokens"] == body["usage"]["prompt_tokens"]
+
+
+def test_answers_have_no_field_that_it_does_not_know(client: FlaskClient, api: dict[str, Any], picture: str) -> None:
+    schemas = api["components"]["schemas"]
+    options = {"logprobs": True, "thinking": True}
+    assert set(ask(client, picture, **options).get_json()) <= set(schemas["VisionAnswer"]["properties"])
+    assert set(ask(client, "%").get_json()) == set(schemas["VisionProblem"]["properties"])
+    assert set(client.get("/v1/models").get_json()["data"][0]) == set(schemas["Model"]["properties"])
 
 
 def test_every_reference_leads_somewhere(api: dict[str, Any]) -> None:
