@@ -286,6 +286,9 @@ $("question").addEventListener("keydown", (event) => {
     $("ask").requestSubmit();
   }
 });
+$("key").addEventListener("keydown", (event) => {
+  if (event.key === "Enter") $("ask").requestSubmit();
+});
 $("stop").addEventListener("click", () => state.running && state.running.abort());
 $("remove").addEventListener("click", putAway);
 $("sample").addEventListener("click", async () => {
