@@ -55,12 +55,10 @@ class AnswerStream:
         self._calls: list[ToolCall] = []
         self._logprobs: list[Ranked] = []
         self._tokens = 0
-        self._alternatives = 0
 
     def events(self, backend: Backend, request: GenerateRequest) -> Generator[Event]:
         """Generates to the end, or to the first stop string, which cancels the rest; so does closing this."""
         began = time.monotonic()
-        self._alternatives = request.logprobs  # an engine may list more than were asked for
         first_ms: float | None = None
         last = Chunk((), Finish.RUNNING)
         with closing(backend.generate(request)) as chunks:
@@ -94,7 +92,7 @@ class AnswerStream:
         piece, said = Piece(), []
         for token, ranked in zip(chunk.tokens, chunk.logprobs, strict=True):
             if self._reader.is_said(token):
-                said.append(ranked[: 1 + self._alternatives])
+                said.append(ranked)
             added = self._spoken(self._reader.push([token]))
             piece = Piece(piece.content + added.content, piece.thinking + added.thinking, piece.calls + added.calls)
         self._logprobs += said

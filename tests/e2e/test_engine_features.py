@@ -91,12 +91,6 @@ def test_log_probabilities_come_with_every_token_and_agree_with_the_choice(backe
         assert np.exp([value for _, value in entry[1:]]).sum() <= 1.0001
 
 
-@pytest.mark.parametrize("count", [0, 1, 5])
-def test_as_many_alternatives_are_listed_as_were_asked_for(service: Service, count: int) -> None:
-    answer = service.ask(picture(9003), "How many shapes are there?", logprobs=True, top_logprobs=count, max_tokens=4)
-    assert [len(entry["top_logprobs"]) for entry in answer["logprobs"]["content"]] == [count] * 4
-
-
 def test_a_repetition_penalty_gives_the_words_of_transformers(backend: TritonBackend, demo_build: Path) -> None:
     pytest.importorskip("torch")
     from export.reference import Reference

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
-from samples import ask, ask_openai, assert_problem
+from samples import ask, assert_problem
 
 from gateway.backend import Chunk, FakeBackend
 from glmserve.contract import Finish
@@ -83,29 +83,6 @@ def test_log_probabilities_come_with_text_and_bytes_of_what_is_said(
     assert b"".join(bytes(entry["bytes"]) for entry in said).decode() == body["result"] == "A 图"
     assert {entry["logprob"] for entry in said} == {-0.5}
     assert all(len(entry["top_logprobs"]) == 2 for entry in said)
-
-
-@pytest.mark.parametrize("wanted", [0, 1, 3])
-def test_as_many_alternatives_come_as_were_asked_for(
-    client: FlaskClient, backend: FakeBackend, says: Callable[..., list[Chunk]], picture: str, wanted: int
-) -> None:
-    """The engine lists twenty, whatever was asked for."""
-    listed = tuple((token, -1.0 - token) for token in range(20))
-    backend.chunks = [
-        Chunk(chunk.tokens, chunk.finish, logprobs=tuple(((t, -0.5), *listed) for t in chunk.tokens))
-        for chunk in says()
-    ]
-    options = {"logprobs": True, **({"top_logprobs": wanted} if wanted else {})}
-    streamed = ask_openai(client, picture, stream=True, **options).text
-    events = [json.loads(line[6:]) for line in streamed.split("\n\n") if line.startswith("data: {")]
-    lists = [
-        ask(client, picture, **options).get_json()["logprobs"],
-        ask_openai(client, picture, **options).get_json()["choices"][0]["logprobs"],
-        *(event["choices"][0]["logprobs"] for event in events if event["choices"][0]["logprobs"]),
-    ]
-    tokens = [token for each in lists for token in each["content"]]
-    assert len(tokens) > 6 and {len(token["top_logprobs"]) for token in tokens} == {wanted}
-    assert all(token["top_logprobs"][:1] == tokens[0]["top_logprobs"][:1] for token in tokens), "the likeliest stay"
 
 
 def test_cached_tokens_and_timings_are_told(client: FlaskClient, backend: FakeBackend, picture: str) -> None:
