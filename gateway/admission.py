@@ -22,7 +22,7 @@ _SMOOTHING = 0.1
 class _Ticket:
     cost: int
     called: threading.Event | None = None  # of one that waits
-    is_in: bool = False
+    in_since_s: float | None = None
 
 
 class Admission:
@@ -43,31 +43,33 @@ class Admission:
 
     @contextmanager
     def admit(self, tokens: int, deadline: Deadline, cancellation: Cancellation) -> Generator[None]:
-        """Holds room for a request; raises Overloaded at once when the line is full, or when waiting took too long."""
+        """Holds room for a request; raises Overloaded at once when the line is full, or when waiting took too long.
+
+        Raises DeadlineExceeded when there is no time left to wait.
+        """
         ticket = _Ticket(min(tokens, self._capacity))
         with self._lock:
             if self._running + len(self._line) >= self._places:
                 raise Overloaded(retry_after_s=self._retry_after_s())
             self._line.append(ticket)
             self._call()
-            if not ticket.is_in and len(self._line) > self._max_waiting:
+            if ticket.in_since_s is None and len(self._line) > self._max_waiting:
                 self._line.remove(ticket)
                 raise Overloaded(retry_after_s=self._retry_after_s())
-            if not ticket.is_in:
+            if ticket.in_since_s is None:
                 ticket.called = threading.Event()
-        if ticket.called is not None:
-            cancellation.then(ticket.called.set)
-            ticket.called.wait(deadline.left_s())
-        began = time.monotonic()
         try:
+            if ticket.called is not None:
+                cancellation.then(ticket.called.set)
+                ticket.called.wait(deadline.left_s())
             with self._lock:
-                is_in = ticket.is_in
+                is_in = ticket.in_since_s is not None
             if not is_in:
                 raise Cancelled if cancellation.is_said else Overloaded(retry_after_s=self._retry_after_s())
             yield
         finally:
             with self._lock:
-                self._leave(ticket, time.monotonic() - began)
+                self._leave(ticket)
 
     def state(self) -> tuple[int, int, int]:
         """Running and waiting requests, and the tokens of those that run."""
@@ -79,15 +81,15 @@ class Admission:
             ticket = self._line.popleft()
             self._used += ticket.cost
             self._running += 1
-            ticket.is_in = True
+            ticket.in_since_s = time.monotonic()
             if ticket.called is not None:
                 ticket.called.set()
 
-    def _leave(self, ticket: _Ticket, held_s: float) -> None:
-        if ticket.is_in:
+    def _leave(self, ticket: _Ticket) -> None:
+        if ticket.in_since_s is not None:
             self._used -= ticket.cost
             self._running -= 1
-            self._mean_s += _SMOOTHING * (held_s - self._mean_s)
+            self._mean_s += _SMOOTHING * (time.monotonic() - ticket.in_since_s - self._mean_s)
         else:
             self._line.remove(ticket)
         self._call()

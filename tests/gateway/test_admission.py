@@ -18,7 +18,7 @@ from gateway.app import create_app
 from gateway.backend import Cancellation, Chunk, FakeBackend
 from gateway.deadlines import Deadline
 from gateway.settings import GatewaySettings
-from glmserve.errors import Cancelled, GlmServeError, Overloaded
+from glmserve.errors import Cancelled, DeadlineExceeded, GlmServeError, Overloaded
 
 WAIT_S = 10
 
@@ -82,6 +82,15 @@ def test_who_leaves_or_runs_out_of_time_leaves_the_line() -> None:
         with pytest.raises(GlmServeError), admission.admit(100, Deadline.after(0.05), Cancellation()):
             pass
         assert admission.state() == (1, 0, 100)
+
+
+def test_who_comes_with_no_time_left_does_not_stay_in_the_line() -> None:
+    admission = Admission(100, 9, 9)
+    with enter(admission, 100):
+        with pytest.raises(DeadlineExceeded), admission.admit(100, Deadline.after(-1), Cancellation()):
+            pass
+        assert admission.state() == (1, 0, 100)
+    assert admission.state() == (0, 0, 0)
 
 
 def test_a_service_that_is_full_answers_503_with_the_time_to_come_back(
