@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,5 +45,9 @@ class Conversation:
         return [part for turn in self.turns for part in turn.parts if isinstance(part, SentPicture)]
 
     def chars(self) -> int:
-        """Characters of everything that was written."""
-        return sum(len(part) for turn in self.turns for part in turn.parts if isinstance(part, str))
+        """Characters of everything that becomes the prompt: texts and thoughts, and calls and tools as JSON."""
+        written = [part for turn in self.turns for part in turn.parts if isinstance(part, str)]
+        written += [turn.thoughts for turn in self.turns if turn.thoughts]
+        written += [json.dumps(call.arguments, ensure_ascii=False) for turn in self.turns for call in turn.tool_calls]
+        written += [json.dumps(tool, ensure_ascii=False) for tool in self.tools]
+        return sum(map(len, written))

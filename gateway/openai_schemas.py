@@ -11,7 +11,7 @@ from pydantic import Field, StringConstraints, ValidationError
 from gateway.conversation import Conversation, SentPicture, Turn
 from gateway.fields import COUNT, FLAG, AnswerFields, Body, Text, read_json, refusal
 from glmserve.errors import InvalidInput
-from glmserve.limits import MAX_NEW_TOKENS
+from glmserve.limits import MAX_CALLS, MAX_NEW_TOKENS, MAX_PARTS
 from glmserve.prompt import Role, ToolCall
 
 _MAX_MESSAGES = 512
@@ -50,9 +50,9 @@ class ChatMessage(Body):
     """One message."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[Part] | None = None
+    content: str | Annotated[list[Part], Field(max_length=MAX_PARTS, fail_fast=True)] | None = None
     reasoning_content: str | None = None
-    tool_calls: list[Call] | None = None
+    tool_calls: list[Call] | None = Field(default=None, max_length=MAX_CALLS, fail_fast=True)
 
 
 class Function(Body):
@@ -83,7 +83,8 @@ class TemplateSwitches(Body):
 
 
 _MESSAGES = (
-    f"a list of 1 to {_MAX_MESSAGES} messages with role and content; text parts need text, image_url parts a picture"
+    f"a list of 1 to {_MAX_MESSAGES} messages with role and content, which has at most {MAX_PARTS} parts; "
+    "text parts need text, image_url parts a picture"
 )
 
 
@@ -91,7 +92,9 @@ class MessagesBody(Body):
     """Messages, and the tools they may speak of."""
 
     model: Text | None = Field(default=None, description="the name of a model, as GET /v1/models lists it")
-    messages: list[ChatMessage] = Field(min_length=1, max_length=_MAX_MESSAGES, description=_MESSAGES)
+    messages: list[ChatMessage] = Field(
+        min_length=1, max_length=_MAX_MESSAGES, fail_fast=True, description=_MESSAGES
+    )  # every error weighs a kilobyte, and only the first is told
     tools: list[Tool] | None = Field(
         default=None,
         max_length=_MAX_TOOLS,

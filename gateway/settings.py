@@ -130,7 +130,9 @@ class GatewaySettings(BaseSettings):
     heartbeat_s: _Seconds = Field(
         default=5.0, description="Silence before the first word of a stream after which its client is sent a comment."
     )
-    max_prompt_chars: _Count = Field(default=200_000, description="Characters of the longest prompt.")
+    max_prompt_chars: _Count = Field(
+        default=200_000, description="Characters of the longest prompt, its thoughts, tool calls and tools among them."
+    )
     context_tokens: _Count = Field(
         default=8192,
         description="Tokens of prompt, picture and answer; the checkpoint may bound it further.",

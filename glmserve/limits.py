@@ -20,6 +20,12 @@ MAX_NEW_TOKENS = 32_768
 MAX_IMAGES = 16
 """Pictures in one request."""
 
+MAX_PARTS = 512
+"""Texts and pictures in one message."""
+
+MAX_CALLS = 128
+"""Tool calls in one message."""
+
 MAX_STOP_STRINGS = 16
 MAX_STOP_CHARS = 256
 

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -164,11 +165,11 @@ class PromptBuilder:
 def _join_texts(parts: tuple[str | Picture, ...]) -> list[str | Picture]:
     """Neighbouring texts as one: a template may put them together, and a control token with them."""
     joined: list[str | Picture] = []
-    for part in parts:
-        if joined and isinstance(part, str) and isinstance(joined[-1], str):
-            joined[-1] += part
+    for is_text, run in groupby(parts, lambda part: isinstance(part, str)):
+        if is_text:
+            joined.append("".join(map(str, run)))
         else:
-            joined.append(part)
+            joined.extend(run)
     return joined
 
 

@@ -14,13 +14,16 @@ import numpy as np
 import pytest
 from flask.testing import FlaskClient
 from hostile import BAD_IMAGES, ODD_IMAGES
+from pydantic import ValidationError
 from samples import OPENAI_URL, URL, ask, ask_openai, assert_problem
 from werkzeug.test import TestResponse
 
 from gateway.backend import FakeBackend
+from gateway.openai_schemas import CompletionBody
 from glmserve.tokenizer import Tokenizer
 
 Send = Callable[..., TestResponse]
+LONG = "x" * 200_001
 
 
 @pytest.fixture(params=[ask, ask_openai], ids=["vision", "completions"])
@@ -213,6 +216,43 @@ def test_ten_megabytes_of_one_character_are_a_400_in_a_moment(send: Send, pictur
     started = time.perf_counter()
     assert_problem(send(picture, "x" * 10_000_000), 400, "characters")
     assert time.perf_counter() - started < 1
+
+
+@pytest.mark.parametrize("path", [OPENAI_URL, "/v1/tokenize"])
+@pytest.mark.parametrize(
+    ("past", "tools"),
+    [
+        ({"content": "x", "reasoning_content": LONG}, []),
+        ({"tool_calls": [{"function": {"name": "look", "arguments": json.dumps({"at": LONG})}}]}, []),
+        ({"tool_calls": [{"function": {"name": "look", "arguments": json.dumps({LONG: [1]})}}]}, []),
+        ({"content": "x"}, [{"type": "function", "function": {"name": "look", "description": LONG}}]),
+        ({"content": "x"}, [{"type": "function", "function": {"name": "look", "parameters": {"at": [1] * 100_000}}}]),
+    ],
+    ids=["thoughts", "arguments", "names of arguments", "description of a tool", "numbers in a tool"],
+)
+def test_whatever_becomes_the_prompt_counts(client: FlaskClient, path: str, past: Any, tools: Any) -> None:
+    said = {"role": "user", "content": "x"}
+    body = {"messages": [said, {"role": "assistant", **past}, said], "tools": tools}
+    assert_problem(client.post(path, json=body), 400, "characters")
+
+
+@pytest.mark.parametrize("field", ["content", "tool_calls"])
+@pytest.mark.parametrize(("messages", "items"), [(1, 100_000), (500, 100)])
+def test_of_many_wrong_items_only_the_first_becomes_an_error(
+    client: FlaskClient, field: str, messages: int, items: int
+) -> None:
+    body = {"messages": [{"role": "user", "content": "x", field: [1] * items}] * messages}
+    with pytest.raises(ValidationError) as caught:
+        CompletionBody.model_validate(body)
+    assert caught.value.error_count() < 5
+    assert_problem(client.post(OPENAI_URL, json=body), 400, f"messages[0].{field}")
+
+
+def test_more_parts_or_calls_than_allowed_are_refused(client: FlaskClient) -> None:
+    call = {"function": {"name": "look", "arguments": "{}"}}
+    for field, items in (("content", [{"type": "text", "text": "x"}] * 513), ("tool_calls", [call] * 129)):
+        body = {"messages": [{"role": "assistant", "content": "x", field: items}]}
+        assert_problem(client.post(OPENAI_URL, json=body), 400, f"messages[0].{field}")
 
 
 def test_a_picture_file_over_its_limit_is_a_413(send: Send) -> None:
