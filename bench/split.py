@@ -17,7 +17,7 @@ from bench.checkpoint import THIN
 from bench.gateways import Server, gateway_before, paced_triton
 from bench.questions import PHOTO, Asker, Question
 from bench.results import Row, Spread
-from gateway.backend import FakeBackend
+from gateway.backend import Cancellation, FakeBackend
 from gateway.callers import Caller
 from gateway.deadlines import Deadline
 from gateway.keys import KeyStore, create_key
@@ -101,7 +101,7 @@ def _stages(build: Path, keys_file: Path, backend: TritonBackend, question: Ques
         "limits": lambda: _charge(quotas, caller),
         "parsing": lambda: parse_vision(body),
         "base64, header, tokens": lambda: service.count(conversation, Deadline.after(_PATIENCE_S)),
-        "decode, resize, cut": lambda: service.prepare(conversation, Deadline.after(_PATIENCE_S)),
+        "decode, resize, cut": lambda: service.prepare(conversation, Deadline.after(_PATIENCE_S), Cancellation()),
         "gRPC": lambda: generate(backend, request),
     }
 

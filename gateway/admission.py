@@ -45,8 +45,9 @@ class Admission:
     def admit(self, tokens: int, deadline: Deadline, cancellation: Cancellation) -> Generator[None]:
         """Holds room for a request; raises Overloaded at once when the line is full, or when waiting took too long.
 
-        Raises DeadlineExceeded when there is no time left to wait.
+        Raises DeadlineExceeded when there is no time left, and Cancelled when the client has left.
         """
+        left_s = deadline.left_s()
         ticket = _Ticket(min(tokens, self._capacity))
         with self._lock:
             if self._running + len(self._line) >= self._places:
@@ -61,11 +62,12 @@ class Admission:
         try:
             if ticket.called is not None:
                 cancellation.then(ticket.called.set)
-                ticket.called.wait(deadline.left_s())
+                ticket.called.wait(left_s)
+            if cancellation.is_said:
+                raise Cancelled
             with self._lock:
-                is_in = ticket.in_since_s is not None
-            if not is_in:
-                raise Cancelled if cancellation.is_said else Overloaded(retry_after_s=self._retry_after_s())
+                if ticket.in_since_s is None:
+                    raise Overloaded(retry_after_s=self._retry_after_s())
             yield
         finally:
             with self._lock:

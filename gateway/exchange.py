@@ -82,7 +82,7 @@ class Exchanges:
             self.metrics.crowd(*self.admission.state())
 
         record.holds.enter_context(self.quotas.running(caller))
-        prepared = self.service.prepare(conversation, deadline, admit)
+        prepared = self.service.prepare(conversation, deadline, cancellation, admit)
         record.prepared(prepared)
         client = plain_socket(request.environ) if is_stream else None
         mailbox = Mailbox() if client else None

@@ -85,14 +85,17 @@ def _too_large(max_bytes: int, field: str) -> TooLarge:
 
 
 class OpenedPicture:
-    """A picture of which only the header was read; `size` is the width and height that `pixels` will have."""
+    """A picture of which only the header was read; `size` is the width and height that `pixels` will have.
+
+    `field` is where in the request it stood.
+    """
 
     def __init__(self, data: bytes, rules: SizeRules, field: str = "image") -> None:
         """Raises BadImage for bytes that are no picture, and for one that is too large.
 
         The size is checked before a pixel is decoded: a file of 2 kB can ask for gigabytes.
         """
-        self._field = field
+        self.field = field
         try:
             self._image = Image.open(io.BytesIO(data), formats=FORMATS)
             self._orientation = _orientation(self._image)
@@ -125,7 +128,7 @@ class OpenedPicture:
         if not rules.shrinks:
             raise BadImage(
                 f"The image is {width} x {height} pixels; its longer side may have at most {rules.max_side}.",
-                self._field,
+                self.field,
             )
         scale = self._jpeg_scale(rules.max_side) or max(width, height) / rules.max_side
         self.size = max(1, math.ceil(width / scale)), max(1, math.ceil(height / scale))
@@ -144,7 +147,7 @@ class OpenedPicture:
 
     def _undecodable(self) -> BadImage:
         return BadImage(
-            "The image cannot be decoded: it must be a whole JPEG, PNG, WebP, BMP or GIF picture.", self._field
+            "The image cannot be decoded: it must be a whole JPEG, PNG, WebP, BMP or GIF picture.", self.field
         )
 
 

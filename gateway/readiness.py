@@ -83,7 +83,7 @@ class Readiness:
             return "The models are not loaded."
         try:
             deadline = Deadline.after(self._timeout_s)
-            prepared = self._service.prepare(self._canary.question, deadline)
+            prepared = self._service.prepare(self._canary.question, deadline, Cancellation())
             answer = whole(self._service.stream(prepared, "canary", deadline, Cancellation()))
         except Overloaded:
             return None  # full, which takes a living engine: one less in the rotation would only make it worse

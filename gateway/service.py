@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.admission import Admission
 from gateway.answers import AnswerStream, Event
 from gateway.backend import Backend, Cancellation, GenerateRequest
 from gateway.conversation import Conversation, SentPicture, Turn
@@ -20,7 +20,7 @@ from gateway.pictures import OpenedPicture, SizeRules, bytes_of_base64
 from gateway.retry import with_one_retry
 from gateway.settings import GatewaySettings
 from glmserve.checkpoint import Checkpoint
-from glmserve.errors import InvalidInput, Overloaded, PromptTooLong, TooLarge
+from glmserve.errors import BadImage, InvalidInput, PromptTooLong, TooLarge
 from glmserve.images import Grid, grid_of, patches_of
 from glmserve.limits import MAX_IMAGES
 from glmserve.manifest import CHECKPOINT_FOLDER
@@ -65,7 +65,7 @@ class ChatService:
             folder, self.tokenizer, checkpoint.image_token_id, checkpoint.images.merge_size
         )
         self.context_tokens = min(settings.context_tokens, checkpoint.text.max_positions)
-        self._decode_slots = threading.BoundedSemaphore(settings.decode_slots)
+        self._decode_slots = Admission(settings.decode_slots, settings.threads, settings.threads)  # a token a picture
         self._urls = UrlReader(settings.image_hosts, settings.max_image_bytes, settings.image_fetch_timeout_s)
         self._sizes = SizeRules(
             settings.max_image_bytes,
@@ -75,7 +75,11 @@ class ChatService:
         )
 
     def prepare(
-        self, conversation: Conversation, deadline: Deadline, admit: Callable[[Prompt, int], None] = lambda *_: None
+        self,
+        conversation: Conversation,
+        deadline: Deadline,
+        cancellation: Cancellation,
+        admit: Callable[[Prompt, int], None] = lambda *_: None,
     ) -> Prepared:
         """Tokenises the prompt and decodes the pictures; raises InvalidInput for what the user can mend.
 
@@ -89,7 +93,8 @@ class ChatService:
         room = self._room_after(len(prompt.input_ids), conversation.prompt_field)
         max_tokens = min(conversation.sampling.max_tokens, room)
         admit(prompt, max_tokens)
-        return Prepared(_without_pictures(conversation), prompt, self._patches(opened, deadline), max_tokens)
+        patches = self._patches(opened, deadline, cancellation)
+        return Prepared(_without_pictures(conversation), prompt, patches, max_tokens)
 
     def count(self, conversation: Conversation, deadline: Deadline) -> Prompt:
         """The prompt as it would be sent, without decoding a picture."""
@@ -174,23 +179,35 @@ class ChatService:
             raise PromptTooLong(
                 f"The prompt has {chars} characters; at most {most} are accepted.", conversation.prompt_field
             )
-        sizes = [picture.size for picture in opened]
-        grids = [grid_of(height, width, self._rules) for width, height in sizes]
-        input_ids = self._prompts.build(
-            [_message(turn) for turn in conversation.turns], grids, conversation.thinking, conversation.tools
-        )
-        image_tokens = sum(grid.tokens(self._rules.merge_size) for grid in grids)
-        return Prompt(input_ids, tuple(grids), tuple(sizes), image_tokens)
-
-    def _patches(self, opened: list[OpenedPicture], deadline: Deadline) -> NDArray[np.uint8] | None:
-        if not opened:
-            return None
-        if not self._decode_slots.acquire(timeout=deadline.left_s()):
-            raise Overloaded
+        grids = [self._grid(picture) for picture in opened]
+        messages = [_message(turn) for turn in conversation.turns]
         try:
-            decoded = [patches_of(picture.pixels(), self._rules)[0] for picture in opened]
-        finally:
-            self._decode_slots.release()
+            input_ids = self._prompts.build(messages, grids, conversation.thinking, conversation.tools)
+        except InvalidInput as error:
+            raise InvalidInput(error.message, error.field or conversation.prompt_field) from error
+        image_tokens = sum(grid.tokens(self._rules.merge_size) for grid in grids)
+        return Prompt(input_ids, tuple(grids), tuple(picture.size for picture in opened), image_tokens)
+
+    def _grid(self, picture: OpenedPicture) -> Grid:
+        width, height = picture.size
+        try:
+            return grid_of(height, width, self._rules)
+        except BadImage as error:
+            raise BadImage(error.message, picture.field) from error
+
+    def _patches(
+        self, opened: list[OpenedPicture], deadline: Deadline, cancellation: Cancellation
+    ) -> NDArray[np.uint8] | None:
+        """Takes each picture out of `opened`: once it is decoded, it may weigh 200 MB.
+
+        Others decode between two pictures, whoever has waited longest.
+        """
+        decoded = []
+        while opened:
+            with self._decode_slots.admit(1, deadline, cancellation):
+                decoded.append(patches_of(opened.pop(0).pixels(), self._rules)[0])
+        if not decoded:
+            return None
         return decoded[0] if len(decoded) == 1 else np.concatenate(decoded)
 
     def _room_after(self, prompt_tokens: int, field: str) -> int:

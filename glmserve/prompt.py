@@ -90,7 +90,8 @@ class PromptBuilder:
         """Token ids i64 [tokens] that ask for an answer, each picture expanded to one token a merged block.
 
         `grids` are those of the messages' pictures in order; `thinking` None leaves the template's own default; `tools`
-        are descriptions of functions as JSON values. Raises InvalidInput when a message cannot be rendered.
+        are descriptions of functions as JSON values. Raises InvalidInput when a message cannot be rendered, naming
+        no field: what a caller calls messages is its own matter.
         """
         if tools and not self.takes_tools:
             raise InvalidInput("The chat template of this model takes no tools.", "tools")
@@ -103,7 +104,7 @@ class PromptBuilder:
         try:
             text = self._template.render(add_generation_prompt=True, **values)
         except jinja2.TemplateError as error:
-            raise InvalidInput("These messages do not fit the model's chat template.", "messages") from error
+            raise InvalidInput("These messages do not fit the model's chat template.") from error
         return self._expand(self._encode(text, hidden), grids)
 
     def _message(self, message: Message, hidden: list[str]) -> dict[str, Any]:
@@ -138,7 +139,7 @@ class PromptBuilder:
         def swap(match: re.Match[str]) -> str:
             hidden.append(match.group())
             if len(hidden) > _STAND_IN_LAST - _STAND_IN_FIRST:
-                raise InvalidInput("The prompt holds too many control tokens.", "prompt")
+                raise InvalidInput("The prompt holds too many control tokens.")
             return chr(_STAND_IN_FIRST + len(hidden) - 1)
 
         return self._unsafe.sub(swap, text)
@@ -156,7 +157,7 @@ class PromptBuilder:
         counts = np.ones(len(ids), np.int64)
         places = [i for i, token in enumerate(ids) if token == self._image_token_id]
         if len(places) != len(grids):
-            raise InvalidInput(f"The prompt has {len(places)} places for {len(grids)} pictures.", "image")
+            raise InvalidInput(f"The prompt has {len(places)} places for {len(grids)} pictures.")
         for place, grid in zip(places, grids, strict=True):
             counts[place] = grid.tokens(self._merge_size)
         return np.repeat(np.asarray(ids, np.int64), counts)

@@ -236,6 +236,13 @@ def test_whatever_becomes_the_prompt_counts(client: FlaskClient, path: str, past
     assert_problem(client.post(path, json=body), 400, "characters")
 
 
+def test_too_many_control_tokens_are_told_of_the_field_that_holds_them(client: FlaskClient) -> None:
+    body = {"messages": [{"role": "user", "content": "\U000f0001" * 70_000}]}
+    response = client.post(OPENAI_URL, json=body)
+    assert_problem(response, 400, "control tokens")
+    assert response.get_json()["error"]["param"] == "messages"
+
+
 @pytest.mark.parametrize("field", ["content", "tool_calls"])
 @pytest.mark.parametrize(("messages", "items"), [(1, 100_000), (500, 100)])
 def test_of_many_wrong_items_only_the_first_becomes_an_error(
