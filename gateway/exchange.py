@@ -74,10 +74,11 @@ class Exchanges:
         deadline, caller = self._deadline(), record.caller
 
         def admit(prompt: Prompt, max_tokens: int) -> None:
-            self.quotas.pictures(caller, prompt.image_tokens)
+            self.quotas.fit_pictures(caller, prompt.image_tokens)
             came_ms = record.ms()
             room = self.admission.admit(len(prompt.input_ids) + max_tokens, deadline, cancellation)
             record.holds.enter_context(room)
+            self.quotas.pictures(caller, prompt.image_tokens)
             record.facts["admission_ms"] = round(record.ms() - came_ms, 1)
             self.metrics.crowd(*self.admission.state())
 

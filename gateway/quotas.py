@@ -38,6 +38,10 @@ class Standing:
         return {f"X-RateLimit-{name}": str(value) for name, value in values.items()}
 
 
+_Count = Callable[[int, str, str, int], tuple[bool, Standing]]
+"""Takes a limit, whose and of what it is, and a cost."""
+
+
 class Rates:
     """Counts by the minute, in Redis where there is one, else or while that is out of reach in this process."""
 
@@ -54,15 +58,22 @@ class Rates:
 
     def hit(self, limit: int, who: str, what: str, cost: int = 1) -> tuple[bool, Standing]:
         """Whether there was room for `cost`, which is then taken, and what is left."""
+        return self._count(limit, who, what, cost, takes=True)
+
+    def test(self, limit: int, who: str, what: str, cost: int) -> tuple[bool, Standing]:
+        """Whether there would be room for `cost`, and what is left; nothing is taken, for nothing can be put back."""
+        return self._count(limit, who, what, cost, takes=False)
+
+    def _count(self, limit: int, who: str, what: str, cost: int, takes: bool) -> tuple[bool, Standing]:
         item = RateLimitItemPerMinute(limit)
         if self._shared is not None and self._may_try():
             try:
-                found = _hit(self._shared, item, who, what, cost)
+                found = _counted(self._shared, item, who, what, cost, takes)
                 self._down_until_s = None
                 return found
             except StorageError:
                 self._note_failure()
-        return _hit(self._memory, item, who, what, cost)
+        return _counted(self._memory, item, who, what, cost, takes)
 
     def _may_try(self) -> bool:
         """Whether to ask Redis: always while it answers, else one request every few seconds."""
@@ -81,10 +92,10 @@ class Rates:
             structlog.get_logger().warning("redis_down", counting="in this process")
 
 
-def _hit(
-    limiter: SlidingWindowCounterRateLimiter, item: RateLimitItemPerMinute, who: str, what: str, cost: int
+def _counted(
+    limiter: SlidingWindowCounterRateLimiter, item: RateLimitItemPerMinute, who: str, what: str, cost: int, takes: bool
 ) -> tuple[bool, Standing]:
-    has_room = limiter.hit(item, who, what, cost=cost)
+    has_room = (limiter.hit if takes else limiter.test)(item, who, what, cost=cost)
     found = limiter.get_window_stats(item, who, what)
     reset_s = max(1, math.ceil(found.reset_time - time.time()))
     return has_room, Standing(item.amount, max(0, found.remaining), min(reset_s, 60))
@@ -103,25 +114,42 @@ class Quotas:
         """One attempt from an address, whoever it turns out to be; raises RateLimited."""
         if not is_local:
             limit = self._settings.address_requests_per_minute
-            self._charge(limit, _place(address), "requests", 1, "There were too many requests from this address.")
+            _charge(
+                self._rates.hit,
+                limit,
+                _place(address),
+                "requests",
+                1,
+                "There were too many requests from this address.",
+            )
 
     def request(self, caller: Caller) -> Standing | None:
         """One request; raises RateLimited when the minute's are used up."""
         if caller.is_local:
             return None
         limit = (caller.key and caller.key.requests_per_minute) or self._settings.requests_per_minute
-        return self._charge(limit, _who(caller), "requests", 1, f"At most {limit} requests a minute are accepted.")
+        return _charge(
+            self._rates.hit, limit, _who(caller), "requests", 1, f"At most {limit} requests a minute are accepted."
+        )
+
+    def fit_pictures(self, caller: Caller, tokens: int) -> None:
+        """Raises RateLimited when a request has more picture tokens than the minute has left; takes none of them."""
+        self._pictures(caller, tokens, self._rates.test)
 
     def pictures(self, caller: Caller, tokens: int) -> None:
-        """The picture tokens of one request; raises RateLimited when the minute's are used up."""
+        """Takes the picture tokens of a request that was let in; raises RateLimited if others were faster."""
+        self._pictures(caller, tokens, self._rates.hit)
+
+    def _pictures(self, caller: Caller, tokens: int, count: _Count) -> None:
         if caller.is_local or tokens == 0:
             return
         what = "picture tokens"
+        limit = (caller.key and caller.key.picture_tokens_per_minute) or self._settings.picture_tokens_per_minute
+        _charge(count, limit, _who(caller), what, tokens, f"At most {limit} {what} a minute are accepted.")
         if caller.key:
             limit = self._settings.address_picture_tokens_per_minute
-            self._charge(limit, _place(caller.address), what, tokens, f"There were too many {what} from this address.")
-        limit = (caller.key and caller.key.picture_tokens_per_minute) or self._settings.picture_tokens_per_minute
-        self._charge(limit, _who(caller), what, tokens, f"At most {limit} {what} a minute are accepted.")
+            refusal = f"There were too many {what} from this address."
+            _charge(count, limit, _place(caller.address), what, tokens, refusal)
 
     @contextmanager
     def running(self, caller: Caller) -> Generator[None]:
@@ -147,11 +175,12 @@ class Quotas:
                     if not self._running[who]:
                         del self._running[who]
 
-    def _charge(self, limit: int, who: str, what: str, cost: int, refusal: str) -> Standing:
-        has_room, standing = self._rates.hit(limit, who, what, cost)
-        if not has_room:
-            raise RateLimited(refusal, standing.reset_s)
-        return standing
+
+def _charge(count: _Count, limit: int, who: str, what: str, cost: int, refusal: str) -> Standing:
+    has_room, standing = count(limit, who, what, cost)
+    if not has_room:
+        raise RateLimited(refusal, standing.reset_s)
+    return standing
 
 
 def _who(caller: Caller) -> str:

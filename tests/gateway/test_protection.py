@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from eventually import eventually
 from flask.testing import FlaskClient
 from pydantic import ValidationError
 from samples import URL, ask, assert_problem
@@ -150,6 +153,32 @@ def test_picture_tokens_a_minute_are_counted_before_decoding(build: Path, backen
     assert post(client, picture).status_code == 200
     assert_problem(post(client, picture), 429, "picture tokens")
     assert len(backend.requests) == 2
+
+
+def test_picture_tokens_of_a_request_that_is_refused_are_not_used_up(
+    build: Path, backend: FakeBackend, keys: Path, picture: str
+) -> None:
+    tokens = post(app_of(build, backend), picture).get_json()["usage"]["image_tokens"]
+    small, large = create_key(keys, "small", picture_tokens_per_minute=tokens - 1), create_key(keys, "large")
+    full = app_of(build, backend, keys_file=keys, address_picture_tokens_per_minute=tokens)
+    assert_problem(post(full, picture, X_API_Key=small), 429, "picture tokens")
+    assert post(full, picture, X_API_Key=large).status_code == 200  # the refusal took nothing from their address
+
+
+def test_picture_tokens_are_not_used_up_while_the_service_is_full(
+    build: Path, says: Script, backend: FakeBackend, picture: str
+) -> None:
+    tokens = post(app_of(build, backend), picture).get_json()["usage"]["image_tokens"]
+    busy = FakeBackend(says(), gate=threading.Event())
+    client = app_of(build, busy, picture_tokens_per_minute=tokens, admission_tokens=1, max_waiting=0)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(post, client, picture, "203.0.113.8")
+        assert eventually(lambda: bool(busy.requests))
+        assert [post(client, picture).status_code for _ in range(2)] == [503, 503]
+        assert busy.gate is not None
+        busy.gate.set()
+        assert running.result(WAIT_S).status_code == 200
+    assert post(client, picture).status_code == 200
 
 
 def test_wrong_keys_use_up_their_addresss_patience(build: Path, backend: FakeBackend, keys: Path, picture: str) -> None:
