@@ -15,6 +15,7 @@ import gunicorn.http.wsgi  # type: ignore[import-untyped]
 
 from gateway.response import JoinedResponse
 from gateway.settings import PREFIX, GatewaySettings
+from glmserve.limits import ANSWER_GRACE_S, REQUEST_HEAD_TIMEOUT_S
 
 _settings = GatewaySettings.read()
 if _settings.workers > 1:
@@ -45,11 +46,18 @@ loglevel = "warning"
 control_socket_disable = True
 
 
+def post_fork(_server: Any, worker: Any) -> None:
+    """Tells a worker how long a request may take."""
+    worker.head_timeout_s = min(REQUEST_HEAD_TIMEOUT_S, _settings.body_timeout_s)
+    worker.rest_timeout_s = _settings.body_timeout_s + _settings.deadline_s + ANSWER_GRACE_S
+
+
 def worker_exit(_server: Any, worker: Any) -> None:
     """Closes what a worker holds when it ends: its Triton channel, its watch over clients, its logs."""
     from gateway.app import AUDIT, BODIES, CLIENTS, TRACING
     from gateway.wsgi import BACKEND, STREAMS
 
+    worker.watchdog.close()
     app = worker.app.callable
     if app is not None:
         for name in (CLIENTS, BODIES, TRACING, BACKEND, STREAMS, AUDIT):

@@ -32,6 +32,12 @@ MAX_STOP_CHARS = 256
 RESPONSE_TIMEOUT_S = 10.0
 """A stream that stays silent this long between two messages is taken for dead."""
 
+REQUEST_HEAD_TIMEOUT_S = 10.0
+"""Time in which a request's line and headers must have arrived."""
+
+ANSWER_GRACE_S = 5.0
+"""Time for a client to have read its answer once its body's time and its deadline are both over."""
+
 LARGEST_KEPT_BUFFER_BYTES = 16 * 1024**2
 """Freed buffers up to this size are used again; those of a 12-megapixel photo are 9 MB once it was made to fit."""
 
