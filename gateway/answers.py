@@ -54,7 +54,6 @@ class AnswerStream:
         self._tools = tools
         self._calls: list[ToolCall] = []
         self._logprobs: list[Ranked] = []
-        self._tokens = 0
 
     def events(self, backend: Backend, request: GenerateRequest) -> Generator[Event]:
         """Generates to the end, or to the first stop string, which cancels the rest; so does closing this."""
@@ -78,7 +77,7 @@ class AnswerStream:
             content=self._reader.content,
             thinking=self._reader.thinking,
             finish_reason=self._reason(last.finish),
-            completion_tokens=self._tokens,
+            completion_tokens=self._reader.tokens,
             cached_tokens=last.cached_tokens,
             calls=tuple(self._calls),
             logprobs=tuple(self._logprobs),
@@ -86,7 +85,6 @@ class AnswerStream:
         )
 
     def _piece(self, chunk: Chunk) -> Piece:
-        self._tokens += len(chunk.tokens)
         if not chunk.logprobs:
             return self._spoken(self._reader.push(list(chunk.tokens)))
         piece, said = Piece(), []

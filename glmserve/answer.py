@@ -24,6 +24,7 @@ class AnswerReader:
 
     `content` and `thinking` hold all text so far, neither beginning nor ending in white space; `stopped` turns true
     when a stop string was met in the content, which then ends just before it. Tool calls are read where asked for.
+    `tokens` counts what was read until then; what comes in one message with the end of a stop string is chance.
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...] = (), reads_calls: bool = False) -> None:
@@ -38,6 +39,7 @@ class AnswerReader:
         self.thinking = ""
         self.calls: list[RawCall] = []
         self.stopped = False
+        self.tokens = 0
 
     def is_said(self, token: int) -> bool:
         """Whether this token, coming next, is a part of the content."""
@@ -49,6 +51,7 @@ class AnswerReader:
         for token in tokens:
             if self.stopped:
                 break
+            self.tokens += 1
             control = self._control.get(token)
             if control is None:
                 self._add(self._detokenizer.push(token))

@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+import pydantic_core
+
 from glmserve.prompt import ToolCall
 
 CALL_OPEN, CALL_CLOSE = "<tool_call>", "</tool_call>"
@@ -28,7 +30,7 @@ def read_call(markup: str) -> RawCall:
 
 
 def typed_call(call: RawCall, tools: tuple[dict[str, Any], ...]) -> ToolCall:
-    """The call with its arguments as JSON values: text where the tool's schema says string, else what it reads as."""
+    """The call with its arguments as JSON values: text where the tool's schema says string, or where it is no JSON."""
     properties = _properties(call.name, tools)
     return ToolCall(call.name, {key: _value(text, properties.get(key)) for key, text in call.arguments})
 
@@ -46,6 +48,8 @@ def _value(text: str, schema: Any) -> Any:
     if isinstance(schema, dict) and schema.get("type") == "string":
         return text
     try:
-        return json.loads(text)
+        value = pydantic_core.from_json(text, allow_inf_nan=False)  # unlike json, no lone surrogates and no deep nests
+        json.dumps(value, allow_nan=False)  # 1e999 is read as infinity, which no JSON can say
     except ValueError:
         return text
+    return value

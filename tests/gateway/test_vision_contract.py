@@ -121,6 +121,16 @@ def test_control_tokens_typed_by_a_user_stay_text(client: FlaskClient, backend: 
     assert response.get_json()["usage"]["image_tokens"] == backend.requests[0].grids[0].tokens(2)
 
 
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_usage_does_not_tell_in_how_many_messages_an_answer_came(
+    client: FlaskClient, backend: FakeBackend, tokenizer: Tokenizer, picture: str, size: int
+) -> None:
+    tokens = tokenizer.encode("A red circle and a square.")
+    backend.chunks = [Chunk(tuple(tokens[i : i + size]), Finish.RUNNING) for i in range(0, len(tokens), size)]
+    usage = ask(client, picture, stop="circle").get_json()["usage"]
+    assert usage["completion_tokens"] == len(tokenizer.encode("A red circle"))
+
+
 def test_a_stop_string_ends_the_answer_and_cancels_the_rest(
     client: FlaskClient, backend: FakeBackend, picture: str
 ) -> None:

@@ -109,3 +109,13 @@ def test_what_was_sent_is_never_taken_back(text: str, stop: str) -> None:
 def test_a_stop_string_in_the_thinking_does_not_end_the_answer() -> None:
     reader, _ = _read("<think>STOP</think>go", ("STOP",))
     assert reader.content == "go" and not reader.stopped
+
+
+def test_tokens_behind_a_stop_string_are_not_counted_however_they_came() -> None:
+    tokens = TOKENIZER.encode("one STOP two three four")
+    one_by_one, together = (AnswerReader(TOKENIZER, ("STOP",)) for _ in range(2))
+    for token in tokens:
+        one_by_one.push([token])
+    together.push(tokens)
+    assert together.content == one_by_one.content == "one"
+    assert together.tokens == one_by_one.tokens < len(tokens)

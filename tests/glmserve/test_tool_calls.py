@@ -63,11 +63,24 @@ def test_without_tools_the_text_of_a_call_is_text() -> None:
         ("true", {}, True),
         ('{"a": [1]}', {"type": "object"}, {"a": [1]}),
         ("plain words", {"type": "integer"}, "plain words"),
+        ("NaN", {"type": "number"}, "NaN"),
+        ("[1, -Infinity]", {"type": "array"}, "[1, -Infinity]"),
+        ("1e999", {"type": "number"}, "1e999"),
+        ('"\\ud83d"', {}, '"\\ud83d"'),
+        ("[" * 100_000, {"type": "array"}, "[" * 100_000),
+        ("[" * 900 + "]" * 900, {"type": "array"}, "[" * 900 + "]" * 900),
+        ("9" * 5000, {"type": "integer"}, "9" * 5000),
     ],
 )
 def test_arguments_have_the_type_that_the_tool_names(text: str, schema: Any, value: Any) -> None:
     tool = {"function": {"name": "f", "parameters": {"properties": {"x": schema}}}}
     assert typed_call(RawCall("f", (("x", text),)), (tool,)) == ToolCall("f", {"x": value})
+
+
+@pytest.mark.parametrize("text", ["NaN", "1e999", '"\\ud83d"', "[" * 900 + "]" * 900])
+def test_arguments_are_json_that_every_client_can_read(text: str) -> None:
+    arguments = typed_call(RawCall("weather", (("days", text),)), (WEATHER,)).arguments
+    json.loads(json.dumps(arguments, allow_nan=False, ensure_ascii=False).encode())
 
 
 def test_a_tool_that_was_never_offered_still_has_arguments() -> None:
