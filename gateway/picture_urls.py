@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import http.client
+import io
 import ipaddress
 import re
 import socket
 import ssl
 import time
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from glmserve.errors import BadImage, TooLarge
@@ -78,10 +80,11 @@ class UrlReader:
         host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
         address = self._resolved(host, port, field)
         connection = http.client.HTTPConnection(host, port)
-        connection.sock = socket.create_connection((address, port), _left(give_up_s))
+        site = socket.create_connection((address, port), _left(give_up_s))
         try:
             if parts.scheme == "https":
-                connection.sock = ssl.create_default_context().wrap_socket(connection.sock, server_hostname=host)
+                site = ssl.create_default_context().wrap_socket(site, server_hostname=host)
+            connection.sock = _Clocked(site, give_up_s)
             path = parts.path or "/"
             connection.request("GET", f"{path}?{parts.query}" if parts.query else path, headers={"Accept": "image/*"})
             response = connection.getresponse()
@@ -89,9 +92,9 @@ class UrlReader:
                 return response.getheader("Location") or ""
             if response.status != http.HTTPStatus.OK:
                 raise ValueError(response.status)
-            return self._body(response, connection.sock, give_up_s, field)
+            return self._body(response, field)
         finally:
-            connection.close()
+            site.close()
 
     def _resolved(self, host: str, port: int, field: str) -> str:
         addresses = [str(found[4][0]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
@@ -99,14 +102,10 @@ class UrlReader:
             raise BadImage(f"The URL in {field} leads to an address that pictures may not be fetched from.", field)
         return addresses[0]
 
-    def _body(
-        self, response: http.client.HTTPResponse, connection: socket.socket | None, give_up_s: float, field: str
-    ) -> bytes:
+    def _body(self, response: http.client.HTTPResponse, field: str) -> bytes:
         pieces: list[bytes] = []
         count = 0
         while True:
-            if connection is not None:
-                connection.settimeout(_left(give_up_s))
             piece = response.read1(_PIECE_BYTES)
             if not piece:
                 return b"".join(pieces)
@@ -114,6 +113,31 @@ class UrlReader:
             count += len(piece)
             if count > self._max_bytes:
                 raise TooLarge(f"The image holds more than {self._max_bytes} bytes.", field)
+
+
+class _Clocked(io.RawIOBase):
+    """A socket as http.client uses one, whose time is for all its reads together; its maker closes the socket.
+
+    A socket's own timeout begins anew with each byte of a line or of a chunk's length.
+    """
+
+    def __init__(self, site: socket.socket, give_up_s: float) -> None:
+        self._site = site
+        self._give_up_s = give_up_s
+
+    def sendall(self, data: bytes) -> None:
+        self._site.settimeout(_left(self._give_up_s))
+        self._site.sendall(data)
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(_Clocked(self._site, self._give_up_s))  # http.client closes this one before reading
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._site.settimeout(_left(self._give_up_s))
+        return self._site.recv_into(buffer)
 
 
 def _left(give_up_s: float) -> float:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Generator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -11,12 +13,24 @@ import pytest
 from gateway.picture_urls import UrlReader, is_public
 from glmserve.errors import BadImage, TooLarge
 
+DRIPS = {
+    "drip-head": b"HTTP/1.1 200 OK\r\nX: ",
+    "drip-length": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+}
+
 
 class Site(BaseHTTPRequestHandler):
-    """/file is a file, /n redirects to /n-1, /away leaves, /slow never ends."""
+    """/file is a file, /n redirects to /n-1, /away leaves, /slow never ends, /drip-… sends five bytes a second."""
 
     def do_GET(self) -> None:
         step = self.path[1:]
+        if step in DRIPS:
+            self.wfile.write(DRIPS[step])
+            with suppress(OSError):
+                for _ in range(15):
+                    self.wfile.write(b"0")
+                    threading.Event().wait(0.2)
+            return
         self.send_response(200 if step in ("file", "slow") else 404 if step == "none" else 302)
         if step.isdecimal():
             self.send_header("Location", f"/{int(step) - 1}" if int(step) else "/file")
@@ -63,6 +77,14 @@ def test_a_file_that_is_too_large_is_not_read_to_its_end(site: str) -> None:
 def test_a_slow_file_is_given_up(site: str) -> None:
     with pytest.raises(BadImage, match="fetched"):
         reader(site, timeout_s=0.2).read(f"http://{site}/slow", "image", 5)
+
+
+@pytest.mark.parametrize("path", ["drip-head", "drip-length"])
+def test_a_site_that_drips_is_given_up_when_its_time_is_over(site: str, path: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(BadImage, match="fetched"):
+        reader(site, timeout_s=0.4).read(f"http://{site}/{path}", "image", 5)
+    assert time.monotonic() - began < 1
 
 
 def test_a_private_address_is_refused_even_where_its_name_is_listed(site: str) -> None:
