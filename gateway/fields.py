@@ -75,7 +75,21 @@ class ThinkingSwitch(Body):
     type: Literal["enabled", "disabled"]
 
 
-class AnswerFields(Body):
+class ThinkingFields(Body):
+    """Whether the model thinks first."""
+
+    thinking: bool | ThinkingSwitch | None = Field(
+        default=None, description='true or false, or {"type": "enabled"} or {"type": "disabled"}'
+    )
+
+    def thinks(self) -> bool | None:
+        """None where the request does not say."""
+        if isinstance(self.thinking, ThinkingSwitch):
+            return self.thinking.type == "enabled"
+        return self.thinking
+
+
+class AnswerFields(ThinkingFields):
     """How an answer is generated; each description completes the sentence "The field … must be …"."""
 
     max_tokens: int | None = Field(default=None, ge=1, le=MAX_NEW_TOKENS, description=COUNT)
@@ -106,9 +120,6 @@ class AnswerFields(Body):
         description='{"type": "text"}, {"type": "json_object"}, '
         'or {"type": "json_schema", "json_schema": {"schema": {...}}}',
     )
-    thinking: bool | ThinkingSwitch | None = Field(
-        default=None, description='true or false, or {"type": "enabled"} or {"type": "disabled"}'
-    )
 
     def sampling(self, max_tokens: int | None) -> Sampling:
         """The fields with their defaults; raises InvalidInput for two that contradict each other."""
@@ -125,12 +136,6 @@ class AnswerFields(Body):
             stop_ids=tuple(self.stop_token_ids or ()),
             logprobs=(self.top_logprobs or 0) if self.logprobs else -1,
         )
-
-    def thinks(self) -> bool | None:
-        """None where the request does not say."""
-        if isinstance(self.thinking, ThinkingSwitch):
-            return self.thinking.type == "enabled"
-        return self.thinking
 
     def stops(self) -> tuple[str, ...]:
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())

@@ -9,7 +9,7 @@ import pydantic_core
 from pydantic import Field, StringConstraints, ValidationError
 
 from gateway.conversation import Conversation, SentPicture, Turn
-from gateway.fields import COUNT, FLAG, AnswerFields, Body, Text, read_json, refusal
+from gateway.fields import COUNT, FLAG, AnswerFields, Body, Text, ThinkingFields, read_json, refusal
 from glmserve.errors import InvalidInput
 from glmserve.limits import MAX_CALLS, MAX_NEW_TOKENS, MAX_PARTS
 from glmserve.prompt import Role, ToolCall
@@ -88,8 +88,8 @@ _MESSAGES = (
 )
 
 
-class MessagesBody(Body):
-    """Messages, and the tools they may speak of."""
+class MessagesBody(ThinkingFields):
+    """Messages, the tools they may speak of, and whether they are to be thought about."""
 
     model: Text | None = Field(default=None, description="the name of a model, as GET /v1/models lists it")
     messages: list[ChatMessage] = Field(
@@ -100,6 +100,13 @@ class MessagesBody(Body):
         max_length=_MAX_TOOLS,
         description=f"a list of at most {_MAX_TOOLS} functions with name and parameters",
     )
+    chat_template_kwargs: TemplateSwitches | None = Field(default=None, description='{"enable_thinking": true}')
+
+    def thinks(self) -> bool | None:
+        said = super().thinks()
+        if said is None and self.chat_template_kwargs is not None:
+            return self.chat_template_kwargs.enable_thinking
+        return said
 
     def turns(self) -> tuple[Turn, ...]:
         """The messages; raises InvalidInput when nobody asks anything."""
@@ -123,13 +130,9 @@ class CompletionBody(AnswerFields, MessagesBody):
     tool_choice: Literal["auto", "none"] | None = Field(default=None, description='"auto" or "none"')
     frequency_penalty: float | None = Field(default=None, ge=0, le=0, description="0; use repetition_penalty instead")
     presence_penalty: float | None = Field(default=None, ge=0, le=0, description="0; use repetition_penalty instead")
-    chat_template_kwargs: TemplateSwitches | None = Field(default=None, description='{"enable_thinking": true}')
 
     def conversation(self, thinks_by_default: bool) -> Conversation:
-        grammar = self.grammar()
-        asked = self.thinks()
-        if asked is None and self.chat_template_kwargs is not None:
-            asked = self.chat_template_kwargs.enable_thinking
+        grammar, asked = self.grammar(), self.thinks()
         tools = () if self.tool_choice == "none" else tuple(self.tools or ())
         return Conversation(
             turns=self.turns(),

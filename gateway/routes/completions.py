@@ -61,7 +61,7 @@ def routes(
     def models() -> Response:
         return jsonify(object="list", data=[described()])
 
-    @blueprint.get("/v1/models/<name>")
+    @blueprint.get("/v1/models/<path:name>")
     def model(name: str) -> Response:
         check_model(name)
         return jsonify(described())
@@ -74,8 +74,15 @@ def routes(
         except ValidationError as error:
             raise refusal(error, document, MessagesBody) from None
         check_model(read.model)
-        tools = tuple(tool.model_dump(exclude_none=True) for tool in read.tools or ())
-        prompt = exchanges.count(Conversation(read.turns(), _COUNTING, tools=tools, prompt_field="messages"))
+        asked = read.thinks()
+        conversation = Conversation(
+            read.turns(),
+            _COUNTING,
+            thinking=settings.thinking if asked is None else asked,
+            tools=tuple(tool.model_dump(exclude_none=True) for tool in read.tools or ()),
+            prompt_field="messages",
+        )
+        prompt = exchanges.count(conversation)
         return jsonify(
             count=len(prompt.input_ids),
             image_tokens=prompt.image_tokens,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
-from samples import ask, assert_problem
+from samples import ask, ask_openai, assert_problem
 
 from gateway.backend import Chunk, FakeBackend
 from glmserve.contract import Finish
@@ -68,6 +68,11 @@ def test_a_response_format_becomes_a_grammar(
 )
 def test_a_wrong_field_is_named(client: FlaskClient, picture: str, field: str, options: dict[str, Any]) -> None:
     assert_problem(ask(client, picture, **options), 400, field)
+
+
+def test_no_switch_lets_an_answer_in_a_form_be_thought_about(client: FlaskClient, picture: str) -> None:
+    options = {"response_format": {"type": "json_object"}, "chat_template_kwargs": {"enable_thinking": True}}
+    assert_problem(ask_openai(client, picture, **options), 400, "response_format")
 
 
 def test_log_probabilities_come_with_text_and_bytes_of_what_is_said(
