@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from flask import Response, request
 
 _ALWAYS = {  # unless the response has its own
@@ -12,7 +14,8 @@ _ALWAYS = {  # unless the response has its own
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-store",
 }
-_ALLOWED_HEADERS = "Authorization, Content-Type, X-API-Key, X-Request-ID, X-Request-Timeout"
+_ALLOWED_HEADERS = ("Authorization", "Content-Type", "X-API-Key", "X-Request-ID", "X-Request-Timeout")
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SHOWN_HEADERS = "X-Request-ID, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset"
 _PREFLIGHT_S = 600
 
@@ -37,5 +40,11 @@ def share(response: Response, origins: tuple[str, ...]) -> None:
     response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
     if request.method == "OPTIONS":
         response.headers["Access-Control-Allow-Methods"] = "GET, POST"
-        response.headers["Access-Control-Allow-Headers"] = _ALLOWED_HEADERS
+        response.headers["Access-Control-Allow-Headers"] = ", ".join((*_ALLOWED_HEADERS, *_wanted_headers()))
         response.headers["Access-Control-Max-Age"] = str(_PREFLIGHT_S)
+
+
+def _wanted_headers() -> list[str]:
+    """Whatever else a listed site sends: OpenAI's SDK has a dozen headers of its own, none of which we read."""
+    wanted = (name.strip() for name in request.headers.get("Access-Control-Request-Headers", "").split(","))
+    return [name for name in wanted if _NAME.fullmatch(name)]

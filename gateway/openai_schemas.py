@@ -177,7 +177,8 @@ def _turn(message: ChatMessage, field: str) -> Turn:
     calls = tuple(_call(call, f"{field}.tool_calls[{i}]") for i, call in enumerate(message.tool_calls or ()))
     if role == "assistant":
         return Turn(role, parts, message.reasoning_content, calls)
-    if not any(isinstance(part, SentPicture) or part.strip() for part in parts):
+    is_result = role == "tool" and content is not None  # a tool may find nothing, and says so
+    if not is_result and not any(isinstance(part, SentPicture) or part.strip() for part in parts):
         raise InvalidInput(f"The field {field}.content must hold text or a picture.", f"{field}.content")
     return Turn(role, parts)
 

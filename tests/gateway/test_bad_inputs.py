@@ -184,6 +184,15 @@ def test_what_openai_clients_get_wrong_is_named(
     assert_problem(ask_openai(client, picture, **options), 400, word)
 
 
+@pytest.mark.parametrize("content", ["", " ", [], [{"type": "text", "text": ""}]])
+def test_a_tool_that_found_nothing_may_say_so(client: FlaskClient, content: Any) -> None:
+    call = {"role": "assistant", "tool_calls": [{"function": {"name": "look", "arguments": "{}"}}]}
+    said, result = {"role": "user", "content": "x"}, {"role": "tool", "tool_call_id": "a", "content": content}
+    assert client.post(OPENAI_URL, json={"messages": [said, call, result]}).status_code == 200
+    no_result = {"role": "tool", "tool_call_id": "a"}
+    assert_problem(client.post(OPENAI_URL, json={"messages": [said, call, no_result]}), 400, "messages[2].content")
+
+
 def test_a_template_switch_that_we_do_not_know_changes_nothing(client: FlaskClient, backend: FakeBackend) -> None:
     body = {"messages": [{"role": "user", "content": "Hi"}]}
     for more in ({}, {"chat_template_kwargs": {"chat_template": "{{ 1/0 }}", "tokenize": False}}):

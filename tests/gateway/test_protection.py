@@ -254,6 +254,17 @@ def test_listed_sites_may_call_from_a_browser_and_others_not(build: Path, backen
     assert "Access-Control-Allow-Origin" not in other.headers
 
 
+def test_a_listed_site_may_send_what_its_library_sends_along(build: Path, backend: FakeBackend) -> None:
+    client = app_of(build, backend, cors_origins="https://shop.example")
+    wanted = {"Access-Control-Request-Headers": "authorization, x-stainless-os, traceparent, bad name, a\tb"}
+    response = client.options(URL, headers={"Origin": "https://shop.example", **wanted})
+    allowed = response.headers["Access-Control-Allow-Headers"].split(", ")
+    assert {"X-API-Key", "x-stainless-os", "traceparent"} <= set(allowed)
+    assert not {"bad name", "a\tb"} & set(allowed)
+    other = client.options(URL, headers={"Origin": "https://evil.example", **wanted})
+    assert "Access-Control-Allow-Headers" not in other.headers
+
+
 @pytest.mark.parametrize("sent", ["0", "-1", "nan", "soon", "1e-9"])
 def test_a_deadline_that_is_none_is_named(client: FlaskClient, picture: str, sent: str) -> None:
     response = client.post(URL, json={"image": picture, "prompt": "Hi"}, headers={"X-Request-Timeout": sent})

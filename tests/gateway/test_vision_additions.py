@@ -89,6 +89,37 @@ def test_a_form_may_hold_several_files_or_base64(client: FlaskClient, backend: F
 
 
 @pytest.mark.parametrize(
+    ("sent", "result"),
+    [
+        (["circle", "red"], "A"),
+        (["red", "circle"], "A"),
+        ("red", "A"),
+        ('["red", "circle"]', "A"),
+        ('"red"', "A"),
+        ("5", "A red circle."),
+        ("true", "A red circle."),
+        ("null", "A red circle."),
+        ([f"word {i}" for i in range(16)], "A red circle."),
+    ],
+)
+def test_stop_strings_of_a_form_are_all_heeded(client: FlaskClient, sent: Any, result: str) -> None:
+    response = client.post(URL, **form(image=a_file(), prompt="Hi", stop=sent))
+    assert (response.status_code, response.get_json().get("result")) == (200, result)
+
+
+def test_other_lists_of_a_form_may_be_repeated_too(client: FlaskClient, backend: FakeBackend, picture: str) -> None:
+    for ids, wanted in ((["5", "6"], (5, 6)), ("5", (5,)), ("[5, 6]", (5, 6))):
+        assert client.post(URL, **form(images=[picture] * 2, prompt="Hi", stop_token_ids=ids)).status_code == 200
+        assert backend.requests[-1].stop_ids == wanted and len(backend.requests[-1].grids) == 2
+
+
+@pytest.mark.parametrize("field", ["prompt", "max_tokens"])
+def test_a_field_of_a_form_that_can_only_be_one_is_refused_twice(client: FlaskClient, field: str) -> None:
+    fields = {"image": a_file(), "prompt": "Hi", field: ["5", "6"]}
+    assert_problem(client.post(URL, **form(**fields)), 400, field)
+
+
+@pytest.mark.parametrize(
     ("fields", "word"),
     [
         ({"prompt": "Hi"}, "image"),
