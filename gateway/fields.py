@@ -15,9 +15,11 @@ from glmserve.limits import (
     MAX_GRAMMAR_BYTES,
     MAX_LOGPROBS,
     MAX_NEW_TOKENS,
+    MAX_REPETITION_PENALTY,
     MAX_STOP_CHARS,
     MAX_STOP_IDS,
     MAX_STOP_STRINGS,
+    MIN_REPETITION_PENALTY,
 )
 
 DEFAULT_MAX_TOKENS = 512
@@ -25,7 +27,6 @@ DEFAULT_TEMPERATURE = 0.7
 ANY_OBJECT = {"type": "object"}
 _LARGEST_SEED = 2**63 - 1
 _LARGEST_INT32 = 2**31 - 1
-_LARGEST_PENALTY = 10
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,10 @@ class AnswerFields(ThinkingFields):
     )
     min_p: float | None = Field(default=None, ge=0, le=1, description="a number from 0 to 1")
     repetition_penalty: float | None = Field(
-        default=None, gt=0, le=_LARGEST_PENALTY, description=f"a number above 0 and at most {_LARGEST_PENALTY}"
+        default=None,
+        ge=MIN_REPETITION_PENALTY,
+        le=MAX_REPETITION_PENALTY,
+        description=f"a number from {MIN_REPETITION_PENALTY:g} to {MAX_REPETITION_PENALTY:g}",
     )
     seed: int | None = Field(default=None, ge=0, le=_LARGEST_SEED, description="a whole number from 0 to 2^63 - 1")
     stop: _Stop | Annotated[list[_Stop], Field(max_length=MAX_STOP_STRINGS)] | None = Field(

@@ -12,7 +12,14 @@ from glmserve.contract import Tensor
 from glmserve.engine.request import NO_LOGPROBS, Done, Event, Failed, Logprobs, Sampling, Tokens
 from glmserve.errors import InvalidInput
 from glmserve.images import Grid
-from glmserve.limits import MAX_IMAGES, MAX_LOGPROBS, MAX_NEW_TOKENS, MAX_STOP_IDS
+from glmserve.limits import (
+    MAX_IMAGES,
+    MAX_LOGPROBS,
+    MAX_NEW_TOKENS,
+    MAX_REPETITION_PENALTY,
+    MAX_STOP_IDS,
+    MIN_REPETITION_PENALTY,
+)
 
 Tensors = dict[str, np.ndarray]
 
@@ -58,7 +65,9 @@ def read(tensors: Tensors, checkpoint: Checkpoint) -> Asked:
             top_p=_number(tensors, contract.TOP_P, 0, 1),
             top_k=int(_number(tensors, contract.TOP_K, 0, 2**31 - 1)),
             min_p=_number(tensors, contract.MIN_P, 0, 1, default=0),
-            repetition_penalty=_number(tensors, contract.REPETITION_PENALTY, 0.01, 100, default=1),
+            repetition_penalty=_number(
+                tensors, contract.REPETITION_PENALTY, MIN_REPETITION_PENALTY, MAX_REPETITION_PENALTY, default=1
+            ),
             seed=int(tensors[contract.SEED.name][0]),
         ),
         max_tokens=int(_number(tensors, contract.MAX_TOKENS, 1, MAX_NEW_TOKENS)),
@@ -109,8 +118,8 @@ def _number(tensors: Tensors, tensor: Tensor, least: float, most: float, default
     if array is None and default is not None:
         return default
     assert array is not None  # Triton refuses a request that lacks what is not optional
-    value = float(array[0])
-    if not least <= value <= most:
+    value, rounded = float(array[0]), array.dtype.type  # a float32 of 0.01 is a little less than 0.01
+    if not rounded(least) <= value <= rounded(most):
         name = tensor.name.lower()
         raise InvalidInput(f"{name} must lie between {least:g} and {most:g}.", name)
     return value

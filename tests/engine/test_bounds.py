@@ -1,0 +1,40 @@
+"""What the gateway lets through lies within the engine's bounds, the bounds themselves too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from gateway.backend import GenerateRequest
+from gateway.fields import AnswerFields
+from gateway.tensors import tensors_of
+from glmserve.checkpoint import Checkpoint
+from glmserve.engine import wire
+from glmserve.errors import InvalidInput
+from glmserve.limits import MAX_REPETITION_PENALTY, MIN_REPETITION_PENALTY
+
+DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
+
+
+def read(penalty: float) -> float:
+    """The penalty that the engine makes of the gateway's."""
+    request = GenerateRequest("x", np.ones(1, np.int64), None, (), 1, 0.0, 1.0, 0, 0, 1.0, repetition_penalty=penalty)
+    tensors = {tensor.name: values for tensor, values in tensors_of(request)}
+    return wire.read(tensors, Checkpoint.read(DEMO)).sampling.repetition_penalty
+
+
+@pytest.mark.parametrize("penalty", [MIN_REPETITION_PENALTY, 1.0, MAX_REPETITION_PENALTY])
+def test_a_penalty_at_its_bound_is_taken(penalty: float) -> None:
+    AnswerFields(repetition_penalty=penalty)
+    assert read(penalty) == pytest.approx(penalty)
+
+
+@pytest.mark.parametrize("penalty", [0.005, 10.5])
+def test_a_penalty_beyond_its_bound_is_refused_by_both(penalty: float) -> None:
+    with pytest.raises(ValidationError):
+        AnswerFields(repetition_penalty=penalty)
+    with pytest.raises(InvalidInput, match="repetition_penalty"):
+        read(penalty)
