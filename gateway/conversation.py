@@ -48,6 +48,7 @@ class Conversation:
         """Characters of everything that becomes the prompt: texts and thoughts, and calls and tools as JSON."""
         written = [part for turn in self.turns for part in turn.parts if isinstance(part, str)]
         written += [turn.thoughts for turn in self.turns if turn.thoughts]
-        written += [json.dumps(call.arguments, ensure_ascii=False) for turn in self.turns for call in turn.tool_calls]
+        calls = [call for turn in self.turns for call in turn.tool_calls]
+        written += [call.name + json.dumps(call.arguments, ensure_ascii=False) for call in calls]
         written += [json.dumps(tool, ensure_ascii=False) for tool in self.tools]
         return sum(map(len, written))

@@ -245,6 +245,12 @@ def test_whatever_becomes_the_prompt_counts(client: FlaskClient, path: str, past
     assert_problem(client.post(path, json=body), 400, "characters")
 
 
+def test_names_of_called_functions_count(client: FlaskClient) -> None:
+    said, call = {"role": "user", "content": "x"}, {"function": {"name": "f" * 64, "arguments": "{}"}}
+    messages = [said, *[{"role": "assistant", "tool_calls": [call] * 128}] * 25, said]
+    assert_problem(client.post(OPENAI_URL, json={"messages": messages}), 400, "characters")
+
+
 def test_too_many_control_tokens_are_told_of_the_field_that_holds_them(client: FlaskClient) -> None:
     body = {"messages": [{"role": "user", "content": "\U000f0001" * 70_000}]}
     response = client.post(OPENAI_URL, json=body)
