@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 from export.headers import Reading
 from export.outline import Outline
 from export.rates import Measured, Rates
+from glmserve.cores import cores
 
 READERS = 4
 """Files of weights that are read through at a time."""
@@ -43,7 +43,7 @@ class Base:
 def forecast(plan: Outline, shards: list[Shard], rates: Measured, can_link: bool, base: Base) -> Forecast:
     """Of a build with this outline from these files, on a machine with these rates."""
     copied = 0 if can_link else sum(plan.files[name] for name in plan.linked)
-    hands = max(1, min(READERS, len(shards), os.cpu_count() or 1))
+    hands = max(1, min(READERS, len(shards), cores()))
     return Forecast(
         base.bytes + plan.kept + max((reading.peak for reading in plan.readings), default=0),
         base.core_s + _hashing(shards, rates.core) + _writing(plan, copied, rates.core),

@@ -12,7 +12,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from gateway import cores
+from gateway import auto
+from glmserve import cores
 from glmserve.limits import RESPONSE_TIMEOUT_S
 
 PREFIX = "GLM_GATEWAY_"
@@ -108,12 +109,12 @@ class GatewaySettings(BaseSettings):
     )
     image_fetch_timeout_s: _Seconds = Field(default=10.0, description="Time in which such a picture must be there.")
     bind: _Name = Field(default="127.0.0.1:5000", description="Address and port of the web server.")
-    threads: Annotated[_Count, _from_cores(cores.threads)] = Field(
+    threads: Annotated[_Count, _from_cores(auto.threads)] = Field(
         default=AUTO,
         validate_default=True,
         description="Requests one worker process answers at a time; `auto` is 16 a core, from 64 to 256.",
     )
-    workers: Annotated[_Count, _from_cores(cores.workers)] = Field(
+    workers: Annotated[_Count, _from_cores(auto.workers)] = Field(
         default=AUTO, validate_default=True, description="Worker processes; `auto` is one for two cores, at most 4."
     )
     graceful_timeout_s: _Count = Field(default=30, description="Seconds for running requests to end at a shutdown.")
@@ -137,7 +138,7 @@ class GatewaySettings(BaseSettings):
         default=8192,
         description="Tokens of prompt, picture and answer; the checkpoint may bound it further.",
     )
-    decode_slots: Annotated[_Count, _from_cores(cores.decode_slots)] = Field(
+    decode_slots: Annotated[_Count, _from_cores(auto.decode_slots)] = Field(
         default=AUTO,
         validate_default=True,
         description="Pictures one worker decodes at a time; `auto` leaves one core to refuse and to stream with.",

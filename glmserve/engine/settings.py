@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import os
-
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from glmserve import cores
 from glmserve.engine.device import DeviceName
+
+
+def _half_the_cores() -> int:
+    return max(1, cores.cores() // 2)
 
 
 class EngineSettings(BaseSettings):
@@ -45,11 +48,9 @@ class EngineSettings(BaseSettings):
     share_caches: bool = Field(
         default=False, description="Share cached prompts and pictures between API keys: faster, but timing tells of it."
     )
-    threads: int = Field(
-        default=max(1, (os.cpu_count() or 1) // 2), ge=1, description="Processor threads of the decoder."
-    )
+    threads: int = Field(default_factory=_half_the_cores, ge=1, description="Processor threads of the decoder.")
     vision_threads: int = Field(
-        default=max(1, (os.cpu_count() or 1) // 2), ge=1, description="Processor threads of the picture encoder."
+        default_factory=_half_the_cores, ge=1, description="Processor threads of the picture encoder."
     )
     require_certificate: bool = Field(
         default=True, description="Refuse a build without a valid certificate; false serves it with a warning."

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from gateway import cores
+from gateway import auto
 from gateway.settings import PREFIX, GatewaySettings, settings_table
+from glmserve import cores
 
 
 def test_a_variable_sets_its_field(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,14 +91,6 @@ def test_what_is_not_chosen_follows_the_cores(
     assert (GatewaySettings(workers=3).workers, GatewaySettings(threads=5).threads) == (3, 5)
 
 
-@pytest.mark.parametrize(("quota", "most"), [("100000 100000\n", 1), ("max 100000\n", 10**6), ("junk", 10**6)])
-def test_a_containers_share_of_time_bounds_the_cores(tmp_path: Path, quota: str, most: int) -> None:
-    file = tmp_path / "cpu.max"
-    file.write_text(quota)
-    assert 1 <= cores.cores(file) <= min(most, len(os.sched_getaffinity(0)))
-    assert cores.cores(tmp_path / "none") == len(os.sched_getaffinity(0))
-
-
 def test_gunicorn_gets_these_numbers() -> None:
     code = "import gateway.gunicorn_config as c; print(c.worker_class, c.workers, c.threads, c.graceful_timeout)"
     code += "; import gunicorn.http.wsgi as w; print(w.Response.__name__)"
@@ -110,7 +103,7 @@ def test_gunicorn_gets_these_numbers() -> None:
         timeout=60,
         check=True,
     )
-    threads = str(cores.threads(cores.cores()))
+    threads = str(auto.threads(cores.cores()))
     assert done.stdout.split() == ["gateway.worker.PromptWorker", "3", threads, "7", "JoinedResponse"]
 
 

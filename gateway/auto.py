@@ -1,24 +1,9 @@
-"""How many processes, threads and decoded pictures at a time a machine is good for: what `auto` in a setting means."""
+"""What `auto` in a setting means: how many processes, threads and decoding pictures so many cores are good for."""
 
 from __future__ import annotations
 
-import math
-import os
-from pathlib import Path
-
-_QUOTA_FILE = Path("/sys/fs/cgroup/cpu.max")
 _MOST_WORKERS = 4
 _THREADS_A_CORE, _LEAST_THREADS, _MOST_THREADS = 16, 64, 256
-
-
-def cores(quota_file: Path = _QUOTA_FILE) -> int:
-    """Cores that this process may use: those it is bound to, and no more than its container's share of time."""
-    bound = len(os.sched_getaffinity(0))
-    try:
-        quota, period = quota_file.read_text("utf-8").split()
-        return max(1, min(bound, math.ceil(int(quota) / int(period))))
-    except (OSError, ValueError):  # no cgroups here, or no quota ("max")
-        return bound
 
 
 def workers(core_count: int) -> int:

@@ -1,0 +1,19 @@
+"""How many of a machine's cores this process may use: those it is bound to, and no more than its container's share."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+_QUOTA_FILE = Path("/sys/fs/cgroup/cpu.max")
+
+
+def cores(quota_file: Path = _QUOTA_FILE) -> int:
+    """Cores that this process may use: those it is bound to, and no more than its container's share of time."""
+    bound = len(os.sched_getaffinity(0))
+    try:
+        quota, period = quota_file.read_text("utf-8").split()
+        return max(1, min(bound, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):  # no cgroups here, or no quota ("max")
+        return bound
