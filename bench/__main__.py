@@ -1,9 +1,15 @@
 """`python -m bench`: every measurement of the project."""
 
+import sys
+
 from bench.same_memory import start_again
+from glmserve.packages import not_installed
 
 if __name__ == "__main__":
     start_again()  # before all the rest is imported
-    from bench.cli import main
+    try:
+        from bench.cli import main
+    except ModuleNotFoundError as error:
+        sys.exit(not_installed(error))
 
     main()

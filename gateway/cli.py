@@ -1,0 +1,77 @@
+"""The gateway's command line: `settings` shows every setting, `keys` manages API keys, and `canary` tries a Triton."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gateway.keys import Role, create_key, read_keys, revoke_key
+from gateway.refusals import BadKeyFile
+from gateway.settings import PREFIX, settings_table
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+keys = typer.Typer(help="Create, list and revoke API keys; a running gateway notices within a second.")
+app.add_typer(keys, name="keys")
+File = Annotated[Path, typer.Option(envvar=f"{PREFIX}KEYS_FILE", help="The file that holds the keys' hashes.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="The gateway's default where it is not given.")]
+
+
+@app.command()
+def settings() -> None:
+    """Print every setting as the markdown table the README shows."""
+    typer.echo(settings_table(), nl=False)
+
+
+@app.command()
+def canary() -> None:
+    """Ask the build's canary question past any web server, as a container's health check; exit code 1 if it fails."""
+    from gateway.wsgi import canary_fault
+
+    fault = canary_fault()
+    typer.echo(fault or "The canary was answered.")
+    if fault:
+        raise typer.Exit(1)
+
+
+@keys.command()
+def create(
+    name: str,
+    file: File,
+    role: Annotated[Role, typer.Option(help="user asks; metrics reads /metrics; admin does both.")] = "user",
+    requests_per_minute: Limit = None,
+    concurrent_requests: Limit = None,
+    picture_tokens_per_minute: Limit = None,
+) -> None:
+    """Create a key and print it: it is stored nowhere and cannot be shown again."""
+    limits = {
+        "requests_per_minute": requests_per_minute,
+        "concurrent_requests": concurrent_requests,
+        "picture_tokens_per_minute": picture_tokens_per_minute,
+    }
+    typer.echo(create_key(file, name, role, **limits))
+
+
+@keys.command(name="list")
+def list_keys(file: File) -> None:
+    """List names, roles and limits."""
+    for key in read_keys(file):
+        limits = key.model_dump(exclude_none=True, exclude={"name", "role", "sha256"})
+        typer.echo("\t".join([key.name, key.role, *(f"{name}={value}" for name, value in limits.items())]))
+
+
+@keys.command()
+def revoke(name: str, file: File) -> None:
+    """Revoke a key."""
+    revoke_key(file, name)
+
+
+def main() -> None:
+    """The entry; a mistake is one line and exit code 1."""
+    try:
+        app(prog_name="python -m gateway")
+    except BadKeyFile as error:
+        typer.echo(error.message, err=True)
+        sys.exit(1)
