@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 from export.failures import Locked
 from export.streamed import sync, sync_folder
 from glmserve.errors import BadArtifact
-from glmserve.manifest import MANIFEST_FILE, Manifest
+from glmserve.manifest import MANIFEST_FILE, Manifest, find_build
 
 PARTS = ".parts-"
 """A folder of this name and a recipe holds what is done of a build that is not finished."""
@@ -38,12 +38,12 @@ def builds_in(out: Path) -> list[tuple[Path, Manifest]]:
     return [(path, manifest) for _, path, manifest in sorted(found, key=lambda build: build[:2])]
 
 
-def find_build(out: Path, name: str) -> Path:
+def build_in(out: Path, name: str) -> Path:
     """The build in `out` of that digest, or of that path; raises BadArtifact when it is not in there."""
-    for path in (out / name, Path(name)):
-        if path.is_dir() and path.resolve().parent == out.resolve():
-            return out / path.resolve().name
-    raise BadArtifact(f"There is no build {name} in {out}; `list` names those there are.")
+    path = find_build(out, name).resolve()
+    if path.parent != out.resolve():
+        raise BadArtifact(f"There is no build {name} in {out}; `list` names those there are.")
+    return out / path.name
 
 
 def write_whole(path: Path, text: str) -> None:

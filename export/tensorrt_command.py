@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+from export.commands.common import BUILDS, BuildArgument, OutOption
 from export.engines import make_engine, repository_to_serve
 from export.shelf import ENGINES
 from export.tensorrt import MissingTensorRt, decoder_faults
 from glmserve.errors import BadArtifact
-from glmserve.manifest import REPOSITORY_FOLDER
+from glmserve.manifest import REPOSITORY_FOLDER, find_build
 
 MISSING_TENSORRT = 15
 """The exit code where TensorRT or a GPU is missing."""
@@ -19,7 +20,8 @@ _BAD_ARTIFACT = 3
 
 
 def tensorrt(
-    build: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="The build's folder.")],
+    build: BuildArgument,
+    out: OutOption = BUILDS,
     engines: Annotated[
         Path | None,
         typer.Option(file_okay=False, help="Where engines are kept; `engines` beside the build if not given."),
@@ -30,13 +32,14 @@ def tensorrt(
     ] = False,
 ) -> None:
     """Make the picture encoder's engine on the machine that will serve it; the last line is the model repository."""
-    kept = engines or build.resolve().parent / ENGINES
     try:
+        folder = find_build(out, build)
+        kept = engines or folder.resolve().parent / ENGINES
         if find:
-            repository = repository_to_serve(build, kept, lambda text: typer.echo(text, err=True))
+            repository = repository_to_serve(folder, kept, lambda text: typer.echo(text, err=True))
         else:
-            repository = make_engine(build, kept) / REPOSITORY_FOLDER
-            _tell_of_decoder(build)
+            repository = make_engine(folder, kept) / REPOSITORY_FOLDER
+            _tell_of_decoder(folder)
     except MissingTensorRt as error:
         typer.echo(error.message, err=True)
         raise typer.Exit(MISSING_TENSORRT) from None

@@ -111,6 +111,14 @@ class Manifest:
                     raise BadArtifact(f"{name} of build {self.digest} was altered: its SHA-256 is not the manifest's.")
 
 
+def find_build(out: Path, name: str) -> Path:
+    """The folder of the build that `name` means: a digest in the folder `out`, or a path. Raises BadArtifact."""
+    for path in (out / name, Path(name)):
+        if name and path.is_dir():
+            return path
+    raise BadArtifact(f"There is no build {name}: it is neither a folder nor the digest of a build in {out}.")
+
+
 def decoder_in(build: Path) -> Path:
     """The decoder's graph."""
     return build / DECODER_PATH

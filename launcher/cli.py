@@ -16,7 +16,7 @@ import typer
 
 from glmserve.certificate import REQUIRE_VARIABLE
 from glmserve.manifest import CANARY_FOLDER, REPOSITORY_FOLDER
-from launcher.builds import ExportFailed, NoBuild, Unverified, choose
+from launcher.builds import ExportFailed, NoBuild, UnclearChoice, Unverified, choose
 from launcher.gateway_server import GatewayFailed, GatewayServer
 from launcher.ports import Port, PortTaken, claim
 from launcher.triton_server import TritonFailed, TritonServer
@@ -32,8 +32,9 @@ _UNVERIFIED = """
 
 
 class Exit(IntEnum):
-    """Why the service ended; 0 is Ctrl-C or SIGTERM, 2 a wrong command line."""
+    """Why the service ended; 0 is Ctrl-C or SIGTERM. Through make, whatever is not 0 is 2."""
 
+    WRONG_COMMAND_LINE = 2
     PORT_TAKEN = 3
     NO_BUILD = 4
     EXPORT_FAILED = 5
@@ -45,6 +46,7 @@ class Exit(IntEnum):
 
 _FAILURES: dict[type[Exception], Exit] = {
     PortTaken: Exit.PORT_TAKEN,
+    UnclearChoice: Exit.WRONG_COMMAND_LINE,
     NoBuild: Exit.NO_BUILD,
     ExportFailed: Exit.EXPORT_FAILED,
     Unverified: Exit.UNVERIFIED,
@@ -77,10 +79,15 @@ def serve(
     triton_metrics_port: Annotated[
         int, typer.Option(min=1, max=65535, envvar="TRITON_METRICS_PORT", help="Triton's metrics port, on loopback.")
     ] = 8002,
-    build: Annotated[Path | None, typer.Option(envvar="BUILD", help="A build to serve, instead of exporting.")] = None,
+    build: Annotated[
+        str | None, typer.Option(envvar="BUILD", help="A build to serve, by its digest or its folder.")
+    ] = None,
     checkpoint: Annotated[
-        Path | None,
-        typer.Option(envvar="CHECKPOINT", help="A checkpoint to serve; its build is made if there is none yet."),
+        str | None,
+        typer.Option(
+            envvar="CHECKPOINT",
+            help="A checkpoint to serve, a folder or a name on the hub; its build is made if there is none yet.",
+        ),
     ] = None,
     precision: Annotated[
         str | None, typer.Option(envvar="PRECISION", help="What it is exported in: fp32, fp16, int8 or int4.")

@@ -31,10 +31,11 @@ from export.precision import KvPrecision, Precision, Target
 from export.rates import cached_share, measure, resident_bytes, running_s
 from export.vision_backend import VisionBackend
 from glmserve.engine.settings import EngineSettings
+from glmserve.errors import BadArtifact
 
 _GB = 1e9
 _CHECKPOINT = Annotated[
-    Path, typer.Option("--checkpoint", exists=True, file_okay=False, help="A Hugging Face folder; headers are read.")
+    str, typer.Option("--checkpoint", metavar="DIR", help="A Hugging Face folder; headers are read.")
 ]
 _DEFAULT = EngineSettings.model_fields
 
@@ -97,7 +98,13 @@ def plan(
 
     Reads the checkpoint's configuration and headers, and measures this machine for some seconds.
     """
-    found = _plan(Order.of(checkpoint, precision, target, vision_backend, kv=kv), out, slots, length)
+    folder = Path(checkpoint)
+    if not folder.is_dir():
+        raise BadArtifact(
+            f"There is no checkpoint folder {checkpoint}, and plan reads a folder: what is on the hub must be "
+            f"downloaded first, `hf download {checkpoint} --local-dir DIR`."
+        )
+    found = _plan(Order.of(folder, precision, target, vision_backend, kv=kv), out, slots, length)
     if as_json:
         typer.echo(json.dumps(found.as_json(), indent=1))
     else:

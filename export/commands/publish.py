@@ -11,7 +11,7 @@ from export import publish as shelf
 from export.commands.common import BUILDS, BuildArgument, DeviceOption, OutOption, device_for, speaks
 from export.precision import Target
 from export.rehearsal import rehearse
-from export.shelf import PUBLISH_LOCK, find_build, locked
+from export.shelf import PUBLISH_LOCK, build_in, locked
 from glmserve.certificate import Certificate
 from glmserve.manifest import CURRENT, Manifest
 
@@ -23,7 +23,7 @@ def publish(build: BuildArgument, out: OutOption = BUILDS, device: DeviceOption 
     A service that runs goes on with the build it was started with; the next start takes this one.
     """
     with locked(out, PUBLISH_LOCK):
-        _publish(find_build(out, build), device, Console(stderr=True))
+        _publish(build_in(out, build), device, Console(stderr=True))
         typer.echo(str(out / CURRENT))
 
 

@@ -11,20 +11,22 @@ from rich.console import Console
 
 from export.attest import GOLDEN, TRANSFORMERS, attest
 from export.candidate import Candidate
-from export.commands.common import DeviceOption, device_for, speaks
+from export.commands.common import BUILDS, BuildArgument, CheckpointOption, DeviceOption, OutOption, device_for, speaks
 from export.failures import Exit, MissingPackage
 from export.golden import compare_golden, has_golden, read_golden
+from export.hub import Source
 from export.stages import Stage
 from glmserve.engine.device import DeviceName
-from glmserve.manifest import Manifest
+from glmserve.manifest import Manifest, find_build
 
 _CONTEXT = 1024
 
 
 @speaks
 def verify(
-    build: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="The build's folder.")],
-    checkpoint: Annotated[Path, typer.Option(exists=True, file_okay=False, help="The Hugging Face checkpoint folder.")],
+    build: BuildArgument,
+    checkpoint: CheckpointOption,
+    out: OutOption = BUILDS,
     samples: Annotated[int, typer.Option(min=1, help="Greedy answers to compare token by token.")] = 8,
     valid_days: Annotated[
         int | None, typer.Option(min=1, help="Days until the certificate expires; never, if not given.")
@@ -37,10 +39,12 @@ def verify(
     checkpoint, if there are any.
     """
     console = Console()
-    manifest = Manifest.read(build)
-    manifest.check(build)
-    against, stages = _comparison(build, checkpoint, samples, device_for(manifest, device), console)
-    if not attest(build, manifest, stages, against, console, valid_days):
+    folder = find_build(out, build)
+    manifest = Manifest.read(folder)
+    manifest.check(folder)
+    source = Source.of(checkpoint)
+    against, stages = _comparison(folder, source.folder, samples, device_for(manifest, device), console)
+    if not attest(folder, manifest, stages, against, console, valid_days):
         raise typer.Exit(Exit.PARITY_FAILED)
 
 

@@ -127,7 +127,8 @@ def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_torch_verify_takes_the_recorded_logits(tmp_path: Path) -> None:
     made = build(DEMO, tmp_path / "builds", QUIET)
     (made / CERTIFICATE_FILE).unlink()
-    result = CliRunner().invoke(app, ["verify", str(made), "--checkpoint", str(DEMO), "--valid-days", "7"])
+    named = ["verify", made.name, "--out", str(made.parent)]  # by its digest
+    result = CliRunner().invoke(app, [*named, "--checkpoint", str(DEMO), "--valid-days", "7"])
     assert result.exit_code == 0 and "comparing with the recorded logits" in result.output
     assert Certificate.demand(made, Manifest.read(made)).against == "golden logits"
 

@@ -110,6 +110,11 @@ def test_a_truncated_shard_is_refused_by_name(tmp_path: Path, keep: int) -> None
     assert result.exit_code == Exit.BAD_SHARD and "model.safetensors is truncated" in result.stderr
 
 
+def test_a_checkpoint_that_is_not_here_is_named_with_what_to_type() -> None:
+    result = CliRunner().invoke(app, ["plan", "--checkpoint", "zai-org/GLM-4.6V-Flash"])
+    assert result.exit_code == Exit.BAD_ARTIFACT and "hf download zai-org/GLM-4.6V-Flash" in result.stderr
+
+
 def with_holes(folder: Path) -> Path:
     """Gives a checkpoint a file of weights of its size, all zero, that takes no room on the disk."""
     weights = list(weights_of(Checkpoint.read(folder)))

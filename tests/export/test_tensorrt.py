@@ -125,7 +125,8 @@ def test_the_command_prints_the_repository_last_and_tells_of_the_decoder(
 
 @pytest.mark.parametrize("find", [False, True])
 def test_without_tensorrt_the_command_says_what_is_missing(made: Path, find: bool, tmp_path: Path) -> None:
-    arguments = ["tensorrt", str(made), "--engines", str(tmp_path / "engines"), *(["--find"] if find else [])]
+    arguments = ["tensorrt", made.name, "--out", str(made.parent), "--engines", str(tmp_path / "engines")]
+    arguments += ["--find"] if find else []
     code = "import sys; sys.modules['tensorrt'] = None; from export.cli import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60, check=False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from glmserve.manifest import CERTIFICATE_FILE, CURRENT
 from launcher import builds
-from launcher.builds import DEMO, NoBuild, Unverified, choose
+from launcher.builds import DEMO, ExportFailed, NoBuild, UnclearChoice, Unverified, choose
 
 
 @pytest.fixture
@@ -23,11 +24,11 @@ def out(stand_in_build: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def exported(monkeypatch: pytest.MonkeyPatch, out: Path) -> list[tuple[Path, str]]:
+def exported(monkeypatch: pytest.MonkeyPatch, out: Path) -> list[tuple[str, str]]:
     """What would have been exported; it comes out as `new`."""
-    asked: list[tuple[Path, str]] = []
+    asked: list[tuple[str, str]] = []
 
-    def export(checkpoint: Path, _: Path, precision: str) -> Path:
+    def export(checkpoint: str, _: Path, precision: str) -> Path:
         asked.append((checkpoint, precision))
         return out / "new"
 
@@ -44,14 +45,51 @@ def test_the_published_build_is_served_when_nothing_is_named(out: Path, exported
 def test_the_demo_is_served_where_nothing_was_published(out: Path, exported: list) -> None:
     (out / CURRENT).unlink()
     choice = choose(None, None, None, out, True)
-    assert exported == [(DEMO, "fp32")] and "nothing was published" in choice.origin
+    assert exported == [(str(DEMO), "fp32")] and "nothing was published" in choice.origin
 
 
 def test_what_is_named_comes_before_what_was_published(out: Path, exported: list, tmp_path: Path) -> None:
-    assert choose(out / "new", None, None, out, True).folder == out / "new" and not exported
-    choose(None, tmp_path / "checkpoint", None, out, True)
+    assert choose(str(out / "new"), None, None, out, True).folder == out / "new" and not exported
+    choose(None, str(tmp_path / "checkpoint"), None, out, True)
+    choose(None, str(DEMO), "int8", out, True)
+    (out / CURRENT).unlink()
     choose(None, None, "int8", out, True)
-    assert exported == [(tmp_path / "checkpoint", "fp32"), (DEMO, "int8")]
+    assert exported == [(str(tmp_path / "checkpoint"), "fp32"), (str(DEMO), "int8"), (str(DEMO), "int8")]
+
+
+def test_a_build_is_named_by_its_digest_or_by_its_folder(out: Path) -> None:
+    assert choose("new", None, None, out, True).folder == choose(str(out / "new"), None, None, out, True).folder
+    with pytest.raises(NoBuild, match=r"no build newer: .*export list"):
+        choose("newer", None, None, out, True)
+
+
+@pytest.mark.parametrize(("checkpoint", "precision"), [("/nope", None), (None, "int8"), ("/nope", "int9")])
+def test_a_build_beside_what_to_export_is_refused(
+    out: Path, exported: list, checkpoint: str | None, precision: str | None
+) -> None:
+    with pytest.raises(UnclearChoice, match=r"BUILD= .* CHECKPOINT= and PRECISION="):
+        choose("new", checkpoint, precision, out, True)
+    assert not exported
+
+
+def test_a_precision_alone_does_not_push_the_published_build_aside(out: Path, exported: list) -> None:
+    with pytest.raises(UnclearChoice, match=r"PRECISION=int8 .* published"):
+        choose(None, None, "int8", out, True)
+    assert not exported
+
+
+@pytest.mark.parametrize("name", ["zai-org/GLM-4.6V-Flash", "zai-org/GLM-4.6V-Flash@main"])
+def test_a_checkpoint_may_be_a_name_on_the_hub(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The export downloads it; where it cannot, its own words say why."""
+    monkeypatch.setattr(builds.sys, "executable", "/bin/false")
+    with pytest.raises(ExportFailed, match=re.escape(name)):
+        choose(None, name, None, tmp_path, True)
+
+
+@pytest.mark.parametrize("name", ["/models/nowhere", "nowhere", "../nowhere", "demo/drawing.py", "bench/results"])
+def test_what_is_neither_a_folder_nor_a_name_on_the_hub_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(NoBuild, match=r"CHECKPOINT= takes .* folder, or a name on the hub"):
+        choose(None, name, None, tmp_path, True)
 
 
 def test_a_published_build_that_is_gone_is_named(out: Path) -> None:
@@ -64,16 +102,16 @@ def test_a_named_checkpoint_without_a_certificate_is_served_with_a_warning(
     out: Path, exported: list, tmp_path: Path
 ) -> None:
     (out / "new" / CERTIFICATE_FILE).unlink()
-    choice = choose(None, tmp_path / "checkpoint", None, out, True)
+    choice = choose(None, str(tmp_path / "checkpoint"), None, out, True)
     assert exported and choice.warning and "has no certificate" in choice.warning
     with pytest.raises(Unverified, match="has no certificate"):
-        choose(out / "new", None, None, out, True)
-    assert choose(out / "new", None, None, out, False).warning
+        choose(str(out / "new"), None, None, out, True)
+    assert choose(str(out / "new"), None, None, out, False).warning
 
 
 def test_a_certificate_that_does_not_hold_is_refused_by_name(out: Path, exported: list, tmp_path: Path) -> None:
     path = out / "new" / CERTIFICATE_FILE
     path.write_text(json.dumps(json.loads(path.read_text()) | {"passed": False}))
-    for build, checkpoint in ((out / "new", None), (None, tmp_path / "checkpoint")):
+    for build, checkpoint in ((str(out / "new"), None), (None, str(tmp_path / "checkpoint"))):
         with pytest.raises(Unverified, match=r"certificate\.json of build .* says that it does not compute"):
             choose(build, checkpoint, None, out, True)
