@@ -1,4 +1,4 @@
-"""The gateway's command line: `settings` shows every setting, `keys` manages API keys, and `canary` tries a Triton."""
+"""The gateway's commands: `settings` lists, `check` reads, `keys` manages API keys, and `canary` tries a Triton."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import typer
 
 from gateway.keys import Role, create_key, read_keys, revoke_key
 from gateway.refusals import BadKeyFile
-from gateway.settings import PREFIX, settings_table
+from gateway.settings import PREFIX, GatewaySettings, settings_table
+from glmserve.errors import BadSettings
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 keys = typer.Typer(help="Create, list and revoke API keys; a running gateway notices within a second.")
@@ -23,6 +24,13 @@ Limit = Annotated[int | None, typer.Option(min=1, help="The gateway's default wh
 def settings() -> None:
     """Print every setting as the markdown table the README shows."""
     typer.echo(settings_table(), nl=False)
+
+
+@app.command()
+def check() -> None:
+    """Read this environment's settings: print those that are not the defaults, or every fault, and end with 1."""
+    for name, value in GatewaySettings.read().shown().items():
+        typer.echo(f"{PREFIX}{name.upper()}={value}")
 
 
 @app.command()
@@ -72,6 +80,6 @@ def main() -> None:
     """The entry; a mistake is one line and exit code 1."""
     try:
         app(prog_name="python -m gateway")
-    except BadKeyFile as error:
+    except (BadKeyFile, BadSettings) as error:
         typer.echo(error.message, err=True)
         sys.exit(1)

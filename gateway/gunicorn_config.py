@@ -15,9 +15,13 @@ import gunicorn.http.wsgi  # type: ignore[import-untyped]
 
 from gateway.response import JoinedResponse
 from gateway.settings import PREFIX, GatewaySettings
+from glmserve.errors import BadSettings
 from glmserve.limits import ANSWER_GRACE_S, REQUEST_HEAD_TIMEOUT_S
 
-_settings = GatewaySettings.read()
+try:
+    _settings = GatewaySettings.read()
+except BadSettings as error:
+    sys.exit(error.message)
 if _settings.workers > 1:
     # prometheus_client reads this variable when it is first imported, and workers inherit ours
     _folder = str(_settings.metrics_folder or tempfile.mkdtemp(prefix="glm-metrics-"))

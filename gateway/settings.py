@@ -14,7 +14,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from gateway import auto
 from glmserve import cores
+from glmserve.errors import BadSettings
 from glmserve.limits import RESPONSE_TIMEOUT_S
+from glmserve.variables import read_settings
 
 PREFIX = "GLM_GATEWAY_"
 _LARGEST_PICTURE = 89_000_000  # pixels; above it Pillow begins to warn on its own
@@ -160,24 +162,25 @@ class GatewaySettings(BaseSettings):
         return self
 
     def shown(self) -> dict[str, str]:
-        """What may be written into a log at the start: everything but the password in an address."""
-        values = {name: str(getattr(self, name)) for name in type(self).model_fields}
-        return values | {"redis_url": _PASSWORD.sub("://***@", self.redis_url)}
+        """What may be written into a log at the start: what is not the default, but for the password in an address."""
+        values = {name: (getattr(self, name), field.default) for name, field in type(self).model_fields.items()}
+        texts = {
+            name: ",".join(value) if isinstance(value, tuple) else str(value)
+            for name, (value, default) in values.items()
+            if value != default
+        }
+        return {name: _PASSWORD.sub("://***@", text) for name, text in texts.items()}
 
     @staticmethod
     def read() -> GatewaySettings:
         """The settings of this environment, and below it of the file that GLM_GATEWAY_FILE names (NAME=value lines).
 
-        Raises ValueError for a GLM_GATEWAY_ name that is none.
+        Raises BadSettings, for a GLM_GATEWAY_ name that is none too.
         """
         file = os.environ.get(_FILE)
         if file is not None and not Path(file).is_file():
-            raise ValueError(f"There is no file {file}, which {_FILE} names.")
-        known = {PREFIX + name.upper() for name in GatewaySettings.model_fields} | {_FILE}
-        unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
-        if unknown:
-            raise ValueError(f"No setting is called {', '.join(unknown)}; see python -m gateway settings.")
-        return GatewaySettings(_env_file=file)  # type: ignore[call-arg]  # pydantic-settings' own
+            raise BadSettings(f"{_FILE}={file}: there is no such file.")
+        return read_settings(GatewaySettings, file, {_FILE})
 
 
 def _is_loopback(bind: str) -> bool:

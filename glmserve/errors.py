@@ -12,6 +12,7 @@ GlmServeError                internal             500
 ├─ NumericFault              numeric_fault        500   the model's numbers were not finite
 ├─ Cancelled                 cancelled            499
 ├─ DoesNotFit                does_not_fit         500   more memory is asked for than there is
+├─ BadSettings               bad_settings         500   a setting that is none, or not what it must be
 └─ BadArtifact               bad_artifact         500   a build or checkpoint that must not be loaded
    ├─ UnknownArchitecture    bad_artifact         500   a checkpoint of a model that this project does not serve
    └─ NotCertified           bad_artifact         500   a build whose answers nobody has vouched for
@@ -127,6 +128,12 @@ class Disproved(NotCertified):
     """A build whose certificate says that it does not compute what its checkpoint does."""
 
 
+class BadSettings(GlmServeError):
+    """Settings that cannot be read, a line of the message for each fault; raised while starting."""
+
+    code = "bad_settings"
+
+
 class DoesNotFit(GlmServeError):
     """A deployment's settings ask for more memory than the device has; raised while starting."""
 
@@ -147,6 +154,7 @@ _BY_CODE: dict[str, type[GlmServeError]] = {
         NumericFault,
         Cancelled,
         DoesNotFit,
+        BadSettings,
         BadArtifact,
     )
 }

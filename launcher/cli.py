@@ -19,6 +19,8 @@ from glmserve.manifest import CANARY_FOLDER, REPOSITORY_FOLDER
 from launcher.builds import ExportFailed, NoBuild, UnclearChoice, Unverified, choose
 from launcher.gateway_server import GatewayFailed, GatewayServer
 from launcher.ports import Port, PortTaken, claim
+from launcher.probe import START_TIMEOUT_VARIABLE
+from launcher.settings import WrongSettings, checked_settings
 from launcher.triton_server import TritonFailed, TritonServer
 
 WATCH_S = 0.2
@@ -42,10 +44,12 @@ class Exit(IntEnum):
     GATEWAY_FAILED = 7
     CHILD_DIED = 8
     UNVERIFIED = 9
+    WRONG_SETTINGS = 10
 
 
 _FAILURES: dict[type[Exception], Exit] = {
     PortTaken: Exit.PORT_TAKEN,
+    WrongSettings: Exit.WRONG_SETTINGS,
     UnclearChoice: Exit.WRONG_COMMAND_LINE,
     NoBuild: Exit.NO_BUILD,
     ExportFailed: Exit.EXPORT_FAILED,
@@ -69,7 +73,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def serve(
     port: Annotated[int, typer.Option(min=1, max=65535, envvar="PORT", help="Port of the web service.")] = 5000,
-    host: Annotated[str, typer.Option(help="Address the web service listens on.")] = LOOPBACK,
+    host: Annotated[
+        str, typer.Option(envvar="HOST", help="Address the web service listens on; others need API keys.")
+    ] = LOOPBACK,
     triton_http_port: Annotated[
         int, typer.Option(min=1, max=65535, envvar="TRITON_HTTP_PORT", help="Triton's HTTP port, on loopback.")
     ] = 8000,
@@ -97,8 +103,8 @@ def serve(
         typer.Option(envvar=REQUIRE_VARIABLE, help="Refuse a build that no valid certificate vouches for."),
     ] = True,
     start_timeout_s: Annotated[
-        float, typer.Option(min=1, envvar="START_TIMEOUT_S", help="Seconds that loading the models may take.")
-    ] = 120.0,
+        float, typer.Option(min=1, envvar=START_TIMEOUT_VARIABLE, help="Seconds that loading the models may take.")
+    ] = 900.0,
 ) -> None:
     """Serve a build in the foreground: Triton with its models and the web gateway, until Ctrl-C.
 
@@ -106,7 +112,7 @@ def serve(
 
     Exit codes: 0 ended by Ctrl-C or SIGTERM, 2 wrong command line, 3 a port is in use, 4 no build or checkpoint,
     5 the export failed, 6 Triton failed to start, 7 the gateway failed to start, 8 one of them died,
-    9 no valid certificate.
+    9 no valid certificate, 10 a setting in the environment is none or not what it must be.
     """
     signal.signal(signal.SIGINT, _end)
     signal.signal(signal.SIGTERM, _end)
@@ -119,6 +125,7 @@ def serve(
                 Port(LOOPBACK, triton_metrics_port, "TRITON_METRICS_PORT"),
             ]
         )
+        settings = checked_settings(f"{host}:{port}")
         _say("Looking for the build ...")
         choice = choose(build, checkpoint, precision, BUILDS, require_certificate)
         folder = choice.folder
@@ -135,7 +142,7 @@ def serve(
             require_certificate=choice.warning is None,
         )
         gateway = GatewayServer(folder, triton.grpc_url, host, port)
-        _run(folder, triton, gateway, start_timeout_s)
+        _run(folder, triton, gateway, start_timeout_s, "GLM_GATEWAY_KEYS_FILE" in settings)
     except Ended:
         _say("Ended.")
     except ChildDied as error:
@@ -146,7 +153,9 @@ def serve(
         raise typer.Exit(_FAILURES[type(error)]) from None
 
 
-def _run(folder: Path, triton: TritonServer, gateway: GatewayServer, start_timeout_s: float) -> None:
+def _run(
+    folder: Path, triton: TritonServer, gateway: GatewayServer, start_timeout_s: float, asks_for_key: bool
+) -> None:
     """Starts both, watches both, and ends both, whatever happens; the gateway goes first so that its answers finish."""
     with ExitStack() as stack:
         stack.callback(triton.stop)
@@ -159,7 +168,9 @@ def _run(folder: Path, triton: TritonServer, gateway: GatewayServer, start_timeo
         triton.wait_ready(start_timeout_s)
         _say("Triton is ready. Asking the canary picture through the gateway ...")
         gateway.wait_ready(start_timeout_s, lambda reason: _say(f"Not ready yet: {reason}"))
-        _say(f"\nReady: {gateway.url}\n\nTry it:\n\n{curl_line(folder, gateway.url)}\n\nCtrl-C ends the service.")
+        hint = " with one of its keys in KEY" if asks_for_key else ""
+        line = curl_line(folder, gateway.url, asks_for_key)
+        _say(f"\nReady: {gateway.url}\n\nTry it{hint}:\n\n{line}\n\nCtrl-C ends the service.")
         while True:
             for name, code in (("Triton", triton.exit_code()), ("The gateway", gateway.exit_code())):
                 if code is not None:
@@ -168,14 +179,15 @@ def _run(folder: Path, triton: TritonServer, gateway: GatewayServer, start_timeo
             time.sleep(WATCH_S)
 
 
-def curl_line(build: Path, url: str) -> str:
+def curl_line(build: Path, url: str, asks_for_key: bool) -> str:
     """A command to paste into a shell: asks the build's canary question about its picture."""
     picture = shlex.quote(str(build / CANARY_FOLDER / "picture.png"))
     prompt = json.loads((build / CANARY_FOLDER / "canary.json").read_text("utf-8"))["prompt"]
     body = shlex.quote('{"image": "%s", "prompt": %s}')
+    key = ' -H "Authorization: Bearer $KEY"' if asks_for_key else ""
     return (
         f'printf {body} "$(base64 -w0 {picture})" {shlex.quote(json.dumps(prompt, ensure_ascii=False))} '
-        f"| curl -s -H 'Content-Type: application/json' -d @- {url}/v1/chat/vision"
+        f"| curl -s{key} -H 'Content-Type: application/json' -d @- {url}/v1/chat/vision"
     )
 
 

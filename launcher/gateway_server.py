@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import IO
 
 from launcher.children import Child
-from launcher.probe import get
+from launcher.probe import START_TIMEOUT_VARIABLE, get
 
 _STOP_AFTER_S = 35.0  # above the gateway's own graceful timeout
 _PROBE_TIMEOUT_S = 15.0  # a readiness probe may ask the canary
@@ -68,7 +68,9 @@ class GatewayServer:
                 reason = str(reply.values["reason"])
                 tell(reason)
             if time.monotonic() > give_up:
-                raise GatewayFailed(f"The gateway was not ready within {timeout_s:g} s. {reason}")
+                raise GatewayFailed(
+                    f"The gateway was not ready within {timeout_s:g} s ({START_TIMEOUT_VARIABLE}). {reason}"
+                )
             time.sleep(_POLL_S)
         raise GatewayFailed("The gateway ended while it started; its own words are above.")
 

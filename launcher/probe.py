@@ -7,6 +7,9 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+START_TIMEOUT_VARIABLE = "START_TIMEOUT_S"
+"""Sets how long the launcher asks before it gives up."""
+
 
 @dataclass(frozen=True)
 class Reply:

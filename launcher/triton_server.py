@@ -17,7 +17,7 @@ from types import TracebackType
 from glmserve.certificate import REQUIRE_VARIABLE
 from launcher.c_library import memory_variables
 from launcher.children import Child
-from launcher.probe import get
+from launcher.probe import START_TIMEOUT_VARIABLE, get
 
 EXIT_TIMEOUT_S = 10
 _KILL_AFTER_S = EXIT_TIMEOUT_S + 5
@@ -96,7 +96,9 @@ class TritonServer:
             if reply is not None and reply.status == 200:
                 return
             if time.monotonic() > give_up:
-                raise TritonFailed(f"Triton was not ready within {timeout_s:g} s.\n{self.log_tail()}")
+                raise TritonFailed(
+                    f"Triton was not ready within {timeout_s:g} s ({START_TIMEOUT_VARIABLE}).\n{self.log_tail()}"
+                )
             time.sleep(_POLL_S)
         raise TritonFailed(f"Triton ended while it started.\n{self.log_tail()}")
 

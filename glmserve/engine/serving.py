@@ -51,10 +51,10 @@ class Serving:
         """Opens the model version `folder` of a build.
 
         `ask_triton` reads a picture where the repository has a model for that; `publish` takes metric updates on a
-        thread of its own. Raises BadArtifact when the build must not be served, DoesNotFit when the settings ask for
-        more memory than there is.
+        thread of its own. Raises BadSettings, BadArtifact when the build must not be served, DoesNotFit when the
+        settings ask for more memory than there is.
         """
-        settings = EngineSettings()
+        settings = EngineSettings.read()
         checkpoint = open_checkpoint(folder, settings)
         context = min(settings.context_tokens, checkpoint.text.max_positions)
         device = open_device(settings.device, settings.device_number)

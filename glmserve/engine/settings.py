@@ -7,6 +7,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from glmserve import cores
 from glmserve.engine.device import DeviceName
+from glmserve.variables import read_settings
 
 
 def _half_the_cores() -> int:
@@ -16,7 +17,7 @@ def _half_the_cores() -> int:
 class EngineSettings(BaseSettings):
     """Read from variables that begin with GLM_ENGINE_."""
 
-    model_config = SettingsConfigDict(env_prefix="GLM_ENGINE_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="GLM_ENGINE_", frozen=True, extra="forbid")
 
     device: DeviceName = Field(default="cpu", description="Where the graphs run: cpu or cuda.")
     device_number: int = Field(default=0, ge=0, description="Which of several GPUs.")
@@ -58,6 +59,11 @@ class EngineSettings(BaseSettings):
     picture_readers: int = Field(
         default=4, ge=1, le=64, description="Requests whose pictures are read at the same time."
     )
+
+    @staticmethod
+    def read() -> EngineSettings:
+        """The settings of this environment; raises BadSettings, for a GLM_ENGINE_ name that is none too."""
+        return read_settings(EngineSettings)
 
     @property
     def buckets(self) -> tuple[int, ...]:

@@ -186,6 +186,59 @@ def unverified_build(stand_in_build: Path, tmp_path: Path) -> Path:
     return folder
 
 
+def test_wrong_settings_are_named_in_a_line_each_before_anything_starts(stand_in_build: Path) -> None:
+    wrong = {
+        "GLM_ENGINE_SLOTS": "0",
+        "GLM_ENGINE_SLOT": "4",
+        "GLM_GATEWAY_DEADLINE_S": "abc",
+        "GLM_GATEWAY_BUILD": "/x",
+    }
+    with launched(BUILD=str(stand_in_build), **wrong) as launcher:
+        assert launcher.end() == Exit.WRONG_SETTINGS
+    assert launcher.said.splitlines() == [
+        "GLM_GATEWAY_BUILD=/x: `make serve` chooses this itself; use BUILD= instead.",
+        "GLM_GATEWAY_DEADLINE_S=abc: must be a number.",
+        "GLM_ENGINE_SLOT: no setting is called so; GLM_ENGINE_SLOTS is one.",
+        "GLM_ENGINE_SLOTS=0: must be at least 1.",
+    ]
+
+
+@pytest.mark.parametrize("name", ["GLM_GATEWAY_BIND", "GLM_GATEWAY_TRITON_URL"])
+def test_what_would_be_overwritten_is_refused(name: str) -> None:
+    with launched(**{name: "grpc://10.0.0.1:8001"}) as launcher:
+        assert launcher.end() == Exit.WRONG_SETTINGS
+    assert f"{name}=grpc://10.0.0.1:8001: `make serve` chooses this itself" in launcher.said
+
+
+def test_an_address_for_others_needs_keys(stand_in_build: Path) -> None:
+    with launched(BUILD=str(stand_in_build), HOST="0.0.0.0") as launcher:
+        assert launcher.end() == Exit.WRONG_SETTINGS
+    assert "GLM_GATEWAY_BIND=0.0.0.0:" in launcher.said and "GLM_GATEWAY_KEYS_FILE" in launcher.said
+
+
+@pytest.mark.triton
+def test_where_a_key_is_needed_the_printed_line_carries_it(stand_in_build: Path, tmp_path: Path) -> None:
+    file = str(tmp_path / "keys.json")
+    made = [sys.executable, "-m", "gateway", "keys", "create", "me", "--file", file]
+    key = subprocess.run(made, cwd=PROJECT, capture_output=True, text=True, check=True, timeout=WAIT_S).stdout.strip()
+    with launched(BUILD=str(stand_in_build), GLM_GATEWAY_KEYS_FILE=file, HOST="0.0.0.0") as launcher:
+        launcher.wait_for("Ctrl-C ends the service.")
+        assert "Try it with one of its keys in KEY:" in launcher.said
+        line = next(line for line in launcher.lines if line.startswith("printf"))
+        for chosen, success in ((key, True), ("another", False)):
+            answer = subprocess.run(
+                ["bash", "-c", line], env={**os.environ, "KEY": chosen}, capture_output=True, check=True, timeout=WAIT_S
+            )
+            assert json.loads(answer.stdout)["success"] is success
+
+
+@pytest.mark.triton
+def test_a_start_that_takes_too_long_names_the_variable(stand_in_build: Path) -> None:
+    with launched(BUILD=str(stand_in_build), START_TIMEOUT_S="1") as launcher:
+        assert launcher.end() in (Exit.TRITON_FAILED, Exit.GATEWAY_FAILED)
+    assert "was not ready within 1 s (START_TIMEOUT_S)." in launcher.said
+
+
 def test_two_settings_with_one_port_are_both_named() -> None:
     port = free_port()
     with pytest.raises(PortTaken, match=r"TRITON_HTTP_PORT and PORT are both"):
@@ -193,6 +246,6 @@ def test_two_settings_with_one_port_are_both_named() -> None:
 
 
 def test_a_curl_line_survives_quotes_in_the_prompt(stand_in_build: Path) -> None:
-    line = curl_line(stand_in_build, "http://x").split(" | curl")[0]
+    line = curl_line(stand_in_build, "http://x", False).split(" | curl")[0]
     body = subprocess.run(["bash", "-c", line], capture_output=True, check=True, timeout=WAIT_S).stdout
     assert json.loads(body)["prompt"] == 'What\'s in 100 % of "it"?'

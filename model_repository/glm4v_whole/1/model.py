@@ -18,7 +18,7 @@ from glmserve.whole_answer import Tensors, joined
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
-        settings = EngineSettings()
+        settings = EngineSettings.read()
         places = settings.slots + settings.max_waiting  # more the engine refuses anyway
         self._free = BoundedSemaphore(places)
         self._pool = ThreadPoolExecutor(places, thread_name_prefix="whole")
