@@ -38,7 +38,7 @@ def read_settings(kind: type[S], file: str | None = None, others: Iterable[str] 
     faults = [_unknown(name, known) for name in sorted(found - known - set(others))]
     settings = None
     try:
-        settings = kind(_env_file=file)  # type: ignore[call-arg]  # pydantic-settings' own
+        settings = kind(_env_file=file)
     except ValidationError as error:
         faults += [_fault(kind, prefix, known, details) for details in error.errors(include_url=False)]
     if settings is None or faults:

@@ -11,7 +11,7 @@ from glmserve.certificate import Certificate
 from glmserve.checkpoint import Checkpoint
 from glmserve.contract import VISION_MAX_BATCH, VISION_MODEL, Finish
 from glmserve.engine.cancels import Cancels
-from glmserve.engine.device import Device, open_device
+from glmserve.engine.device import Device, DeviceName, open_device
 from glmserve.engine.encoder import PictureEncoder
 from glmserve.engine.engine import Engine
 from glmserve.engine.grammar import GrammarCompiler
@@ -26,7 +26,7 @@ from glmserve.engine.request import Done, Event, Timings
 from glmserve.engine.session import DecoderSession
 from glmserve.engine.settings import EngineSettings
 from glmserve.engine.wire import Tensors, asks_for_whole, key_in
-from glmserve.errors import NotCertified
+from glmserve.errors import BadArtifact, NotCertified
 from glmserve.manifest import CHECKPOINT_FOLDER, DECODER_GRAPH, VISION_GRAPH, Manifest
 
 _log = logging.getLogger(__name__)
@@ -55,10 +55,11 @@ class Serving:
         settings ask for more memory than there is.
         """
         settings = EngineSettings.read()
+        manifest = Manifest.read(folder.parents[2])
+        check_target(manifest, settings.device)
         checkpoint = open_checkpoint(folder, settings)
         context = min(settings.context_tokens, checkpoint.text.max_positions)
         device = open_device(settings.device, settings.device_number)
-        manifest = Manifest.read(folder.parents[2])
         plan = memory_plan(
             checkpoint,
             settings,
@@ -159,6 +160,15 @@ def _encoder(folder: Path, checkpoint: Checkpoint, settings: EngineSettings, dev
     vision = OrtVision(folder / VISION_GRAPH, settings.vision_threads, device)
     most = 1 if device.name == "cpu" else VISION_MAX_BATCH
     return PictureEncoder(vision, most, most_patches(checkpoint, settings)).encode
+
+
+def check_target(manifest: Manifest, device: DeviceName) -> None:
+    """Raises BadArtifact for a build that was exported for another device than the settings choose."""
+    if manifest.target != device:
+        raise BadArtifact(
+            f"Build {manifest.digest} was exported for {manifest.target}, and GLM_ENGINE_DEVICE is {device}: set "
+            f"GLM_ENGINE_DEVICE={manifest.target}, or export the checkpoint with --target {device}."
+        )
 
 
 def open_checkpoint(folder: Path, settings: EngineSettings) -> Checkpoint:
