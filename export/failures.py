@@ -25,6 +25,10 @@ class DiskFull(GlmServeError):
     """There is no room for what is to be written."""
 
 
+class NoAccess(GlmServeError):
+    """The system does not let a file or folder be read or written; the message names it."""
+
+
 class Locked(GlmServeError):
     """Another command works on the same builds."""
 
@@ -61,6 +65,7 @@ class Exit(IntEnum):
     NOT_ANSWERED = 13
     NOTHING_BEFORE = 14
     MISSING_TENSORRT = 15
+    NO_ACCESS = 16
 
 
 MEANING = {
@@ -80,6 +85,7 @@ MEANING = {
     Exit.NOT_ANSWERED: "the golden picture was not answered rightly, so not published",
     Exit.NOTHING_BEFORE: "no earlier build to roll back to",
     Exit.MISSING_TENSORRT: "TensorRT or a GPU is missing",
+    Exit.NO_ACCESS: "a file or folder cannot be read or written",
 }
 """Each exit code in words, for `--help` and the documents."""
 
@@ -90,6 +96,7 @@ _EXITS: dict[type[GlmServeError], Exit] = {
     Disproved: Exit.PARITY_FAILED,
     NotCertified: Exit.NOT_CERTIFIED,
     DiskFull: Exit.DISK_FULL,
+    NoAccess: Exit.NO_ACCESS,
     Locked: Exit.LOCKED,
     MissingPackage: Exit.MISSING_PACKAGE,
     DownloadFailed: Exit.DOWNLOAD_FAILED,
@@ -122,3 +129,14 @@ def room_on(folder: Path) -> Iterator[None]:
             f"The disk of {folder} is full. Finished parts are kept: make room and run the same command again to go "
             "on, or `prune` to remove them."
         ) from None
+
+
+@contextmanager
+def named_files() -> Iterator[None]:
+    """Turns what the system says of a file into NoAccess; where it names none, it is a fault of ours."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or error.strerror is None:
+            raise
+        raise NoAccess(f"{error.filename} cannot be read or written: {error.strerror}.") from error

@@ -141,14 +141,17 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
 
 
 def _change(path: Path, change: Callable[[list[ApiKey]], list[ApiKey]]) -> None:
-    """Writes the file anew, aside and then in one step, one writer at a time."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f"{path.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        text = _KeyFile(keys=change(read_keys(path))).model_dump_json(indent=1, exclude_none=True)
-        aside = path.with_name(f"{path.name}.new")
-        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
+    """Writes the file anew, aside and then in one step, one writer at a time; raises BadKeyFile where it may not."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.with_name(f"{path.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            text = _KeyFile(keys=change(read_keys(path))).model_dump_json(indent=1, exclude_none=True)
+            aside = path.with_name(f"{path.name}.new")
+            with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+                file.write(text + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(path)
+    except OSError as error:
+        raise BadKeyFile(f"The keys cannot be kept in {path}: {error.strerror}.") from None

@@ -9,7 +9,7 @@ from typing import Annotated, ParamSpec
 
 import typer
 
-from export.failures import MEANING, exit_code
+from export.failures import MEANING, exit_code, named_files
 from export.precision import KvPrecision, Precision, Target
 from export.vision_backend import VisionBackend
 from glmserve.engine.device import DeviceName
@@ -53,7 +53,8 @@ def speaks(command: Callable[P, None]) -> Callable[P, None]:
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            command(*args, **kwargs)
+            with named_files():
+                command(*args, **kwargs)
         except GlmServeError as error:
             typer.echo(error.message, err=True)
             raise typer.Exit(exit_code(error)) from None

@@ -105,3 +105,11 @@ def test_the_command_line_creates_lists_and_revokes(file: Path) -> None:
     assert again.returncode == 1 and "already" in again.stderr
     assert run("revoke", "shop", "--file", str(file)).returncode == 0
     assert json.loads(file.read_text()) == {"keys": []}
+
+
+@pytest.mark.parametrize("folder", ["/proc", "/proc/none"])
+def test_a_folder_that_cannot_be_written_to_is_a_sentence(folder: str) -> None:
+    """/proc lets nobody make anything, root neither."""
+    done = run("create", "shop", "--file", f"{folder}/keys.json")
+    assert done.returncode == 1 and done.stderr.startswith(f"The keys cannot be kept in {folder}/keys.json: ")
+    assert len(done.stderr.splitlines()) == 1 and not done.stdout
