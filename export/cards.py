@@ -1,4 +1,4 @@
-"""Which graphics cards a build would fit on, by the plan that the engine itself makes when it starts."""
+"""Where a build would fit, on this machine or on graphics cards, by the plan which the engine makes as it starts."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from export.precision import Numbers
 from glmserve.checkpoint import Checkpoint
+from glmserve.engine.device import Host
 from glmserve.engine.plan import MemoryPlan, memory_plan
 from glmserve.engine.settings import EngineSettings
 
@@ -19,11 +20,12 @@ CARDS = {
     "H200 (141 GB)": 143_771 * _MIB,
 }
 """Memory as each card's driver reports it."""
+THIS_MACHINE = "this machine"
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A card, the engine's plan on it, and how many slots of the same length it could have at most."""
+    """A card or this machine, the engine's plan on it, and how many slots of the same length it could have at most."""
 
     card: str
     plan: MemoryPlan
@@ -46,10 +48,11 @@ class Fit:
 
 
 def fits(checkpoint: Checkpoint, settings: EngineSettings, weights: int, numbers: Numbers) -> list[Fit]:
-    """Every card with `weights` bytes of graphs and weights; `settings` are those of a CUDA device."""
-
+    """This machine where `settings` choose the processor, every card where they choose CUDA; the build has `weights`
+    bytes of graphs and weights."""
+    places = {THIS_MACHINE: Host().total_memory_bytes()} if settings.device == "cpu" else CARDS
     found = []
-    for card, memory in CARDS.items():
+    for card, memory in places.items():
 
         def planned(slots: int, memory: int = memory) -> MemoryPlan:
             chosen = settings.model_copy(update={"slots": slots})

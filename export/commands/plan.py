@@ -69,6 +69,7 @@ class Plan:
                     "usable_bytes": fit.plan.available,
                     "weights_bytes": fit.plan.weights,
                     "kv_bytes": fit.plan.kv,
+                    "picture_cache_bytes": fit.plan.picture_cache,
                     "work_bytes": fit.plan.work,
                     "fits": fit.fits,
                     "most_slots": fit.most_slots,
@@ -94,7 +95,8 @@ def plan(
     ),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, sizes in bytes.")] = False,
 ) -> None:
-    """Say what a build would hold, what making it takes, and which cards could serve it; nothing is written.
+    """Say what a build would hold, what making it takes, and whether this machine (or, with --target cuda, which cards)
+    could serve it; nothing is written.
 
     Reads the checkpoint's configuration and headers, and measures this machine for some seconds.
     """
@@ -121,13 +123,13 @@ def _plan(order: Order, out: Path, slots: int, length: int) -> Plan:
     assert stored is not None
     with tempfile.TemporaryDirectory(dir=place, prefix=".forecast-") as scratch:
         rates = measure(Path(scratch), stored.numpy(), order.numbers.real.numpy())
-    settings = EngineSettings(device="cuda", slots=slots, context_tokens=length)
+    settings = EngineSettings(device=order.target.value, slots=slots, context_tokens=length)
     return Plan(
         outline=held,
         new_bytes=held.new_bytes(links),
         forecast=forecast(held, shards, rates, links, base),
         slots=slots,
-        length=length,
+        length=min(length, order.checkpoint.text.max_positions),
         cards=fits(order.checkpoint, settings, held.weights, order.numbers),
     )
 
@@ -146,9 +148,11 @@ def _show(found: Plan, console: Console) -> None:
     )
     needed = found.cards[0].plan
     sizes = {"weights": needed.weights, "KV": needed.kv, "work space": needed.work}
+    if needed.picture_cache:
+        sizes["picture cache"] = needed.picture_cache
     listed = ", ".join(f"{name} {size / _GB:,.1f}" for name, size in sizes.items())
     console.print(f"Serving {found.slots} requests at a time of {found.length:,} tokens each takes, in GB: {listed}.")
-    cards = Table("card", "usable GB", "", title="Where it would fit")
+    cards = Table("where", "usable GB", "", title="Where it would fit")
     for fit in found.cards:
         cards.add_row(fit.card, f"{fit.plan.available / _GB:,.1f}", fit.verdict)
     console.print(cards)

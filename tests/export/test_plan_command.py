@@ -16,9 +16,11 @@ from typer.testing import CliRunner
 
 from bench.checkpoint import Shape, write_configuration
 from bench.weights import header_of, weights_of
+from export import cards
 from export.build import build as make_build
 from export.cli import app
 from export.failures import Exit
+from export.precision import Precision, Target
 from glmserve.checkpoint import Checkpoint
 
 LARGE = Shape("large", layers=9, ffn=6848, vision_depth=2, hidden=2048, heads=32)
@@ -27,6 +29,7 @@ GB = 1e9
 MEASURED = """
 import re
 from pathlib import Path
+from export import cards
 from export.build import build as make_build
 from export.cli import app
 app(standalone_mode=False)
@@ -71,20 +74,50 @@ def test_size_and_memory_of_a_large_build_are_foretold(tmp_path: Path) -> None:
     assert told["seconds"] > 0 and told["core_seconds"] > 0
 
 
-def test_the_demo_is_foretold_to_the_byte_and_fits_everywhere(tmp_path: Path) -> None:
-    told = plan(DEMO, tmp_path / "builds", "--slots", "4", "--length", "512")
-    folder = make_build(DEMO, tmp_path / "builds", Console(quiet=True))
+@pytest.mark.parametrize(
+    ("precision", "target", "places"), [(Precision.FP32, Target.CPU, 1), (Precision.FP16, Target.CUDA, 5)]
+)
+def test_the_demo_is_foretold_to_the_byte_and_fits_everywhere(
+    tmp_path: Path, precision: Precision, target: Target, places: int
+) -> None:
+    options = ["--precision", precision.value, "--target", target.value]
+    told = plan(DEMO, tmp_path / "builds", "--slots", "4", "--length", "512", *options)
+    folder = make_build(DEMO, tmp_path / "builds", Console(quiet=True), precision, target)
     sizes = {str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
     assert {name for name, size in told["files"].items() if sizes[name] != size} <= {"manifest.json"}
-    assert all(card["fits"] for card in told["cards"]) and len(told["cards"]) == 5
+    assert all(card["fits"] for card in told["cards"]) and len(told["cards"]) == places
 
 
-def test_the_table_names_files_memory_and_cards(tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, ["plan", "--checkpoint", str(DEMO), "--out", str(tmp_path / "builds")])
+@pytest.mark.parametrize(
+    ("options", "places", "others"),
+    [
+        ([], ["│ this machine"], ["RTX 4090", "H200"]),
+        (["--precision", "fp16", "--target", "cuda"], ["RTX 4090", "H200"], ["│ this machine"]),
+    ],
+)
+def test_the_table_names_files_memory_and_where_it_fits(
+    tmp_path: Path, options: list[str], places: list[str], others: list[str]
+) -> None:
+    command = ["plan", "--checkpoint", str(DEMO), "--out", str(tmp_path / "builds"), *options]
+    result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
-    for words in ("decoder.data", "Peak memory", "Time: about", "RTX 4090", "H200", "fits"):
+    for words in ("decoder.data", "Peak memory", "Time: about", "fits", *places):
         assert words in result.stdout
+    assert not [words for words in others if words in result.stdout]
     assert not list(tmp_path.iterdir())
+
+
+def test_on_a_processor_it_is_this_machines_memory_that_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for memory, is_enough in ((2 * GB, True), (0.5 * GB, False)):
+        monkeypatch.setattr(cards.Host, "total_memory_bytes", lambda _, memory=memory: int(memory))
+        (place,) = plan(DEMO, tmp_path / "builds", "--slots", "4", "--length", "512")["cards"]
+        assert place["usable_bytes"] == int(0.9 * memory) and place["fits"] is is_enough
+
+
+def test_no_more_tokens_are_reckoned_with_than_the_checkpoint_may_have(tmp_path: Path) -> None:
+    bound = Checkpoint.read(DEMO).text.max_positions
+    assert bound < 8192 and plan(DEMO, tmp_path / "builds")["length"] == bound
+    assert plan(DEMO, tmp_path / "builds", "--length", "512")["length"] == 512
 
 
 @needs_real
