@@ -13,6 +13,7 @@ from compose import BUILD, ROOT, resolved, services, tool
 
 from gateway.settings import PREFIX, GatewaySettings
 from glmserve.engine.settings import EngineSettings
+from glmserve.errors import BadSettings
 
 DOCKERFILES = sorted((ROOT / "deploy" / "docker").glob("*.Dockerfile"))
 ONE_SHOTS = {"export", "verify", "publish", "keys"}
@@ -86,7 +87,7 @@ def test_every_variable_of_ours_is_a_setting_and_has_a_value_it_takes(monkeypatc
                     patch.setenv(name, value)
             EngineSettings()
             if "GLM_GATEWAY_BIND" in environment:
-                with pytest.raises(ValueError, match="KEYS_FILE"):
+                with pytest.raises(BadSettings, match="KEYS_FILE"):
                     GatewaySettings.read()  # without keys it is not to start
                 patch.setenv("GLM_GATEWAY_NO_AUTH", "true")
                 settings = GatewaySettings.read()

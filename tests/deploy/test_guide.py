@@ -14,7 +14,7 @@ import yaml
 from compose import BUILD, PROFILES, ROOT, services, tool
 
 from export.cli import app as export_app
-from gateway.__main__ import app as gateway_app
+from gateway.cli import app as gateway_app
 
 GUIDE = (ROOT / "docs" / "deploy.md").read_text("utf-8")
 CHART = ROOT / "deploy" / "helm" / "glm-triton"
