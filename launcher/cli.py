@@ -119,7 +119,7 @@ def serve(
     try:
         claim(
             [
-                Port(host, port, "PORT"),
+                Port(host, port, "PORT" if host == LOOPBACK else "HOST= or PORT"),
                 Port(LOOPBACK, triton_http_port, "TRITON_HTTP_PORT"),
                 Port(LOOPBACK, triton_grpc_port, "TRITON_GRPC_PORT"),
                 Port(LOOPBACK, triton_metrics_port, "TRITON_METRICS_PORT"),

@@ -148,6 +148,12 @@ def test_a_port_in_use_is_named_before_anything_starts(tmp_path: Path) -> None:
     assert port in launcher.said and "TRITON_GRPC_PORT" in launcher.said
 
 
+def test_an_address_that_is_not_this_machines_is_named() -> None:
+    with launched(HOST="192.0.2.1") as launcher:
+        assert launcher.end() == Exit.PORT_TAKEN
+    assert "of 192.0.2.1 is in use or not allowed; choose another HOST= or PORT=." in launcher.said
+
+
 def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
     with launched(CHECKPOINT=str(tmp_path / "nowhere"), BUILD="") as launcher:
         assert launcher.end() == Exit.NO_BUILD
