@@ -20,19 +20,19 @@ class ByteLayers:
         self._rounded: dict[str, list[tuple[ir.Value, ir.Value]]] = {}
         self._middle: ir.Value | None = None  # u8 [..., 1], `_MIDDLE` for each row
 
-    def linear(self, x: ir.Value, weight: str, shape: tuple[int, int], name: str) -> ir.Value:
-        """x [..., in] times the checkpoint's tensor `weight` [out, in], transposed.
+    def linear(self, x: ir.Value, weight: str, shape: tuple[int, int], name: str, title: str) -> ir.Value:
+        """x [..., in] times the checkpoint's tensor `weight` [out, in], transposed; its codes are called `title`.
 
         Each row of each group of inputs is rounded by itself, so that rows do not change one another; the products of a
         group are added up as integers and scaled back by row and by output.
         """
-        g, groups = self._g, self._g.weights.lazy_bytes(weight, shape)
+        g, groups = self._g, self._g.weights.lazy_bytes(weight, shape, title)
         names, products = group_names(name, shape[1]), []
-        for title, (codes, reach), lazy in zip(names, self._bytes_of(x, shape[1]), groups, strict=True):
+        for group, (codes, reach), lazy in zip(names, self._bytes_of(x, shape[1]), groups, strict=True):
             scales, rounded = map(g.initializer, lazy)
             one, middle = g.constant(1, np.float32), g.constant(_MIDDLE, np.uint8)
-            sums = g.op("MatMulIntegerToFloat", [codes, rounded, one, scales, middle], f"{title}.sums", CONTRIB)
-            products.append(g.op("Mul", [sums, reach], title))
+            sums = g.op("MatMulIntegerToFloat", [codes, rounded, one, scales, middle], f"{group}.sums", CONTRIB)
+            products.append(g.op("Mul", [sums, reach], group))
         return products[0] if len(products) == 1 else g.op("Sum", products, name)
 
     def other_rows(self) -> None:

@@ -29,6 +29,7 @@ class GraphWriter(Notebook):
         self.kv = numbers.kv
         self._numbers = numbers
         self._loaded: dict[str, ir.Value] = {}
+        self._tables: set[str] = set()
         self._bytes = ByteLayers(self)
 
     def weight(self, name: str, shape: tuple[int, ...], dtype: ir.DataType | None = None) -> ir.Value:
@@ -43,6 +44,7 @@ class GraphWriter(Notebook):
         checkpoint's own precision, which costs nothing."""
         if self._numbers.bits is None:
             return self.weight(name, shape)
+        self._tables.add(name)
         return self.initializer(self.weights.lazy(name, shape, self.weights.stored_dtype(name)))
 
     def array(self, array: np.ndarray, name: str, dtype: ir.DataType | None = None) -> ir.Value:
@@ -62,7 +64,10 @@ class GraphWriter(Notebook):
     def projection(
         self, x: ir.Value, source: str, sizes: tuple[int, int], name: str, has_bias: bool = False, gentle: bool = False
     ) -> ir.Value:
-        """The checkpoint's linear layer `source`, sizes (in, out), in the build's precision (see `Numbers.gentle`)."""
+        """The checkpoint's linear layer `source`, sizes (in, out), in the build's precision (see `Numbers.gentle`).
+
+        What is rounded keeps its name, unless that is a table's of the graph: a head that is tied to the embeddings.
+        """
         weight, shape, numbers = (
             f"{source}.weight",
             (sizes[1], sizes[0]),
@@ -71,16 +76,19 @@ class GraphWriter(Notebook):
         bias = self.weight(f"{source}.bias", (sizes[1],)) if has_bias else None
         if numbers.bits is None:
             return self.linear(x, self.weight(weight, shape), name, bias)
-        title = name if bias is None else f"{name}.matmul"
+        node = name if bias is None else f"{name}.matmul"
+        title = f"{name}.weight" if weight in self._tables else weight
         if numbers.multiplies_bytes:
-            product = self._bytes.linear(x, weight, shape, title)
+            product = self._bytes.linear(x, weight, shape, node, title)
         else:
-            product = self._rounded_linear(x, weight, shape, numbers.bits, title)
+            product = self._rounded_linear(x, weight, shape, numbers.bits, node, title)
         return product if bias is None else self.op("Add", [product, bias], name)
 
-    def _rounded_linear(self, x: ir.Value, weight: str, shape: tuple[int, int], bits: int, name: str) -> ir.Value:
+    def _rounded_linear(
+        self, x: ir.Value, weight: str, shape: tuple[int, int], bits: int, name: str, title: str
+    ) -> ir.Value:
         """As `linear`, with the weight rounded: each row's activations are rounded by themselves, block by block."""
-        lazy = self.weights.lazy_rounded(weight, shape, bits, self.real)
+        lazy = self.weights.lazy_rounded(weight, shape, bits, self.real, title)
         scales, codes = map(self.initializer, lazy)
         return self.op(
             "MatMulNBits",

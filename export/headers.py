@@ -34,7 +34,8 @@ class Reading:
 
 @dataclass(frozen=True)
 class HeaderWeights(Weights):
-    """Weights that are all zero and cost nothing; `readings` tells by tensor what a build would read and write."""
+    """Weights that are all zero and cost nothing; `readings` tells by initializer what a build would read and
+    write."""
 
     places: dict[str, Place]
     readings: dict[str, Reading]
@@ -72,14 +73,14 @@ class HeaderWeights(Weights):
         return _zeros(super().lazy(name, shape, dtype))
 
     def lazy_rounded(
-        self, name: str, shape: tuple[int, int], bits: int, real: ir.DataType
+        self, name: str, shape: tuple[int, int], bits: int, real: ir.DataType, title: str
     ) -> tuple[ir.LazyTensor, ir.LazyTensor]:
-        scales, codes = super().lazy_rounded(name, shape, bits, real)
-        self.readings[name] = Reading(self._stored(name, shape), scales.nbytes + codes.nbytes, bits)
+        scales, codes = super().lazy_rounded(name, shape, bits, real, title)
+        self.readings[title] = Reading(self._stored(name, shape), scales.nbytes + codes.nbytes, bits)
         return _zeros(scales), _zeros(codes)
 
-    def lazy_bytes(self, name: str, shape: tuple[int, int]) -> list[tuple[ir.LazyTensor, ir.LazyTensor]]:
-        made, stored = super().lazy_bytes(name, shape), self._stored(name, shape)
+    def lazy_bytes(self, name: str, shape: tuple[int, int], title: str) -> list[tuple[ir.LazyTensor, ir.LazyTensor]]:
+        made, stored = super().lazy_bytes(name, shape, title), self._stored(name, shape)
         for scales, codes in made:
             written = scales.nbytes + codes.nbytes
             self.readings[str(codes.name)] = Reading(stored // len(made), written, bits=8)

@@ -17,7 +17,7 @@ from PIL import Image
 from export.cases import Case, sketch
 from export.lone_layers import LoneLayers
 from export.pieces import Pieces
-from export.precision import KvPrecision, Precision
+from export.precision import KvPrecision, Precision, Target, numbers_of
 from export.stages import Stage
 from export.weights import Weights
 from glmserve.checkpoint import Checkpoint, TextModel
@@ -77,7 +77,9 @@ class _Build:
     def __init__(self, build: Path) -> None:
         folder = build / CHECKPOINT_FOLDER
         manifest = Manifest.read(build)
-        self.allowed = ALLOWED[Precision(manifest.precision)]
+        precision = Precision(manifest.precision)
+        self.allowed = ALLOWED[precision]
+        self.is_rounded = numbers_of(precision, Target(manifest.target)).bits is not None
         if manifest.kv == KvPrecision.INT8:
             self.allowed = max(self.allowed, ALLOWED[Precision.INT8])
         self.checkpoint = Checkpoint.read(folder)
@@ -177,9 +179,7 @@ def _compare_prompt(ours: _Build, theirs: LoneLayers, sample: _Sample) -> Iterat
     positions, _ = mrope_positions(ids, image, sample.grids, merge)
     yield Stage.of(f"{case.name}: positions", positions, theirs.positions(ids, sample.grids), 0)
     is_word = ids != image
-    table = ours.decoder.table(_EMBEDDING)
-    assert table is not None, "embeddings are never rounded"
-    rows = np.array(table[ids[is_word]]).astype(np.float32)
+    rows = np.array(ours.decoder.table(_EMBEDDING)[ids[is_word]]).astype(np.float32)
     state = theirs.words(ids)
     yield Stage.of(f"{case.name}: embeddings", rows, state[is_word], ours.allowed, is_relative=True)
     state[~is_word] = sample.features[1:]
@@ -213,9 +213,9 @@ def _logits(ours: _Build, last: np.ndarray) -> np.ndarray:
     rounded and so smaller."""
     text = ours.checkpoint.text
     given = {f"layers.{text.layers - 1}.residual": last[None, None]}
-    head = ours.decoder.table(_EMBEDDING if text.tied_head else "lm_head.weight")
-    if head is None:
+    if ours.is_rounded:
         return np.asarray(ours.decoder.run(given, [DecoderGraph.LOGITS])[0][0])
+    head = ours.decoder.table(_EMBEDDING if text.tied_head else "lm_head.weight")
     normed = ours.decoder.run(given, ["head.norm"])[0][0]
     parts = [
         np.array(head[begin : begin + _ROWS_AT_ONCE]).astype(np.float32) @ normed

@@ -31,6 +31,7 @@ class Notebook:
         self.is_standard = is_standard
         self._tape = tape.Tape()
         self._constants: dict[bytes, ir.Value] = {}
+        self._initialized: set[str] = set()
 
     def op(
         self, kind: str, inputs: Sequence[ir.Value | None], name: str, domain: str = "", **attributes: Any
@@ -58,7 +59,10 @@ class Notebook:
 
     def initializer(self, tensor: ir.TensorProtocol) -> ir.Value:
         """An initializer of the tensor's name; a lazy one is worked out while it is written."""
-        return self._tape.initializer(tensor, name=str(tensor.name))
+        name = str(tensor.name)
+        assert name not in self._initialized, f"two initializers called {name}: one would be written over the other"
+        self._initialized.add(name)
+        return self._tape.initializer(tensor, name=name)
 
     def model(self, name: str, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value]) -> ir.Model:
         """The finished model; opsets are fixed here."""

@@ -48,11 +48,10 @@ class Pieces:
         assert dtype is not None
         return np.dtype(np.float32) if dtype.is_floating_point() else dtype.numpy()
 
-    def table(self, name: str) -> np.ndarray | None:
-        """A weight as it is stored, mapped and not read; None where it is rounded."""
+    def table(self, name: str) -> np.ndarray:
+        """A weight that is not rounded, as it is stored: mapped and not read."""
         tensor = self._model.graph.initializers[name].const_value
-        if not isinstance(tensor, ir.ExternalTensor) or tensor.dtype in (ir.DataType.UINT8, ir.DataType.INT8):
-            return None
+        assert isinstance(tensor, ir.ExternalTensor)
         # onnx_ir itself reads no file with several hard links, as a linked checkpoint's has
         place, shape = self._folder / tensor.location, tuple(tensor.shape.numpy())
         return np.memmap(place, tensor.dtype.numpy(), "r", tensor.offset or 0, shape)

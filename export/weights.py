@@ -90,24 +90,25 @@ class Weights:
         return ir.LazyTensor(load, dtype, ir.Shape(shape), name=name)
 
     def lazy_rounded(
-        self, name: str, shape: tuple[int, int], bits: int, real: ir.DataType
+        self, name: str, shape: tuple[int, int], bits: int, real: ir.DataType, title: str
     ) -> tuple[ir.LazyTensor, ir.LazyTensor]:
-        """The initializers of a linear layer's weight [out, in] rounded to `bits`: scales, then codes."""
+        """The initializers, called `title`, of a linear layer's weight [out, in] rounded to `bits`: scales, then
+        codes."""
         out, blocks = shape[0], blocks_of(shape[1], bits)
         return _scales_and_codes(
-            name,
+            title,
             lambda: find_scales(self.read(name, shape), bits).astype(real.numpy()),
             lambda scales: round_to_codes(self.read(name, shape), scales.astype(np.float32), bits),
             (real, (out, blocks)),
             (ir.DataType.UINT8, (out, blocks, BLOCK[bits] * bits // 8)),
         )
 
-    def lazy_bytes(self, name: str, shape: tuple[int, int]) -> list[tuple[ir.LazyTensor, ir.LazyTensor]]:
-        """The initializers of a linear layer's weight [out, in] for multiplying bytes: scales f32 [out] and codes i8
-        [inputs of the group, out] of each group of its inputs."""
+    def lazy_bytes(self, name: str, shape: tuple[int, int], title: str) -> list[tuple[ir.LazyTensor, ir.LazyTensor]]:
+        """The initializers, called `title`, of a linear layer's weight [out, in] for multiplying bytes: scales f32
+        [out] and codes i8 [inputs of the group, out] of each group of its inputs."""
         return [
-            self._lazy_group(name, title, number * group_size(shape[1]), shape)
-            for number, title in enumerate(group_names(name, shape[1]))
+            self._lazy_group(name, group, number * group_size(shape[1]), shape)
+            for number, group in enumerate(group_names(title, shape[1]))
         ]
 
     def _lazy_group(

@@ -16,9 +16,11 @@ from typer.testing import CliRunner
 pytestmark = pytest.mark.parity
 layerwise = pytest.importorskip("export.layerwise", reason="torch and transformers are not installed")
 
-from random_checkpoints import DEMO, SHAPES, make  # noqa: E402
+from random_checkpoints import DEMO, SHAPES, Shape, make  # noqa: E402
 
+from export import weights  # noqa: E402
 from export.build import build  # noqa: E402
+from export.bytewise import byte_codes  # noqa: E402
 from export.cli import app  # noqa: E402
 from export.precision import Precision, Target  # noqa: E402
 from glmserve.engine.device import Host  # noqa: E402
@@ -56,12 +58,34 @@ def test_every_precision_of_the_demo_passes(precision: Precision, tmp_path: Path
     assert not [stage for stage in layerwise.layerwise_stages(made, DEMO) if not stage.passed]
 
 
+def heads_that_pass(made: Path, checkpoint: Path) -> list[bool]:
+    return [stage.passed for stage in layerwise.layerwise_stages(made, checkpoint) if "logits" in stage.name]
+
+
+def test_a_tied_heads_own_rounding_is_compared_and_not_the_table_that_it_is_tied_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = make(Shape("tied", tied=True), tmp_path / "checkpoint")
+    made = build(checkpoint, tmp_path / "builds", QUIET, Precision.INT8)
+    assert heads_that_pass(made, checkpoint) == [True, True]
+    monkeypatch.setattr(weights, "byte_codes", lambda weight, scales: byte_codes(weight, scales)[:, ::-1])
+    wrong = build(checkpoint, tmp_path / "wrong", QUIET, Precision.INT8)
+    assert heads_that_pass(wrong, checkpoint) == [False, False]
+
+
+def test_a_head_so_wide_that_it_is_rounded_in_groups_is_compared(tmp_path: Path) -> None:
+    checkpoint = make_large(tmp_path / "large", layers=1, hidden=2048, ffn=256)
+    shutil.copyfile(DEMO / "tokenizer_config.json", checkpoint / "tokenizer_config.json")
+    made = build(checkpoint, tmp_path / "builds", QUIET, Precision.INT8)
+    assert heads_that_pass(made, checkpoint) == [True, True]
+
+
 def test_an_error_shows_in_the_layer_it_is_made_in_and_in_no_other(tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(DEMO, other)
-    weights = load_file(other / SHARD)
-    weights["model.language_model.layers.1.mlp.down_proj.weight"][0] += 1
-    save_file(weights, other / SHARD)
+    tensors = load_file(other / SHARD)
+    tensors["model.language_model.layers.1.mlp.down_proj.weight"][0] += 1
+    save_file(tensors, other / SHARD)
     made = build(other, tmp_path / "builds", QUIET)
     wrong = [stage.name for stage in layerwise.layerwise_stages(made, DEMO) if not stage.passed]
     assert wrong == ["two pictures: layer 1, relative", "system: layer 1, relative"]

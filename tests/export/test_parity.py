@@ -13,11 +13,12 @@ from typer.testing import CliRunner
 from export.build import build
 from export.cli import app
 from export.failures import Exit
+from export.precision import Precision
 
 pytestmark = pytest.mark.parity
 pytest.importorskip("export.reference", reason="torch and transformers are not installed")
 
-from random_checkpoints import DEMO, SHAPES, make  # noqa: E402
+from random_checkpoints import DEMO, SHAPES, Shape, make  # noqa: E402
 
 from export.candidate import Candidate  # noqa: E402
 from export.cases import standard_cases  # noqa: E402
@@ -26,8 +27,8 @@ from export.reference import Reference  # noqa: E402
 from export.stages import Stage  # noqa: E402
 
 
-def _stages(checkpoint: Path, out: Path) -> list[Stage]:
-    folder = build(checkpoint, out, Console(quiet=True))
+def _stages(checkpoint: Path, out: Path, precision: Precision = Precision.FP32) -> list[Stage]:
+    folder = build(checkpoint, out, Console(quiet=True), precision)
     return list(compare(Reference(checkpoint), Candidate(folder, 8, 1024), standard_cases()))
 
 
@@ -63,6 +64,13 @@ def test_verify_fails_a_build_that_computes_something_else(tmp_path: Path) -> No
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
 def test_a_checkpoint_of_another_shape_computes_what_transformers_computes(shape, tmp_path: Path) -> None:
     _assert_all_pass(_stages(make(shape, tmp_path / shape.name), tmp_path / "builds"))
+
+
+@pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT4])
+def test_a_tied_head_is_rounded_beside_the_table_that_it_is_tied_to(precision: Precision, tmp_path: Path) -> None:
+    checkpoint = make(Shape("tied", tied=True), tmp_path / "checkpoint")
+    stages = _stages(checkpoint, tmp_path / "builds", precision)
+    _assert_all_pass([stage for stage in stages if "divergence" not in stage.name])  # a random head's logits are steep
 
 
 def test_a_comparison_notices_what_it_should() -> None:
