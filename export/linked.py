@@ -6,6 +6,7 @@ import os
 import shutil
 from collections import defaultdict
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import onnx_ir as ir
@@ -53,7 +54,12 @@ def link_weights(model: ir.Model, weights: Weights, folder: Path) -> list[Path]:
 
 def linkable(model: ir.Model, weights: Weights) -> dict[Path, list[tuple[ir.Value, Place]]]:
     """The checkpoint's files that are worth taking into a build whole, and the initializers that each holds."""
-    places = {name: place for path in weights.files for name, place in places_in(path).items()}
+    places = {
+        name: place
+        for path in weights.files
+        for name, place in places_in(path).items()
+        if weights.shards.get(name) == path.name  # another file may hold a tensor of that name, which nobody means
+    }
     used: dict[str, list[ir.Value]] = defaultdict(list)
     for name, value in model.graph.initializers.items():
         if name in places and places[name].holds(value):
@@ -90,11 +96,11 @@ def refer(value: ir.Value, place: Place, folder: Path) -> None:
 
 
 def places_in(path: Path) -> dict[str, Place]:
-    """Every tensor of a safetensors file; raises BadShard when its header cannot be read."""
+    """Every tensor of a safetensors file; raises BadShard when its header cannot be read or contradicts itself."""
     try:
         begin, header = read_header(path)
         header.pop(METADATA, None)
-        return {
+        places = {
             name: Place(
                 path.name,
                 begin + entry["data_offsets"][0],
@@ -104,5 +110,20 @@ def places_in(path: Path) -> dict[str, Place]:
             )
             for name, entry in header.items()
         }
+        _check_places(path, begin, places)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise BadShard(f"{path.name} is truncated or not a safetensors file.") from None
+    return places
+
+
+def _check_places(path: Path, begin: int, places: dict[str, Place]) -> None:
+    """From `begin` on tensors lie one right behind the other, each as long as its type and shape make it."""
+    end = begin
+    for name, place in sorted(places.items(), key=lambda item: (item[1].offset, item[1].length)):
+        is_as_long = place.dtype is None or place.length == prod(place.shape) * place.dtype.itemsize
+        if place.offset != end or not is_as_long:
+            raise BadShard(
+                f"{path.name} is damaged: its header puts tensor {name} at {place.offset} with {place.length} bytes, "
+                f"which does not fit its type and shape {list(place.shape)}, or what stands before it."
+            )
+        end += place.length

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -16,13 +17,16 @@ from safetensors.numpy import load_file, save_file
 from export.build import build
 from export.candidate import Candidate
 from export.linked import Place, places_in
+from export.pieces import Pieces
 from export.precision import Precision
 from glmserve.engine.plan import weight_bytes
 from glmserve.errors import BadArtifact
 from glmserve.manifest import Manifest, decoder_in
+from glmserve.safetensors_header import read_header
 
 QUIET = Console(quiet=True)
 SHARD = "model.safetensors"
+HEAD = "lm_head.weight"
 
 
 def _decoder_folder(made: Path) -> Path:
@@ -96,6 +100,37 @@ def test_tensors_that_do_not_begin_at_a_multiple_of_their_elements_are_copied(tm
     value = ir.Value(name="w", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape((2,)))
     assert not place.holds(value)
     assert Place("f", 12, 8, ir.DataType.FLOAT, (2,)).holds(value)
+
+
+def _in_two_shards(checkpoint: Path, first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> None:
+    """The checkpoint's tensors in two files; one that both hold is the first's."""
+    (checkpoint / SHARD).unlink()
+    save_file(first, checkpoint / "a.safetensors")
+    save_file(second, checkpoint / "b.safetensors")
+    shards = dict.fromkeys(second, "b.safetensors") | dict.fromkeys(first, "a.safetensors")
+    (checkpoint / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+
+
+def test_of_two_tensors_of_one_name_the_index_chooses(tmp_path: Path) -> None:
+    checkpoint = _copied(tmp_path, np.float32)
+    tensors = load_file(checkpoint / SHARD)
+    first = {name: tensor for name, tensor in tensors.items() if "visual" in name or name == HEAD}
+    second = {name: tensor for name, tensor in tensors.items() if name not in first}
+    _in_two_shards(checkpoint, first, second | {HEAD: np.zeros_like(tensors[HEAD])})
+    graph = decoder_in(build(checkpoint, tmp_path / "builds", QUIET))
+    found = Pieces(graph).table(HEAD)
+    np.testing.assert_array_equal(found, tensors[HEAD])
+
+
+@pytest.mark.parametrize(("tensor", "place"), [("first", [0, 16]), ("first", [0, 36]), ("second", [4, 36])])
+def test_a_header_that_contradicts_itself_is_refused_by_tensor(tensor: str, place: list[int], tmp_path: Path) -> None:
+    save_file({"first": np.zeros(8, np.float32), "second": np.ones(8, np.float32)}, tmp_path / SHARD)
+    begin, header = read_header(tmp_path / SHARD)
+    header[tensor]["data_offsets"] = place  # of [0, 32] and [32, 64]: too short, too long, and over the one before
+    text, body = json.dumps(header).encode(), (tmp_path / SHARD).read_bytes()[begin:]
+    (tmp_path / SHARD).write_bytes(len(text).to_bytes(8, "little") + text + body)
+    with pytest.raises(BadArtifact, match=rf"model\.safetensors is damaged: its header puts tensor {tensor}"):
+        places_in(tmp_path / SHARD)
 
 
 def test_a_file_that_is_no_safetensors_is_named(tmp_path: Path) -> None:
