@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from export.shelf import ENGINE_PARTS, ENGINES_LOCK, locked
 from export.tensorrt import MissingTensorRt, load_tensorrt, vision_plan
 from export.vision_backend import VisionBackend, fixed_sizes
 from glmserve.checkpoint import Checkpoint
@@ -29,6 +30,8 @@ from glmserve.manifest import (
 _KEY_FILE, _PLAN_FILE, _TIMING_FILE = "key.json", "model.plan", "timing.cache"
 _SMI = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
 _SMI_TIMEOUT_S = 30.0
+_LOCK_TIMEOUT_S = 600.0
+"""Others hold the lock only while they write an engine that is made."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,8 @@ def make_engine(build: Path, engines: Path) -> Path:
     """The folder of the engine for this machine, made unless it is there: a model repository that runs it.
 
     It lies in `engines/<digest>/<GPU and TensorRT>`, complete or not at all; the timing cache beside it is kept from
-    one build to the next. Raises MissingTensorRt, and BadArtifact when the build is altered or cannot be parsed.
+    one build to the next. Raises MissingTensorRt, BadArtifact when the build is altered or cannot be parsed, and Locked
+    while another command takes too long to lay its engine out.
     """
     manifest = Manifest.read(build)
     key = EngineKey.here(manifest.digest)
@@ -63,17 +67,24 @@ def make_engine(build: Path, engines: Path) -> Path:
         return folder
     manifest.check(build)
     plan = vision_plan(build, engines / f"{key.name}.{_TIMING_FILE}")
-    partial = engines / f".partial-{uuid.uuid4().hex}"
+    with locked(engines, ENGINES_LOCK, _LOCK_TIMEOUT_S):
+        if not _is_whole(folder, key):  # another command may have made it in the meantime, and it may be served
+            _put(build, engines, folder, key, plan)
+    return folder
+
+
+def _put(build: Path, engines: Path, folder: Path, key: EngineKey, plan: bytes) -> None:
+    """Lays the engine out aside and gives it its name, in the place of one whose plan was damaged."""
+    partial = engines / f"{ENGINE_PARTS}{uuid.uuid4().hex}"
     try:
         _lay_out(build.resolve(), partial, folder.resolve(), plan)
         values = asdict(key) | {"sha256": hashlib.sha256(plan).hexdigest()}
         (partial / _KEY_FILE).write_text(json.dumps(values, indent=1) + "\n", "utf-8")
-        shutil.rmtree(folder, ignore_errors=True)  # one whose plan was damaged
+        shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return folder
 
 
 def repository_to_serve(build: Path, engines: Path, warn: Callable[[str], None]) -> Path:

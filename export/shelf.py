@@ -17,8 +17,14 @@ PARTS = ".parts-"
 """A folder of this name and a recipe holds what is done of a build that is not finished."""
 BUILD_LOCK = ".build.lock"
 """Held while a build is written."""
+FORECAST = ".forecast-"
+"""Folders that begin so are where `plan` tries out the disk."""
 ENGINES = "engines"
 """The folder of TensorRT engines, by the digest of the build that they are for."""
+ENGINE_PARTS = ".partial-"
+"""In that folder, one of this beginning is an engine that is being laid out."""
+ENGINES_LOCK = ".engines.lock"
+"""Held in that folder while an engine is laid out."""
 PUBLISHED = ".published"
 """The folder of every choice of a current build."""
 PUBLISH_LOCK = ".publish.lock"
@@ -57,10 +63,10 @@ def write_whole(path: Path, text: str) -> None:
 
 
 @contextmanager
-def locked(out: Path, name: str) -> Iterator[None]:
-    """Holds a lock that ends with the process, however it ends; raises Locked at once when another holds it."""
+def locked(out: Path, name: str, timeout_s: float = 0.0) -> Iterator[None]:
+    """Holds a lock that ends with the process, however it ends; raises Locked when another holds it for so long."""
     try:
-        with FileLock(out / name, timeout=0):
+        with FileLock(out / name, timeout=timeout_s):
             yield
     except Timeout:
         raise Locked(f"Another command is at work in {out} (it holds {name}): wait until it ends.") from None

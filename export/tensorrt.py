@@ -46,21 +46,21 @@ def load_tensorrt() -> Any:
 
 
 def profile_of(checkpoint: Checkpoint) -> Profile:
-    """Pictures of any size that the checkpoint allows, up to four times as long as wide and eight at a time.
+    """Pictures of which no side is longer than the largest square's that the checkpoint allows, eight at a time.
 
-    TensorRT plans for the most rows and the most columns together, so longer pictures would cost all others memory.
+    Each of the three is one picture, patches being rows times columns: TensorRT runs the graph's shapes on all three,
+    and refuses any that do not fit together.
     """
     images, side = checkpoint.images, checkpoint.vision.table_side
     step = images.merge_size
     most_patches = images.max_pixels // (images.temporal_patch_size * images.patch_size**2)
-    most_side = 2 * math.isqrt(most_patches) // step * step
-    rows, columns = min(_USUAL_ROWS, most_side), min(_USUAL_COLUMNS, most_side)
-    usual = min(rows * columns, most_patches)
+    most = max(step, math.isqrt(most_patches) // step * step)
+    rows, columns = min(_USUAL_ROWS, most), min(_USUAL_COLUMNS, most)
     width, batch = images.patch_bytes, VISION_MAX_BATCH
     return {
-        IMAGE_PATCHES.name: ((1, step * step, width), (1, usual, width), (batch, most_patches, width)),
-        ROW_WEIGHTS.name: ((1, step, side), (1, rows, side), (batch, most_side, side)),
-        COLUMN_WEIGHTS.name: ((1, step, side), (1, columns, side), (batch, most_side, side)),
+        IMAGE_PATCHES.name: ((1, step * step, width), (1, rows * columns, width), (batch, most * most, width)),
+        ROW_WEIGHTS.name: ((1, step, side), (1, rows, side), (batch, most, side)),
+        COLUMN_WEIGHTS.name: ((1, step, side), (1, columns, side), (batch, most, side)),
     }
 
 

@@ -9,6 +9,7 @@ import typer
 
 from export.commands.common import BUILDS, BuildArgument, OutOption
 from export.engines import make_engine, repository_to_serve
+from export.failures import Locked, exit_code
 from export.shelf import ENGINES
 from export.tensorrt import MissingTensorRt, decoder_faults
 from glmserve.errors import BadArtifact
@@ -16,7 +17,6 @@ from glmserve.manifest import REPOSITORY_FOLDER, find_build
 
 MISSING_TENSORRT = 15
 """The exit code where TensorRT or a GPU is missing."""
-_BAD_ARTIFACT = 3
 
 
 def tensorrt(
@@ -43,9 +43,9 @@ def tensorrt(
     except MissingTensorRt as error:
         typer.echo(error.message, err=True)
         raise typer.Exit(MISSING_TENSORRT) from None
-    except BadArtifact as error:
+    except (BadArtifact, Locked) as error:
         typer.echo(error.message, err=True)
-        raise typer.Exit(_BAD_ARTIFACT) from None
+        raise typer.Exit(exit_code(error)) from None
     typer.echo(str(repository))
 
 

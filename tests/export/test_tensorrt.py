@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import onnxruntime as ort
 import pytest
 from fake_tensorrt import PLAN, FakeTensorRt
 from google.protobuf import text_format
@@ -18,17 +20,19 @@ from rich.console import Console
 from tritonclient.grpc import model_config_pb2
 from typer.testing import CliRunner
 
+from export import engines
 from export.build import build
 from export.cli import app
 from export.engines import make_engine, repository_to_serve
 from export.precision import Precision, Target
+from export.standard import standard_of
 from export.tensorrt import profile_of
 from export.vision_backend import VisionBackend
 from glmserve.checkpoint import Checkpoint
 from glmserve.engine.serving import open_checkpoint
 from glmserve.engine.settings import EngineSettings
 from glmserve.errors import BadArtifact
-from glmserve.manifest import REPOSITORY_FOLDER, Manifest
+from glmserve.manifest import REPOSITORY_FOLDER, Manifest, vision_in
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 
@@ -65,7 +69,21 @@ def test_an_engine_is_strongly_typed_with_a_profile_from_the_limits(
     checkpoint = Checkpoint.read(DEMO)
     assert machine.profiles == [profile_of(checkpoint)]
     most_pixels = checkpoint.images.max_pixels // 2
-    assert machine.profiles[0]["patches"][2][:2] == (8, most_pixels // 14**2)
+    batch, patches, _ = machine.profiles[0]["patches"][2]
+    assert batch == 8 and 0.7 * most_pixels < patches * 14**2 <= most_pixels
+
+
+def test_each_of_the_profiles_pictures_runs(made: Path) -> None:
+    """TensorRT refuses a profile of which one does not: patches must be rows times columns."""
+    graph = standard_of(vision_in(made))
+    session = ort.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
+    profile = profile_of(Checkpoint.read(DEMO))
+    types = {value.name: np.uint8 if "uint8" in value.type else np.float32 for value in session.get_inputs()}
+    for which in range(3):
+        feeds = {name: np.zeros(profile[name][which], kind) for name, kind in types.items()}
+        (features,) = session.run(None, feeds)
+        batch, patches, _ = profile["patches"][which]
+        assert features.shape[:2] == (batch, patches // 4)
 
 
 def test_the_engines_repository_is_the_build_but_for_the_picture_encoder(
@@ -98,17 +116,38 @@ def test_an_engine_that_is_there_is_not_made_again_and_timings_are_kept(
     assert plan.read_bytes() == PLAN and machine.timing_known == [b"", b"timings"]
 
 
+def test_an_engine_that_another_command_finished_meanwhile_is_left_alone(
+    made: Path, machine: FakeTensorRt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: list[os.stat_result] = []
+
+    def slow_plan(build: Path, timing_cache: Path) -> bytes:
+        monkeypatch.setattr(engines, "vision_plan", own_plan)
+        ends.append(_plan_in(make_engine(build, tmp_path / "engines")).stat())
+        return own_plan(build, timing_cache)
+
+    own_plan = engines.vision_plan
+    monkeypatch.setattr(engines, "vision_plan", slow_plan)
+    folder = make_engine(made, tmp_path / "engines")
+    assert os.path.samestat(_plan_in(folder).stat(), ends[0])
+    assert not list((tmp_path / "engines").glob(".partial-*"))
+
+
+def _plan_in(folder: Path) -> Path:
+    return folder / REPOSITORY_FOLDER / "vision_encoder" / "1" / "model.plan"
+
+
 def test_another_gpu_or_another_tensorrt_falls_back_to_onnx_runtime_loudly(
     made: Path, machine: FakeTensorRt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engines, said = tmp_path / "engines", []
-    folder = make_engine(made, engines)
-    assert repository_to_serve(made, engines, said.append) == folder / REPOSITORY_FOLDER and not said
+    kept, said = tmp_path / "engines", []
+    folder = make_engine(made, kept)
+    assert repository_to_serve(made, kept, said.append) == folder / REPOSITORY_FOLDER and not said
     monkeypatch.setattr(machine, "__version__", "10.16.0", raising=False)
-    assert repository_to_serve(made, engines, said.append) == made / REPOSITORY_FOLDER
+    assert repository_to_serve(made, kept, said.append) == made / REPOSITORY_FOLDER
     monkeypatch.setattr(machine, "__version__", "10.15.1", raising=False)
     _put_gpu(monkeypatch, tmp_path, "8.6")
-    assert repository_to_serve(made, engines, said.append) == made / REPOSITORY_FOLDER
+    assert repository_to_serve(made, kept, said.append) == made / REPOSITORY_FOLDER
     assert [text.startswith("NO TENSORRT ENGINE FITS") for text in said] == [True, True]
     assert "sm90-trt10.16.0" in said[0] and "sm86-trt10.15.1" in said[1] and "has sm90-trt10.15.1" in said[1]
 
@@ -146,5 +185,5 @@ def test_a_build_that_was_not_made_for_tensorrt_says_how_to_make_one(machine: Fa
 @needs_real
 def test_the_real_models_profile_covers_its_pictures() -> None:
     profile = profile_of(Checkpoint.read(REAL))
-    assert profile["patches"] == ((1, 4, 588), (1, 1564, 588), (8, 24_576, 588))
-    assert profile["row_weights"] == ((1, 2, 24), (1, 34, 24), (8, 312, 24))
+    assert profile["patches"] == ((1, 4, 588), (1, 1564, 588), (8, 156 * 156, 588))
+    assert profile["row_weights"] == ((1, 2, 24), (1, 34, 24), (8, 156, 24))
