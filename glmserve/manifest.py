@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,7 +38,13 @@ VISION_PATH = f"{REPOSITORY_FOLDER}/{DECODER_MODEL}/1/{VISION_GRAPH}"
 TRITONS_VISION_PATH = f"{REPOSITORY_FOLDER}/{VISION_MODEL}/1/model.onnx"
 """Where Triton's onnxruntime backend finds the picture encoder."""
 DIGEST_CHARS = 16
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4")
+TARGETS = ("cpu", "cuda")
+KV_PRECISIONS = ("same", "int8")
 _NOT_CONTENT = (MANIFEST_FILE, CERTIFICATE_FILE, CERTIFICATE_PAGE)
+_LOADED = (CHECKPOINT_FOLDER, CANARY_FOLDER, REPOSITORY_FOLDER)
+"""The folders of which everything may be loaded, whether we know it or not: Triton loads every model it finds."""
+_CACHES = "__pycache__"
 _READERS = 4
 
 
@@ -75,40 +81,74 @@ class Manifest:
             for path in sorted(folder.rglob("*"))
             if path.is_file() and _is_content(path.relative_to(folder))
         }
-        identity = json.dumps([CONTRACT_VERSION, precision, target, kv, files], sort_keys=True)
-        digest = hashlib.sha256(identity.encode()).hexdigest()[:DIGEST_CHARS]
+        digest = _digest(precision, target, kv, files)
         return Manifest(digest, recipe, CONTRACT_VERSION, source, precision, target, kv, files)
 
     @staticmethod
     def read(build: Path) -> Manifest:
         """The manifest of a build; raises BadArtifact when it is missing, broken or of another contract version."""
+        path = build / MANIFEST_FILE
         try:
-            values = json.loads((build / MANIFEST_FILE).read_text("utf-8"))
-            manifest = Manifest(**values)
+            manifest = Manifest(**json.loads(path.read_text("utf-8")))
         except FileNotFoundError:
             raise BadArtifact(f"{build} is not a build: it has no {MANIFEST_FILE}.") from None
         except (OSError, ValueError, TypeError):
-            raise BadArtifact(f"{build / MANIFEST_FILE} cannot be read as a manifest.") from None
+            raise BadArtifact(f"{path} cannot be read as a manifest.") from None
         if manifest.contract_version != CONTRACT_VERSION:
             raise BadArtifact(
                 f"Build {manifest.digest} is of contract version {manifest.contract_version}, "
                 f"this server of version {CONTRACT_VERSION}: export the checkpoint again."
             )
+        wrong = manifest._wrong_field()
+        if wrong is not None:
+            raise BadArtifact(f"{path} cannot be read as a manifest: it has a wrong {wrong}.")
         return manifest
 
     def write(self, build: Path) -> None:
         (build / MANIFEST_FILE).write_text(json.dumps(asdict(self), indent=1, sort_keys=True) + "\n", "utf-8")
 
-    def check(self, build: Path) -> None:
-        """Raises BadArtifact naming the first file that is missing or not what the manifest says."""
-        for name in self.files:
+    def check(self, build: Path, left_out: Collection[str] = ()) -> None:
+        """Raises BadArtifact naming the first file that is missing, not what the manifest says, or none of its own, and
+        when the manifest itself was altered. The folders `left_out` of a copy may lack their files."""
+        if self.digest != _digest(self.precision, self.target, self.kv, self.files):
+            raise BadArtifact(f"{MANIFEST_FILE} of build {self.digest} was altered: it is not of that digest.")
+        wanted = {name: right for name, right in self.files.items() if name.split("/")[0] not in left_out}
+        for name in wanted:
             if not (build / name).is_file():
                 raise BadArtifact(f"Build {self.digest} lacks {name}.")
+        foreign = self._foreign_file(build)
+        if foreign is not None:
+            raise BadArtifact(f"{foreign} in build {self.digest} is no part of it: remove it.")
         with ThreadPoolExecutor(_READERS) as readers:
-            found = readers.map(sha256_of, [build / name for name in self.files])
-            for (name, right), digest in zip(self.files.items(), found, strict=True):
+            found = readers.map(sha256_of, [build / name for name in wanted])
+            for (name, right), digest in zip(wanted.items(), found, strict=True):
                 if digest != right:
                     raise BadArtifact(f"{name} of build {self.digest} was altered: its SHA-256 is not the manifest's.")
+
+    def _wrong_field(self) -> str | None:
+        """The first field that holds what it cannot hold, if one does."""
+        choices = {"precision": PRECISIONS, "target": TARGETS, "kv": KV_PRECISIONS}
+        for name in ("digest", "recipe", "source", *choices):
+            value = getattr(self, name)
+            if not isinstance(value, str) or value not in choices.get(name, (value,)):
+                return name
+        are_names = isinstance(self.files, dict) and all(isinstance(digest, str) for digest in self.files.values())
+        return None if are_names else "files"
+
+    def _foreign_file(self, build: Path) -> str | None:
+        """A file that may be loaded and that the manifest does not name, if there is one.
+
+        A folder of links to a build, as a TensorRT engine's is, has a model of its own and none of these.
+        """
+        if (build / MANIFEST_FILE).is_symlink():
+            return None
+        for path in sorted(found for folder in _LOADED for found in (build / folder).rglob("*")):
+            parts = path.relative_to(build).parts
+            is_folder = path.is_dir() and not path.is_symlink()
+            is_passed = is_folder or _CACHES in parts or any(part.startswith(".") for part in parts)
+            if not is_passed and str(path.relative_to(build)) not in self.files:
+                return str(path.relative_to(build))
+        return None
 
 
 def find_build(out: Path, name: str) -> Path:
@@ -128,6 +168,12 @@ def vision_in(build: Path) -> Path:
     """The picture encoder's graph: the engine's own, or the one that Triton's onnxruntime backend runs."""
     of_triton = build / TRITONS_VISION_PATH
     return of_triton if of_triton.is_file() else build / VISION_PATH
+
+
+def _digest(precision: str, target: str, kv: str, files: dict[str, str]) -> str:
+    """What a build of these files is named by."""
+    identity = json.dumps([CONTRACT_VERSION, precision, target, kv, files], sort_keys=True)
+    return hashlib.sha256(identity.encode()).hexdigest()[:DIGEST_CHARS]
 
 
 def _is_content(path: Path) -> bool:
