@@ -17,7 +17,7 @@ from export.canary import write_canary
 from export.candidate import Candidate
 from export.failures import DiskFull, room_on
 from export.forecast import READERS
-from export.golden import compare_golden, golden_files, has_golden, read_golden
+from export.golden import compare_golden, golden_files, has_golden, read_golden, room_for
 from export.graph_files import unplaced, write_graph
 from export.linked import link_weights
 from export.order import ENTRY_PATH, Order
@@ -29,12 +29,12 @@ from export.standard import weights_in_files, write_standard
 from export.streamed import Journal, sync_folder
 from export.vision_backend import VisionBackend
 from glmserve import manifest as layout
+from glmserve.certificate import Certificate
 from glmserve.errors import BadArtifact
 from glmserve.manifest import DECODER_PATH, DIGEST_CHARS, Manifest, sha256_of
 
 _JOURNAL = "journal.jsonl"
 _GB = 1e9
-_GOLDEN_CONTEXT = 1024
 
 
 def build(
@@ -51,10 +51,13 @@ def build(
 
     A new build is written aside and renamed when complete, so that a reader never sees half of one. What a kill
     interrupts is found again and gone on with. Raises, before anything is written, what `Order.of` raises, Locked
-    while another build writes into `out`, and DiskFull, which may also come later.
+    while another build writes into `out`, BadArtifact for golden cases that cannot be compared with, and DiskFull,
+    which may also come later.
     """
     order = Order.of(checkpoint, precision, target, vision_backend, source, kv)
     plan = outline(order)
+    if has_golden(checkpoint):
+        room_for(read_golden(checkpoint), order.checkpoint)
     out.mkdir(parents=True, exist_ok=True)
     digests = _read_through(order, console)
     recipe = _recipe(order, digests)
@@ -96,12 +99,23 @@ def _write(order: Order, parts: Path, out: Path, digests: dict[Path, str], recip
     final = out / manifest.digest
     if final.exists():
         if _is_whole(final, manifest):  # the same content, from another recipe: it may be served this moment
-            write_whole(final / layout.MANIFEST_FILE, (partial / layout.MANIFEST_FILE).read_text("utf-8"))
+            _take_over(final, partial)
             return final
         final.rename(parts / f"damaged-{uuid4().hex}")
     partial.rename(final)
     sync_folder(out)
     return final
+
+
+def _take_over(final: Path, partial: Path) -> None:
+    """Gives a build what is new about one of the same content: its recipe, and its certificate where the build has none
+    that holds, or where the new one speaks against it. The build was made when it was made first."""
+    manifest, certificate = Manifest.read(partial), partial / layout.CERTIFICATE_FILE
+    if certificate.exists() and not (Certificate.vouches(partial, manifest) and Certificate.vouches(final, manifest)):
+        for name in (layout.CERTIFICATE_PAGE, layout.CERTIFICATE_FILE):
+            write_whole(final / name, (partial / name).read_text("utf-8"))
+    path = final / layout.MANIFEST_FILE
+    write_whole(path, (partial / layout.MANIFEST_FILE).read_text("utf-8"), path.stat().st_mtime_ns)
 
 
 def _is_whole(build: Path, manifest: Manifest) -> bool:
@@ -120,7 +134,7 @@ def _certify(order: Order, build: Path, console: Console) -> None:
         console.print("Not certified: this build runs on CUDA. Certify it there with `verify`.")
         return
     cases = read_golden(order.folder)
-    stages = compare_golden(Candidate(build, slots=1, context=_GOLDEN_CONTEXT), cases)
+    stages = compare_golden(Candidate(build, slots=1, context=room_for(cases, order.checkpoint)), cases)
     passed = attest(build, Manifest.read(build), stages, GOLDEN, Console(quiet=True))
     verdict = "It computes" if passed else "IT DOES NOT COMPUTE"
     console.print(f"{verdict} what the {len(cases)} golden cases beside the checkpoint say: {layout.CERTIFICATE_PAGE}")

@@ -21,6 +21,7 @@ from safetensors.numpy import load_file
 from export.candidate import Candidate
 from export.cases import Case, input_ids
 from export.stages import Stage, share_changed
+from glmserve.checkpoint import Checkpoint
 from glmserve.errors import BadArtifact
 from glmserve.prompt import Message, Picture
 
@@ -52,15 +53,27 @@ def golden_files(checkpoint: Path) -> list[Path]:
 
 
 def read_golden(checkpoint: Path) -> list[GoldenCase]:
-    """The recorded cases; raises BadArtifact when they cannot be read."""
+    """The recorded cases; raises BadArtifact when there are none or they cannot be read."""
     folder = checkpoint / _FOLDER
     try:
         logits = load_file(folder / _LOGITS)
-        return [
-            _read(values, folder, logits[values["name"]]) for values in json.loads((folder / _CASES).read_text("utf-8"))
-        ]
+        recorded = json.loads((folder / _CASES).read_text("utf-8"))
+        if not recorded:
+            raise ValueError
+        return [_read(values, folder, logits[values["name"]]) for values in recorded]
     except (OSError, ValueError, KeyError, TypeError, SafetensorError):
         raise BadArtifact(f"The golden cases in {folder} cannot be read.") from None
+
+
+def room_for(cases: list[GoldenCase], checkpoint: Checkpoint) -> int:
+    """Tokens of context that the longest case takes; raises BadArtifact, naming it, when the checkpoint has fewer."""
+    longest = max(cases, key=_tokens_of)
+    most = checkpoint.text.max_positions
+    if _tokens_of(longest) > most:
+        raise BadArtifact(
+            f"The golden case {longest.case.name} has {_tokens_of(longest)} tokens, and the checkpoint takes {most}."
+        )
+    return _tokens_of(longest)
 
 
 def compare_golden(candidate: Candidate, cases: list[GoldenCase]) -> Iterator[Stage]:
@@ -83,6 +96,11 @@ def compare_golden(candidate: Candidate, cases: list[GoldenCase]) -> Iterator[St
         answers.append(any(changed))
     yield share_changed(f"{len(answers)} greedy answers: share changed", answers, allowed.answers)
     yield share_changed(f"their {len(tokens)} tokens: share changed", tokens, allowed.tokens)
+
+
+def _tokens_of(golden: GoldenCase) -> int:
+    """Of prompt and answer."""
+    return len(golden.input_ids) + len(golden.answer)
 
 
 def _read(values: dict[str, Any], folder: Path, logits: np.ndarray) -> GoldenCase:

@@ -12,13 +12,15 @@ from export.candidate import Candidate
 from export.cases import Case, input_ids
 from export.failures import NotAnswered
 from glmserve.answer import AnswerReader
+from glmserve.checkpoint import Checkpoint
 from glmserve.engine.device import DeviceName
 from glmserve.errors import BadArtifact
-from glmserve.manifest import CANARY_FOLDER
-from glmserve.prompt import Message, Picture
+from glmserve.images import grid_of
+from glmserve.manifest import CANARY_FOLDER, CHECKPOINT_FOLDER
+from glmserve.prompt import Message, Picture, PromptBuilder
+from glmserve.tokenizer import Tokenizer
 
 _MOST_TOKENS = 64
-_CONTEXT = 1024
 
 
 def rehearse(build: Path, device: DeviceName) -> str:
@@ -36,10 +38,11 @@ def rehearse(build: Path, device: DeviceName) -> str:
     except (OSError, ValueError, KeyError, TypeError):
         raise BadArtifact(f"Build {build.name} has no readable canary.") from None
     case = Case("canary", (Message("user", (Picture(), question)),), (picture,))
-    candidate = Candidate(build, 1, _CONTEXT, device)
+    candidate = Candidate(build, 1, _context(build, case), device)
     candidate.poison()
     prompt = candidate.prompt(input_ids(candidate, case), [picture])
-    tokens, logits = candidate.answer(prompt, _MOST_TOKENS), candidate.decoder.logits
+    tokens = candidate.answer(prompt, candidate.decoder.context - prompt.length)
+    logits = candidate.decoder.logits
     reader = AnswerReader(candidate.tokenizer)
     reader.push([token for token in tokens if token not in candidate.checkpoint.eos_token_ids])
     reader.finish()
@@ -50,3 +53,18 @@ def rehearse(build: Path, device: DeviceName) -> str:
     if right is not None and reader.content != right.strip():
         raise NotAnswered(f"Build {build.name} answered its golden picture with {reader.content!r}, not {right!r}.")
     return reader.content
+
+
+def _context(build: Path, case: Case) -> int:
+    """Tokens of the prompt and the longest answer to it; raises BadArtifact when there is no room for any answer."""
+    folder = build / CHECKPOINT_FOLDER
+    checkpoint = Checkpoint.read(folder)
+    most, merge_size = checkpoint.text.max_positions, checkpoint.vision.merge_size
+    prompts = PromptBuilder.read(folder, Tokenizer.read(folder), checkpoint.image_token_id, merge_size)
+    grids = [grid_of(picture.height, picture.width, checkpoint.images) for picture in case.pictures]
+    length = len(prompts.build(list(case.messages), grids, case.thinking))
+    if length >= most:
+        raise BadArtifact(
+            f"The canary of build {build.name} has {length} tokens, and its checkpoint takes {most} with the answer."
+        )
+    return min(length + _MOST_TOKENS, most)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,11 +53,17 @@ def build_in(out: Path, name: str) -> Path:
     return out / path.name
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file so that a reader finds the old one or the new one, whole, and returns once it is on the disk."""
+def write_whole(path: Path, text: str, made_ns: int | None = None) -> None:
+    """Writes a file so that a reader finds the old one or the new one, whole, and returns once it is on the disk.
+
+    It counts as written at `made_ns`, if that is given.
+    """
     partial = path.with_name(f".{path.name}")
     with partial.open("wb") as file:
         file.write(text.encode())
+        file.flush()
+        if made_ns is not None:
+            os.utime(file.fileno(), ns=(made_ns, made_ns))
         sync(file)
     partial.rename(path)
     sync_folder(path.parent)

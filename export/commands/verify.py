@@ -13,13 +13,12 @@ from export.attest import GOLDEN, TRANSFORMERS, attest
 from export.candidate import Candidate
 from export.commands.common import BUILDS, BuildArgument, CheckpointOption, DeviceOption, OutOption, device_for, speaks
 from export.failures import Exit, MissingPackage
-from export.golden import compare_golden, has_golden, read_golden
+from export.golden import compare_golden, has_golden, read_golden, room_for
 from export.hub import Source
 from export.stages import Stage
+from glmserve.checkpoint import Checkpoint
 from glmserve.engine.device import DeviceName
-from glmserve.manifest import Manifest, find_build
-
-_CONTEXT = 1024
+from glmserve.manifest import CHECKPOINT_FOLDER, Manifest, find_build
 
 
 @speaks
@@ -61,5 +60,7 @@ def _comparison(
                 "beside the checkpoint."
             ) from None
         console.print("torch or transformers is not installed: comparing with the recorded logits.")
-        return GOLDEN, compare_golden(Candidate(build, 1, _CONTEXT, device), read_golden(checkpoint))
+        cases = read_golden(checkpoint)
+        context = room_for(cases, Checkpoint.read(build / CHECKPOINT_FOLDER))
+        return GOLDEN, compare_golden(Candidate(build, 1, context, device), cases)
     return TRANSFORMERS, compare_with_transformers(build, checkpoint, samples, device, console)

@@ -21,11 +21,12 @@ from export.cli import app
 from export.failures import Exit
 from export.precision import Precision, Target
 from glmserve.certificate import Certificate
+from glmserve.checkpoint import Checkpoint
 from glmserve.contract import CONTRACT_VERSION
 from glmserve.engine.serving import open_checkpoint
 from glmserve.engine.settings import EngineSettings
 from glmserve.errors import BadArtifact, NotCertified
-from glmserve.manifest import CERTIFICATE_FILE, Manifest, decoder_in
+from glmserve.manifest import CERTIFICATE_FILE, CERTIFICATE_PAGE, Manifest, decoder_in
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 QUIET = Console(quiet=True)
@@ -91,6 +92,65 @@ def test_a_lost_certificate_is_made_again(tmp_path: Path) -> None:
     folder = build(DEMO, tmp_path, QUIET)
     (folder / CERTIFICATE_FILE).unlink()
     assert build(DEMO, tmp_path, QUIET) == folder and certificate(folder)["passed"]
+
+
+def _checkpoint(tmp_path: Path) -> Path:
+    """The demo's, of which nothing is recorded but the golden picture."""
+    checkpoint = Path(shutil.copytree(DEMO, tmp_path / "checkpoint"))
+    for name in ("cases.json", "logits.safetensors"):
+        (checkpoint / "golden" / name).unlink()
+    return checkpoint
+
+
+def _record(checkpoint: Path, shift: float = 0.0) -> None:
+    """Puts the demo's golden cases beside a checkpoint, their logits off by so much."""
+    logits = load_file(DEMO / "golden" / "logits.safetensors")
+    moved = {name: (values + np.float32(shift)).astype(np.float32) for name, values in logits.items()}
+    save_file(moved, checkpoint / "golden" / "logits.safetensors")
+    shutil.copy(DEMO / "golden" / "cases.json", checkpoint / "golden")
+
+
+def test_logits_recorded_after_the_build_certify_it(tmp_path: Path) -> None:
+    checkpoint = _checkpoint(tmp_path)
+    folder = build(checkpoint, tmp_path / "builds", QUIET)
+    assert not (folder / CERTIFICATE_FILE).exists()
+    _record(checkpoint)
+    assert build(checkpoint, tmp_path / "builds", QUIET) == folder
+    assert certificate(folder)["passed"] and (folder / CERTIFICATE_PAGE).is_file()
+
+
+def test_logits_recorded_later_that_disprove_a_build_end_its_certificate(tmp_path: Path) -> None:
+    checkpoint = _checkpoint(tmp_path)
+    _record(checkpoint)
+    folder = build(checkpoint, tmp_path / "builds", QUIET)
+    assert certificate(folder)["passed"]
+    _record(checkpoint, shift=1.0)
+    command = ["build", "--checkpoint", str(checkpoint), "--out", str(tmp_path / "builds")]
+    for _ in range(2):
+        assert CliRunner().invoke(app, command).exit_code == Exit.PARITY_FAILED
+        assert not certificate(folder)["passed"]
+
+
+def test_a_golden_case_too_long_for_the_checkpoint_is_named_before_anything_is_written(tmp_path: Path) -> None:
+    checkpoint = Path(shutil.copytree(DEMO, tmp_path / "checkpoint"))
+    cases = json.loads((checkpoint / "golden" / "cases.json").read_text("utf-8"))
+    longest = Checkpoint.read(checkpoint).text.max_positions
+    cases[1]["input_ids"] = cases[1]["input_ids"][:1] * longest
+    (checkpoint / "golden" / "cases.json").write_text(json.dumps(cases), "utf-8")
+    with pytest.raises(BadArtifact, match=rf"golden case {cases[1]['name']} has .* takes {longest}"):
+        build(checkpoint, tmp_path / "builds", QUIET)
+    assert not (tmp_path / "builds").exists()
+
+
+def test_a_golden_case_longer_than_a_thousand_tokens_is_compared(tmp_path: Path) -> None:
+    checkpoint = Path(shutil.copytree(DEMO, tmp_path / "checkpoint"))
+    cases = json.loads((checkpoint / "golden" / "cases.json").read_text("utf-8"))
+    cases[0]["input_ids"] *= 100
+    (checkpoint / "golden" / "cases.json").write_text(json.dumps(cases), "utf-8")
+    found = certificate(build(checkpoint, tmp_path / "builds", QUIET))
+    failed = {stage["name"].split(":")[0] for stage in found["stages"] if not stage["passed"]}
+    assert cases[0]["name"] in failed  # its logits were recorded for another prompt
+    assert not failed & {case["name"] for case in cases[1:]}
 
 
 SPOILT: list[tuple[str, Callable[[dict[str, Any]], Any]]] = [
