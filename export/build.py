@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 from uuid import uuid4
 
@@ -23,10 +24,10 @@ from export.linked import link_weights
 from export.order import ENTRY_PATH, Order
 from export.outline import MODELS, outline
 from export.precision import KvPrecision, Precision, Target
-from export.progress import byte_progress
+from export.progress import Advance, byte_progress
 from export.shelf import BUILD_LOCK, PARTS, builds_in, locked, write_whole
 from export.standard import weights_in_files, write_standard
-from export.streamed import Journal, sync_folder
+from export.streamed import Journal, digest_of, sync_folder
 from export.vision_backend import VisionBackend
 from glmserve import manifest as layout
 from glmserve.certificate import Certificate
@@ -35,6 +36,8 @@ from glmserve.manifest import DECODER_PATH, DIGEST_CHARS, Manifest, sha256_of
 
 _JOURNAL = "journal.jsonl"
 _GB = 1e9
+_PACKAGES = ("onnx-ir", "ml-dtypes", "numpy", "pillow")
+"""The packages that write a build's bytes: graphs, numbers and a drawn canary."""
 
 
 def build(
@@ -199,17 +202,24 @@ def _read_through(order: Order, console: Console) -> dict[Path, str]:
         byte_progress(console, "reading", sum(path.stat().st_size for path in files)) as advance,
         ThreadPoolExecutor(READERS) as readers,
     ):
-        for path, digest in zip(files, readers.map(sha256_of, files), strict=True):
+        for path, digest in zip(files, readers.map(lambda path: _read_one(path, advance), files), strict=True):
             digests[path] = digest
-            advance(path.stat().st_size)
     return digests
 
 
+def _read_one(path: Path, advance: Advance) -> str:
+    with path.open("rb") as file:
+        return digest_of(file, advance).hexdigest()
+
+
 def _recipe(order: Order, digests: dict[Path, str]) -> str:
-    """What a build is made of: precisions, target, every file of the checkpoint that matters, the exporter's code."""
-    code = [*Path(__file__).parent.rglob("*.py"), *MODELS.rglob("*.py"), *MODELS.rglob("*.pbtxt")]
+    """What a build is made of: precisions, target, every file of the checkpoint that matters, the code that reads it
+    and writes the graphs, and the versions of what that uses."""
+    exporter, shared = Path(__file__).parent, Path(layout.__file__).parent
+    code = [*exporter.rglob("*.py"), *shared.glob("*.py"), *MODELS.rglob("*.py"), *MODELS.rglob("*.pbtxt")]
     parts = [[path.name, sha256_of(path)] for path in (*order.small_files, *golden_files(order.folder), *code)]
     parts += [[path.name, digest] for path, digest in digests.items()]
+    parts += [[name, version(name)] for name in _PACKAGES]
     return hashlib.sha256(
         json.dumps([order.precision, order.target, order.kv, order.vision_backend, sorted(parts)]).encode()
     ).hexdigest()

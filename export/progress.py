@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ _PLAIN_EVERY_S = 5.0
 _MB = 1e6
 
 Advance = Callable[[int], None]
-"""Called with the number of bytes just done."""
+"""Called with the number of bytes just done, by any thread."""
 
 
 @contextmanager
@@ -31,12 +32,15 @@ def byte_progress(console: Console, title: str, total_bytes: int) -> Iterator[Ad
 def _plain_lines(console: Console, title: str, total_bytes: int) -> Advance:
     began = last = time.monotonic()
     done = 0
+    lock = threading.Lock()
 
     def advance(count: int) -> None:
         nonlocal done, last
-        done += count
-        now = time.monotonic()
-        if now - last >= _PLAIN_EVERY_S or done >= total_bytes > 0:
+        with lock:
+            done += count
+            now = time.monotonic()
+            if now - last < _PLAIN_EVERY_S and not done >= total_bytes > 0:
+                return
             last = now
             rate = done / max(now - began, 1e-9)
             left_s = max(0, total_bytes - done) / max(rate, 1e-9)

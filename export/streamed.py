@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from io import BufferedIOBase
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,6 +20,7 @@ SYNC_BYTES = 256 * 1024**2
 """At least so much is written between two notes."""
 _ALIGNMENT = 64
 _CHUNK_BYTES = 16 * 1024**2
+_READ_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def write_tensors(
     offsets = places_of(tensors)
     with path.open("r+b" if done.size else "w+b") as file:
         file.truncate(done.size)
-        digest = _digest_of(file, advance)
+        digest = digest_of(file, advance)
         noted = done.size
         for index in range(done.tensors, len(tensors)):
             _write_bytes(file, b"\0" * (offsets[index] - file.tell()), digest, advance)
@@ -111,12 +113,12 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _digest_of(file: BinaryIO, advance: Advance) -> hashlib._Hash:
+def digest_of(file: BufferedIOBase, advance: Advance) -> hashlib._Hash:
     """The running digest of what a file holds already; leaves the file at its end."""
-    digest = hashlib.sha256()
-    while chunk := file.read(_CHUNK_BYTES):
-        digest.update(chunk)
-        advance(len(chunk))
+    digest, buffer = hashlib.sha256(), memoryview(bytearray(_READ_BYTES))
+    while size := file.readinto(buffer):
+        digest.update(buffer[:size])
+        advance(size)
     return digest
 
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,7 @@ from typer.testing import CliRunner
 
 from export.build import build
 from export.cli import app
+from export.progress import Advance
 from glmserve.contract import CONTRACT_VERSION
 from glmserve.errors import BadArtifact
 from glmserve.manifest import Manifest
@@ -74,6 +79,90 @@ def test_the_same_content_from_another_recipe_keeps_its_certificate(checkpoint: 
     assert build(checkpoint, tmp_path / "builds", QUIET) == first  # now found, not made again
     assert (first / "manifest.json").stat().st_mtime_ns == manifest
     assert not list((tmp_path / "builds").glob(".parts-*"))
+
+
+def test_the_same_content_from_another_recipe_was_made_when_it_was_made_first(checkpoint: Path, tmp_path: Path) -> None:
+    first = build(checkpoint, tmp_path / "builds", QUIET)
+    made, recipe = (first / "manifest.json").stat().st_mtime_ns, Manifest.read(first).recipe
+    (checkpoint / "golden" / "note.txt").write_text("a file that is a part of the recipe and of no build")
+    assert build(checkpoint, tmp_path / "builds", QUIET) == first and Manifest.read(first).recipe != recipe
+    assert (first / "manifest.json").stat().st_mtime_ns == made
+
+
+CODE = """
+import sys
+from pathlib import Path
+from rich.console import Console
+import export.build as module
+if sys.argv[3:]:
+    write_graph = module.write_graph
+    def dying(model, path, *rest):
+        if path.name == sys.argv[3]:
+            raise SystemExit(9)
+        return write_graph(model, path, *rest)
+    module.write_graph = dying
+print(module.build(Path(sys.argv[1]), Path(sys.argv[2]), Console(quiet=True)))
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """The exporter with all that it uses, to be changed."""
+    folder = tmp_path / "project"
+    for name in ("export", "glmserve", "model_repository"):
+        shutil.copytree(DEMO.parents[1] / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+def build_with(project: Path, checkpoint: Path, out: Path, dies_at: str | None = None) -> Path | None:
+    """The build that a project's code makes, None if it dies before it writes the graph `dies_at`."""
+    command = [sys.executable, "-c", CODE, str(checkpoint), str(out), *([dies_at] if dies_at else [])]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == (9 if dies_at else 0), done.stderr
+    return None if dies_at else Path(done.stdout.splitlines()[-1])
+
+
+def read_mean_doubled(project: Path) -> None:
+    """A change of how a checkpoint is read, which goes into the picture encoder's weights."""
+    module = project / "glmserve" / "checkpoint.py"
+    own = 'mean=section.three("image_mean", float)'
+    text = module.read_text("utf-8")
+    assert own in text
+    module.write_text(text.replace(own, 'mean=tuple(2 * x for x in section.three("image_mean", float))'), "utf-8")
+
+
+def test_code_that_reads_checkpoints_differently_makes_another_build(
+    project: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    shutil.rmtree(checkpoint / "golden")
+    first = build_with(project, checkpoint, tmp_path / "builds")
+    read_mean_doubled(project)
+    assert build_with(project, checkpoint, tmp_path / "builds") != first
+
+
+def test_a_killed_build_goes_on_with_the_same_code_only(project: Path, checkpoint: Path, tmp_path: Path) -> None:
+    shutil.rmtree(checkpoint / "golden")
+    build_with(project, checkpoint, tmp_path / "builds", dies_at="decoder.onnx")
+    read_mean_doubled(project)
+    resumed = build_with(project, checkpoint, tmp_path / "builds")
+    fresh = build_with(project, checkpoint, tmp_path / "others")
+    assert resumed is not None and fresh is not None and resumed.name == fresh.name
+
+
+def test_a_file_that_is_read_tells_more_than_once_how_far_it_has_come(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of many gigabytes would be a minute of silence."""
+    told: dict[str, list[int]] = {}
+
+    @contextmanager
+    def listen(_console: Console, title: str, _total: int) -> Iterator[Advance]:
+        yield told.setdefault(title, []).append
+
+    monkeypatch.setattr(sys.modules["export.build"], "byte_progress", listen)
+    build(checkpoint, tmp_path / "builds", QUIET)
+    size = (checkpoint / "model.safetensors").stat().st_size
+    assert sum(told["reading"]) == size and len(told["reading"]) > 10
 
 
 def test_what_a_kill_left_half_written_is_no_part_of_a_build(tmp_path: Path) -> None:
