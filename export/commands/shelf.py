@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from export.commands.common import BUILDS, OutOption, speaks
-from export.prune import prune, to_prune
+from export.prune import prune, served, to_prune
 from export.publish import current, history
 from export.shelf import PUBLISH_LOCK, builds_in, locked
 from glmserve.certificate import Certificate
@@ -58,14 +58,17 @@ def prune_builds(
 ) -> None:
     """Remove builds that nobody will go back to, and what killed commands left behind.
 
-    The current build, those that rollback would go to first, and any made since the current one stay.
+    The current build, those that rollback would go to first, and any made since the current one stay, and so does a
+    build that a service runs on.
     """
     with locked(out, PUBLISH_LOCK):
         builds = to_prune(out, keep)
-        for path in builds:
+        stay = served(builds) if dry_run else prune(out, builds)
+    for path in builds:
+        if path not in stay:
             typer.echo(path.name)
-        if not dry_run:
-            prune(out, builds)
+    for path in stay:
+        typer.echo(f"{path.name} stays: a service runs on it, or its file system does not tell.", err=True)
 
 
 def _row(path: Path, manifest: Manifest) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 from glmserve import contract
 from glmserve.certificate import Certificate
@@ -27,6 +28,7 @@ from glmserve.engine.session import DecoderSession
 from glmserve.engine.settings import EngineSettings
 from glmserve.engine.wire import Tensors, asks_for_whole, key_in
 from glmserve.errors import BadArtifact, NotCertified
+from glmserve.in_use import hold
 from glmserve.manifest import CHECKPOINT_FOLDER, DECODER_GRAPH, VISION_GRAPH, Manifest
 
 _log = logging.getLogger(__name__)
@@ -45,6 +47,7 @@ class Serving:
         self._grammars = grammars
         self._publisher = publisher
         self._cancels = Cancels()
+        self._held: BinaryIO | None = None
 
     @staticmethod
     def open(folder: Path, ask_triton: EncodePicture, publish: Callable[[Metric, float], None]) -> Serving:
@@ -57,6 +60,7 @@ class Serving:
         settings = EngineSettings.read()
         manifest = Manifest.read(folder.parents[2])
         check_target(manifest, settings.device)
+        held = hold(folder.parents[2])
         checkpoint = open_checkpoint(folder, settings)
         context = min(settings.context_tokens, checkpoint.text.max_positions)
         device = open_device(settings.device, settings.device_number)
@@ -79,7 +83,9 @@ class Serving:
             settings.buckets if settings.cuda_graphs else (),
         )
         encode = ask_triton if _tritons_own(folder).is_dir() else _encoder(folder, checkpoint, settings, device)
-        return Serving.around(decoder, checkpoint, settings, folder.parents[2] / CHECKPOINT_FOLDER, encode, publish)
+        serving = Serving.around(decoder, checkpoint, settings, folder.parents[2] / CHECKPOINT_FOLDER, encode, publish)
+        serving._held = held
+        return serving
 
     @staticmethod
     def around(
@@ -133,12 +139,14 @@ class Serving:
             self._intake.accept(tensors, emit_and_forget, lambda: cancels.is_said(key) or is_cancelled())
 
     def close(self) -> None:
-        """Ends what runs with an error, sends it, and ends every thread."""
+        """Ends what runs with an error, sends it, ends every thread, and lets go of the build."""
         self._engine.stop()
         self._intake.close()
         self._outbox.close()
         self._grammars.close()
         self._publisher.close()
+        if self._held is not None:
+            self._held.close()
 
 
 def _tritons_own(folder: Path) -> Path:

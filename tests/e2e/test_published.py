@@ -34,3 +34,14 @@ def test_an_older_build_rolls_back_and_serves(tmp_path: Path) -> None:
         described = service.get("/v1/models")[1]["data"][0]
         assert described["build"] == older.name and described["verified"] is True
         assert service.get("/health/ready")[0] == 200  # it has answered its golden picture
+
+
+def test_prune_leaves_a_build_as_long_as_triton_serves_it(tmp_path: Path) -> None:
+    older, newer = (build(DEMO, tmp_path, QUIET, precision) for precision in (Precision.FP32, Precision.INT8))
+    for folder in (older, newer):
+        run("publish", folder.name, "--out", tmp_path)
+    with serving(older):
+        run("prune", "--keep", 0, "--out", tmp_path)
+        assert older.is_dir()
+    run("prune", "--keep", 0, "--out", tmp_path)
+    assert not older.exists() and newer.is_dir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,8 +12,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from filelock import FileLock
+from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
@@ -22,8 +25,11 @@ from export.failures import Exit, NothingBefore
 from export.precision import Precision
 from export.prune import prune, to_prune
 from export.publish import Action, current, earlier, history, publish, rollback
+from export.rehearsal import rehearse
+from glmserve.engine.serving import Serving
 from glmserve.errors import BadArtifact
-from glmserve.manifest import CERTIFICATE_FILE, CURRENT, MANIFEST_FILE, Manifest
+from glmserve.in_use import hold
+from glmserve.manifest import CERTIFICATE_FILE, CURRENT, MANIFEST_FILE, Manifest, decoder_in
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 QUIET = Console(quiet=True)
@@ -79,6 +85,28 @@ def test_a_build_is_published_rolled_back_and_each_answers_first(out: Path) -> N
     table = run("list", "--out", out).stdout
     assert f"* {first}" in table and second in table and "golden logits" in table
     assert run("rollback", "--out", out).exit_code == Exit.NOTHING_BEFORE
+
+
+def test_a_golden_picture_of_the_size_of_a_photo_is_answered(tmp_path: Path) -> None:
+    """It comes to 1,849 tokens, with the picture limits of the real model."""
+    checkpoint = Path(shutil.copytree(DEMO, tmp_path / "checkpoint"))
+    rules = json.loads((checkpoint / "preprocessor_config.json").read_text("utf-8"))
+    rules["size"]["longest_edge"] = 9_633_792
+    (checkpoint / "preprocessor_config.json").write_text(json.dumps(rules), "utf-8")
+    Image.new("RGB", (1200, 1200), "red").save(checkpoint / "golden" / "canary.png")
+    question = {"prompt": "What is it?", "answer": None}
+    (checkpoint / "golden" / "canary.json").write_text(json.dumps(question), "utf-8")
+    (checkpoint / "golden" / "cases.json").unlink()
+    assert rehearse(build(checkpoint, tmp_path / "builds", QUIET), "cpu")
+
+
+def test_a_golden_picture_that_leaves_no_room_for_an_answer_is_named(out: Path) -> None:
+    folder = out / digests(out)[0]
+    config = json.loads((folder / "checkpoint" / "config.json").read_text("utf-8"))
+    config["text_config"]["max_position_embeddings"] = 64
+    (folder / "checkpoint" / "config.json").write_text(json.dumps(config), "utf-8")
+    with pytest.raises(BadArtifact, match=rf"canary of build {folder.name} has \d+ tokens, .* takes 64"):
+        rehearse(folder, "cpu")
 
 
 def test_a_candidate_that_answers_wrongly_is_not_published(out: Path) -> None:
@@ -199,6 +227,75 @@ def test_a_dry_run_removes_nothing_and_parts_of_a_running_build_stay(tmp_path: P
     with FileLock(out / ".build.lock", timeout=1):
         assert run("prune", "--out", out, "--keep", 0).exit_code == 0
     assert not (out / "a").exists() and (out / ".parts-0123").is_dir()
+
+
+def test_prune_keeps_what_is_new_beside_a_current_build_of_another_contract(tmp_path: Path) -> None:
+    out = stand_ins(tmp_path, "a", "now", "candidate")
+    publish(out, "now")
+    manifest = out / "now" / MANIFEST_FILE
+    made = manifest.stat().st_mtime_ns
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"contract_version": 1}))
+    os.utime(manifest, ns=(made, made))
+    assert [path.name for path in to_prune(out, keep=0)] == ["a"]
+
+
+def test_prune_takes_none_for_older_than_a_current_build_that_is_gone(tmp_path: Path) -> None:
+    out = stand_ins(tmp_path, "a", "b", "now")
+    for name in ("b", "now"):
+        publish(out, name)
+    shutil.rmtree(out / "now")
+    assert [path.name for path in to_prune(out, keep=0)] == ["b"]
+
+
+def test_prune_leaves_a_build_that_is_served_and_says_so(tmp_path: Path) -> None:
+    out = stand_ins(tmp_path, "a", "b", "c")
+    for name in "ab":
+        decoder_in(out / name).parent.mkdir(parents=True)
+        decoder_in(out / name).write_bytes(b"graph")
+    for name in "abc":
+        publish(out, name)
+    with hold(out / "a"):
+        for options in (("--dry-run",), ()):
+            result = run("prune", "--out", out, "--keep", 0, *options)
+            assert result.stdout == "b\n" and result.stderr.startswith("a stays: a service runs on it")
+    assert (out / "a").is_dir() and not (out / "b").exists()
+    assert run("prune", "--out", out, "--keep", 0).stdout == "a\n" and not (out / "a").exists()
+
+
+def test_a_service_holds_its_build_until_it_ends(out: Path) -> None:
+    first, second = digests(out)
+    for name in (first, second):
+        publish(out, name)
+    serving = Serving.open(decoder_in(out / first).parent, lambda _: np.zeros(0), lambda _metric, _amount: None)
+    try:
+        assert prune(out, [out / first]) == [out / first]
+    finally:
+        serving.close()
+    assert prune(out, [out / first]) == [] and not (out / first).exists()
+
+
+def test_a_build_made_again_after_a_prune_was_killed_can_be_pruned_again(tmp_path: Path) -> None:
+    out = stand_ins(tmp_path, "a", "b")
+    for name in "ab":
+        publish(out, name)
+    (out / ".removing-a").mkdir()
+    (out / ".removing-a" / MANIFEST_FILE).write_text("{}")
+    prune(out, [out / "a"])
+    assert sorted(path.name for path in out.glob("[!.]*")) == ["b", CURRENT] and not list(out.glob(".removing-*"))
+
+
+def test_prune_clears_away_what_killed_plans_and_engines_left_and_nothing_that_is_at_work(tmp_path: Path) -> None:
+    out = stand_ins(tmp_path, "a")
+    publish(out, "a")
+    for name in (".forecast-old", ".forecast-running", "engines/.partial-0123"):
+        (out / name).mkdir(parents=True)
+    os.utime(out / ".forecast-old", (0, 0))
+    with FileLock(out / "engines" / ".engines.lock", timeout=1):
+        prune(out, [])
+    assert not (out / ".forecast-old").exists()
+    assert (out / ".forecast-running").is_dir() and (out / "engines" / ".partial-0123").is_dir()
+    prune(out, [])
+    assert not (out / "engines" / ".partial-0123").exists()
 
 
 KILLS = 300
