@@ -6,11 +6,10 @@ Nothing about the model is hard-coded: ids, rope values and sizes come from `con
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from glmserve.config_file import Section
 from glmserve.errors import BadArtifact, UnknownArchitecture
 from glmserve.images import ImageRules
 
@@ -75,15 +74,15 @@ class Checkpoint:
     @staticmethod
     def read(folder: Path) -> Checkpoint:
         """The facts of a checkpoint (or of a build, which keeps the same files); raises BadArtifact by file and key."""
-        config = _Section.load(folder / "config.json")
-        processor = _Section.load(folder / "preprocessor_config.json")
-        architectures = config.values.get("architectures") or []
+        config = Section.load(folder / "config.json")
+        processor = Section.load(folder / "preprocessor_config.json")
+        architectures = config.words("architectures")
         if ARCHITECTURE not in architectures:
-            named = ", ".join(map(str, architectures)) or "none"
+            named = ", ".join(architectures) or "none"
             raise UnknownArchitecture(
                 f"config.json names the architecture {named}; this project serves {ARCHITECTURE}."
             )
-        text = _text_model(config.section("text_config"), bool(config.values.get("tie_word_embeddings", False)))
+        text = _text_model(config)
         vision = _vision_model(config.section("vision_config"))
         if vision.out_hidden != text.hidden:
             raise BadArtifact(
@@ -93,136 +92,121 @@ class Checkpoint:
             text=text,
             vision=vision,
             images=_image_rules(processor, vision),
-            image_token_id=config.integer("image_token_id"),
+            image_token_id=config.index("image_token_id", text.vocabulary),
             eos_token_ids=_eos_token_ids(folder, config),
             is_demo=config.values.get("is_demo") is True,
         )
 
 
-@dataclass(frozen=True)
-class _Section:
-    """One object of a JSON file, whose getters name the file and key they miss."""
-
-    name: str
-    values: dict[str, Any]
-
-    @staticmethod
-    def load(path: Path) -> _Section:
-        try:
-            values = json.loads(path.read_text("utf-8"))
-        except FileNotFoundError:
-            raise BadArtifact(f"The checkpoint has no {path.name}.") from None
-        except (OSError, ValueError):
-            raise BadArtifact(f"The checkpoint's {path.name} is not readable JSON.") from None
-        if not isinstance(values, dict):
-            raise BadArtifact(f"The checkpoint's {path.name} must hold a JSON object.")
-        return _Section(path.name, values)
-
-    def section(self, key: str) -> _Section:
-        value = self.values.get(key)
-        if not isinstance(value, dict):
-            raise BadArtifact(f"{self.name}: {key} is missing or not an object.")
-        return _Section(f"{self.name}: {key}", value)
-
-    def integer(self, key: str, default: int | None = None) -> int:
-        value = self.values.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise BadArtifact(f"{self.name}: {key} must be an integer.")
-        return value
-
-    def number(self, key: str, default: float | None = None) -> float:
-        value = self.values.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise BadArtifact(f"{self.name}: {key} must be a number.")
-        return float(value)
-
-    def three(self, key: str, kind: type[int] | type[float]) -> tuple[Any, Any, Any]:
-        value = self.values.get(key)
-        if not isinstance(value, list) or len(value) != 3 or not all(isinstance(v, int | float) for v in value):
-            raise BadArtifact(f"{self.name}: {key} must be three numbers.")
-        return kind(value[0]), kind(value[1]), kind(value[2])
-
-
-def _text_model(section: _Section, tied: bool) -> TextModel:
+def _text_model(config: Section) -> TextModel:
+    section = config.section("text_config")
     if section.values.get("hidden_act", "silu") != "silu":
         raise BadArtifact(f"{section.name}: hidden_act must be silu.")
-    hidden, heads = section.integer("hidden_size"), section.integer("num_attention_heads")
+    hidden, heads = section.count("hidden_size"), section.count("num_attention_heads")
     head_dim = hidden // heads
+    if head_dim == 0 or section.values.get("head_dim") not in (None, head_dim):
+        raise BadArtifact(f"{section.name}: a head must be hidden_size / num_attention_heads wide.")
+    is_null = section.values.get("num_key_value_heads", 2) is None
+    kv_heads = heads if is_null else section.count("num_key_value_heads", 2)
+    if heads % kv_heads != 0:
+        raise BadArtifact(f"{section.name}: num_attention_heads must be a multiple of num_key_value_heads.")
     rope = _rope(section)
     if rope.values.get("rope_type", rope.values.get("type", "default")) not in ("default", "mrope"):
         raise BadArtifact(f"{rope.name}: only the default rope is supported.")
-    rotary_dim = int(head_dim * rope.number("partial_rotary_factor", 1.0))
-    sections = rope.three("mrope_section", int)
+    share = rope.positive("partial_rotary_factor", 1.0)
+    if share > 1:
+        raise BadArtifact(f"{rope.name}: partial_rotary_factor must be at most 1.")
+    rotary_dim = int(head_dim * share)
+    sections = rope.three_counts("mrope_section", (8, 12, 12))
     if 2 * sum(sections) != rotary_dim:
         raise BadArtifact(f"{rope.name}: mrope_section {list(sections)} must add up to {rotary_dim // 2}.")
     return TextModel(
-        layers=section.integer("num_hidden_layers"),
+        layers=section.count("num_hidden_layers"),
         hidden=hidden,
-        ffn=section.integer("intermediate_size"),
+        ffn=section.count("intermediate_size"),
         heads=heads,
-        kv_heads=section.integer("num_key_value_heads", heads),
+        kv_heads=kv_heads,
         head_dim=head_dim,
-        vocabulary=section.integer("vocab_size"),
-        norm_eps=section.number("rms_norm_eps", 1e-5),
-        rope_theta=rope.number("rope_theta", 10_000.0),
+        vocabulary=section.count("vocab_size"),
+        norm_eps=section.positive("rms_norm_eps", 1e-5),
+        rope_theta=rope.positive("rope_theta", 10_000.0),
         rotary_dim=rotary_dim,
         mrope_section=sections,
-        max_positions=section.integer("max_position_embeddings", 32_768),
-        tied_head=tied,
+        max_positions=section.count("max_position_embeddings", 32_768),
+        tied_head=any(bool(held.values.get("tie_word_embeddings")) for held in (config, section)),
     )
 
 
-def _rope(section: _Section) -> _Section:
-    """The text rope values; older files spread them over `rope_scaling` and the section itself."""
-    if "rope_parameters" in section.values:
-        return section.section("rope_parameters")
-    keys = ("rope_theta", "partial_rotary_factor")
-    flat = {key: section.values[key] for key in keys if key in section.values}
-    return _Section(section.name, {**flat, **section.section("rope_scaling").values})
+def _rope(section: Section) -> Section:
+    """The rope values as transformers takes them: of `rope_scaling`, the older name, if it holds any, or else of
+    `rope_parameters`; theta and the rotated share may also stand beside either, and count where it has none."""
+    name = "rope_scaling" if section.values.get("rope_scaling") else "rope_parameters"
+    held = section.section(name) if section.values.get(name) else Section(section.name, {})
+    beside = {key: section.values[key] for key in ("rope_theta", "partial_rotary_factor") if key in section.values}
+    if beside.get("partial_rotary_factor", 0) is None:
+        del beside["partial_rotary_factor"]
+    return Section(held.name, {**beside, **held.values})
 
 
-def _vision_model(section: _Section) -> VisionModel:
-    patch_size = section.integer("patch_size", 14)
-    if section.values.get("hidden_act", "silu") != "silu" or section.integer("in_channels", 3) != 3:
+def _vision_model(section: Section) -> VisionModel:
+    if section.values.get("hidden_act", "silu") != "silu" or section.count("in_channels", 3) != 3:
         raise BadArtifact(f"{section.name}: hidden_act must be silu and in_channels 3.")
-    rope = section.section("rope_parameters") if "rope_parameters" in section.values else section
+    hidden, heads = section.count("hidden_size"), section.count("num_heads")
+    patch_size, picture_side = section.count("patch_size", 14), section.count("image_size")
+    if hidden % (4 * heads) != 0:
+        raise BadArtifact(f"{section.name}: hidden_size must be a multiple of four times num_heads.")
+    if picture_side < patch_size:
+        raise BadArtifact(f"{section.name}: image_size must be at least patch_size.")
     return VisionModel(
-        depth=section.integer("depth"),
-        hidden=section.integer("hidden_size"),
-        heads=section.integer("num_heads"),
-        out_hidden=section.integer("out_hidden_size"),
-        ffn=section.integer("intermediate_size"),
+        depth=section.count("depth"),
+        hidden=hidden,
+        heads=heads,
+        out_hidden=section.count("out_hidden_size"),
+        ffn=section.count("intermediate_size"),
         patch_size=patch_size,
-        merge_size=section.integer("spatial_merge_size", 2),
-        temporal_patch_size=section.integer("temporal_patch_size", 2),
-        table_side=section.integer("image_size") // patch_size,
-        norm_eps=section.number("rms_norm_eps", 1e-5),
-        rope_theta=rope.number("rope_theta", 10_000.0),
+        merge_size=section.count("spatial_merge_size", 2),
+        temporal_patch_size=section.count("temporal_patch_size", 2),
+        table_side=picture_side // patch_size,
+        norm_eps=section.positive("rms_norm_eps", 1e-5),
+        rope_theta=_rope(section).positive("rope_theta", 10_000.0),
         attention_bias=bool(section.values.get("attention_bias", False)),
     )
 
 
-def _image_rules(section: _Section, vision: VisionModel) -> ImageRules:
+def _image_rules(section: Section, vision: VisionModel) -> ImageRules:
+    """The preprocessor's rules, which cut pictures as the picture encoder reads them."""
     size = section.section("size")
-    return ImageRules(
-        patch_size=section.integer("patch_size", vision.patch_size),
-        merge_size=section.integer("merge_size", vision.merge_size),
-        temporal_patch_size=section.integer("temporal_patch_size", vision.temporal_patch_size),
-        min_pixels=size.integer("shortest_edge"),
-        max_pixels=size.integer("longest_edge"),
-        mean=section.three("image_mean", float),
-        std=section.three("image_std", float),
+    for key, of_vision, right in (
+        ("patch_size", "patch_size", vision.patch_size),
+        ("merge_size", "spatial_merge_size", vision.merge_size),
+        ("temporal_patch_size", "temporal_patch_size", vision.temporal_patch_size),
+    ):
+        if section.count(key, right) != right:
+            raise BadArtifact(f"{section.name}: {key} must be {right}, as vision_config has it in {of_vision}.")
+    rules = ImageRules(
+        patch_size=vision.patch_size,
+        merge_size=vision.merge_size,
+        temporal_patch_size=vision.temporal_patch_size,
+        min_pixels=size.count("shortest_edge"),
+        max_pixels=size.count("longest_edge"),
+        mean=section.three_numbers("image_mean"),
+        std=section.three_numbers("image_std"),
     )
+    if min(rules.std) <= 0:
+        raise BadArtifact(f"{section.name}: image_std must be three positive numbers.")
+    if rules.max_pixels < rules.min_pixels:
+        raise BadArtifact(f"{size.name}: longest_edge must be at least shortest_edge.")
+    return rules
 
 
-def _eos_token_ids(folder: Path, config: _Section) -> tuple[int, ...]:
+def _eos_token_ids(folder: Path, config: Section) -> tuple[int, ...]:
     """The ids that end an answer: `generation_config.json` where there is one, as in `generate`, else `config.json`."""
     sections = [config.section("text_config"), config]
     if (folder / "generation_config.json").exists():
-        sections.insert(0, _Section.load(folder / "generation_config.json"))
+        sections.insert(0, Section.load(folder / "generation_config.json"))
     for section in sections:
         value = section.values.get("eos_token_id")
         ids = value if isinstance(value, list) else [value]
-        if ids and all(isinstance(i, int) for i in ids):
+        if ids and all(isinstance(i, int) and not isinstance(i, bool) for i in ids):
             return tuple(ids)
     raise BadArtifact("The checkpoint names no eos_token_id.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +62,51 @@ def _altered(folder: Path, change: dict[str, Any], file: str = "config.json") ->
         ({"text_config.rope_parameters.rope_type": "yarn"}, "default rope"),
         ({"vision_config.out_hidden_size": 8}, "out_hidden_size"),
         ({"text_config.hidden_act": "gelu"}, "hidden_act"),
+        ({"architectures": 5}, "architectures must be a list of strings"),
+        ({"image_token_id": 640}, "image_token_id must be an integer from 0 to 639"),
+        ({"image_token_id": -1}, "image_token_id"),
+        ({"text_config.num_hidden_layers": 0}, "num_hidden_layers must be a positive integer"),
+        ({"text_config.num_hidden_layers": True}, "num_hidden_layers"),
+        ({"text_config.num_attention_heads": 0}, "num_attention_heads"),
+        ({"text_config.num_attention_heads": 10_000_000}, "hidden_size / num_attention_heads"),
+        ({"text_config.head_dim": 64}, "hidden_size / num_attention_heads"),
+        ({"text_config.num_key_value_heads": 3}, "a multiple of num_key_value_heads"),
+        ({"text_config.rms_norm_eps": 0}, "rms_norm_eps must be a positive number"),
+        ({"text_config.rms_norm_eps": math.nan}, "rms_norm_eps"),
+        ({"text_config.rms_norm_eps": 10**400}, "rms_norm_eps"),
+        ({"text_config.rope_parameters": [1]}, "rope_parameters is missing or not an object"),
+        ({"text_config.rope_parameters.rope_theta": -1}, "rope_theta must be a positive number"),
+        ({"text_config.rope_parameters.partial_rotary_factor": math.nan}, "partial_rotary_factor"),
+        ({"text_config.rope_parameters.partial_rotary_factor": 2}, "partial_rotary_factor must be at most 1"),
+        ({"text_config.rope_parameters.mrope_section": [2.5, 3, 3]}, "mrope_section must be three integers"),
+        ({"vision_config.depth": -1}, "depth must be a positive integer"),
+        ({"vision_config.num_heads": 0}, "num_heads must be a positive integer"),
+        ({"vision_config.num_heads": 7}, "a multiple of four times num_heads"),
+        ({"vision_config.patch_size": 0}, "patch_size must be a positive integer"),
+        ({"vision_config.image_size": 13}, "image_size must be at least patch_size"),
+        ({"vision_config.rope_parameters.rope_theta": math.inf}, "rope_theta"),
     ],
 )
 def test_what_is_wrong_in_the_config_is_named(change: dict[str, Any], words: str, tmp_path: Path) -> None:
     with pytest.raises(BadArtifact, match=words):
         Checkpoint.read(_altered(tmp_path, change))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"merge_size": 3}, "merge_size must be 2, as vision_config has it in spatial_merge_size"),
+        ({"patch_size": 16}, "patch_size must be 14"),
+        ({"temporal_patch_size": 1}, "temporal_patch_size must be 2"),
+        ({"size": {"shortest_edge": 0, "longest_edge": 9}}, "shortest_edge must be a positive integer"),
+        ({"size": {"shortest_edge": 10, "longest_edge": 9}}, "longest_edge must be at least shortest_edge"),
+        ({"image_std": [0.2, 0, 0.2]}, "image_std must be three positive numbers"),
+        ({"image_mean": [0.2, math.nan, 0.2]}, "image_mean must be three numbers"),
+    ],
+)
+def test_what_is_wrong_in_the_picture_rules_is_named(change: dict[str, Any], words: str, tmp_path: Path) -> None:
+    with pytest.raises(BadArtifact, match=words):
+        Checkpoint.read(_altered(tmp_path, change, "preprocessor_config.json"))
 
 
 def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
