@@ -18,7 +18,7 @@ class BadShard(BadArtifact):
 
 
 class NoTokenizer(BadArtifact):
-    """A checkpoint came without the files that turn text into tokens."""
+    """A checkpoint came without files that turn text into tokens, or they do not do so for its model."""
 
 
 class DiskFull(GlmServeError):
@@ -77,7 +77,7 @@ MEANING = {
     Exit.MISSING_PACKAGE: "a package that only this command needs is not installed",
     Exit.BAD_SHARD: "a file of weights is missing, truncated, or not the right one",
     Exit.UNKNOWN_ARCHITECTURE: "a model that this project does not serve",
-    Exit.NO_TOKENIZER: "tokenizer.json or chat_template.jinja is missing",
+    Exit.NO_TOKENIZER: "tokenizer.json or chat_template.jinja is missing, broken, or of another model",
     Exit.DISK_FULL: "no room on the disk",
     Exit.LOCKED: "another command works on the same builds",
     Exit.DOWNLOAD_FAILED: "the hub did not hand the checkpoint out",

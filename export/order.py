@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from export.decoder import decoder_graph
-from export.failures import NoTokenizer
+from export.first_prompt import try_prompt
 from export.headers import HeaderWeights
 from export.precision import KvPrecision, Numbers, Precision, Target, numbers_of
 from export.vision import vision_graph
@@ -47,15 +47,13 @@ class Order:
         source: str | None = None,
         kv: KvPrecision = KvPrecision.SAME,
     ) -> Order:
-        """Reads configuration and headers. Raises, naming file and key or tensor: UnknownArchitecture, NoTokenizer,
-        BadShard, or BadArtifact for anything else that is missing or wrong, and for a target or a backend that cannot
-        run the precision."""
+        """Reads configuration and headers, and tries tokenizer and template. Raises, naming file and key or tensor:
+        UnknownArchitecture, NoTokenizer, BadShard, or BadArtifact for anything else that is missing or wrong, and for a
+        target or a backend that cannot run the precision."""
         check_backend(vision_backend, precision, kv)
         numbers = numbers_of(precision, target, kv)
         checkpoint = Checkpoint.read(folder)
-        for name in PROCESSOR_FILES:
-            if not (folder / name).is_file():
-                raise NoTokenizer(f"The checkpoint lacks {name}.")
+        try_prompt(folder, checkpoint)
         weights = Weights.open(folder)
         headers = HeaderWeights.of(weights)
         name = source or folder.resolve().name

@@ -76,7 +76,7 @@ class PromptBuilder:
         """The builder for a checkpoint or build folder."""
         try:
             template = (folder / "chat_template.jinja").read_text("utf-8")
-        except OSError:
+        except (OSError, UnicodeDecodeError):
             raise BadArtifact("The checkpoint has no readable chat_template.jinja.") from None
         return PromptBuilder(template, tokenizer, image_token_id, merge_size)
 

@@ -27,8 +27,13 @@ class Tokenizer:
         """The tokenizer of a checkpoint or build folder."""
         try:
             return Tokenizer((folder / "tokenizer.json").read_text("utf-8"))
-        except OSError:
+        except (OSError, UnicodeDecodeError):
             raise BadArtifact("The checkpoint has no readable tokenizer.json.") from None
+
+    @property
+    def largest_id(self) -> int:
+        """The largest id of any token; -1 where there is none."""
+        return max(self._full.get_vocab(with_added_tokens=True).values(), default=-1)
 
     def encode(self, text: str) -> list[int]:
         """Ids of trusted text: control tokens written out in it become control tokens."""

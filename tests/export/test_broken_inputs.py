@@ -54,6 +54,33 @@ def test_a_missing_file_is_named(name: str, code: Exit, checkpoint: Path, tmp_pa
     assert_refused(build(checkpoint, tmp_path / "builds"), code, name, tmp_path / "builds")
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("tokenizer.json", b"{}", "tokenizer.json is not a tokenizer"),
+        ("tokenizer.json", b"\xff", "no readable tokenizer.json"),
+        ("chat_template.jinja", b"{% if %}", "chat_template.jinja is not a Jinja template"),
+        ("chat_template.jinja", b"\xff", "no readable chat_template.jinja"),
+        ("chat_template.jinja", b"{{ 1 / 0 }}", "do not turn a question about a picture into a prompt"),
+        ("chat_template.jinja", b"{{ messages[0].role }}", "one token 638"),
+    ],
+)
+def test_a_tokenizer_or_template_that_is_none_is_named(
+    name: str, content: bytes, words: str, checkpoint: Path, tmp_path: Path
+) -> None:
+    (checkpoint / name).write_bytes(content)
+    assert_refused(build(checkpoint, tmp_path / "builds"), Exit.NO_TOKENIZER, words, tmp_path / "builds")
+
+
+def test_a_tokenizer_of_another_model_is_named(checkpoint: Path, tmp_path: Path) -> None:
+    values = json.loads((checkpoint / "tokenizer.json").read_text("utf-8"))
+    control = values["added_tokens"][-1]
+    values["added_tokens"].append(control | {"id": 640, "content": "<|one too many|>"})
+    (checkpoint / "tokenizer.json").write_text(json.dumps(values), "utf-8")
+    result = build(checkpoint, tmp_path / "builds")
+    assert_refused(result, Exit.NO_TOKENIZER, "a token 640, config.json a vocabulary of only 640", tmp_path / "builds")
+
+
 def test_an_unknown_architecture_is_named(checkpoint: Path, tmp_path: Path) -> None:
     values = json.loads((checkpoint / "config.json").read_text("utf-8"))
     (checkpoint / "config.json").write_text(json.dumps(values | {"architectures": ["LlamaForCausalLM"]}), "utf-8")
