@@ -19,7 +19,7 @@ from export.lone_layers import LoneLayers
 from export.pieces import Pieces
 from export.precision import KvPrecision, Precision, Target, numbers_of
 from export.stages import Stage
-from export.weights import Weights
+from export.weights import EMBEDDING, Weights
 from glmserve.checkpoint import Checkpoint, TextModel
 from glmserve.contract import (
     COLUMN_WEIGHTS,
@@ -46,7 +46,6 @@ ALLOWED = {
 }
 """The worst error of a layer's output against the length of the vector it is an error of."""
 _ROWS_AT_ONCE = 8192
-_EMBEDDING = "model.language_model.embed_tokens.weight"
 
 
 def layerwise_stages(build: Path, checkpoint: Path) -> Iterator[Stage]:
@@ -66,7 +65,7 @@ def layerwise_stages(build: Path, checkpoint: Path) -> Iterator[Stage]:
 def must_stream(checkpoint: Path) -> bool:
     """Whether the checkpoint in fp32 twice, as transformers and as a build, is more than this machine may hold."""
     weights = Weights.open(checkpoint)
-    stored = weights.stored_dtype(next(iter(weights.shards)))
+    stored = weights.stored_dtype(EMBEDDING)
     whole = sum(path.stat().st_size for path in weights.files) * ir.DataType.FLOAT.itemsize / stored.itemsize
     return 2 * whole > Host().total_memory_bytes()
 
@@ -179,7 +178,7 @@ def _compare_prompt(ours: _Build, theirs: LoneLayers, sample: _Sample) -> Iterat
     positions, _ = mrope_positions(ids, image, sample.grids, merge)
     yield Stage.of(f"{case.name}: positions", positions, theirs.positions(ids, sample.grids), 0)
     is_word = ids != image
-    rows = np.array(ours.decoder.table(_EMBEDDING)[ids[is_word]]).astype(np.float32)
+    rows = np.array(ours.decoder.table(EMBEDDING)[ids[is_word]]).astype(np.float32)
     state = theirs.words(ids)
     yield Stage.of(f"{case.name}: embeddings", rows, state[is_word], ours.allowed, is_relative=True)
     state[~is_word] = sample.features[1:]
@@ -215,7 +214,7 @@ def _logits(ours: _Build, last: np.ndarray) -> np.ndarray:
     given = {f"layers.{text.layers - 1}.residual": last[None, None]}
     if ours.is_rounded:
         return np.asarray(ours.decoder.run(given, [DecoderGraph.LOGITS])[0][0])
-    head = ours.decoder.table(_EMBEDDING if text.tied_head else "lm_head.weight")
+    head = ours.decoder.table(EMBEDDING if text.tied_head else "lm_head.weight")
     normed = ours.decoder.run(given, ["head.norm"])[0][0]
     parts = [
         np.array(head[begin : begin + _ROWS_AT_ONCE]).astype(np.float32) @ normed

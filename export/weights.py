@@ -17,6 +17,8 @@ from export.bytewise import byte_codes, group_names, group_size, output_scales
 from export.failures import BadShard
 from export.quantize import BLOCK, blocks_of, find_scales, round_to_codes
 
+EMBEDDING = "model.language_model.embed_tokens.weight"
+"""A tensor of every checkpoint: what it is stored in stands for the others."""
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 STORED_TYPES = {"F32": ir.DataType.FLOAT, "F16": ir.DataType.FLOAT16, "BF16": ir.DataType.BFLOAT16}
@@ -32,7 +34,8 @@ class Weights:
 
     @staticmethod
     def open(folder: Path) -> Weights:
-        """Reads the shard index (or the single file's header); raises BadShard naming the missing file."""
+        """Reads the shard index (or the single file's header); raises BadShard naming the missing file, or both where
+        it is not clear which is meant."""
         if (folder / _INDEX).exists():
             try:
                 shards = json.loads((folder / _INDEX).read_text("utf-8"))["weight_map"]
@@ -40,6 +43,11 @@ class Weights:
                     raise ValueError
             except (OSError, ValueError, KeyError, TypeError):
                 raise BadShard(f"The checkpoint's {_INDEX} has no readable weight_map.") from None
+            if (folder / _SINGLE).exists() and set(shards.values()) != {_SINGLE}:
+                raise BadShard(
+                    f"The checkpoint has both {_SINGLE} and {_INDEX}, which speaks of other files: remove the one that "
+                    "is not meant (transformers reads the former)."
+                )
         elif (folder / _SINGLE).exists():
             shards = dict.fromkeys(_names(folder / _SINGLE), _SINGLE)
         else:
@@ -77,9 +85,12 @@ class Weights:
         return columns
 
     def stored_dtype(self, name: str) -> ir.DataType:
-        """The checkpoint's own precision of a tensor; raises BadShard when it is missing."""
+        """The checkpoint's own precision of a tensor; raises BadShard when it is missing or not of a type we read."""
         with self._shard(name) as file:
-            return STORED_TYPES[file.get_slice(name).get_dtype()]
+            dtype = STORED_TYPES.get(file.get_slice(name).get_dtype())
+        if dtype is None:
+            raise BadShard(f"Tensor {name} in {self.shards[name]} is not stored in fp32, fp16 or bf16.")
+        return dtype
 
     def lazy(self, name: str, shape: tuple[int, ...], dtype: ir.DataType = ir.DataType.FLOAT) -> ir.LazyTensor:
         """The initializer of a tensor, read only while it is written."""

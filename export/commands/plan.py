@@ -30,6 +30,7 @@ from export.outline import Outline, outline
 from export.precision import KvPrecision, Precision, Target
 from export.rates import cached_share, measure, resident_bytes, running_s
 from export.vision_backend import VisionBackend
+from export.weights import EMBEDDING
 from glmserve.engine.settings import EngineSettings
 from glmserve.errors import BadArtifact
 
@@ -119,8 +120,7 @@ def _plan(order: Order, out: Path, slots: int, length: int) -> Plan:
     place = next(folder for folder in (out.resolve(), *out.resolve().parents) if folder.is_dir())
     links = can_link(order, place)
     shards = [Shard(path.stat().st_size, cached_share(path)) for path in order.weights.files]
-    stored = next(iter(order.headers.places.values())).dtype
-    assert stored is not None
+    stored = order.headers.stored_dtype(EMBEDDING)
     with tempfile.TemporaryDirectory(dir=place, prefix=".forecast-") as scratch:
         rates = measure(Path(scratch), stored.numpy(), order.numbers.real.numpy())
     settings = EngineSettings(device=order.target.value, slots=slots, context_tokens=length)

@@ -110,6 +110,7 @@ def test_a_shard_of_another_checkpoint_is_named(checkpoint: Path, tmp_path: Path
     first, second = names[::2], names[1::2]
     save_file({name: tensors[name] for name in first}, checkpoint / "a.safetensors")
     save_file({name: tensors[name] for name in first}, checkpoint / "b.safetensors")
+    (checkpoint / SHARD).unlink()
     shards = dict.fromkeys(first, "a.safetensors") | dict.fromkeys(second, "b.safetensors")
     (checkpoint / INDEX).write_text(json.dumps({"weight_map": shards}))
     result = build(checkpoint, tmp_path / "builds")
@@ -118,8 +119,19 @@ def test_a_shard_of_another_checkpoint_is_named(checkpoint: Path, tmp_path: Path
 
 @pytest.mark.parametrize("shard", ["pytorch_model.bin", "../model.safetensors", "/etc/model.safetensors"])
 def test_only_safetensors_beside_the_index_are_read(shard: str, checkpoint: Path, tmp_path: Path) -> None:
+    (checkpoint / SHARD).unlink()
     (checkpoint / INDEX).write_text(json.dumps({"weight_map": {"lm_head.weight": shard}}))
     assert_refused(build(checkpoint, tmp_path / "builds"), Exit.BAD_SHARD, shard, tmp_path / "builds")
+
+
+def test_an_index_of_other_files_beside_the_single_one_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    shutil.copy(checkpoint / SHARD, checkpoint / "other.safetensors")
+    names = load_file(checkpoint / SHARD)
+    (checkpoint / INDEX).write_text(json.dumps({"weight_map": dict.fromkeys(names, "other.safetensors")}))
+    result = build(checkpoint, tmp_path / "builds")
+    assert_refused(result, Exit.BAD_SHARD, f"both {SHARD} and {INDEX}", tmp_path / "builds")
+    (checkpoint / INDEX).write_text(json.dumps({"weight_map": dict.fromkeys(names, SHARD)}))
+    assert build(checkpoint, tmp_path / "builds").exit_code == 0
 
 
 def test_a_second_build_at_once_is_refused(checkpoint: Path, tmp_path: Path) -> None:

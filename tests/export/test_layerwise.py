@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from large_checkpoint import make_large
 from peak_memory import growth_bytes
@@ -98,6 +99,12 @@ def test_memory_holds_a_layer_and_not_the_checkpoint(tmp_path: Path) -> None:
     whole = 2 * (checkpoint / SHARD).stat().st_size  # in fp32
     grown = growth_bytes(IMPORTS, CODE, str(made), str(checkpoint))
     assert whole > 600e6 and grown < 0.5 * whole, f"{grown} over a checkpoint of {whole}"
+
+
+def test_a_first_tensor_of_integers_does_not_say_what_the_others_are(tmp_path: Path) -> None:
+    checkpoint = Path(shutil.copytree(DEMO, tmp_path / "checkpoint"))
+    save_file(load_file(checkpoint / SHARD) | {"a.first": np.array([1], np.int64)}, checkpoint / SHARD)
+    assert not layerwise.must_stream(checkpoint)
 
 
 def test_verify_goes_layer_by_layer_where_the_checkpoint_does_not_fit(

@@ -8,10 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from large_checkpoint import DEMO
 from real_checkpoint import REAL, needs_real
 from rich.console import Console
+from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
 from bench.checkpoint import Shape, write_configuration
@@ -22,6 +24,7 @@ from export.cli import app
 from export.failures import Exit
 from export.precision import Precision, Target
 from glmserve.checkpoint import Checkpoint
+from glmserve.safetensors_header import METADATA, read_header
 
 LARGE = Shape("large", layers=9, ffn=6848, vision_depth=2, hidden=2048, heads=32)
 MOST_OFF = 0.25
@@ -131,6 +134,14 @@ def test_the_real_model_in_bf16_does_not_fit_24_gb_and_in_int4_does(tmp_path: Pa
         assert told["peak_bytes"] < 4 * GB
         fits[precision] = [card["fits"] for card in told["cards"]]
     assert fits == {"bf16": [False, False, False, True, True], "int4": [True] * 5}
+
+
+def test_a_tensor_of_integers_that_nothing_needs_is_no_hindrance(tmp_path: Path) -> None:
+    checkpoint = Path(shutil.copytree(DEMO, tmp_path / "checkpoint"))
+    file = checkpoint / "model.safetensors"
+    save_file(load_file(file) | {"a.first": np.array([1], np.int64)}, file)
+    assert next(name for name in read_header(file)[1] if name != METADATA) == "a.first"
+    assert plan(checkpoint, tmp_path / "builds")["new_bytes"] > 0
 
 
 @pytest.mark.parametrize("keep", [100, -1000])
