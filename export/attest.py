@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from export.page import page
 from export.shelf import write_whole
@@ -56,7 +57,7 @@ def attest(
     }
     write_whole(build / CERTIFICATE_PAGE, page(certificate))
     write_whole(build / CERTIFICATE_FILE, json.dumps(certificate, indent=1) + "\n")
-    console.print(f"{'passed' if passed else 'FAILED'}: {build / CERTIFICATE_FILE}")
+    console.print(Text(f"{'passed' if passed else 'FAILED'}: {build / CERTIFICATE_FILE}"))
     return passed
 
 
@@ -71,8 +72,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _line(stage: Stage) -> str:
-    verdict = "[green]ok[/]    " if stage.passed else "[red]FAILED[/]"
-    return (
-        f"{verdict} {stage.name:<42} worst {stage.worst:.1e}  median {stage.typical:.1e}  allowed {stage.tolerance:.0e}"
-    )
+def _line(stage: Stage) -> Text:
+    verdict = ("ok    ", "green") if stage.passed else ("FAILED", "red")
+    errors = f"worst {stage.worst:.1e}  median {stage.typical:.1e}  allowed {stage.tolerance:.0e}"
+    return Text.assemble(verdict, f" {stage.name:<42} {errors}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import typer
-from rich.console import Console
 
 from export.build import build as make_build
 from export.commands.common import (
@@ -14,6 +13,7 @@ from export.commands.common import (
     PrecisionOption,
     TargetOption,
     VisionBackendOption,
+    plain_console,
     speaks,
 )
 from export.hub import Source
@@ -37,6 +37,8 @@ def build(
     An existing build is found, not made again; one that was interrupted goes on where it stopped.
     """
     source = Source.of(checkpoint)
-    path = make_build(source.folder, out, Console(stderr=True), precision, target, vision_backend, source.name, kv)
+    path = make_build(
+        source.folder, out, plain_console(stderr=True), precision, target, vision_backend, source.name, kv
+    )
     typer.echo(str(path))
     Certificate.find(path, Manifest.read(path))  # says so if it was found to compute something else

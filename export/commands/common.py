@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, ParamSpec
 
 import typer
+from rich.console import Console
 
 from export.failures import MEANING, exit_code, named_files
 from export.precision import KvPrecision, Precision, Target
@@ -17,6 +18,9 @@ from glmserve.errors import GlmServeError
 from glmserve.manifest import Manifest
 
 P = ParamSpec("P")
+
+WIDE = 160
+"""Columns of a table where no terminal says how many there are."""
 
 BUILDS = Path("builds")
 EXIT_CODES = "Exit codes: " + ", ".join(f"{code} {text}" for code, text in sorted(MEANING.items())) + "."
@@ -40,6 +44,15 @@ BuildArgument = Annotated[str, typer.Argument(metavar="BUILD", help="A build's d
 DeviceOption = Annotated[
     Target | None, typer.Option(help="Where the comparison runs; the build's own target if not given.")
 ]
+
+
+def plain_console(stderr: bool = False, width: int | None = None) -> Console:
+    """Prints text as it is, since what folders are called and models answer is no markup; where there is no terminal,
+    no line is broken. `width` is a terminal's own if not given."""
+    console = Console(stderr=stderr, markup=False, emoji=False, width=width)
+    if console.is_terminal:
+        return console
+    return Console(stderr=stderr, markup=False, emoji=False, width=WIDE, soft_wrap=True)
 
 
 def device_for(manifest: Manifest, chosen: Target | None) -> DeviceName:

@@ -22,6 +22,7 @@ from export.commands.common import (
     PrecisionOption,
     TargetOption,
     VisionBackendOption,
+    plain_console,
     speaks,
 )
 from export.forecast import Base, Forecast, Shard, forecast
@@ -111,7 +112,7 @@ def plan(
     if as_json:
         typer.echo(json.dumps(found.as_json(), indent=1))
     else:
-        _show(found, Console())
+        _show(found, plain_console())
 
 
 def _plan(order: Order, out: Path, slots: int, length: int) -> Plan:

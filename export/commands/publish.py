@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from export import publish as shelf
-from export.commands.common import BUILDS, BuildArgument, DeviceOption, OutOption, device_for, speaks
+from export.commands.common import BUILDS, BuildArgument, DeviceOption, OutOption, device_for, plain_console, speaks
 from export.precision import Target
 from export.rehearsal import rehearse
 from export.shelf import PUBLISH_LOCK, build_in, locked
@@ -23,7 +23,7 @@ def publish(build: BuildArgument, out: OutOption = BUILDS, device: DeviceOption 
     A service that runs goes on with the build it was started with; the next start takes this one.
     """
     with locked(out, PUBLISH_LOCK):
-        _publish(build_in(out, build), device, Console(stderr=True))
+        _publish(build_in(out, build), device, plain_console(stderr=True))
         typer.echo(str(out / CURRENT))
 
 
@@ -31,7 +31,7 @@ def publish(build: BuildArgument, out: OutOption = BUILDS, device: DeviceOption 
 def rollback(out: OutOption = BUILDS, device: DeviceOption = None) -> None:
     """Make the build before the current one current again, under the same conditions."""
     with locked(out, PUBLISH_LOCK):
-        _try_out(out / shelf.previous(out).digest, device, Console(stderr=True))
+        _try_out(out / shelf.previous(out).digest, device, plain_console(stderr=True))
         entry = shelf.rollback(out)
         typer.echo(f"{out / CURRENT} is {entry.digest} again.")
 

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from export.commands.common import BUILDS, OutOption, speaks
+from export.commands.common import BUILDS, WIDE, OutOption, plain_console, speaks
 from export.prune import prune, served, to_prune
 from export.publish import current, history
 from export.shelf import PUBLISH_LOCK, builds_in, locked
@@ -22,7 +21,6 @@ from glmserve.manifest import CERTIFICATE_FILE, MANIFEST_FILE, Manifest
 
 _GB = 1e9
 _COLUMNS = ("digest", "made", "precision", "target", "gb", "certificate", "source")
-_WIDTH = 160
 
 
 @speaks
@@ -42,7 +40,7 @@ def list_builds(
     for row in rows:
         mark = "*" if row["digest"] == digest else " "
         table.add_row(f"{mark} {row['digest']}", *(str(row[key]) for key in _COLUMNS[1:]))
-    console = Console(width=_WIDTH)
+    console = plain_console(width=WIDE)
     console.print(table)
     if choices:
         console.print("\n* is served. Every choice, the latest first:")

@@ -11,7 +11,16 @@ from rich.console import Console
 
 from export.attest import GOLDEN, TRANSFORMERS, attest
 from export.candidate import Candidate
-from export.commands.common import BUILDS, BuildArgument, CheckpointOption, DeviceOption, OutOption, device_for, speaks
+from export.commands.common import (
+    BUILDS,
+    BuildArgument,
+    CheckpointOption,
+    DeviceOption,
+    OutOption,
+    device_for,
+    plain_console,
+    speaks,
+)
 from export.failures import Exit, MissingPackage
 from export.golden import compare_golden, has_golden, read_golden, room_for
 from export.hub import Source
@@ -37,7 +46,7 @@ def verify(
     Where torch and transformers are not installed, the build is compared with the logits recorded beside its
     checkpoint, if there are any.
     """
-    console = Console()
+    console = plain_console()
     folder = find_build(out, build)
     manifest = Manifest.read(folder)
     manifest.check(folder)

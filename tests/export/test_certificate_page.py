@@ -134,6 +134,15 @@ def test_without_torch_verify_takes_the_recorded_logits(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("without_torch")
+def test_verify_prints_a_line_a_stage_whatever_its_folder_is_called(tmp_path: Path) -> None:
+    made = build(DEMO, tmp_path / "[/data] builds", QUIET)
+    result = CliRunner().invoke(app, ["verify", str(made), "--checkpoint", str(DEMO)])
+    lines = result.stdout.splitlines()
+    assert result.exit_code == 0 and lines[-1] == f"passed: {made / CERTIFICATE_FILE}"
+    assert all(re.fullmatch(r"ok     .+ worst .+ median .+ allowed .+", line) for line in lines[1:-1])
+
+
+@pytest.mark.usefixtures("without_torch")
 def test_without_torch_and_recorded_logits_verify_says_what_is_missing(tmp_path: Path) -> None:
     made = build(DEMO, tmp_path / "builds", QUIET)
     result = CliRunner().invoke(app, ["verify", str(made), "--checkpoint", str(tmp_path)])

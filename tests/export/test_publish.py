@@ -109,6 +109,21 @@ def test_a_golden_picture_that_leaves_no_room_for_an_answer_is_named(out: Path) 
         rehearse(folder, "cpu")
 
 
+@pytest.mark.parametrize("answer", ["A sign says [STOP] and [/img]", "[stop here] in [red] :red_circle:"])
+def test_an_answer_is_told_word_for_word(answer: str, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("export.commands.publish.rehearse", lambda *_: answer)
+    result = run("publish", digests(out)[0], "--out", out)
+    assert result.exit_code == 0 and answer in result.stderr
+
+
+def test_a_checkpoint_of_any_name_is_listed_under_it(tmp_path: Path) -> None:
+    described = Manifest.describe(tmp_path, "recipe", "[/data] :cat: [b]x", "fp32", "cpu")
+    (tmp_path / described.digest).mkdir()
+    described.write(tmp_path / described.digest)
+    listed = run("list", "--out", tmp_path)
+    assert listed.exit_code == 0 and "[/data] :cat: [b]x" in listed.stdout
+
+
 def test_a_candidate_that_answers_wrongly_is_not_published(out: Path) -> None:
     first, second = digests(out)
     assert run("publish", first, "--out", out).exit_code == 0
