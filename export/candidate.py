@@ -10,6 +10,7 @@ import onnx_ir as ir
 from PIL import Image
 
 from export.allowed import allowed_of
+from export.precision import Precision, Target, numbers_of
 from glmserve.checkpoint import Checkpoint
 from glmserve.contract import DecoderGraph
 from glmserve.engine.batch import pictures_in
@@ -20,6 +21,7 @@ from glmserve.engine.pictures import picture_key
 from glmserve.engine.request import Prompt, Sampling
 from glmserve.engine.sampling import Draw, sampler_inputs
 from glmserve.engine.session import Step
+from glmserve.errors import BadArtifact
 from glmserve.images import Grid, patches_of
 from glmserve.manifest import CHECKPOINT_FOLDER, Manifest, decoder_in, vision_in
 from glmserve.position_table import vision_arrays
@@ -31,8 +33,9 @@ class Candidate:
     """One build's stages, run with the engine's own session and arrays on a device of this machine."""
 
     def __init__(self, build: Path, slots: int, context: int, device: DeviceName = "cpu") -> None:
-        folder = build / CHECKPOINT_FOLDER
-        self.allowed = allowed_of(Manifest.read(build))
+        folder, manifest = build / CHECKPOINT_FOLDER, Manifest.read(build)
+        _check_runs_on(device, manifest)
+        self.allowed = allowed_of(manifest)
         self.checkpoint = Checkpoint.read(folder)
         self.tokenizer = Tokenizer.read(folder)
         self.prompts = PromptBuilder.read(
@@ -124,6 +127,16 @@ class Candidate:
     def _logits(self) -> np.ndarray:
         assert self.decoder.logits is not None
         return self.decoder.logits.copy()
+
+
+def _check_runs_on(device: DeviceName, manifest: Manifest) -> None:
+    """Raises BadArtifact for a build whose numbers the processor's operators do not take."""
+    numbers = numbers_of(Precision(manifest.precision), Target(manifest.target))
+    if device == "cpu" and numbers.real == ir.DataType.BFLOAT16:
+        raise BadArtifact(
+            f"Build {manifest.digest} ({manifest.precision} for CUDA) computes in bf16, and ONNX Runtime has no bf16 "
+            "attention for the CPU: leave --device out, on a machine with a GPU."
+        )
 
 
 def _with_logits(graph: Path) -> bytes:

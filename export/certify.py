@@ -39,8 +39,9 @@ def compare_with_transformers(
         console.print("the checkpoint does not fit in memory: each layer is loaded and compared alone ...")
         yield from layerwise_stages(build, checkpoint)
         return
+    candidate = Candidate(build, _SLOTS, _CONTEXT, device)
     console.print("loading the checkpoint in transformers ...")
-    reference, candidate = Reference(checkpoint), Candidate(build, _SLOTS, _CONTEXT, device)
+    reference = Reference(checkpoint)
     yield from compare(reference, candidate, standard_cases())
     yield from _greedy_agreement(reference, candidate, samples)
 

@@ -24,6 +24,7 @@ from export.commands.common import (
 from export.failures import Exit, MissingPackage
 from export.golden import compare_golden, has_golden, read_golden, room_for
 from export.hub import Source
+from export.origin import check_origin
 from export.stages import Stage
 from glmserve.checkpoint import Checkpoint
 from glmserve.engine.device import DeviceName
@@ -43,14 +44,15 @@ def verify(
 ) -> None:
     """Compare every stage of a build with transformers, and write its certificate as JSON and as a page.
 
-    Where torch and transformers are not installed, the build is compared with the logits recorded beside its
-    checkpoint, if there are any.
+    The checkpoint must be the one that the build was made of. Where torch and transformers are not installed, the build
+    is compared with the logits recorded beside its checkpoint, if there are any.
     """
     console = plain_console()
     folder = find_build(out, build)
     manifest = Manifest.read(folder)
     manifest.check(folder)
     source = Source.of(checkpoint)
+    check_origin(folder, manifest, source.folder)
     against, stages = _comparison(folder, source.folder, samples, device_for(manifest, device), console)
     if not attest(folder, manifest, stages, against, console, valid_days):
         raise typer.Exit(Exit.PARITY_FAILED)

@@ -6,6 +6,7 @@ import builtins
 import json
 import math
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -145,5 +146,6 @@ def test_verify_prints_a_line_a_stage_whatever_its_folder_is_called(tmp_path: Pa
 @pytest.mark.usefixtures("without_torch")
 def test_without_torch_and_recorded_logits_verify_says_what_is_missing(tmp_path: Path) -> None:
     made = build(DEMO, tmp_path / "builds", QUIET)
-    result = CliRunner().invoke(app, ["verify", str(made), "--checkpoint", str(tmp_path)])
+    checkpoint = shutil.copytree(DEMO, tmp_path / "checkpoint", ignore=shutil.ignore_patterns("golden"))
+    result = CliRunner().invoke(app, ["verify", str(made), "--checkpoint", str(checkpoint)])
     assert result.exit_code == Exit.MISSING_PACKAGE and "pip install -r requirements/test.txt" in result.stderr

@@ -75,6 +75,21 @@ def test_a_build_for_cuda_waits_for_a_machine_that_runs_it(tmp_path: Path) -> No
         load(folder)
 
 
+@pytest.mark.parametrize("precision", [Precision.BF16, Precision.INT8])
+def test_a_build_in_bf16_says_why_it_cannot_be_tried_on_the_cpu(precision: Precision, tmp_path: Path) -> None:
+    folder = build(DEMO, tmp_path, QUIET, precision, Target.CUDA)
+    result = CliRunner().invoke(app, ["verify", str(folder), "--checkpoint", str(DEMO), "--device", "cpu"])
+    assert result.exit_code == Exit.BAD_ARTIFACT and "no bf16 attention for the CPU" in result.stderr
+    assert "in transformers" not in result.stdout
+
+
+def test_a_missing_gpu_is_found_before_the_checkpoint_is_loaded(tmp_path: Path) -> None:
+    folder = build(DEMO, tmp_path, QUIET, Precision.FP16, Target.CUDA)
+    result = CliRunner().invoke(app, ["verify", str(folder), "--checkpoint", str(DEMO), "--device", "cuda"])
+    assert result.exit_code == Exit.BAD_ARTIFACT and "no CUDA provider" in result.stderr
+    assert "in transformers" not in result.stdout
+
+
 def test_a_build_that_computes_something_else_is_not_passed_and_not_loaded(tmp_path: Path) -> None:
     checkpoint = Path(shutil.copytree(DEMO, tmp_path / "checkpoint"))
     logits = load_file(checkpoint / "golden" / "logits.safetensors")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import shutil
 from pathlib import Path
 
 import pytest
 from rich.console import Console
+from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
 from export.build import build
@@ -51,14 +52,35 @@ def test_verify_certifies_the_demo(tmp_path: Path) -> None:
 
 
 def test_verify_fails_a_build_that_computes_something_else(tmp_path: Path) -> None:
-    """A build of the same shape with other weights; its certificate says so, and the exit code too."""
-    other = make(SHAPES[2], tmp_path / "other")
-    folder = build(
-        make(replace(SHAPES[2], rope_theta=20_000.0), tmp_path / "this"), tmp_path / "builds", Console(quiet=True)
-    )
-    result = CliRunner().invoke(app, ["verify", str(folder), "--checkpoint", str(other), "--samples", "1"])
+    """A build with one other weight; its certificate says so, and the exit code too."""
+    checkpoint = make(SHAPES[2], tmp_path / "checkpoint")
+    folder = build(checkpoint, tmp_path / "builds", Console(quiet=True))
+    _alter(checkpoint, "model.language_model.layers.0.mlp.down_proj.weight")
+    result = CliRunner().invoke(app, ["verify", str(folder), "--checkpoint", str(checkpoint), "--samples", "1"])
     assert result.exit_code == Exit.PARITY_FAILED
     assert not json.loads((folder / "certificate.json").read_text("utf-8"))["passed"]
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "config.json", "embeddings"])
+def test_verify_with_another_checkpoint_compares_nothing_and_leaves_the_certificate(name: str, tmp_path: Path) -> None:
+    folder = build(DEMO, tmp_path / "builds", Console(quiet=True))
+    before = (folder / "certificate.json").read_bytes()
+    other = Path(shutil.copytree(DEMO, tmp_path / "other"))
+    if name == "embeddings":
+        _alter(other, "model.language_model.embed_tokens.weight")
+    else:
+        (other / name).write_bytes((other / name).read_bytes() + b"\n")
+    result = CliRunner().invoke(app, ["verify", str(folder), "--checkpoint", str(other), "--samples", "1"])
+    assert result.exit_code == Exit.BAD_ARTIFACT
+    assert f"not made of the checkpoint {other}" in result.stderr and name in result.stderr
+    assert (folder / "certificate.json").read_bytes() == before
+
+
+def _alter(checkpoint: Path, name: str) -> None:
+    file = checkpoint / "model.safetensors"
+    weights = load_file(file)
+    weights[name] = weights[name] + 1
+    save_file(weights, file)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)

@@ -1,0 +1,47 @@
+"""Whether a checkpoint is the one that a build was made of, as far as its small files and its embeddings tell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from export.order import OPTIONAL_FILES
+from export.pieces import Pieces
+from export.weights import EMBEDDING, Weights
+from glmserve.checkpoint import PROCESSOR_FILES
+from glmserve.errors import BadArtifact
+from glmserve.manifest import CHECKPOINT_FOLDER, Manifest, decoder_in
+
+_ROWS = 16
+
+
+def check_origin(build: Path, manifest: Manifest, checkpoint: Path) -> None:
+    """Raises BadArtifact naming what differs. Of the weights only some embeddings are looked at, which no build rounds;
+    whether the others are the build's is for a comparison to find out."""
+    for name in (*PROCESSOR_FILES, *OPTIONAL_FILES):
+        if _content(build / CHECKPOINT_FOLDER / name) != _content(checkpoint / name):
+            raise _other(manifest, checkpoint, f"its {name} is not the build's")
+    table = Pieces(decoder_in(build)).table(EMBEDDING)
+    if table is not None and not _holds(Weights.open(checkpoint), table):
+        raise _other(manifest, checkpoint, "its embeddings are not the build's")
+
+
+def _other(manifest: Manifest, checkpoint: Path, reason: str) -> BadArtifact:
+    return BadArtifact(
+        f"Build {manifest.digest} was not made of the checkpoint {checkpoint}: {reason}. Nothing was compared, and a "
+        f"certificate that it has is as it was; it was made of {manifest.source}."
+    )
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
+
+
+def _holds(weights: Weights, table: np.ndarray) -> bool:
+    """Whether some rows of the embeddings [vocabulary, hidden], spread over all, are the checkpoint's."""
+    rows = np.linspace(0, len(table) - 1, _ROWS, dtype=int).tolist()
+    return all(
+        np.array_equal(weights.read_rows(EMBEDDING, row, row + 1).astype(table.dtype), table[row : row + 1])
+        for row in rows
+    )
