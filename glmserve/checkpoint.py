@@ -16,6 +16,7 @@ from glmserve.images import ImageRules
 ARCHITECTURE = "Glm4vForConditionalGeneration"
 PROCESSOR_FILES = ("config.json", "preprocessor_config.json", "tokenizer.json", "chat_template.jinja")
 """What a server needs of a checkpoint besides its graphs."""
+_BESIDE_ROPE = ("rope_theta", "partial_rotary_factor")
 
 
 @dataclass(frozen=True)
@@ -142,10 +143,10 @@ def _rope(section: Section) -> Section:
     `rope_parameters`; theta and the rotated share may also stand beside either, and count where it has none."""
     name = "rope_scaling" if section.values.get("rope_scaling") else "rope_parameters"
     held = section.section(name) if section.values.get(name) else Section(section.name, {})
-    beside = {key: section.values[key] for key in ("rope_theta", "partial_rotary_factor") if key in section.values}
-    if beside.get("partial_rotary_factor", 0) is None:
+    beside = {key: section.values[key] for key in _BESIDE_ROPE if key in section.values}
+    if beside.get("partial_rotary_factor", 1) is None:
         del beside["partial_rotary_factor"]
-    return Section(held.name, {**beside, **held.values})
+    return Section(held.name, beside | held.values)
 
 
 def _vision_model(section: Section) -> VisionModel:

@@ -35,47 +35,47 @@ class Section:
         return Section(path.name, values)
 
     def section(self, key: str) -> Section:
-        value = self.values.get(key)
+        value: Any = self.values.get(key)
         if not isinstance(value, dict):
             raise BadArtifact(f"{self.name}: {key} is missing or not an object.")
         return Section(f"{self.name}: {key}", value)
 
     def words(self, key: str) -> list[str]:
         """A list of strings; empty when it is missing or null."""
-        value = self.values.get(key) or []
+        value: Any = self.values.get(key) or []
         if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
             raise BadArtifact(f"{self.name}: {key} must be a list of strings.")
         return value
 
     def index(self, key: str, size: int) -> int:
         """A place among `size`."""
-        value = self.values.get(key)
+        value: Any = self.values.get(key)
         if not _is_integer(value) or not 0 <= value < size:
             raise BadArtifact(f"{self.name}: {key} must be an integer from 0 to {size - 1}.")
         return int(value)
 
     def count(self, key: str, default: int | None = None) -> int:
         """A size or a number of things."""
-        value = self.values.get(key, default)
+        value: Any = self.values.get(key, default)
         if not _is_integer(value) or not 1 <= value <= _LARGEST:
             raise BadArtifact(f"{self.name}: {key} must be a positive integer.")
         return int(value)
 
     def positive(self, key: str, default: float | None = None) -> float:
-        value = self.values.get(key, default)
+        value: Any = self.values.get(key, default)
         if not _is_number(value) or value <= 0:
             raise BadArtifact(f"{self.name}: {key} must be a positive number.")
         return float(value)
 
     def three_counts(self, key: str, default: tuple[int, int, int]) -> tuple[int, int, int]:
         """Three integers, none of them negative."""
-        value = self.values.get(key, list(default))
+        value: Any = self.values.get(key, list(default))
         if not _are_three(value) or not all(_is_integer(one) and 0 <= one <= _LARGEST for one in value):
             raise BadArtifact(f"{self.name}: {key} must be three integers, none of them negative.")
         return value[0], value[1], value[2]
 
     def three_numbers(self, key: str) -> tuple[float, float, float]:
-        value = self.values.get(key)
+        value: Any = self.values.get(key)
         if not _are_three(value) or not all(map(_is_number, value)):
             raise BadArtifact(f"{self.name}: {key} must be three numbers.")
         return float(value[0]), float(value[1]), float(value[2])
