@@ -54,14 +54,16 @@ class Entry:
 
 
 def current(out: Path) -> Entry | None:
-    """What is served now, or None when nothing was published; raises BadArtifact when the link leads nowhere."""
+    """What is served now, or None when nothing was published; raises BadArtifact when there is a `current` that is no
+    link of ours."""
     link = out / CURRENT
-    if not link.is_symlink():
+    if not link.is_symlink() and not link.exists():
         return None
     try:
-        return _read(out, int(link.readlink().parts[-2]))
+        number = int(link.readlink().parts[-2])
     except (OSError, ValueError, IndexError):
         raise BadArtifact(f"{link} was not made by `publish`: remove it, then publish a build.") from None
+    return _read(out, number)
 
 
 def history(out: Path) -> list[Entry]:
@@ -128,5 +130,13 @@ def _switch(out: Path, digest: str, action: Action, after: int | None, back: int
 
 
 def _read(out: Path, number: int) -> Entry:
-    values = json.loads((out / PUBLISHED / f"{number:06d}" / _ENTRY).read_text("utf-8"))
-    return Entry(**values | {"action": Action(values["action"])})
+    """An entry; raises BadArtifact when it is lost."""
+    path = out / PUBLISHED / f"{number:06d}" / _ENTRY
+    try:
+        values = json.loads(path.read_text("utf-8"))
+        return Entry(**values | {"action": Action(values["action"])})
+    except (OSError, ValueError, KeyError, TypeError):
+        raise BadArtifact(
+            f"The history of {out} is broken: {path} is missing or cannot be read. Remove {out / CURRENT} and "
+            f"{out / PUBLISHED}, no build is in there, and publish a build."
+        ) from None

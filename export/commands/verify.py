@@ -38,7 +38,7 @@ def verify(
     out: OutOption = BUILDS,
     samples: Annotated[int, typer.Option(min=1, help="Greedy answers to compare token by token.")] = 8,
     valid_days: Annotated[
-        int | None, typer.Option(min=1, help="Days until the certificate expires; never, if not given.")
+        int | None, typer.Option(min=1, max=36_500, help="Days until the certificate expires; never, if not given.")
     ] = None,
     device: DeviceOption = None,
 ) -> None:

@@ -112,6 +112,12 @@ def test_a_page_can_be_made_of_the_json_alone(folder: Path) -> None:
     assert page(json.loads((folder / CERTIFICATE_FILE).read_text())) == (folder / CERTIFICATE_PAGE).read_text()
 
 
+def test_a_certificate_that_would_outlast_the_calendar_is_refused_before_anything_is_compared(tmp_path: Path) -> None:
+    arguments = ["verify", str(tmp_path), "--checkpoint", str(tmp_path), "--valid-days", "10000000"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2 and "--valid-days" in result.stderr
+
+
 @pytest.fixture
 def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__

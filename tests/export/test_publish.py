@@ -205,6 +205,30 @@ def test_a_current_of_somebody_elses_making_is_named(tmp_path: Path) -> None:
         current(out)
 
 
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_a_current_that_is_no_link_is_named_and_stays(kind: str, out: Path) -> None:
+    (out / CURRENT).mkdir() if kind == "folder" else (out / CURRENT).write_text("mine")
+    for command in (("publish", digests(out)[0]), ("rollback",), ("list",), ("prune",)):
+        result = run(*command, "--out", out)
+        assert result.exit_code == Exit.BAD_ARTIFACT and "was not made by `publish`" in result.stderr
+    assert not (out / CURRENT).is_symlink() and not (out / ".published").exists()
+
+
+@pytest.mark.parametrize("lost", ["missing", "{", "{}", "[]"])
+def test_a_lost_entry_of_the_history_is_named_with_the_remedy(lost: str, tmp_path: Path) -> None:
+    out = stand_ins(tmp_path, "a", "b")
+    for name in "ab":
+        publish(out, name)
+    entry = out / ".published" / "000001" / "entry.json"
+    entry.unlink() if lost == "missing" else entry.write_text(lost)
+    for command in ("list", "prune", "rollback"):
+        result = run(command, "--out", out)
+        assert result.exit_code == Exit.BAD_ARTIFACT and str(entry) in result.stderr
+    (out / CURRENT).unlink()
+    shutil.rmtree(out / ".published")
+    assert publish(out, "a").number == 1 and [entry.digest for entry in history(out)] == ["a"]
+
+
 def test_prune_keeps_what_is_served_what_may_come_back_and_what_is_new(tmp_path: Path) -> None:
     out = stand_ins(tmp_path, "a", "b", "never", "c", "d", "candidate")
     assert to_prune(out, keep=0) == []  # nothing was published yet
