@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from export.failures import DiskFull, NoAccess, is_full
 from export.page import page
 from export.shelf import write_whole
 from export.stages import Stage
@@ -20,6 +22,8 @@ from glmserve.manifest import CERTIFICATE_FILE, CERTIFICATE_PAGE, Manifest
 
 TRANSFORMERS = "transformers"
 GOLDEN = "golden logits"
+_CERTIFICATE_BYTES = 256 * 1024
+"""More than a certificate and its page have, by far."""
 _PACKAGES = ("torch", "transformers", "onnxruntime", "numpy", "pillow", "tokenizers")
 
 
@@ -59,6 +63,18 @@ def attest(
     write_whole(build / CERTIFICATE_FILE, json.dumps(certificate, indent=1) + "\n")
     console.print(Text(f"{'passed' if passed else 'FAILED'}: {build / CERTIFICATE_FILE}"))
     return passed
+
+
+def check_writable(build: Path) -> None:
+    """Raises NoAccess or DiskFull when no certificate could be left in a build: better before a comparison of minutes
+    than after it."""
+    try:
+        with tempfile.TemporaryFile(dir=build, prefix=".") as file:
+            file.write(bytes(_CERTIFICATE_BYTES))
+    except OSError as error:
+        if is_full(error):
+            raise DiskFull(f"The disk of {build} is full: make room for a certificate.") from None
+        raise NoAccess(f"No certificate can be written into {build}: {error.strerror}.") from error
 
 
 def _versions() -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
@@ -114,6 +115,9 @@ def exit_code(error: GlmServeError) -> int:
 
 def is_full(error: OSError) -> bool:
     """Whether an error of the system means that there is no room, by quota or by the largest size of a file too."""
+    if isinstance(error, shutil.Error):  # of a copied tree: it keeps no numbers, only what was said of each file
+        said = [str(why) for _, _, why in error.args[0]] if isinstance(error.args[0], list) else []
+        return any(why.startswith(f"[Errno {number}]") for why in said for number in _NO_ROOM)
     return error.errno in _NO_ROOM
 
 
@@ -133,10 +137,12 @@ def room_on(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def named_files() -> Iterator[None]:
-    """Turns what the system says of a file into NoAccess; where it names none, it is a fault of ours."""
+    """Turns what the system says of a file into NoAccess, or DiskFull; where it names none, it is a fault of ours."""
     try:
         yield
     except OSError as error:
+        if is_full(error):
+            raise DiskFull("The disk is full: make room, and run the same command again.") from None
         if error.filename is None or error.strerror is None:
             raise
         raise NoAccess(f"{error.filename} cannot be read or written: {error.strerror}.") from error

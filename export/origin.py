@@ -30,8 +30,8 @@ def check_origin(build: Path, manifest: Manifest, checkpoint: Path) -> None:
 
 def _other(manifest: Manifest, checkpoint: Path, reason: str) -> BadArtifact:
     return BadArtifact(
-        f"Build {manifest.digest} was not made of the checkpoint {checkpoint}: {reason}. Nothing was compared, and a "
-        f"certificate that it has is as it was; it was made of {manifest.source}."
+        f"Build {manifest.digest} was not made of the checkpoint {checkpoint}: {reason}. Nothing was compared, and its "
+        f"certificate stays as it is. Its own checkpoint was called {manifest.source}."
     )
 
 

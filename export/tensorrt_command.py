@@ -7,18 +7,17 @@ from typing import Annotated
 
 import typer
 
-from export.commands.common import BUILDS, BuildArgument, OutOption
+from export.commands.common import BUILDS, BuildArgument, OutOption, speaks
 from export.engines import make_engine, repository_to_serve
-from export.failures import Locked, exit_code
 from export.shelf import ENGINES
 from export.tensorrt import MissingTensorRt, decoder_faults
-from glmserve.errors import BadArtifact
 from glmserve.manifest import REPOSITORY_FOLDER, find_build
 
 MISSING_TENSORRT = 15
 """The exit code where TensorRT or a GPU is missing."""
 
 
+@speaks
 def tensorrt(
     build: BuildArgument,
     out: OutOption = BUILDS,
@@ -43,9 +42,6 @@ def tensorrt(
     except MissingTensorRt as error:
         typer.echo(error.message, err=True)
         raise typer.Exit(MISSING_TENSORRT) from None
-    except (BadArtifact, Locked) as error:
-        typer.echo(error.message, err=True)
-        raise typer.Exit(exit_code(error)) from None
     typer.echo(str(repository))
 
 

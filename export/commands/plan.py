@@ -25,6 +25,7 @@ from export.commands.common import (
     plain_console,
     speaks,
 )
+from export.failures import is_full
 from export.forecast import Base, Forecast, Shard, forecast
 from export.order import Order
 from export.outline import Outline, outline
@@ -36,6 +37,7 @@ from glmserve.engine.settings import EngineSettings
 from glmserve.errors import BadArtifact
 
 _GB = 1e9
+_SCRATCH = ".forecast-"
 _CHECKPOINT = Annotated[
     str, typer.Option("--checkpoint", metavar="DIR", help="A Hugging Face folder; headers are read.")
 ]
@@ -122,7 +124,7 @@ def _plan(order: Order, out: Path, slots: int, length: int) -> Plan:
     links = can_link(order, place)
     shards = [Shard(path.stat().st_size, cached_share(path)) for path in order.weights.files]
     stored = order.headers.stored_dtype(EMBEDDING)
-    with tempfile.TemporaryDirectory(dir=place, prefix=".forecast-") as scratch:
+    with _scratch(place) as scratch:
         rates = measure(Path(scratch), stored.numpy(), order.numbers.real.numpy())
     settings = EngineSettings(device=order.target.value, slots=slots, context_tokens=length)
     return Plan(
@@ -133,6 +135,18 @@ def _plan(order: Order, out: Path, slots: int, length: int) -> Plan:
         length=min(length, order.checkpoint.text.max_positions),
         cards=fits(order.checkpoint, settings, held.weights, order.numbers),
     )
+
+
+def _scratch(place: Path) -> tempfile.TemporaryDirectory[str]:
+    """A folder to try the disk in: where the build would be, or, where nothing can be written, the system's own."""
+    try:
+        return tempfile.TemporaryDirectory(dir=place, prefix=_SCRATCH)
+    except OSError as error:
+        if is_full(error):
+            raise
+    other = tempfile.gettempdir()
+    typer.echo(f"{place} cannot be written to: the disk of {other} is measured in its place.", err=True)
+    return tempfile.TemporaryDirectory(prefix=_SCRATCH)
 
 
 def _show(found: Plan, console: Console) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from export.attest import GOLDEN, TRANSFORMERS, attest
+from export.attest import GOLDEN, TRANSFORMERS, attest, check_writable
 from export.candidate import Candidate
 from export.commands.common import (
     BUILDS,
@@ -51,6 +51,7 @@ def verify(
     folder = find_build(out, build)
     manifest = Manifest.read(folder)
     manifest.check(folder)
+    check_writable(folder)
     source = Source.of(checkpoint)
     check_origin(folder, manifest, source.folder)
     against, stages = _comparison(folder, source.folder, samples, device_for(manifest, device), console)

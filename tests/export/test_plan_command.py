@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +135,17 @@ def test_the_real_model_in_bf16_does_not_fit_24_gb_and_in_int4_does(tmp_path: Pa
         assert told["peak_bytes"] < 4 * GB
         fits[precision] = [card["fits"] for card in told["cards"]]
     assert fits == {"bf16": [False, False, False, True, True], "int4": [True] * 5}
+
+
+def test_where_no_build_can_be_written_the_systems_own_disk_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    command = ["plan", "--json", "--checkpoint", str(DEMO), "--out", "/proc/builds"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0 and json.loads(result.stdout)["seconds"] > 0
+    assert f"/proc cannot be written to: the disk of {tmp_path} is measured" in result.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_tensor_of_integers_that_nothing_needs_is_no_hindrance(tmp_path: Path) -> None:
