@@ -109,21 +109,6 @@ def test_a_golden_picture_that_leaves_no_room_for_an_answer_is_named(out: Path) 
         rehearse(folder, "cpu")
 
 
-@pytest.mark.parametrize("answer", ["A sign says [STOP] and [/img]", "[stop here] in [red] :red_circle:"])
-def test_an_answer_is_told_word_for_word(answer: str, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("export.commands.publish.rehearse", lambda *_: answer)
-    result = run("publish", digests(out)[0], "--out", out)
-    assert result.exit_code == 0 and answer in result.stderr
-
-
-def test_a_checkpoint_of_any_name_is_listed_under_it(tmp_path: Path) -> None:
-    described = Manifest.describe(tmp_path, "recipe", "[/data] :cat: [b]x", "fp32", "cpu")
-    (tmp_path / described.digest).mkdir()
-    described.write(tmp_path / described.digest)
-    listed = run("list", "--out", tmp_path)
-    assert listed.exit_code == 0 and "[/data] :cat: [b]x" in listed.stdout
-
-
 def test_a_candidate_that_answers_wrongly_is_not_published(out: Path) -> None:
     first, second = digests(out)
     assert run("publish", first, "--out", out).exit_code == 0
@@ -203,30 +188,6 @@ def test_a_current_of_somebody_elses_making_is_named(tmp_path: Path) -> None:
     (out / CURRENT).symlink_to("a")
     with pytest.raises(BadArtifact, match="was not made by `publish`"):
         current(out)
-
-
-@pytest.mark.parametrize("kind", ["folder", "file"])
-def test_a_current_that_is_no_link_is_named_and_stays(kind: str, out: Path) -> None:
-    (out / CURRENT).mkdir() if kind == "folder" else (out / CURRENT).write_text("mine")
-    for command in (("publish", digests(out)[0]), ("rollback",), ("list",), ("prune",)):
-        result = run(*command, "--out", out)
-        assert result.exit_code == Exit.BAD_ARTIFACT and "was not made by `publish`" in result.stderr
-    assert not (out / CURRENT).is_symlink() and not (out / ".published").exists()
-
-
-@pytest.mark.parametrize("lost", ["missing", "{", "{}", "[]"])
-def test_a_lost_entry_of_the_history_is_named_with_the_remedy(lost: str, tmp_path: Path) -> None:
-    out = stand_ins(tmp_path, "a", "b")
-    for name in "ab":
-        publish(out, name)
-    entry = out / ".published" / "000001" / "entry.json"
-    entry.unlink() if lost == "missing" else entry.write_text(lost)
-    for command in ("list", "prune", "rollback"):
-        result = run(command, "--out", out)
-        assert result.exit_code == Exit.BAD_ARTIFACT and str(entry) in result.stderr
-    (out / CURRENT).unlink()
-    shutil.rmtree(out / ".published")
-    assert publish(out, "a").number == 1 and [entry.digest for entry in history(out)] == ["a"]
 
 
 def test_prune_keeps_what_is_served_what_may_come_back_and_what_is_new(tmp_path: Path) -> None:
