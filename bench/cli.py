@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -35,6 +34,7 @@ from bench.builds import CACHE, FP32, build_of
 from bench.checkpoint import DEMO, write_like
 from bench.results import Row
 from export.precision import Precision
+from glmserve.cores import cores
 
 app = typer.Typer(
     add_completion=False,
@@ -43,7 +43,7 @@ app = typer.Typer(
     help="Measure the service beside the script it replaces, and beside its own bare engine; into bench/results.",
 )
 
-HALF_THE_CORES = max(1, (os.cpu_count() or 1) // 2)
+HALF_THE_CORES = max(1, cores() // 2)
 Threads = Annotated[int, typer.Option(min=1, help="Processor threads of the model, the same on every side.")]
 Rounds = Annotated[int, typer.Option(min=1, help="How often each comparison is made; the median counts.")]
 _STARTED = time.monotonic()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import statistics
 import subprocess
@@ -14,6 +13,8 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from glmserve.cores import cores
 
 RESULTS = Path(__file__).resolve().parent / "results"
 _PACKAGES = (
@@ -72,7 +73,7 @@ def _run(command: str) -> Row:
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "commit": _git("rev-parse", "--short", "HEAD") + ("+changes" if _git("status", "--porcelain") else ""),
         "cpu": _cpu(),
-        "cores": os.cpu_count(),
+        "cores": cores(),
         "versions": {"python": platform.python_version()} | _versions(),
     }
 
