@@ -17,6 +17,7 @@ from export.vision_backend import VisionBackend, check_backend, entry
 from export.weights import Weights
 from glmserve.checkpoint import PROCESSOR_FILES, Checkpoint
 from glmserve.contract import VISION_MODEL
+from glmserve.freed_memory import give_back_freed
 from glmserve.manifest import DECODER_PATH, REPOSITORY_FOLDER, TRITONS_VISION_PATH, VISION_PATH
 
 OPTIONAL_FILES = ("generation_config.json",)
@@ -54,6 +55,7 @@ class Order:
         numbers = numbers_of(precision, target, kv)
         checkpoint = Checkpoint.read(folder)
         try_prompt(folder, checkpoint)
+        give_back_freed()  # the tokenizer
         weights = Weights.open(folder)
         headers = HeaderWeights.of(weights)
         name = source or folder.resolve().name

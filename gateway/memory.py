@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import gc
 
+from glmserve.freed_memory import give_back_freed
 from glmserve.limits import LARGEST_KEPT_BUFFER_BYTES, MOST_FREE_BYTES
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of <malloc.h>
@@ -28,9 +29,7 @@ def keep_buffers() -> None:
 
 
 def give_back() -> None:
-    """After starting: reading a tokenizer of 150,000 words leaves 200 MB that are free but still ours."""
+    """After starting, which has read a tokenizer."""
     gc.collect()
     gc.freeze()  # what is there now stays, so later collections need not look at it
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+    give_back_freed()
