@@ -12,8 +12,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from export.failures import MissingTensorRt
 from export.shelf import ENGINE_PARTS, ENGINES_LOCK, locked
-from export.tensorrt import MissingTensorRt, load_tensorrt, vision_plan
+from export.tensorrt import load_tensorrt, vision_plan
 from export.vision_backend import VisionBackend, fixed_sizes
 from glmserve.checkpoint import Checkpoint
 from glmserve.contract import MODELS, VISION_MODEL, render_vision_config

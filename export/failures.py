@@ -34,6 +34,12 @@ class Locked(GlmServeError):
     """Another command works on the same builds."""
 
 
+class MissingTensorRt(GlmServeError):
+    """TensorRT, or the GPU that it makes engines for, is not on this machine; the message names what to install."""
+
+    code = "missing_tensorrt"
+
+
 class MissingPackage(GlmServeError):
     """A package that only this command needs is not installed; the message names it."""
 
@@ -100,6 +106,7 @@ _EXITS: dict[type[GlmServeError], Exit] = {
     NoAccess: Exit.NO_ACCESS,
     Locked: Exit.LOCKED,
     MissingPackage: Exit.MISSING_PACKAGE,
+    MissingTensorRt: Exit.MISSING_TENSORRT,
     DownloadFailed: Exit.DOWNLOAD_FAILED,
     NotAnswered: Exit.NOT_ANSWERED,
     NothingBefore: Exit.NOTHING_BEFORE,

@@ -10,6 +10,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from export.failures import MissingTensorRt
 from export.standard import standard_of
 from glmserve.checkpoint import Checkpoint
 from glmserve.contract import (
@@ -18,7 +19,7 @@ from glmserve.contract import (
     ROW_WEIGHTS,
     VISION_MAX_BATCH,
 )
-from glmserve.errors import BadArtifact, GlmServeError
+from glmserve.errors import BadArtifact
 from glmserve.manifest import CHECKPOINT_FOLDER, decoder_in, vision_in
 
 _USUAL_ROWS, _USUAL_COLUMNS = 34, 46
@@ -27,12 +28,6 @@ _USUAL_ROWS, _USUAL_COLUMNS = 34, 46
 Shape = tuple[int, ...]
 Profile = dict[str, tuple[Shape, Shape, Shape]]
 """The least, the usual and the largest shape of each input, its batch axis included."""
-
-
-class MissingTensorRt(GlmServeError):
-    """TensorRT, or the GPU that it makes engines for, is not on this machine; the message names what to install."""
-
-    code = "missing_tensorrt"
 
 
 def load_tensorrt() -> Any:

@@ -10,11 +10,8 @@ import typer
 from export.commands.common import BUILDS, BuildArgument, OutOption, speaks
 from export.engines import make_engine, repository_to_serve
 from export.shelf import ENGINES
-from export.tensorrt import MissingTensorRt, decoder_faults
+from export.tensorrt import decoder_faults
 from glmserve.manifest import REPOSITORY_FOLDER, find_build
-
-MISSING_TENSORRT = 15
-"""The exit code where TensorRT or a GPU is missing."""
 
 
 @speaks
@@ -31,17 +28,13 @@ def tensorrt(
     ] = False,
 ) -> None:
     """Make the picture encoder's engine on the machine that will serve it; the last line is the model repository."""
-    try:
-        folder = find_build(out, build)
-        kept = engines or folder.resolve().parent / ENGINES
-        if find:
-            repository = repository_to_serve(folder, kept, lambda text: typer.echo(text, err=True))
-        else:
-            repository = make_engine(folder, kept) / REPOSITORY_FOLDER
-            _tell_of_decoder(folder)
-    except MissingTensorRt as error:
-        typer.echo(error.message, err=True)
-        raise typer.Exit(MISSING_TENSORRT) from None
+    folder = find_build(out, build)
+    kept = engines or folder.resolve().parent / ENGINES
+    if find:
+        repository = repository_to_serve(folder, kept, lambda text: typer.echo(text, err=True))
+    else:
+        repository = make_engine(folder, kept) / REPOSITORY_FOLDER
+        _tell_of_decoder(folder)
     typer.echo(str(repository))
 
 

@@ -31,13 +31,13 @@ from export.order import Order
 from export.outline import Outline, outline
 from export.precision import KvPrecision, Precision, Target
 from export.rates import cached_share, measure, resident_bytes, running_s
+from export.shelf import FORECAST
 from export.vision_backend import VisionBackend
 from export.weights import EMBEDDING
 from glmserve.engine.settings import EngineSettings
 from glmserve.errors import BadArtifact
 
 _GB = 1e9
-_SCRATCH = ".forecast-"
 _CHECKPOINT = Annotated[
     str, typer.Option("--checkpoint", metavar="DIR", help="A Hugging Face folder; headers are read.")
 ]
@@ -140,13 +140,13 @@ def _plan(order: Order, out: Path, slots: int, length: int) -> Plan:
 def _scratch(place: Path) -> tempfile.TemporaryDirectory[str]:
     """A folder to try the disk in: where the build would be, or, where nothing can be written, the system's own."""
     try:
-        return tempfile.TemporaryDirectory(dir=place, prefix=_SCRATCH)
+        return tempfile.TemporaryDirectory(dir=place, prefix=FORECAST)
     except OSError as error:
         if is_full(error):
             raise
     other = tempfile.gettempdir()
     typer.echo(f"{place} cannot be written to: the disk of {other} is measured in its place.", err=True)
-    return tempfile.TemporaryDirectory(prefix=_SCRATCH)
+    return tempfile.TemporaryDirectory(prefix=FORECAST)
 
 
 def _show(found: Plan, console: Console) -> None:
