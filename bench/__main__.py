@@ -3,7 +3,7 @@
 import sys
 
 from bench.same_memory import start_again
-from glmserve.packages import not_installed
+from glmserve.system.missing_package import not_installed
 
 if __name__ == "__main__":
     start_again()  # before all the rest is imported

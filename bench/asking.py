@@ -14,11 +14,11 @@ from PIL import Image
 from bench.client import NEW_TOKENS
 from bench.questions import Question
 from gateway.backend import Backend, GenerateRequest
-from glmserve.checkpoint import Checkpoint
-from glmserve.images import patches_of
-from glmserve.manifest import CHECKPOINT_FOLDER
-from glmserve.prompt import Message, Picture, PromptBuilder
-from glmserve.tokenizer import Tokenizer
+from glmserve.build.manifest import CHECKPOINT_FOLDER
+from glmserve.model.chat_template import Message, Picture, PromptBuilder
+from glmserve.model.config import Checkpoint
+from glmserve.model.image_processor import patches_of
+from glmserve.model.tokenizer import Tokenizer
 
 _DEADLINE_S = 600.0
 

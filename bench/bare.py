@@ -14,14 +14,14 @@ import numpy as np
 from bench.servers import engine_environment, environment
 from gateway.backend import Chunk, GenerateRequest
 from gateway.tensors import tensors_of
+from glmserve.build.manifest import decoder_in
 from glmserve.contract import Finish
 from glmserve.engine.metrics import Metric
 from glmserve.engine.request import Done, Event, Failed, Tokens
-from glmserve.engine.serving import Serving
-from glmserve.engine.wire import Tensors
+from glmserve.engine.server import Serving
+from glmserve.engine.triton.tensors import Tensors
 from glmserve.errors import BackendDown
-from glmserve.manifest import decoder_in
-from glmserve.position_table import VisionArrays
+from glmserve.model.position_embedding import VisionArrays
 
 _EVENT_TIMEOUT_S = 600.0
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.checkpoint import Shape, fingerprint, write_checkpoint
-from glmserve.manifest import MANIFEST_FILE
+from glmserve.build.manifest import MANIFEST_FILE
 
 CACHE = Path(__file__).resolve().parent / ".cache"
 FP32, INT8 = "fp32", "int8"

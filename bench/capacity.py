@@ -7,10 +7,10 @@ from bisect import bisect_left
 from dataclasses import dataclass
 
 from bench.step_times import StepTimes
-from glmserve.checkpoint import Checkpoint, TextModel, VisionModel
-from glmserve.engine.plan import element_bytes, memory_plan
+from glmserve.engine.memory_plan import element_bytes, memory_plan
 from glmserve.engine.settings import EngineSettings
-from glmserve.images import ImageRules
+from glmserve.model.config import Checkpoint, TextModel, VisionModel
+from glmserve.model.image_processor import ImageRules
 
 MODEL = Checkpoint(
     text=TextModel(

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from bench import weights
-from glmserve.checkpoint import PROCESSOR_FILES, Checkpoint
-from glmserve.tokenizer import Tokenizer
+from glmserve.model.config import PROCESSOR_FILES, Checkpoint
+from glmserve.model.tokenizer import Tokenizer
 
 DEMO = Path(__file__).resolve().parents[1] / "demo" / "checkpoint"
 _SIDE_FILES = (*PROCESSOR_FILES, "generation_config.json", "tokenizer_config.json")

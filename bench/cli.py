@@ -34,7 +34,7 @@ from bench.builds import CACHE, FP32, build_of
 from bench.checkpoint import DEMO, write_like
 from bench.results import Row
 from export.precision import Precision
-from glmserve.cores import cores
+from glmserve.system.cpu_count import cores
 
 app = typer.Typer(
     add_completion=False,

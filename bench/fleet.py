@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench.servers import environment, wait_until_it_answers
-from glmserve.manifest import REPOSITORY_FOLDER
+from glmserve.build.manifest import REPOSITORY_FOLDER
 from launcher.children import Child
 from launcher.gateway_server import GatewayServer
 from launcher.ports import free_port

@@ -25,7 +25,7 @@ from export.precision import Precision, Target
 
 _HALF_TIMEOUT_S = 3600.0
 _PROBE_TIMEOUT_S = 120.0
-_PROBE = "from glmserve.engine.device import open_device; open_device('cuda')"
+_PROBE = "from glmserve.engine.runtime.device import open_device; open_device('cuda')"
 _MOST_LOST = {"fp32": 1e-3, "bf16": 1.0}
 """By how many nats a token may be less likely to torch than its own choice; a token drawn by chance loses about 18."""
 

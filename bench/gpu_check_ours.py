@@ -18,15 +18,15 @@ import numpy as np
 from PIL import Image
 
 from bench.gpu_check_plan import Plan
-from glmserve.checkpoint import Checkpoint
-from glmserve.engine.device import Device, open_device
-from glmserve.engine.ort import OrtDecoder, OrtVision
+from glmserve.build.manifest import CHECKPOINT_FOLDER, decoder_in, vision_in
 from glmserve.engine.request import Sampling
-from glmserve.engine.sampling import Draw, sampler_inputs
-from glmserve.engine.session import Sampled, Step
-from glmserve.images import patches_of
-from glmserve.manifest import CHECKPOINT_FOLDER, decoder_in, vision_in
-from glmserve.position_table import vision_arrays
+from glmserve.engine.runtime.decoder import Sampled, Step
+from glmserve.engine.runtime.device import Device, open_device
+from glmserve.engine.runtime.ort_decoder import OrtDecoder, OrtVision
+from glmserve.engine.runtime.sampling import Draw, sampler_inputs
+from glmserve.model.config import Checkpoint
+from glmserve.model.image_processor import patches_of
+from glmserve.model.position_embedding import vision_arrays
 
 _COPIED_BYTES = 1 << 28
 _COPIES = 16

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bench.checkpoint import Shape
-from glmserve.engine.device import DeviceName
+from glmserve.engine.runtime.device import DeviceName
 
 TINY = Shape("gpu-check-tiny", layers=2, ffn=256, vision_depth=1, hidden=128, heads=2, vision_hidden=64, vision_heads=1)
 

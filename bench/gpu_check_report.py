@@ -9,9 +9,9 @@ from typing import Any
 
 from bench.gpu_check_plan import Plan
 from bench.results import Row, rounded
-from glmserve.checkpoint import Checkpoint
-from glmserve.engine.plan import decoders_files, element_bytes, weight_bytes
-from glmserve.manifest import CHECKPOINT_FOLDER, decoder_in
+from glmserve.build.manifest import CHECKPOINT_FOLDER, decoder_in
+from glmserve.engine.memory_plan import decoders_files, element_bytes, weight_bytes
+from glmserve.model.config import Checkpoint
 
 SHARE_OF_LIMIT_TARGET, RIVAL_TARGET = 0.7, 25.0
 """Of the memory's limit at one row, and of one request at a time in transformers at 32 rows."""

@@ -14,16 +14,16 @@ from pathlib import Path
 import numpy as np
 
 from bench.step_times import StepTimes
-from glmserve.checkpoint import Checkpoint
-from glmserve.engine.intake import EncodePicture
+from glmserve.build.manifest import CHECKPOINT_FOLDER
 from glmserve.engine.metrics import Metric
-from glmserve.engine.serving import Serving
-from glmserve.engine.session import Sampled, Step
+from glmserve.engine.preprocessor import EncodePicture
+from glmserve.engine.runtime.decoder import Sampled, Step
+from glmserve.engine.server import Serving
 from glmserve.engine.settings import EngineSettings
 from glmserve.limits import MAX_LOGPROBS, SAMPLER_CANDIDATES
-from glmserve.manifest import CHECKPOINT_FOLDER
-from glmserve.position_table import VisionArrays
-from glmserve.tokenizer import Tokenizer
+from glmserve.model.config import Checkpoint
+from glmserve.model.position_embedding import VisionArrays
+from glmserve.model.tokenizer import Tokenizer
 
 PACE_FILE = "pace.json"
 
@@ -70,7 +70,7 @@ class PacedSession:
 
 
 class PacedServing:
-    """In the place of `glmserve.engine.serving.Serving`, as the decoder's adapter opens it."""
+    """In the place of `glmserve.engine.server.Serving`, as the decoder's adapter opens it."""
 
     @staticmethod
     def open(folder: Path, _ask_triton: EncodePicture, publish: Callable[[Metric, float], None]) -> Serving:

@@ -23,12 +23,12 @@ from bench.builds import PRECISIONS, build_of, checkpoint_of
 from bench.checkpoint import FULL
 from bench.results import Row, Spread
 from bench.steps import text_request
-from glmserve.checkpoint import Checkpoint
-from glmserve.engine.batch import step_of
-from glmserve.engine.ort import OrtDecoder
+from glmserve.build.manifest import CHECKPOINT_FOLDER, decoder_in
 from glmserve.engine.request import Running
-from glmserve.engine.slots import SlotTable
-from glmserve.manifest import CHECKPOINT_FOLDER, decoder_in
+from glmserve.engine.runtime.ort_decoder import OrtDecoder
+from glmserve.engine.scheduler.kv_slots import SlotTable
+from glmserve.engine.step_builder import step_of
+from glmserve.model.config import Checkpoint
 
 _CASES = ((1, 192), (1, 2048), (1, 4096), (1, 8000), (16, 192))
 """Rows, and the tokens each of them holds."""

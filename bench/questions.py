@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from glmserve.tokenizer import Tokenizer
+from glmserve.model.tokenizer import Tokenizer
 
 SQUARE = (224, 224)
 """64 picture tokens."""

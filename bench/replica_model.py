@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bench.step_times import StepTimes
-from glmserve.engine.line import Line
-from glmserve.engine.pace import Pace
 from glmserve.engine.request import Prompt, Request, Running, Sampling
-from glmserve.engine.scheduler import Chunk, Scheduler, Waiting
-from glmserve.engine.slots import SlotTable
+from glmserve.engine.scheduler.chunk_budget import Pace
+from glmserve.engine.scheduler.kv_slots import SlotTable
+from glmserve.engine.scheduler.scheduler import Chunk, Scheduler, Waiting
+from glmserve.engine.scheduler.wait_queue import Line
 from glmserve.errors import Overloaded
 
 

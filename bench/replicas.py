@@ -15,8 +15,8 @@ from bench.results import Row, Spread
 from bench.stand_in import write_stand_in
 from bench.steady import LONG, SteadyLoad, longest_silence_s, steady_load, tally
 from bench.step_times import StepTimes
-from glmserve.manifest import CHECKPOINT_FOLDER
-from glmserve.tokenizer import Tokenizer
+from glmserve.build.manifest import CHECKPOINT_FOLDER
+from glmserve.model.tokenizer import Tokenizer
 
 TIMES = StepTimes(decode_s=0.05, row_s=0.0, prefill_s=0.005, token_s=0.0001)
 """A decode step as a GPU might have it; most of an answer is waiting, which two processor cores can do for many."""

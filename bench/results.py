@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from glmserve.cores import cores
+from glmserve.system.cpu_count import cores
 
 RESULTS = Path(__file__).resolve().parent / "results"
 _PACKAGES = (

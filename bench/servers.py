@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench.builds import CACHE
-from glmserve.manifest import REPOSITORY_FOLDER
+from glmserve.build.manifest import REPOSITORY_FOLDER
 from launcher.children import Child
 from launcher.gateway_server import GatewayServer
 from launcher.ports import free_port

@@ -8,12 +8,12 @@ from pathlib import Path
 from bench.checkpoint import DEMO
 from bench.paced import Pace
 from export.canary import write_canary
-from glmserve.checkpoint import PROCESSOR_FILES
+from glmserve.build.manifest import CANARY_FOLDER, CHECKPOINT_FOLDER, REPOSITORY_FOLDER, Manifest
 from glmserve.contract import DECODER_MODEL
-from glmserve.manifest import CANARY_FOLDER, CHECKPOINT_FOLDER, REPOSITORY_FOLDER, Manifest
+from glmserve.model.config import PROCESSOR_FILES
 
 _MODELS = Path(__file__).resolve().parents[1] / "model_repository"
-_SERVING = "from glmserve.engine.serving import Serving"
+_SERVING = "from glmserve.engine.server import Serving"
 _INSTEAD = "from bench.paced import PacedServing as Serving"
 
 

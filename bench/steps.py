@@ -17,14 +17,14 @@ from bench.client import NEW_TOKENS, at_once
 from bench.questions import Asker
 from bench.results import Row
 from bench.step_times import StepTimes
-from glmserve.checkpoint import Checkpoint
-from glmserve.engine.batch import step_of
-from glmserve.engine.ort import OrtDecoder, OrtVision
+from glmserve.build.manifest import CHECKPOINT_FOLDER, decoder_in, vision_in
 from glmserve.engine.request import Prompt, Request, Running, Sampling
-from glmserve.engine.scheduler import Chunk
-from glmserve.engine.slots import SlotTable
-from glmserve.manifest import CHECKPOINT_FOLDER, decoder_in, vision_in
-from glmserve.position_table import vision_arrays
+from glmserve.engine.runtime.ort_decoder import OrtDecoder, OrtVision
+from glmserve.engine.scheduler.kv_slots import SlotTable
+from glmserve.engine.scheduler.scheduler import Chunk
+from glmserve.engine.step_builder import step_of
+from glmserve.model.config import Checkpoint
+from glmserve.model.position_embedding import vision_arrays
 
 _ROWS = (1, 2, 4, 8, 16)
 _LENGTHS = (32, 64, 128, 192)

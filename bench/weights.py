@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import ml_dtypes
 import numpy as np
 
-from glmserve.checkpoint import Checkpoint, TextModel, VisionModel
+from glmserve.model.config import Checkpoint, TextModel, VisionModel
 
 HEAD = "lm_head.weight"
 _HEAD_SCALE = 4.0  # logits of this deviation: one token is clearly the likeliest

@@ -15,7 +15,7 @@ from demo.drawing import DIGIT_STROKES, Mark, draw_marked
 from demo.model import PREPROCESSOR, token_id
 from demo.questions import Question, random_greeting, random_questions
 from demo.scenes import BACKGROUNDS, CELLS, COLOURS, COLUMNS, ROWS, SHAPES, Scene, random_scene
-from glmserve.images import Grid, ImageRules, patches_of
+from glmserve.model.image_processor import Grid, ImageRules, patches_of
 
 RULES = ImageRules(
     patch_size=PREPROCESSOR["patch_size"],

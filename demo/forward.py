@@ -8,7 +8,7 @@ from transformers import Glm4vForConditionalGeneration
 from transformers.models.glm4v.modeling_glm4v import apply_rotary_pos_emb_vision
 from transformers.vision_utils import get_vision_position_ids
 
-from glmserve.images import Grid
+from glmserve.model.image_processor import Grid
 
 MERGE = 2
 

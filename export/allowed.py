@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from export.precision import KvPrecision, Precision
-from glmserve.manifest import Manifest
+from glmserve.build.manifest import Manifest
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ import onnx_ir as ir
 
 from export.graph import GraphWriter
 from export.notebook import CONTRIB, declare, graph_input
-from glmserve.checkpoint import TextModel
 from glmserve.contract import DecoderGraph as Names
 from glmserve.contract import RowGroup
+from glmserve.model.config import TextModel
 
 _K_SCALE = 12
 """Which of GroupQueryAttention's inputs the scale of the keys is."""

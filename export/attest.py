@@ -17,8 +17,8 @@ from export.failures import DiskFull, NoAccess, is_full
 from export.page import page
 from export.shelf import write_whole
 from export.stages import Stage
+from glmserve.build.manifest import CERTIFICATE_FILE, CERTIFICATE_PAGE, Manifest
 from glmserve.contract import CONTRACT_VERSION
-from glmserve.manifest import CERTIFICATE_FILE, CERTIFICATE_PAGE, Manifest
 
 TRANSFORMERS = "transformers"
 GOLDEN = "golden logits"

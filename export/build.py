@@ -29,10 +29,10 @@ from export.shelf import BUILD_LOCK, PARTS, builds_in, locked, write_whole
 from export.standard import weights_in_files, write_standard
 from export.streamed import Journal, digest_of, sync_folder
 from export.vision_backend import VisionBackend
-from glmserve import manifest as layout
-from glmserve.certificate import Certificate
+from glmserve.build import manifest as layout
+from glmserve.build.certificate import Certificate
+from glmserve.build.manifest import DECODER_PATH, DIGEST_CHARS, Manifest, sha256_of
 from glmserve.errors import BadArtifact
-from glmserve.manifest import DECODER_PATH, DIGEST_CHARS, Manifest, sha256_of
 
 _JOURNAL = "journal.jsonl"
 _GB = 1e9

@@ -11,22 +11,22 @@ from PIL import Image
 
 from export.allowed import allowed_of
 from export.precision import Precision, Target, numbers_of
-from glmserve.checkpoint import Checkpoint
+from glmserve.build.manifest import CHECKPOINT_FOLDER, Manifest, decoder_in, vision_in
 from glmserve.contract import DecoderGraph
-from glmserve.engine.batch import pictures_in
-from glmserve.engine.device import DeviceName, open_device
-from glmserve.engine.intake import prompt_arrays
-from glmserve.engine.ort import OrtDecoder, OrtVision
-from glmserve.engine.pictures import picture_key
+from glmserve.engine.preprocessor import prompt_arrays
 from glmserve.engine.request import Prompt, Sampling
-from glmserve.engine.sampling import Draw, sampler_inputs
-from glmserve.engine.session import Step
+from glmserve.engine.runtime.decoder import Step
+from glmserve.engine.runtime.device import DeviceName, open_device
+from glmserve.engine.runtime.ort_decoder import OrtDecoder, OrtVision
+from glmserve.engine.runtime.sampling import Draw, sampler_inputs
+from glmserve.engine.step_builder import pictures_in
+from glmserve.engine.vision.feature_cache import picture_key
 from glmserve.errors import BadArtifact
-from glmserve.images import Grid, patches_of
-from glmserve.manifest import CHECKPOINT_FOLDER, Manifest, decoder_in, vision_in
-from glmserve.position_table import vision_arrays
-from glmserve.prompt import PromptBuilder
-from glmserve.tokenizer import Tokenizer
+from glmserve.model.chat_template import PromptBuilder
+from glmserve.model.config import Checkpoint
+from glmserve.model.image_processor import Grid, patches_of
+from glmserve.model.position_embedding import vision_arrays
+from glmserve.model.tokenizer import Tokenizer
 
 
 class Candidate:

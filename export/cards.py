@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from export.precision import Numbers
-from glmserve.checkpoint import Checkpoint
-from glmserve.engine.device import Host
-from glmserve.engine.plan import MemoryPlan, memory_plan
+from glmserve.engine.memory_plan import MemoryPlan, memory_plan
+from glmserve.engine.runtime.device import Host
 from glmserve.engine.settings import EngineSettings
+from glmserve.model.config import Checkpoint
 
 _MIB = 1024**2
 CARDS = {

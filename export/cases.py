@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from export.candidate import Candidate
-from glmserve.prompt import Message, Picture
+from glmserve.model.chat_template import Message, Picture
 
 
 @dataclass(frozen=True)

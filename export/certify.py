@@ -14,8 +14,8 @@ from export.layerwise import layerwise_stages, must_stream
 from export.parity import compare
 from export.reference import Reference
 from export.stages import Stage, share_changed
-from glmserve.engine.device import DeviceName
-from glmserve.prompt import Message, Picture
+from glmserve.engine.runtime.device import DeviceName
+from glmserve.model.chat_template import Message, Picture
 
 _SLOTS = 8
 _CONTEXT = 1024

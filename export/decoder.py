@@ -15,8 +15,8 @@ from export.notebook import declare, graph_input
 from export.precision import FP32, Numbers
 from export.sampler import sample
 from export.weights import Weights
-from glmserve.checkpoint import Checkpoint
 from glmserve.contract import DecoderGraph as Names
+from glmserve.model.config import Checkpoint
 
 _PREFIX = "model.language_model"
 _EMBEDDING = f"{_PREFIX}.embed_tokens"

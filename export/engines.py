@@ -16,9 +16,7 @@ from export.failures import MissingTensorRt
 from export.shelf import ENGINE_PARTS, ENGINES_LOCK, locked
 from export.tensorrt import load_tensorrt, vision_plan
 from export.vision_backend import VisionBackend, fixed_sizes
-from glmserve.checkpoint import Checkpoint
-from glmserve.contract import MODELS, VISION_MODEL, render_vision_config
-from glmserve.manifest import (
+from glmserve.build.manifest import (
     CANARY_FOLDER,
     CERTIFICATE_FILE,
     CHECKPOINT_FOLDER,
@@ -27,6 +25,8 @@ from glmserve.manifest import (
     Manifest,
     sha256_of,
 )
+from glmserve.contract import MODELS, VISION_MODEL, render_vision_config
+from glmserve.model.config import Checkpoint
 
 _KEY_FILE, _PLAN_FILE, _TIMING_FILE = "key.json", "model.plan", "timing.cache"
 _SMI = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from export.failures import NoTokenizer
-from glmserve.checkpoint import PROCESSOR_FILES, Checkpoint
 from glmserve.errors import BadArtifact
-from glmserve.images import Grid
-from glmserve.prompt import Message, Picture, PromptBuilder
-from glmserve.tokenizer import Tokenizer
+from glmserve.model.chat_template import Message, Picture, PromptBuilder
+from glmserve.model.config import PROCESSOR_FILES, Checkpoint
+from glmserve.model.image_processor import Grid
+from glmserve.model.tokenizer import Tokenizer
 
 
 def try_prompt(folder: Path, checkpoint: Checkpoint) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from export.headers import Reading
 from export.outline import Outline
 from export.rates import Measured, Rates
-from glmserve.cores import cores
+from glmserve.system.cpu_count import cores
 
 READERS = 4
 """Files of weights that are read through at a time."""

@@ -21,9 +21,9 @@ from safetensors.numpy import load_file
 from export.candidate import Candidate
 from export.cases import Case, input_ids
 from export.stages import Stage, share_changed
-from glmserve.checkpoint import Checkpoint
 from glmserve.errors import BadArtifact
-from glmserve.prompt import Message, Picture
+from glmserve.model.chat_template import Message, Picture
+from glmserve.model.config import Checkpoint
 
 _FOLDER = "golden"
 _CASES = "cases.json"

@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from export.weights import Weights
-from glmserve.checkpoint import TextModel
+from glmserve.model.config import TextModel
 
 SPREADS = 8.0
 """Spreads to either side of a channel's bias that its range covers."""

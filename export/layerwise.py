@@ -20,7 +20,7 @@ from export.pieces import Pieces
 from export.precision import KvPrecision, Precision, Target, numbers_of
 from export.stages import Stage
 from export.weights import EMBEDDING, Weights
-from glmserve.checkpoint import Checkpoint, TextModel
+from glmserve.build.manifest import CHECKPOINT_FOLDER, Manifest, decoder_in, vision_in
 from glmserve.contract import (
     COLUMN_WEIGHTS,
     IMAGE_FEATURES,
@@ -29,13 +29,13 @@ from glmserve.contract import (
     DecoderGraph,
     RowGroup,
 )
-from glmserve.engine.device import Host
-from glmserve.images import Grid, patches_of
-from glmserve.manifest import CHECKPOINT_FOLDER, Manifest, decoder_in, vision_in
-from glmserve.position_table import vision_arrays
-from glmserve.positions import mrope_positions
-from glmserve.prompt import Message, Picture, PromptBuilder
-from glmserve.tokenizer import Tokenizer
+from glmserve.engine.runtime.device import Host
+from glmserve.model.chat_template import Message, Picture, PromptBuilder
+from glmserve.model.config import Checkpoint, TextModel
+from glmserve.model.image_processor import Grid, patches_of
+from glmserve.model.mrope import mrope_positions
+from glmserve.model.position_embedding import vision_arrays
+from glmserve.model.tokenizer import Tokenizer
 
 ALLOWED = {
     Precision.FP32: 1e-5,

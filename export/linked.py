@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from export.failures import BadShard
 from export.weights import STORED_TYPES, Weights
-from glmserve.safetensors_header import METADATA, read_header
+from glmserve.build.safetensors_header import METADATA, read_header
 
 _LEAST_SHARE = 0.5
 """Of a file's bytes, so many must be of use for the file to be taken into a build whole."""

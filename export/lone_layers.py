@@ -15,7 +15,7 @@ from transformers.models.glm4v.modeling_glm4v import Glm4vModel, Glm4vTextModel,
 from transformers.models.glm46v.image_processing_pil_glm46v import Glm46VImageProcessorPil
 
 from export.weights import Weights
-from glmserve.images import Grid
+from glmserve.model.image_processor import Grid
 
 _TEXT, _VISION = "model.language_model", "model.visual"
 _ROWS_AT_ONCE = 8192

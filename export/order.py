@@ -15,10 +15,10 @@ from export.precision import KvPrecision, Numbers, Precision, Target, numbers_of
 from export.vision import vision_graph
 from export.vision_backend import VisionBackend, check_backend, entry
 from export.weights import Weights
-from glmserve.checkpoint import PROCESSOR_FILES, Checkpoint
+from glmserve.build.manifest import DECODER_PATH, REPOSITORY_FOLDER, TRITONS_VISION_PATH, VISION_PATH
 from glmserve.contract import VISION_MODEL
-from glmserve.freed_memory import give_back_freed
-from glmserve.manifest import DECODER_PATH, REPOSITORY_FOLDER, TRITONS_VISION_PATH, VISION_PATH
+from glmserve.model.config import PROCESSOR_FILES, Checkpoint
+from glmserve.system.malloc_trim import give_back_freed
 
 OPTIONAL_FILES = ("generation_config.json",)
 ENTRY_PATH = f"{REPOSITORY_FOLDER}/{VISION_MODEL}/config.pbtxt"

@@ -9,9 +9,9 @@ import numpy as np
 from export.order import OPTIONAL_FILES
 from export.pieces import Pieces
 from export.weights import EMBEDDING, Weights
-from glmserve.checkpoint import PROCESSOR_FILES
+from glmserve.build.manifest import CHECKPOINT_FOLDER, Manifest, decoder_in
 from glmserve.errors import BadArtifact
-from glmserve.manifest import CHECKPOINT_FOLDER, Manifest, decoder_in
+from glmserve.model.config import PROCESSOR_FILES
 
 _ROWS = 16
 

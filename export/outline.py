@@ -14,7 +14,7 @@ from export.linked import linkable, refer
 from export.order import ENTRY_PATH, Order
 from export.standard import share, standard_of, weights_in_files
 from export.streamed import places_of
-from glmserve.manifest import CANARY_FOLDER, CHECKPOINT_FOLDER, DECODER_PATH, MANIFEST_FILE, REPOSITORY_FOLDER
+from glmserve.build.manifest import CANARY_FOLDER, CHECKPOINT_FOLDER, DECODER_PATH, MANIFEST_FILE, REPOSITORY_FOLDER
 
 MODELS = Path(__file__).resolve().parents[1] / "model_repository"
 _MANIFEST_LINE = 80

@@ -11,8 +11,8 @@ from export.candidate import Candidate
 from export.cases import Case, input_ids
 from export.reference import Reference
 from export.stages import Stage
-from glmserve.images import Grid
-from glmserve.prompt import Message, Picture
+from glmserve.model.chat_template import Message, Picture
+from glmserve.model.image_processor import Grid
 
 _CHUNKS = (16, 37, 256)
 _WHOLE = 1 << 30

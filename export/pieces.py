@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 
-from glmserve.engine.device import multiply_bytes_exactly
+from glmserve.engine.runtime.device import multiply_bytes_exactly
 
 
 class Pieces:

@@ -12,8 +12,8 @@ from export.failures import Locked
 from export.publish import current, earlier, history
 from export.shelf import BUILD_LOCK, ENGINE_PARTS, ENGINES, ENGINES_LOCK, FORECAST, PARTS, builds_in, locked
 from export.streamed import sync_folder
-from glmserve.in_use import unused
-from glmserve.manifest import MANIFEST_FILE
+from glmserve.build.lock import unused
+from glmserve.build.manifest import MANIFEST_FILE
 
 _REMOVING = ".removing-"
 _FORECAST_S = 3600.0

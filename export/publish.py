@@ -24,8 +24,8 @@ from uuid import uuid4
 from export.failures import NothingBefore
 from export.shelf import PUBLISHED, write_whole
 from export.streamed import sync_folder
+from glmserve.build.manifest import CURRENT, MANIFEST_FILE
 from glmserve.errors import BadArtifact
-from glmserve.manifest import CURRENT, MANIFEST_FILE
 
 _ENTRY = "entry.json"
 _BUILD = "build"

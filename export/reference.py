@@ -12,7 +12,7 @@ from transformers import AutoModelForImageTextToText, AutoTokenizer
 from transformers.models.glm46v.image_processing_pil_glm46v import Glm46VImageProcessorPil
 from transformers.utils import logging
 
-from glmserve.images import Grid
+from glmserve.model.image_processor import Grid
 
 
 class Reference:

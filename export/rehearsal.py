@@ -11,14 +11,14 @@ from PIL import Image
 from export.candidate import Candidate
 from export.cases import Case, input_ids
 from export.failures import NotAnswered
-from glmserve.answer import AnswerReader
-from glmserve.checkpoint import Checkpoint
-from glmserve.engine.device import DeviceName
+from glmserve.build.manifest import CANARY_FOLDER, CHECKPOINT_FOLDER
+from glmserve.engine.runtime.device import DeviceName
 from glmserve.errors import BadArtifact
-from glmserve.images import grid_of
-from glmserve.manifest import CANARY_FOLDER, CHECKPOINT_FOLDER
-from glmserve.prompt import Message, Picture, PromptBuilder
-from glmserve.tokenizer import Tokenizer
+from glmserve.model.chat_template import Message, Picture, PromptBuilder
+from glmserve.model.config import Checkpoint
+from glmserve.model.image_processor import grid_of
+from glmserve.model.output_parser import AnswerReader
+from glmserve.model.tokenizer import Tokenizer
 
 _MOST_TOKENS = 64
 

@@ -11,8 +11,8 @@ from filelock import FileLock, Timeout
 
 from export.failures import Locked
 from export.streamed import sync, sync_folder
+from glmserve.build.manifest import MANIFEST_FILE, Manifest, find_build
 from glmserve.errors import BadArtifact
-from glmserve.manifest import MANIFEST_FILE, Manifest, find_build
 
 PARTS = ".parts-"
 """A folder of this name and a recipe holds what is done of a build that is not finished."""

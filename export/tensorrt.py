@@ -12,7 +12,7 @@ from typing import Any
 
 from export.failures import MissingTensorRt
 from export.standard import standard_of
-from glmserve.checkpoint import Checkpoint
+from glmserve.build.manifest import CHECKPOINT_FOLDER, decoder_in, vision_in
 from glmserve.contract import (
     COLUMN_WEIGHTS,
     IMAGE_PATCHES,
@@ -20,7 +20,7 @@ from glmserve.contract import (
     VISION_MAX_BATCH,
 )
 from glmserve.errors import BadArtifact
-from glmserve.manifest import CHECKPOINT_FOLDER, decoder_in, vision_in
+from glmserve.model.config import Checkpoint
 
 _USUAL_ROWS, _USUAL_COLUMNS = 34, 46
 """A picture of 640 x 480."""

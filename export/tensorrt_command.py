@@ -11,7 +11,7 @@ from export.commands.common import BUILDS, BuildArgument, OutOption, speaks
 from export.engines import make_engine, repository_to_serve
 from export.shelf import ENGINES
 from export.tensorrt import decoder_faults
-from glmserve.manifest import REPOSITORY_FOLDER, find_build
+from glmserve.build.manifest import REPOSITORY_FOLDER, find_build
 
 
 @speaks

@@ -13,8 +13,8 @@ from export.graph import GraphWriter
 from export.notebook import declare, graph_input
 from export.precision import FP32, Numbers
 from export.weights import Weights
-from glmserve.checkpoint import Checkpoint
 from glmserve.contract import COLUMN_WEIGHTS, IMAGE_FEATURES, IMAGE_PATCHES, ROW_WEIGHTS
+from glmserve.model.config import Checkpoint
 
 _PREFIX = "model.visual"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from enum import StrEnum
 
 from export.precision import KvPrecision, Precision, Target
-from glmserve.checkpoint import Checkpoint
 from glmserve.contract import render_vision_config
 from glmserve.errors import BadArtifact
+from glmserve.model.config import Checkpoint
 
 
 class VisionBackend(StrEnum):

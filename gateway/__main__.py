@@ -2,7 +2,7 @@
 
 import sys
 
-from glmserve.packages import not_installed
+from glmserve.system.missing_package import not_installed
 
 try:
     from gateway.cli import main

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.backend import Backend, Chunk, GenerateRequest, Ranked
-from glmserve.answer import AnswerReader, Delta
 from glmserve.contract import Finish
 from glmserve.errors import BackendDown
-from glmserve.prompt import ToolCall
-from glmserve.tokenizer import Tokenizer
-from glmserve.tool_calls import typed_call
+from glmserve.model.chat_template import ToolCall
+from glmserve.model.output_parser import AnswerReader, Delta
+from glmserve.model.tokenizer import Tokenizer
+from glmserve.model.tool_parser import typed_call
 
 _STAGES = ("queue_ms", "vision_ms", "prefill_ms", "decode_ms")
 

@@ -24,7 +24,7 @@ from gateway.service import ChatService
 from gateway.settings import GatewaySettings
 from gateway.tracing import Tracing
 from gateway.watch import Watch
-from glmserve.manifest import MANIFEST_FILE, Manifest
+from glmserve.build.manifest import MANIFEST_FILE, Manifest
 
 _WATCHED = "/health/"  # whoever watches the service is never refused
 TRACING = "tracing"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gateway.mailbox import Mailbox
 from glmserve.contract import Finish
 from glmserve.errors import BackendDown, Cancelled, DeadlineExceeded, GlmServeError
-from glmserve.images import Grid
+from glmserve.model.image_processor import Grid
 
 READY_TIMEOUT_S = 2.0
 """What a Triton may take to say whether a model is loaded."""

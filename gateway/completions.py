@@ -13,8 +13,8 @@ from gateway.logprobs import as_openai
 from gateway.problems import openai_problem
 from gateway.service import Prepared
 from glmserve.errors import GlmServeError
-from glmserve.prompt import ToolCall
-from glmserve.tokenizer import Tokenizer
+from glmserve.model.chat_template import ToolCall
+from glmserve.model.tokenizer import Tokenizer
 
 _DONE = "data: [DONE]\n\n"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.fields import Sampling
-from glmserve.prompt import Role, ToolCall
+from glmserve.model.chat_template import Role, ToolCall
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.backend import Ranked
-from glmserve.tokenizer import Tokenizer
+from glmserve.model.tokenizer import Tokenizer
 
 
 def as_openai(tokens: tuple[Ranked, ...], tokenizer: Tokenizer) -> dict[str, Any]:

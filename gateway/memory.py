@@ -9,8 +9,8 @@ from __future__ import annotations
 import ctypes
 import gc
 
-from glmserve.freed_memory import give_back_freed
 from glmserve.limits import LARGEST_KEPT_BUFFER_BYTES, MOST_FREE_BYTES
+from glmserve.system.malloc_trim import give_back_freed
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of <malloc.h>
 _ARENAS = 2

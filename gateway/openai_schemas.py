@@ -12,7 +12,7 @@ from gateway.conversation import Conversation, SentPicture, Turn
 from gateway.fields import COUNT, FLAG, AnswerFields, Body, Text, ThinkingFields, read_json, refusal
 from glmserve.errors import InvalidInput
 from glmserve.limits import MAX_CALLS, MAX_NEW_TOKENS, MAX_PARTS
-from glmserve.prompt import Role, ToolCall
+from glmserve.model.chat_template import Role, ToolCall
 
 _MAX_MESSAGES = 512
 _MAX_TOOLS = 128

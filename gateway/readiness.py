@@ -15,8 +15,8 @@ from gateway.conversation import Conversation, SentPicture, Turn
 from gateway.deadlines import Deadline
 from gateway.fields import Sampling
 from gateway.service import ChatService
+from glmserve.build.manifest import CANARY_FOLDER
 from glmserve.errors import BadArtifact, GlmServeError, Overloaded
-from glmserve.manifest import CANARY_FOLDER
 
 CANARY_TOKENS = 64
 

@@ -19,13 +19,13 @@ from gateway.picture_urls import UrlReader, is_url
 from gateway.pictures import OpenedPicture, SizeRules, bytes_of_base64
 from gateway.retry import with_one_retry
 from gateway.settings import GatewaySettings
-from glmserve.checkpoint import Checkpoint
+from glmserve.build.manifest import CHECKPOINT_FOLDER
 from glmserve.errors import BadImage, InvalidInput, PromptTooLong, TooLarge
-from glmserve.images import Grid, grid_of, patches_of
 from glmserve.limits import MAX_IMAGES
-from glmserve.manifest import CHECKPOINT_FOLDER
-from glmserve.prompt import Message, Picture, PromptBuilder
-from glmserve.tokenizer import Tokenizer
+from glmserve.model.chat_template import Message, Picture, PromptBuilder
+from glmserve.model.config import Checkpoint
+from glmserve.model.image_processor import Grid, grid_of, patches_of
+from glmserve.model.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, 
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from gateway import auto
-from glmserve import cores
 from glmserve.errors import BadSettings
 from glmserve.limits import RESPONSE_TIMEOUT_S
-from glmserve.variables import read_settings
+from glmserve.system import cpu_count
+from glmserve.system.env_settings import read_settings
 
 PREFIX = "GLM_GATEWAY_"
 _LARGEST_PICTURE = 89_000_000  # pixels; above it Pillow begins to warn on its own
@@ -39,7 +39,7 @@ AUTO = "auto"
 
 def _from_cores(count: Callable[[int], int]) -> BeforeValidator:
     """Lets a number be `auto`: what the machine's cores make of it."""
-    return BeforeValidator(lambda value: count(cores.cores()) if value == AUTO else value)
+    return BeforeValidator(lambda value: count(cpu_count.cores()) if value == AUTO else value)
 
 
 class GatewaySettings(BaseSettings):

@@ -7,9 +7,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from glmserve.certificate import Certificate
+from glmserve.build.certificate import Certificate
+from glmserve.build.manifest import CERTIFICATE_FILE, CURRENT, REPOSITORY_FOLDER, Manifest, find_build
 from glmserve.errors import BadArtifact, NotCertified
-from glmserve.manifest import CERTIFICATE_FILE, CURRENT, REPOSITORY_FOLDER, Manifest, find_build
 
 DEMO = Path("demo/checkpoint")
 DEFAULT_PRECISION = "fp32"

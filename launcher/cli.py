@@ -14,8 +14,8 @@ from typing import Annotated
 
 import typer
 
-from glmserve.certificate import REQUIRE_VARIABLE
-from glmserve.manifest import CANARY_FOLDER, REPOSITORY_FOLDER
+from glmserve.build.certificate import REQUIRE_VARIABLE
+from glmserve.build.manifest import CANARY_FOLDER, REPOSITORY_FOLDER
 from launcher.builds import ExportFailed, NoBuild, UnclearChoice, Unverified, choose
 from launcher.gateway_server import GatewayFailed, GatewayServer
 from launcher.ports import Port, PortTaken, claim

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from glmserve.certificate import REQUIRE_VARIABLE
+from glmserve.build.certificate import REQUIRE_VARIABLE
 from launcher.c_library import memory_variables
 from launcher.children import Child
 from launcher.probe import START_TIMEOUT_VARIABLE, get

@@ -19,8 +19,8 @@ from export.commands.common import (
 from export.hub import Source
 from export.precision import KvPrecision, Precision, Target
 from export.vision_backend import VisionBackend
-from glmserve.certificate import Certificate
-from glmserve.manifest import Manifest
+from glmserve.build.certificate import Certificate
+from glmserve.build.manifest import Manifest
 
 
 @speaks

@@ -13,9 +13,9 @@ from rich.console import Console
 from export.failures import MEANING, exit_code, named_files
 from export.precision import KvPrecision, Precision, Target
 from export.vision_backend import VisionBackend
-from glmserve.engine.device import DeviceName
+from glmserve.build.manifest import Manifest
+from glmserve.engine.runtime.device import DeviceName
 from glmserve.errors import GlmServeError
-from glmserve.manifest import Manifest
 
 P = ParamSpec("P")
 

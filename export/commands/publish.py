@@ -12,8 +12,8 @@ from export.commands.common import BUILDS, BuildArgument, DeviceOption, OutOptio
 from export.precision import Target
 from export.rehearsal import rehearse
 from export.shelf import PUBLISH_LOCK, build_in, locked
-from glmserve.certificate import Certificate
-from glmserve.manifest import CURRENT, Manifest
+from glmserve.build.certificate import Certificate
+from glmserve.build.manifest import CURRENT, Manifest
 
 
 @speaks

@@ -15,9 +15,9 @@ from export.commands.common import BUILDS, WIDE, OutOption, plain_console, speak
 from export.prune import prune, served, to_prune
 from export.publish import current, history
 from export.shelf import PUBLISH_LOCK, builds_in, locked
-from glmserve.certificate import Certificate
+from glmserve.build.certificate import Certificate
+from glmserve.build.manifest import CERTIFICATE_FILE, MANIFEST_FILE, Manifest
 from glmserve.errors import NotCertified
-from glmserve.manifest import CERTIFICATE_FILE, MANIFEST_FILE, Manifest
 
 _GB = 1e9
 _COLUMNS = ("digest", "made", "precision", "target", "gb", "certificate", "source")

@@ -26,9 +26,9 @@ from export.golden import compare_golden, has_golden, read_golden, room_for
 from export.hub import Source
 from export.origin import check_origin
 from export.stages import Stage
-from glmserve.checkpoint import Checkpoint
-from glmserve.engine.device import DeviceName
-from glmserve.manifest import CHECKPOINT_FOLDER, Manifest, find_build
+from glmserve.build.manifest import CHECKPOINT_FOLDER, Manifest, find_build
+from glmserve.engine.runtime.device import DeviceName
+from glmserve.model.config import Checkpoint
 
 
 @speaks

@@ -15,8 +15,8 @@ from gateway.fields import Sampling, read_json, refusal
 from gateway.openai_schemas import MessagesBody, parse_completion
 from gateway.refusals import UnknownModel
 from gateway.settings import GatewaySettings
-from glmserve.certificate import Certificate
-from glmserve.manifest import Manifest
+from glmserve.build.certificate import Certificate
+from glmserve.build.manifest import Manifest
 
 _COUNTING = Sampling(1, 0.0, 1.0, 0, 0)
 

@@ -19,7 +19,7 @@ from gateway.schemas import Asked, parse_vision, vision_of
 from gateway.service import Prepared
 from gateway.settings import GatewaySettings
 from glmserve.errors import GlmServeError
-from glmserve.tokenizer import Tokenizer
+from glmserve.model.tokenizer import Tokenizer
 
 
 def routes(settings: GatewaySettings, bodies: Bodies, exchanges: Exchanges) -> Blueprint:

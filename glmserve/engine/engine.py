@@ -13,15 +13,15 @@ import numpy as np
 
 from glmserve.contract import Finish
 from glmserve.engine import metrics
-from glmserve.engine.batch import step_of
-from glmserve.engine.line import Line, Place
-from glmserve.engine.lookup import Draft, Lookup
 from glmserve.engine.metrics import Meter
-from glmserve.engine.pace import Pace
 from glmserve.engine.request import Done, Event, Failed, Logprobs, Request, Running, Tokens
-from glmserve.engine.scheduler import Chunk, Scheduler, Waiting
-from glmserve.engine.session import DecoderSession, Sampled
-from glmserve.engine.slots import Move, SlotTable
+from glmserve.engine.runtime.decoder import DecoderSession, Sampled
+from glmserve.engine.scheduler.chunk_budget import Pace
+from glmserve.engine.scheduler.kv_slots import Move, SlotTable
+from glmserve.engine.scheduler.scheduler import Chunk, Scheduler, Waiting
+from glmserve.engine.scheduler.wait_queue import Line, Place
+from glmserve.engine.speculative.proposer import Draft, Lookup
+from glmserve.engine.step_builder import step_of
 from glmserve.errors import (
     BackendDown,
     Cancelled,

@@ -12,7 +12,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 
 from glmserve.contract import Finish
-from glmserve.engine.echo import Echo
+from glmserve.engine.ngram_index import Echo
 from glmserve.errors import GlmServeError
 
 NO_LOGPROBS = -1

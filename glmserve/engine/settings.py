@@ -5,13 +5,13 @@ from __future__ import annotations
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from glmserve import cores
-from glmserve.engine.device import DeviceName
-from glmserve.variables import read_settings
+from glmserve.engine.runtime.device import DeviceName
+from glmserve.system import cpu_count
+from glmserve.system.env_settings import read_settings
 
 
 def _half_the_cores() -> int:
-    return max(1, cores.cores() // 2)
+    return max(1, cpu_count.cores() // 2)
 
 
 class EngineSettings(BaseSettings):

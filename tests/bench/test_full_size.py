@@ -13,7 +13,7 @@ from bench.export_cost import measure
 from bench.weights import weights_of
 from export.precision import Precision
 from export.weights import Weights
-from glmserve.checkpoint import Checkpoint
+from glmserve.model.config import Checkpoint
 
 TINY = Shape("tiny", layers=2, ffn=64, vision_depth=1, hidden=128, heads=2, vision_hidden=64, vision_heads=1)
 

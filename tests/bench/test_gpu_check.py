@@ -11,8 +11,8 @@ from bench.cli import app
 from bench.gpu_check import gpu_check
 from bench.gpu_check_plan import Plan, rehearsal
 from bench.gpu_check_report import Limit
+from glmserve.build.manifest import CHECKPOINT_FOLDER, REPOSITORY_FOLDER
 from glmserve.contract import DECODER_MODEL
-from glmserve.manifest import CHECKPOINT_FOLDER, REPOSITORY_FOLDER
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 

@@ -15,7 +15,7 @@ from bench.replica_model import Machine, Replica, Visit
 from bench.scaling_page import NEW_TOKENS, PROMPT_TOKENS, chart, modelled_speedup, speedups
 from bench.simulate import MACHINE, Workload, capacity_per_s, simulate
 from bench.step_times import StepTimes
-from glmserve.checkpoint import Checkpoint
+from glmserve.model.config import Checkpoint
 
 NEAR = 0.25
 STEPS = StepTimes(decode_s=0.0176, row_s=0.00284, prefill_s=0.0, token_s=0.00227)

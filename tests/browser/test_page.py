@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from stand_in_build import write_processor_and_canary
 
 from gateway.keys import create_key
-from glmserve.manifest import CHECKPOINT_FOLDER, Manifest
+from glmserve.build.manifest import CHECKPOINT_FOLDER, Manifest
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium")

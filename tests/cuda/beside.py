@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from glmserve.checkpoint import Checkpoint
-from glmserve.engine.device import open_device
-from glmserve.engine.encoder import PictureEncoder
+from glmserve.build.manifest import CHECKPOINT_FOLDER, decoder_in, vision_in
 from glmserve.engine.engine import Engine
-from glmserve.engine.intake import prompt_arrays
-from glmserve.engine.ort import OrtDecoder, OrtVision
+from glmserve.engine.preprocessor import prompt_arrays
 from glmserve.engine.request import Event, Request, Sampling
-from glmserve.images import Grid
-from glmserve.manifest import CHECKPOINT_FOLDER, decoder_in, vision_in
-from glmserve.position_table import vision_arrays
+from glmserve.engine.runtime.device import open_device
+from glmserve.engine.runtime.ort_decoder import OrtDecoder, OrtVision
+from glmserve.engine.vision.batch_encoder import PictureEncoder
+from glmserve.model.config import Checkpoint
+from glmserve.model.image_processor import Grid
+from glmserve.model.position_embedding import vision_arrays
 from tests.cuda.rehearsal import Runtime, ending
 
 _CONTEXT = 256

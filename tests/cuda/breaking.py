@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from glmserve.checkpoint import Checkpoint
-from glmserve.engine.device import open_device
+from glmserve.build.manifest import CHECKPOINT_FOLDER, decoder_in
 from glmserve.engine.engine import Engine
-from glmserve.engine.intake import prompt_arrays
-from glmserve.engine.ort import OrtDecoder
+from glmserve.engine.preprocessor import prompt_arrays
 from glmserve.engine.request import Event, Request, Sampling
+from glmserve.engine.runtime.device import open_device
+from glmserve.engine.runtime.ort_decoder import OrtDecoder
 from glmserve.errors import GlmServeError
-from glmserve.manifest import CHECKPOINT_FOLDER, decoder_in
+from glmserve.model.config import Checkpoint
 from tests.cuda.rehearsal import Runtime, ending
 
 _CONTEXT = 4096

@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from glmserve.checkpoint import Checkpoint
-from glmserve.engine.device import open_device
-from glmserve.engine.ort import OrtDecoder
+from glmserve.build.manifest import CHECKPOINT_FOLDER, decoder_in
 from glmserve.engine.request import Sampling
-from glmserve.manifest import CHECKPOINT_FOLDER, decoder_in
+from glmserve.engine.runtime.device import open_device
+from glmserve.engine.runtime.ort_decoder import OrtDecoder
+from glmserve.model.config import Checkpoint
 from tests.cuda.rehearsal import Runtime, WatchedDecoder, answer
 
 _CONTEXT = 1024

@@ -17,17 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from glmserve.checkpoint import Checkpoint
-from glmserve.engine.device import open_device
+from glmserve.build.manifest import CHECKPOINT_FOLDER, decoder_in, vision_in
 from glmserve.engine.engine import Engine
-from glmserve.engine.intake import prompt_arrays
-from glmserve.engine.ort import OrtDecoder, OrtVision
+from glmserve.engine.preprocessor import prompt_arrays
 from glmserve.engine.request import Event, Failed, Prompt, Request, Sampling
-from glmserve.engine.sampling import filled
-from glmserve.engine.session import Sampled, Step
-from glmserve.images import Grid
-from glmserve.manifest import CHECKPOINT_FOLDER, decoder_in, vision_in
-from glmserve.position_table import vision_arrays
+from glmserve.engine.runtime.decoder import Sampled, Step
+from glmserve.engine.runtime.device import open_device
+from glmserve.engine.runtime.ort_decoder import OrtDecoder, OrtVision
+from glmserve.engine.runtime.sampling import filled
+from glmserve.model.config import Checkpoint
+from glmserve.model.image_processor import Grid
+from glmserve.model.position_embedding import vision_arrays
 
 _BUCKETS = (1, 2, 4, 8)
 _CONTEXT = 256

@@ -119,7 +119,7 @@ def test_the_gpu_check_runs_to_its_end(libraries: Path, tmp_path: Path, kv: str)
 
 
 ALLOCATE = """
-from glmserve.engine.device import open_device
+from glmserve.engine.runtime.device import open_device
 from tests.cuda.rehearsal import Runtime
 device, runtime = open_device("cuda"), Runtime()
 before = runtime.counts().bytes
@@ -159,7 +159,7 @@ def test_no_picture_disturbs_a_graph_that_is_being_captured(libraries: Path, tmp
     assert found["pictures"] >= 48 and found["graphs"] > 3  # more than buckets
 
 
-OPEN = "from glmserve.engine.device import open_device; open_device('cuda')"
+OPEN = "from glmserve.engine.runtime.device import open_device; open_device('cuda')"
 
 
 def test_a_missing_library_is_told_with_its_remedy(libraries: Path, tmp_path: Path) -> None:

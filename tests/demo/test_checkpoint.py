@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from demo.golden_set import CANARY_SEED, CHECKPOINT, GOLDEN, golden_questions, parity_cases, picture, unseen
 from demo.questions import KINDS
 from demo.wordings import LANGUAGES
-from glmserve.checkpoint import Checkpoint
+from glmserve.model.config import Checkpoint
 
 MOST_BYTES = 12_000_000
 MOST_GOLDEN_BYTES = 2_000_000

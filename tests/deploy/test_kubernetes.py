@@ -19,10 +19,10 @@ from stand_in_build import write_processor_and_canary
 from gateway.app import create_app
 from gateway.backend import FakeBackend
 from gateway.settings import PREFIX, GatewaySettings
+from glmserve.build.manifest import CHECKPOINT_FOLDER, DECODER_PATH
+from glmserve.build.manifest import Manifest as BuildManifest
 from glmserve.engine.metrics import ALL_METRICS
 from glmserve.engine.settings import EngineSettings
-from glmserve.manifest import CHECKPOINT_FOLDER, DECODER_PATH
-from glmserve.manifest import Manifest as BuildManifest
 
 CHART = ROOT / "deploy" / "helm" / "glm-triton"
 KSERVE = ROOT / "deploy" / "kserve"

@@ -14,7 +14,7 @@ from live_gateway import live_gateway
 from rendered_docs import ROOT
 from stand_in_build import write_processor_and_canary
 
-from glmserve.manifest import Manifest
+from glmserve.build.manifest import Manifest
 
 pytest.importorskip("openai")
 EXAMPLES = re.findall(r"```(sh|python)\n(.*?)```", (ROOT / "docs" / "api.md").read_text("utf-8"), re.DOTALL)

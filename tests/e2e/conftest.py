@@ -13,7 +13,7 @@ from rich.console import Console
 from serving import READY_S, Service, serving, triton_on
 
 from export.build import build
-from glmserve.tokenizer import Tokenizer
+from glmserve.model.tokenizer import Tokenizer
 from launcher.gateway_server import GatewayServer
 from launcher.ports import free_port
 from launcher.probe import get

@@ -13,9 +13,9 @@ from serving import Service
 from demo.golden_set import GoldenQuestion, golden_questions, picture, plain
 from gateway.backend import GenerateRequest
 from gateway.triton import TritonBackend
-from glmserve.checkpoint import Checkpoint
-from glmserve.prompt import Message, PromptBuilder
-from glmserve.tokenizer import Tokenizer
+from glmserve.model.chat_template import Message, PromptBuilder
+from glmserve.model.config import Checkpoint
+from glmserve.model.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.triton
 SEEN = [q for q in golden_questions() if q.has_picture]
@@ -77,11 +77,11 @@ def test_a_recorded_answer_is_still_what_transformers_says() -> None:
     """The golden file is not stale: a part of it is generated again."""
     pytest.importorskip("torch")
     from export.reference import Reference
-    from glmserve.images import patches_of
+    from glmserve.model.image_processor import patches_of
 
     reference, checkpoint, tokenizer = Reference(DEMO), Checkpoint.read(DEMO), Tokenizer.read(DEMO)
     prompts = PromptBuilder.read(DEMO, tokenizer, checkpoint.image_token_id, checkpoint.vision.merge_size)
-    from glmserve.prompt import Picture
+    from glmserve.model.chat_template import Picture
 
     for question in SEEN[::10]:
         image = picture(question.seed)

@@ -23,12 +23,12 @@ from export.candidate import Candidate
 from export.cases import Case, input_ids
 from gateway.backend import Chunk, GenerateRequest
 from gateway.triton import TritonBackend
-from glmserve.checkpoint import Checkpoint
 from glmserve.engine.metrics import ALL_METRICS
 from glmserve.errors import InvalidInput
-from glmserve.images import patches_of
-from glmserve.prompt import Message, Picture, PromptBuilder
-from glmserve.tokenizer import Tokenizer
+from glmserve.model.chat_template import Message, Picture, PromptBuilder
+from glmserve.model.config import Checkpoint
+from glmserve.model.image_processor import patches_of
+from glmserve.model.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.triton
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from export.build import build
 from export.cli import app
 from export.precision import Precision
-from glmserve.manifest import CURRENT
+from glmserve.build.manifest import CURRENT
 
 pytestmark = pytest.mark.triton
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"

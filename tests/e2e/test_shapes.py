@@ -22,8 +22,8 @@ from export.reference import Reference
 from gateway.app import create_app
 from gateway.settings import GatewaySettings
 from gateway.triton import TritonBackend
-from glmserve.answer import AnswerReader
-from glmserve.prompt import Message, Picture
+from glmserve.model.chat_template import Message, Picture
+from glmserve.model.output_parser import AnswerReader
 
 pytestmark = [pytest.mark.triton, pytest.mark.parity]
 QUESTIONS = ("What is in this picture?", "图中有几个三角形？", "red or blue?")

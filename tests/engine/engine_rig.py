@@ -13,7 +13,7 @@ import numpy as np
 from glmserve.contract import Finish
 from glmserve.engine.engine import Engine
 from glmserve.engine.request import Done, Event, Failed, Prompt, Request, Sampling, Tokens
-from glmserve.engine.session import FakeSession
+from glmserve.engine.runtime.decoder import FakeSession
 
 WAIT_S = 10.0
 EOS = 999

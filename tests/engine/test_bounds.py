@@ -11,10 +11,9 @@ from pydantic import ValidationError
 from gateway.backend import GenerateRequest
 from gateway.fields import AnswerFields
 from gateway.tensors import tensors_of
-from glmserve.checkpoint import Checkpoint
-from glmserve.engine import wire
 from glmserve.errors import InvalidInput
 from glmserve.limits import MAX_REPETITION_PENALTY, MIN_REPETITION_PENALTY
+from glmserve.model.config import Checkpoint
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 
@@ -23,7 +22,7 @@ def read(penalty: float) -> float:
     """The penalty that the engine makes of the gateway's."""
     request = GenerateRequest("x", np.ones(1, np.int64), None, (), 1, 0.0, 1.0, 0, 0, 1.0, repetition_penalty=penalty)
     tensors = {tensor.name: values for tensor, values in tensors_of(request)}
-    return wire.read(tensors, Checkpoint.read(DEMO)).sampling.repetition_penalty
+    return tensors.read(tensors, Checkpoint.read(DEMO)).sampling.repetition_penalty
 
 
 @pytest.mark.parametrize("penalty", [MIN_REPETITION_PENALTY, 1.0, MAX_REPETITION_PENALTY])

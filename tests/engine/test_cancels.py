@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from glmserve.engine.cancels import Cancels
+from glmserve.engine.triton.cancellations import Cancels
 
 
 def test_a_key_is_known_from_when_it_is_said_until_its_request_has_ended() -> None:

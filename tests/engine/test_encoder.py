@@ -10,10 +10,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from glmserve.engine import encoder as module
-from glmserve.engine.encoder import PictureEncoder
+from glmserve.engine.vision import batch_encoder as module
+from glmserve.engine.vision.batch_encoder import PictureEncoder
 from glmserve.errors import BackendDown
-from glmserve.position_table import VisionArrays
+from glmserve.model.position_embedding import VisionArrays
 
 TIMEOUT_S = 10.0
 MANY = 10**6  # patches

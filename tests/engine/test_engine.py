@@ -9,10 +9,10 @@ import pytest
 from engine_rig import EOS, GatedSession, Receiver, request, running
 
 from glmserve.contract import Finish
-from glmserve.engine.line import Line
 from glmserve.engine.metrics import DECODE_STEPS, DECODED_ROWS
 from glmserve.engine.request import Sampling
-from glmserve.engine.session import FakeSession
+from glmserve.engine.runtime.decoder import FakeSession
+from glmserve.engine.scheduler.wait_queue import Line
 from glmserve.errors import BackendDown, Overloaded, PromptTooLong
 
 

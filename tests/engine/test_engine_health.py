@@ -12,7 +12,7 @@ from engine_rig import GatedSession, Receiver, request, running
 from glmserve.contract import Finish
 from glmserve.engine.engine import Engine
 from glmserve.engine.metrics import FAILED, HEALTHY
-from glmserve.engine.session import FakeSession, Sampled, Step
+from glmserve.engine.runtime.decoder import FakeSession, Sampled, Step
 from glmserve.errors import BackendDown
 
 

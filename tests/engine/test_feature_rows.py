@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from engine_rig import prompt
 
-from glmserve.engine.batch import feature_rows, step_of
 from glmserve.engine.request import Prompt, Request, Running, Sampling
-from glmserve.engine.scheduler import Chunk
-from glmserve.engine.session import FakeSession
-from glmserve.engine.slots import SlotTable
-from glmserve.engine.wire import kept
+from glmserve.engine.runtime.decoder import FakeSession
+from glmserve.engine.scheduler.kv_slots import SlotTable
+from glmserve.engine.scheduler.scheduler import Chunk
+from glmserve.engine.step_builder import feature_rows, step_of
+from glmserve.engine.triton.tensors import kept
 
 PICTURES = [np.arange(12, dtype=np.float32).reshape(4, 3), np.arange(12, 27, dtype=np.float32).reshape(5, 3)]
 

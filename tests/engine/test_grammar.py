@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from engine_rig import Receiver, request, running
 
-from glmserve.checkpoint import Checkpoint
 from glmserve.contract import Finish
 from glmserve.engine.grammar import GrammarCompiler
-from glmserve.engine.session import FakeSession
+from glmserve.engine.runtime.decoder import FakeSession
 from glmserve.errors import GlmServeError, InvalidInput
 from glmserve.limits import MAX_GRAMMAR_BYTES
-from glmserve.tokenizer import Tokenizer
+from glmserve.model.config import Checkpoint
+from glmserve.model.tokenizer import Tokenizer
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 SCHEMA = {

@@ -13,15 +13,15 @@ import pytest
 from engine_rig import Receiver
 
 from glmserve import contract
-from glmserve.checkpoint import Checkpoint
 from glmserve.engine.engine import Engine
 from glmserve.engine.grammar import GrammarCompiler
-from glmserve.engine.intake import Intake
 from glmserve.engine.metrics import FAILED, REFUSED
-from glmserve.engine.pictures import PictureCache
-from glmserve.engine.session import FakeSession
-from glmserve.engine.wire import Tensors
-from glmserve.position_table import VisionArrays
+from glmserve.engine.preprocessor import Intake
+from glmserve.engine.runtime.decoder import FakeSession
+from glmserve.engine.triton.tensors import Tensors
+from glmserve.engine.vision.feature_cache import PictureCache
+from glmserve.model.config import Checkpoint
+from glmserve.model.position_embedding import VisionArrays
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 CHECKPOINT = Checkpoint.read(DEMO)

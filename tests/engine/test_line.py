@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from glmserve.engine.line import Line
-from glmserve.engine.pace import Pace
+from glmserve.engine.scheduler.chunk_budget import Pace
+from glmserve.engine.scheduler.wait_queue import Line
 from glmserve.errors import Overloaded, from_wire, to_wire
 
 

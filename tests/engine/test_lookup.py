@@ -7,11 +7,11 @@ import pytest
 from engine_rig import Receiver, prompt, request, running
 
 from glmserve.contract import Finish
-from glmserve.engine.echo import Echo
-from glmserve.engine.lookup import Draft, Lookup
 from glmserve.engine.metrics import ACCEPTED_TOKENS, DECODE_STEPS, DRAFTED_TOKENS
+from glmserve.engine.ngram_index import Echo
 from glmserve.engine.request import Request, Running, Sampling
-from glmserve.engine.session import FakeSession, Step
+from glmserve.engine.runtime.decoder import FakeSession, Step
+from glmserve.engine.speculative.proposer import Draft, Lookup
 
 
 @pytest.mark.parametrize(

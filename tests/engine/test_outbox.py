@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 
 from glmserve.contract import Finish
-from glmserve.engine.outbox import Outbox
 from glmserve.engine.request import Done, Event, Timings, Tokens
+from glmserve.engine.triton.response_sender import Outbox
 
 WAIT_S = 5
 DONE = Done(Finish.STOP, Timings())

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from glmserve.engine.metrics import PICTURE_CACHE_BYTES, PICTURE_HITS, PICTURE_MISSES, Meter
-from glmserve.engine.pictures import PictureCache, picture_key
-from glmserve.images import Grid
+from glmserve.engine.vision.feature_cache import PictureCache, picture_key
+from glmserve.model.image_processor import Grid
 
 FEATURES = np.ones((4, 8), np.float32)
 

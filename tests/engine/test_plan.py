@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from real_checkpoint import REAL, needs_real
 
-from glmserve.checkpoint import Checkpoint
+from glmserve.engine.memory_plan import element_bytes, memory_plan
 from glmserve.engine.metrics import ALL_METRICS, DECODE_STEPS, RUNNING, TOKEN_GAP, Meter
-from glmserve.engine.plan import element_bytes, memory_plan
 from glmserve.engine.settings import EngineSettings
 from glmserve.errors import DoesNotFit
+from glmserve.model.config import Checkpoint
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 GIB = 1024**3

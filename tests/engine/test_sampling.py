@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from glmserve.engine.sampling import GREEDY, Draw, Sampling, filled, padded, sampler_inputs
+from glmserve.engine.runtime.sampling import GREEDY, Draw, Sampling, filled, padded, sampler_inputs
 
 CANDIDATES, VOCABULARY = 64, 600
 

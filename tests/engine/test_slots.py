@@ -8,14 +8,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from glmserve.engine.batch import step_of
-from glmserve.engine.line import Line
-from glmserve.engine.lookup import Draft
-from glmserve.engine.pace import Pace
 from glmserve.engine.request import Request, Running, Sampling
-from glmserve.engine.scheduler import Scheduler, Waiting
-from glmserve.engine.session import FakeSession
-from glmserve.engine.slots import LEAST_SHARED, Move, SlotTable
+from glmserve.engine.runtime.decoder import FakeSession
+from glmserve.engine.scheduler.chunk_budget import Pace
+from glmserve.engine.scheduler.kv_slots import LEAST_SHARED, Move, SlotTable
+from glmserve.engine.scheduler.scheduler import Scheduler, Waiting
+from glmserve.engine.scheduler.wait_queue import Line
+from glmserve.engine.speculative.proposer import Draft
+from glmserve.engine.step_builder import step_of
 
 SLOTS, ROWS, CONTEXT = 4, 6, 96
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from glmserve.engine.serving import Serving
+from glmserve.build.manifest import DECODER_PATH, Manifest
+from glmserve.engine.server import Serving
 from glmserve.errors import BadArtifact
-from glmserve.manifest import DECODER_PATH, Manifest
 
 
 @pytest.mark.parametrize(("target", "device"), [("cuda", "cpu"), ("cpu", "cuda")])

@@ -14,7 +14,7 @@ from export.build import build
 from export.cli import app
 from export.failures import Exit
 from export.publish import history, publish
-from glmserve.manifest import CURRENT, Manifest
+from glmserve.build.manifest import CURRENT, Manifest
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 

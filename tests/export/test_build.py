@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 from export.build import build
 from export.cli import app
 from export.progress import Advance
+from glmserve.build.manifest import Manifest
 from glmserve.contract import CONTRACT_VERSION
 from glmserve.errors import BadArtifact
-from glmserve.manifest import Manifest
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 QUIET = Console(quiet=True)

@@ -15,7 +15,7 @@ from export.graph import GraphWriter
 from export.notebook import declare, graph_input
 from export.precision import Numbers
 from export.weights import Weights
-from glmserve.engine.device import multiply_bytes_exactly
+from glmserve.engine.runtime.device import multiply_bytes_exactly
 
 INPUTS, OUTPUTS = 2 * WIDEST, 48
 OWN, OVERFLOWING = Path("/proc/cpuinfo").read_text("utf-8"), "flags : fpu avx2 avx512f\n"

@@ -21,8 +21,8 @@ from export.cli import app
 from export.failures import Exit
 from export.page import page
 from export.stages import Stage
-from glmserve.certificate import Certificate
-from glmserve.manifest import CERTIFICATE_FILE, CERTIFICATE_PAGE, Manifest
+from glmserve.build.certificate import Certificate
+from glmserve.build.manifest import CERTIFICATE_FILE, CERTIFICATE_PAGE, Manifest
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 QUIET = Console(quiet=True)

@@ -20,13 +20,13 @@ from export.build import build
 from export.cli import app
 from export.failures import Exit
 from export.precision import Precision, Target
-from glmserve.certificate import Certificate
-from glmserve.checkpoint import Checkpoint
+from glmserve.build.certificate import Certificate
+from glmserve.build.manifest import CERTIFICATE_FILE, CERTIFICATE_PAGE, Manifest, decoder_in
 from glmserve.contract import CONTRACT_VERSION
-from glmserve.engine.serving import open_checkpoint
+from glmserve.engine.server import open_checkpoint
 from glmserve.engine.settings import EngineSettings
 from glmserve.errors import BadArtifact, NotCertified
-from glmserve.manifest import CERTIFICATE_FILE, CERTIFICATE_PAGE, Manifest, decoder_in
+from glmserve.model.config import Checkpoint
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 QUIET = Console(quiet=True)

@@ -9,7 +9,7 @@ from peak_memory import growth_bytes
 
 from bench.checkpoint import Shape, write_configuration
 from bench.weights import header_of, weights_of
-from glmserve.checkpoint import Checkpoint
+from glmserve.model.config import Checkpoint
 
 DEEP = Shape("deep", layers=44, ffn=3424, vision_depth=4)
 IMPORTS = """

@@ -17,7 +17,7 @@ from export.build import build
 from export.failures import Exit, NoAccess, is_full
 from export.precision import Precision, Target
 from export.vision_backend import VisionBackend
-from glmserve.manifest import CERTIFICATE_FILE, CURRENT
+from glmserve.build.manifest import CERTIFICATE_FILE, CURRENT
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 QUIET = Console(quiet=True)

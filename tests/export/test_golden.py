@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from demo.golden_set import GOLDEN, ParityCase, parity_cases
 from export.build import build
 from export.candidate import Candidate
-from glmserve.prompt import Message, Picture
+from glmserve.model.chat_template import Message, Picture
 
 DEMO = GOLDEN.parent
 CASES = parity_cases()

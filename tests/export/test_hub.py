@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 from export.cli import app
 from export.failures import DiskFull, DownloadFailed, Exit, MissingPackage
 from export.hub import Source
+from glmserve.build.manifest import Manifest
 from glmserve.errors import BadArtifact
-from glmserve.manifest import Manifest
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -16,12 +16,12 @@ from export.kv_scales import kv_scales
 from export.precision import KvPrecision, Precision
 from export.vision_backend import VisionBackend
 from export.weights import Weights
-from glmserve.checkpoint import Checkpoint
+from glmserve.build.manifest import Manifest, decoder_in
 from glmserve.contract import DecoderGraph
-from glmserve.engine.plan import element_bytes
+from glmserve.engine.memory_plan import element_bytes
 from glmserve.errors import BadArtifact
-from glmserve.manifest import Manifest, decoder_in
-from glmserve.prompt import Message, Picture
+from glmserve.model.chat_template import Message, Picture
+from glmserve.model.config import Checkpoint
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 QUIET = Console(quiet=True)

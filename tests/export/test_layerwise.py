@@ -24,7 +24,7 @@ from export.build import build  # noqa: E402
 from export.bytewise import byte_codes  # noqa: E402
 from export.cli import app  # noqa: E402
 from export.precision import Precision, Target  # noqa: E402
-from glmserve.engine.device import Host  # noqa: E402
+from glmserve.engine.runtime.device import Host  # noqa: E402
 
 QUIET = Console(quiet=True)
 SHARD = "model.safetensors"

@@ -19,10 +19,10 @@ from export.candidate import Candidate
 from export.linked import Place, places_in
 from export.pieces import Pieces
 from export.precision import Precision
-from glmserve.engine.plan import weight_bytes
+from glmserve.build.manifest import Manifest, decoder_in
+from glmserve.build.safetensors_header import read_header
+from glmserve.engine.memory_plan import weight_bytes
 from glmserve.errors import BadArtifact
-from glmserve.manifest import Manifest, decoder_in
-from glmserve.safetensors_header import read_header
 
 QUIET = Console(quiet=True)
 SHARD = "model.safetensors"

@@ -11,15 +11,15 @@ from rich.console import Console
 from export.build import build
 from export.candidate import Candidate
 from export.cases import Case, input_ids, sketch
-from glmserve.checkpoint import Checkpoint
-from glmserve.engine.batch import step_of
-from glmserve.engine.lookup import Draft
-from glmserve.engine.ort import OrtDecoder
+from glmserve.build.manifest import decoder_in
 from glmserve.engine.request import Prompt, Request, Running, Sampling
-from glmserve.engine.scheduler import Chunk
-from glmserve.engine.slots import SlotTable
-from glmserve.manifest import decoder_in
-from glmserve.prompt import Message, Picture
+from glmserve.engine.runtime.ort_decoder import OrtDecoder
+from glmserve.engine.scheduler.kv_slots import SlotTable
+from glmserve.engine.scheduler.scheduler import Chunk
+from glmserve.engine.speculative.proposer import Draft
+from glmserve.engine.step_builder import step_of
+from glmserve.model.chat_template import Message, Picture
+from glmserve.model.config import Checkpoint
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 ROWS, CONTEXT = 6, 512

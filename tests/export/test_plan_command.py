@@ -24,8 +24,8 @@ from export.build import build as make_build
 from export.cli import app
 from export.failures import Exit
 from export.precision import Precision, Target
-from glmserve.checkpoint import Checkpoint
-from glmserve.safetensors_header import METADATA, read_header
+from glmserve.build.safetensors_header import METADATA, read_header
+from glmserve.model.config import Checkpoint
 
 LARGE = Shape("large", layers=9, ffn=6848, vision_depth=2, hidden=2048, heads=32)
 MOST_OFF = 0.25

@@ -15,10 +15,10 @@ from export.candidate import Candidate
 from export.cases import Case, input_ids, sketch
 from export.precision import Precision, Target
 from export.quantize import find_scales, round_to_codes
+from glmserve.build.manifest import Manifest, decoder_in
 from glmserve.contract import DecoderGraph
 from glmserve.errors import BadArtifact
-from glmserve.manifest import Manifest, decoder_in
-from glmserve.prompt import Message, Picture
+from glmserve.model.chat_template import Message, Picture
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 QUIET = Console(quiet=True)

@@ -26,10 +26,10 @@ from export.precision import Precision
 from export.prune import prune, to_prune
 from export.publish import Action, current, earlier, history, publish, rollback
 from export.rehearsal import rehearse
-from glmserve.engine.serving import Serving
+from glmserve.build.lock import hold
+from glmserve.build.manifest import CERTIFICATE_FILE, CURRENT, MANIFEST_FILE, Manifest, decoder_in
+from glmserve.engine.server import Serving
 from glmserve.errors import BadArtifact
-from glmserve.in_use import hold
-from glmserve.manifest import CERTIFICATE_FILE, CURRENT, MANIFEST_FILE, Manifest, decoder_in
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 QUIET = Console(quiet=True)
@@ -304,7 +304,7 @@ import os, random, select, signal, sys
 from pathlib import Path
 import export
 from export.publish import current, history, publish, rollback
-from glmserve.manifest import Manifest
+from glmserve.build.manifest import Manifest
 
 out, kills, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 folder = str(Path(export.__file__).parent)

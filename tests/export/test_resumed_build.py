@@ -15,7 +15,7 @@ from export import streamed
 from export.build import build
 from export.precision import Precision
 from export.streamed import Journal, Progress, places_of, write_tensors
-from glmserve.manifest import Manifest
+from glmserve.build.manifest import Manifest
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 QUIET = Console(quiet=True)

@@ -14,7 +14,7 @@ from export.notebook import graph_input
 from export.sampler import sample
 from export.weights import Weights
 from glmserve.engine.request import Sampling
-from glmserve.engine.sampling import Draw, filled, sampler_inputs
+from glmserve.engine.runtime.sampling import Draw, filled, sampler_inputs
 from glmserve.limits import MAX_LOGPROBS, SAMPLER_CANDIDATES
 
 VOCABULARY = 200

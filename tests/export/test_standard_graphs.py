@@ -24,8 +24,8 @@ from export.precision import Precision, Target  # noqa: E402
 from export.reference import Reference  # noqa: E402
 from export.standard import standard_of  # noqa: E402
 from export.vision_backend import VisionBackend  # noqa: E402
+from glmserve.build.manifest import decoder_in, vision_in  # noqa: E402
 from glmserve.errors import BadArtifact  # noqa: E402
-from glmserve.manifest import decoder_in, vision_in  # noqa: E402
 
 QUIET = Console(quiet=True)
 

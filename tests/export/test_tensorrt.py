@@ -28,11 +28,11 @@ from export.precision import Precision, Target
 from export.standard import standard_of
 from export.tensorrt import profile_of
 from export.vision_backend import VisionBackend
-from glmserve.checkpoint import Checkpoint
-from glmserve.engine.serving import open_checkpoint
+from glmserve.build.manifest import REPOSITORY_FOLDER, Manifest, vision_in
+from glmserve.engine.server import open_checkpoint
 from glmserve.engine.settings import EngineSettings
 from glmserve.errors import BadArtifact
-from glmserve.manifest import REPOSITORY_FOLDER, Manifest, vision_in
+from glmserve.model.config import Checkpoint
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 

@@ -20,13 +20,13 @@ from export.precision import Precision, Target
 from export.vision_backend import VisionBackend
 from gateway.backend import GenerateRequest
 from gateway.tensors import tensors_of
-from glmserve.checkpoint import Checkpoint
+from glmserve.build.manifest import REPOSITORY_FOLDER, VISION_GRAPH
 from glmserve.contract import DECODER_MODEL, IMAGE_FEATURES, VISION_INPUTS, VISION_MODEL
-from glmserve.engine import serving
+from glmserve.engine import server
 from glmserve.engine.request import Done, Event
-from glmserve.images import Grid
-from glmserve.manifest import REPOSITORY_FOLDER, VISION_GRAPH
-from glmserve.position_table import VisionArrays
+from glmserve.model.config import Checkpoint
+from glmserve.model.image_processor import Grid
+from glmserve.model.position_embedding import VisionArrays
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 
@@ -76,7 +76,7 @@ def test_where_triton_reads_pictures_the_engine_asks_it_and_loads_no_encoder(
     def no_encoder(*_: object) -> None:
         raise AssertionError("the engine opened a picture encoder")
 
-    monkeypatch.setattr(serving, "OrtVision", no_encoder)
+    monkeypatch.setattr(server, "OrtVision", no_encoder)
     monkeypatch.setenv("GLM_ENGINE_CONTEXT_TOKENS", "64")
     folder = _entry(tmp_path, VisionBackend.ONNXRUNTIME).parent / DECODER_MODEL / "1"
     monkeypatch.setenv("GLM_ENGINE_REQUIRE_CERTIFICATE", "false")
@@ -87,7 +87,7 @@ def test_where_triton_reads_pictures_the_engine_asks_it_and_loads_no_encoder(
         return np.zeros((4, checkpoint.text.hidden), np.float32)
 
     checkpoint = Checkpoint.read(DEMO)
-    opened = serving.Serving.open(folder, ask_triton, lambda _metric, _amount: None)
+    opened = server.Serving.open(folder, ask_triton, lambda _metric, _amount: None)
     try:
         answer: queue.SimpleQueue[Event] = queue.SimpleQueue()
         ids = np.array([1, *[checkpoint.image_token_id] * 4, 2])

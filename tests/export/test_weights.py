@@ -11,7 +11,7 @@ from real_checkpoint import REAL, needs_real
 
 from export.decoder import decoder_graph
 from export.vision import fold_patch_embedding, vision_graph
-from glmserve.checkpoint import Checkpoint
+from glmserve.model.config import Checkpoint
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 

@@ -17,9 +17,9 @@ from werkzeug.test import TestResponse
 from gateway.app import create_app
 from gateway.backend import Chunk, FakeBackend
 from gateway.settings import GatewaySettings
+from glmserve.build.manifest import CHECKPOINT_FOLDER, Manifest
 from glmserve.contract import Finish
-from glmserve.manifest import CHECKPOINT_FOLDER, Manifest
-from glmserve.tokenizer import Tokenizer
+from glmserve.model.tokenizer import Tokenizer
 
 ANSWER = "A red circle."
 

@@ -12,7 +12,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from gateway.backend import GenerateRequest
 from glmserve import contract
 from glmserve.contract import Finish, Tensor
-from glmserve.images import Grid
+from glmserve.model.image_processor import Grid
 
 WAIT_S = 10
 Script = Callable[[Any, Any], Iterator[Any]]

@@ -12,7 +12,7 @@ from samples import ask, ask_openai, assert_problem
 
 from gateway.backend import Chunk, FakeBackend
 from glmserve.contract import Finish
-from glmserve.tokenizer import Tokenizer
+from glmserve.model.tokenizer import Tokenizer
 
 SCHEMA = {"type": "object", "properties": {"颜色": {"type": "string"}}}
 

@@ -20,7 +20,7 @@ from werkzeug.test import TestResponse
 
 from gateway.backend import FakeBackend
 from gateway.openai_schemas import CompletionBody
-from glmserve.tokenizer import Tokenizer
+from glmserve.model.tokenizer import Tokenizer
 
 Send = Callable[..., TestResponse]
 LONG = "x" * 200_001

@@ -15,9 +15,9 @@ from gateway.backend import Chunk, FakeBackend
 from gateway.readiness import Canary, Readiness
 from gateway.service import ChatService
 from gateway.settings import GatewaySettings
+from glmserve.build.manifest import Manifest
 from glmserve.contract import Finish
 from glmserve.errors import BackendDown, BadArtifact, Overloaded
-from glmserve.manifest import Manifest
 
 Script = Callable[..., list[Chunk]]
 

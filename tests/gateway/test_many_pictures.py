@@ -26,7 +26,7 @@ from gateway.fields import Sampling
 from gateway.service import ChatService
 from gateway.settings import GatewaySettings
 from glmserve.errors import Cancelled, DeadlineExceeded
-from glmserve.images import ImageRules, patches_of
+from glmserve.model.image_processor import ImageRules, patches_of
 
 WAIT_S = 10
 Cut = tuple[np.ndarray, Any]

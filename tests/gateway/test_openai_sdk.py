@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from live_gateway import live_gateway
 
-from glmserve.manifest import CHECKPOINT_FOLDER
+from glmserve.build.manifest import CHECKPOINT_FOLDER
 
 openai = pytest.importorskip("openai")
 MODEL = "GLM-4.6V-Flash-WEB"

@@ -25,10 +25,10 @@ from gateway.keys import create_key
 from gateway.otlp import OtlpSpans
 from gateway.settings import GatewaySettings
 from gateway.tracing import Tracing
+from glmserve.build.manifest import Manifest
 from glmserve.contract import Finish
 from glmserve.engine.metrics import ALL_METRICS
 from glmserve.errors import BackendDown
-from glmserve.manifest import Manifest
 
 DASHBOARD = Path(__file__).resolve().parents[2] / "docs" / "grafana-dashboard.json"
 PARENT = f"00-{'a' * 32}-{'b' * 16}-01"

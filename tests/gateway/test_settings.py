@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from gateway import auto
 from gateway.settings import PREFIX, GatewaySettings, settings_table
-from glmserve import cores
 from glmserve.errors import BadSettings
+from glmserve.system import cpu_count
 
 
 def test_a_variable_sets_its_field(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +131,7 @@ def test_what_is_shown_at_the_start_is_what_is_not_the_default() -> None:
 def test_what_is_not_chosen_follows_the_cores(
     monkeypatch: pytest.MonkeyPatch, core_count: int, workers: int, threads: int, decode_slots: int
 ) -> None:
-    monkeypatch.setattr(cores, "cores", lambda: core_count)
+    monkeypatch.setattr(cpu_count, "cores", lambda: core_count)
     monkeypatch.setenv("GLM_GATEWAY_THREADS", "auto")
     settings = GatewaySettings.read()
     assert (settings.workers, settings.threads, settings.decode_slots) == (workers, threads, decode_slots)
@@ -150,7 +150,7 @@ def test_gunicorn_gets_these_numbers() -> None:
         timeout=60,
         check=True,
     )
-    threads = str(auto.threads(cores.cores()))
+    threads = str(auto.threads(cpu_count.cores()))
     assert done.stdout.split() == ["gateway.worker.PromptWorker", "3", threads, "7", "JoinedResponse"]
 
 

@@ -21,7 +21,7 @@ from tritonclient.grpc import service_pb2_grpc
 
 from glmserve.contract import Finish
 from glmserve.errors import Overloaded, to_wire
-from glmserve.tokenizer import Tokenizer
+from glmserve.model.tokenizer import Tokenizer
 
 WAIT_S = 20
 WORDS = "A red circle, and a 图 of more. " * 4

@@ -12,7 +12,7 @@ from PIL import Image
 from samples import URL, assert_problem, base64_of, file_of
 
 from gateway.backend import FakeBackend
-from glmserve.tokenizer import Tokenizer
+from glmserve.model.tokenizer import Tokenizer
 
 
 def text_of(backend: FakeBackend, tokenizer: Tokenizer) -> str:

@@ -17,12 +17,12 @@ from structlog.testing import capture_logs
 from gateway.app import create_app
 from gateway.backend import Chunk, FakeBackend
 from gateway.settings import GatewaySettings
-from glmserve.checkpoint import Checkpoint
+from glmserve.build.manifest import CHECKPOINT_FOLDER
 from glmserve.contract import Finish
 from glmserve.errors import BackendDown, BadArtifact, DeadlineExceeded, GlmServeError, InvalidInput, Overloaded
-from glmserve.images import patches_of
-from glmserve.manifest import CHECKPOINT_FOLDER
-from glmserve.tokenizer import Tokenizer
+from glmserve.model.config import Checkpoint
+from glmserve.model.image_processor import patches_of
+from glmserve.model.tokenizer import Tokenizer
 
 Script = Callable[..., list[Chunk]]
 

@@ -12,8 +12,8 @@ from tokenizers import Tokenizer as LibraryTokenizer
 from tokenizers.decoders import ByteLevel
 from tokenizers.models import BPE
 
-from glmserve.answer import AnswerReader
-from glmserve.tokenizer import _BYTE_OF, Detokenizer, Tokenizer
+from glmserve.model.output_parser import AnswerReader
+from glmserve.model.tokenizer import _BYTE_OF, Detokenizer, Tokenizer
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 TOKENIZER = Tokenizer.read(DEMO)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from real_checkpoint import REAL, needs_real
 
-from glmserve.checkpoint import Checkpoint
 from glmserve.errors import BadArtifact
+from glmserve.model.config import Checkpoint
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 

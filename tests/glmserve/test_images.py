@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from glmserve.errors import BadImage
-from glmserve.images import ImageRules, grid_of, merge_blocks, patches_of, smart_resize
+from glmserve.model.image_processor import ImageRules, grid_of, merge_blocks, patches_of, smart_resize
 
 RULES = ImageRules(
     14, 2, 2, 12_544, 9_633_792, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from glmserve.build.lock import hold, unused
+from glmserve.build.manifest import decoder_in
 from glmserve.errors import BadArtifact
-from glmserve.in_use import hold, unused
-from glmserve.manifest import decoder_in
 
 HOLDER = """
 import sys
 from pathlib import Path
-from glmserve.in_use import hold
+from glmserve.build.lock import hold
 held = hold(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from export.precision import KvPrecision, Precision, Target
+from glmserve.build.manifest import KV_PRECISIONS, MANIFEST_FILE, PRECISIONS, TARGETS, Manifest, sha256_of
 from glmserve.errors import BadArtifact
-from glmserve.manifest import KV_PRECISIONS, MANIFEST_FILE, PRECISIONS, TARGETS, Manifest, sha256_of
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from glmserve.errors import InvalidInput
-from glmserve.images import Grid
-from glmserve.position_table import bicubic_weights
-from glmserve.positions import mrope_positions
+from glmserve.model.image_processor import Grid
+from glmserve.model.mrope import mrope_positions
+from glmserve.model.position_embedding import bicubic_weights
 
 IMAGE = 9
 

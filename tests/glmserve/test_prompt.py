@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from real_checkpoint import REAL, needs_real
 
-from glmserve.checkpoint import Checkpoint
 from glmserve.errors import InvalidInput
-from glmserve.images import Grid
-from glmserve.prompt import Message, Picture, PromptBuilder
-from glmserve.tokenizer import Tokenizer
+from glmserve.model.chat_template import Message, Picture, PromptBuilder
+from glmserve.model.config import Checkpoint
+from glmserve.model.image_processor import Grid
+from glmserve.model.tokenizer import Tokenizer
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 HEAD, PICTURE = "[gMASK]<sop><|user|>\n", "<|begin_of_image|><|image|><|end_of_image|>"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer as Library
 
-from glmserve.tokenizer import Tokenizer
+from glmserve.model.tokenizer import Tokenizer
 
 DEMO = Path(__file__).parents[2] / "demo" / "checkpoint" / "tokenizer.json"
 ALPHABET = "abc <|>/nothink'll 图é🙂\n\t  12345\U000f0000"

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from real_checkpoint import REAL, needs_real
 
-from glmserve.answer import AnswerReader
-from glmserve.checkpoint import Checkpoint
 from glmserve.errors import InvalidInput
-from glmserve.prompt import Message, PromptBuilder, ToolCall
-from glmserve.tokenizer import Tokenizer
-from glmserve.tool_calls import RawCall, typed_call
+from glmserve.model.chat_template import Message, PromptBuilder, ToolCall
+from glmserve.model.config import Checkpoint
+from glmserve.model.output_parser import AnswerReader
+from glmserve.model.tokenizer import Tokenizer
+from glmserve.model.tool_parser import RawCall, typed_call
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 TOKENIZER = Tokenizer.read(DEMO)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from glmserve.whole_answer import joined
+from glmserve.engine.triton.whole_response import joined
 
 
 def test_parts_follow_one_another_and_the_rest_is_the_last_word() -> None:

@@ -10,8 +10,8 @@ import pytest
 from servers import READY_S, server_of
 from stand_in_build import write_certificate, write_processor_and_canary
 
+from glmserve.build.manifest import REPOSITORY_FOLDER, Manifest
 from glmserve.contract import MODELS, WHOLE_MODEL, render_config
-from glmserve.manifest import REPOSITORY_FOLDER, Manifest
 from launcher.triton_server import TritonServer
 
 HERE = Path(__file__).resolve().parent

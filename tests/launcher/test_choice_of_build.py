@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from glmserve.manifest import CERTIFICATE_FILE, CURRENT
+from glmserve.build.manifest import CERTIFICATE_FILE, CURRENT
 from launcher import builds
 from launcher.builds import DEMO, ExportFailed, NoBuild, UnclearChoice, Unverified, choose
 

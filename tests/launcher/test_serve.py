@@ -20,8 +20,8 @@ from pathlib import Path
 import pytest
 from servers import children_of, is_alive
 
+from glmserve.build.manifest import REPOSITORY_FOLDER
 from glmserve.contract import DECODER_MODEL
-from glmserve.manifest import REPOSITORY_FOLDER
 from launcher.cli import Exit, curl_line
 from launcher.ports import Port, PortTaken, claim, free_port
 

@@ -21,10 +21,10 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from gateway.backend import GenerateRequest
 from gateway.triton import TritonBackend
+from glmserve.build.manifest import REPOSITORY_FOLDER
 from glmserve.contract import Finish
 from glmserve.errors import BackendDown, DeadlineExceeded, Overloaded
-from glmserve.images import Grid
-from glmserve.manifest import REPOSITORY_FOLDER
+from glmserve.model.image_processor import Grid
 from launcher.triton_server import TritonFailed, TritonServer
 
 pytestmark = pytest.mark.triton

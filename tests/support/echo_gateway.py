@@ -13,10 +13,10 @@ from gateway.app import create_app
 from gateway.backend import Chunk, GenerateRequest
 from gateway.settings import GatewaySettings
 from gateway.wsgi import BACKEND
+from glmserve.build.manifest import CHECKPOINT_FOLDER
 from glmserve.contract import Finish
 from glmserve.errors import Cancelled
-from glmserve.manifest import CHECKPOINT_FOLDER
-from glmserve.tokenizer import Tokenizer
+from glmserve.model.tokenizer import Tokenizer
 
 BEAT_S = 0.005
 HUSH_S = 8.0

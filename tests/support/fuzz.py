@@ -12,7 +12,7 @@ from pathlib import Path
 from live_gateway import live_gateway
 from stand_in_build import write_processor_and_canary
 
-from glmserve.manifest import Manifest
+from glmserve.build.manifest import Manifest
 
 CHECKS = (
     "not_a_server_error",

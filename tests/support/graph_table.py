@@ -10,8 +10,8 @@ import onnx_ir as ir
 from export.decoder import decoder_graph
 from export.precision import FP32, Numbers
 from export.weights import Weights
-from glmserve.checkpoint import Checkpoint
 from glmserve.contract import DecoderGraph
+from glmserve.model.config import Checkpoint
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 LAYER = 1

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from export.decoder import decoder_graph
 from export.vision import vision_graph
 from export.weights import Weights
-from glmserve.checkpoint import PROCESSOR_FILES, Checkpoint
+from glmserve.model.config import PROCESSOR_FILES, Checkpoint
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 _DRAWN = 65_537

@@ -17,7 +17,7 @@ from urllib.error import HTTPError
 from eventually import eventually
 from PIL import Image
 
-from glmserve.manifest import REPOSITORY_FOLDER
+from glmserve.build.manifest import REPOSITORY_FOLDER
 from launcher.gateway_server import GatewayServer
 from launcher.ports import free_port
 from launcher.triton_server import TritonServer

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from glmserve.checkpoint import PROCESSOR_FILES
+from glmserve.build.manifest import CANARY_FOLDER, CERTIFICATE_FILE, CHECKPOINT_FOLDER, Manifest
 from glmserve.contract import CONTRACT_VERSION
-from glmserve.manifest import CANARY_FOLDER, CERTIFICATE_FILE, CHECKPOINT_FOLDER, Manifest
+from glmserve.model.config import PROCESSOR_FILES
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 

@@ -11,8 +11,8 @@ import triton_python_backend_utils as pb_utils
 from glmserve.contract import IMAGE_FEATURES, VISION_INPUTS, VISION_MODEL
 from glmserve.engine.metrics import ALL_METRICS, Metric
 from glmserve.engine.request import Event, Failed
-from glmserve.engine.serving import Serving
-from glmserve.engine.wire import kept, message
+from glmserve.engine.server import Serving
+from glmserve.engine.triton.tensors import kept, message
 from glmserve.errors import BackendDown, GlmServeError, to_wire
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from glmserve.contract import DECODER_MODEL, DECODER_OUTPUTS, WHOLE
-from glmserve.ended_streams import EndedStreams
 from glmserve.engine.settings import EngineSettings
-from glmserve.engine.wire import kept
+from glmserve.engine.triton.ended_streams import EndedStreams
+from glmserve.engine.triton.tensors import kept
+from glmserve.engine.triton.whole_response import Tensors, joined
 from glmserve.errors import Overloaded, to_wire
-from glmserve.whole_answer import Tensors, joined
 
 
 class TritonPythonModel:

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from glmserve.checkpoint import Checkpoint
+from glmserve.build.manifest import VISION_GRAPH
+from glmserve.build.safetensors_header import METADATA, read_header
 from glmserve.engine.settings import EngineSettings
 from glmserve.errors import DoesNotFit
-from glmserve.manifest import VISION_GRAPH
-from glmserve.safetensors_header import METADATA, read_header
+from glmserve.model.config import Checkpoint
 
 _FLOAT = 4
 _NOT_THE_DECODERS = (METADATA, "model.visual.")

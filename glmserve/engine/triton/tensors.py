@@ -7,11 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from glmserve import contract
-from glmserve.checkpoint import Checkpoint
 from glmserve.contract import Tensor
 from glmserve.engine.request import NO_LOGPROBS, Done, Event, Failed, Logprobs, Sampling, Tokens
 from glmserve.errors import InvalidInput
-from glmserve.images import Grid
 from glmserve.limits import (
     MAX_IMAGES,
     MAX_LOGPROBS,
@@ -20,6 +18,8 @@ from glmserve.limits import (
     MAX_STOP_IDS,
     MIN_REPETITION_PENALTY,
 )
+from glmserve.model.config import Checkpoint
+from glmserve.model.image_processor import Grid
 
 Tensors = dict[str, np.ndarray]
 

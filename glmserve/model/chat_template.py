@@ -22,8 +22,8 @@ from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from glmserve.errors import BadArtifact, InvalidInput
-from glmserve.images import Grid
-from glmserve.tokenizer import Tokenizer
+from glmserve.model.image_processor import Grid
+from glmserve.model.tokenizer import Tokenizer
 
 _STAND_IN_FIRST, _STAND_IN_LAST = 0xF0000, 0xFFFFD  # Supplementary Private Use Area-A
 Role = Literal["system", "user", "assistant", "tool"]

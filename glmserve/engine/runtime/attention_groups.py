@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from glmserve.engine.sampling import padded
-from glmserve.engine.session import Step
-from glmserve.engine.shared import closed, numbered, zeros
+from glmserve.engine.runtime.constant_arrays import closed, numbered, zeros
+from glmserve.engine.runtime.decoder import Step
+from glmserve.engine.runtime.sampling import padded
 
 
 @dataclass(frozen=True)

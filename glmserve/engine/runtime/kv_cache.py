@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import onnxruntime as ort
 
-from glmserve.checkpoint import TextModel
 from glmserve.contract import DecoderGraph, RowGroup
-from glmserve.engine.device import Device
+from glmserve.engine.runtime.device import Device
+from glmserve.model.config import TextModel
 
 ELEMENT_TYPES = {"tensor(float)": 1, "tensor(float16)": 10, "tensor(bfloat16)": 16, "tensor(int8)": 3}
 """onnxruntime's names for the types KV may have, and ONNX's numbers for them."""

@@ -12,18 +12,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from glmserve import contract
-from glmserve.checkpoint import Checkpoint
-from glmserve.engine import metrics, wire
+from glmserve.engine import metrics
 from glmserve.engine.engine import Engine
 from glmserve.engine.grammar import GrammarCompiler, SchemaGrammar
-from glmserve.engine.line import Place
-from glmserve.engine.pictures import PictureCache, picture_key
 from glmserve.engine.request import Event, Failed, Prompt, Request
-from glmserve.engine.wire import Asked, Tensors
+from glmserve.engine.scheduler.wait_queue import Place
+from glmserve.engine.triton.tensors import Asked, Tensors
+from glmserve.engine.vision.feature_cache import PictureCache, picture_key
 from glmserve.errors import BackendDown, Cancelled, DeadlineExceeded, GlmServeError, Overloaded
-from glmserve.images import Grid
-from glmserve.position_table import VisionArrays, vision_arrays
-from glmserve.positions import mrope_positions
+from glmserve.model.config import Checkpoint
+from glmserve.model.image_processor import Grid
+from glmserve.model.mrope import mrope_positions
+from glmserve.model.position_embedding import VisionArrays, vision_arrays
 
 _log = logging.getLogger(__name__)
 _KEY_BITS = 62
@@ -75,7 +75,7 @@ class Intake:
 
     def _prepare(self, tensors: Tensors, asking: _Asking, place: Place) -> None:
         try:
-            asked = wire.read(tensors, self._checkpoint)
+            asked = tensors.read(tensors, self._checkpoint)
             self._engine.submit(self._request(asked, asking), place)
         except GlmServeError as error:
             place.leave()

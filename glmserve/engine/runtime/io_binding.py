@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnxruntime as ort
 
-from glmserve.engine.device import Device
-from glmserve.engine.sampling import SamplerInputs
+from glmserve.engine.runtime.device import Device
+from glmserve.engine.runtime.sampling import SamplerInputs
 
 _SMALL_BYTES = 1 << 16
 """Up to this size, comparing an array with what a device holds is cheaper than copying it there again."""

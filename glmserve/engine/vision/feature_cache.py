@@ -13,7 +13,7 @@ import numpy as np
 from glmserve.engine import metrics
 from glmserve.engine.metrics import Meter
 from glmserve.errors import Cancelled
-from glmserve.images import Grid
+from glmserve.model.image_processor import Grid
 
 _WAIT_S = 120.0
 

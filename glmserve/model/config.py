@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from glmserve.config_file import Section
 from glmserve.errors import BadArtifact, UnknownArchitecture
-from glmserve.images import ImageRules
+from glmserve.model.config_section import Section
+from glmserve.model.image_processor import ImageRules
 
 ARCHITECTURE = "Glm4vForConditionalGeneration"
 PROCESSOR_FILES = ("config.json", "preprocessor_config.json", "tokenizer.json", "chat_template.jinja")

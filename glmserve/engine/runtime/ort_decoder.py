@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from glmserve.checkpoint import Checkpoint
 from glmserve.contract import COLUMN_WEIGHTS, IMAGE_FEATURES, IMAGE_PATCHES, ROW_WEIGHTS, DecoderGraph, RowGroup
-from glmserve.engine.binding import Binding
-from glmserve.engine.device import Device, Host, multiply_bytes_exactly
-from glmserve.engine.groups import Group, groups, padded_step
-from glmserve.engine.kv import ELEMENT_TYPES, KvCache, KvShape
-from glmserve.engine.sampling import GREEDY, SamplerInputs, filled, sampler_inputs
-from glmserve.engine.session import Sampled, Step
-from glmserve.engine.shared import numbered, zeros
+from glmserve.engine.runtime.attention_groups import Group, groups, padded_step
+from glmserve.engine.runtime.constant_arrays import numbered, zeros
+from glmserve.engine.runtime.decoder import Sampled, Step
+from glmserve.engine.runtime.device import Device, Host, multiply_bytes_exactly
+from glmserve.engine.runtime.io_binding import Binding
+from glmserve.engine.runtime.kv_cache import ELEMENT_TYPES, KvCache, KvShape
+from glmserve.engine.runtime.sampling import GREEDY, SamplerInputs, filled, sampler_inputs
 from glmserve.errors import BadArtifact
 from glmserve.limits import MAX_LOGPROBS, SAMPLER_CANDIDATES
-from glmserve.position_table import VisionArrays
+from glmserve.model.config import Checkpoint
+from glmserve.model.position_embedding import VisionArrays
 
 _log = logging.getLogger(__name__)
 _MOST_GRAPHS = 64

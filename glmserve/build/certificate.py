@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from glmserve.build.manifest import CERTIFICATE_FILE, Manifest
 from glmserve.contract import CONTRACT_VERSION
 from glmserve.errors import Disproved, NotCertified
-from glmserve.manifest import CERTIFICATE_FILE, Manifest
 
 REQUIRE_VARIABLE = "GLM_ENGINE_REQUIRE_CERTIFICATE"
 """Set to false, it lets a build be served that nobody vouches for."""

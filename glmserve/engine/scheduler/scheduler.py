@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from glmserve.engine.line import Place
-from glmserve.engine.pace import Pace
 from glmserve.engine.request import Request, Running
-from glmserve.engine.slots import Move, SlotTable
+from glmserve.engine.scheduler.chunk_budget import Pace
+from glmserve.engine.scheduler.kv_slots import Move, SlotTable
+from glmserve.engine.scheduler.wait_queue import Place
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from glmserve.images import Grid
+from glmserve.model.image_processor import Grid
 
 VisionArrays = tuple[np.ndarray, np.ndarray, np.ndarray]
 """One picture as `contract.VISION_INPUTS`, without the batch axis."""

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from glmserve.errors import BackendDown
-from glmserve.position_table import VisionArrays
+from glmserve.model.position_embedding import VisionArrays
 
 _log = logging.getLogger(__name__)
 _TURN_S = 120.0

@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from glmserve.engine.request import Sampling
-from glmserve.engine.shared import closed, numbered, zeros
+from glmserve.engine.runtime.constant_arrays import closed, numbered, zeros
 
 _TOKENS = 16
 """Tokens whose random numbers are made together: a generator costs as much as hundreds of its numbers."""

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from glmserve.engine.lookup import Draft
 from glmserve.engine.request import Prompt, Running
-from glmserve.engine.sampling import GREEDY, Draw, sampler_inputs
-from glmserve.engine.scheduler import Chunk
-from glmserve.engine.session import DecoderSession, Step
-from glmserve.engine.shared import numbered, zeros
-from glmserve.engine.slots import SlotTable
+from glmserve.engine.runtime.constant_arrays import numbered, zeros
+from glmserve.engine.runtime.decoder import DecoderSession, Step
+from glmserve.engine.runtime.sampling import GREEDY, Draw, sampler_inputs
+from glmserve.engine.scheduler.kv_slots import SlotTable
+from glmserve.engine.scheduler.scheduler import Chunk
+from glmserve.engine.speculative.proposer import Draft
 
 _NONE = np.empty(0, np.int32)
 

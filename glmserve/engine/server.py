@@ -8,28 +8,28 @@ from pathlib import Path
 from typing import BinaryIO
 
 from glmserve import contract
-from glmserve.certificate import Certificate
-from glmserve.checkpoint import Checkpoint
+from glmserve.build.certificate import Certificate
+from glmserve.build.lock import hold
+from glmserve.build.manifest import CHECKPOINT_FOLDER, DECODER_GRAPH, VISION_GRAPH, Manifest
 from glmserve.contract import VISION_MAX_BATCH, VISION_MODEL, Finish
-from glmserve.engine.cancels import Cancels
-from glmserve.engine.device import Device, DeviceName, open_device
-from glmserve.engine.encoder import PictureEncoder
 from glmserve.engine.engine import Engine
 from glmserve.engine.grammar import GrammarCompiler
-from glmserve.engine.intake import EncodePicture, Intake
-from glmserve.engine.line import Line
+from glmserve.engine.memory_plan import decoders_files, element_bytes, memory_plan, most_patches, weight_bytes
 from glmserve.engine.metrics import Meter, Metric, Publisher
-from glmserve.engine.ort import OrtDecoder, OrtVision
-from glmserve.engine.outbox import Outbox, Send
-from glmserve.engine.pictures import PictureCache
-from glmserve.engine.plan import decoders_files, element_bytes, memory_plan, most_patches, weight_bytes
+from glmserve.engine.preprocessor import EncodePicture, Intake
 from glmserve.engine.request import Done, Event, Timings
-from glmserve.engine.session import DecoderSession
+from glmserve.engine.runtime.decoder import DecoderSession
+from glmserve.engine.runtime.device import Device, DeviceName, open_device
+from glmserve.engine.runtime.ort_decoder import OrtDecoder, OrtVision
+from glmserve.engine.scheduler.wait_queue import Line
 from glmserve.engine.settings import EngineSettings
-from glmserve.engine.wire import Tensors, asks_for_whole, key_in
+from glmserve.engine.triton.cancellations import Cancels
+from glmserve.engine.triton.response_sender import Outbox, Send
+from glmserve.engine.triton.tensors import Tensors, asks_for_whole, key_in
+from glmserve.engine.vision.batch_encoder import PictureEncoder
+from glmserve.engine.vision.feature_cache import PictureCache
 from glmserve.errors import BadArtifact, NotCertified
-from glmserve.in_use import hold
-from glmserve.manifest import CHECKPOINT_FOLDER, DECODER_GRAPH, VISION_GRAPH, Manifest
+from glmserve.model.config import Checkpoint
 
 _log = logging.getLogger(__name__)
 _MIB = 1024**2

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from glmserve.engine.sampling import SamplerInputs
+from glmserve.engine.runtime.sampling import SamplerInputs
 from glmserve.limits import MAX_LOGPROBS
 
 

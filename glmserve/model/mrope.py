@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from glmserve.errors import InvalidInput
-from glmserve.images import Grid
+from glmserve.model.image_processor import Grid
 
 
 def mrope_positions(

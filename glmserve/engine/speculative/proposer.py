@@ -11,7 +11,7 @@ from collections import defaultdict, deque
 from dataclasses import dataclass
 from statistics import median
 
-from glmserve.engine.echo import Echo, Luck
+from glmserve.engine.ngram_index import Echo, Luck
 from glmserve.engine.request import Running
 
 _REACH = 8192

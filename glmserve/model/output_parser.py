@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from glmserve.tokenizer import Detokenizer, Tokenizer
-from glmserve.tool_calls import CALL_CLOSE, CALL_OPEN, RawCall, read_call
+from glmserve.model.tokenizer import Detokenizer, Tokenizer
+from glmserve.model.tool_parser import CALL_CLOSE, CALL_OPEN, RawCall, read_call
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 

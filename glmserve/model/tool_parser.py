@@ -9,7 +9,7 @@ from typing import Any
 
 import pydantic_core
 
-from glmserve.prompt import ToolCall
+from glmserve.model.chat_template import ToolCall
 
 CALL_OPEN, CALL_CLOSE = "<tool_call>", "</tool_call>"
 _PAIR = re.compile(r"<arg_key>(.*?)</arg_key>\s*<arg_value>(.*?)</arg_value>", re.DOTALL)

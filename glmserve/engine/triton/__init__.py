@@ -1,0 +1,1 @@
+"""Between Triton and the engine: tensors in, responses out, cancellations."""

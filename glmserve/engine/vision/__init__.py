@@ -1,0 +1,1 @@
+"""Images become features: encoded in batches, kept for the next request."""
