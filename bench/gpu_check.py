@@ -20,8 +20,8 @@ from bench.checkpoint import write_checkpoint, write_like
 from bench.gpu_check_plan import TINY, Plan, full_size, rehearsal
 from bench.gpu_check_report import card, report, rows_of
 from bench.results import Row
-from export.allowed import ALLOWED
 from export.precision import Precision, Target
+from export.verify.tolerances import ALLOWED
 
 _HALF_TIMEOUT_S = 3600.0
 _PROBE_TIMEOUT_S = 120.0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench.checkpoint import DEMO
 from bench.paced import Pace
-from export.canary import write_canary
+from export.build.canary import write_canary
 from glmserve.build.manifest import CANARY_FOLDER, CHECKPOINT_FOLDER, REPOSITORY_FOLDER, Manifest
 from glmserve.contract import DECODER_MODEL
 from glmserve.model.config import PROCESSOR_FILES

@@ -5,12 +5,12 @@ from __future__ import annotations
 import typer
 
 from export.commands.build import build
+from export.commands.builds import list_builds, prune_builds
 from export.commands.common import EXIT_CODES
 from export.commands.plan import plan
 from export.commands.publish import publish, rollback
-from export.commands.shelf import list_builds, prune_builds
+from export.commands.tensorrt import tensorrt
 from export.commands.verify import verify
-from export.tensorrt_command import tensorrt
 
 app = typer.Typer(
     add_completion=False,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from export.build import build as make_build
+from export.build.pipeline import build as make_build
+from export.build.vision_backend import VisionBackend
+from export.checkpoint.hub import Source
 from export.commands.common import (
     BUILDS,
     CheckpointOption,
@@ -16,9 +18,7 @@ from export.commands.common import (
     plain_console,
     speaks,
 )
-from export.hub import Source
 from export.precision import KvPrecision, Precision, Target
-from export.vision_backend import VisionBackend
 from glmserve.build.certificate import Certificate
 from glmserve.build.manifest import Manifest
 

@@ -10,9 +10,9 @@ from typing import Annotated, ParamSpec
 import typer
 from rich.console import Console
 
-from export.failures import MEANING, exit_code, named_files
+from export.build.vision_backend import VisionBackend
+from export.errors import MEANING, exit_code, named_files
 from export.precision import KvPrecision, Precision, Target
-from export.vision_backend import VisionBackend
 from glmserve.build.manifest import Manifest
 from glmserve.engine.runtime.device import DeviceName
 from glmserve.errors import GlmServeError

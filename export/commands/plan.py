@@ -13,8 +13,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from export.build import can_link
-from export.cards import Fit, fits
+from export.build.inventory import Outline, outline
+from export.build.pipeline import can_link
+from export.build.spec import Order
+from export.build.vision_backend import VisionBackend
+from export.checkpoint.weights import EMBEDDING
 from export.commands.common import (
     BUILDS,
     KvOption,
@@ -25,15 +28,12 @@ from export.commands.common import (
     plain_console,
     speaks,
 )
-from export.failures import is_full
-from export.forecast import Base, Forecast, Shard, forecast
-from export.order import Order
-from export.outline import Outline, outline
+from export.errors import is_full
+from export.plan.cost_model import Base, Forecast, Shard, forecast
+from export.plan.gpu_fit import Fit, fits
+from export.plan.machine_rates import cached_share, measure, resident_bytes, running_s
 from export.precision import KvPrecision, Precision, Target
-from export.rates import cached_share, measure, resident_bytes, running_s
-from export.shelf import FORECAST
-from export.vision_backend import VisionBackend
-from export.weights import EMBEDDING
+from export.store.build_store import FORECAST
 from glmserve.engine.settings import EngineSettings
 from glmserve.errors import BadArtifact
 

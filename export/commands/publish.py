@@ -7,11 +7,11 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from export import publish as shelf
 from export.commands.common import BUILDS, BuildArgument, DeviceOption, OutOption, device_for, plain_console, speaks
 from export.precision import Target
-from export.rehearsal import rehearse
-from export.shelf import PUBLISH_LOCK, build_in, locked
+from export.store import publish as shelf
+from export.store.build_store import PUBLISH_LOCK, build_in, locked
+from export.verify.smoke_test import rehearse
 from glmserve.build.certificate import Certificate
 from glmserve.build.manifest import CURRENT, Manifest
 

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from export.attest import GOLDEN, TRANSFORMERS, attest, check_writable
-from export.candidate import Candidate
+from export.certificate.writer import GOLDEN, TRANSFORMERS, attest, check_writable
+from export.checkpoint.hub import Source
 from export.commands.common import (
     BUILDS,
     BuildArgument,
@@ -21,11 +21,11 @@ from export.commands.common import (
     plain_console,
     speaks,
 )
-from export.failures import Exit, MissingPackage
-from export.golden import compare_golden, has_golden, read_golden, room_for
-from export.hub import Source
-from export.origin import check_origin
-from export.stages import Stage
+from export.errors import Exit, MissingPackage
+from export.verify.candidate import Candidate
+from export.verify.comparison import Stage
+from export.verify.golden import compare_golden, has_golden, read_golden, room_for
+from export.verify.provenance import check_origin
 from glmserve.build.manifest import CHECKPOINT_FOLDER, Manifest, find_build
 from glmserve.engine.runtime.device import DeviceName
 from glmserve.model.config import Checkpoint
@@ -64,7 +64,7 @@ def _comparison(
 ) -> tuple[str, Iterator[Stage]]:
     """What the build is compared with, and the comparison; raises MissingPackage when there is nothing."""
     try:
-        from export.certify import compare_with_transformers
+        from export.verify.against_transformers import compare_with_transformers
     except ImportError:
         if not has_golden(checkpoint):
             raise MissingPackage(

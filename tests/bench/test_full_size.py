@@ -11,8 +11,8 @@ from real_checkpoint import REAL, needs_real
 from bench.checkpoint import Shape, write_checkpoint, write_like
 from bench.export_cost import measure
 from bench.weights import weights_of
+from export.checkpoint.weights import Weights
 from export.precision import Precision
-from export.weights import Weights
 from glmserve.model.config import Checkpoint
 
 TINY = Shape("tiny", layers=2, ffn=64, vision_depth=1, hidden=128, heads=2, vision_hidden=64, vision_heads=1)

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from bench.checkpoint import DEMO
 from bench.soak import soak
-from export.build import build
+from export.build.pipeline import build
 
 
 def test_ten_seconds_of_random_requests_leave_nothing_behind(tmp_path: Path) -> None:

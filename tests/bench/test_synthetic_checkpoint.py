@@ -14,7 +14,7 @@ from bench.bare import bare_engine
 from bench.checkpoint import FULL, Shape, write_checkpoint
 from bench.questions import Asker
 from bench.rival import Model, create_app
-from export.build import build
+from export.build.pipeline import build
 from glmserve.model.tokenizer import Tokenizer
 
 TINY = Shape("tiny", layers=1, ffn=64, vision_depth=1, hidden=128, heads=2, vision_hidden=64, vision_heads=1)

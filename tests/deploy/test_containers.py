@@ -42,7 +42,7 @@ GATEWAY = (
     "gunicorn.app.wsgiapp",
     "gunicorn.workers.gthread",
 )
-EXPORT = ("export.cli", "export.plots", "export.page")
+EXPORT = ("export.cli", "export.certificate.plots", "export.certificate.html")
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +207,7 @@ def test_the_exports_images_hold_what_their_commands_import() -> None:
     wanted = re.compile(r"^(torch|transformers)==")
     assert f"grep -E '{wanted.pattern}' requirements/test.txt" in (DOCKER / "triton-cpu.Dockerfile").read_text("utf-8")
     added = [pin.split("==")[0] for pin in pins("test.txt", with_versions=True) if wanted.match(pin)]
-    import_all((*EXPORT, "export.certify"), absent_beside(serve | closure(added)))
+    import_all((*EXPORT, "export.verify.against_transformers"), absent_beside(serve | closure(added)))
 
 
 def absent_beside(there: set[str]) -> set[str]:

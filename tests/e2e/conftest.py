@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 from serving import READY_S, Service, serving, triton_on
 
-from export.build import build
+from export.build.pipeline import build
 from glmserve.model.tokenizer import Tokenizer
 from launcher.gateway_server import GatewayServer
 from launcher.ports import free_port

@@ -76,7 +76,7 @@ def test_16_requests_at_once_are_all_right_and_share_steps(service: Service) -> 
 def test_a_recorded_answer_is_still_what_transformers_says() -> None:
     """The golden file is not stale: a part of it is generated again."""
     pytest.importorskip("torch")
-    from export.reference import Reference
+    from export.verify.reference import Reference
     from glmserve.model.image_processor import patches_of
 
     reference, checkpoint, tokenizer = Reference(DEMO), Checkpoint.read(DEMO), Tokenizer.read(DEMO)

@@ -19,8 +19,8 @@ import pytest
 from serving import Service, metric
 
 from demo.golden_set import golden_questions, picture
-from export.candidate import Candidate
-from export.cases import Case, input_ids
+from export.verify.candidate import Candidate
+from export.verify.cases import Case, input_ids
 from gateway.backend import Chunk, GenerateRequest
 from gateway.triton import TritonBackend
 from glmserve.engine.metrics import ALL_METRICS
@@ -93,7 +93,7 @@ def test_log_probabilities_come_with_every_token_and_agree_with_the_choice(backe
 
 def test_a_repetition_penalty_gives_the_words_of_transformers(backend: TritonBackend, demo_build: Path) -> None:
     pytest.importorskip("torch")
-    from export.reference import Reference
+    from export.verify.reference import Reference
 
     reference, candidate = Reference(DEMO), Candidate(demo_build, 1, 512)
     for question in SEEN[:40:8]:

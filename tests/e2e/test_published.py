@@ -9,7 +9,7 @@ from rich.console import Console
 from serving import serving
 from typer.testing import CliRunner
 
-from export.build import build
+from export.build.pipeline import build
 from export.cli import app
 from export.precision import Precision
 from glmserve.build.manifest import CURRENT

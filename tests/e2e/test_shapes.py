@@ -10,15 +10,15 @@ import pytest
 from rich.console import Console
 from serving import png, triton_on
 
-from export.build import build
+from export.build.pipeline import build
 
 pytest.importorskip("torch", reason="torch and transformers are not installed")
 
 from random_checkpoints import SHAPES, make
 
-from export.candidate import Candidate
-from export.cases import Case, input_ids, sketch
-from export.reference import Reference
+from export.verify.candidate import Candidate
+from export.verify.cases import Case, input_ids, sketch
+from export.verify.reference import Reference
 from gateway.app import create_app
 from gateway.settings import GatewaySettings
 from gateway.triton import TritonBackend

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner, Result
 
 from export.cli import app
-from export.failures import MEANING, Exit, exit_code
+from export.errors import MEANING, Exit, exit_code
 from glmserve.errors import GlmServeError
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"

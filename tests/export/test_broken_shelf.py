@@ -10,10 +10,10 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from export.build import build
+from export.build.pipeline import build
 from export.cli import app
-from export.failures import Exit
-from export.publish import history, publish
+from export.errors import Exit
+from export.store.publish import history, publish
 from glmserve.build.manifest import CURRENT, Manifest
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"

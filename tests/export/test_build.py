@@ -14,9 +14,9 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from export.build import build
+from export.build.pipeline import build
+from export.build.progress import Advance
 from export.cli import app
-from export.progress import Advance
 from glmserve.build.manifest import Manifest
 from glmserve.contract import CONTRACT_VERSION
 from glmserve.errors import BadArtifact
@@ -93,7 +93,7 @@ CODE = """
 import sys
 from pathlib import Path
 from rich.console import Console
-import export.build as module
+import export.build.pipeline as module
 if sys.argv[3:]:
     write_graph = module.write_graph
     def dying(model, path, *rest):
@@ -167,7 +167,7 @@ def test_a_file_that_is_read_tells_more_than_once_how_far_it_has_come(
     def listen(_console: Console, title: str, _total: int) -> Iterator[Advance]:
         yield told.setdefault(title, []).append
 
-    monkeypatch.setattr(sys.modules["export.build"], "byte_progress", listen)
+    monkeypatch.setattr(sys.modules["export.build.pipeline"], "byte_progress", listen)
     build(checkpoint, tmp_path / "builds", QUIET)
     size = (checkpoint / "model.safetensors").stat().st_size
     assert sum(told["reading"]) == size and len(told["reading"]) > 10

@@ -10,11 +10,11 @@ import onnxruntime as ort
 import pytest
 from safetensors.numpy import save_file
 
-from export.bytewise import WIDEST, byte_codes, group_size, output_scales
-from export.graph import GraphWriter
-from export.notebook import declare, graph_input
+from export.checkpoint.weights import Weights
+from export.graph.builder import declare, graph_input
+from export.graph.layers import GraphWriter
 from export.precision import Numbers
-from export.weights import Weights
+from export.quantize.per_channel_int8 import WIDEST, byte_codes, group_size, output_scales
 from glmserve.engine.runtime.device import multiply_bytes_exactly
 
 INPUTS, OUTPUTS = 2 * WIDEST, 48

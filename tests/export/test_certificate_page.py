@@ -15,12 +15,12 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from export.attest import attest
-from export.build import build
+from export.build.pipeline import build
+from export.certificate.html import page
+from export.certificate.writer import attest
 from export.cli import app
-from export.failures import Exit
-from export.page import page
-from export.stages import Stage
+from export.errors import Exit
+from export.verify.comparison import Stage
 from glmserve.build.certificate import Certificate
 from glmserve.build.manifest import CERTIFICATE_FILE, CERTIFICATE_PAGE, Manifest
 
@@ -123,7 +123,7 @@ def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 
     def refuse(name: str, *rest: Any) -> Any:
-        if name == "export.certify":
+        if name == "export.verify.against_transformers":
             raise ImportError(name)
         return real(name, *rest)
 

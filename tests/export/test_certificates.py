@@ -16,9 +16,9 @@ from rich.console import Console
 from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
-from export.build import build
+from export.build.pipeline import build
 from export.cli import app
-from export.failures import Exit
+from export.errors import Exit
 from export.precision import Precision, Target
 from glmserve.build.certificate import Certificate
 from glmserve.build.manifest import CERTIFICATE_FILE, CERTIFICATE_PAGE, Manifest, decoder_in

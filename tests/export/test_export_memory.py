@@ -17,7 +17,7 @@ IMPORTS = """
 import sys
 from pathlib import Path
 from rich.console import Console
-from export.build import build
+from export.build.pipeline import build
 from export.precision import Precision
 """
 CODE = "build(Path(sys.argv[1]), Path(sys.argv[2]), Console(quiet=True), Precision(sys.argv[3]))"
@@ -25,9 +25,9 @@ CODE = "build(Path(sys.argv[1]), Path(sys.argv[2]), Console(quiet=True), Precisi
 ORDERED = """
 import sys
 from pathlib import Path
-from export.order import Order
+from export.build.spec import Order
 from export.precision import Precision, Target
-from export.rates import resident_bytes
+from export.plan.machine_rates import resident_bytes
 before = resident_bytes()
 order = Order.of(Path(sys.argv[1]), Precision.FP32, Target.CPU)
 print(resident_bytes() - before)

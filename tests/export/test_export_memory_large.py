@@ -16,7 +16,7 @@ IMPORTS = """
 import sys
 from pathlib import Path
 from rich.console import Console
-from export.build import build
+from export.build.pipeline import build
 from export.precision import Precision, Target
 """
 CODE = """

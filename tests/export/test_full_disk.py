@@ -12,17 +12,17 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from export.attest import check_writable
-from export.build import build
-from export.failures import Exit, NoAccess, is_full
+from export.build.pipeline import build
+from export.build.vision_backend import VisionBackend
+from export.certificate.writer import check_writable
+from export.errors import Exit, NoAccess, is_full
 from export.precision import Precision, Target
-from export.vision_backend import VisionBackend
 from glmserve.build.manifest import CERTIFICATE_FILE, CURRENT
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 QUIET = Console(quiet=True)
 ENGINE = """
-import export.engines as engines
+import export.tensorrt.engine_cache as engines
 engines.EngineKey.here = staticmethod(lambda digest: engines.EngineKey(digest, "9.0", "10.15.1"))
 engines.vision_plan = lambda *_: bytes(9000)
 """

@@ -13,8 +13,8 @@ from rich.console import Console
 from safetensors.numpy import load_file
 
 from demo.golden_set import GOLDEN, ParityCase, parity_cases
-from export.build import build
-from export.candidate import Candidate
+from export.build.pipeline import build
+from export.verify.candidate import Candidate
 from glmserve.model.chat_template import Message, Picture
 
 DEMO = GOLDEN.parent

@@ -16,9 +16,9 @@ import pytest
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 from typer.testing import CliRunner
 
+from export.checkpoint.hub import Source
 from export.cli import app
-from export.failures import DiskFull, DownloadFailed, Exit, MissingPackage
-from export.hub import Source
+from export.errors import DiskFull, DownloadFailed, Exit, MissingPackage
 from glmserve.build.manifest import Manifest
 from glmserve.errors import BadArtifact
 

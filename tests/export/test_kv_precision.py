@@ -10,12 +10,12 @@ import pytest
 from rich.console import Console
 
 from demo.golden_set import GoldenQuestion, golden_questions, picture
-from export.build import build
-from export.candidate import Candidate
-from export.kv_scales import kv_scales
+from export.build.pipeline import build
+from export.build.vision_backend import VisionBackend
+from export.checkpoint.weights import Weights
+from export.graph.kv_scales import kv_scales
 from export.precision import KvPrecision, Precision
-from export.vision_backend import VisionBackend
-from export.weights import Weights
+from export.verify.candidate import Candidate
 from glmserve.build.manifest import Manifest, decoder_in
 from glmserve.contract import DecoderGraph
 from glmserve.engine.memory_plan import element_bytes

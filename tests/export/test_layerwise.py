@@ -15,15 +15,15 @@ from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
 pytestmark = pytest.mark.parity
-layerwise = pytest.importorskip("export.layerwise", reason="torch and transformers are not installed")
+layerwise = pytest.importorskip("export.verify.layerwise", reason="torch and transformers are not installed")
 
 from random_checkpoints import DEMO, SHAPES, Shape, make  # noqa: E402
 
-from export import weights  # noqa: E402
-from export.build import build  # noqa: E402
-from export.bytewise import byte_codes  # noqa: E402
+from export.build.pipeline import build  # noqa: E402
+from export.checkpoint import weights  # noqa: E402
 from export.cli import app  # noqa: E402
 from export.precision import Precision, Target  # noqa: E402
+from export.quantize.per_channel_int8 import byte_codes  # noqa: E402
 from glmserve.engine.runtime.device import Host  # noqa: E402
 
 QUIET = Console(quiet=True)
@@ -31,7 +31,7 @@ SHARD = "model.safetensors"
 IMPORTS = """
 import sys
 from pathlib import Path
-from export.layerwise import layerwise_stages
+from export.verify.layerwise import layerwise_stages
 """
 CODE = """
 stages = list(layerwise_stages(Path(sys.argv[1]), Path(sys.argv[2])))

@@ -14,11 +14,11 @@ from large_checkpoint import DEMO
 from rich.console import Console
 from safetensors.numpy import load_file, save_file
 
-from export.build import build
-from export.candidate import Candidate
-from export.linked import Place, places_in
-from export.pieces import Pieces
+from export.build.pipeline import build
+from export.checkpoint.hard_links import Place, places_in
 from export.precision import Precision
+from export.verify.candidate import Candidate
+from export.verify.subgraph import Pieces
 from glmserve.build.manifest import Manifest, decoder_in
 from glmserve.build.safetensors_header import read_header
 from glmserve.engine.memory_plan import weight_bytes

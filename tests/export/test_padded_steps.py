@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from export.build import build
-from export.candidate import Candidate
-from export.cases import Case, input_ids, sketch
+from export.build.pipeline import build
+from export.verify.candidate import Candidate
+from export.verify.cases import Case, input_ids, sketch
 from glmserve.build.manifest import decoder_in
 from glmserve.engine.request import Prompt, Request, Running, Sampling
 from glmserve.engine.runtime.ort_decoder import OrtDecoder

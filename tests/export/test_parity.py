@@ -11,21 +11,21 @@ from rich.console import Console
 from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
-from export.build import build
+from export.build.pipeline import build
 from export.cli import app
-from export.failures import Exit
+from export.errors import Exit
 from export.precision import Precision
 
 pytestmark = pytest.mark.parity
-pytest.importorskip("export.reference", reason="torch and transformers are not installed")
+pytest.importorskip("export.verify.reference", reason="torch and transformers are not installed")
 
 from random_checkpoints import DEMO, SHAPES, Shape, make  # noqa: E402
 
-from export.candidate import Candidate  # noqa: E402
-from export.cases import standard_cases  # noqa: E402
-from export.parity import compare  # noqa: E402
-from export.reference import Reference  # noqa: E402
-from export.stages import Stage  # noqa: E402
+from export.verify.candidate import Candidate  # noqa: E402
+from export.verify.cases import standard_cases  # noqa: E402
+from export.verify.comparison import Stage  # noqa: E402
+from export.verify.parity import compare  # noqa: E402
+from export.verify.reference import Reference  # noqa: E402
 
 
 def _stages(checkpoint: Path, out: Path, precision: Precision = Precision.FP32) -> list[Stage]:

@@ -19,10 +19,10 @@ from typer.testing import CliRunner
 
 from bench.checkpoint import Shape, write_configuration
 from bench.weights import header_of, weights_of
-from export import cards
-from export.build import build as make_build
+from export.build.pipeline import build as make_build
 from export.cli import app
-from export.failures import Exit
+from export.errors import Exit
+from export.plan import gpu_fit
 from export.precision import Precision, Target
 from glmserve.build.safetensors_header import METADATA, read_header
 from glmserve.model.config import Checkpoint
@@ -34,7 +34,7 @@ MEASURED = """
 import re
 from pathlib import Path
 from export import cards
-from export.build import build as make_build
+from export.build.pipeline import build as make_build
 from export.cli import app
 app(standalone_mode=False)
 print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
@@ -113,7 +113,7 @@ def test_the_table_names_files_memory_and_where_it_fits(
 
 def test_on_a_processor_it_is_this_machines_memory_that_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for memory, is_enough in ((2 * GB, True), (0.5 * GB, False)):
-        monkeypatch.setattr(cards.Host, "total_memory_bytes", lambda _, memory=memory: int(memory))
+        monkeypatch.setattr(gpu_fit.Host, "total_memory_bytes", lambda _, memory=memory: int(memory))
         (place,) = plan(DEMO, tmp_path / "builds", "--slots", "4", "--length", "512")["cards"]
         assert place["usable_bytes"] == int(0.9 * memory) and place["fits"] is is_enough
 

@@ -10,11 +10,11 @@ import pytest
 from rich.console import Console
 
 from demo.golden_set import golden_questions, picture
-from export.build import build
-from export.candidate import Candidate
-from export.cases import Case, input_ids, sketch
+from export.build.pipeline import build
 from export.precision import Precision, Target
-from export.quantize import find_scales, round_to_codes
+from export.quantize.blockwise import find_scales, round_to_codes
+from export.verify.candidate import Candidate
+from export.verify.cases import Case, input_ids, sketch
 from glmserve.build.manifest import Manifest, decoder_in
 from glmserve.contract import DecoderGraph
 from glmserve.errors import BadArtifact

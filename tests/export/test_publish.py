@@ -19,13 +19,13 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from export.build import build
+from export.build.pipeline import build
 from export.cli import app
-from export.failures import Exit, NothingBefore
+from export.errors import Exit, NothingBefore
 from export.precision import Precision
-from export.prune import prune, to_prune
-from export.publish import Action, current, earlier, history, publish, rollback
-from export.rehearsal import rehearse
+from export.store.prune import prune, to_prune
+from export.store.publish import Action, current, earlier, history, publish, rollback
+from export.verify.smoke_test import rehearse
 from glmserve.build.lock import hold
 from glmserve.build.manifest import CERTIFICATE_FILE, CURRENT, MANIFEST_FILE, Manifest, decoder_in
 from glmserve.engine.server import Serving
@@ -303,7 +303,7 @@ KILLED = """
 import os, random, select, signal, sys
 from pathlib import Path
 import export
-from export.publish import current, history, publish, rollback
+from export.store.publish import current, history, publish, rollback
 from glmserve.build.manifest import Manifest
 
 out, kills, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])

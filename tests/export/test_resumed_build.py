@@ -11,10 +11,10 @@ import onnx_ir as ir
 import pytest
 from rich.console import Console
 
-from export import streamed
-from export.build import build
+from export.build import tensor_writer
+from export.build.pipeline import build
+from export.build.tensor_writer import Journal, Progress, places_of, write_tensors
 from export.precision import Precision
-from export.streamed import Journal, Progress, places_of, write_tensors
 from glmserve.build.manifest import Manifest
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
@@ -24,7 +24,7 @@ import os, signal, sys
 from pathlib import Path
 from rich.console import Console
 from export import streamed
-from export.build import build
+from export.build.pipeline import build
 from export.precision import Precision
 out, precision, left = Path(sys.argv[1]), Precision(sys.argv[2]), list(map(int, sys.argv[3:]))
 write_bytes = streamed._write_bytes
@@ -101,7 +101,7 @@ def test_finished_tensors_are_not_made_again(tmp_path: Path, monkeypatch: pytest
     assert read[8:] == [index for index in read[8:] if index >= journal_before(8)] and 0 not in read[8:]
     assert path.stat().st_size == places_of(values)[-1]
     again: list[int] = []
-    monkeypatch.setattr(streamed, "_write_bytes", lambda *_: again.append(1))
+    monkeypatch.setattr(tensor_writer, "_write_bytes", lambda *_: again.append(1))
     assert write_tensors(values, path, journal, lambda _: None) == digest and not again
 
 

@@ -9,10 +9,10 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-from export.graph import GraphWriter
-from export.notebook import graph_input
-from export.sampler import sample
-from export.weights import Weights
+from export.checkpoint.weights import Weights
+from export.graph.builder import graph_input
+from export.graph.layers import GraphWriter
+from export.graph.sampler import sample
 from glmserve.engine.request import Sampling
 from glmserve.engine.runtime.sampling import Draw, filled, sampler_inputs
 from glmserve.limits import MAX_LOGPROBS, SAMPLER_CANDIDATES

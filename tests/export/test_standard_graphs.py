@@ -12,18 +12,18 @@ import pytest
 from rich.console import Console
 
 pytestmark = pytest.mark.parity
-pytest.importorskip("export.reference", reason="torch and transformers are not installed")
+pytest.importorskip("export.verify.reference", reason="torch and transformers are not installed")
 
 from random_checkpoints import DEMO, SHAPES, make  # noqa: E402
 
-from export.build import build  # noqa: E402
-from export.candidate import Candidate  # noqa: E402
-from export.cases import standard_cases  # noqa: E402
-from export.parity import compare  # noqa: E402
+from export.build.pipeline import build  # noqa: E402
+from export.build.vision_backend import VisionBackend  # noqa: E402
+from export.graph.standard_ops import standard_of  # noqa: E402
 from export.precision import Precision, Target  # noqa: E402
-from export.reference import Reference  # noqa: E402
-from export.standard import standard_of  # noqa: E402
-from export.vision_backend import VisionBackend  # noqa: E402
+from export.verify.candidate import Candidate  # noqa: E402
+from export.verify.cases import standard_cases  # noqa: E402
+from export.verify.parity import compare  # noqa: E402
+from export.verify.reference import Reference  # noqa: E402
 from glmserve.build.manifest import decoder_in, vision_in  # noqa: E402
 from glmserve.errors import BadArtifact  # noqa: E402
 

@@ -20,14 +20,14 @@ from rich.console import Console
 from tritonclient.grpc import model_config_pb2
 from typer.testing import CliRunner
 
-from export import engines
-from export.build import build
+from export.build.pipeline import build
+from export.build.vision_backend import VisionBackend
 from export.cli import app
-from export.engines import make_engine, repository_to_serve
+from export.graph.standard_ops import standard_of
 from export.precision import Precision, Target
-from export.standard import standard_of
-from export.tensorrt import profile_of
-from export.vision_backend import VisionBackend
+from export.tensorrt import engine_cache
+from export.tensorrt.compile import profile_of
+from export.tensorrt.engine_cache import make_engine, repository_to_serve
 from glmserve.build.manifest import REPOSITORY_FOLDER, Manifest, vision_in
 from glmserve.engine.server import open_checkpoint
 from glmserve.engine.settings import EngineSettings
@@ -122,12 +122,12 @@ def test_an_engine_that_another_command_finished_meanwhile_is_left_alone(
     ends: list[os.stat_result] = []
 
     def slow_plan(build: Path, timing_cache: Path) -> bytes:
-        monkeypatch.setattr(engines, "vision_plan", own_plan)
+        monkeypatch.setattr(engine_cache, "vision_plan", own_plan)
         ends.append(_plan_in(make_engine(build, tmp_path / "engines")).stat())
         return own_plan(build, timing_cache)
 
-    own_plan = engines.vision_plan
-    monkeypatch.setattr(engines, "vision_plan", slow_plan)
+    own_plan = engine_cache.vision_plan
+    monkeypatch.setattr(engine_cache, "vision_plan", slow_plan)
     folder = make_engine(made, tmp_path / "engines")
     assert os.path.samestat(_plan_in(folder).stat(), ends[0])
     assert not list((tmp_path / "engines").glob(".partial-*"))

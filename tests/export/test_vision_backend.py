@@ -15,9 +15,9 @@ from google.protobuf import text_format
 from rich.console import Console
 from tritonclient.grpc import model_config_pb2
 
-from export.build import build
+from export.build.pipeline import build
+from export.build.vision_backend import VisionBackend
 from export.precision import Precision, Target
-from export.vision_backend import VisionBackend
 from gateway.backend import GenerateRequest
 from gateway.tensors import tensors_of
 from glmserve.build.manifest import REPOSITORY_FOLDER, VISION_GRAPH

@@ -9,8 +9,8 @@ import pytest
 from large_checkpoint import RecordingWeights
 from real_checkpoint import REAL, needs_real
 
-from export.decoder import decoder_graph
-from export.vision import fold_patch_embedding, vision_graph
+from export.graph.decoder import decoder_graph
+from export.graph.vision_encoder import fold_patch_embedding, vision_graph
 from glmserve.model.config import Checkpoint
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from export.decoder import decoder_graph
+from export.checkpoint.weights import Weights
+from export.graph.decoder import decoder_graph
 from export.precision import FP32, Numbers
-from export.weights import Weights
 from glmserve.contract import DecoderGraph
 from glmserve.model.config import Checkpoint
 

@@ -9,9 +9,9 @@ import numpy as np
 import onnx_ir as ir
 from safetensors.numpy import save_file
 
-from export.decoder import decoder_graph
-from export.vision import vision_graph
-from export.weights import Weights
+from export.checkpoint.weights import Weights
+from export.graph.decoder import decoder_graph
+from export.graph.vision_encoder import vision_graph
 from glmserve.model.config import PROCESSOR_FILES, Checkpoint
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"

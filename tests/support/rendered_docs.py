@@ -8,7 +8,7 @@ from pathlib import Path
 
 from graph_table import layer_table
 
-from export.failures import MEANING
+from export.errors import MEANING
 from gateway.settings import settings_table
 from glmserve.engine.metrics import ALL_METRICS
 from glmserve.engine.settings import EngineSettings

@@ -1,0 +1,85 @@
+"""What a build will consist of, worked out from headers alone: every file and its size, and what each tensor costs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from export.build.onnx_writer import graph_bytes, place, tensors_of, unplaced, weights_file
+from export.build.spec import ENTRY_PATH, Order
+from export.build.tensor_writer import places_of
+from export.checkpoint.hard_links import linkable, refer
+from export.checkpoint.header_weights import Reading
+from export.graph.standard_ops import share, standard_of, weights_in_files
+from glmserve.build.manifest import CANARY_FOLDER, CHECKPOINT_FOLDER, DECODER_PATH, MANIFEST_FILE, REPOSITORY_FOLDER
+
+MODELS = Path(__file__).resolve().parents[1] / "model_repository"
+_MANIFEST_LINE = 80
+"""Bytes of a file's line in the manifest, its name aside."""
+
+
+@dataclass(frozen=True)
+class Outline:
+    """`files` maps paths in the build to bytes; `linked` are the checkpoint's own, which take no room where the file
+    system can link; `readings` are the tensors that are copied or rounded, `kept` the bytes held meanwhile."""
+
+    files: dict[str, int]
+    linked: frozenset[str]
+    readings: tuple[Reading, ...]
+    kept: int
+    weights: int
+
+    def new_bytes(self, can_link: bool) -> int:
+        """Bytes that the disk must have room for."""
+        return sum(size for name, size in self.files.items() if not (can_link and name in self.linked))
+
+
+def outline(order: Order) -> Outline:
+    """Puts the graphs together without a number in them. Raises BadShard for a tensor that is missing or misshapen."""
+    files = _small_files(order)
+    linked: set[str] = set()
+    readings: list[Reading] = []
+    placed = {}
+    kept = used = 0
+    for path, model in order.graphs(order.headers):
+        graph = Path(path)
+        if path == DECODER_PATH:
+            for source, held in linkable(model, order.weights).items():
+                linked.add(str(graph.parent / source.name))
+                files[str(graph.parent / source.name)] = source.stat().st_size
+                used += sum(found.length for _, found in held)
+                for value, found in held:
+                    refer(value, found, graph.parent)
+        values = unplaced(model)
+        tensors = tensors_of(values)
+        known = order.headers.readings
+        readings += [known[str(value.name)] for value in values if str(value.name) in known]
+        kept = max(kept, sum(tensor.nbytes for tensor in tensors if not isinstance(tensor, ir.LazyTensor)))
+        if tensors:
+            files[str(weights_file(graph))] = places_of(tensors)[-1]
+            used += places_of(tensors)[-1]
+            place(values, weights_file(graph))
+        files[path] = len(graph_bytes(model))
+        used += files[path]
+        placed[path] = weights_in_files(model)
+    for path, model in order.standard_graphs(order.headers):
+        share(model, placed[path])
+        files[str(standard_of(Path(path)))] = len(graph_bytes(model))
+    files[MANIFEST_FILE] = sum(len(json.dumps(name)) + _MANIFEST_LINE for name in files)
+    return Outline(dict(sorted(files.items())), frozenset(linked), tuple(readings), kept, used)
+
+
+def _small_files(order: Order) -> dict[str, int]:
+    files = {f"{CHECKPOINT_FOLDER}/{path.name}": path.stat().st_size for path in order.small_files}
+    for path in (*MODELS.rglob("*.py"), *MODELS.rglob("*.pbtxt")):
+        files[f"{REPOSITORY_FOLDER}/{path.relative_to(MODELS)}"] = path.stat().st_size
+    if order.entry is not None:
+        files[ENTRY_PATH] = len(order.entry.encode())
+    golden = order.folder / "golden"
+    for source, name in (("canary.png", "picture.png"), ("canary.json", "canary.json")):
+        if (golden / source).is_file():
+            files[f"{CANARY_FOLDER}/{name}"] = (golden / source).stat().st_size
+    return files

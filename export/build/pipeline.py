@@ -1,0 +1,233 @@
+"""Writes a build: graphs with streamed weights, Triton's models, tokenizer and manifest, in one immutable folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+from uuid import uuid4
+
+from rich.console import Console
+
+from export.build.canary import write_canary
+from export.build.inventory import MODELS, outline
+from export.build.onnx_writer import unplaced, write_graph
+from export.build.progress import Advance, byte_progress
+from export.build.spec import ENTRY_PATH, Order
+from export.build.tensor_writer import Journal, digest_of, sync_folder
+from export.build.vision_backend import VisionBackend
+from export.certificate.writer import GOLDEN, attest
+from export.checkpoint.hard_links import link_weights
+from export.errors import DiskFull, room_on
+from export.graph.standard_ops import weights_in_files, write_standard
+from export.plan.cost_model import READERS
+from export.precision import KvPrecision, Precision, Target
+from export.store.build_store import BUILD_LOCK, PARTS, builds_in, locked, write_whole
+from export.verify.candidate import Candidate
+from export.verify.golden import compare_golden, golden_files, has_golden, read_golden, room_for
+from glmserve.build import manifest as layout
+from glmserve.build.certificate import Certificate
+from glmserve.build.manifest import DECODER_PATH, DIGEST_CHARS, Manifest, sha256_of
+from glmserve.errors import BadArtifact
+
+_JOURNAL = "journal.jsonl"
+_GB = 1e9
+_PACKAGES = ("onnx-ir", "ml-dtypes", "numpy", "pillow")
+"""The packages that write a build's bytes: graphs, numbers and a drawn canary."""
+
+
+def build(
+    checkpoint: Path,
+    out: Path,
+    console: Console,
+    precision: Precision = Precision.FP32,
+    target: Target = Target.CPU,
+    vision_backend: VisionBackend = VisionBackend.ENGINE,
+    source: str | None = None,
+    kv: KvPrecision = KvPrecision.SAME,
+) -> Path:
+    """The build of a checkpoint under `out`: the one that is there already, or a new one. `source` names it.
+
+    A new build is written aside and renamed when complete, so that a reader never sees half of one. What a kill
+    interrupts is found again and gone on with. Raises, before anything is written, what `Order.of` raises, Locked
+    while another build writes into `out`, BadArtifact for golden cases that cannot be compared with, and DiskFull,
+    which may also come later.
+    """
+    order = Order.of(checkpoint, precision, target, vision_backend, source, kv)
+    plan = outline(order)
+    if has_golden(checkpoint):
+        room_for(read_golden(checkpoint), order.checkpoint)
+    out.mkdir(parents=True, exist_ok=True)
+    digests = _read_through(order, console)
+    recipe = _recipe(order, digests)
+    existing = _find(out, recipe)
+    if existing and ((existing / layout.CERTIFICATE_FILE).exists() or not has_golden(checkpoint)):
+        return existing
+    with locked(out, BUILD_LOCK):
+        parts = out / f"{PARTS}{recipe[:DIGEST_CHARS]}"
+        existing = existing or _find(out, recipe)  # somebody may have made it in the meantime
+        if existing is None:
+            _check_room(plan.new_bytes(can_link(order, out)), out, parts)
+            with room_on(out):
+                existing = _write(order, parts, out, digests, recipe, console)
+        elif not (existing / layout.CERTIFICATE_FILE).exists():
+            _certify(order, existing, console)
+        shutil.rmtree(parts, ignore_errors=True)
+        return existing
+
+
+def can_link(order: Order, out: Path) -> bool:
+    """Whether the checkpoint lies on the file system that the build goes to."""
+    return all(path.stat().st_dev == out.stat().st_dev for path in order.weights.files)
+
+
+def _write(order: Order, parts: Path, out: Path, digests: dict[Path, str], recipe: str, console: Console) -> Path:
+    partial = parts / "build"
+    partial.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(MODELS, partial / layout.REPOSITORY_FOLDER, ignore=_NO_CACHES, dirs_exist_ok=True)
+    _copy_processor(order, partial / layout.CHECKPOINT_FOLDER)
+    write_canary(order.folder, partial / layout.CANARY_FOLDER)
+    if order.entry is not None:
+        (partial / ENTRY_PATH).parent.mkdir(exist_ok=True)
+        (partial / ENTRY_PATH).write_text(order.entry, "utf-8")
+    known = _write_graphs(order, partial, Journal(parts / _JOURNAL), digests, console)
+    manifest = Manifest.describe(partial, recipe, order.source, order.precision, order.target, order.kv, known)
+    manifest.write(partial)
+    _certify(order, partial, console)
+    _sync_tree(partial)
+    final = out / manifest.digest
+    if final.exists():
+        if _is_whole(final, manifest):  # the same content, from another recipe: it may be served this moment
+            _take_over(final, partial)
+            return final
+        final.rename(parts / f"damaged-{uuid4().hex}")
+    partial.rename(final)
+    sync_folder(out)
+    return final
+
+
+def _take_over(final: Path, partial: Path) -> None:
+    """Gives a build what is new about one of the same content: its recipe, and its certificate where the build has none
+    that holds, or where the new one speaks against it. The build was made when it was made first."""
+    manifest, certificate = Manifest.read(partial), partial / layout.CERTIFICATE_FILE
+    if certificate.exists() and not (Certificate.vouches(partial, manifest) and Certificate.vouches(final, manifest)):
+        for name in (layout.CERTIFICATE_PAGE, layout.CERTIFICATE_FILE):
+            write_whole(final / name, (partial / name).read_text("utf-8"))
+    path = final / layout.MANIFEST_FILE
+    write_whole(path, (partial / layout.MANIFEST_FILE).read_text("utf-8"), path.stat().st_mtime_ns)
+
+
+def _is_whole(build: Path, manifest: Manifest) -> bool:
+    try:
+        manifest.check(build)
+    except BadArtifact:
+        return False
+    return True
+
+
+def _certify(order: Order, build: Path, console: Console) -> None:
+    """Leaves a certificate in a build whose checkpoint has recorded logits, if this machine can run it."""
+    if not has_golden(order.folder):
+        return
+    if order.target is not Target.CPU:
+        console.print("Not certified: this build runs on CUDA. Certify it there with `verify`.")
+        return
+    cases = read_golden(order.folder)
+    stages = compare_golden(Candidate(build, slots=1, context=room_for(cases, order.checkpoint)), cases)
+    passed = attest(build, Manifest.read(build), stages, GOLDEN, Console(quiet=True))
+    verdict = "It computes" if passed else "IT DOES NOT COMPUTE"
+    console.print(f"{verdict} what the {len(cases)} golden cases beside the checkpoint say: {layout.CERTIFICATE_PAGE}")
+
+
+_NO_CACHES = shutil.ignore_patterns("__pycache__")
+
+
+def _write_graphs(
+    order: Order, partial: Path, journal: Journal, digests: dict[Path, str], console: Console
+) -> dict[tuple[int, int], str]:
+    """Writes every graph and its weights; the SHA-256 of the large files, by device and inode."""
+    known: dict[Path, str] = {}
+    placed = {}
+    for name, model in order.graphs(order.weights):
+        path = partial / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if name == DECODER_PATH:
+            for source in link_weights(model, order.weights, path.parent):
+                known[source] = digests[source]
+        total = sum(value.const_value.nbytes for value in unplaced(model) if value.const_value is not None)
+        with byte_progress(console, model.graph.name or path.stem, total) as advance:
+            known |= write_graph(model, path, journal, advance)
+        placed[name] = weights_in_files(model)
+    for name, model in order.standard_graphs(order.weights):
+        write_standard(model, placed[name], partial / name)
+    return {(path.stat().st_dev, path.stat().st_ino): digest for path, digest in known.items()}
+
+
+def _sync_tree(folder: Path) -> None:
+    """Returns once everything in a folder is on the disk, so that its new name never stands for less."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_dir():
+            sync_folder(path)
+        else:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    sync_folder(folder)
+
+
+def _copy_processor(order: Order, folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    for path in order.small_files:
+        shutil.copyfile(path, folder / path.name)
+
+
+def _check_room(needed: int, out: Path, parts: Path) -> None:
+    """Raises DiskFull when what is still to be written would not fit."""
+    done = sum(path.stat().st_size for path in parts.rglob("*") if path.is_file() and path.stat().st_nlink == 1)
+    free = shutil.disk_usage(out).free
+    if needed - done > free:
+        raise DiskFull(
+            f"The build needs {(needed - done) / _GB:.1f} GB more in {out}, where {free / _GB:.1f} GB are free: make "
+            "room, choose another folder with --out, or a --precision of fewer bits. Nothing was written."
+        )
+
+
+def _read_through(order: Order, console: Console) -> dict[Path, str]:
+    """The SHA-256 of each of the checkpoint's files of weights, several at a time."""
+    files, digests = order.weights.files, {}
+    with (
+        byte_progress(console, "reading", sum(path.stat().st_size for path in files)) as advance,
+        ThreadPoolExecutor(READERS) as readers,
+    ):
+        for path, digest in zip(files, readers.map(lambda path: _read_one(path, advance), files), strict=True):
+            digests[path] = digest
+    return digests
+
+
+def _read_one(path: Path, advance: Advance) -> str:
+    with path.open("rb") as file:
+        return digest_of(file, advance).hexdigest()
+
+
+def _recipe(order: Order, digests: dict[Path, str]) -> str:
+    """What a build is made of: precisions, target, every file of the checkpoint that matters, the code that reads it
+    and writes the graphs, and the versions of what that uses."""
+    exporter, shared = Path(__file__).parent, Path(layout.__file__).parent
+    code = [*exporter.rglob("*.py"), *shared.glob("*.py"), *MODELS.rglob("*.py"), *MODELS.rglob("*.pbtxt")]
+    parts = [[path.name, sha256_of(path)] for path in (*order.small_files, *golden_files(order.folder), *code)]
+    parts += [[path.name, digest] for path, digest in digests.items()]
+    parts += [[name, version(name)] for name in _PACKAGES]
+    return hashlib.sha256(
+        json.dumps([order.precision, order.target, order.kv, order.vision_backend, sorted(parts)]).encode()
+    ).hexdigest()
+
+
+def _find(out: Path, recipe: str) -> Path | None:
+    """A complete, unaltered build of this recipe."""
+    for path, manifest in builds_in(out):
+        if manifest.recipe == recipe and _is_whole(path, manifest):
+            return path
+    return None

@@ -1,0 +1,90 @@
+"""What is to be built from what: a checkpoint whose small files are all there, and how its numbers are to be kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from export.build.vision_backend import VisionBackend, check_backend, entry
+from export.checkpoint.header_weights import HeaderWeights
+from export.checkpoint.preflight import try_prompt
+from export.checkpoint.weights import Weights
+from export.graph.decoder import decoder_graph
+from export.graph.vision_encoder import vision_graph
+from export.precision import KvPrecision, Numbers, Precision, Target, numbers_of
+from glmserve.build.manifest import DECODER_PATH, REPOSITORY_FOLDER, TRITONS_VISION_PATH, VISION_PATH
+from glmserve.contract import VISION_MODEL
+from glmserve.model.config import PROCESSOR_FILES, Checkpoint
+from glmserve.system.malloc_trim import give_back_freed
+
+OPTIONAL_FILES = ("generation_config.json",)
+ENTRY_PATH = f"{REPOSITORY_FOLDER}/{VISION_MODEL}/config.pbtxt"
+
+
+@dataclass(frozen=True)
+class Order:
+    """One build to be made; `source` is the checkpoint's name, `weights` reads the numbers, `headers` does not."""
+
+    folder: Path
+    source: str
+    precision: Precision
+    target: Target
+    kv: KvPrecision
+    numbers: Numbers
+    vision_backend: VisionBackend
+    checkpoint: Checkpoint
+    weights: Weights
+    headers: HeaderWeights
+
+    @staticmethod
+    def of(
+        folder: Path,
+        precision: Precision,
+        target: Target,
+        vision_backend: VisionBackend = VisionBackend.ENGINE,
+        source: str | None = None,
+        kv: KvPrecision = KvPrecision.SAME,
+    ) -> Order:
+        """Reads configuration and headers, and tries tokenizer and template. Raises, naming file and key or tensor:
+        UnknownArchitecture, NoTokenizer, BadShard, or BadArtifact for anything else that is missing or wrong, and for a
+        target or a backend that cannot run the precision."""
+        check_backend(vision_backend, precision, kv)
+        numbers = numbers_of(precision, target, kv)
+        checkpoint = Checkpoint.read(folder)
+        try_prompt(folder, checkpoint)
+        give_back_freed()  # the tokenizer
+        weights = Weights.open(folder)
+        headers = HeaderWeights.of(weights)
+        name = source or folder.resolve().name
+        return Order(folder, name, precision, target, kv, numbers, vision_backend, checkpoint, weights, headers)
+
+    @property
+    def small_files(self) -> list[Path]:
+        """The files of the checkpoint that a build keeps as they are."""
+        names = (*PROCESSOR_FILES, *OPTIONAL_FILES)
+        return [self.folder / name for name in names if (self.folder / name).is_file()]
+
+    @property
+    def entry(self) -> str | None:
+        """What stands at ENTRY_PATH in the build; None for nothing."""
+        return entry(self.vision_backend, self.checkpoint, self.target)
+
+    @property
+    def vision_path(self) -> str:
+        """Where the picture encoder's graph lies in the build."""
+        return VISION_PATH if self.entry is None else TRITONS_VISION_PATH
+
+    def graphs(self, weights: Weights) -> Iterator[tuple[str, ir.Model]]:
+        """The build's graphs one after the other, each with its path in the build; `weights` is one of the two."""
+        yield self.vision_path, vision_graph(self.checkpoint, weights, self.numbers)
+        yield DECODER_PATH, decoder_graph(self.checkpoint, weights, self.numbers)
+
+    def standard_graphs(self, weights: Weights) -> Iterator[tuple[str, ir.Model]]:
+        """The graphs that stand beside these for other runtimes, where the backend wants any, each with the path of the
+        one that it shares the weights of."""
+        if self.vision_backend is VisionBackend.TENSORRT:
+            yield self.vision_path, vision_graph(self.checkpoint, weights, self.numbers, is_standard=True)
+            yield DECODER_PATH, decoder_graph(self.checkpoint, weights, self.numbers, is_standard=True)

@@ -1,0 +1,1 @@
+"""Writes a build's certificate: what was compared with the checkpoint, for programs and people."""

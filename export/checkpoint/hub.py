@@ -1,0 +1,65 @@
+"""Where a checkpoint comes from: a folder, or a name on the Hugging Face hub that is downloaded first."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from export.errors import DiskFull, DownloadFailed, MissingPackage, is_full
+from glmserve.errors import BadArtifact
+
+_HUB_ID = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+_WANTED = ("*.safetensors", "*.json", "*.jinja")
+"""Weights and what describes them; pickled weights can run code and are never fetched."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint's folder, and the name that its builds keep."""
+
+    folder: Path
+    name: str
+
+    @staticmethod
+    def of(text: str) -> Source:
+        """The folder `text`, or the hub's `owner/name[@revision]`, downloaded unless it was before.
+
+        Raises BadArtifact when it is neither, MissingPackage without huggingface_hub, DownloadFailed when the hub
+        refuses or cannot be reached.
+        """
+        folder = Path(text)
+        if folder.is_dir():
+            return Source(folder, folder.resolve().name)
+        match = _HUB_ID.fullmatch(text)
+        if match is None:
+            raise BadArtifact(f"There is no checkpoint folder {text}, and it is no hub id (owner/name[@revision]).")
+        return _download(match["name"], match["revision"])
+
+
+def _download(name: str, revision: str | None) -> Source:
+    try:
+        from httpx2 import HTTPError
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+    except ImportError:
+        raise MissingPackage(
+            f"There is no folder {name}, and downloading it takes huggingface_hub: pip install huggingface_hub."
+        ) from None
+    try:
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=list(_WANTED)))
+    except GatedRepoError:
+        raise DownloadFailed(
+            f"The hub hands {name} out to those only who have agreed to its terms: do so, then set HF_TOKEN."
+        ) from None
+    except RevisionNotFoundError:
+        raise DownloadFailed(f"The hub's {name} has no revision {revision}.") from None
+    except RepositoryNotFoundError:
+        raise DownloadFailed(f"There is no folder {name} here, and no checkpoint {name} on the hub.") from None
+    except (OSError, ValueError, HTTPError) as error:  # the hub's other errors are among these
+        if isinstance(error, OSError) and is_full(error):
+            raise DiskFull("The disk that downloads are kept on is full: make room, or set HF_HOME.") from None
+        raise DownloadFailed(
+            f"There is no folder {name} here, and it could not be downloaded from the hub: is the network there?"
+        ) from None
+    return Source(folder, f"{name}@{folder.name}")  # the snapshot's folder is named by its commit

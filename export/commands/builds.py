@@ -1,0 +1,92 @@
+"""`list` and `prune`: the builds there are."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from export.commands.common import BUILDS, WIDE, OutOption, plain_console, speaks
+from export.store.build_store import PUBLISH_LOCK, builds_in, locked
+from export.store.prune import prune, served, to_prune
+from export.store.publish import current, history
+from glmserve.build.certificate import Certificate
+from glmserve.build.manifest import CERTIFICATE_FILE, MANIFEST_FILE, Manifest
+from glmserve.errors import NotCertified
+
+_GB = 1e9
+_COLUMNS = ("digest", "made", "precision", "target", "gb", "certificate", "source")
+
+
+@speaks
+def list_builds(
+    out: OutOption = BUILDS,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Name every build, the one that is served, and every choice there was."""
+    now, choices = current(out), history(out)
+    rows = [_row(path, manifest) for path, manifest in builds_in(out)]
+    digest = now.digest if now else None
+    if as_json:
+        found = {"current": digest, "builds": rows, "history": [asdict(entry) for entry in choices]}
+        typer.echo(json.dumps(found, indent=1))
+        return
+    table = Table(*_COLUMNS, box=None, pad_edge=False)
+    for row in rows:
+        mark = "*" if row["digest"] == digest else " "
+        table.add_row(f"{mark} {row['digest']}", *(str(row[key]) for key in _COLUMNS[1:]))
+    console = plain_console(width=WIDE)
+    console.print(table)
+    if choices:
+        console.print("\n* is served. Every choice, the latest first:")
+    for entry in choices:
+        console.print(f"{entry.number:>4}  {entry.made}  {entry.action:<8}  {entry.digest}")
+
+
+@speaks
+def prune_builds(
+    out: OutOption = BUILDS,
+    keep: Annotated[int, typer.Option(min=0, help="Builds to keep that rollback would go to.")] = 2,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Name what would go, and remove nothing.")] = False,
+) -> None:
+    """Remove builds that nobody will go back to, and what killed commands left behind.
+
+    The current build, those that rollback would go to first, and any made since the current one stay, and so does a
+    build that a service runs on.
+    """
+    with locked(out, PUBLISH_LOCK):
+        builds = to_prune(out, keep)
+        stay = served(builds) if dry_run else prune(out, builds)
+    for path in builds:
+        if path not in stay:
+            typer.echo(path.name)
+    for path in stay:
+        typer.echo(f"{path.name} stays: a service runs on it, or its file system does not tell.", err=True)
+
+
+def _row(path: Path, manifest: Manifest) -> dict[str, Any]:
+    made = datetime.fromtimestamp((path / MANIFEST_FILE).stat().st_mtime, UTC)
+    size = sum((path / name).stat().st_size for name in manifest.files if (path / name).is_file())
+    return {
+        "digest": manifest.digest,
+        "made": made.isoformat(timespec="seconds"),
+        "precision": manifest.precision,
+        "target": manifest.target,
+        "gb": round(size / _GB, 3),
+        "certificate": _vouched_by(path, manifest),
+        "source": manifest.source,
+    }
+
+
+def _vouched_by(path: Path, manifest: Manifest) -> str:
+    """What the build was compared with, or what is wrong with its certificate."""
+    try:
+        found = Certificate.find(path, manifest)
+    except NotCertified as error:
+        return error.message.removeprefix(f"{CERTIFICATE_FILE} of build {manifest.digest} ")
+    return "none" if found is None else found.against

@@ -1,0 +1,181 @@
+"""Attention over tokens that lie side by side: one of each row that is being answered, and stretches of prompts.
+
+The linear layers see all tokens [1, T, ...] at once, so that one pass over the weights serves both. Attention alone
+needs to know whose KV is whose: it takes the tokens apart into decoded rows [D, 1] and chunks [C, S], each with its own
+rows of KV bound, and lays the results side by side again. What is done with a group is written in ONNX Runtime's own
+operator, or in standard ones only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import onnx_ir as ir
+
+from export.graph.builder import CONTRIB, declare, graph_input
+from export.graph.layers import GraphWriter
+from glmserve.contract import DecoderGraph as Names
+from glmserve.contract import RowGroup
+from glmserve.model.config import TextModel
+
+_K_SCALE = 12
+"""Which of GroupQueryAttention's inputs the scale of the keys is."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """The graph inputs that say which tokens i64 [rows, width] make up a group, and how much its rows hold after this
+    call: `last` i32 [rows] is that less one, `most` i32 [] the most of any row."""
+
+    index: ir.Value
+    last: ir.Value
+    most: ir.Value
+
+    @staticmethod
+    def of(names: RowGroup, dims: list[int | str]) -> Group:
+        return Group(
+            graph_input(names.index, ir.DataType.INT64, dims),
+            graph_input(names.seqlens_k, ir.DataType.INT32, dims[:1]),
+            graph_input(names.total_length, ir.DataType.INT32, []),
+        )
+
+
+@dataclass(frozen=True)
+class LayerKv:
+    """A layer's keys and values of one group: both buffers [rows, kv_heads, context, head_dim] before the call, their
+    names after it, and a scale for each where KV is rounded."""
+
+    past: Sequence[ir.Value]
+    present: Sequence[str]
+    scales: Sequence[ir.Value]
+
+
+class Attention(Protocol):
+    """One way to write a group's attention."""
+
+    def mix(self, tokens: ir.Value, kv: LayerKv, name: str) -> Sequence[ir.Value]:
+        """From q, k and v side by side [rows, width, q + k + v] the mixed values [rows, width, heads * head_dim], and
+        both buffers with this call's keys and values in them."""
+        ...
+
+
+class GroupedAttention:
+    """GroupQueryAttention: one node, which writes both buffers in place."""
+
+    def __init__(self, g: GraphWriter, shape: TextModel, group: Group) -> None:
+        self._g, self._shape, self._group = g, shape, group
+
+    def mix(self, tokens: ir.Value, kv: LayerKv, name: str) -> Sequence[ir.Value]:
+        inputs = [tokens, None, None, *kv.past, self._group.last, self._group.most]
+        rounding: dict[str, Any] = {}
+        if kv.scales:
+            inputs += [*[None] * (_K_SCALE - len(inputs)), *kv.scales]
+            rounding = {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL", "kv_cache_bit_width": 8}
+        return self._g.op_many(
+            "GroupQueryAttention",
+            inputs,
+            [f"{name}.mixed", *kv.present],
+            CONTRIB,
+            **rounding,
+            num_heads=self._shape.heads,
+            kv_num_heads=self._shape.kv_heads,
+            scale=float(self._shape.head_dim**-0.5),
+        )
+
+
+class StandardAttention:
+    """TensorScatter puts keys and values into their buffers, and opset 24's Attention reads as much as is filled.
+
+    Attention multiplies what it leaves out by zero, so unlike GroupQueryAttention it needs buffers that hold numbers.
+    """
+
+    def __init__(self, g: GraphWriter, shape: TextModel, group: Group) -> None:
+        self._g, self._shape = g, shape
+        title = group.index.name
+        width = g.op("Shape", [group.index], f"{title}.width", start=1, end=2)  # [1]
+        last = g.cast(group.last, ir.DataType.INT64, f"{title}.last")
+        after = g.op("Add", [last, g.constant(1, np.int64)], f"{title}.after")
+        # a fresh row shorter than the group is wide is filled up behind its end, where the next call overwrites
+        self._filled = g.op("Max", [after, width], f"{title}.filled")  # [rows]
+        self._begin = g.op("Sub", [self._filled, width], f"{title}.begin")  # [rows]
+
+    def mix(self, tokens: ir.Value, kv: LayerKv, name: str) -> Sequence[ir.Value]:
+        assert not kv.scales
+        g, shape = self._g, self._shape
+        sizes = np.array([shape.heads, shape.kv_heads, shape.kv_heads]) * shape.head_dim
+        q, *new = g.op_many(
+            "Split", [tokens, g.constant(sizes, np.int64)], [f"{name}.{letter}" for letter in "qkv"], axis=-1
+        )
+        queries = self._by_head(q, shape.heads)
+        buffers = [
+            g.op("TensorScatter", [buffer, self._by_head(value, shape.kv_heads), self._begin], written, axis=2)
+            for value, buffer, written in zip(new, kv.past, kv.present, strict=True)
+        ]
+        mixed = g.op(
+            "Attention",
+            [queries, *buffers, None, None, None, self._filled],
+            f"{name}.mixed_by_head",
+            is_causal=1,
+            scale=float(shape.head_dim**-0.5),
+        )
+        side_by_side = g.op("Transpose", [mixed], f"{name}.mixed_by_token", perm=[0, 2, 1, 3])
+        width = g.constant([0, 0, shape.heads * shape.head_dim], np.int64)
+        return [g.op("Reshape", [side_by_side, width], f"{name}.mixed"), *buffers]
+
+    def _by_head(self, x: ir.Value, heads: int) -> ir.Value:
+        """[rows, width, heads * head_dim] -> [rows, heads, width, head_dim]."""
+        g = self._g
+        split = g.op("Reshape", [x, g.constant([0, 0, heads, self._shape.head_dim], np.int64)], f"{x.name}_split")
+        return g.op("Transpose", [split], f"{x.name}_by_head", perm=[0, 2, 1, 3])
+
+
+class PackedAttention:
+    """Writes each layer's attention; `inputs` grows by its past KV and `outputs` by its present KV."""
+
+    def __init__(self, g: GraphWriter, shape: TextModel) -> None:
+        self._g, self._shape = g, shape
+        groups = {
+            Names.DECODED: Group.of(Names.DECODED, ["D", 1]),
+            Names.CHUNK: Group.of(Names.CHUNK, ["C", "S"]),
+        }
+        kind = StandardAttention if g.is_standard else GroupedAttention
+        self._attentions: dict[RowGroup, Attention] = {names: kind(g, shape, group) for names, group in groups.items()}
+        self._groups = groups
+        self.places = graph_input(Names.PLACES, ir.DataType.INT64, ["T"])
+        self.inputs = [value for group in groups.values() for value in (group.index, group.last, group.most)]
+        self.inputs.append(self.places)
+        self.outputs: list[ir.Value] = []
+
+    def write(
+        self, q: ir.Value, k: ir.Value, v: ir.Value, scales: Sequence[ir.Value], places: ir.Value, layer: int
+    ) -> ir.Value:
+        """Attends from q [1, T, heads * head_dim] over each token's own row; the results of `places` i64 [N] among
+        all rows of both groups, [1, N, heads * head_dim]."""
+        g, name = self._g, f"layers.{layer}.attn"
+        packed = g.op("Concat", [q, k, v], f"{name}.qkv", axis=-1)
+        packed = g.op("Squeeze", [packed, g.constant([0], np.int64)], f"{name}.tokens")  # [T, q + k + v]
+        mixed = [self._attend(packed, scales, names, layer) for names in self._groups]
+        together = g.op("Concat", mixed, f"{name}.rows", axis=0)
+        chosen = g.op("Gather", [together, places], f"{name}.chosen", axis=0)
+        return g.op("Unsqueeze", [chosen, g.constant([0], np.int64)], f"{name}.mixed")
+
+    def _attend(self, packed: ir.Value, scales: Sequence[ir.Value], names: RowGroup, layer: int) -> ir.Value:
+        """One group's tokens through attention, laid flat: [rows * width, heads * head_dim]."""
+        g, shape = self._g, self._shape
+        name = f"layers.{layer}.attn.{names.name}"
+        past = [graph_input(past, g.kv, self._cache_shape(names)) for past in names.past(layer)]
+        tokens = g.op("Gather", [packed, self._groups[names].index], f"{name}.tokens", axis=0)
+        kv = LayerKv(past, names.present(layer), scales)
+        mixed, *present = self._attentions[names].mix(tokens, kv, name)
+        for value, output in zip(present, kv.present, strict=True):
+            declare(value, output, g.kv, self._cache_shape(names))
+        self.inputs += past
+        self.outputs += present
+        flat = g.constant([-1, shape.heads * shape.head_dim], np.int64)
+        return g.op("Reshape", [mixed, flat], f"{name}.flat")
+
+    def _cache_shape(self, names: RowGroup) -> list[int | str]:
+        return [f"{names.name}_rows", self._shape.kv_heads, f"{names.name}_context", self._shape.head_dim]

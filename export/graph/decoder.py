@@ -1,0 +1,160 @@
+"""Writes the decoder's graph: token ids and picture features in, the next token out, KV written into its slot.
+
+Follows `Glm4vTextModel`. Tokens lie side by side, whichever row they belong to; only attention takes them apart.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from export.checkpoint.weights import Weights
+from export.graph.attention import PackedAttention
+from export.graph.builder import declare, graph_input
+from export.graph.kv_scales import kv_scales
+from export.graph.layers import GraphWriter
+from export.graph.sampler import sample
+from export.precision import FP32, Numbers
+from glmserve.contract import DecoderGraph as Names
+from glmserve.model.config import Checkpoint
+
+_PREFIX = "model.language_model"
+_EMBEDDING = f"{_PREFIX}.embed_tokens"
+
+
+def decoder_graph(
+    checkpoint: Checkpoint, weights: Weights, numbers: Numbers = FP32, is_standard: bool = False
+) -> ir.Model:
+    """The whole decoder; its inputs and outputs are named in `contract.DecoderGraph`.
+
+    `is_standard`: of ONNX's own operators only, for other runtimes (see `GraphWriter`).
+    """
+    return _DecoderWriter(checkpoint, weights, numbers, is_standard).write()
+
+
+class _DecoderWriter:
+    def __init__(self, checkpoint: Checkpoint, weights: Weights, numbers: Numbers, is_standard: bool) -> None:
+        self._shape = checkpoint.text
+        self._g = GraphWriter(weights, numbers, is_standard)
+        self._attend = PackedAttention(self._g, self._shape)
+
+    def write(self) -> ir.Model:
+        g, shape = self._g, self._shape
+        int64, float32 = ir.DataType.INT64, ir.DataType.FLOAT
+        input_ids = graph_input(Names.INPUT_IDS, int64, ["T"])
+        features = graph_input(Names.IMAGE_FEATURES, float32, ["M", shape.hidden])
+        image_slot = graph_input(Names.IMAGE_SLOT, int64, ["T"])
+        positions = graph_input(Names.POSITION_IDS, int64, [3, "T"])
+        logits_index = graph_input(Names.LOGITS_INDEX, int64, ["N"])
+
+        self._rope(positions)
+        residual = self._embed(input_ids, features, image_slot)  # [1, T, hidden]
+        normed = self._norm(residual, "layers.0.input_layernorm", "layers.0.attn.norm")
+        places = self._attend.places
+        for index in range(shape.layers):
+            if index + 1 == shape.layers:  # past the last attention only the tokens that are drawn after matter
+                places = g.op("Gather", [places, logits_index], "head.places", axis=0)
+                residual = g.op("Gather", [residual, logits_index], "head.residual", axis=1)  # [1, N, hidden]
+            attention = self._attention(normed, places, index)
+            normed, residual = self._add_and_norm(
+                residual, attention, f"layers.{index}.post_attention_layernorm", f"layers.{index}.mlp.norm"
+            )
+            mlp = self._mlp(normed, index)
+            if index + 1 < shape.layers:
+                following = f"layers.{index + 1}"
+                normed, residual = self._add_and_norm(
+                    residual, mlp, f"{following}.input_layernorm", f"{following}.attn.norm"
+                )
+            else:
+                residual = g.op("Add", [residual, mlp], f"layers.{index}.residual")
+        hidden, head = self._head(residual)
+        logits = declare(g.as_float(head), Names.LOGITS, float32, ["N", shape.vocabulary])
+        sampler = sample(g, g.as_float(hidden), logits, shape.vocabulary)
+        inputs = [input_ids, features, image_slot, positions, logits_index, *self._attend.inputs, *sampler.inputs]
+        return g.model("decoder", inputs, [*sampler.outputs, *self._attend.outputs])
+
+    def _rope(self, positions: ir.Value) -> None:
+        """cos and sin [1, T, rotary_dim / 2]: each frequency turns with the position on its own axis (T, H or W)."""
+        g, shape = self._g, self._shape
+        pairs = shape.rotary_dim // 2
+        axis_of = np.concatenate([np.full(n, i % 3) for i, n in enumerate(shape.mrope_section)])
+        exponent = np.arange(0, shape.rotary_dim, 2, dtype=np.float32) / np.float32(shape.rotary_dim)
+        inverse = (1.0 / shape.rope_theta**exponent).reshape(1, pairs)
+        chosen = g.op("Gather", [positions, g.constant(axis_of, np.int64)], "rope.axes", axis=0)  # [pairs, T]
+        steps = g.op("Transpose", [chosen], "rope.positions", perm=[1, 0])
+        steps = g.cast(steps, ir.DataType.FLOAT, "rope.positions_float")
+        angles = g.op("Mul", [steps, g.constant(inverse, np.float32)], "rope.token_angles")
+        angles = g.op("Unsqueeze", [angles, g.constant([0], np.int64)], "rope.angles")
+        self._cos = g.as_real(g.op("Cos", [angles], "rope.cos"))
+        self._sin = g.as_real(g.op("Sin", [angles], "rope.sin"))
+
+    def _embed(self, input_ids: ir.Value, features: ir.Value, image_slot: ir.Value) -> ir.Value:
+        """Token embeddings, with row `image_slot` of the features where that is not 0."""
+        g = self._g
+        table = g.table(f"{_EMBEDDING}.weight", (self._shape.vocabulary, self._shape.hidden))
+        assert table.dtype is not None
+        words = g.as_real(g.op("Gather", [table, input_ids], "embed.words", axis=0), table.dtype)
+        pictures = g.op("Gather", [g.as_real(features), image_slot], "embed.pictures", axis=0)
+        is_picture = g.op("Greater", [image_slot, g.constant(0, np.int64)], "embed.is_picture")
+        is_picture = g.op("Unsqueeze", [is_picture, g.constant([-1], np.int64)], "embed.is_picture_wide")
+        tokens = g.op("Where", [is_picture, pictures, words], "embed.tokens")
+        return g.op("Unsqueeze", [tokens, g.constant([0], np.int64)], "embed")
+
+    def _attention(self, x: ir.Value, places: ir.Value, index: int) -> ir.Value:
+        """The layer's attention from x [1, T, hidden], at `places` [N]: [1, N, hidden]."""
+        g, shape = self._g, self._shape
+        source, name = f"{_PREFIX}.layers.{index}.self_attn", f"layers.{index}.attn"
+        q_size, kv_size = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+        g.other_rows()
+        q = g.projection(x, f"{source}.q_proj", (shape.hidden, q_size), f"{name}.q", has_bias=True)
+        k = g.projection(x, f"{source}.k_proj", (shape.hidden, kv_size), f"{name}.k", has_bias=True)
+        v = g.projection(x, f"{source}.v_proj", (shape.hidden, kv_size), f"{name}.v", has_bias=True)
+        q = self._rotate(q, shape.heads, f"{name}.q_rotated")
+        k = self._rotate(k, shape.kv_heads, f"{name}.k_rotated")
+        scales = self._kv_scales(index) if g.kv == ir.DataType.INT8 else []
+        mixed = self._attend.write(q, k, v, scales, places, index)
+        if index + 1 == shape.layers:
+            g.other_rows()
+        attention = g.projection(mixed, f"{source}.o_proj", (q_size, shape.hidden), f"{name}.o")
+        return self._norm(attention, f"layers.{index}.post_self_attn_layernorm", name)
+
+    def _kv_scales(self, index: int) -> list[ir.Value]:
+        layer = f"layers.{index}"
+        scales = kv_scales(self._g.weights, self._shape, f"{_PREFIX}.{layer}", f"{layer}.attn")
+        return [self._g.initializer(scale) for scale in scales]
+
+    def _rotate(self, x: ir.Value, heads: int, name: str) -> ir.Value:
+        g, shape = self._g, self._shape
+        return g.op(
+            "RotaryEmbedding",
+            [x, self._cos, self._sin],
+            name,
+            interleaved=1,
+            num_heads=heads,
+            rotary_embedding_dim=shape.rotary_dim,
+        )
+
+    def _mlp(self, x: ir.Value, index: int) -> ir.Value:
+        g, shape = self._g, self._shape
+        source, name = f"{_PREFIX}.layers.{index}.mlp", f"layers.{index}.mlp"
+        both = g.projection(x, f"{source}.gate_up_proj", (shape.hidden, 2 * shape.ffn), f"{name}.gate_up")
+        gate, up = g.op_many("Split", [both], [f"{name}.gate", f"{name}.up"], axis=-1, num_outputs=2)
+        gated = g.swiglu(gate, up, f"{name}.gated")
+        down = g.projection(gated, f"{source}.down_proj", (shape.ffn, shape.hidden), f"{name}.down")
+        return self._norm(down, f"layers.{index}.post_mlp_layernorm", name)
+
+    def _norm(self, x: ir.Value, source: str, name: str) -> ir.Value:
+        return self._g.rms_norm(x, f"{_PREFIX}.{source}", self._shape.hidden, self._shape.norm_eps, name)
+
+    def _add_and_norm(self, residual: ir.Value, x: ir.Value, source: str, name: str) -> tuple[ir.Value, ir.Value]:
+        """The norm of residual + x, and the sum itself."""
+        return self._g.add_and_norm(residual, x, f"{_PREFIX}.{source}", self._shape.hidden, self._shape.norm_eps, name)
+
+    def _head(self, x: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """The normed states [N, hidden] of x [1, N, hidden], and their logits [N, vocabulary]."""
+        g, shape = self._g, self._shape
+        last = g.op("Squeeze", [x, g.constant([0], np.int64)], "head.last")
+        normed = self._norm(last, "norm", "head.norm")
+        g.other_rows()
+        source = _EMBEDDING if shape.tied_head else "lm_head"
+        return normed, g.projection(normed, source, (shape.hidden, shape.vocabulary), "head", gentle=True)

@@ -1,0 +1,152 @@
+"""Writes the layers of a graph in a build's precision: weights streamed from a checkpoint, one method an operator."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from export.checkpoint.weights import Weights
+from export.graph.builder import CONTRIB, Notebook
+from export.graph.int8_linear import ByteLayers
+from export.precision import FP32, Numbers
+from export.quantize.blockwise import BLOCK
+
+_INT8_ACTIVATIONS = 4
+"""MatMulNBits' accuracy level that multiplies in integers; on the CPU the others are several times slower."""
+
+
+class GraphWriter(Notebook):
+    """One graph's notebook that knows layers; `real` is the type of its activations, `kv` that of its KV.
+
+    Rounded weights have no standard form.
+    """
+
+    def __init__(self, weights: Weights, numbers: Numbers = FP32, is_standard: bool = False) -> None:
+        assert not (is_standard and numbers.bits), "MatMulNBits is no standard operator"
+        assert not (is_standard and numbers.rounds_kv), "no standard operator keeps KV in 8 bits"
+        super().__init__(weights, is_standard)
+        self.real = numbers.real
+        self.kv = numbers.kv
+        self._numbers = numbers
+        self._loaded: dict[str, ir.Value] = {}
+        self._tables: set[str] = set()
+        self._bytes = ByteLayers(self)
+
+    def weight(self, name: str, shape: tuple[int, ...], dtype: ir.DataType | None = None) -> ir.Value:
+        """A tensor of the checkpoint as an initializer under its own name, in the graph's own type or another; loaded
+        once however often it is used."""
+        if name not in self._loaded:
+            self._loaded[name] = self.initializer(self.weights.lazy(name, shape, dtype or self.real))
+        return self._loaded[name]
+
+    def table(self, name: str, shape: tuple[int, ...]) -> ir.Value:
+        """A tensor of the checkpoint whose rows are looked up, never multiplied: where layers are rounded it keeps the
+        checkpoint's own precision, which costs nothing."""
+        if self._numbers.bits is None:
+            return self.weight(name, shape)
+        self._tables.add(name)
+        return self.initializer(self.weights.lazy(name, shape, self.weights.stored_dtype(name)))
+
+    def array(self, array: np.ndarray, name: str, dtype: ir.DataType | None = None) -> ir.Value:
+        """Any other initializer, in the graph's own type or another."""
+        return self.initializer(ir.Tensor(array.astype((dtype or self.real).numpy()), name=name))
+
+    def linear(self, x: ir.Value, weight: ir.Value, name: str, bias: ir.Value | None = None) -> ir.Value:
+        """x [..., in] times weight [out, in] transposed, plus bias [out]: weights stay as a checkpoint stores them."""
+        title = name if bias is None else f"{name}.matmul"
+        if self.is_standard:
+            turned = self.op("Transpose", [weight], f"{name}.weight", perm=[1, 0])
+            product = self.op("MatMul", [x, turned], title)
+        else:
+            product = self.op("FusedMatMul", [x, weight], title, CONTRIB, transB=1)
+        return product if bias is None else self.op("Add", [product, bias], name)
+
+    def projection(
+        self, x: ir.Value, source: str, sizes: tuple[int, int], name: str, has_bias: bool = False, gentle: bool = False
+    ) -> ir.Value:
+        """The checkpoint's linear layer `source`, sizes (in, out), in the build's precision (see `Numbers.gentle`).
+
+        What is rounded keeps its name, unless that is a table's of the graph: a head that is tied to the embeddings.
+        """
+        weight, shape, numbers = (
+            f"{source}.weight",
+            (sizes[1], sizes[0]),
+            self._numbers.gentle if gentle else self._numbers,
+        )
+        bias = self.weight(f"{source}.bias", (sizes[1],)) if has_bias else None
+        if numbers.bits is None:
+            return self.linear(x, self.weight(weight, shape), name, bias)
+        node = name if bias is None else f"{name}.matmul"
+        title = f"{name}.weight" if weight in self._tables else weight
+        if numbers.multiplies_bytes:
+            product = self._bytes.linear(x, weight, shape, node, title)
+        else:
+            product = self._rounded_linear(x, weight, shape, numbers.bits, node, title)
+        return product if bias is None else self.op("Add", [product, bias], name)
+
+    def _rounded_linear(
+        self, x: ir.Value, weight: str, shape: tuple[int, int], bits: int, name: str, title: str
+    ) -> ir.Value:
+        """As `linear`, with the weight rounded: each row's activations are rounded by themselves, block by block."""
+        lazy = self.weights.lazy_rounded(weight, shape, bits, self.real, title)
+        scales, codes = map(self.initializer, lazy)
+        return self.op(
+            "MatMulNBits",
+            [x, codes, scales],
+            name,
+            CONTRIB,
+            K=shape[1],
+            N=shape[0],
+            bits=bits,
+            block_size=BLOCK[bits],
+            accuracy_level=_INT8_ACTIVATIONS,
+        )
+
+    def other_rows(self) -> None:
+        """Said where a layer begins, which stands for itself, and where tokens become more or fewer."""
+        self._bytes.other_rows()
+
+    def rms_norm(self, x: ir.Value, source: str, size: int, eps: float, name: str) -> ir.Value:
+        """x over its root mean square along the last axis, times the checkpoint's `source.weight`."""
+        return self.op("RMSNormalization", [x, self.weight(f"{source}.weight", (size,))], name, axis=-1, epsilon=eps)
+
+    def add_and_norm(
+        self, residual: ir.Value, x: ir.Value, source: str, size: int, eps: float, name: str
+    ) -> tuple[ir.Value, ir.Value]:
+        """The norm of residual + x, and the sum itself."""
+        if self.is_standard or self.real != ir.DataType.FLOAT:  # in half precision the fused node may add squares up so
+            total = self.op("Add", [residual, x], f"{name}.residual")
+            return self.rms_norm(total, source, size, eps, name), total
+        normed, _, _, total = self.op_many(
+            "SkipSimplifiedLayerNormalization",
+            [residual, x, self.weight(f"{source}.weight", (size,))],
+            [name, "", "", f"{name}.residual"],
+            CONTRIB,
+            epsilon=eps,
+        )
+        return normed, total
+
+    def attention(self, q: ir.Value, k: ir.Value, v: ir.Value, heads: int, scale: float, name: str) -> ir.Value:
+        """Every token of q, k and v [B, tokens, heads * head_dim] sees every other; mixed values of the same shape.
+
+        onnxruntime's own operator asks for cuDNN on CUDA, and the standard one needs memory by the square on the CPU.
+        """
+        if self.is_standard or self._numbers.on_cuda:
+            return self.op("Attention", [q, k, v], name, q_num_heads=heads, kv_num_heads=heads, scale=scale)
+        return self.op("MultiHeadAttention", [q, k, v], name, CONTRIB, num_heads=heads, scale=scale)
+
+    def swiglu(self, gate: ir.Value, up: ir.Value, name: str) -> ir.Value:
+        """silu(gate) * up."""
+        sigmoid = self.op("Sigmoid", [gate], f"{name}.sigmoid")
+        return self.op("Mul", [self.op("Mul", [gate, sigmoid], f"{name}.silu"), up], name)
+
+    def cast(self, x: ir.Value, dtype: ir.DataType, name: str) -> ir.Value:
+        return self.op("Cast", [x], name, to=int(dtype))
+
+    def as_real(self, x: ir.Value, dtype: ir.DataType = ir.DataType.FLOAT) -> ir.Value:
+        """x, which is of `dtype`, in the graph's own type."""
+        return x if dtype == self.real else self.cast(x, self.real, f"{x.name}.{self.real.name.lower()}")
+
+    def as_float(self, x: ir.Value) -> ir.Value:
+        """x, which is of the graph's own type, in fp32."""
+        return x if self.real == ir.DataType.FLOAT else self.cast(x, ir.DataType.FLOAT, f"{x.name}.float")

@@ -1,0 +1,1 @@
+"""Rounds weights to 4 and 8 bits."""

@@ -1,0 +1,1 @@
+"""The folder of builds: publishing, history and pruning."""

@@ -1,0 +1,1 @@
+"""TensorRT engines, compiled for one GPU and kept."""

@@ -1,0 +1,1 @@
+"""Compares a build with the checkpoint it was made from."""

@@ -1,0 +1,64 @@
+"""The conversations that a build and its checkpoint are compared on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from export.verify.candidate import Candidate
+from glmserve.model.chat_template import Message, Picture
+
+
+@dataclass(frozen=True)
+class Case:
+    """A conversation to compare: messages as the service takes them, and their pictures in order."""
+
+    name: str
+    messages: tuple[Message, ...]
+    pictures: tuple[Image.Image, ...] = ()
+    thinking: bool = False
+
+
+def standard_cases() -> list[Case]:
+    """Text only, one picture, a non-square one, two pictures, a second turn, thinking, Chinese."""
+    square, wide, tall = sketch(224, 224, 1), sketch(500, 180, 2), sketch(90, 333, 3)
+    one = Picture()
+    return [
+        Case("text only", (Message("user", ("Hello, who are you?",)),)),
+        Case("one picture", (Message("user", (one, "What is in this picture?")),), (square,)),
+        Case("non-square picture", (Message("user", (one, "How many shapes?")),), (wide,)),
+        Case("two pictures", (Message("user", (one, one, "Which one is red?")),), (tall, square)),
+        Case(
+            "second turn",
+            (
+                Message("user", (one, "What colour is the shape?")),
+                Message("assistant", ("blue",)),
+                Message("user", ("And where is it?",)),
+            ),
+            (wide,),
+        ),
+        Case("thinking", (Message("user", (one, "Read the number.")),), (tall,), thinking=True),
+        Case("Chinese", (Message("user", (one, "图中有几个三角形？")),), (square,)),
+        Case("system", (Message("system", ("Be brief.",)), Message("user", ("你好",)))),
+    ]
+
+
+def sketch(width: int, height: int, seed: int) -> Image.Image:
+    """A busy picture that depends on nothing but its arguments."""
+    random = np.random.default_rng(seed)
+    small = random.integers(0, 255, (max(1, height // 12), max(1, width // 12), 3), dtype=np.uint8)
+    picture = Image.fromarray(small).resize((width, height), Image.Resampling.BILINEAR)
+    draw = ImageDraw.Draw(picture)
+    for _ in range(6):
+        x, y = int(random.integers(0, width)), int(random.integers(0, height))
+        colour = tuple(int(c) for c in random.integers(0, 255, 3))
+        draw.ellipse((x, y, x + width // 5, y + height // 5), fill=colour)
+    return picture
+
+
+def input_ids(candidate: Candidate, case: Case) -> np.ndarray:
+    """The case's prompt tokens, pictures expanded."""
+    grids = [candidate.normalised(picture)[1] for picture in case.pictures]
+    return candidate.prompts.build(list(case.messages), grids, case.thinking)

@@ -1,0 +1,260 @@
+"""Verifies a build whose checkpoint does not fit in memory: each layer alone, ours and transformers' on one input.
+
+What transformers' layer gives goes on into the next, so that an error shows in the layer it is made in. Needs torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from PIL import Image
+
+from export.checkpoint.weights import EMBEDDING, Weights
+from export.precision import KvPrecision, Precision, Target, numbers_of
+from export.verify.cases import Case, sketch
+from export.verify.comparison import Stage
+from export.verify.layer_reference import LoneLayers
+from export.verify.subgraph import Pieces
+from glmserve.build.manifest import CHECKPOINT_FOLDER, Manifest, decoder_in, vision_in
+from glmserve.contract import (
+    COLUMN_WEIGHTS,
+    IMAGE_FEATURES,
+    IMAGE_PATCHES,
+    ROW_WEIGHTS,
+    DecoderGraph,
+    RowGroup,
+)
+from glmserve.engine.runtime.device import Host
+from glmserve.model.chat_template import Message, Picture, PromptBuilder
+from glmserve.model.config import Checkpoint, TextModel
+from glmserve.model.image_processor import Grid, patches_of
+from glmserve.model.mrope import mrope_positions
+from glmserve.model.position_embedding import vision_arrays
+from glmserve.model.tokenizer import Tokenizer
+
+ALLOWED = {
+    Precision.FP32: 1e-5,
+    Precision.BF16: 1e-2,  # computed in fp32; what is left is the rounding of weights that were no bf16
+    Precision.FP16: 5e-3,
+    Precision.INT8: 0.03,
+    Precision.INT4: 0.2,
+}
+"""The worst error of a layer's output against the length of the vector it is an error of."""
+_ROWS_AT_ONCE = 8192
+
+
+def layerwise_stages(build: Path, checkpoint: Path) -> Iterator[Stage]:
+    """Every stage as it is done, from pixels to logits, over a prompt with two pictures and one without.
+
+    Memory holds one layer in fp32 on either side. Raises BadArtifact when a tensor is missing.
+    """
+    ours, theirs = _Build(build), LoneLayers(checkpoint)
+    samples = [_Sample(case) for case in _cases()]
+    yield from _compare_vision(ours, theirs, samples)
+    theirs.forget_vision()
+    for sample in samples:
+        yield from _compare_prompt(ours, theirs, sample)
+    yield from _compare_layers(ours, theirs, samples)
+
+
+def must_stream(checkpoint: Path) -> bool:
+    """Whether the checkpoint in fp32 twice, as transformers and as a build, is more than this machine may hold."""
+    weights = Weights.open(checkpoint)
+    stored = weights.stored_dtype(EMBEDDING)
+    whole = sum(path.stat().st_size for path in weights.files) * ir.DataType.FLOAT.itemsize / stored.itemsize
+    return 2 * whole > Host().total_memory_bytes()
+
+
+class _Build:
+    """What a build holds, opened in pieces."""
+
+    def __init__(self, build: Path) -> None:
+        folder = build / CHECKPOINT_FOLDER
+        manifest = Manifest.read(build)
+        precision = Precision(manifest.precision)
+        self.allowed = ALLOWED[precision]
+        self.is_rounded = numbers_of(precision, Target(manifest.target)).bits is not None
+        if manifest.kv == KvPrecision.INT8:
+            self.allowed = max(self.allowed, ALLOWED[Precision.INT8])
+        self.checkpoint = Checkpoint.read(folder)
+        self.prompts = PromptBuilder.read(
+            folder, Tokenizer.read(folder), self.checkpoint.image_token_id, self.checkpoint.vision.merge_size
+        )
+        self.decoder = Pieces(decoder_in(build))
+        self.vision = Pieces(vision_in(build))
+
+
+@dataclass
+class _Sample:
+    """A conversation on its way through the layers; `state` f32 [tokens, hidden] is what goes into the next."""
+
+    case: Case
+    grids: list[Grid] | None = None
+    features: np.ndarray | None = None
+    input_ids: np.ndarray | None = None
+    positions: np.ndarray | None = None
+    state: np.ndarray | None = None
+
+
+@dataclass
+class _Sight:
+    """A picture on its way through the encoder's blocks."""
+
+    name: str
+    pixels: np.ndarray
+    grid: Grid
+    inputs: dict[str, np.ndarray]
+    state: np.ndarray
+
+
+def _cases() -> list[Case]:
+    wide, square = sketch(250, 90, 2), sketch(112, 112, 1)
+    one = Picture()
+    return [
+        Case("two pictures", (Message("user", (one, one, "Which one is red?")),), (wide, square)),
+        Case("system", (Message("system", ("Be brief.",)), Message("user", ("你好",)))),
+    ]
+
+
+def _compare_vision(ours: _Build, theirs: LoneLayers, samples: list[_Sample]) -> Iterator[Stage]:
+    """The picture encoder: what stands before its blocks, each block, and what follows them."""
+    theirs.load_vision_ends()
+    sights = []
+    for sample in samples:
+        seen = [_look(ours, theirs, f"{sample.case.name}: picture {i}", p) for i, p in enumerate(sample.case.pictures)]
+        sample.grids = [sight.grid for sight in seen]
+        sights += seen
+    for sight in sights:
+        found = ours.vision.run(sight.inputs, ["embed"])[0][0]
+        yield _stage(f"{sight.name}: patches and positions", found, sight.state, ours)
+    for index in range(ours.checkpoint.vision.depth):
+        theirs.load_vision_block(index)
+        before = "embed" if index == 0 else f"blocks.{index - 1}.mlp.residual"
+        for sight in sights:
+            wanted = theirs.vision_block(sight.state, sight.pixels, sight.grid)
+            given = sight.inputs | {before: sight.state[None]}
+            given = {name: given[name] for name in (before, ROW_WEIGHTS.name, COLUMN_WEIGHTS.name)}
+            found = ours.vision.run(given, [f"blocks.{index}.mlp.residual"])[0][0]
+            yield _stage(f"{sight.name}: block {index}", found, wanted, ours)
+            sight.state = wanted
+    last = f"blocks.{ours.checkpoint.vision.depth - 1}.mlp.residual"
+    features = []
+    for sight in sights:
+        wanted = theirs.features(sight.state, sight.pixels, sight.grid)
+        found = ours.vision.run({last: sight.state[None]}, [IMAGE_FEATURES.name])[0][0]
+        yield _stage(f"{sight.name}: features", found, wanted, ours)
+        features.append(wanted)
+    for sample in samples:
+        own, features = features[: len(sample.case.pictures)], features[len(sample.case.pictures) :]
+        sample.features = np.concatenate([np.zeros((1, ours.checkpoint.text.hidden), np.float32), *own])
+
+
+def _look(ours: _Build, theirs: LoneLayers, name: str, picture: Image.Image) -> _Sight:
+    patches, grid = patches_of(picture, ours.checkpoint.images)
+    arrays = vision_arrays(patches, grid, ours.checkpoint.vision.table_side)
+    names = (IMAGE_PATCHES.name, ROW_WEIGHTS.name, COLUMN_WEIGHTS.name)
+    pixels, their_grid = theirs.pixels(picture)
+    assert grid == their_grid, "the sketches' sizes are the same on both sides"
+    inputs = {key: array[None] for key, array in zip(names, arrays, strict=True)}
+    return _Sight(name, pixels, grid, inputs, theirs.vision_entry(pixels, grid))
+
+
+def _compare_prompt(ours: _Build, theirs: LoneLayers, sample: _Sample) -> Iterator[Stage]:
+    """Tokens, positions and embeddings, none of which may differ."""
+    case, merge = sample.case, ours.checkpoint.vision.merge_size
+    assert sample.grids is not None and sample.features is not None
+    ids = ours.prompts.build(list(case.messages), sample.grids, case.thinking)
+    sizes = iter(grid.tokens(merge) for grid in sample.grids)
+    image = ours.checkpoint.image_token_id
+    wanted: list[int] = []
+    for token in theirs.prompt([_as_theirs(message) for message in case.messages], case.thinking):
+        wanted += [token] * (next(sizes) if token == image else 1)
+    yield Stage.of(f"{case.name}: tokens", ids, np.asarray(wanted, np.int64), 0)
+    positions, _ = mrope_positions(ids, image, sample.grids, merge)
+    yield Stage.of(f"{case.name}: positions", positions, theirs.positions(ids, sample.grids), 0)
+    is_word = ids != image
+    rows = np.array(ours.decoder.table(EMBEDDING)[ids[is_word]]).astype(np.float32)
+    state = theirs.words(ids)
+    yield Stage.of(f"{case.name}: embeddings", rows, state[is_word], ours.allowed, is_relative=True)
+    state[~is_word] = sample.features[1:]
+    sample.input_ids, sample.positions, sample.state = ids, positions, state
+
+
+def _as_theirs(message: Message) -> dict[str, Any]:
+    parts = [{"type": "image"} if isinstance(p, Picture) else {"type": "text", "text": p} for p in message.parts]
+    return {"role": message.role, "content": parts}
+
+
+def _compare_layers(ours: _Build, theirs: LoneLayers, samples: list[_Sample]) -> Iterator[Stage]:
+    """Every decoder layer, then the head on each prompt's last token."""
+    text = ours.checkpoint.text
+    for index in range(text.layers):
+        theirs.load_text_layer(index)
+        for sample in samples:
+            assert sample.state is not None and sample.positions is not None
+            wanted = theirs.text_layer(sample.state, sample.positions)
+            found = _layer(ours.decoder, text, index, sample.state, sample.positions)
+            yield _stage(f"{sample.case.name}: layer {index}", found, wanted, ours)
+            sample.state = wanted
+    for sample in samples:
+        assert sample.state is not None
+        found = _logits(ours, sample.state[-1])
+        yield _stage(f"{sample.case.name}: logits", found, theirs.logits(sample.state[-1]), ours)
+
+
+def _logits(ours: _Build, last: np.ndarray) -> np.ndarray:
+    """Logits f32 [vocabulary] of one state [hidden]. The largest weight is multiplied here, in parts, unless it is
+    rounded and so smaller."""
+    text = ours.checkpoint.text
+    given = {f"layers.{text.layers - 1}.residual": last[None, None]}
+    if ours.is_rounded:
+        return np.asarray(ours.decoder.run(given, [DecoderGraph.LOGITS])[0][0])
+    head = ours.decoder.table(EMBEDDING if text.tied_head else "lm_head.weight")
+    normed = ours.decoder.run(given, ["head.norm"])[0][0]
+    parts = [
+        np.array(head[begin : begin + _ROWS_AT_ONCE]).astype(np.float32) @ normed
+        for begin in range(0, len(head), _ROWS_AT_ONCE)
+    ]
+    return np.asarray(np.concatenate(parts))
+
+
+def _layer(decoder: Pieces, text: TextModel, index: int, state: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """A layer's output: between layers the graph keeps the sum's two parts, which the next one's norm adds."""
+    tokens = len(state)
+    given: dict[str, np.ndarray] = {
+        DecoderGraph.POSITION_IDS: positions,
+        DecoderGraph.PLACES: 1 + np.arange(tokens),
+        **_group(decoder, text, index, DecoderGraph.DECODED, 1),  # the stray row
+        **_group(decoder, text, index, DecoderGraph.CHUNK, tokens),
+    }
+    if index == 0:
+        given["embed"] = state[None]
+    else:
+        before = f"layers.{index - 1}.mlp"
+        given |= {f"{before}.norm.residual": state[None], before: np.zeros_like(state)[None]}
+    is_last = index == text.layers - 1
+    if is_last:
+        given[DecoderGraph.LOGITS_INDEX] = np.arange(tokens)
+    layer = f"layers.{index}"
+    wanted = [f"{layer}.residual"] if is_last else [f"{layer}.mlp.norm.residual", f"{layer}.mlp"]
+    return np.asarray(np.sum(decoder.run(given, wanted), axis=0)[0])
+
+
+def _group(decoder: Pieces, text: TextModel, layer: int, names: RowGroup, tokens: int) -> dict[str, np.ndarray]:
+    """One fresh row that is fed the first tokens, and its room."""
+    shape = (1, text.kv_heads, tokens, text.head_dim)
+    return {
+        names.index: np.arange(tokens)[None],
+        names.seqlens_k: np.array([tokens - 1], np.int32),
+        names.total_length: np.array(tokens, np.int32),
+        **{name: np.zeros(shape, decoder.input_dtype(name)) for name in names.past(layer)},
+    }
+
+
+def _stage(name: str, found: np.ndarray, wanted: np.ndarray, ours: _Build) -> Stage:
+    return Stage.of(name, found, wanted, ours.allowed, is_relative=True)

@@ -1,0 +1,46 @@
+"""Whether a checkpoint is the one that a build was made of, as far as its small files and its embeddings tell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from export.build.spec import OPTIONAL_FILES
+from export.checkpoint.weights import EMBEDDING, Weights
+from export.verify.subgraph import Pieces
+from glmserve.build.manifest import CHECKPOINT_FOLDER, Manifest, decoder_in
+from glmserve.errors import BadArtifact
+from glmserve.model.config import PROCESSOR_FILES
+
+_ROWS = 16
+
+
+def check_origin(build: Path, manifest: Manifest, checkpoint: Path) -> None:
+    """Raises BadArtifact naming what differs. Of the weights only some embeddings are looked at, which no build rounds;
+    whether the others are the build's is for a comparison to find out."""
+    for name in (*PROCESSOR_FILES, *OPTIONAL_FILES):
+        if _content(build / CHECKPOINT_FOLDER / name) != _content(checkpoint / name):
+            raise _other(manifest, checkpoint, f"its {name} is not the build's")
+    if not _holds(Weights.open(checkpoint), Pieces(decoder_in(build)).table(EMBEDDING)):
+        raise _other(manifest, checkpoint, "its embeddings are not the build's")
+
+
+def _other(manifest: Manifest, checkpoint: Path, reason: str) -> BadArtifact:
+    return BadArtifact(
+        f"Build {manifest.digest} was not made of the checkpoint {checkpoint}: {reason}. Nothing was compared, and its "
+        f"certificate stays as it is. Its own checkpoint was called {manifest.source}."
+    )
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
+
+
+def _holds(weights: Weights, table: np.ndarray) -> bool:
+    """Whether some rows of the embeddings [vocabulary, hidden], spread over all, are the checkpoint's."""
+    rows = np.linspace(0, len(table) - 1, _ROWS, dtype=int).tolist()
+    return all(
+        np.array_equal(weights.read_rows(EMBEDDING, row, row + 1).astype(table.dtype), table[row : row + 1])
+        for row in rows
+    )

@@ -1,0 +1,70 @@
+"""Lets a candidate answer its golden picture before anybody is sent to it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from export.errors import NotAnswered
+from export.verify.candidate import Candidate
+from export.verify.cases import Case, input_ids
+from glmserve.build.manifest import CANARY_FOLDER, CHECKPOINT_FOLDER
+from glmserve.engine.runtime.device import DeviceName
+from glmserve.errors import BadArtifact
+from glmserve.model.chat_template import Message, Picture, PromptBuilder
+from glmserve.model.config import Checkpoint
+from glmserve.model.image_processor import grid_of
+from glmserve.model.output_parser import AnswerReader
+from glmserve.model.tokenizer import Tokenizer
+
+_MOST_TOKENS = 64
+
+
+def rehearse(build: Path, device: DeviceName) -> str:
+    """The candidate's greedy answer to its canary, which is the right one where that is known.
+
+    Raises NotAnswered when it is another, empty, or made of numbers that are not finite; BadArtifact when the build or
+    its canary cannot be read, or this machine has no such device.
+    """
+    folder = build / CANARY_FOLDER
+    try:
+        canary = json.loads((folder / "canary.json").read_text("utf-8"))
+        question, right = canary["prompt"], canary["answer"]
+        with Image.open(folder / "picture.png") as opened:
+            picture = opened.copy()
+    except (OSError, ValueError, KeyError, TypeError):
+        raise BadArtifact(f"Build {build.name} has no readable canary.") from None
+    case = Case("canary", (Message("user", (Picture(), question)),), (picture,))
+    candidate = Candidate(build, 1, _context(build, case), device)
+    candidate.poison()
+    prompt = candidate.prompt(input_ids(candidate, case), [picture])
+    tokens = candidate.answer(prompt, candidate.decoder.context - prompt.length)
+    logits = candidate.decoder.logits
+    reader = AnswerReader(candidate.tokenizer)
+    reader.push([token for token in tokens if token not in candidate.checkpoint.eos_token_ids])
+    reader.finish()
+    if logits is None or not np.isfinite(logits).all():
+        raise NotAnswered(f"Build {build.name} did not answer its golden picture: its numbers are not finite.")
+    if not reader.content:
+        raise NotAnswered(f"Build {build.name} had no words for its golden picture.")
+    if right is not None and reader.content != right.strip():
+        raise NotAnswered(f"Build {build.name} answered its golden picture with {reader.content!r}, not {right!r}.")
+    return reader.content
+
+
+def _context(build: Path, case: Case) -> int:
+    """Tokens of the prompt and the longest answer to it; raises BadArtifact when there is no room for any answer."""
+    folder = build / CHECKPOINT_FOLDER
+    checkpoint = Checkpoint.read(folder)
+    most, merge_size = checkpoint.text.max_positions, checkpoint.vision.merge_size
+    prompts = PromptBuilder.read(folder, Tokenizer.read(folder), checkpoint.image_token_id, merge_size)
+    grids = [grid_of(picture.height, picture.width, checkpoint.images) for picture in case.pictures]
+    length = len(prompts.build(list(case.messages), grids, case.thinking))
+    if length >= most:
+        raise BadArtifact(
+            f"The canary of build {build.name} has {length} tokens, and its checkpoint takes {most} with the answer."
+        )
+    return min(length + _MOST_TOKENS, most)
