@@ -13,7 +13,7 @@ from PIL import Image
 
 from bench.client import NEW_TOKENS
 from bench.questions import Question
-from gateway.backend import Backend, GenerateRequest
+from gateway.triton.backend import Backend, GenerateRequest
 from glmserve.build.manifest import CHECKPOINT_FOLDER
 from glmserve.model.chat_template import Message, Picture, PromptBuilder
 from glmserve.model.config import Checkpoint

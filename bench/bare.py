@@ -12,8 +12,8 @@ from types import MappingProxyType
 import numpy as np
 
 from bench.servers import engine_environment, environment
-from gateway.backend import Chunk, GenerateRequest
-from gateway.tensors import tensors_of
+from gateway.triton.backend import Chunk, GenerateRequest
+from gateway.triton.tensors import tensors_of
 from glmserve.build.manifest import decoder_in
 from glmserve.contract import Finish
 from glmserve.engine.metrics import Metric
@@ -29,7 +29,7 @@ Publish = Callable[[Metric, float], None]
 
 
 class BareEngine:
-    """A `gateway.backend.Backend` that hands requests straight to the engine; shared between threads."""
+    """A `gateway.triton.backend.Backend` that hands requests straight to the engine; shared between threads."""
 
     def __init__(self, serving: Serving) -> None:
         self._serving = serving

@@ -62,7 +62,7 @@ def gateway_before(build: Path, triton_port: int, threads: int) -> Iterator[Serv
         "ADMISSION_TOKENS": str(10**9),
     }
     variables = {f"GLM_GATEWAY_{name}": value for name, value in chosen.items()}
-    with program("gateway", ["gunicorn", "-c", "python:gateway.gunicorn_config"], variables) as child:
+    with program("gateway", ["gunicorn", "-c", "python:gateway.server.gunicorn_config"], variables) as child:
         wait_until_it_answers(child, port, "/health/live", log_of("gateway"), _START_TIMEOUT_S)
         master = Path(f"/proc/{child.pid}/task/{child.pid}/children")
         yield Server(_HOST, port, int(master.read_text("utf-8").split()[0]))

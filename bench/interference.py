@@ -16,7 +16,7 @@ from bench.builds import FP32, build_of, checkpoint_of
 from bench.checkpoint import FULL
 from bench.questions import Asker
 from bench.results import Row, Spread
-from gateway.backend import GenerateRequest
+from gateway.triton.backend import GenerateRequest
 from glmserve.engine.request import Event, Failed, Tokens
 
 STREAMS = 8

@@ -15,7 +15,7 @@ from bench.client import ask, at_once, run_round
 from bench.questions import PHOTO, Asker
 from bench.results import Row, Spread
 from bench.servers import service_on
-from gateway.backend import GenerateRequest
+from gateway.triton.backend import GenerateRequest
 
 CLIENTS = 16
 _PHOTOS = 25

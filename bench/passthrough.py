@@ -22,8 +22,8 @@ from pydantic import BaseModel
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from bench.asking import Preparer
-from gateway.backend import GenerateRequest
-from gateway.tensors import chunk_of, outputs_of, tensors_of
+from gateway.triton.backend import GenerateRequest
+from gateway.triton.tensors import chunk_of, outputs_of, tensors_of
 from glmserve import contract
 
 _MIB = 1024**2

@@ -12,9 +12,9 @@ from bench.capacity import requests_per_s
 from bench.replica_model import Machine, Replica, Visit
 from bench.results import Row
 from bench.step_times import StepTimes
-from gateway.backend import Chunk, GenerateRequest
-from gateway.replicas import Replica as Choice
-from gateway.replicas import Replicas
+from gateway.triton.backend import Chunk, GenerateRequest
+from gateway.triton.load_balancer import Replica as Choice
+from gateway.triton.load_balancer import Replicas
 from glmserve.errors import BackendDown
 
 REPLICAS = (1, 10, 100, 1000)

@@ -15,7 +15,7 @@ import numpy as np
 from bench.asking import Preparer
 from bench.bare import BareEngine, bare_engine
 from bench.questions import Asker
-from gateway.backend import GenerateRequest
+from gateway.triton.backend import GenerateRequest
 from glmserve.engine.metrics import RUNNING, WAITING, Metric
 from glmserve.engine.request import Event, Failed, Tokens
 

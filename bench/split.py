@@ -17,15 +17,15 @@ from bench.checkpoint import THIN
 from bench.gateways import Server, gateway_before, paced_triton
 from bench.questions import PHOTO, Asker, Question
 from bench.results import Row, Spread
-from gateway.backend import Cancellation, FakeBackend
-from gateway.callers import Caller
-from gateway.deadlines import Deadline
-from gateway.keys import KeyStore, create_key
-from gateway.quotas import Quotas, Rates
-from gateway.schemas import parse_vision
-from gateway.service import ChatService
+from gateway.chat.service import ChatService
+from gateway.deadline import Deadline
+from gateway.limits.api_keys import KeyStore, create_key
+from gateway.limits.auth import Caller
+from gateway.limits.rate_limit import Quotas, Rates
+from gateway.schemas.vision import parse_vision
 from gateway.settings import GatewaySettings
-from gateway.triton import TritonBackend
+from gateway.triton.backend import Cancellation, FakeBackend
+from gateway.triton.grpc_client import TritonBackend
 
 TWELVE_MEGAPIXELS = (4000, 3000)
 _REQUESTS = {PHOTO: 200, TWELVE_MEGAPIXELS: 12}

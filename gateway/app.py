@@ -6,24 +6,23 @@ from functools import partial
 
 from flask import Flask, Response, g, request
 
-from gateway import headers, problems
-from gateway.admission import Admission
-from gateway.audit import AuditLog
-from gateway.backend import Backend
-from gateway.bodies import Bodies
-from gateway.callers import Door, is_local
-from gateway.clients import ClientWatch
-from gateway.exchange import Exchanges
-from gateway.metrics import Metrics
-from gateway.quotas import Quotas, Rates
-from gateway.readiness import Canary, Readiness
-from gateway.records import Record
-from gateway.routes import completions, health, page, vision
-from gateway.routes import metrics as metrics_route
-from gateway.service import ChatService
+from gateway.api import chat_completions, error_handlers, headers, health, vision, web_ui
+from gateway.api import metrics_route as metrics_route
+from gateway.api.body_reader import Bodies
+from gateway.api.handler import Exchanges
+from gateway.chat.readiness import Canary, Readiness
+from gateway.chat.service import ChatService
+from gateway.limits.admission import Admission
+from gateway.limits.auth import Door, is_local
+from gateway.limits.rate_limit import Quotas, Rates
+from gateway.observability.audit import AuditLog
+from gateway.observability.metrics import Metrics
+from gateway.observability.request_hooks import Watch
+from gateway.observability.request_record import Record
+from gateway.observability.tracing import Tracing
 from gateway.settings import GatewaySettings
-from gateway.tracing import Tracing
-from gateway.watch import Watch
+from gateway.streaming.disconnects import ClientWatch
+from gateway.triton.backend import Backend
 from glmserve.build.manifest import MANIFEST_FILE, Manifest
 
 _WATCHED = "/health/"  # whoever watches the service is never refused
@@ -62,12 +61,12 @@ def create_app(settings: GatewaySettings, backend: Backend) -> Flask:
     app.before_request(partial(_let_in, Door(settings), quotas))
     app.after_request(partial(_finish, settings.cors_origins))
     app.after_request(watch.end)
-    problems.register(app)
+    error_handlers.register(app)
     created_s = int((settings.build / MANIFEST_FILE).stat().st_mtime)
     app.register_blueprint(vision.routes(settings, bodies, exchanges))
-    app.register_blueprint(completions.routes(settings, bodies, exchanges, manifest, created_s))
+    app.register_blueprint(chat_completions.routes(settings, bodies, exchanges, manifest, created_s))
     app.register_blueprint(metrics_route.routes(metrics))
-    app.register_blueprint(page.routes(settings))
+    app.register_blueprint(web_ui.routes(settings))
     app.register_blueprint(health.routes(settings, readiness, manifest.digest))
     return app
 

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from gateway.keys import Role, create_key, read_keys, revoke_key
-from gateway.refusals import BadKeyFile
+from gateway.errors import BadKeyFile
+from gateway.limits.api_keys import Role, create_key, read_keys, revoke_key
 from gateway.settings import PREFIX, GatewaySettings, settings_table
 from glmserve.errors import BadSettings
 

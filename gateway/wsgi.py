@@ -7,15 +7,16 @@ from contextlib import closing
 import structlog
 from flask import Flask
 
-from gateway import memory, telemetry
+from gateway import malloc
 from gateway.app import create_app
-from gateway.backend import Backend
-from gateway.readiness import Canary, Readiness
-from gateway.replicas import Replicas
-from gateway.service import ChatService
+from gateway.chat.readiness import Canary, Readiness
+from gateway.chat.service import ChatService
+from gateway.observability import logging
 from gateway.settings import GatewaySettings
-from gateway.streams import StreamThread
-from gateway.triton import TritonBackend
+from gateway.triton.backend import Backend
+from gateway.triton.grpc_client import TritonBackend
+from gateway.triton.grpc_streams import StreamThread
+from gateway.triton.load_balancer import Replicas
 
 BACKEND = "backend"
 """The key in `app.extensions` under which a worker's exit finds what it must close."""
@@ -25,8 +26,8 @@ STREAMS = "streams"
 
 def application() -> Flask:
     """The application of this process, with connections to Triton of its own."""
-    memory.keep_buffers()
-    telemetry.configure()
+    malloc.keep_buffers()
+    logging.configure()
     settings = GatewaySettings.read()
     structlog.get_logger().info("gateway_starting", **settings.shown())
     streams = StreamThread()
@@ -35,7 +36,7 @@ def application() -> Flask:
     app = create_app(settings, backend)
     app.extensions[BACKEND] = backend
     app.extensions[STREAMS] = streams
-    memory.give_back()
+    malloc.give_back()
     return app
 
 
@@ -52,7 +53,7 @@ def _backend(settings: GatewaySettings, streams: StreamThread | None = None) -> 
 
     def connect(url: str) -> Backend:
         if url.startswith("http://"):
-            from gateway.triton_http import TritonHttpBackend  # with gevent, for which gRPC has no use
+            from gateway.triton.http_client import TritonHttpBackend  # with gevent, for which gRPC has no use
 
             return TritonHttpBackend(url)
         return TritonBackend(url, settings.response_timeout_s, streams)

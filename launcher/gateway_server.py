@@ -49,7 +49,7 @@ class GatewayServer:
         return self._child.pid if self._child else None
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "gunicorn", "-c", "python:gateway.gunicorn_config"]
+        command = [sys.executable, "-m", "gunicorn", "-c", "python:gateway.server.gunicorn_config"]
         project = Path(__file__).resolve().parents[1]
         self._child = Child("gateway", command, {**os.environ, **self._chosen}, project, self._log)
 

@@ -17,4 +17,4 @@ WORKDIR /app
 USER 10001:10001
 EXPOSE 5000
 STOPSIGNAL SIGTERM
-CMD ["gunicorn", "-c", "python:gateway.gunicorn_config"]
+CMD ["gunicorn", "-c", "python:gateway.server.gunicorn_config"]

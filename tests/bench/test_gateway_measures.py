@@ -13,8 +13,8 @@ import pytest
 
 from bench.gateways import Server, paced_triton
 from bench.streams import _gaps_ms, _Stream
-from gateway.backend import GenerateRequest
-from gateway.triton import TritonBackend
+from gateway.triton.backend import GenerateRequest
+from gateway.triton.grpc_client import TritonBackend
 from glmserve.contract import Finish
 
 WAIT_S = 20

@@ -13,7 +13,7 @@ from live_gateway import live_gateway
 from PIL import Image, ImageDraw
 from stand_in_build import write_processor_and_canary
 
-from gateway.keys import create_key
+from gateway.limits.api_keys import create_key
 from glmserve.build.manifest import CHECKPOINT_FOLDER, Manifest
 
 playwright = pytest.importorskip("playwright.sync_api")

@@ -38,7 +38,7 @@ for name in sys.argv[2:]:
 GATEWAY = (
     "gateway.wsgi",
     "gateway.__main__",
-    "gateway.gunicorn_config",
+    "gateway.server.gunicorn_config",
     "gunicorn.app.wsgiapp",
     "gunicorn.workers.gthread",
 )
@@ -118,7 +118,7 @@ def test_the_commands_of_the_cpu_profile_start_answer_and_are_found_well(build: 
             "GLM_GATEWAY_REDIS_URL": "",
             "GLM_GATEWAY_BIND": f"127.0.0.1:{web}",
         }
-        command = ["gunicorn", "-c", "python:gateway.gunicorn_config"]
+        command = ["gunicorn", "-c", "python:gateway.server.gunicorn_config"]
         assert f"CMD {command}".replace("'", '"') in (DOCKER / "gateway.Dockerfile").read_text("utf-8")
         program, *arguments = gateway["healthcheck"]["test"][1:]
         asked = [program, *(text.replace(":5000/", f":{web}/") for text in arguments)]

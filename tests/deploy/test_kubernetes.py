@@ -17,8 +17,8 @@ from compose import ROOT
 from stand_in_build import write_processor_and_canary
 
 from gateway.app import create_app
-from gateway.backend import FakeBackend
 from gateway.settings import PREFIX, GatewaySettings
+from gateway.triton.backend import FakeBackend
 from glmserve.build.manifest import CHECKPOINT_FOLDER, DECODER_PATH
 from glmserve.build.manifest import Manifest as BuildManifest
 from glmserve.engine.metrics import ALL_METRICS

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from compose import ROOT, services
 
-from gateway.metrics import Metrics
+from gateway.observability.metrics import Metrics
 from glmserve.engine.metrics import ALL_METRICS
 from glmserve.errors import _BY_CODE
 

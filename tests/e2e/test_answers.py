@@ -11,8 +11,8 @@ import pytest
 from serving import Service
 
 from demo.golden_set import GoldenQuestion, golden_questions, picture, plain
-from gateway.backend import GenerateRequest
-from gateway.triton import TritonBackend
+from gateway.triton.backend import GenerateRequest
+from gateway.triton.grpc_client import TritonBackend
 from glmserve.model.chat_template import Message, PromptBuilder
 from glmserve.model.config import Checkpoint
 from glmserve.model.tokenizer import Tokenizer

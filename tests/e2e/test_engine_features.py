@@ -21,8 +21,8 @@ from serving import Service, metric
 from demo.golden_set import golden_questions, picture
 from export.verify.candidate import Candidate
 from export.verify.cases import Case, input_ids
-from gateway.backend import Chunk, GenerateRequest
-from gateway.triton import TritonBackend
+from gateway.triton.backend import Chunk, GenerateRequest
+from gateway.triton.grpc_client import TritonBackend
 from glmserve.engine.metrics import ALL_METRICS
 from glmserve.errors import InvalidInput
 from glmserve.model.chat_template import Message, Picture, PromptBuilder
@@ -141,8 +141,8 @@ def test_a_client_that_stops_reading_is_ended(service: Service, demo_build: Path
     """A stopped process keeps its connection open and answers nothing, not even a keepalive."""
     code = (
         "import numpy as np, sys\n"
-        "from gateway.backend import GenerateRequest\n"
-        "from gateway.triton import TritonBackend\n"
+        "from gateway.triton.backend import GenerateRequest\n"
+        "from gateway.triton.grpc_client import TritonBackend\n"
         f"backend = TritonBackend({service.triton.grpc_url!r}, 60.0)\n"
         "for n in range(10**6):\n"
         "    request = GenerateRequest('f', np.arange(5, 60), None, (), 4000, 2.0, 1.0, 0, n, 120.0)\n"

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from serving import triton_on
 
-from gateway.backend import Cancellation, GenerateRequest
-from gateway.triton import TritonBackend
+from gateway.triton.backend import Cancellation, GenerateRequest
+from gateway.triton.grpc_client import TritonBackend
 from glmserve.errors import Cancelled
 from launcher.triton_server import EXIT_TIMEOUT_S
 

@@ -13,7 +13,7 @@ from PIL import Image
 from serving import Service
 
 from demo.golden_set import golden_questions, picture
-from gateway.openapi_answers import EXAMPLES
+from gateway.openapi.responses import EXAMPLES
 
 pytestmark = pytest.mark.triton
 QUESTIONS = [question for question in golden_questions() if question.has_picture][:12]

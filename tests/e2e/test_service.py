@@ -21,8 +21,8 @@ from eventually import eventually
 from PIL import Image
 from serving import Service, metric, png, serving
 
-from gateway.backend import GenerateRequest
-from gateway.triton import TritonBackend
+from gateway.triton.backend import GenerateRequest
+from gateway.triton.grpc_client import TritonBackend
 from launcher.gateway_server import GatewayServer
 from launcher.triton_server import TritonServer
 

@@ -21,7 +21,7 @@ from export.verify.cases import Case, input_ids, sketch
 from export.verify.reference import Reference
 from gateway.app import create_app
 from gateway.settings import GatewaySettings
-from gateway.triton import TritonBackend
+from gateway.triton.grpc_client import TritonBackend
 from glmserve.model.chat_template import Message, Picture
 from glmserve.model.output_parser import AnswerReader
 

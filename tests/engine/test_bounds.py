@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from gateway.backend import GenerateRequest
-from gateway.fields import AnswerFields
-from gateway.tensors import tensors_of
+from gateway.schemas.common import AnswerFields
+from gateway.triton.backend import GenerateRequest
+from gateway.triton.tensors import tensors_of
 from glmserve.errors import InvalidInput
 from glmserve.limits import MAX_REPETITION_PENALTY, MIN_REPETITION_PENALTY
 from glmserve.model.config import Checkpoint

@@ -18,8 +18,8 @@ from tritonclient.grpc import model_config_pb2
 from export.build.pipeline import build
 from export.build.vision_backend import VisionBackend
 from export.precision import Precision, Target
-from gateway.backend import GenerateRequest
-from gateway.tensors import tensors_of
+from gateway.triton.backend import GenerateRequest
+from gateway.triton.tensors import tensors_of
 from glmserve.build.manifest import REPOSITORY_FOLDER, VISION_GRAPH
 from glmserve.contract import DECODER_MODEL, IMAGE_FEATURES, VISION_INPUTS, VISION_MODEL
 from glmserve.engine import server

@@ -15,8 +15,8 @@ from stand_in_build import write_processor_and_canary
 from werkzeug.test import TestResponse
 
 from gateway.app import create_app
-from gateway.backend import Chunk, FakeBackend
 from gateway.settings import GatewaySettings
+from gateway.triton.backend import Chunk, FakeBackend
 from glmserve.build.manifest import CHECKPOINT_FOLDER, Manifest
 from glmserve.contract import Finish
 from glmserve.model.tokenizer import Tokenizer

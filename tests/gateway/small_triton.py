@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from gateway.backend import GenerateRequest
+from gateway.triton.backend import GenerateRequest
 from glmserve import contract
 from glmserve.contract import Finish, Tensor
 from glmserve.model.image_processor import Grid

@@ -13,11 +13,11 @@ import pytest
 from eventually import eventually
 from samples import ask, assert_problem
 
-from gateway.admission import Admission
 from gateway.app import create_app
-from gateway.backend import Cancellation, Chunk, FakeBackend
-from gateway.deadlines import Deadline
+from gateway.deadline import Deadline
+from gateway.limits.admission import Admission
 from gateway.settings import GatewaySettings
+from gateway.triton.backend import Cancellation, Chunk, FakeBackend
 from glmserve.errors import Cancelled, DeadlineExceeded, GlmServeError, Overloaded
 
 WAIT_S = 10

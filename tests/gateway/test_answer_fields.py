@@ -10,7 +10,7 @@ import pytest
 from flask.testing import FlaskClient
 from samples import ask, ask_openai, assert_problem
 
-from gateway.backend import Chunk, FakeBackend
+from gateway.triton.backend import Chunk, FakeBackend
 from glmserve.contract import Finish
 from glmserve.model.tokenizer import Tokenizer
 

@@ -18,8 +18,8 @@ from pydantic import ValidationError
 from samples import OPENAI_URL, URL, ask, ask_openai, assert_problem
 from werkzeug.test import TestResponse
 
-from gateway.backend import FakeBackend
-from gateway.openai_schemas import CompletionBody
+from gateway.schemas.openai import CompletionBody
+from gateway.triton.backend import FakeBackend
 from glmserve.model.tokenizer import Tokenizer
 
 Send = Callable[..., TestResponse]

@@ -9,7 +9,7 @@ from collections.abc import Generator
 import pytest
 from eventually import eventually
 
-from gateway.clients import ClientWatch
+from gateway.streaming.disconnects import ClientWatch
 
 WAIT_S = 10
 

@@ -11,10 +11,10 @@ import pytest
 from flask.testing import FlaskClient
 
 from gateway.app import create_app
-from gateway.backend import Chunk, FakeBackend
-from gateway.readiness import Canary, Readiness
-from gateway.service import ChatService
+from gateway.chat.readiness import Canary, Readiness
+from gateway.chat.service import ChatService
 from gateway.settings import GatewaySettings
+from gateway.triton.backend import Chunk, FakeBackend
 from glmserve.build.manifest import Manifest
 from glmserve.contract import Finish
 from glmserve.errors import BackendDown, BadArtifact, Overloaded

@@ -11,10 +11,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.app import create_app
-from gateway.backend import FakeBackend
-from gateway.keys import KeyStore, create_key, read_keys, revoke_key
-from gateway.refusals import BadKeyFile
+from gateway.errors import BadKeyFile
+from gateway.limits.api_keys import KeyStore, create_key, read_keys, revoke_key
 from gateway.settings import GatewaySettings
+from gateway.triton.backend import FakeBackend
 
 
 @pytest.fixture

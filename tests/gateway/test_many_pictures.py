@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import gateway.service
 import numpy as np
 import pytest
 from eventually import eventually
@@ -18,13 +19,12 @@ from flask.testing import FlaskClient
 from PIL import Image
 from samples import OPENAI_URL, assert_problem, base64_of
 
-import gateway.service
-from gateway.backend import Cancellation, FakeBackend
-from gateway.conversation import Conversation, SentPicture, Turn
-from gateway.deadlines import Deadline
-from gateway.fields import Sampling
-from gateway.service import ChatService
+from gateway.chat.service import ChatService
+from gateway.deadline import Deadline
+from gateway.schemas.common import Sampling
+from gateway.schemas.conversation import Conversation, SentPicture, Turn
 from gateway.settings import GatewaySettings
+from gateway.triton.backend import Cancellation, FakeBackend
 from glmserve.errors import Cancelled, DeadlineExceeded
 from glmserve.model.image_processor import ImageRules, patches_of
 

@@ -9,8 +9,8 @@ import pytest
 from samples import OPENAI_URL
 
 from gateway.app import create_app
-from gateway.backend import FakeBackend
 from gateway.settings import GatewaySettings
+from gateway.triton.backend import FakeBackend
 
 NAME, ALIAS = "zai-org/GLM-4.6V-Flash", "ours/vision"
 

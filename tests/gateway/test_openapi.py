@@ -13,10 +13,10 @@ from flask.testing import FlaskClient
 from samples import ask
 
 from gateway.app import create_app
-from gateway.backend import FakeBackend
-from gateway.openai_schemas import CompletionBody
-from gateway.schemas import VisionBody
+from gateway.schemas.openai import CompletionBody
+from gateway.schemas.vision import VisionBody
 from gateway.settings import GatewaySettings
+from gateway.triton.backend import FakeBackend
 
 PAGES = {"/", "/docs", "/openapi.json"}
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text("utf-8")

@@ -35,7 +35,7 @@ def port(build: Path) -> Generator[int]:
         "THREADS": "4",
     }
     process = subprocess.Popen(
-        [sys.executable, "-m", "gunicorn", "-c", "python:gateway.gunicorn_config"],
+        [sys.executable, "-m", "gunicorn", "-c", "python:gateway.server.gunicorn_config"],
         env={**os.environ, **{f"GLM_GATEWAY_{name}": value for name, value in settings.items()}},
         cwd=Path(__file__).parents[2],
         stdout=subprocess.DEVNULL,

@@ -10,10 +10,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 from eventually import eventually
 
-from gateway.answers import Event, Piece
-from gateway.backend import Chunk
-from gateway.mailbox import Mailbox
-from gateway.passing import Passing, plain_socket
+from gateway.chat.generation import Event, Piece
+from gateway.streaming.direct_writer import Passing, plain_socket
+from gateway.triton.backend import Chunk
+from gateway.triton.stream_buffer import Mailbox
 from glmserve.contract import Finish
 from glmserve.errors import Cancelled
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageOps
 from samples import file_of
 
-from gateway.pictures import OpenedPicture, SizeRules, bytes_of_base64
+from gateway.chat.image_decoder import OpenedPicture, SizeRules, bytes_of_base64
 from glmserve.errors import BadImage, TooLarge
 
 MOST = 1_000_000

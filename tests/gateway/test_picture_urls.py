@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from gateway.picture_urls import UrlReader, is_public
+from gateway.chat.image_fetcher import UrlReader, is_public
 from glmserve.errors import BadImage, TooLarge
 
 DRIPS = {

@@ -18,9 +18,9 @@ from structlog.testing import capture_logs
 from werkzeug.test import TestResponse
 
 from gateway.app import create_app
-from gateway.backend import Chunk, FakeBackend
-from gateway.keys import create_key, revoke_key
+from gateway.limits.api_keys import create_key, revoke_key
 from gateway.settings import GatewaySettings
+from gateway.triton.backend import Chunk, FakeBackend
 
 Script = Callable[..., list[Chunk]]
 FAR = "203.0.113.7"

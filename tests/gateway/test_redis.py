@@ -23,10 +23,10 @@ from samples import OPENAI_URL
 from structlog.testing import capture_logs
 
 from gateway.app import create_app
-from gateway.backend import FakeBackend
-from gateway.quotas import Rates
-from gateway.redis_counts import REDIS_TIMEOUT_S
+from gateway.limits.rate_limit import Rates
+from gateway.limits.redis_storage import REDIS_TIMEOUT_S
 from gateway.settings import GatewaySettings
+from gateway.triton.backend import FakeBackend
 from launcher.ports import free_port
 
 FAR = "203.0.113.7"

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from gateway.response import JoinedResponse
+from gateway.server.response import JoinedResponse
 
 EVENTS = "text/event-stream"
 

@@ -20,11 +20,11 @@ from samples import URL, ask
 from structlog.testing import capture_logs
 
 from gateway.app import AUDIT, create_app
-from gateway.backend import Chunk, FakeBackend
-from gateway.keys import create_key
-from gateway.otlp import OtlpSpans
+from gateway.limits.api_keys import create_key
+from gateway.observability.otel import OtlpSpans
+from gateway.observability.tracing import Tracing
 from gateway.settings import GatewaySettings
-from gateway.tracing import Tracing
+from gateway.triton.backend import Chunk, FakeBackend
 from glmserve.build.manifest import Manifest
 from glmserve.contract import Finish
 from glmserve.engine.metrics import ALL_METRICS

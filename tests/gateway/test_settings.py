@@ -72,7 +72,7 @@ def test_every_fault_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [["-m", "gateway", "check"], ["-m", "gunicorn", "-c", "python:gateway.gunicorn_config"]]
+    "command", [["-m", "gateway", "check"], ["-m", "gunicorn", "-c", "python:gateway.server.gunicorn_config"]]
 )
 def test_a_wrong_setting_ends_a_program_with_a_line_and_no_traceback(command: list[str]) -> None:
     environment = {**os.environ, "GLM_GATEWAY_THREADS": "0"}
@@ -139,7 +139,7 @@ def test_what_is_not_chosen_follows_the_cores(
 
 
 def test_gunicorn_gets_these_numbers() -> None:
-    code = "import gateway.gunicorn_config as c; print(c.worker_class, c.workers, c.threads, c.graceful_timeout)"
+    code = "import gateway.server.gunicorn_config as c; print(c.worker_class, c.workers, c.threads, c.graceful_timeout)"
     code += "; import gunicorn.http.wsgi as w; print(w.Response.__name__)"
     chosen = {"GLM_GATEWAY_WORKERS": "3", "GLM_GATEWAY_GRACEFUL_TIMEOUT_S": "7"}
     done = subprocess.run(
@@ -151,7 +151,7 @@ def test_gunicorn_gets_these_numbers() -> None:
         check=True,
     )
     threads = str(auto.threads(cpu_count.cores()))
-    assert done.stdout.split() == ["gateway.worker.PromptWorker", "3", threads, "7", "JoinedResponse"]
+    assert done.stdout.split() == ["gateway.server.worker.PromptWorker", "3", threads, "7", "JoinedResponse"]
 
 
 def test_settings_cannot_be_changed_later() -> None:

@@ -16,8 +16,8 @@ from structlog.testing import capture_logs
 from werkzeug.test import TestResponse
 
 from gateway.app import create_app
-from gateway.backend import Chunk, FakeBackend
 from gateway.settings import GatewaySettings
+from gateway.triton.backend import Chunk, FakeBackend
 from glmserve.contract import Finish
 from glmserve.errors import BackendDown, BadArtifact, GlmServeError, Overloaded
 

@@ -15,11 +15,11 @@ from small_triton import WAIT_S, SmallTriton, a_request, message
 from structlog.testing import capture_logs
 from tritonclient.grpc import service_pb2_grpc
 
-from gateway.answers import Answer, Event, Piece
-from gateway.backend import Chunk, GenerateRequest
-from gateway.replicas import Replicas, addresses_of
-from gateway.retry import with_one_retry
-from gateway.triton import TritonBackend
+from gateway.chat.generation import Answer, Event, Piece
+from gateway.chat.retry import with_one_retry
+from gateway.triton.backend import Chunk, GenerateRequest
+from gateway.triton.grpc_client import TritonBackend
+from gateway.triton.load_balancer import Replicas, addresses_of
 from glmserve.contract import Finish
 from glmserve.errors import BackendDown, Overloaded
 

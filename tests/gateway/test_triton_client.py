@@ -19,10 +19,10 @@ from small_triton import SmallTriton, a_request, failure, final_empty, message, 
 from structlog.testing import capture_logs
 from tritonclient.grpc import service_pb2_grpc
 
-from gateway.backend import Chunk, GenerateRequest
-from gateway.mailbox import Mailbox
-from gateway.streams import StreamThread
-from gateway.triton import TritonBackend
+from gateway.triton.backend import Chunk, GenerateRequest
+from gateway.triton.grpc_client import TritonBackend
+from gateway.triton.grpc_streams import StreamThread
+from gateway.triton.stream_buffer import Mailbox
 from glmserve import contract
 from glmserve.contract import Finish
 from glmserve.errors import BackendDown, Cancelled, DeadlineExceeded, GlmServeError, InvalidInput, Overloaded, to_wire

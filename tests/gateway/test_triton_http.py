@@ -19,9 +19,9 @@ from eventually import eventually
 from small_triton import a_request
 from structlog.testing import capture_logs
 
-from gateway.backend import GenerateRequest
 from gateway.settings import GatewaySettings
-from gateway.triton_http import TritonHttpBackend
+from gateway.triton.backend import GenerateRequest
+from gateway.triton.http_client import TritonHttpBackend
 from glmserve import contract
 from glmserve.contract import Finish
 from glmserve.errors import BackendDown, Cancelled, DeadlineExceeded, GlmServeError, InvalidInput, Overloaded, to_wire
@@ -139,7 +139,7 @@ def test_every_tensor_travels_as_the_contract_says(triton: SmallHttpTriton, back
 
 
 def test_making_a_request_copies_its_picture_once(monkeypatch: pytest.MonkeyPatch, large: GenerateRequest) -> None:
-    monkeypatch.setattr("gateway.triton_http._GRACE_S", 0.0)
+    monkeypatch.setattr("gateway.triton.http_client._GRACE_S", 0.0)
     with socket.create_server(("127.0.0.1", 0)) as deaf, pytest.raises(DeadlineExceeded):
         backend = TritonHttpBackend(f"http://127.0.0.1:{deaf.getsockname()[1]}")
         list(backend.generate(replace(large, deadline_s=0.3)))
@@ -207,7 +207,7 @@ def test_nobody_listening_is_a_backend_that_is_down() -> None:
 def test_silence_past_the_deadline_is_given_up(
     triton: SmallHttpTriton, backend: TritonHttpBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.triton_http._GRACE_S", 0.0)
+    monkeypatch.setattr("gateway.triton.http_client._GRACE_S", 0.0)
     release = threading.Event()
     triton.reply = lambda: (release.wait(WAIT_S), answer(ANSWER))[1]
     began = time.monotonic()

@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 from PIL import Image
 from samples import URL, assert_problem, base64_of, file_of
 
-from gateway.backend import FakeBackend
+from gateway.triton.backend import FakeBackend
 from glmserve.model.tokenizer import Tokenizer
 
 

@@ -15,8 +15,8 @@ from samples import URL, ask, assert_problem, base64_of
 from structlog.testing import capture_logs
 
 from gateway.app import create_app
-from gateway.backend import Chunk, FakeBackend
 from gateway.settings import GatewaySettings
+from gateway.triton.backend import Chunk, FakeBackend
 from glmserve.build.manifest import CHECKPOINT_FOLDER
 from glmserve.contract import Finish
 from glmserve.errors import BackendDown, BadArtifact, DeadlineExceeded, GlmServeError, InvalidInput, Overloaded

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from gateway.watchdog import Watchdog
+from gateway.timeouts import Watchdog
 
 WAIT_S = 10
 

@@ -15,9 +15,9 @@ from flask.testing import FlaskClient
 from structlog.testing import capture_logs
 
 from gateway.app import create_app
-from gateway.backend import FakeBackend
-from gateway.keys import KeyStore, create_key
+from gateway.limits.api_keys import KeyStore, create_key
 from gateway.settings import GatewaySettings
+from gateway.triton.backend import FakeBackend
 
 ATTEMPTS = 2000
 ADDRESS_LIMIT = 10**6

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from gateway.backend import GenerateRequest
-from gateway.triton_http import TritonHttpBackend
+from gateway.triton.backend import GenerateRequest
+from gateway.triton.http_client import TritonHttpBackend
 from glmserve.contract import Finish
 from glmserve.errors import Overloaded
 from launcher.triton_server import TritonServer

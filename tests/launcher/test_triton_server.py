@@ -19,8 +19,8 @@ from servers import READY_S, children_of, is_alive, server_of
 from structlog.testing import capture_logs
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from gateway.backend import GenerateRequest
-from gateway.triton import TritonBackend
+from gateway.triton.backend import GenerateRequest
+from gateway.triton.grpc_client import TritonBackend
 from glmserve.build.manifest import REPOSITORY_FOLDER
 from glmserve.contract import Finish
 from glmserve.errors import BackendDown, DeadlineExceeded, Overloaded

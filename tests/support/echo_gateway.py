@@ -10,8 +10,8 @@ from collections.abc import Generator
 from flask import Flask
 
 from gateway.app import create_app
-from gateway.backend import Chunk, GenerateRequest
 from gateway.settings import GatewaySettings
+from gateway.triton.backend import Chunk, GenerateRequest
 from gateway.wsgi import BACKEND
 from glmserve.build.manifest import CHECKPOINT_FOLDER
 from glmserve.contract import Finish

@@ -43,7 +43,7 @@ def running_gateway(build: Path, application: str = ECHO, **settings: str) -> It
     """The same with its process; it is told to end when the block ends, unless it has ended by then."""
     port = free_port()
     chosen = {"BUILD": str(build), "BIND": f"127.0.0.1:{port}", "THREADS": "16", "WORKERS": "1", **settings}
-    command = [sys.executable, "-m", "gunicorn", "-c", "python:gateway.gunicorn_config", application]
+    command = [sys.executable, "-m", "gunicorn", "-c", "python:gateway.server.gunicorn_config", application]
     process = subprocess.Popen(
         command,
         env={

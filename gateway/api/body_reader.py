@@ -1,0 +1,81 @@
+"""Reads a request's body: counted, whether or not it names its length, and within a bounded time."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import IO
+
+from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]
+from werkzeug.wrappers import Request
+
+from gateway.timeouts import Watchdog
+from glmserve.errors import InvalidInput, TooLarge
+
+_PIECE_BYTES = 1 << 20  # gunicorn copies what it has read ahead for every piece
+_SPILL_FACTOR = 4
+CLIENT_SOCKET = "gunicorn.socket"
+"""Where gunicorn keeps a connection's socket in the WSGI environment; elsewhere a read has no time limit."""
+
+
+class Bodies:
+    """Reads bodies of at most `max_bytes`, each within `timeout_s`, however slowly its client sends."""
+
+    def __init__(self, max_bytes: int, timeout_s: float) -> None:
+        self._max_bytes = max_bytes
+        self._timeout_s = timeout_s
+        self._watchdog = Watchdog()
+
+    def read(self, request: Request) -> bytes:
+        """The whole body; raises TooLarge, or InvalidInput when it breaks off or takes too long.
+
+        Werkzeug's own limit cuts a chunked body short without a word. And a body that is too large is read on for a
+        while and thrown away: a client that is still sending would meet a closed connection instead of its 413.
+        """
+        connection = request.environ.get(CLIENT_SOCKET)
+        if connection is None:
+            return self._read(request)
+        with self._watchdog.watch(lambda: _stop_reading(connection), self._timeout_s) as pulse:
+            body = self._read(request)
+        if pulse.is_dead:
+            raise _broken()
+        return body
+
+    def close(self) -> None:
+        self._watchdog.close()
+
+    def _read(self, request: Request) -> bytes:
+        pieces: list[bytes] = []
+        count = 0
+        for piece in _pieces(request.stream):
+            count += len(piece)
+            if count <= self._max_bytes:
+                pieces.append(piece)
+            else:
+                pieces.clear()
+            if count > self._max_bytes * _SPILL_FACTOR:
+                break
+        if count > self._max_bytes:
+            raise TooLarge(f"The request body is too large: at most {self._max_bytes} bytes are accepted.")
+        if request.content_length is not None and count != request.content_length:
+            raise _broken()
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _pieces(stream: IO[bytes]) -> Iterator[bytes]:
+    try:
+        while piece := stream.read(_PIECE_BYTES):
+            yield piece
+    except (OSError, ParseException) as error:  # gone, or chunks that are none
+        raise _broken() from error
+
+
+def _stop_reading(connection: socket.socket) -> None:
+    """Ends a read on another thread as if the client had stopped; it can still be answered."""
+    with suppress(OSError):
+        socket.socket.shutdown(connection, socket.SHUT_RD)  # not TLS's own, which would talk to the client
+
+
+def _broken() -> InvalidInput:
+    return InvalidInput("The request body did not arrive whole.")

@@ -1,0 +1,88 @@
+"""POST /v1/chat/vision: pictures and a prompt in, an answer out, whole or as a stream of events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from flask import Blueprint, Response, g, request
+
+from gateway.api.body_reader import Bodies
+from gateway.api.error_handlers import problem_body
+from gateway.api.handler import Exchanges
+from gateway.api.logprobs import as_openai
+from gateway.chat.generation import Answer, Piece
+from gateway.chat.service import Prepared
+from gateway.schemas.multipart import FORM, read_form
+from gateway.schemas.vision import Asked, parse_vision, vision_of
+from gateway.settings import GatewaySettings
+from gateway.streaming import sse
+from glmserve.errors import GlmServeError
+from glmserve.model.tokenizer import Tokenizer
+
+
+def routes(settings: GatewaySettings, bodies: Bodies, exchanges: Exchanges) -> Blueprint:
+    """The blueprint with this one address."""
+    blueprint = Blueprint("vision", __name__)
+
+    @blueprint.post("/v1/chat/vision")
+    def chat_vision() -> Response:
+        asked = _asked(bodies.read(request))
+        shape = VisionShape(settings.model_name, g.record.request_id, exchanges.service.tokenizer)
+        return exchanges.respond(asked.conversation, shape, asked.is_stream)
+
+    return blueprint
+
+
+def _asked(body: bytes) -> Asked:
+    if request.mimetype == FORM:
+        return vision_of(*read_form(body, request.headers["Content-Type"]))
+    return parse_vision(body)
+
+
+@dataclass(frozen=True)
+class VisionShape:
+    """`{"result": …, "model": …, "success": true}`, in pieces `{"delta": …}` and then the same at the end."""
+
+    model: str
+    request_id: str
+    tokenizer: Tokenizer
+
+    def whole(self, prepared: Prepared, answer: Answer) -> dict[str, Any]:
+        body: dict[str, Any] = {"result": answer.content, "model": self.model, "success": True}
+        if answer.thinking:
+            body["thinking"] = answer.thinking
+        if answer.logprobs:
+            body["logprobs"] = as_openai(answer.logprobs, self.tokenizer)
+        body["usage"] = usage(prepared, answer)
+        body["finish_reason"] = answer.finish_reason
+        body["request_id"] = self.request_id
+        body["timings"] = answer.timings
+        return body
+
+    def start(self) -> Iterator[str]:
+        return iter(())
+
+    def piece(self, piece: Piece) -> Iterator[str]:
+        if piece.thinking:
+            yield sse.data({"thinking": piece.thinking})
+        if piece.content:
+            yield sse.data({"delta": piece.content})
+
+    def end(self, prepared: Prepared, answer: Answer) -> Iterator[str]:
+        yield sse.data(self.whole(prepared, answer))
+
+    def failure(self, error: GlmServeError) -> Iterator[str]:
+        yield sse.data(problem_body(error, self.request_id))
+
+
+def usage(prepared: Prepared, answer: Answer) -> dict[str, int]:
+    """What an answer took, in tokens."""
+    prompt_tokens = len(prepared.prompt.input_ids)
+    return {
+        "prompt_tokens": prompt_tokens,
+        "image_tokens": prepared.prompt.image_tokens,
+        "completion_tokens": answer.completion_tokens,
+        "total_tokens": prompt_tokens + answer.completion_tokens,
+    }

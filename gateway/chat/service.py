@@ -1,0 +1,233 @@
+"""A conversation becomes prompt ids and patches, goes to the backend, and comes back as an answer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.chat.generation import AnswerStream, Event
+from gateway.chat.image_decoder import OpenedPicture, SizeRules, bytes_of_base64
+from gateway.chat.image_fetcher import UrlReader, is_url
+from gateway.chat.retry import with_one_retry
+from gateway.deadline import Deadline
+from gateway.limits.admission import Admission
+from gateway.schemas.conversation import Conversation, SentPicture, Turn
+from gateway.settings import GatewaySettings
+from gateway.triton.backend import Backend, Cancellation, GenerateRequest
+from gateway.triton.stream_buffer import Mailbox
+from glmserve.build.manifest import CHECKPOINT_FOLDER
+from glmserve.errors import BadImage, InvalidInput, PromptTooLong, TooLarge
+from glmserve.limits import MAX_IMAGES
+from glmserve.model.chat_template import Message, Picture, PromptBuilder
+from glmserve.model.config import Checkpoint
+from glmserve.model.image_processor import Grid, grid_of, patches_of
+from glmserve.model.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A conversation's tokens, known before any picture is decoded."""
+
+    input_ids: NDArray[np.int64]  # i64 [tokens]
+    grids: tuple[Grid, ...]
+    image_sizes: tuple[tuple[int, int], ...]  # width, height of each picture, upright
+    image_tokens: int
+    picture_hashes: tuple[str, ...] = ()  # SHA-256 of each file, where an audit log wants it
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A conversation in the backend's terms; `max_tokens` is already cut to what the context has room for."""
+
+    conversation: Conversation
+    prompt: Prompt
+    patches: NDArray[np.uint8] | None  # u8 [patches, patch_bytes]
+    max_tokens: int
+
+
+class ChatService:
+    """Answers conversations with one build's rules; shared between threads."""
+
+    def __init__(self, settings: GatewaySettings, backend: Backend) -> None:
+        """Reads the build's tokenizer, template and picture rules; raises BadArtifact when they are not there."""
+        folder = settings.build / CHECKPOINT_FOLDER
+        checkpoint = Checkpoint.read(folder)
+        self.tokenizer = Tokenizer.read(folder)
+        self._settings = settings
+        self._backend = backend
+        self.is_demo = checkpoint.is_demo
+        self._rules = checkpoint.images
+        self._prompts = PromptBuilder.read(
+            folder, self.tokenizer, checkpoint.image_token_id, checkpoint.images.merge_size
+        )
+        self.context_tokens = min(settings.context_tokens, checkpoint.text.max_positions)
+        self._decode_slots = Admission(settings.decode_slots, settings.threads, settings.threads)  # a token a picture
+        self._urls = UrlReader(settings.image_hosts, settings.max_image_bytes, settings.image_fetch_timeout_s)
+        self._sizes = SizeRules(
+            settings.max_image_bytes,
+            settings.max_image_pixels,
+            settings.max_image_side,
+            settings.large_images == "downscale",
+        )
+
+    def prepare(
+        self,
+        conversation: Conversation,
+        deadline: Deadline,
+        cancellation: Cancellation,
+        admit: Callable[[Prompt, int], None] = lambda *_: None,
+    ) -> Prepared:
+        """Tokenises the prompt and decodes the pictures; raises InvalidInput for what the user can mend.
+
+        `admit` is asked before a picture is decoded: it gets the prompt and the most tokens of its answer.
+        """
+        files = self._files(conversation, deadline)
+        opened = [OpenedPicture(data, self._sizes, sent.field) for sent, data in files]
+        prompt = self._tokenise(conversation, opened)
+        if self._settings.audit_file is not None:
+            prompt = replace(prompt, picture_hashes=tuple(hashlib.sha256(data).hexdigest() for _, data in files))
+        room = self._room_after(len(prompt.input_ids), conversation.prompt_field)
+        max_tokens = min(conversation.sampling.max_tokens, room)
+        admit(prompt, max_tokens)
+        patches = self._patches(opened, deadline, cancellation)
+        return Prepared(_without_pictures(conversation), prompt, patches, max_tokens)
+
+    def count(self, conversation: Conversation, deadline: Deadline) -> Prompt:
+        """The prompt as it would be sent, without decoding a picture."""
+        files = self._files(conversation, deadline)
+        return self._tokenise(conversation, [OpenedPicture(data, self._sizes, sent.field) for sent, data in files])
+
+    def stream(
+        self,
+        prepared: Prepared,
+        request_id: str,
+        deadline: Deadline,
+        cancellation: Cancellation,
+        cache_scope: int = 0,
+        traceparent: str = "",
+        is_whole: bool = False,
+        mailbox: Mailbox | None = None,
+    ) -> Generator[Event]:
+        """The answer's pieces, then the answer; of one that `is_whole`, pieces may be left out.
+
+        With a `mailbox`, a piece comes at once for each that it holds, where the backend can do that.
+        When its Triton goes down before the client was told anything, it is begun anew once.
+        """
+
+        def begin() -> Generator[Event]:
+            request = self._request(prepared, request_id, deadline, cancellation, cache_scope, traceparent, mailbox)
+            conversation = prepared.conversation
+            return AnswerStream(self.tokenizer, conversation.stop, conversation.tools).events(self._backend, request)
+
+        return with_one_retry(begin, request_id, is_whole)
+
+    def _request(
+        self,
+        prepared: Prepared,
+        request_id: str,
+        deadline: Deadline,
+        cancellation: Cancellation,
+        cache_scope: int,
+        traceparent: str,
+        mailbox: Mailbox | None,
+    ) -> GenerateRequest:
+        conversation, sampling = prepared.conversation, prepared.conversation.sampling
+        return GenerateRequest(
+            request_id=request_id,
+            input_ids=prepared.prompt.input_ids,
+            patches=prepared.patches,
+            grids=prepared.prompt.grids,
+            max_tokens=prepared.max_tokens,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            seed=sampling.seed,
+            deadline_s=deadline.left_s(),
+            min_p=sampling.min_p,
+            repetition_penalty=sampling.repetition_penalty,
+            stop_ids=sampling.stop_ids,
+            logprobs=sampling.logprobs,
+            grammar=conversation.grammar,
+            cache_scope=cache_scope,
+            traceparent=traceparent,
+            cancellation=cancellation,
+            mailbox=mailbox,
+        )
+
+    def _files(self, conversation: Conversation, deadline: Deadline) -> list[tuple[SentPicture, bytes]]:
+        pictures = conversation.pictures()
+        if len(pictures) > MAX_IMAGES:
+            raise InvalidInput(f"A request may hold at most {MAX_IMAGES} pictures.", pictures[MAX_IMAGES].field)
+        return [(sent, self._file(sent, deadline)) for sent in pictures]
+
+    def _file(self, sent: SentPicture, deadline: Deadline) -> bytes:
+        if isinstance(sent.data, str):
+            if is_url(sent.data):
+                return self._urls.read(sent.data.strip(), sent.field, deadline.left_s())
+            return bytes_of_base64(sent.data, self._sizes.max_bytes, sent.field)
+        if len(sent.data) > self._sizes.max_bytes:
+            raise TooLarge(f"The image holds more than {self._sizes.max_bytes} bytes.", sent.field)
+        return sent.data
+
+    def _tokenise(self, conversation: Conversation, opened: list[OpenedPicture]) -> Prompt:
+        chars, most = conversation.chars(), self._settings.max_prompt_chars
+        if chars > most:
+            raise PromptTooLong(
+                f"The prompt has {chars} characters; at most {most} are accepted.", conversation.prompt_field
+            )
+        grids = [self._grid(picture) for picture in opened]
+        messages = [_message(turn) for turn in conversation.turns]
+        try:
+            input_ids = self._prompts.build(messages, grids, conversation.thinking, conversation.tools)
+        except InvalidInput as error:
+            raise InvalidInput(error.message, error.field or conversation.prompt_field) from error
+        image_tokens = sum(grid.tokens(self._rules.merge_size) for grid in grids)
+        return Prompt(input_ids, tuple(grids), tuple(picture.size for picture in opened), image_tokens)
+
+    def _grid(self, picture: OpenedPicture) -> Grid:
+        width, height = picture.size
+        try:
+            return grid_of(height, width, self._rules)
+        except BadImage as error:
+            raise BadImage(error.message, picture.field) from error
+
+    def _patches(
+        self, opened: list[OpenedPicture], deadline: Deadline, cancellation: Cancellation
+    ) -> NDArray[np.uint8] | None:
+        """Takes each picture out of `opened`: once it is decoded, it may weigh 200 MB.
+
+        Others decode between two pictures, whoever has waited longest.
+        """
+        decoded = []
+        while opened:
+            with self._decode_slots.admit(1, deadline, cancellation):
+                decoded.append(patches_of(opened.pop(0).pixels(), self._rules)[0])
+        if not decoded:
+            return None
+        return decoded[0] if len(decoded) == 1 else np.concatenate(decoded)
+
+    def _room_after(self, prompt_tokens: int, field: str) -> int:
+        room = self.context_tokens - prompt_tokens
+        if room < 1:
+            raise PromptTooLong(
+                f"The prompt and its images need {prompt_tokens} tokens; "
+                f"with at least one for the answer they must fit in {self.context_tokens}.",
+                field,
+            )
+        return room
+
+
+def _message(turn: Turn) -> Message:
+    parts = tuple(Picture() if isinstance(part, SentPicture) else part for part in turn.parts)
+    return Message(turn.role, parts, turn.thoughts, turn.tool_calls)
+
+
+def _without_pictures(conversation: Conversation) -> Conversation:
+    """A picture may weigh 20 MB: it is not kept for the whole answer."""
+    return Conversation(
+        (), conversation.sampling, conversation.stop, grammar=conversation.grammar, tools=conversation.tools
+    )

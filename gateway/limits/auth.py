@@ -1,0 +1,106 @@
+"""Who calls: the address behind our own proxies, whether it may come in at all, and whose API key it holds."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+from dataclasses import dataclass
+
+from werkzeug.wrappers import Request
+
+from gateway.errors import Forbidden, Unauthorized
+from gateway.limits.api_keys import ApiKey, KeyStore, Role
+from gateway.settings import GatewaySettings
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+_OPEN_PATHS = ("/", "/docs", "/openapi.json", "/health/live", "/health/ready")
+_OPEN_FOLDERS = ("/page/",)
+_ROLES: dict[str, tuple[Role, ...]] = {"/metrics": ("metrics", "admin")}
+_ANY_CHAT: tuple[Role, ...] = ("user", "admin")
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Somebody who was let in; without a key it is known by its address only."""
+
+    address: str
+    key: ApiKey | None
+    is_local: bool = False
+    """On this very machine, without a key: its owner, whom no rate stops."""
+
+    @property
+    def name(self) -> str | None:
+        return self.key.name if self.key else None
+
+    @property
+    def cache_scope(self) -> int:
+        """What one key's requests have cached is never used for another's."""
+        if self.key is None:
+            return 0
+        digest = hashlib.sha256(self.key.sha256.encode()).digest()
+        return int.from_bytes(digest[:8], "big", signed=True)
+
+
+class Door:
+    """Lets callers in or refuses them; shared between threads."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        """Raises BadKeyFile when the keys cannot be read."""
+        self._keys = KeyStore(settings.keys_file) if settings.keys_file else None
+        self._networks: list[Network] = [ipaddress.ip_network(text) for text in settings.allowed_addresses]
+        self._proxies = settings.trusted_proxies
+
+    def address(self, request: Request) -> str:
+        """Where a request comes from; raises Forbidden for an address that may not come in."""
+        address = client_address(request, self._proxies)
+        if self._networks and not any(_is_in(address, network) for network in self._networks):
+            raise Forbidden("This address may not use this service.")
+        return address
+
+    def enter(self, request: Request, address: str) -> Caller:
+        """The caller of a request; raises Forbidden or Unauthorized."""
+        path = request.path
+        if self._keys is None or path in _OPEN_PATHS or path.startswith(_OPEN_FOLDERS):
+            return Caller(address, None, is_local(request, address))
+        secret = _secret(request)
+        if secret is None:
+            raise Unauthorized("An API key is needed: send it as Authorization: Bearer <key> or as X-API-Key.")
+        key = self._keys.find(secret)
+        if key is None:
+            raise Unauthorized("This API key is not valid.")
+        if key.role not in _ROLES.get(path, _ANY_CHAT):
+            raise Forbidden(f"A key of role {key.role} may not do this.")
+        return Caller(address, key)
+
+
+def client_address(request: Request, trusted_proxies: int) -> str:
+    """The address that the outermost of our own proxies saw; what stands further left in the header may be forged."""
+    peer = request.remote_addr or "127.0.0.1"  # a Unix socket has no address
+    if trusted_proxies == 0:
+        return peer
+    hops = [hop.strip() for header in request.headers.getlist("X-Forwarded-For") for hop in header.split(",")]
+    if len(hops) < trusted_proxies:
+        return peer
+    try:
+        return str(ipaddress.ip_address(hops[-trusted_proxies]))
+    except ValueError:
+        return peer
+
+
+def _secret(request: Request) -> str | None:
+    sent = request.headers.get("X-API-Key")
+    if sent:
+        return sent
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token.strip() or None if scheme.lower() == "bearer" else None
+
+
+def _is_in(address: str, network: Network) -> bool:
+    ip = ipaddress.ip_address(address)
+    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+    return (mapped or ip) in network
+
+
+def is_local(request: Request, address: str) -> bool:
+    """Whether a request comes from this machine, and not from elsewhere through a proxy that nobody told us of."""
+    return ipaddress.ip_address(address).is_loopback and "X-Forwarded-For" not in request.headers

@@ -1,0 +1,1 @@
+"""What is known of each request: log line, metrics, trace and audit record."""

@@ -1,0 +1,33 @@
+"""The audit log: who asked when about which picture, the picture as its hash only."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from pathlib import Path
+
+from gateway.observability.request_record import Record
+
+
+class AuditLog:
+    """Appends a JSON line for each request that ended; a line is one write, so workers may share the file."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens the file; raises OSError when it cannot be written."""
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def write(self, record: Record, route: str | None, status: int) -> None:
+        line = {
+            "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+            "request_id": record.request_id,
+            "key": record.caller.name,
+            "address": record.caller.address,
+            "route": route,
+            "status": status,
+            "pictures": record.picture_hashes,
+        }
+        os.write(self._file, json.dumps(line).encode() + b"\n")
+
+    def close(self) -> None:
+        os.close(self._file)

@@ -1,0 +1,52 @@
+"""Watches every request from its first line to its last byte: one record, one log event, its metrics and its span."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from flask import Response, g, request
+
+from gateway.limits.admission import Admission
+from gateway.observability.audit import AuditLog
+from gateway.observability.metrics import Metrics
+from gateway.observability.request_record import Record
+from gateway.observability.span_protocol import EndSpan
+from gateway.observability.tracing import Tracing
+
+
+class Watch:
+    """What runs before and after each request, which has ended when its last byte was written or its client left."""
+
+    def __init__(
+        self, tracing: Tracing, metrics: Metrics, admission: Admission, build_digest: str, audit: AuditLog | None
+    ) -> None:
+        self._tracing = tracing
+        self._metrics = metrics
+        self._admission = admission
+        self._build_digest = build_digest
+        self._audit = audit
+
+    def begin(self) -> None:
+        record = g.record = Record(request.headers.get("X-Request-ID", ""))
+        record.facts["build"] = self._build_digest
+        record.traceparent, g.end_span = self._tracing.begin(request.headers.get("traceparent", ""))
+
+    def end(self, response: Response) -> Response:
+        record: Record = g.record
+        response.headers["X-Request-ID"] = record.request_id
+        response.headers.update(record.headers)
+        route = request.url_rule.rule if request.url_rule else None
+        if not response.is_streamed:
+            record.holds.close()  # whoever has this answer may ask for the next
+        response.call_on_close(partial(self._finish, record, g.end_span, route, request.method, response.status_code))
+        return response
+
+    def _finish(self, record: Record, end_span: EndSpan | None, route: str | None, method: str, status: int) -> None:
+        record.holds.close()
+        record.log(route, method, status)
+        if self._audit is not None:
+            self._audit.write(record, route, status)
+        self._metrics.ended(route, status, record.error_code, record.ms(), record.facts)
+        self._metrics.crowd(*self._admission.state())
+        if end_span is not None:
+            end_span(route or "none", status, record.facts)

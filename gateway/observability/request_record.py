@@ -1,0 +1,72 @@
+"""What is known of one request while it runs, told in one log event when it has ended."""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from contextlib import ExitStack
+from typing import Any
+
+import structlog
+
+from gateway.chat.generation import Answer
+from gateway.chat.service import Prepared
+from gateway.limits.auth import Caller
+
+_LOG = structlog.get_logger()  # which looks for its settings at its first word, and never again
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class Record:
+    """One request; `holds` gives back at its end whatever it took. Never what was asked, shown or answered."""
+
+    def __init__(self, request_id: str) -> None:
+        """Takes over the client's own id where it is harmless."""
+        self.request_id = request_id if _REQUEST_ID.fullmatch(request_id) else f"{random.getrandbits(128):032x}"
+        self.started_s = time.monotonic()
+        self.facts: dict[str, Any] = {}
+        self.error_code: str | None = None
+        self.caller = Caller("", None)  # until it was let in
+        self.traceparent = ""
+        self.picture_hashes: tuple[str, ...] = ()
+        self.headers: dict[str, str] = {}
+        self.holds = ExitStack()
+
+    def prepared(self, prepared: Prepared) -> None:
+        prompt = prepared.prompt
+        self.picture_hashes = prompt.picture_hashes
+        self.facts |= {
+            "images": len(prompt.image_sizes),
+            "prompt_tokens": len(prompt.input_ids),
+            "image_tokens": prompt.image_tokens,
+            "prepare_ms": self.ms(),
+        }
+        if prompt.image_sizes:
+            self.facts["image_width"], self.facts["image_height"] = prompt.image_sizes[0]
+
+    def answered(self, answer: Answer) -> None:
+        self.facts |= {
+            "completion_tokens": answer.completion_tokens,
+            "cached_tokens": answer.cached_tokens,
+            "finish_reason": answer.finish_reason,
+            **(answer.timings or {}),
+        }
+
+    def ms(self) -> float:
+        """Milliseconds since the request came."""
+        return round((time.monotonic() - self.started_s) * 1000, 1)
+
+    def log(self, route: str | None, method: str, status: int) -> None:
+        """The request's one log event."""
+        _LOG.info(
+            "request_end",
+            request_id=self.request_id,
+            route=route,
+            method=method,
+            status=status,
+            key=self.caller.name,
+            error=self.error_code,
+            ms=self.ms(),
+            **self.facts,
+        )

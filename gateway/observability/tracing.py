@@ -1,0 +1,35 @@
+"""Traces: a request's trace goes on into Triton, and where an endpoint is set the gateway's own span is part of it."""
+
+from __future__ import annotations
+
+import re
+
+from gateway.observability.span_protocol import EndSpan, Spans
+
+_TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+class Tracing:
+    """Continues traces; the library behind it is loaded only where there is an endpoint."""
+
+    def __init__(self, spans: Spans | None) -> None:
+        self._spans = spans
+
+    @staticmethod
+    def to(endpoint: str) -> Tracing:
+        """Sends spans to an OTLP endpoint, or nowhere if there is none."""
+        if not endpoint:
+            return Tracing(None)
+        from gateway.observability.otel import OtlpSpans
+
+        return Tracing(OtlpSpans(endpoint))
+
+    def begin(self, sent: str) -> tuple[str, EndSpan | None]:
+        """The `traceparent` to pass on, empty where there is none, and how to end the span, if one was begun."""
+        sent = sent if _TRACEPARENT.fullmatch(sent) else ""
+        return (sent, None) if self._spans is None else self._spans.begin(sent)
+
+    def close(self) -> None:
+        """Sends what has not been sent yet."""
+        if self._spans is not None:
+            self._spans.close()

@@ -1,0 +1,72 @@
+"""What each field of a request means, and what stands for it where it is left out: for /docs and /openapi.json."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.schemas.common import DEFAULT_MAX_TOKENS, DEFAULT_TEMPERATURE
+from glmserve.limits import SAMPLER_CANDIDATES
+
+_SAME = "Another name of {}."
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """A sentence or two, and the value that stands for an absent field; None is no such value."""
+
+    text: str
+    default: Any = None
+
+
+MEANINGS = {
+    "image": Meaning("The picture: JPEG, PNG, WebP, BMP or GIF (first frame)."),
+    "messages": Meaning("The conversation so far; the last message asks."),
+    "prompt": Meaning("The question."),
+    "images": Meaning("Several pictures in the order they are read, beside or instead of image."),
+    "question": Meaning(_SAME.format("prompt")),
+    "text": Meaning(_SAME.format("prompt")),
+    "system": Meaning("What the model is told before the question."),
+    "model": Meaning("Which model is asked; there is one here, and no need to name it."),
+    "stream": Meaning("Whether the answer comes in pieces while it is generated, as server-sent events.", False),
+    "stream_options": Meaning("Asks for a last chunk of the stream that tells the usage."),
+    "max_tokens": Meaning("The most tokens to generate.", DEFAULT_MAX_TOKENS),
+    "max_new_tokens": Meaning(_SAME.format("max_tokens")),
+    "max_completion_tokens": Meaning(_SAME.format("max_tokens")),
+    "temperature": Meaning("How freely tokens are drawn; 0 always takes the likeliest.", DEFAULT_TEMPERATURE),
+    "top_p": Meaning("Draws among the likeliest tokens that together have this probability.", 1),
+    "top_k": Meaning(
+        f"Draws among this many of the likeliest tokens; 0 is among {SAMPLER_CANDIDATES}, as many as there ever are.", 0
+    ),
+    "min_p": Meaning("Leaves out tokens less likely than this share of the likeliest one's probability.", 0),
+    "repetition_penalty": Meaning("Makes what was said before less likely (above 1) or more.", 1),
+    "frequency_penalty": Meaning("Known for OpenAI's clients' sake.", 0),
+    "presence_penalty": Meaning("Known for OpenAI's clients' sake.", 0),
+    "seed": Meaning("The same seed gives the same answer; without one each answer has its own."),
+    "stop": Meaning("Text that ends the answer, which stops before it."),
+    "stop_token_ids": Meaning("Tokens that end the answer."),
+    "logprobs": Meaning("Whether each token's log-probability is told.", False),
+    "top_logprobs": Meaning("Of how many of the likeliest tokens in each place it is told too; needs logprobs.", 0),
+    "response_format": Meaning(
+        "What the answer must look like: free text, any JSON object, or JSON that matches a schema.", {"type": "text"}
+    ),
+    "thinking": Meaning("Whether the model thinks first; its thoughts come apart from the answer.", False),
+    "chat_template_kwargs": Meaning("The same switch as vLLM's clients set it."),
+    "tools": Meaning("Functions that the model may call."),
+    "tool_choice": Meaning('Whether it may; "none" leaves tools out.', "auto"),
+    "n": Meaning("How many answers.", 1),
+}
+"""In the order in which they are shown: first what must be there."""
+
+
+def explained(schema: dict[str, Any]) -> dict[str, Any]:
+    """A body's schema whose fields stand in our order and say what they mean, what they must be, and their default."""
+    fields = schema["properties"]
+    shown = {name: _explained(fields[name], meaning) for name, meaning in MEANINGS.items() if name in fields}
+    return {**schema, "properties": shown}
+
+
+def _explained(field: dict[str, Any], meaning: Meaning) -> dict[str, Any]:
+    kept = {key: value for key, value in field.items() if key not in ("title", "default")}
+    kept["description"] = f"{meaning.text} It must be {field['description']}."
+    return kept if meaning.default is None else {**kept, "default": meaning.default}

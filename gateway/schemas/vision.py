@@ -1,0 +1,83 @@
+"""What a client may send to /v1/chat/vision, and the sentence that answers each mistake."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import Field, StringConstraints, ValidationError
+
+from gateway.schemas.common import COUNT, FLAG, AnswerFields, Text, read_json, refusal
+from gateway.schemas.conversation import Conversation, SentPicture, Turn
+from glmserve.errors import InvalidInput
+from glmserve.limits import MAX_IMAGES, MAX_NEW_TOKENS
+
+_PROMPTS = ("prompt", "question", "text")
+_TEXT = "a string that is not empty"
+_Said = Annotated[str, StringConstraints(pattern=r"\S")]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request to /v1/chat/vision: what is asked, and whether the answer is wanted in pieces."""
+
+    conversation: Conversation
+    is_stream: bool
+
+
+class VisionBody(AnswerFields):
+    """The JSON body of a request to /v1/chat/vision."""
+
+    image: Text | None = Field(
+        default=None, description="a picture as a base64 string, or a data:image/...;base64, URL"
+    )
+    images: list[Text] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MAX_IMAGES,
+        description=f"a list of 1 to {MAX_IMAGES} pictures, each a base64 string or a data:image/...;base64, URL",
+    )
+    prompt: _Said | None = Field(default=None, description=_TEXT)
+    question: _Said | None = Field(default=None, description=_TEXT)
+    text: _Said | None = Field(default=None, description=_TEXT)
+    system: _Said | None = Field(default=None, description=_TEXT)
+    max_new_tokens: int | None = Field(default=None, ge=1, le=MAX_NEW_TOKENS, description=COUNT)
+    stream: bool | None = Field(default=None, description=FLAG)
+
+    def asked(self, files: tuple[SentPicture, ...] = ()) -> Asked:
+        """Raises InvalidInput when the picture or the prompt is missing; `files` are pictures sent beside the body."""
+        pictures = [SentPicture(self.image)] if self.image else []
+        pictures += [SentPicture(data, f"images[{i}]") for i, data in enumerate(self.images or ())]
+        pictures += files
+        if not pictures:
+            raise _missing("image")
+        prompt = self.prompt or self.question or self.text
+        if prompt is None:
+            raise _missing("prompt")
+        system = (Turn("system", (self.system,)),) if self.system else ()
+        conversation = Conversation(
+            turns=(*system, Turn("user", (*pictures, prompt))),
+            sampling=self.sampling(self.max_new_tokens),
+            stop=self.stops(),
+            thinking=bool(self.thinks()),
+            grammar=self.grammar(),
+        )
+        return Asked(conversation, bool(self.stream))
+
+
+def parse_vision(body: bytes) -> Asked:
+    """The request in a JSON body; raises InvalidInput with a sentence that names the field at fault."""
+    return vision_of(read_json(body, "image and prompt"))
+
+
+def vision_of(document: dict[str, Any], files: tuple[SentPicture, ...] = ()) -> Asked:
+    """The request in the fields of a body."""
+    try:
+        return VisionBody.model_validate(document).asked(files)
+    except ValidationError as error:
+        raise refusal(error, document, VisionBody) from None
+
+
+def _missing(field: str) -> InvalidInput:
+    wanted = f"The field {field} must be {VisionBody.model_fields[field].description}."
+    return InvalidInput(f"The request has no {field}. {wanted}", field)

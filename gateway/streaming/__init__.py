@@ -1,0 +1,1 @@
+"""Everything that writes to a client's socket or watches it."""

@@ -1,0 +1,1 @@
+"""Everything that speaks to Triton, by gRPC or HTTP."""

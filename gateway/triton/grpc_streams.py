@@ -1,0 +1,182 @@
+"""Reads the streams of all Tritons on one thread: waking one for each token would cost more than the token."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import grpc.aio  # type: ignore[import-untyped]
+
+from gateway.triton.stream_buffer import Mailbox
+from glmserve.errors import Cancelled, GlmServeError
+
+_JOIN_S = 5.0
+_LEAVE_S = 2.0
+_TELL_S = 5.0
+_GRACE_S = 2.0  # so that gRPC's own deadline comes first
+_END = object()
+
+
+class StreamThread:
+    """The thread that reads, with gRPC's event loop; started by the first stream and ended by `close`.
+
+    There is one in a process: gRPC's loops share a waker, and several take each other's wake-ups.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def run(self, work: Callable[[], object]) -> None:
+        """Has `work` done on the thread soon, in the order in which it was asked for; not at all once it has ended."""
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(target=self._loop.run_forever, name="streams", daemon=True)
+                self._thread.start()
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(work)
+
+    def close(self) -> None:
+        """Ends the thread, once the channels that were closed before have ended their streams."""
+        if self._loop is None or self._thread is None:
+            return
+        with suppress(TimeoutError):
+            asyncio.run_coroutine_threadsafe(_all_ended(), self._loop).result(_JOIN_S)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(_JOIN_S)
+        if not self._thread.is_alive():
+            self._loop.close()
+
+
+class TritonStreams:
+    """The streams of one Triton, on a channel of their own, which the first of them opens."""
+
+    def __init__(
+        self, thread: StreamThread, open_channel: Callable[[], Any], method: str, read: Callable[[bytes], Any]
+    ):
+        """`open_channel` makes an aio channel, `read` understands a message; both run on the thread."""
+        self._thread = thread
+        self._open_channel = open_channel
+        self._method = method
+        self._read = read
+        self._channel: Any = None
+        self._infer: Any = None
+        self._told: set[asyncio.Task[None]] = set()  # kept, or they would be collected
+
+    def ask(self, request: bytes, timeout_s: float, metadata: Any, mailbox: Mailbox) -> Stream:
+        """Begins a stream whose words come into the mailbox."""
+        outgoing = _Outgoing(request)
+        return Stream(self._thread, lambda: self._call(outgoing, timeout_s, metadata), mailbox, timeout_s)
+
+    def tell(self, request: bytes) -> None:
+        """Sends a request whose answer nobody waits for."""
+        self._thread.run(lambda: self._tell(_Outgoing(request)))
+
+    def close(self) -> None:
+        """Ends all streams of this Triton; those that were left are given their time."""
+        self._thread.run(self._close)
+
+    def _call(self, request: _Outgoing, timeout_s: float, metadata: Any) -> Any:
+        if self._infer is None:
+            self._channel = self._open_channel()
+            self._infer = self._channel.unary_stream(self._method, _Outgoing.take, self._read)
+        return self._infer(request, timeout=timeout_s, metadata=metadata)
+
+    def _close(self) -> None:
+        if self._channel is not None:
+            self._closing = asyncio.ensure_future(self._channel.close(_LEAVE_S))  # kept, as above
+
+    def _tell(self, outgoing: _Outgoing) -> None:
+        task = asyncio.ensure_future(self._hear_out(outgoing))
+        self._told.add(task)
+        task.add_done_callback(self._told.discard)
+
+    async def _hear_out(self, outgoing: _Outgoing) -> None:
+        with suppress(grpc.RpcError):
+            async for _ in self._call(outgoing, _TELL_S, None):
+                pass
+
+
+class Stream:
+    """One call: iterating waits for its messages and raises what it failed with; any thread may leave or cancel it."""
+
+    def __init__(self, thread: StreamThread, call: Callable[[], Any], mailbox: Mailbox, timeout_s: float) -> None:
+        self._thread = thread
+        self._call = call
+        self._mailbox = mailbox
+        self._timeout_s = timeout_s + _GRACE_S
+        self.has_ended = False
+        self._task: asyncio.Task[None] | None = None
+        mailbox.open(self)
+        thread.run(self._begin)
+
+    def __iter__(self) -> Stream:
+        return self
+
+    def __next__(self) -> Any:
+        word = self._mailbox.take(self._timeout_s)
+        if word is _END:
+            raise StopIteration
+        if isinstance(word, BaseException):
+            raise word
+        return word
+
+    def leave(self) -> None:
+        """Whoever reads gets Cancelled; the call goes on to its end, which somebody else must bring about soon."""
+        if not self.has_ended:
+            self._thread.run(self._leave)
+
+    def cancel(self) -> None:
+        if not self.has_ended:
+            self._thread.run(self._stop)
+
+    def _begin(self) -> None:
+        self._task = asyncio.ensure_future(self._read())
+
+    def _leave(self) -> None:
+        self._end(Cancelled())
+        if self._task is not None:
+            asyncio.get_running_loop().call_later(_LEAVE_S, self._task.cancel)
+
+    def _stop(self) -> None:
+        self._end(Cancelled())
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _read(self) -> None:
+        try:
+            async for word in self._call():
+                if not self.has_ended:
+                    self._mailbox.put(self, word)
+            self._end(_END)
+        except grpc.RpcError as error:
+            self._end(error)
+        except Exception as error:  # the stream's outer edge: whoever waits must not wait for ever
+            self._end(GlmServeError(str(error)))
+
+    def _end(self, word: object) -> None:
+        if not self.has_ended:
+            self.has_ended = True
+            self._mailbox.put(self, word)
+
+
+async def _all_ended() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    if others:
+        await asyncio.wait(others, timeout=_LEAVE_S)
+
+
+class _Outgoing:
+    """A request until it was sent: gRPC's calls keep what they were given, and pictures are megabytes."""
+
+    def __init__(self, request: bytes) -> None:
+        self._request = request
+
+    def take(self) -> bytes:
+        request, self._request = self._request, b""
+        return request
