@@ -2,7 +2,7 @@
 
 import sys
 
-from bench.same_memory import start_again
+from bench.servers.malloc_env import start_again
 from glmserve.system.missing_package import not_installed
 
 if __name__ == "__main__":

@@ -10,29 +10,28 @@ from typing import Annotated
 
 import typer
 
-from bench import (
+from bench import records
+from bench.checkpoints.builds import CACHE, FP32, build_of
+from bench.checkpoints.synthetic import DEMO, write_like
+from bench.gpu import check
+from bench.measure import (
+    cpu_split,
     export_cost,
     followup,
-    gpu_check,
-    guesses,
     interference,
     overhead,
-    percore,
-    profile,
-    refusals,
+    per_core,
+    rejection_latency,
     replicas,
-    report,
-    results,
-    simulate,
     soak,
-    split,
-    steps,
-    streams,
+    speculative,
+    step_profile,
+    stream_fanout,
     throughput,
 )
-from bench.builds import CACHE, FP32, build_of
-from bench.checkpoint import DEMO, write_like
-from bench.results import Row
+from bench.records import Row
+from bench.report import tables
+from bench.simulation import simulate
 from export.precision import Precision
 from glmserve.system.cpu_count import cores
 
@@ -76,13 +75,13 @@ def run_followup(threads: Threads = HALF_THE_CORES, rounds: Rounds = 5) -> None:
 @app.command("guesses")
 def run_guesses(threads: Threads = HALF_THE_CORES, rounds: Rounds = 3) -> None:
     """What guessing ahead brings to a request that runs alone, on random weights and on the demo's answers."""
-    _keep("guesses", guesses.measure(threads, rounds, say), threads, rounds)
+    _keep("guesses", speculative.measure(threads, rounds, say), threads, rounds)
 
 
 @app.command("profile")
 def run_profile(threads: Threads = HALF_THE_CORES, rounds: Rounds = 3) -> None:
     """Where one decode step's time goes, and how far it is from the time memory needs for what it reads."""
-    _keep("profile", profile.measure(threads, rounds, say), threads, rounds)
+    _keep("profile", step_profile.measure(threads, rounds, say), threads, rounds)
 
 
 @app.command("checkpoint")
@@ -106,7 +105,7 @@ def run_export_cost(
     """Peak memory of a build, and its time beside a plain copy of the checkpoint."""
     rows = export_cost.measure(checkpoint, scratch, precision, say)
     listed = " ".join(f"--precision {name}" for name in precision)
-    path = results.write("export_cost", rows, f"python -m bench export-cost --checkpoint DIR --scratch DIR {listed}")
+    path = records.write("export_cost", rows, f"python -m bench export-cost --checkpoint DIR --scratch DIR {listed}")
     say(f"Wrote {path}")
 
 
@@ -121,11 +120,11 @@ def run_gpu_check(
 ) -> None:
     """The full-size model on this machine's GPU, beside the memory's limit and transformers; exit code 1 if wrong."""
     try:
-        verdict = gpu_check.gpu_check(model, scratch, typer.echo)
+        verdict = check.gpu_check(model, scratch, typer.echo)
     except ValueError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
-    folder = results.RESULTS if verdict.has_gpu else scratch
+    folder = records.RESULTS if verdict.has_gpu else scratch
     say(f"Wrote {results.write('gpu_check', verdict.rows, 'make gpu-check', folder)}")
     if not verdict.is_right:
         raise typer.Exit(1)
@@ -134,19 +133,19 @@ def run_gpu_check(
 @app.command("streams")
 def run_streams(rounds: Rounds = 3) -> None:
     """How steadily one gateway worker passes on 256 answers at once, and in how much memory."""
-    _keep("streams", streams.measure(rounds, say), 0, rounds)
+    _keep("streams", stream_fanout.measure(rounds, say), 0, rounds)
 
 
 @app.command("split")
 def run_split(rounds: Rounds = 3) -> None:
     """Where the gateway's own processor time goes."""
-    _keep("split", split.measure(rounds, say), 0, rounds)
+    _keep("split", cpu_split.measure(rounds, say), 0, rounds)
 
 
 @app.command("percore")
 def run_percore(rounds: Rounds = 5) -> None:
     """Requests a second per core, beside the least that FastAPI and uvicorn need."""
-    _keep("percore", percore.measure(rounds, say), 0, rounds)
+    _keep("percore", per_core.measure(rounds, say), 0, rounds)
 
 
 @app.command("replicas")
@@ -174,13 +173,13 @@ def run_simulation(
 @app.command("refusals")
 def run_refusals(rounds: Rounds = 3) -> None:
     """How fast a wrong request is refused while large photos are decoded."""
-    _keep("refusals", refusals.measure(rounds, say), 0, rounds)
+    _keep("refusals", rejection_latency.measure(rounds, say), 0, rounds)
 
 
 @app.command("report")
 def write_report() -> None:
     """Write the tables and the chart of docs/benchmarks.md from bench/results."""
-    for path in report.write():
+    for path in tables.write():
         say(f"Wrote {path}")
 
 
@@ -205,7 +204,7 @@ def say(text: str) -> None:
 
 def _keep(name: str, rows: list[Row], threads: int, rounds: int) -> None:
     model_threads = f" --threads {threads}" if threads else ""
-    path = results.write(name, rows, f"python -m bench {name}{model_threads} --rounds {rounds}")
+    path = records.write(name, rows, f"python -m bench {name}{model_threads} --rounds {rounds}")
     say(f"Wrote {path}")
 
 

@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from bench.client import ask, run_round
-from bench.questions import Question
+from bench.load.closed_loop import ask, run_round
+from bench.load.prompts import Question
 
 WHOLE = {"result": "red", "success": True, "usage": {"completion_tokens": 3}}
 QUESTION = Question(b"picture", "What is it?")

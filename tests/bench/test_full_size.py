@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from real_checkpoint import REAL, needs_real
 
-from bench.checkpoint import Shape, write_checkpoint, write_like
-from bench.export_cost import measure
-from bench.weights import weights_of
+from bench.checkpoints.random_weights import weights_of
+from bench.checkpoints.synthetic import Shape, write_checkpoint, write_like
+from bench.measure.export_cost import measure
 from export.checkpoint.weights import Weights
 from export.precision import Precision
 from glmserve.model.config import Checkpoint

@@ -11,8 +11,8 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from bench.gateways import Server, paced_triton
-from bench.streams import _gaps_ms, _Stream
+from bench.measure.stream_fanout import _gaps_ms, _Stream
+from bench.servers.gateways import Server, paced_triton
 from gateway.triton.backend import GenerateRequest
 from gateway.triton.grpc_client import TritonBackend
 from glmserve.contract import Finish

@@ -13,7 +13,7 @@ from launcher.c_library import memory_variables
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import json, os, sys
-from bench.same_memory import start_again
+from bench.servers.malloc_env import start_again
 start_again()
 began_with = dict(line.split("=", 1) for line in open("/proc/self/environ").read().split("\\0") if line)
 print(json.dumps([began_with, dict(os.environ), sys.argv[1:]]))

@@ -9,12 +9,23 @@ from pathlib import Path
 import pytest
 from real_checkpoint import REAL, needs_real
 
-from bench import report, results
-from bench.capacity import GPUS, MODEL, Demand, capacity, gpus_for, picture_s, requests_per_s, slots_of, step_times
-from bench.replica_model import Machine, Replica, Visit
-from bench.scaling_page import NEW_TOKENS, PROMPT_TOKENS, chart, modelled_speedup, speedups
-from bench.simulate import MACHINE, Workload, capacity_per_s, simulate
-from bench.step_times import StepTimes
+from bench import records
+from bench.report import tables
+from bench.report.scaling_page import NEW_TOKENS, PROMPT_TOKENS, chart, modelled_speedup, speedups
+from bench.simulation.capacity import (
+    GPUS,
+    MODEL,
+    Demand,
+    capacity,
+    gpus_for,
+    picture_s,
+    requests_per_s,
+    slots_of,
+    step_times,
+)
+from bench.simulation.replica import Machine, Replica, Visit
+from bench.simulation.simulate import MACHINE, Workload, capacity_per_s, simulate
+from bench.simulation.step_times import StepTimes
 from glmserve.model.config import Checkpoint
 
 NEAR = 0.25
@@ -24,20 +35,20 @@ CARDS = {gpu.name: gpu for gpu in GPUS}
 
 
 def test_the_page_and_its_plot_show_the_committed_results() -> None:
-    text = report.SCALING.read_text("utf-8")
-    assert text == report.rendered(text), "run `.venv/bin/python -m bench report`"
-    assert chart() is None or report.SCALING_CHART.read_text("utf-8") == chart()
+    text = tables.SCALING.read_text("utf-8")
+    assert text == tables.rendered(text), "run `.venv/bin/python -m bench report`"
+    assert chart() is None or tables.SCALING_CHART.read_text("utf-8") == chart()
 
 
-@pytest.mark.parametrize("row", results.read("steps"), ids=lambda row: row["precision"])
-def test_the_model_is_near_what_the_engine_reached_with_the_same_steps(row: results.Row) -> None:
+@pytest.mark.parametrize("row", records.read("steps"), ids=lambda row: row["precision"])
+def test_the_model_is_near_what_the_engine_reached_with_the_same_steps(row: records.Row) -> None:
     for count, measured, modelled in speedups(row):
         assert modelled == pytest.approx(measured, rel=NEAR), count
 
 
 def steps_of(precision: str, cpu: str) -> tuple[StepTimes, float]:
     """Step times, and a picture's, measured on a processor of that name."""
-    for row in results.read("steps"):
+    for row in records.read("steps"):
         if (row["precision"], row["run"]["cpu"]) == (precision, cpu):
             return StepTimes(**row["times"]), row["picture_s"]
     pytest.skip(f"no steps were measured on {cpu}: run `python -m bench steps` where throughput was measured")
@@ -47,7 +58,7 @@ def steps_of(precision: str, cpu: str) -> tuple[StepTimes, float]:
 def test_the_model_is_near_the_throughput_bench(precision: str) -> None:
     """16 clients over 4: the rival answers one at a time, so its speed divides out. One client alone is helped by
     guesses, which the model knows nothing of."""
-    rows = {row["clients"]: row for row in results.read("throughput") if row["precision"] == precision}
+    rows = {row["clients"]: row for row in records.read("throughput") if row["precision"] == precision}
     times, reading_s = steps_of(precision, rows[1]["run"]["cpu"])
     measured = rows[16]["tokens_per_s_ratio"] / rows[4]["tokens_per_s_ratio"]
     modelled = modelled_speedup(times, 16, reading_s) / modelled_speedup(times, 4, reading_s)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench.checkpoint import DEMO
-from bench.soak import soak
+from bench.checkpoints.synthetic import DEMO
+from bench.measure.soak import soak
 from export.build.pipeline import build
 
 

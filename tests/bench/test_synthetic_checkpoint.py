@@ -9,11 +9,11 @@ import pytest
 from rich.console import Console
 from safetensors import safe_open
 
-from bench.asking import Preparer, generate
-from bench.bare import bare_engine
-from bench.checkpoint import FULL, Shape, write_checkpoint
-from bench.questions import Asker
-from bench.rival import Model, create_app
+from bench.baselines.bare_engine import bare_engine
+from bench.baselines.flask_transformers import Model, create_app
+from bench.checkpoints.synthetic import FULL, Shape, write_checkpoint
+from bench.load.in_process import Preparer, generate
+from bench.load.prompts import Asker
 from export.build.pipeline import build
 from glmserve.model.tokenizer import Tokenizer
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from bench.builds import build_of
-from bench.checkpoint import write_checkpoint
-from bench.gpu_check import _picture
-from bench.gpu_check_plan import TINY, rehearsal
+from bench.checkpoints.builds import build_of
+from bench.checkpoints.synthetic import write_checkpoint
+from bench.gpu.check import _picture
+from bench.gpu.plan import TINY, rehearsal
 from export.precision import Target
 from tests.cuda.fake_device import PROVIDER, SITE, build_libraries
 
@@ -112,7 +112,7 @@ def test_the_gpu_check_runs_to_its_end(libraries: Path, tmp_path: Path, kv: str)
     checkpoint = write_checkpoint(TINY, tmp_path / "tiny")
     plan = rehearsal(checkpoint, export(checkpoint, tmp_path / "builds", "bf16", kv), _picture(tmp_path))
     replace(plan, device="cuda", precision="bf16", kv=kv).write(tmp_path / "plan.json")
-    done = run(libraries, "-m", "bench.gpu_check_ours", tmp_path / "plan.json", tmp_path / "ours.json")
+    done = run(libraries, "-m", "bench.gpu.ours", tmp_path / "plan.json", tmp_path / "ours.json")
     assert done.returncode == 0, done.stderr[-2000:]
     decoded = json.loads((tmp_path / "ours.json").read_text("utf-8"))["decoded"]
     assert [row["cuda_graphs"] for row in decoded] == [True] * 3 + [False] * 3

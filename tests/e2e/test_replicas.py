@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from bench.fleet import Fleet, fleet_of
-from bench.paced import Pace
-from bench.questions import Question
-from bench.replicas import gateway_death, question_of, triton_death, triton_return
-from bench.stand_in import write_stand_in
-from bench.steady import steady_load
-from bench.step_times import StepTimes
+from bench.load.prompts import Question
+from bench.load.steady import steady_load
+from bench.measure.replicas import gateway_death, question_of, triton_death, triton_return
+from bench.servers.fleet import Fleet, fleet_of
+from bench.servers.paced_engine import Pace
+from bench.servers.stub_build import write_stand_in
+from bench.simulation.step_times import StepTimes
 
 pytestmark = [
     pytest.mark.triton,

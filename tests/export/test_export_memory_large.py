@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from peak_memory import growth_bytes
 
-from bench.checkpoint import Shape, write_configuration
-from bench.weights import header_of, weights_of
+from bench.checkpoints.random_weights import header_of, weights_of
+from bench.checkpoints.synthetic import Shape, write_configuration
 from glmserve.model.config import Checkpoint
 
 DEEP = Shape("deep", layers=44, ffn=3424, vision_depth=4)

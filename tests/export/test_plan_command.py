@@ -17,8 +17,8 @@ from rich.console import Console
 from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
-from bench.checkpoint import Shape, write_configuration
-from bench.weights import header_of, weights_of
+from bench.checkpoints.random_weights import header_of, weights_of
+from bench.checkpoints.synthetic import Shape, write_configuration
 from export.build.pipeline import build as make_build
 from export.cli import app
 from export.errors import Exit

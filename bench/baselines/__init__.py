@@ -1,0 +1,1 @@
+"""What the service is measured against: naive servers and the bare engine."""

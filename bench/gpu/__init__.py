@@ -1,0 +1,1 @@
+"""The check of the full-size model on a GPU."""

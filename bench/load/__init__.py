@@ -1,0 +1,1 @@
+"""Load: prompts, and the clients that send them."""

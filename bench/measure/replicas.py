@@ -1,0 +1,152 @@
+"""Three Tritons and two gateways: what they add up to, and what is lost when one dies or a new build goes out."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from bench.checkpoints.builds import CACHE
+from bench.load.prompts import Asker, Question
+from bench.load.steady import LONG, SteadyLoad, longest_silence_s, steady_load, tally
+from bench.records import Row, Spread
+from bench.servers.fleet import Fleet, fleet_of
+from bench.servers.paced_engine import Pace
+from bench.servers.stub_build import write_stand_in
+from bench.simulation.step_times import StepTimes
+from glmserve.build.manifest import CHECKPOINT_FOLDER
+from glmserve.model.tokenizer import Tokenizer
+
+TIMES = StepTimes(decode_s=0.05, row_s=0.0, prefill_s=0.005, token_s=0.0001)
+"""A decode step as a GPU might have it; most of an answer is waiting, which two processor cores can do for many."""
+CLIENTS = 24
+"""As many as three Tritons have slots."""
+_TRITONS, _GATEWAYS = 3, 2
+_CROWD = 12  # clients for each Triton: more than it has slots, so that none is ever empty
+_PICTURE = (112, 112)
+_SETTLE_S = 3.0
+_WINDOW_S, _ROUNDS = 5.0, 3
+_WATCH_S = 2.0
+_SHARE_S = 4.0
+_RETURN_WITHIN_S = 20.0
+_ROLLED = 2000
+_ROLL_WITHIN_S = 120.0
+_POLL_S = 0.05
+_BEGUN_ANEW = "answer_begun_anew"
+
+Say = Callable[[str], None]
+
+
+def measure(say: Say) -> list[Row]:
+    """One row with all figures; no load lasts longer than about a minute."""
+    CACHE.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="replicas-", dir=CACHE) as name:
+        folder = Path(name)
+        old, new = (write_stand_in(folder, Pace(TIMES, letter)) for letter in "ab")
+        question = question_of(old)
+        say(f"Starting {_TRITONS} Tritons, and one beside them ...")
+        with fleet_of(folder / "fleet", old, _TRITONS, _GATEWAYS) as fleet:
+            with fleet_of(folder / "alone", old, 1, _GATEWAYS) as alone:
+                ratios = [_tokens_per_s(fleet, question) / _tokens_per_s(alone, question) for _ in range(_ROUNDS)]
+            found = Spread.of(ratios)
+            row: Row = {"tritons": _TRITONS, "gateways": _GATEWAYS, **found.fields("throughput_ratio")}
+            say(f"{found.median:.2f} times the tokens a second of one")
+            with steady_load(fleet.url, question, CLIENTS) as load:
+                time.sleep(_SETTLE_S)
+                row |= triton_death(fleet, load)
+                row |= triton_return(fleet, old)
+                row |= gateway_death(fleet, load)
+            row["steady_requests"] = len(load.endings)
+            say(f"Deaths and a return: {row}")
+            fleet.revive_gateway(0, old)
+            row |= roll(fleet, question, new, _ROLLED)
+            say(f"A new build: {row['rolled_failed']} of {row['rolled_requests']} failed")
+        return [row]
+
+
+def question_of(build: Path) -> Question:
+    """What every client asks, of a small picture."""
+    return Asker(Tokenizer.read(build / CHECKPOINT_FOLDER), seed=0).question(_PICTURE, prompt_tokens=12)
+
+
+def triton_death(fleet: Fleet, load: SteadyLoad) -> Row:
+    """Kills the first Triton under load: the longest silence, and how its requests ended."""
+    retried_before, before = fleet.gateway_logs().count(_BEGUN_ANEW), len(load.endings)
+    killed = time.monotonic()
+    fleet.kill_triton(0)
+    time.sleep(_WATCH_S)
+    endings = load.endings[before:]
+    return {
+        "triton_death_silence_s": round(longest_silence_s(endings, killed, killed + _WATCH_S), 3),
+        "triton_death_retried": fleet.gateway_logs().count(_BEGUN_ANEW) - retried_before,
+        "triton_death_error_events": tally(endings)["error event"],
+        "triton_death_lost": sum(ending.is_lost for ending in endings),
+    }
+
+
+def triton_return(fleet: Fleet, build: Path) -> Row:
+    """Brings the first Triton back under load: the time to its first new tokens, and its share of those that follow."""
+    fleet.revive_triton(0, build)
+    back = time.monotonic()
+    while not fleet.tokens(0):
+        if time.monotonic() > back + _RETURN_WITHIN_S:
+            raise TimeoutError("the Triton that returned was left idle")
+        time.sleep(_POLL_S)
+    spread_s = time.monotonic() - back
+    before = [fleet.tokens(number) for number in range(len(fleet.tritons))]
+    time.sleep(_SHARE_S)
+    gained = [fleet.tokens(number) - earlier for number, earlier in enumerate(before)]
+    return {"spread_s": round(spread_s, 3), "returned_share": round(gained[0] / sum(gained), 3)}
+
+
+def gateway_death(fleet: Fleet, load: SteadyLoad) -> Row:
+    """Kills the first gateway under load; streams through it are cut short, as nobody is left to end them."""
+    before, killed = len(load.endings), time.monotonic()
+    fleet.kill_gateway(0)
+    time.sleep(_WATCH_S)
+    endings = load.endings[before:]
+    cut = [ending for ending in endings if ending.how == "cut" and ending.is_stream and ending.words]
+    return {
+        "gateway_death_silence_s": round(longest_silence_s(endings, killed, killed + _WATCH_S), 3),
+        "gateway_death_cut_streams": len(cut),
+        "gateway_death_lost": sum(ending.is_lost for ending in endings) - len(cut),
+    }
+
+
+def roll(fleet: Fleet, question: Question, build: Path, requests: int) -> Row:
+    """Takes one Triton after another, then each gateway to a new build, under load, for at least so many requests."""
+    with steady_load(fleet.url, question, CLIENTS) as load:
+        began = time.monotonic()
+        for number in range(len(fleet.tritons)):
+            fleet.revive_triton(number, build)
+        for number in range(len(fleet.gateways)):
+            fleet.revive_gateway(number, build)
+        rolled = time.monotonic()
+        load.wait_for(requests, _ROLL_WITHIN_S)
+    endings = load.endings
+    late = [ending for ending in endings if ending.began > rolled]
+    return {
+        "rolled_requests": len(endings),
+        "rolled_failed": sum(ending.how != "done" for ending in endings),
+        "rolled_endings": dict(tally(endings)),
+        "rolled_silence_s": round(longest_silence_s(endings, began, rolled), 3),
+        "rolled_letters": sorted({ending.letter for ending in late}),
+    }
+
+
+def _tokens_per_s(fleet: Fleet, question: Question) -> float:
+    """Tokens a second that the Tritons hand out to more clients than they have slots."""
+    with steady_load(fleet.url, question, _CROWD * len(fleet.tritons), LONG) as load:
+        time.sleep(_SETTLE_S)
+        began, fewer = _tokens_now(fleet)
+        time.sleep(_WINDOW_S)
+        ended, more = _tokens_now(fleet)
+    assert set(tally(load.endings)) == {"done"}
+    return (more - fewer) / (ended - began)
+
+
+def _tokens_now(fleet: Fleet) -> tuple[float, float]:
+    """The time, and the tokens handed out until then."""
+    tokens = sum(fleet.tokens(number) for number in range(len(fleet.tritons)))
+    return time.monotonic(), tokens

@@ -1,0 +1,126 @@
+"""Where the time of one decode step goes, beside the time in which memory could have moved what the step reads.
+
+The floor: every weight but the embedding table, and the KV of all rows, read once at the speed at which one processor
+thread streams two arrays (a dot product far larger than the caches).
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import onnx
+from threadpoolctl import threadpool_limits
+
+from bench.checkpoints.builds import PRECISIONS, build_of, checkpoint_of
+from bench.checkpoints.synthetic import FULL
+from bench.measure.decode_steps import text_request
+from bench.records import Row, Spread
+from glmserve.build.manifest import CHECKPOINT_FOLDER, decoder_in
+from glmserve.engine.request import Running
+from glmserve.engine.runtime.ort_decoder import OrtDecoder
+from glmserve.engine.scheduler.kv_slots import SlotTable
+from glmserve.engine.step_builder import step_of
+from glmserve.model.config import Checkpoint
+
+_CASES = ((1, 192), (1, 2048), (1, 4096), (1, 8000), (16, 192))
+"""Rows, and the tokens each of them holds."""
+_STEPS = 8
+_CONTEXT = 8192
+_KV_ELEMENT_BYTES = 4
+_STREAM_BYTES = 1 << 28
+_SHOWN = 6
+"""Kinds of node that are named; the rest is added up."""
+
+Say = Callable[[str], None]
+
+
+def measure(threads: int, rounds: int, say: Say) -> list[Row]:
+    """A row for each precision, number of rows and length: the step's time over the floor, and its parts."""
+    checkpoint = checkpoint_of(FULL, say)
+    return [row for name in PRECISIONS for row in _measure(build_of(checkpoint, name, say), name, threads, rounds, say)]
+
+
+def _measure(build: Path, precision: str, threads: int, rounds: int, say: Say) -> list[Row]:
+    checkpoint = Checkpoint.read(build / CHECKPOINT_FOLDER)
+    graph = decoder_in(build)
+    text, most = checkpoint.text, max(rows for rows, _ in _CASES)
+    weights = _weight_bytes(graph, text.vocabulary * text.hidden)
+    found = []
+    for rows, length in _CASES:
+        kv = 2 * text.layers * text.kv_heads * text.head_dim * _KV_ELEMENT_BYTES * rows * length
+        running = [_running(row, length) for row in range(rows)]
+        with tempfile.TemporaryDirectory() as folder:
+            decoder = OrtDecoder(graph, checkpoint, most, _CONTEXT, threads, profile=Path(folder) / "step")
+            step = step_of(running, [], SlotTable(most, most), decoder)
+            ratios, milliseconds = [], []
+            for _ in range(rounds):
+                step_s = median(_seconds(partial(decoder.run, step), _STEPS))
+                ratios.append(step_s / ((weights + kv) / _stream_bytes_per_s(threads)))
+                milliseconds.append(step_s * 1e3)
+            parts = _parts(decoder.end_profile())
+        say(f"One step, {precision}, {rows} rows of {length} tokens: {median(ratios):.2f} times the floor")
+        found.append(
+            {
+                "precision": precision,
+                "rows": rows,
+                "length": length,
+                "weight_mib": round(weights / 2**20),
+                "kv_mib": round(kv / 2**20),
+                **Spread.of(milliseconds).fields("step_ms"),
+                **Spread.of(ratios).fields("over_floor"),
+                "parts": parts,
+                "rounds": rounds,
+                "threads": threads,
+            }
+        )
+    return found
+
+
+def _running(row: int, length: int) -> Running:
+    """A request whose row is said to hold so many tokens."""
+    return Running(text_request(length), 0.0, row=row, length=length, answer=[0])
+
+
+def _seconds(run: Callable[[], object], times: int) -> list[float]:
+    """How long each of several runs took, after one that does not count."""
+    run()
+    found = []
+    for _ in range(times):
+        began = time.perf_counter()
+        run()
+        found.append(time.perf_counter() - began)
+    return found
+
+
+def _stream_bytes_per_s(threads: int) -> float:
+    left, right = (np.ones(_STREAM_BYTES // 8, np.float32) for _ in range(2))
+    with threadpool_limits(threads):
+        return _STREAM_BYTES / min(_seconds(lambda: np.dot(left, right), 3))
+
+
+def _weight_bytes(graph: Path, embedding: int) -> int:
+    """What a step reads of the graph's weights: all but the embedding, of which it reads a row a token."""
+    model = onnx.load(graph, load_external_data=False)
+    sizes = [(int(np.prod(tensor.dims)), tensor.data_type) for tensor in model.graph.initializer]
+    total = sum(count * onnx.helper.tensor_dtype_to_np_dtype(kind).itemsize for count, kind in sizes)
+    largest = next(kind for count, kind in sizes if count == embedding)
+    return total - embedding * onnx.helper.tensor_dtype_to_np_dtype(largest).itemsize
+
+
+def _parts(profile: Path) -> dict[str, float]:
+    """Each kind of node's share of all nodes' time, the largest first."""
+    spent: Counter[str] = Counter()
+    for event in json.loads(profile.read_text("utf-8")):
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            spent[event["args"]["op_name"]] += event["dur"]
+    total = spent.total()
+    shares = {name: round(time_us / total, 4) for name, time_us in spent.most_common(_SHOWN)}
+    return shares | {"other": round(1 - sum(shares.values()), 4)}

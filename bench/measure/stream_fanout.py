@@ -1,0 +1,150 @@
+"""How steadily one gateway worker passes on 256 answers at once, and in how much memory."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bench.checkpoints.builds import FP32, build_of
+from bench.checkpoints.synthetic import DEMO
+from bench.records import Row, Spread
+from bench.servers.gateways import Server, gateway_before, paced_triton
+
+STREAMS = 256
+BEAT_MS = 50.0
+_THREADS = 320  # of which one in eight is kept for refusals
+_TOKENS = 160  # eight seconds of them
+_RAMP_S = 2.0  # the streams begin one after another, so that their beats are spread evenly
+_GIVE_UP_S = 60.0
+_PIECE_BYTES = 65_536
+_EVENT = b'"content":"'
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class _Stream:
+    """One answer as its client reads it: when each piece of text came."""
+
+    connection: socket.socket
+    times: list[float] = field(default_factory=list)
+    held: bytes = b""
+
+    def read(self) -> bool:
+        """Takes what has come; False at the end of the answer."""
+        piece = self.connection.recv(_PIECE_BYTES)
+        now = time.perf_counter()
+        events = (self.held + piece).split(b"\n\n")
+        self.held = events.pop()
+        self.times += [now for event in events if _EVENT in event and b'"content":""' not in event]
+        return bool(piece) and b"[DONE]" not in b"".join(events)
+
+
+class _Timer:
+    """A thread that does nothing but wake at the beat: how unsteady the machine itself is meanwhile."""
+
+    def __init__(self) -> None:
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="timer", daemon=True)
+        self.gaps_ms: list[float] = []
+
+    def __enter__(self) -> _Timer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join(_GIVE_UP_S)
+
+    def _run(self) -> None:
+        due = last = time.perf_counter()
+        while not self._over.is_set():
+            due += BEAT_MS / 1000
+            time.sleep(max(0.0, due - time.perf_counter()))
+            now = time.perf_counter()
+            self.gaps_ms.append(1000 * (now - last))
+            last = now
+
+
+def measure(rounds: int, say: Say) -> list[Row]:
+    """One row: gaps between the pieces of text of all streams, and the worker's memory at its peak."""
+    build = build_of(DEMO, FP32, say)
+    p50s, p99s, timers, memory, cores = [], [], [], [], []
+    for number in range(rounds):
+        with paced_triton(BEAT_MS) as triton, gateway_before(build, triton, _THREADS) as gateway:
+            began, before_s = time.perf_counter(), gateway.cpu_s()
+            with _Timer() as timer:
+                streams = _run(gateway)
+            seconds = time.perf_counter() - began
+            cores.append((gateway.cpu_s() - before_s) / seconds)
+            memory.append(gateway.peak_memory_mb())
+        gaps_ms = _gaps_ms(streams)
+        p50s.append(float(np.percentile(gaps_ms, 50)))
+        p99s.append(float(np.percentile(gaps_ms, 99)))
+        timers.append(float(np.percentile(timer.gaps_ms, 99)))
+        say(
+            f"Streams, round {number + 1} of {rounds}: gap p50 {p50s[-1]:.1f} ms, p99 {p99s[-1]:.1f} ms "
+            f"(of a bare timer {timers[-1]:.1f} ms), {memory[-1]:.0f} MB, {cores[-1]:.2f} cores"
+        )
+    return [
+        {
+            "streams": STREAMS,
+            "beat_ms": BEAT_MS,
+            **Spread.of(p50s).fields("gap_p50_ms"),
+            **Spread.of(p99s).fields("gap_p99_ms"),
+            **Spread.of(timers).fields("timer_p99_ms"),
+            **Spread.of(memory).fields("memory_mb"),
+            **Spread.of(cores).fields("cores"),
+            "rounds": rounds,
+            "threads": 0,
+        }
+    ]
+
+
+def _run(gateway: Server) -> list[_Stream]:
+    """All streams, read by one thread; each must come to its end."""
+    streams: list[_Stream] = []
+    give_up = time.monotonic() + _GIVE_UP_S
+    with selectors.DefaultSelector() as selector:
+        began = time.perf_counter()
+        while len(streams) < STREAMS or selector.get_map():
+            if time.monotonic() > give_up:
+                raise TimeoutError(f"{len(selector.get_map())} of {STREAMS} streams did not end.")
+            if len(streams) < STREAMS and time.perf_counter() >= began + _RAMP_S * len(streams) / STREAMS:
+                streams.append(_Stream(_asked(gateway)))
+                selector.register(streams[-1].connection, selectors.EVENT_READ, streams[-1])
+            for key, _ in selector.select(_RAMP_S / STREAMS):
+                if not key.data.read():
+                    selector.unregister(key.fileobj)
+                    key.data.connection.close()
+    return streams
+
+
+def _asked(gateway: Server) -> socket.socket:
+    message = {"role": "user", "content": "What is in the picture?"}
+    body = json.dumps({"messages": [message], "max_tokens": _TOKENS, "stream": True}).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    connection = socket.create_connection((gateway.host, gateway.port), _GIVE_UP_S)
+    connection.sendall(head.encode() + body)
+    return connection
+
+
+def _gaps_ms(streams: list[_Stream]) -> list[float]:
+    """Gaps while all streams ran: from the last one's first piece to the first one's last."""
+    if min(len(stream.times) for stream in streams) < _TOKENS / 2:
+        raise RuntimeError("A stream broke off; the gateway's log in bench/.cache says why.")
+    begin, end = max(stream.times[0] for stream in streams), min(stream.times[-1] for stream in streams)
+    return [
+        1000 * (after - before)
+        for stream in streams
+        for before, after in itertools.pairwise(stream.times)
+        if begin <= before and after <= end
+    ]

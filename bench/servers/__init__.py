@@ -1,0 +1,1 @@
+"""The processes under measurement, and stand-ins for those that are not."""

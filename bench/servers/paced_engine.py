@@ -1,0 +1,86 @@
+"""The real engine on a decoder that only lets time pass: replicas of it do not compete for a machine's processors.
+
+Triton's stub imports this module in a stand-in build (`bench.servers.stub_build`), where the adapter has been pointed at it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bench.simulation.step_times import StepTimes
+from glmserve.build.manifest import CHECKPOINT_FOLDER
+from glmserve.engine.metrics import Metric
+from glmserve.engine.preprocessor import EncodePicture
+from glmserve.engine.runtime.decoder import Sampled, Step
+from glmserve.engine.server import Serving
+from glmserve.engine.settings import EngineSettings
+from glmserve.limits import MAX_LOGPROBS, SAMPLER_CANDIDATES
+from glmserve.model.config import Checkpoint
+from glmserve.model.position_embedding import VisionArrays
+from glmserve.model.tokenizer import Tokenizer
+
+PACE_FILE = "pace.json"
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What a stand-in build says of itself: how long its steps take, and the one letter that it answers with."""
+
+    times: StepTimes
+    letter: str
+
+    def write(self, folder: Path) -> None:
+        (folder / PACE_FILE).write_text(json.dumps(asdict(self)) + "\n", "utf-8")
+
+    @staticmethod
+    def read(folder: Path) -> Pace:
+        values = json.loads((folder / PACE_FILE).read_text("utf-8"))
+        return Pace(StepTimes(**values["times"]), values["letter"])
+
+
+class PacedSession:
+    """A `DecoderSession` that sleeps for as long as a step takes, and always draws the same token."""
+
+    def __init__(self, rows: int, context: int, vocabulary: int, times: StepTimes, token: int) -> None:
+        self.rows, self.context, self.vocabulary = rows, context, vocabulary
+        self.candidates = min(SAMPLER_CANDIDATES, vocabulary)
+        self._times = times
+        self._token = token
+
+    def warm_up(self) -> None:
+        pass
+
+    def run(self, step: Step) -> Sampled:
+        time.sleep(self._times.step(step.decoded, int(step.chunk_new.sum())))
+        asked = (len(step.sampler.logprob_rows), 1 + MAX_LOGPROBS)
+        return Sampled(
+            np.full(len(step.drawn), self._token, np.int64),
+            np.full(asked, self._token, np.int64),
+            np.zeros(asked, np.float32),
+        )
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """There is no KV to copy."""
+
+
+class PacedServing:
+    """In the place of `glmserve.engine.server.Serving`, as the decoder's adapter opens it."""
+
+    @staticmethod
+    def open(folder: Path, _ask_triton: EncodePicture, publish: Callable[[Metric, float], None]) -> Serving:
+        files, settings, pace = folder.parents[2] / CHECKPOINT_FOLDER, EngineSettings(draft_tokens=0), Pace.read(folder)
+        checkpoint = Checkpoint.read(files)
+        (token,) = Tokenizer.read(files).encode_plain(pace.letter)
+        vocabulary, context = checkpoint.text.vocabulary, min(settings.context_tokens, checkpoint.text.max_positions)
+        session = PacedSession(settings.slots + settings.warm_rows, context, vocabulary, pace.times, token)
+
+        def encode(arrays: VisionArrays) -> np.ndarray:  # every feature is 0
+            return np.zeros((len(arrays[0]) // checkpoint.images.merge_size**2, checkpoint.text.hidden), np.float32)
+
+        return Serving.around(session, checkpoint, settings, files, encode, publish)

@@ -1,0 +1,160 @@
+"""One replica in simulated time: the engine's own line, slots, pace and scheduler, with step times for steps."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bench.simulation.step_times import StepTimes
+from glmserve.engine.request import Prompt, Request, Running, Sampling
+from glmserve.engine.scheduler.chunk_budget import Pace
+from glmserve.engine.scheduler.kv_slots import SlotTable
+from glmserve.engine.scheduler.scheduler import Chunk, Scheduler, Waiting
+from glmserve.engine.scheduler.wait_queue import Line
+from glmserve.errors import Overloaded
+
+
+@dataclass(frozen=True)
+class Machine:
+    """How fast a replica is and how much it holds; `picture_s` is what reading a request's picture takes."""
+
+    times: StepTimes
+    slots: int = 16
+    picture_s: float = 0.0
+    max_waiting: int = 64
+    max_waiting_tokens: int = 262_144
+    chunk_tokens: int = 256
+    ridge_tokens: int = 8
+
+
+@dataclass(eq=False)
+class Visit:
+    """One request from its arrival to its end, in seconds of simulated time; `ending` is done, refused or late."""
+
+    arrived: float
+    prompt_tokens: int
+    answer_tokens: int
+    deadline: float
+    first_token_at: float = 0.0
+    ended_at: float = 0.0
+    ending: str = ""
+    replica: int = -1
+
+
+@dataclass(eq=False)
+class _Queued:
+    """A visit whose picture is being read."""
+
+    ready_at: float
+    visit: Visit
+    waiting: Waiting
+
+
+@dataclass
+class Replica:
+    """`arrive` and `step` come in the order of simulated time; `ended` gathers visits until someone takes them."""
+
+    machine: Machine
+    now: float = 0.0
+    is_stepping: bool = False
+    tokens: int = 0
+    decode_steps: int = 0
+    ended: list[Visit] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        machine = self.machine
+        self._line = Line(machine.max_waiting, machine.max_waiting_tokens, lambda: self.now)
+        self._table = SlotTable(machine.slots, machine.slots)
+        self._pace = Pace(machine.ridge_tokens)
+        self._scheduler = Scheduler(self._table, self._pace, machine.chunk_tokens, machine.ridge_tokens)
+        self._reading: deque[_Queued] = deque()
+        self._reader_free_at = 0.0
+        self._visits: dict[Request, Visit] = {}
+
+    def arrive(self, visit: Visit, now: float) -> bool:
+        """Whether there was a place in the line."""
+        self.now = max(self.now, now)
+        try:
+            place = self._line.enter(visit.prompt_tokens)
+        except Overloaded:
+            self._end(visit, "refused", now)
+            return False
+        request = _request(visit)
+        self._visits[request] = visit
+        self._reader_free_at = max(self._reader_free_at, now) + self.machine.picture_s
+        self._reading.append(_Queued(self._reader_free_at, visit, Waiting(request, place)))
+        return True
+
+    def next_step_at(self) -> float | None:
+        """When there is something to do; None without work."""
+        if not self._scheduler.is_idle:
+            return self.now
+        return max(self.now, self._reading[0].ready_at) if self._reading else None
+
+    def step(self, now: float) -> None:
+        """What `Engine._turn` does; afterwards `now` is the moment it ends."""
+        self.now = now
+        while self._reading and self._reading[0].ready_at <= now:
+            self._scheduler.waiting.append(self._reading.popleft().waiting)
+        self._drop_the_late()
+        prefill = self._scheduler.next_prefill(now)
+        rows, chunks = list(self._table.decoding), prefill.chunks if prefill else []
+        if rows or chunks:
+            self._run(rows, chunks)
+
+    def _run(self, rows: list[Running], chunks: list[Chunk]) -> None:
+        tokens = sum(chunk.tokens for chunk in chunks)
+        seconds = self.machine.times.step(len(rows), tokens)
+        self.now += seconds
+        self._pace.stepped(len(rows), tokens, seconds)
+        self.decode_steps += bool(rows)
+        for running in rows:
+            running.length += 1
+        for chunk in chunks:
+            chunk.running.length = chunk.stop
+        done = [chunk.running for chunk in chunks if chunk.is_last]
+        for running in done:
+            self._visits[running.request].first_token_at = self.now
+            self._table.promote()
+        for running in (*rows, *done):
+            self._accept(running)
+
+    def _accept(self, running: Running) -> None:
+        running.answer.append(0)
+        self.tokens += 1
+        if len(running.answer) >= running.request.max_tokens:
+            self._retire(running, "done")
+
+    def _drop_the_late(self) -> None:
+        for entry in [entry for entry in self._scheduler.waiting if self.now >= entry.request.deadline]:
+            self._scheduler.waiting.remove(entry)
+            entry.place.leave()
+            self._end(self._visits.pop(entry.request), "late", self.now)
+        for running in (*self._table.decoding, *self._table.prefilling):
+            if self.now >= running.request.deadline:
+                self._retire(running, "late")
+
+    def _retire(self, running: Running, ending: str) -> None:
+        self._table.retire(running, keep=False)
+        self._line.request_ended()
+        self._end(self._visits.pop(running.request), ending, self.now)
+
+    def _end(self, visit: Visit, ending: str, now: float) -> None:
+        visit.ending, visit.ended_at = ending, now
+        self.ended.append(visit)
+
+
+def _request(visit: Visit) -> Request:
+    """A request whose prompt is like no other: every key is its own."""
+    keys = np.broadcast_to(np.int64(id(visit)), visit.prompt_tokens)
+    prompt = Prompt(keys, np.empty((3, 0), np.int64), 0, (), np.empty(0, np.int64), keys)
+    return Request(
+        prompt=prompt,
+        sampling=Sampling(),
+        max_tokens=visit.answer_tokens,
+        deadline=visit.deadline,
+        emit=lambda _event: None,
+        arrived=visit.arrived,
+    )
