@@ -16,6 +16,7 @@ from bench.checkpoints.synthetic import DEMO, write_like
 from bench.gpu import check
 from bench.measure import (
     cpu_split,
+    decode_steps,
     export_cost,
     followup,
     interference,
@@ -125,7 +126,7 @@ def run_gpu_check(
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
     folder = records.RESULTS if verdict.has_gpu else scratch
-    say(f"Wrote {results.write('gpu_check', verdict.rows, 'make gpu-check', folder)}")
+    say(f"Wrote {records.write('gpu_check', verdict.rows, 'make gpu-check', folder)}")
     if not verdict.is_right:
         raise typer.Exit(1)
 
@@ -151,13 +152,14 @@ def run_percore(rounds: Rounds = 5) -> None:
 @app.command("replicas")
 def run_replicas() -> None:
     """Three Tritons and two gateways: what they add up to, and what is lost when one dies or a new build goes out."""
-    say(f"Wrote {results.write('replicas', replicas.measure(say), 'python -m bench replicas')}")
+    say(f"Wrote {records.write('replicas', replicas.measure(say), 'python -m bench replicas')}")
 
 
 @app.command("steps")
 def run_steps(threads: Threads = HALF_THE_CORES) -> None:
     """How long the engine's steps take here; what the simulation and docs/scaling.md reckon with."""
-    say(f"Wrote {results.write('steps', steps.measure(threads, say), f'python -m bench steps --threads {threads}')}")
+    command = f"python -m bench steps --threads {threads}"
+    say(f"Wrote {records.write('steps', decode_steps.measure(threads, say), command)}")
 
 
 @app.command("simulate")
@@ -167,7 +169,7 @@ def run_simulation(
 ) -> None:
     """The engine's scheduler and the gateways' choices in simulated time, with up to 1,000 replicas."""
     command = f"python -m bench simulate --replicas {replicas} --seconds {seconds:g}"
-    say(f"Wrote {results.write('simulation', simulate.measure(seconds, replicas, say), command)}")
+    say(f"Wrote {records.write('simulation', simulate.measure(seconds, replicas, say), command)}")
 
 
 @app.command("refusals")

@@ -20,21 +20,14 @@ from gateway.observability.metrics import Metrics
 from gateway.observability.request_hooks import Watch
 from gateway.observability.request_record import Record
 from gateway.observability.tracing import Tracing
+from gateway.resources import AUDIT, BODIES, DISCONNECTS, TRACING
 from gateway.settings import GatewaySettings
 from gateway.streaming.disconnects import ClientWatch
 from gateway.triton.backend import Backend
 from glmserve.build.manifest import MANIFEST_FILE, Manifest
 
 _WATCHED = "/health/"  # whoever watches the service is never refused
-TRACING = "tracing"
-"""The key of what sends traces, closed at the same time."""
-AUDIT = "audit"
-"""The key of the audit log, if there is one."""
-BODIES = "bodies"
-"""The key of what reads bodies, closed at the same time."""
 _SPARE_SHARE = 8  # of the threads, so that there is always one to refuse with
-CLIENTS = "clients"
-"""The key in `app.extensions` of the watch over clients, which a worker's exit closes."""
 
 
 def create_app(settings: GatewaySettings, backend: Backend) -> Flask:
@@ -47,7 +40,7 @@ def create_app(settings: GatewaySettings, backend: Backend) -> Flask:
     app = Flask("gateway", static_folder=None)
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    clients = app.extensions[CLIENTS] = ClientWatch()
+    clients = app.extensions[DISCONNECTS] = ClientWatch()
     bodies = app.extensions[BODIES] = Bodies(settings.max_body_bytes, settings.body_timeout_s)
     quotas = Quotas(settings, Rates(settings.redis_url))
     places = max(1, settings.threads - max(1, settings.threads // _SPARE_SHARE))

@@ -7,6 +7,11 @@ from dataclasses import dataclass
 
 from glmserve.errors import DeadlineExceeded
 
+DEADLINE_HEADER = "X-Request-Timeout"
+"""Seconds that a client gives its answer, where that is less than the service's own deadline."""
+LEAST_DEADLINE_S = 0.1
+"""Less time than this no answer can keep to, so asking for it is a mistake and not a deadline that passed."""
+
 
 @dataclass(frozen=True)
 class Deadline:

@@ -12,7 +12,6 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from gateway import auto
 from glmserve.errors import BadSettings
 from glmserve.limits import RESPONSE_TIMEOUT_S
 from glmserve.system import cpu_count
@@ -35,6 +34,23 @@ _List = Annotated[
 _Networks = Annotated[_List, AfterValidator(lambda v: tuple(str(ipaddress.ip_network(text)) for text in v))]
 _Name = Annotated[str, StringConstraints(min_length=1)]
 AUTO = "auto"
+_MOST_WORKERS = 4
+_THREADS_A_CORE, _LEAST_THREADS, _MOST_THREADS = 16, 64, 256
+
+
+def auto_workers(core_count: int) -> int:
+    """One process for every two cores: the other one decodes pictures, which needs no lock of Python's."""
+    return min(_MOST_WORKERS, max(1, core_count // 2))
+
+
+def auto_threads(core_count: int) -> int:
+    """Of one process; nearly all of them wait for the model at any time."""
+    return min(_MOST_THREADS, max(_LEAST_THREADS, _THREADS_A_CORE * core_count))
+
+
+def auto_image_decoders(core_count: int) -> int:
+    """All cores but one, which is left to refuse and to stream."""
+    return max(1, core_count - 1)
 
 
 def _from_cores(count: Callable[[int], int]) -> BeforeValidator:
@@ -111,12 +127,12 @@ class GatewaySettings(BaseSettings):
     )
     image_fetch_timeout_s: _Seconds = Field(default=10.0, description="Time in which such a picture must be there.")
     bind: _Name = Field(default="127.0.0.1:5000", description="Address and port of the web server.")
-    threads: Annotated[_Count, _from_cores(auto.threads)] = Field(
+    threads: Annotated[_Count, _from_cores(auto_threads)] = Field(
         default=AUTO,
         validate_default=True,
         description="Requests one worker process answers at a time; `auto` is 16 a core, from 64 to 256.",
     )
-    workers: Annotated[_Count, _from_cores(auto.workers)] = Field(
+    workers: Annotated[_Count, _from_cores(auto_workers)] = Field(
         default=AUTO, validate_default=True, description="Worker processes; `auto` is one for two cores, at most 4."
     )
     graceful_timeout_s: _Count = Field(default=30, description="Seconds for running requests to end at a shutdown.")
@@ -140,7 +156,7 @@ class GatewaySettings(BaseSettings):
         default=8192,
         description="Tokens of prompt, picture and answer; the checkpoint may bound it further.",
     )
-    decode_slots: Annotated[_Count, _from_cores(auto.decode_slots)] = Field(
+    decode_slots: Annotated[_Count, _from_cores(auto_image_decoders)] = Field(
         default=AUTO,
         validate_default=True,
         description="Pictures one worker decodes at a time; `auto` leaves one core to refuse and to stream with.",

@@ -12,16 +12,12 @@ from gateway.app import create_app
 from gateway.chat.readiness import Canary, Readiness
 from gateway.chat.service import ChatService
 from gateway.observability import logging
+from gateway.resources import BACKEND, STREAMS
 from gateway.settings import GatewaySettings
 from gateway.triton.backend import Backend
 from gateway.triton.grpc_client import TritonBackend
 from gateway.triton.grpc_streams import StreamThread
 from gateway.triton.load_balancer import Replicas
-
-BACKEND = "backend"
-"""The key in `app.extensions` under which a worker's exit finds what it must close."""
-STREAMS = "streams"
-"""The key of the thread that reads streams, closed after the backend."""
 
 
 def application() -> Flask:

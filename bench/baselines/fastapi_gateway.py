@@ -1,8 +1,9 @@
 """The least that FastAPI and uvicorn need to serve this model: the work no gateway can leave out, and nothing else.
 
-`python -m bench.baselines.fastapi_gateway --build DIR --port 5002 --triton-port 8001` runs it. It answers POST /v1/chat/vision, text
-alone as well, prepares requests with the same code as our gateway, and asks Triton over grpc.aio. No keys, no limits,
-no deadline, no admission, no log, no metrics, no stream, no watch over clients, and a mistake is a 500.
+`python -m bench.baselines.fastapi_gateway --build DIR --port 5002 --triton-port 8001` runs it. It answers POST
+/v1/chat/vision, text alone as well, prepares requests with the same code as our gateway, and asks Triton over
+grpc.aio. No keys, no limits, no deadline, no admission, no log, no metrics, no stream, no watch over clients, and a
+mistake is a 500.
 """
 
 from __future__ import annotations

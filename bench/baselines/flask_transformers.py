@@ -1,7 +1,8 @@
 """The script this model's users serve it with today: Flask's own server and transformers, one request at a time.
 
-`python -m bench.baselines.flask_transformers --checkpoint DIR --port 5001` runs it. It answers the POST /v1/chat/vision of our gateway, and
-adds to each answer how long after the request's arrival its first token was there.
+`python -m bench.baselines.flask_transformers --checkpoint DIR --port 5001` runs it. It answers the POST
+/v1/chat/vision of our gateway, and adds to each answer how long after the request's arrival its first token was
+there.
 """
 
 from __future__ import annotations

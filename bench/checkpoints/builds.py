@@ -12,11 +12,11 @@ from pathlib import Path
 from bench.checkpoints.synthetic import Shape, fingerprint, write_checkpoint
 from glmserve.build.manifest import MANIFEST_FILE
 
-CACHE = Path(__file__).resolve().parent / ".cache"
+CACHE = Path(__file__).resolve().parents[1] / ".cache"
 FP32, INT8 = "fp32", "int8"
 PRECISIONS = (FP32, INT8)
 """Those that are measured."""
-_PROJECT = Path(__file__).resolve().parents[1]
+_PROJECT = Path(__file__).resolve().parents[2]
 _EXPORT_TIMEOUT_S = 3600.0
 
 

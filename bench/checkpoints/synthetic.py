@@ -20,7 +20,7 @@ from bench.checkpoints import random_weights
 from glmserve.model.config import PROCESSOR_FILES, Checkpoint
 from glmserve.model.tokenizer import Tokenizer
 
-DEMO = Path(__file__).resolve().parents[1] / "demo" / "checkpoint"
+DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 _SIDE_FILES = (*PROCESSOR_FILES, "generation_config.json", "tokenizer_config.json")
 _LARGEST_PICTURE = 9_633_792  # as the real preprocessor_config.json has it, two frames a still
 

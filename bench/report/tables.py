@@ -11,7 +11,7 @@ from bench.records import Row
 from bench.report import scaling_page
 from bench.report.bar_chart import Bar, Group, bar_chart
 
-DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
 CHART = DOCUMENT.with_name("benchmarks.svg")
 SCALING = DOCUMENT.with_name("scaling.md")
 SCALING_CHART = DOCUMENT.with_name("scaling.svg")

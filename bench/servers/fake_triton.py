@@ -1,6 +1,6 @@
 """A stand-in for Triton that costs next to nothing: every answer is MAX_TOKENS tokens at a steady beat.
 
-`python -m bench.servers.fake_triton --port 8001 --beat-ms 50` runs it, so that what a gateway costs can be seen by itself.
+`python -m bench.servers.fake_triton --port 8001 --beat-ms 50` runs it, so that a gateway's own cost can be seen.
 Every answer has a beat of its own, from when it was asked for; what is due in the same two milliseconds leaves
 together, as the tokens of one step of an engine do.
 """

@@ -24,7 +24,7 @@ SLOTS = 8
 """Of each Triton; few, so that answers wait for a slot and not for this machine's processors."""
 _HOST = "127.0.0.1"
 _START_S = 90.0
-_NGINX = Path(__file__).resolve().parents[1] / "deploy" / "nginx" / "nginx.conf"
+_NGINX = Path(__file__).resolve().parents[2] / "deploy" / "nginx" / "nginx.conf"
 _ENGINE = {
     "GLM_ENGINE_SLOTS": str(SLOTS),
     "GLM_ENGINE_WARM_ROWS": "0",

@@ -1,6 +1,6 @@
 """The real engine on a decoder that only lets time pass: replicas of it do not compete for a machine's processors.
 
-Triton's stub imports this module in a stand-in build (`bench.servers.stub_build`), where the adapter has been pointed at it.
+Triton's stub imports this module in a stand-in build (`bench.servers.stub_build`), whose adapter points at it.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ _START_TIMEOUT_S = 180.0
 _STOP_AFTER_S = 5.0
 _PROBE_TIMEOUT_S = 2.0
 _POLL_S = 0.05
-_PROJECT = Path(__file__).resolve().parents[1]
+_PROJECT = Path(__file__).resolve().parents[2]
 _PATIENT = {  # a measurement on a busy machine must be slow, not failed
     "GLM_GATEWAY_DEADLINE_S": "600",
     "GLM_GATEWAY_RESPONSE_TIMEOUT_S": "120",

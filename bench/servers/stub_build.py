@@ -12,7 +12,7 @@ from glmserve.build.manifest import CANARY_FOLDER, CHECKPOINT_FOLDER, REPOSITORY
 from glmserve.contract import DECODER_MODEL
 from glmserve.model.config import PROCESSOR_FILES
 
-_MODELS = Path(__file__).resolve().parents[1] / "model_repository"
+_MODELS = Path(__file__).resolve().parents[2] / "model_repository"
 _SERVING = "from glmserve.engine.server import Serving"
 _INSTEAD = "from bench.servers.paced_engine import PacedServing as Serving"
 

@@ -16,7 +16,7 @@ from export.checkpoint.header_weights import Reading
 from export.graph.standard_ops import share, standard_of, weights_in_files
 from glmserve.build.manifest import CANARY_FOLDER, CHECKPOINT_FOLDER, DECODER_PATH, MANIFEST_FILE, REPOSITORY_FOLDER
 
-MODELS = Path(__file__).resolve().parents[1] / "model_repository"
+MODELS = Path(__file__).resolve().parents[2] / "model_repository"
 _MANIFEST_LINE = 80
 """Bytes of a file's line in the manifest, its name aside."""
 

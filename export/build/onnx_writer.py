@@ -7,7 +7,8 @@ from pathlib import Path
 import onnx_ir as ir
 
 from export.build.progress import Advance
-from export.build.tensor_writer import Journal, places_of, sync, write_tensors
+from export.build.tensor_writer import Journal, places_of, write_tensors
+from export.store.durable_io import sync
 
 _INLINE_BYTES = 256
 """Tensors up to this size stay inside the graph's own file."""

@@ -18,15 +18,16 @@ from export.build.inventory import MODELS, outline
 from export.build.onnx_writer import unplaced, write_graph
 from export.build.progress import Advance, byte_progress
 from export.build.spec import ENTRY_PATH, Order
-from export.build.tensor_writer import Journal, digest_of, sync_folder
+from export.build.tensor_writer import Journal, digest_of
 from export.build.vision_backend import VisionBackend
 from export.certificate.writer import GOLDEN, attest
 from export.checkpoint.hard_links import link_weights
+from export.checkpoint.weights import READERS
 from export.errors import DiskFull, room_on
 from export.graph.standard_ops import weights_in_files, write_standard
-from export.plan.cost_model import READERS
 from export.precision import KvPrecision, Precision, Target
 from export.store.build_store import BUILD_LOCK, PARTS, builds_in, locked, write_whole
+from export.store.durable_io import sync_folder
 from export.verify.candidate import Candidate
 from export.verify.golden import compare_golden, golden_files, has_golden, read_golden, room_for
 from glmserve.build import manifest as layout
@@ -215,9 +216,11 @@ def _read_one(path: Path, advance: Advance) -> str:
 def _recipe(order: Order, digests: dict[Path, str]) -> str:
     """What a build is made of: precisions, target, every file of the checkpoint that matters, the code that reads it
     and writes the graphs, and the versions of what that uses."""
-    exporter, shared = Path(__file__).parent, Path(layout.__file__).parent
-    code = [*exporter.rglob("*.py"), *shared.glob("*.py"), *MODELS.rglob("*.py"), *MODELS.rglob("*.pbtxt")]
-    parts = [[path.name, sha256_of(path)] for path in (*order.small_files, *golden_files(order.folder), *code)]
+    exporter, shared = Path(__file__).parents[1], Path(layout.__file__).parents[1]
+    code = [path for path in shared.rglob("*.py") if not path.is_relative_to(shared / "engine")]
+    code += [*exporter.rglob("*.py"), *MODELS.rglob("*.py"), *MODELS.rglob("*.pbtxt")]
+    parts = [[path.name, sha256_of(path)] for path in (*order.small_files, *golden_files(order.folder))]
+    parts += [[str(path.relative_to(shared.parent)), sha256_of(path)] for path in code]
     parts += [[path.name, digest] for path, digest in digests.items()]
     parts += [[name, version(name)] for name in _PACKAGES]
     return hashlib.sha256(

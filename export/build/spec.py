@@ -17,10 +17,9 @@ from export.graph.vision_encoder import vision_graph
 from export.precision import KvPrecision, Numbers, Precision, Target, numbers_of
 from glmserve.build.manifest import DECODER_PATH, REPOSITORY_FOLDER, TRITONS_VISION_PATH, VISION_PATH
 from glmserve.contract import VISION_MODEL
-from glmserve.model.config import PROCESSOR_FILES, Checkpoint
+from glmserve.model.config import OPTIONAL_FILES, PROCESSOR_FILES, Checkpoint
 from glmserve.system.malloc_trim import give_back_freed
 
-OPTIONAL_FILES = ("generation_config.json",)
 ENTRY_PATH = f"{REPOSITORY_FOLDER}/{VISION_MODEL}/config.pbtxt"
 
 

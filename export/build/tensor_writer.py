@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from io import BufferedIOBase
@@ -15,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from export.build.progress import Advance
+from export.store.durable_io import sync
 
 SYNC_BYTES = 256 * 1024**2
 """At least so much is written between two notes."""
@@ -96,21 +96,6 @@ def write_tensors(
         sync(file)
         journal.note(path.name, Progress(len(tensors), offsets[-1], digest.hexdigest()))
     return digest.hexdigest()
-
-
-def sync(file: BinaryIO) -> None:
-    """Returns once what was written is on the disk."""
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    """Returns once a folder's names (those just made or renamed) are on the disk."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def digest_of(file: BufferedIOBase, advance: Advance) -> hashlib._Hash:

@@ -17,6 +17,8 @@ from export.errors import BadShard
 from export.quantize.blockwise import BLOCK, blocks_of, find_scales, round_to_codes
 from export.quantize.per_channel_int8 import byte_codes, group_names, group_size, output_scales
 
+READERS = 4
+"""Files of weights that are read through at a time."""
 EMBEDDING = "model.language_model.embed_tokens.weight"
 """A tensor of every checkpoint: what it is stored in stands for the others."""
 _INDEX = "model.safetensors.index.json"

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 
 from export.build.inventory import Outline
 from export.checkpoint.header_weights import Reading
+from export.checkpoint.weights import READERS
 from export.plan.machine_rates import Measured, Rates
 from glmserve.system.cpu_count import cores
-
-READERS = 4
-"""Files of weights that are read through at a time."""
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from export.build.tensor_writer import sync, sync_folder
 from export.errors import Locked
+from export.store.durable_io import sync, sync_folder
 from glmserve.build.manifest import MANIFEST_FILE, Manifest, find_build
 from glmserve.errors import BadArtifact
 

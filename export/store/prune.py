@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from uuid import uuid4
 
-from export.build.tensor_writer import sync_folder
 from export.errors import Locked
 from export.store.build_store import BUILD_LOCK, ENGINE_PARTS, ENGINES, ENGINES_LOCK, FORECAST, PARTS, builds_in, locked
+from export.store.durable_io import sync_folder
 from export.store.publish import current, earlier, history
 from glmserve.build.lock import unused
 from glmserve.build.manifest import MANIFEST_FILE

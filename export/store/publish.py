@@ -21,9 +21,9 @@ from enum import StrEnum
 from pathlib import Path
 from uuid import uuid4
 
-from export.build.tensor_writer import sync_folder
 from export.errors import NothingBefore
 from export.store.build_store import PUBLISHED, write_whole
+from export.store.durable_io import sync_folder
 from glmserve.build.manifest import CURRENT, MANIFEST_FILE
 from glmserve.errors import BadArtifact
 

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from export.build.spec import OPTIONAL_FILES
 from export.checkpoint.weights import EMBEDDING, Weights
 from export.verify.subgraph import Pieces
 from glmserve.build.manifest import CHECKPOINT_FOLDER, Manifest, decoder_in
 from glmserve.errors import BadArtifact
-from glmserve.model.config import PROCESSOR_FILES
+from glmserve.model.config import OPTIONAL_FILES, PROCESSOR_FILES
 
 _ROWS = 16
 

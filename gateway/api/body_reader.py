@@ -10,13 +10,12 @@ from typing import IO
 from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]
 from werkzeug.wrappers import Request
 
+from gateway.streaming.client_socket import CLIENT_SOCKET
 from gateway.timeouts import Watchdog
 from glmserve.errors import InvalidInput, TooLarge
 
 _PIECE_BYTES = 1 << 20  # gunicorn copies what it has read ahead for every piece
 _SPILL_FACTOR = 4
-CLIENT_SOCKET = "gunicorn.socket"
-"""Where gunicorn keeps a connection's socket in the WSGI environment; elsewhere a read has no time limit."""
 
 
 class Bodies:

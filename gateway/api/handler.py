@@ -9,10 +9,9 @@ from typing import Any, Protocol
 import structlog
 from flask import Response, g, jsonify, request
 
-from gateway.api.body_reader import CLIENT_SOCKET
 from gateway.chat.generation import Answer, Event, Piece, whole
 from gateway.chat.service import ChatService, Prepared, Prompt
-from gateway.deadline import Deadline
+from gateway.deadline import DEADLINE_HEADER, LEAST_DEADLINE_S, Deadline
 from gateway.limits.admission import Admission
 from gateway.limits.rate_limit import Quotas
 from gateway.observability.metrics import Metrics
@@ -20,15 +19,12 @@ from gateway.observability.request_record import Record
 from gateway.schemas.conversation import Conversation
 from gateway.settings import GatewaySettings
 from gateway.streaming import sse
+from gateway.streaming.client_socket import CLIENT_SOCKET
 from gateway.streaming.direct_writer import Passing, plain_socket
 from gateway.streaming.disconnects import ClientWatch
 from gateway.triton.backend import Cancellation
 from gateway.triton.stream_buffer import Mailbox
 from glmserve.errors import Cancelled, GlmServeError, InvalidInput
-
-DEADLINE_HEADER = "X-Request-Timeout"
-LEAST_DEADLINE_S = 0.1
-"""Less time than this no answer can keep to, so asking for it is a mistake and not a deadline that passed."""
 
 
 class Shape(Protocol):

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from gateway.api.handler import DEADLINE_HEADER, LEAST_DEADLINE_S
+from gateway.deadline import DEADLINE_HEADER, LEAST_DEADLINE_S
 from gateway.openapi.field_docs import explained
 from gateway.openapi.responses import ANSWERS, EXAMPLES, Schema, said
 from gateway.schemas.multipart import FORM

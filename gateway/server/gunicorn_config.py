@@ -58,16 +58,12 @@ def post_fork(_server: Any, worker: Any) -> None:
 
 def worker_exit(_server: Any, worker: Any) -> None:
     """Closes what a worker holds when it ends: its Triton channel, its watch over clients, its logs."""
-    from gateway.app import AUDIT, BODIES, CLIENTS, TRACING
-    from gateway.wsgi import BACKEND, STREAMS
+    from gateway.resources import close_all
 
     worker.watchdog.close()
     app = worker.app.callable
     if app is not None:
-        for name in (CLIENTS, BODIES, TRACING, BACKEND, STREAMS, AUDIT):
-            held = app.extensions.get(name)
-            if held is not None:
-                held.close()
+        close_all(app)
 
 
 def child_exit(_server: Any, worker: Any) -> None:

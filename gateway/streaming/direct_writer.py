@@ -11,8 +11,8 @@ import socket
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from gateway.api.body_reader import CLIENT_SOCKET
 from gateway.chat.generation import Event
+from gateway.streaming.client_socket import CLIENT_SOCKET
 from gateway.triton.stream_buffer import Mailbox
 from glmserve.errors import Cancelled
 

@@ -4,7 +4,7 @@
 builds/current         a link to the build that is served, once one was published
 builds/<digest>/
   manifest.json        this module's Manifest
-  certificate.json     written by `export verify`, or by `export build` beside golden logits; see glmserve.build.certificate
+  certificate.json     written by `export verify`, or by `export build` beside golden logits
   certificate.html     the same for a reader
   checkpoint/          config, preprocessor, tokenizer and template, copied
   canary/              picture.png and canary.json: a question and, where it is known, its answer

@@ -17,7 +17,7 @@ from glmserve.engine.engine import Engine
 from glmserve.engine.grammar import GrammarCompiler, SchemaGrammar
 from glmserve.engine.request import Event, Failed, Prompt, Request
 from glmserve.engine.scheduler.wait_queue import Place
-from glmserve.engine.triton.tensors import Asked, Tensors
+from glmserve.engine.triton.tensors import Asked, Tensors, read_request
 from glmserve.engine.vision.feature_cache import PictureCache, picture_key
 from glmserve.errors import BackendDown, Cancelled, DeadlineExceeded, GlmServeError, Overloaded
 from glmserve.model.config import Checkpoint
@@ -75,7 +75,7 @@ class Intake:
 
     def _prepare(self, tensors: Tensors, asking: _Asking, place: Place) -> None:
         try:
-            asked = tensors.read(tensors, self._checkpoint)
+            asked = read_request(tensors, self._checkpoint)
             self._engine.submit(self._request(asked, asking), place)
         except GlmServeError as error:
             place.leave()

@@ -16,6 +16,8 @@ from glmserve.model.image_processor import ImageRules
 ARCHITECTURE = "Glm4vForConditionalGeneration"
 PROCESSOR_FILES = ("config.json", "preprocessor_config.json", "tokenizer.json", "chat_template.jinja")
 """What a server needs of a checkpoint besides its graphs."""
+OPTIONAL_FILES = ("generation_config.json",)
+"""What it reads where the checkpoint has it."""
 _BESIDE_ROPE = ("rope_theta", "partial_rotary_factor")
 
 

@@ -35,6 +35,6 @@ def test_the_aiperf_profile_is_bounded_too(asked: dict[str, str], given: str, tm
 
 def test_the_locust_profile_asks_addresses_that_are_served() -> None:
     asked = set(re.findall(r'"(/v1/[\w/]+)"', (PROFILES / "locustfile.py").read_text("utf-8")))
-    served = "".join(path.read_text("utf-8") for path in (ROOT / "gateway" / "routes").glob("*.py"))
+    served = "".join(path.read_text("utf-8") for path in (ROOT / "gateway" / "api").glob("*.py"))
     assert asked == {"/v1/chat/vision", "/v1/chat/completions"}
     assert all(f'"{path}"' in served for path in asked)

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from gateway.schemas.common import AnswerFields
 from gateway.triton.backend import GenerateRequest
 from gateway.triton.tensors import tensors_of
+from glmserve.engine.triton.tensors import read_request
 from glmserve.errors import InvalidInput
 from glmserve.limits import MAX_REPETITION_PENALTY, MIN_REPETITION_PENALTY
 from glmserve.model.config import Checkpoint
@@ -22,7 +23,7 @@ def read(penalty: float) -> float:
     """The penalty that the engine makes of the gateway's."""
     request = GenerateRequest("x", np.ones(1, np.int64), None, (), 1, 0.0, 1.0, 0, 0, 1.0, repetition_penalty=penalty)
     tensors = {tensor.name: values for tensor, values in tensors_of(request)}
-    return tensors.read(tensors, Checkpoint.read(DEMO)).sampling.repetition_penalty
+    return read_request(tensors, Checkpoint.read(DEMO)).sampling.repetition_penalty
 
 
 @pytest.mark.parametrize("penalty", [MIN_REPETITION_PENALTY, 1.0, MAX_REPETITION_PENALTY])

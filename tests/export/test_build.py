@@ -135,7 +135,7 @@ Checkpoint.read = staticmethod(_doubled)
 
 def read_mean_doubled(project: Path) -> None:
     """A change of how a checkpoint is read, which goes into the picture encoder's weights."""
-    with (project / "glmserve" / "checkpoint.py").open("a", encoding="utf-8") as module:
+    with (project / "glmserve" / "model" / "config.py").open("a", encoding="utf-8") as module:
         module.write(OTHER_READING)
 
 

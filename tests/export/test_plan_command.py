@@ -33,7 +33,7 @@ GB = 1e9
 MEASURED = """
 import re
 from pathlib import Path
-from export import cards
+from export.plan import gpu_fit
 from export.build.pipeline import build as make_build
 from export.cli import app
 app(standalone_mode=False)

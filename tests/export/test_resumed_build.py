@@ -23,11 +23,11 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from rich.console import Console
-from export import streamed
+from export.build import tensor_writer
 from export.build.pipeline import build
 from export.precision import Precision
 out, precision, left = Path(sys.argv[1]), Precision(sys.argv[2]), list(map(int, sys.argv[3:]))
-write_bytes = streamed._write_bytes
+write_bytes = tensor_writer._write_bytes
 
 def dying(file, content, *rest):
     left[0] -= 1
@@ -37,8 +37,8 @@ def dying(file, content, *rest):
         os.kill(os.getpid(), signal.SIGKILL)
     write_bytes(file, content, *rest)
 
-streamed._write_bytes = dying
-streamed.write_tensors.__defaults__ = (100_000,)  # a note for each 100 kB
+tensor_writer._write_bytes = dying
+tensor_writer.write_tensors.__defaults__ = (100_000,)  # a note for each 100 kB
 for index in range(len(left)):
     if os.fork() == 0:
         build(Path("demo/checkpoint"), out, Console(quiet=True), precision)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import gateway.service
 import numpy as np
 import pytest
 from eventually import eventually
@@ -19,6 +18,7 @@ from flask.testing import FlaskClient
 from PIL import Image
 from samples import OPENAI_URL, assert_problem, base64_of
 
+import gateway.chat.service
 from gateway.chat.service import ChatService
 from gateway.deadline import Deadline
 from gateway.schemas.common import Sampling
@@ -46,7 +46,7 @@ def on_decoding(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Image.Im
             look(image)
             return patches_of(image, rules)
 
-        monkeypatch.setattr(gateway.service, "patches_of", looked_at)
+        monkeypatch.setattr(gateway.chat.service, "patches_of", looked_at)
 
     return install
 

@@ -19,10 +19,11 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from samples import URL, ask
 from structlog.testing import capture_logs
 
-from gateway.app import AUDIT, create_app
+from gateway.app import create_app
 from gateway.limits.api_keys import create_key
 from gateway.observability.otel import OtlpSpans
 from gateway.observability.tracing import Tracing
+from gateway.resources import AUDIT
 from gateway.settings import GatewaySettings
 from gateway.triton.backend import Chunk, FakeBackend
 from glmserve.build.manifest import Manifest

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from gateway import auto
-from gateway.settings import PREFIX, GatewaySettings, settings_table
+from gateway.settings import PREFIX, GatewaySettings, auto_threads, settings_table
 from glmserve.errors import BadSettings
 from glmserve.system import cpu_count
 
@@ -150,7 +149,7 @@ def test_gunicorn_gets_these_numbers() -> None:
         timeout=60,
         check=True,
     )
-    threads = str(auto.threads(cpu_count.cores()))
+    threads = str(auto_threads(cpu_count.cores()))
     assert done.stdout.split() == ["gateway.server.worker.PromptWorker", "3", threads, "7", "JoinedResponse"]
 
 

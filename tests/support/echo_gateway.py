@@ -10,9 +10,9 @@ from collections.abc import Generator
 from flask import Flask
 
 from gateway.app import create_app
+from gateway.resources import BACKEND
 from gateway.settings import GatewaySettings
 from gateway.triton.backend import Chunk, GenerateRequest
-from gateway.wsgi import BACKEND
 from glmserve.build.manifest import CHECKPOINT_FOLDER
 from glmserve.contract import Finish
 from glmserve.errors import Cancelled

@@ -14,17 +14,12 @@ from glmserve.engine.metrics import ALL_METRICS
 from glmserve.engine.settings import EngineSettings
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = (
-    "glmserve",
-    "glmserve/engine",
-    "export",
-    "export/commands",
-    "gateway",
-    "gateway/routes",
-    "launcher",
-    "demo",
-    "bench",
+ROOTS = ("gateway", "glmserve", "export", "launcher", "demo", "bench")
+"""The top-level packages, in the order in which the documents show them."""
+PACKAGES = tuple(
+    str(path.parent.relative_to(ROOT)) for root in ROOTS for path in sorted((ROOT / root).rglob("__init__.py"))
 )
+"""Every package, parents before their children."""
 OTHER_FOLDERS = {
     "model_repository": "The two Triton models' source: a config and a thin adapter each",
     "demo/checkpoint": "The demo model itself, with its card and golden answers",
@@ -40,19 +35,15 @@ _END = "<!-- end -->"
 
 def folder_tree() -> str:
     """The top of the project, one line a folder."""
-    lines = {name: docstring(ROOT / name / "__init__.py") for name in PACKAGES} | OTHER_FOLDERS
+    lines = {name: docstring(ROOT / name / "__init__.py") for name in ROOTS} | OTHER_FOLDERS
     width = max(len(name) for name in lines) + 3
     return _code([f"{name + '/':<{width}}{text}" for name, text in sorted(lines.items(), key=_order)])
 
 
-def module_tree() -> str:
-    """Every module of every package with the sentence it begins with."""
-    lines = []
-    for package in PACKAGES:
-        lines += ["", f"{package}/"]
-        modules = sorted(path for path in (ROOT / package).glob("*.py") if not path.name.startswith("__"))
-        lines += [f"  {path.name:<22}{docstring(path)}" for path in modules]
-    return _code(lines[1:])
+def package_tree() -> str:
+    """Every package with the sentence it begins with."""
+    width = max(map(len, PACKAGES)) + 3
+    return _code([f"{name + '/':<{width}}{docstring(ROOT / name / '__init__.py')}" for name in PACKAGES])
 
 
 def engine_settings_table() -> str:
@@ -80,7 +71,7 @@ def engine_metrics_table() -> str:
 
 BLOCKS = {
     "folders": folder_tree,
-    "modules": module_tree,
+    "packages": package_tree,
     "engine settings": engine_settings_table,
     "engine metrics": engine_metrics_table,
     "exit codes": exit_codes_table,
@@ -117,16 +108,7 @@ def docstring(path: Path) -> str:
 
 
 def _order(item: tuple[str, str]) -> int:
-    order = [
-        "gateway",
-        "gateway/routes",
-        "model_repository",
-        "glmserve",
-        "glmserve/engine",
-        "export",
-        "export/commands",
-        "launcher",
-    ]
+    order = ["gateway", "model_repository", "glmserve", "export", "launcher"]
     order += ["demo", "demo/checkpoint", "bench", "bench/results", "tests", "docs", "deploy", "requirements"]
     return order.index(item[0])
 

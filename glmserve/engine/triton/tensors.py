@@ -47,7 +47,7 @@ def kept(array: np.ndarray) -> np.ndarray:
     return array if owner.flags.owndata else array.copy()
 
 
-def read(tensors: Tensors, checkpoint: Checkpoint) -> Asked:
+def read_request(tensors: Tensors, checkpoint: Checkpoint) -> Asked:
     """Raises InvalidInput when a tensor holds what the model cannot take."""
     input_ids = tensors[contract.INPUT_IDS.name]
     vocabulary = checkpoint.text.vocabulary

@@ -8,9 +8,9 @@ import sys
 FAULTS = """
 import resource
 import numpy as np
-from gateway import memory
+from gateway import malloc
 def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-memory.keep_buffers()
+malloc.keep_buffers()
 def photo(): [np.ones(900_000, np.uint8) for _ in range(6)]
 for _ in range(5): photo()
 before = faults()
@@ -19,13 +19,13 @@ print((faults() - before) / 50)
 """
 GIVEN_BACK = """
 from pathlib import Path
-from gateway import memory
+from gateway import malloc
 def resident_mib(): return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1024**2
 words = [str(i) * 200 for i in range(100_000)]  # too large for Python's own arenas, too small for pages of their own
 pin = words[::100]  # a little of it stays, all over the place
 del words
 before = resident_mib()
-memory.give_back()
+malloc.give_back()
 print(before - resident_mib())
 """
 

@@ -1,1 +1,0 @@
-"""The gateway's addresses: thin functions between HTTP and the service."""
