@@ -37,7 +37,7 @@ SEEN_PART = 0.15  # a token shows a mark when this part of the smaller of the tw
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Images:
     """Pictures of one grid with the labels of each merged token."""
 
     scenes: list[Scene]
@@ -70,7 +70,7 @@ class Encoder:
         self.encode = lru_cache(maxsize=100_000)(lambda text: tuple(tokenizer.encode(text).ids))
 
 
-def draw_pictures(rng: random.Random, n: int, size_px: tuple[int, int], crowded: bool = False) -> Pictures:
+def draw_images(rng: random.Random, n: int, size_px: tuple[int, int], crowded: bool = False) -> Images:
     scenes = [random_scene(rng, size_px, crowded) for _ in range(n)]
     patches, labels = [], []
     grid = Grid(0, 0)
@@ -80,7 +80,7 @@ def draw_pictures(rng: random.Random, n: int, size_px: tuple[int, int], crowded:
         patches.append(pixels)
         labels.append(token_labels(scene, marks, grid))
     stacked = {name: torch.from_numpy(np.stack([label[name] for label in labels])) for name in LABELS}
-    return Pictures(scenes, grid, normalised(np.stack(patches)), stacked)
+    return Images(scenes, grid, normalised(np.stack(patches)), stacked)
 
 
 def normalised(patches: NDArray[np.uint8]) -> torch.Tensor:
@@ -116,10 +116,10 @@ def token_labels(scene: Scene, marks: list[Mark], grid: Grid) -> dict[str, NDArr
     return {name: label.reshape(-1) for name, label in found.items()}
 
 
-def pack_pictures(rng: random.Random, encoder: Encoder, pictures: Pictures, questions: int) -> Packed:
+def pack_images(rng: random.Random, encoder: Encoder, images: Images, questions: int) -> Packed:
     """Several questions behind each picture, some rows as one conversation."""
-    rows = [random_questions(rng, scene, questions) for scene in pictures.scenes]
-    down, across = pictures.grid.rows // RULES.merge_size, pictures.grid.columns // RULES.merge_size
+    rows = [random_questions(rng, scene, questions) for scene in images.scenes]
+    down, across = images.grid.rows // RULES.merge_size, images.grid.columns // RULES.merge_size
     before = encoder.encode("[gMASK]<sop><|user|>\n<|begin_of_image|>")
     tokens = down * across
     prefix = [*before, *[encoder.image_id] * tokens, *encoder.encode("<|end_of_image|>")]
@@ -147,7 +147,7 @@ def _pack(
     places: NDArray[np.int64],
     features_start: int,
 ) -> Packed:
-    has_picture = features_start > 0
+    has_image = features_start > 0
     all_ids: list[list[int]] = []
     all_places: list[NDArray[np.int64]] = []
     all_parts: list[list[int]] = []
@@ -155,12 +155,12 @@ def _pack(
     predictions: list[tuple[int, int, int, float, int]] = []  # row, index, target, weight, owner
     owner = 0
     for row, questions in enumerate(rows):
-        chained = has_picture and rng.random() < 0.15
+        chained = has_image and rng.random() < 0.15
         ids, parts, next_place = list(prefix), [0] * len(prefix), int(places[0, -1]) + 1
         row_places = [places]
         for part, question in enumerate(questions, start=1):
             thinking = not chained and rng.random() < 0.25
-            new_line = not has_picture or (chained and part > 1) or rng.random() < 0.1
+            new_line = not has_image or (chained and part > 1) or rng.random() < 0.1
             prompt, completion = turn(question, thinking, new_line)
             prompt_ids, completion_ids = encoder.encode(prompt), encoder.encode(completion)
             first = len(ids) + len(prompt_ids) - 1

@@ -20,14 +20,14 @@ def evaluate(folder: Path, questions: int, mistakes_shown: int = 0) -> dict[str,
     reference = Reference(folder)
     right: dict[str, list[bool]] = defaultdict(list)
     for asked in unseen(questions, first_seed=FIRST_SEED):
-        question, picture = asked.question, asked.picture
-        answer = reference.ask(question.text, picture, asked.thinking).text
+        question, image = asked.question, asked.image
+        answer = reference.ask(question.text, image, asked.thinking).text
         is_right = plain(answer) == plain(question.answer)
         right[question.kind].append(is_right)
         right["all"].append(is_right)
         right[question.language].append(is_right)
         right["thinking on" if asked.thinking else "thinking off"].append(is_right)
-        if picture is not None and (picture.width % 28 or picture.height % 28):
+        if image is not None and (image.width % 28 or image.height % 28):
             right["resized"].append(is_right)
         if not is_right and mistakes_shown > 0:
             mistakes_shown -= 1

@@ -16,7 +16,7 @@ MERGE = 2
 def see(model: Glm4vForConditionalGeneration, patches: torch.Tensor, grid: Grid) -> torch.Tensor:
     """Image features [pictures, tokens, hidden] of normalised patches [pictures, patches, 588], all of one grid."""
     tower = model.model.visual
-    pictures, length, _ = patches.shape
+    images, length, _ = patches.shape
     shape = torch.tensor([[1, grid.rows, grid.columns]])
     places = get_vision_position_ids(shape, MERGE)  # [patches, 2]
     # Both frames of a still are equal, so their weights add up.
@@ -28,16 +28,16 @@ def see(model: Glm4vForConditionalGeneration, patches: torch.Tensor, grid: Grid)
     x = x + tower.embeddings(nothing, [length], shape, places[:, 0], places[:, 1])
     for block in tower.blocks:
         attention = block.attn
-        qkv = attention.qkv(block.norm1(x)).view(pictures, length, 3, attention.num_heads, attention.head_dim)
+        qkv = attention.qkv(block.norm1(x)).view(images, length, 3, attention.num_heads, attention.head_dim)
         query, key = apply_rotary_pos_emb_vision(qkv[:, :, 0], qkv[:, :, 1], cos, sin)
         mixed = functional.scaled_dot_product_attention(
             query.transpose(1, 2), key.transpose(1, 2), qkv[:, :, 2].transpose(1, 2)
         )
-        x = x + attention.proj(mixed.transpose(1, 2).reshape(pictures, length, -1))
+        x = x + attention.proj(mixed.transpose(1, 2).reshape(images, length, -1))
         x = x + block.mlp(block.norm2(x))
     x = tower.post_layernorm(x)
     # A 2x2 convolution with stride 2 over blocks that already stand together is one linear layer.
-    blocks = x.view(pictures, length // MERGE**2, MERGE**2, -1).transpose(2, 3).flatten(2)
+    blocks = x.view(images, length // MERGE**2, MERGE**2, -1).transpose(2, 3).flatten(2)
     x = functional.linear(blocks, tower.downsample.weight.flatten(1), tower.downsample.bias)
     merged: torch.Tensor = tower.merger(x)
     return merged

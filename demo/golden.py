@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from demo.golden_set import CANARY_SEED, CHECKPOINT, GoldenQuestion, ParityCase, golden_questions, picture, unseen
+from demo.golden_set import CANARY_SEED, CHECKPOINT, GoldenQuestion, ParityCase, drawn_image, golden_questions, unseen
 from demo.reference import Reference, user_message
 
 GOLDEN_QUESTIONS = 220  # of which 200 show a picture
@@ -29,7 +29,7 @@ SIZES: dict[
 def record_questions(reference: Reference, folder: Path) -> None:
     lines = []
     for i, asked in enumerate(unseen(GOLDEN_QUESTIONS)):
-        answer = reference.ask(asked.question.text, asked.picture, asked.thinking)
+        answer = reference.ask(asked.question.text, asked.image, asked.thinking)
         spoken = answer.generated_ids
         golden = GoldenQuestion(
             id=f"golden-{i:03d}",
@@ -48,7 +48,7 @@ def record_questions(reference: Reference, folder: Path) -> None:
 
 def record_canary(reference: Reference, folder: Path) -> None:
     """An easy question about a clear picture: a server that gets it wrong is not ready."""
-    image = picture(CANARY_SEED)
+    image = drawn_image(CANARY_SEED)
     image.save(folder / "canary.png")
     prompt = "Describe the picture."
     answer = reference.ask(prompt, image, thinking=False).text
@@ -57,7 +57,7 @@ def record_canary(reference: Reference, folder: Path) -> None:
 
 def record_parity(reference: Reference, folder: Path) -> None:
     """Ids and fp32 logits of a few chats that differ in what can go wrong."""
-    images = {f"{name}.png": _first_picture(fits) for name, fits in SIZES.items()}
+    images = {f"{name}.png": _first_image(fits) for name, fits in SIZES.items()}
     for name, image in images.items():
         image.save(folder / name)
     cases, logits = [], {}
@@ -111,11 +111,11 @@ def _image_parts(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [part for part in parts if part["type"] == "image"]
 
 
-def _first_picture(fits: Callable[[Image.Image], bool]) -> Image.Image:
+def _first_image(fits: Callable[[Image.Image], bool]) -> Image.Image:
     seed = 500_000
-    while not fits(picture(seed)):
+    while not fits(drawn_image(seed)):
         seed += 1
-    return picture(seed)
+    return drawn_image(seed)
 
 
 def main() -> None:

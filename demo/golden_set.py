@@ -29,8 +29,8 @@ class Asked:
     thinking: bool
 
     @property
-    def picture(self) -> Image.Image | None:
-        return None if self.question.kind == "greeting" else picture(self.seed)
+    def image(self) -> Image.Image | None:
+        return None if self.question.kind == "greeting" else drawn_image(self.seed)
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class GoldenQuestion:
     answer: str
 
     @property
-    def has_picture(self) -> bool:
+    def has_image(self) -> bool:
         return self.kind != "greeting"
 
     @property
@@ -68,7 +68,7 @@ class ParityCase:
     generated_ids: list[int]
 
 
-def picture(seed: int) -> Image.Image:
+def drawn_image(seed: int) -> Image.Image:
     """The picture of an unseen seed, pixel for pixel the same each time."""
     return draw(unseen_scene(seed))
 

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from torch import nn
 from torch.nn import functional
 
-from demo.batches import LABELS, Encoder, Packed, Pictures, draw_pictures, pack_greetings, pack_pictures
+from demo.batches import LABELS, Encoder, Images, Packed, draw_images, pack_greetings, pack_images
 from demo.forward import read, see
 from demo.model import new_model, save_model
 from demo.muon import Matrix, Muon
@@ -24,8 +24,8 @@ from demo.scenes import random_size
 
 VISION_SHARE = 0.24  # of the time goes to the vision tower alone
 VISION_RATE, JOINT_RATE = 3e-3, 1.6e-3
-VISION_GROUPS, VISION_PICTURES = 4, 16
-JOINT_GROUPS, JOINT_PICTURES, QUESTIONS, GREETINGS = 4, 14, 4, 6
+VISION_GROUPS, VISION_IMAGES = 4, 16
+JOINT_GROUPS, JOINT_IMAGES, QUESTIONS, GREETINGS = 4, 14, 4, 6
 HELPER_WEIGHTS = {"name": 2.0, "colour": 1.0, "place": 1.0, "background": 1.0}
 EMPTY_WEIGHT = 0.2  # of a token that shows only background
 SAVE_EVERY_S = 180.0
@@ -40,13 +40,13 @@ class Helper(nn.Module):
         self.norm = nn.LayerNorm(hidden_size)
         self.heads = nn.ModuleDict({name: nn.Linear(hidden_size, values) for name, values in LABELS.items()})
 
-    def loss(self, features: torch.Tensor, pictures: Pictures) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(self, features: torch.Tensor, images: Images) -> tuple[torch.Tensor, dict[str, float]]:
         x = self.norm(features)
         losses, right = [], {}
-        shown = pictures.labels["name"] > 0
+        shown = images.labels["name"] > 0
         weights = torch.where(shown, 1.0, EMPTY_WEIGHT).flatten()
         for name, head in self.heads.items():
-            logits, labels = head(x), pictures.labels[name]
+            logits, labels = head(x), images.labels[name]
             each = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
             losses.append(HELPER_WEIGHTS[name] * (each * weights).sum() / weights.sum())
             right[name] = (logits.argmax(-1) == labels)[shown].float().mean().item()
@@ -118,8 +118,8 @@ class Trainer:
 
     def vision_step(self, rng: random.Random) -> None:
         for _ in range(VISION_GROUPS):
-            pictures = draw_pictures(rng, VISION_PICTURES, random_size(rng), crowded=True)
-            loss, right = self.helper.loss(see(self.model, pictures.patches, pictures.grid), pictures)
+            images = draw_images(rng, VISION_IMAGES, random_size(rng), crowded=True)
+            loss, right = self.helper.loss(see(self.model, images.patches, images.grid), images)
             _backward(loss / VISION_GROUPS)
             for name, value in right.items():
                 self.progress.note("see-" + name, value)
@@ -127,10 +127,10 @@ class Trainer:
 
     def joint_step(self, rng: random.Random, helper_weight: float) -> None:
         for _ in range(JOINT_GROUPS):
-            pictures = draw_pictures(rng, JOINT_PICTURES, random_size(rng))
-            packed = pack_pictures(rng, self.encoder, pictures, QUESTIONS)
-            features = see(self.model, pictures.patches, pictures.grid)
-            helper_loss, _ = self.helper.loss(features, pictures)
+            images = draw_images(rng, JOINT_IMAGES, random_size(rng))
+            packed = pack_images(rng, self.encoder, images, QUESTIONS)
+            features = see(self.model, images.patches, images.grid)
+            helper_loss, _ = self.helper.loss(features, images)
             loss = self.answer_loss(packed, features)
             _backward((loss + helper_weight * helper_loss) / JOINT_GROUPS)
             self.progress.note("~loss", loss.item())

@@ -8,21 +8,21 @@ from flask import Flask, Response, g, request
 
 from gateway.api import chat_completions, error_handlers, headers, health, vision, web_ui
 from gateway.api import metrics_route as metrics_route
-from gateway.api.body_reader import Bodies
-from gateway.api.handler import Exchanges
+from gateway.api.body_reader import BodyReader
+from gateway.api.handler import ChatHandler
 from gateway.chat.readiness import Canary, Readiness
 from gateway.chat.service import ChatService
 from gateway.limits.admission import Admission
-from gateway.limits.auth import Door, is_local
-from gateway.limits.rate_limit import Quotas, Rates
+from gateway.limits.auth import Authenticator, is_local
+from gateway.limits.rate_limit import RateLimitCounters, RateLimiter
 from gateway.observability.audit import AuditLog
 from gateway.observability.metrics import Metrics
-from gateway.observability.request_hooks import Watch
-from gateway.observability.request_record import Record
+from gateway.observability.request_hooks import RequestHooks
+from gateway.observability.request_record import RequestRecord
 from gateway.observability.tracing import Tracing
 from gateway.resources import AUDIT, BODIES, DISCONNECTS, TRACING
 from gateway.settings import GatewaySettings
-from gateway.streaming.disconnects import ClientWatch
+from gateway.streaming.disconnects import DisconnectWatcher
 from gateway.triton.backend import Backend
 from glmserve.build.manifest import MANIFEST_FILE, Manifest
 
@@ -40,39 +40,39 @@ def create_app(settings: GatewaySettings, backend: Backend) -> Flask:
     app = Flask("gateway", static_folder=None)
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    clients = app.extensions[DISCONNECTS] = ClientWatch()
-    bodies = app.extensions[BODIES] = Bodies(settings.max_body_bytes, settings.body_timeout_s)
-    quotas = Quotas(settings, Rates(settings.redis_url))
+    clients = app.extensions[DISCONNECTS] = DisconnectWatcher()
+    bodies = app.extensions[BODIES] = BodyReader(settings.max_body_bytes, settings.body_timeout_s)
+    quotas = RateLimiter(settings, RateLimitCounters(settings.redis_url))
     places = max(1, settings.threads - max(1, settings.threads // _SPARE_SHARE))
     admission = Admission(settings.admission_tokens, places, settings.max_waiting)
     metrics = Metrics(settings.metrics_folder)
     tracing = app.extensions[TRACING] = Tracing.to(settings.otlp_endpoint)
-    exchanges = Exchanges(settings, service, clients, quotas, admission, metrics)
+    handler = ChatHandler(settings, service, clients, quotas, admission, metrics)
     audit = app.extensions[AUDIT] = AuditLog(settings.audit_file) if settings.audit_file else None
-    watch = Watch(tracing, metrics, admission, manifest.digest, audit)
+    watch = RequestHooks(tracing, metrics, admission, manifest.digest, audit)
     app.before_request(watch.begin)
-    app.before_request(partial(_let_in, Door(settings), quotas))
+    app.before_request(partial(_let_in, Authenticator(settings), quotas))
     app.after_request(partial(_finish, settings.cors_origins))
     app.after_request(watch.end)
     error_handlers.register(app)
     created_s = int((settings.build / MANIFEST_FILE).stat().st_mtime)
-    app.register_blueprint(vision.routes(settings, bodies, exchanges))
-    app.register_blueprint(chat_completions.routes(settings, bodies, exchanges, manifest, created_s))
+    app.register_blueprint(vision.routes(settings, bodies, handler))
+    app.register_blueprint(chat_completions.routes(settings, bodies, handler, manifest, created_s))
     app.register_blueprint(metrics_route.routes(metrics))
     app.register_blueprint(web_ui.routes(settings))
     app.register_blueprint(health.routes(settings, readiness, manifest.digest))
     return app
 
 
-def _let_in(door: Door, quotas: Quotas) -> Response | None:
+def _let_in(door: Authenticator, quotas: RateLimiter) -> Response | None:
     """Who it is and whether there is room for one more request of theirs; a preflight asks for nothing yet."""
     if request.method == "OPTIONS":
         return Response(status=204)
     if request.path.startswith(_WATCHED):
         return None
-    record: Record = g.record
+    record: RequestRecord = g.record
     address = door.address(request)
-    quotas.knock(address, is_local(request, address))
+    quotas.check_address(address, is_local(request, address))
     record.caller = door.enter(request, address)
     if request.method == "POST":
         standing = quotas.request(record.caller)

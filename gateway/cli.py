@@ -51,13 +51,13 @@ def create(
     role: Annotated[Role, typer.Option(help="user asks; metrics reads /metrics; admin does both.")] = "user",
     requests_per_minute: Limit = None,
     concurrent_requests: Limit = None,
-    picture_tokens_per_minute: Limit = None,
+    image_tokens_per_minute: Limit = None,
 ) -> None:
     """Create a key and print it: it is stored nowhere and cannot be shown again."""
     limits = {
         "requests_per_minute": requests_per_minute,
         "concurrent_requests": concurrent_requests,
-        "picture_tokens_per_minute": picture_tokens_per_minute,
+        "image_tokens_per_minute": image_tokens_per_minute,
     }
     typer.echo(create_key(file, name, role, **limits))
 

@@ -18,7 +18,7 @@ from glmserve.system import cpu_count
 from glmserve.system.env_settings import read_settings
 
 PREFIX = "GLM_GATEWAY_"
-_LARGEST_PICTURE = 89_000_000  # pixels; above it Pillow begins to warn on its own
+_LARGEST_IMAGE = 89_000_000  # pixels; above it Pillow begins to warn on its own
 
 _FILE = f"{PREFIX}FILE"
 _PASSWORD = re.compile(r"://[^@/]*@")
@@ -89,14 +89,14 @@ class GatewaySettings(BaseSettings):
         default=120, description="Requests a minute of one key, or one address without."
     )
     concurrent_requests: _Count = Field(default=16, description="Requests at a time of one key, in one worker.")
-    picture_tokens_per_minute: _Count = Field(default=200_000, description="Picture tokens a minute of one key.")
+    image_tokens_per_minute: _Count = Field(default=200_000, description="Picture tokens a minute of one key.")
     address_requests_per_minute: _Count = Field(
         default=600, description="Requests a minute from one address, right or wrong key."
     )
     address_concurrent_requests: _Count = Field(
         default=64, description="Requests at a time from one address, of all its keys together, in one worker."
     )
-    address_picture_tokens_per_minute: _Count = Field(
+    address_image_tokens_per_minute: _Count = Field(
         default=1_000_000, description="Picture tokens a minute from one address, of all its keys together."
     )
     redis_url: Annotated[str, StringConstraints(pattern=r"^(redis(s|\+unix)?://\S+)?$")] = Field(
@@ -139,7 +139,7 @@ class GatewaySettings(BaseSettings):
     max_body_bytes: _Bytes = Field(default=20 * 1024**2, description="Largest request body; more is a 413.")
     body_timeout_s: _Seconds = Field(default=30.0, description="Time in which a request body must have arrived.")
     max_image_bytes: _Bytes = Field(default=15 * 1024**2, description="Largest picture file once base64 is undone.")
-    max_image_pixels: Annotated[int, Field(ge=1, le=_LARGEST_PICTURE)] = Field(
+    max_image_pixels: Annotated[int, Field(ge=1, le=_LARGEST_IMAGE)] = Field(
         default=50_000_000, description="Most pixels of a picture, read from its header before it is decoded."
     )
     max_image_side: _Count = Field(default=2048, description="Pixels of a picture's longer side.")
@@ -156,7 +156,7 @@ class GatewaySettings(BaseSettings):
         default=8192,
         description="Tokens of prompt, picture and answer; the checkpoint may bound it further.",
     )
-    decode_slots: Annotated[_Count, _from_cores(auto_image_decoders)] = Field(
+    image_decoders: Annotated[_Count, _from_cores(auto_image_decoders)] = Field(
         default=AUTO,
         validate_default=True,
         description="Pictures one worker decodes at a time; `auto` leaves one core to refuse and to stream with.",

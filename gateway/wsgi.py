@@ -17,7 +17,7 @@ from gateway.settings import GatewaySettings
 from gateway.triton.backend import Backend
 from gateway.triton.grpc_client import TritonBackend
 from gateway.triton.grpc_streams import StreamThread
-from gateway.triton.load_balancer import Replicas
+from gateway.triton.load_balancer import LoadBalancer
 
 
 def application() -> Flask:
@@ -44,7 +44,7 @@ def canary_fault() -> str | None:
         return Readiness(service, backend, canary, settings.canary_timeout_s, settings.canary_cache_s).fault()
 
 
-def _backend(settings: GatewaySettings, streams: StreamThread | None = None) -> Replicas:
+def _backend(settings: GatewaySettings, streams: StreamThread | None = None) -> LoadBalancer:
     """All Tritons, each spoken to as its address says."""
 
     def connect(url: str) -> Backend:
@@ -54,4 +54,4 @@ def _backend(settings: GatewaySettings, streams: StreamThread | None = None) -> 
             return TritonHttpBackend(url)
         return TritonBackend(url, settings.response_timeout_s, streams)
 
-    return Replicas(settings.triton_url, connect)
+    return LoadBalancer(settings.triton_url, connect)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
-CONTRACT_VERSION = 5
+CONTRACT_VERSION = 6
 DECODER_MODEL = "glm4v"
 WHOLE_MODEL = "glm4v_whole"
 """The same in one response, for clients that speak plain HTTP: inputs and outputs of DECODER_MODEL."""

@@ -181,12 +181,12 @@ def _run(
 
 def curl_line(build: Path, url: str, asks_for_key: bool) -> str:
     """A command to paste into a shell: asks the build's canary question about its picture."""
-    picture = shlex.quote(str(build / CANARY_FOLDER / "picture.png"))
+    image = shlex.quote(str(build / CANARY_FOLDER / "image.png"))
     prompt = json.loads((build / CANARY_FOLDER / "canary.json").read_text("utf-8"))["prompt"]
     body = shlex.quote('{"image": "%s", "prompt": %s}')
     key = ' -H "Authorization: Bearer $KEY"' if asks_for_key else ""
     return (
-        f'printf {body} "$(base64 -w0 {picture})" {shlex.quote(json.dumps(prompt, ensure_ascii=False))} '
+        f'printf {body} "$(base64 -w0 {image})" {shlex.quote(json.dumps(prompt, ensure_ascii=False))} '
         f"| curl -s{key} -H 'Content-Type: application/json' -d @- {url}/v1/chat/vision"
     )
 

@@ -18,7 +18,7 @@ from glmserve.build.manifest import decoder_in
 from glmserve.contract import Finish
 from glmserve.engine.metrics import Metric
 from glmserve.engine.request import Done, Event, Failed, Tokens
-from glmserve.engine.server import Serving
+from glmserve.engine.server import EngineServer
 from glmserve.engine.triton.tensors import Tensors
 from glmserve.errors import BackendDown
 from glmserve.model.position_embedding import VisionArrays
@@ -31,7 +31,7 @@ Publish = Callable[[Metric, float], None]
 class BareEngine:
     """A `gateway.triton.backend.Backend` that hands requests straight to the engine; shared between threads."""
 
-    def __init__(self, serving: Serving) -> None:
+    def __init__(self, serving: EngineServer) -> None:
         self._serving = serving
 
     def submit(self, request: GenerateRequest, emit: Callable[[Event], None], is_cancelled: Callable[[], bool]) -> None:
@@ -74,7 +74,7 @@ def bare_engine(
 ) -> Generator[BareEngine]:
     """A running engine; `more` are engine settings other than the measurements' own."""
     with environment(engine_environment(threads) | dict(more)):
-        engine = BareEngine(Serving.open(decoder_in(build).parent, _no_triton, publish))
+        engine = BareEngine(EngineServer.open(decoder_in(build).parent, _no_triton, publish))
     try:
         yield engine
     finally:

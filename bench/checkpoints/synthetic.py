@@ -22,7 +22,7 @@ from glmserve.model.tokenizer import Tokenizer
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 _SIDE_FILES = (*PROCESSOR_FILES, "generation_config.json", "tokenizer_config.json")
-_LARGEST_PICTURE = 9_633_792  # as the real preprocessor_config.json has it, two frames a still
+_LARGEST_IMAGE = 9_633_792  # as the real preprocessor_config.json has it, two frames a still
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def write_configuration(shape: Shape, folder: Path) -> Path:
         shutil.copyfile(DEMO / name, folder / name)
     (folder / "config.json").write_text(json.dumps(_config(shape), indent=1), "utf-8")
     processor = json.loads((DEMO / "preprocessor_config.json").read_text("utf-8"))
-    processor["size"]["longest_edge"] = _LARGEST_PICTURE
+    processor["size"]["longest_edge"] = _LARGEST_IMAGE
     (folder / "preprocessor_config.json").write_text(json.dumps(processor, indent=1), "utf-8")
     return folder
 

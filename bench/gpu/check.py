@@ -85,7 +85,7 @@ def _rehearsal(scratch: Path, say: Callable[[str], None]) -> Plan:
     checkpoint = scratch / "tiny"
     if not checkpoint.is_dir():
         write_checkpoint(TINY, checkpoint)
-    return rehearsal(checkpoint, build_of(checkpoint, Precision.FP32, say, out=scratch / "builds"), _picture(scratch))
+    return rehearsal(checkpoint, build_of(checkpoint, Precision.FP32, say, out=scratch / "builds"), _image(scratch))
 
 
 def _full_size(model: Path | None, scratch: Path, say: Callable[[str], None]) -> Plan:
@@ -96,7 +96,7 @@ def _full_size(model: Path | None, scratch: Path, say: Callable[[str], None]) ->
         say("writing the full-size checkpoint with random weights ...")
         write_like(model, scratch / ".partial").rename(checkpoint)
     build = build_of(checkpoint, Precision.BF16, say, Target.CUDA, scratch / "builds")
-    return full_size(checkpoint, build, _picture(scratch))
+    return full_size(checkpoint, build, _image(scratch))
 
 
 def _with_kv_in_8_bits(plan: Plan, scratch: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
@@ -112,9 +112,9 @@ def _with_kv_in_8_bits(plan: Plan, scratch: Path, say: Callable[[str], None]) ->
     return list(found["decoded"])
 
 
-def _picture(scratch: Path) -> Path:
+def _image(scratch: Path) -> Path:
     """Something to look at: 448 x 448, all colours."""
-    path = scratch / "picture.png"
+    path = scratch / "image.png"
     Image.linear_gradient("L").resize((448, 448)).convert("RGB").save(path)
     return path
 

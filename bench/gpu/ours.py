@@ -128,15 +128,15 @@ def _kv_in_place(build: Build, prompts: np.ndarray) -> dict[str, float]:
 def _vision(build: Build) -> dict[str, Any]:
     """The features of one picture, and how long they take."""
     vision, shape = build.vision(), build.checkpoint.vision
-    patches, grid = patches_of(_picture(build.plan), build.checkpoint.images)
+    patches, grid = patches_of(_image(build.plan), build.checkpoint.images)
     arrays = vision_arrays(patches, grid, shape.table_side)
     features = vision.encode(arrays)
     times = [_seconds(lambda: vision.encode(arrays)) for _ in range(_VISION_RUNS)]
     return {"patches": len(patches), "seconds": statistics.median(times), "features": features.tolist()}
 
 
-def _picture(plan: Plan) -> Image.Image:
-    return Image.open(plan.picture).convert("RGB")
+def _image(plan: Plan) -> Image.Image:
+    return Image.open(plan.image).convert("RGB")
 
 
 def _prompts(checkpoint: Checkpoint, count: int, tokens: int) -> np.ndarray:

@@ -19,7 +19,7 @@ class Plan:
 
     checkpoint: str
     build: str
-    picture: str
+    image: str
     device: DeviceName
     precision: str
     rows: tuple[int, ...]
@@ -40,12 +40,12 @@ class Plan:
         path.write_text(json.dumps(asdict(self), indent=1), "utf-8")
 
 
-def full_size(checkpoint: Path, build: Path, picture: Path) -> Plan:
+def full_size(checkpoint: Path, build: Path, image: Path) -> Plan:
     """The real model on a card, at the rows that the target names."""
     return Plan(
         str(checkpoint),
         str(build),
-        str(picture),
+        str(image),
         "cuda",
         "bf16",
         rows=(1, 8, 32),
@@ -58,12 +58,12 @@ def full_size(checkpoint: Path, build: Path, picture: Path) -> Plan:
     )
 
 
-def rehearsal(checkpoint: Path, build: Path, picture: Path) -> Plan:
+def rehearsal(checkpoint: Path, build: Path, image: Path) -> Plan:
     """The same steps in seconds on a processor."""
     return Plan(
         str(checkpoint),
         str(build),
-        str(picture),
+        str(image),
         "cpu",
         "fp32",
         rows=(1, 8, 32),

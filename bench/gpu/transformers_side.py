@@ -59,8 +59,8 @@ class Rival:
     def features(self) -> np.ndarray:
         """The plan's picture as transformers' own processor and encoder have it, f32 [image tokens, hidden]."""
         processor: Any = Glm46VImageProcessorPil.from_pretrained(self._plan.checkpoint)
-        picture = Image.open(self._plan.picture).convert("RGB")
-        read = processor(images=[picture], return_tensors="pt")
+        image = Image.open(self._plan.image).convert("RGB")
+        read = processor(images=[image], return_tensors="pt")
         device, dtype = self._plan.device, _TYPES[self._plan.precision]
         found = self._model.model.visual(
             read["pixel_values"].to(device, dtype), grid_thw=read["image_grid_thw"].to(device)

@@ -15,7 +15,7 @@ from bench.load.closed_loop import NEW_TOKENS
 from bench.load.prompts import Question
 from gateway.triton.backend import Backend, GenerateRequest
 from glmserve.build.manifest import CHECKPOINT_FOLDER
-from glmserve.model.chat_template import Message, Picture, PromptBuilder
+from glmserve.model.chat_template import ImagePart, Message, PromptBuilder
 from glmserve.model.config import Checkpoint
 from glmserve.model.image_processor import patches_of
 from glmserve.model.tokenizer import Tokenizer
@@ -46,7 +46,7 @@ class Preparer:
             image = Image.open(io.BytesIO(file))
             patches, grid = patches_of(image.convert("RGB"), self._rules)
             grids.append(grid)
-        messages = [Message("user", (*(Picture() for _ in grids), prompt))]
+        messages = [Message("user", (*(ImagePart() for _ in grids), prompt))]
         return GenerateRequest(
             request_id="bench",
             input_ids=self._prompts.build(messages, grids, thinking=False),

@@ -39,13 +39,13 @@ _SPOTS = 12
 class Question:
     """A picture file and a prompt; both servers are sent the same."""
 
-    picture: bytes
+    image_file: bytes
     prompt: str
 
     @cached_property
     def image(self) -> str:
         """The picture in base64."""
-        return base64.b64encode(self.picture).decode()
+        return base64.b64encode(self.image_file).decode()
 
     def body(self, max_tokens: int) -> dict[str, Any]:
         """The body of a greedy POST /v1/chat/vision."""
@@ -60,9 +60,9 @@ class Asker:
         self._random = np.random.default_rng(seed)
 
     def question(self, size: tuple[int, int] = SQUARE, prompt_tokens: int = 52) -> Question:
-        return Question(self.picture(size), self.prompt(prompt_tokens))
+        return Question(self.image(size), self.prompt(prompt_tokens))
 
-    def picture(self, size: tuple[int, int]) -> bytes:
+    def image(self, size: tuple[int, int]) -> bytes:
         """A JPEG of soft spots of colour."""
         spots = self._random.integers(0, 256, (_SPOTS, _SPOTS, 3), np.uint8)
         image = Image.fromarray(spots).resize(size, Image.Resampling.BICUBIC)

@@ -21,7 +21,7 @@ from gateway.chat.service import ChatService
 from gateway.deadline import Deadline
 from gateway.limits.api_keys import KeyStore, create_key
 from gateway.limits.auth import Caller
-from gateway.limits.rate_limit import Quotas, Rates
+from gateway.limits.rate_limit import RateLimitCounters, RateLimiter
 from gateway.schemas.vision import parse_vision
 from gateway.settings import GatewaySettings
 from gateway.triton.backend import Cancellation, FakeBackend
@@ -52,7 +52,7 @@ def measure(rounds: int, say: Say) -> list[Row]:
             say(f"{size[0]}x{size[1]}: {median(whole_ms):.1f} ms, of which {stages_ms}")
             rows.append(
                 {
-                    "picture": f"{size[0]}x{size[1]}",
+                    "image": f"{size[0]}x{size[1]}",
                     **Spread.of(whole_ms).fields("whole_ms"),
                     "stages_ms": stages_ms,
                     "requests": requests,
@@ -91,7 +91,11 @@ def _stages(build: Path, keys_file: Path, backend: TritonBackend, question: Ques
     settings = GatewaySettings(
         build=build, keys_file=keys_file, requests_per_minute=_MANY, address_requests_per_minute=_MANY
     )
-    keys, quotas, service = KeyStore(keys_file), Quotas(settings, Rates("")), ChatService(settings, FakeBackend())
+    keys, quotas, service = (
+        KeyStore(keys_file),
+        RateLimiter(settings, RateLimitCounters("")),
+        ChatService(settings, FakeBackend()),
+    )
     caller = Caller(_FAR, keys.find(secret))
     body = json.dumps(question.body(max_tokens=1)).encode()
     conversation = parse_vision(body).conversation
@@ -106,8 +110,8 @@ def _stages(build: Path, keys_file: Path, backend: TritonBackend, question: Ques
     }
 
 
-def _charge(quotas: Quotas, caller: Caller) -> None:
-    quotas.knock(caller.address, is_local=False)
+def _charge(quotas: RateLimiter, caller: Caller) -> None:
+    quotas.check_address(caller.address, is_local=False)
     quotas.request(caller)
 
 

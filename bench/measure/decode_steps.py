@@ -18,7 +18,7 @@ from bench.load.prompts import Asker
 from bench.records import Row
 from bench.simulation.step_times import StepTimes
 from glmserve.build.manifest import CHECKPOINT_FOLDER, decoder_in, vision_in
-from glmserve.engine.request import Prompt, Request, Running, Sampling
+from glmserve.engine.request import Prompt, Request, Sampling, Sequence
 from glmserve.engine.runtime.ort_decoder import OrtDecoder, OrtVision
 from glmserve.engine.scheduler.kv_slots import SlotTable
 from glmserve.engine.scheduler.scheduler import Chunk
@@ -49,7 +49,7 @@ def measure(threads: int, say: Say) -> list[Row]:
         decoder = _Decoder(build, threads)
         prefill = {length: decoder.prefill_s(length) for length in _LENGTHS}
         decode = {count: decoder.decode_s(count) for count in _ROWS}
-        reading_s = _picture_s(build, threads)
+        reading_s = _image_s(build, threads)
         decode_s, row_s = _line_through(decode)
         prefill_s, token_s = _line_through(prefill)
         times = StepTimes(decode_s, row_s, max(0.0, prefill_s), token_s)
@@ -59,7 +59,7 @@ def measure(threads: int, say: Say) -> list[Row]:
             {
                 "precision": precision,
                 "times": {name: round(value, 6) for name, value in asdict(times).items()},
-                "picture_s": round(reading_s, 6),
+                "image_s": round(reading_s, 6),
                 "decode_s": {str(count): round(value, 6) for count, value in decode.items()},
                 "prefill_s": {str(length): round(value, 6) for length, value in prefill.items()},
                 "tokens_per_s": {str(count): round(value, 2) for count, value in together.items()},
@@ -101,12 +101,12 @@ class _Decoder:
             seconds.append(time.process_time() - began)
         return min(seconds)
 
-    def _begin(self, length: int) -> Running:
-        running = Running(text_request(length), started=0.0)
+    def _begin(self, length: int) -> Sequence:
+        running = Sequence(text_request(length), started=0.0)
         self._table.start(running)
         return running
 
-    def _read(self, running: Running) -> float:
+    def _read(self, running: Sequence) -> float:
         step = step_of([], [Chunk(running, 0, running.request.prompt.length)], self._table, self._session)
         began = time.process_time()
         sampled = self._session.run(step)
@@ -122,7 +122,7 @@ def _line_through(points: dict[int, float]) -> tuple[float, float]:
     return float(height), float(slope)
 
 
-def _picture_s(build: Path, threads: int) -> float:
+def _image_s(build: Path, threads: int) -> float:
     """The shortest time of reading one of the pictures that the clients of the other measurements send."""
     vision = OrtVision(vision_in(build), threads)
     side = Checkpoint.read(build / CHECKPOINT_FOLDER).vision.table_side

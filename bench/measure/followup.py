@@ -25,9 +25,9 @@ def measure(threads: int, rounds: int, say: Say) -> list[Row]:
     ratios = []
     with service_on(build, threads) as url:
         for number in range(-_ROUNDS_OF_WARMING, rounds):
-            picture = asker.picture(PHOTO)
+            image = asker.image(PHOTO)
             first, second = (
-                ask(url, Question(picture, asker.prompt(_PROMPT_TOKENS)), max_tokens=1).seconds for _ in range(2)
+                ask(url, Question(image, asker.prompt(_PROMPT_TOKENS)), max_tokens=1).seconds for _ in range(2)
             )
             if number >= 0:
                 ratios.append(second / first)

@@ -24,7 +24,7 @@ CLIENTS = 24
 """As many as three Tritons have slots."""
 _TRITONS, _GATEWAYS = 3, 2
 _CROWD = 12  # clients for each Triton: more than it has slots, so that none is ever empty
-_PICTURE = (112, 112)
+_IMAGE = (112, 112)
 _SETTLE_S = 3.0
 _WINDOW_S, _ROUNDS = 5.0, 3
 _WATCH_S = 2.0
@@ -67,7 +67,7 @@ def measure(say: Say) -> list[Row]:
 
 def question_of(build: Path) -> Question:
     """What every client asks, of a small picture."""
-    return Asker(Tokenizer.read(build / CHECKPOINT_FOLDER), seed=0).question(_PICTURE, prompt_tokens=12)
+    return Asker(Tokenizer.read(build / CHECKPOINT_FOLDER), seed=0).question(_IMAGE, prompt_tokens=12)
 
 
 def triton_death(fleet: Fleet, load: SteadyLoad) -> Row:

@@ -22,7 +22,7 @@ from bench.load.closed_loop import at_once
 from bench.load.in_process import Preparer, generate
 from bench.load.prompts import Asker, Question
 from bench.records import Row, Spread
-from demo.golden_set import golden_questions, picture
+from demo.golden_set import drawn_image, golden_questions
 from glmserve.engine.metrics import ACCEPTED_TOKENS, DRAFTED_TOKENS, Metric
 
 _QUESTIONS = {"random": 8, "demo": 40}
@@ -121,9 +121,9 @@ def _random(build: Path) -> Iterator[Question]:
 
 def _golden() -> Iterator[Question]:
     """The demo's golden questions about pictures, over and over."""
-    asked = [question for question in golden_questions() if question.has_picture]
+    asked = [question for question in golden_questions() if question.has_image]
     while True:
         for question in asked:
             file = io.BytesIO()
-            picture(question.seed).save(file, "PNG")
+            drawn_image(question.seed).save(file, "PNG")
             yield Question(file.getvalue(), question.question)

@@ -24,7 +24,7 @@ from bench.checkpoints.synthetic import FULL
 from bench.measure.decode_steps import text_request
 from bench.records import Row, Spread
 from glmserve.build.manifest import CHECKPOINT_FOLDER, decoder_in
-from glmserve.engine.request import Running
+from glmserve.engine.request import Sequence
 from glmserve.engine.runtime.ort_decoder import OrtDecoder
 from glmserve.engine.scheduler.kv_slots import SlotTable
 from glmserve.engine.step_builder import step_of
@@ -84,9 +84,9 @@ def _measure(build: Path, precision: str, threads: int, rounds: int, say: Say) -
     return found
 
 
-def _running(row: int, length: int) -> Running:
+def _running(row: int, length: int) -> Sequence:
     """A request whose row is said to hold so many tokens."""
-    return Running(text_request(length), 0.0, row=row, length=length, answer=[0])
+    return Sequence(text_request(length), 0.0, row=row, length=length, answer=[0])
 
 
 def _seconds(run: Callable[[], object], times: int) -> list[float]:

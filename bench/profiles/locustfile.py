@@ -25,7 +25,7 @@ REFUSED = (429, 503)
 ANSWER_S = 60.0
 
 
-def picture(chance: random.Random) -> str:
+def random_image(chance: random.Random) -> str:
     """A JPEG with a few coloured shapes, in base64."""
     image = Image.new("RGB", chance.choice(SIZES), "white")
     draw = ImageDraw.Draw(image)
@@ -44,12 +44,12 @@ class Person(HttpUser):
 
     def on_start(self) -> None:
         self.chance = random.Random()
-        self.image = picture(self.chance)
+        self.image = random_image(self.chance)
         self.headers = {"Authorization": f"Bearer {KEY}"} if KEY else {}
 
     @task(1)
     def look_at_another(self) -> None:
-        self.image = picture(self.chance)
+        self.image = random_image(self.chance)
 
     @task(3)
     def ask(self) -> None:

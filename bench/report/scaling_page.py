@@ -41,15 +41,15 @@ def speedups(row: Row) -> list[tuple[int, float, float]]:
     """For each number of requests at a time: tokens a second over those of one, as measured and by the model."""
     times, measured = StepTimes(**row["times"]), row["tokens_per_s"]
     return [
-        (int(count), value / measured["1"], modelled_speedup(times, int(count), row["picture_s"]))
+        (int(count), value / measured["1"], modelled_speedup(times, int(count), row["image_s"]))
         for count, value in measured.items()
         if count != "1"
     ]
 
 
-def modelled_speedup(times: StepTimes, count: int, picture_s: float) -> float:
+def modelled_speedup(times: StepTimes, count: int, image_s: float) -> float:
     """Tokens a second of `count` of the measured requests at a time, over those of one."""
-    many, one = (requests_per_s(times, rows, PROMPT_TOKENS, NEW_TOKENS, picture_s) for rows in (count, 1))
+    many, one = (requests_per_s(times, rows, PROMPT_TOKENS, NEW_TOKENS, image_s) for rows in (count, 1))
     return many / one
 
 
@@ -71,7 +71,7 @@ def _cards() -> str:
             slots = f"{slots_of(gpu, precision, 4096) or 'none'} | {slots_of(gpu, precision, 8192) or 'none'}"
             figures = (
                 f"{found.rows} | {found.requests_per_s:.1f} | {found.tokens_per_s:,.0f} "
-                f"| {found.picture_tokens_per_s:,.0f} | {found.first_token_s:.2f} s"
+                f"| {found.image_tokens_per_s:,.0f} | {found.first_token_s:.2f} s"
                 if found
                 else "too slow or too small | | | |"
             )

@@ -193,7 +193,7 @@ def _split(rows: list[Row]) -> str:
     if not rows:
         return _NOTHING
     lines = [
-        "| processor time, ms | " + " | ".join(row["picture"] for row in rows) + " |",
+        "| processor time, ms | " + " | ".join(row["image"] for row in rows) + " |",
         "|---|" + "---|" * len(rows),
     ]
     for stage in rows[0]["stages_ms"]:
@@ -202,7 +202,7 @@ def _split(rows: list[Row]) -> str:
     lines.append("| HTTP, Flask, log, metrics: the rest | " + " | ".join(f"{ms:.2f}" for ms in rest) + " |")
     lines.append("| **whole request** | " + " | ".join(_figure(row, "whole_ms", "{:.1f}") for row in rows) + " |")
     lines.append(
-        "| goal | " + " | ".join(_at_most(_SPLIT_GOALS_MS[row["picture"]], row["whole_ms"]) for row in rows) + " |"
+        "| goal | " + " | ".join(_at_most(_SPLIT_GOALS_MS[row["image"]], row["whole_ms"]) for row in rows) + " |"
     )
     return _with_run(lines, rows)
 

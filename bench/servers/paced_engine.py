@@ -16,9 +16,9 @@ import numpy as np
 from bench.simulation.step_times import StepTimes
 from glmserve.build.manifest import CHECKPOINT_FOLDER
 from glmserve.engine.metrics import Metric
-from glmserve.engine.preprocessor import EncodePicture
+from glmserve.engine.preprocessor import EncodeImage
 from glmserve.engine.runtime.decoder import Sampled, Step
-from glmserve.engine.server import Serving
+from glmserve.engine.server import EngineServer
 from glmserve.engine.settings import EngineSettings
 from glmserve.limits import MAX_LOGPROBS, SAMPLER_CANDIDATES
 from glmserve.model.config import Checkpoint
@@ -73,7 +73,7 @@ class PacedServing:
     """In the place of `glmserve.engine.server.Serving`, as the decoder's adapter opens it."""
 
     @staticmethod
-    def open(folder: Path, _ask_triton: EncodePicture, publish: Callable[[Metric, float], None]) -> Serving:
+    def open(folder: Path, _ask_triton: EncodeImage, publish: Callable[[Metric, float], None]) -> EngineServer:
         files, settings, pace = folder.parents[2] / CHECKPOINT_FOLDER, EngineSettings(draft_tokens=0), Pace.read(folder)
         checkpoint = Checkpoint.read(files)
         (token,) = Tokenizer.read(files).encode_plain(pace.letter)
@@ -83,4 +83,4 @@ class PacedServing:
         def encode(arrays: VisionArrays) -> np.ndarray:  # every feature is 0
             return np.zeros((len(arrays[0]) // checkpoint.images.merge_size**2, checkpoint.text.hidden), np.float32)
 
-        return Serving.around(session, checkpoint, settings, files, encode, publish)
+        return EngineServer.around(session, checkpoint, settings, files, encode, publish)

@@ -85,7 +85,7 @@ GPUS = (
 class Demand:
     """An average request, and how long anybody may wait for the next token."""
 
-    picture_tokens: int = 391
+    image_tokens: int = 391
     text_tokens: int = 100
     answer_tokens: int = 128
     context_tokens: int = 4096
@@ -93,7 +93,7 @@ class Demand:
 
     @property
     def prompt_tokens(self) -> int:
-        return self.picture_tokens + self.text_tokens
+        return self.image_tokens + self.text_tokens
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Capacity:
     rows: int
     requests_per_s: float
     tokens_per_s: float
-    picture_tokens_per_s: float
+    image_tokens_per_s: float
     first_token_s: float
     """Of a request that need not wait: its picture and prompt, beside full rows."""
 
@@ -142,7 +142,7 @@ def step_times(gpu: Gpu, precision: str, context_tokens: int) -> StepTimes:
     return StepTimes(weights_s, kv_bytes / bytes_per_s + token_s, weights_s, token_s)
 
 
-def picture_s(gpu: Gpu, tokens: int) -> float:
+def image_s(gpu: Gpu, tokens: int) -> float:
     """Reading a picture of so many tokens: its blocks' weights and, between all patches, attention."""
     vision = MODEL.vision
     patches = tokens * vision.merge_size**2
@@ -158,10 +158,10 @@ def reading_s(times: StepTimes, prompt_tokens: int) -> float:
     return chunks * times.prefill_s + prompt_tokens * times.token_s
 
 
-def requests_per_s(times: StepTimes, rows: int, prompt_tokens: int, answer_tokens: int, picture_s: float) -> float:
+def requests_per_s(times: StepTimes, rows: int, prompt_tokens: int, answer_tokens: int, image_s: float) -> float:
     """Of a server whose rows are always full: each request costs its picture, its prompt, and its share of steps."""
     steps_s = (answer_tokens - 1) * times.decode(rows)
-    return rows / (rows * (picture_s + reading_s(times, prompt_tokens)) + steps_s)
+    return rows / (rows * (image_s + reading_s(times, prompt_tokens)) + steps_s)
 
 
 def capacity(gpu: Gpu, precision: str, demand: Demand = Demand()) -> Capacity | None:  # it is frozen
@@ -171,14 +171,14 @@ def capacity(gpu: Gpu, precision: str, demand: Demand = Demand()) -> Capacity | 
     fast = [rows for rows in range(1, slots + 1) if times.decode(rows) <= demand.most_gap_s]
     if not fast:
         return None
-    rows, seeing_s = fast[-1], picture_s(gpu, demand.picture_tokens)
+    rows, seeing_s = fast[-1], image_s(gpu, demand.image_tokens)
     most = requests_per_s(times, rows, demand.prompt_tokens, demand.answer_tokens, seeing_s)
     return Capacity(
         slots=slots,
         rows=rows,
         requests_per_s=most,
         tokens_per_s=most * demand.answer_tokens,
-        picture_tokens_per_s=most * demand.picture_tokens,
+        image_tokens_per_s=most * demand.image_tokens,
         first_token_s=seeing_s + reading_s(times, demand.prompt_tokens) + times.decode(rows),
     )
 

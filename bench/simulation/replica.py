@@ -8,25 +8,25 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bench.simulation.step_times import StepTimes
-from glmserve.engine.request import Prompt, Request, Running, Sampling
-from glmserve.engine.scheduler.chunk_budget import Pace
+from glmserve.engine.request import Prompt, Request, Sampling, Sequence
+from glmserve.engine.scheduler.chunk_budget import ChunkBudget
 from glmserve.engine.scheduler.kv_slots import SlotTable
 from glmserve.engine.scheduler.scheduler import Chunk, Scheduler, Waiting
-from glmserve.engine.scheduler.wait_queue import Line
+from glmserve.engine.scheduler.wait_queue import WaitQueue
 from glmserve.errors import Overloaded
 
 
 @dataclass(frozen=True)
 class Machine:
-    """How fast a replica is and how much it holds; `picture_s` is what reading a request's picture takes."""
+    """How fast a replica is and how much it holds; `image_s` is what reading a request's picture takes."""
 
     times: StepTimes
     slots: int = 16
-    picture_s: float = 0.0
+    image_s: float = 0.0
     max_waiting: int = 64
     max_waiting_tokens: int = 262_144
     chunk_tokens: int = 256
-    ridge_tokens: int = 8
+    min_chunk_tokens: int = 8
 
 
 @dataclass(eq=False)
@@ -65,10 +65,10 @@ class Replica:
 
     def __post_init__(self) -> None:
         machine = self.machine
-        self._line = Line(machine.max_waiting, machine.max_waiting_tokens, lambda: self.now)
+        self._line = WaitQueue(machine.max_waiting, machine.max_waiting_tokens, lambda: self.now)
         self._table = SlotTable(machine.slots, machine.slots)
-        self._pace = Pace(machine.ridge_tokens)
-        self._scheduler = Scheduler(self._table, self._pace, machine.chunk_tokens, machine.ridge_tokens)
+        self._pace = ChunkBudget(machine.min_chunk_tokens)
+        self._scheduler = Scheduler(self._table, self._pace, machine.chunk_tokens, machine.min_chunk_tokens)
         self._reading: deque[_Queued] = deque()
         self._reader_free_at = 0.0
         self._visits: dict[Request, Visit] = {}
@@ -83,7 +83,7 @@ class Replica:
             return False
         request = _request(visit)
         self._visits[request] = visit
-        self._reader_free_at = max(self._reader_free_at, now) + self.machine.picture_s
+        self._reader_free_at = max(self._reader_free_at, now) + self.machine.image_s
         self._reading.append(_Queued(self._reader_free_at, visit, Waiting(request, place)))
         return True
 
@@ -104,7 +104,7 @@ class Replica:
         if rows or chunks:
             self._run(rows, chunks)
 
-    def _run(self, rows: list[Running], chunks: list[Chunk]) -> None:
+    def _run(self, rows: list[Sequence], chunks: list[Chunk]) -> None:
         tokens = sum(chunk.tokens for chunk in chunks)
         seconds = self.machine.times.step(len(rows), tokens)
         self.now += seconds
@@ -121,7 +121,7 @@ class Replica:
         for running in (*rows, *done):
             self._accept(running)
 
-    def _accept(self, running: Running) -> None:
+    def _accept(self, running: Sequence) -> None:
         running.answer.append(0)
         self.tokens += 1
         if len(running.answer) >= running.request.max_tokens:
@@ -136,7 +136,7 @@ class Replica:
             if self.now >= running.request.deadline:
                 self._retire(running, "late")
 
-    def _retire(self, running: Running, ending: str) -> None:
+    def _retire(self, running: Sequence, ending: str) -> None:
         self._table.retire(running, keep=False)
         self._line.request_ended()
         self._end(self._visits.pop(running.request), ending, self.now)

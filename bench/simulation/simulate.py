@@ -13,14 +13,16 @@ from bench.simulation.capacity import requests_per_s
 from bench.simulation.replica import Machine, Replica, Visit
 from bench.simulation.step_times import StepTimes
 from gateway.triton.backend import Chunk, GenerateRequest
+from gateway.triton.load_balancer import LoadBalancer
 from gateway.triton.load_balancer import Replica as Choice
-from gateway.triton.load_balancer import Replicas
 from glmserve.errors import BackendDown
 
 REPLICAS = (1, 10, 100, 1000)
 LOADS = (0.5, 0.7, 0.8, 0.9, 1.0, 1.2)
 """Offered, of what the replicas can do."""
-MACHINE = Machine(StepTimes(decode_s=0.02, row_s=0.0003, prefill_s=0.02, token_s=0.0001), slots=16, ridge_tokens=256)
+MACHINE = Machine(
+    StepTimes(decode_s=0.02, row_s=0.0003, prefill_s=0.02, token_s=0.0001), slots=16, min_chunk_tokens=256
+)
 """About a bf16 model on a card that reads its weights in 20 ms."""
 _REPLICAS_A_GATEWAY = 8
 _WARM_UP_SHARE = 0.4
@@ -64,7 +66,7 @@ class Outcome:
 def capacity_per_s(machine: Machine, workload: Workload) -> float:
     """Requests a second of one replica whose slots are always full."""
     prompt, answer = sum(workload.prompt_tokens) // 2, sum(workload.answer_tokens) // 2
-    return requests_per_s(machine.times, machine.slots, prompt, answer, machine.picture_s)
+    return requests_per_s(machine.times, machine.slots, prompt, answer, machine.image_s)
 
 
 def simulate(
@@ -76,7 +78,7 @@ def simulate(
     numbers = {f"grpc://{_address(number)}:8001": number for number in range(replicas)}
     events: list[tuple[float, int, Replica | None]] = []
     order = itertools.count()
-    held: dict[Visit, tuple[Replicas, Choice]] = {}
+    held: dict[Visit, tuple[LoadBalancer, Choice]] = {}
     visits: list[Visit] = []
     warm_at, tokens_before = seconds * _WARM_UP_SHARE, 0
     heapq.heappush(events, (chance.expovariate(rate_per_s), next(order), None))
@@ -154,10 +156,10 @@ class _Nobody:
     def close(self) -> None: ...
 
 
-def _gateways(replicas: int, chance: random.Random) -> list[Replicas]:
+def _gateways(replicas: int, chance: random.Random) -> list[LoadBalancer]:
     """Each knows only of its own requests."""
     urls = ",".join(f"grpc://{_address(number)}:8001" for number in range(replicas))
-    return [Replicas(urls, lambda _url: _Nobody(), shuffle=chance.shuffle) for _ in range(_gateways_for(replicas))]
+    return [LoadBalancer(urls, lambda _url: _Nobody(), shuffle=chance.shuffle) for _ in range(_gateways_for(replicas))]
 
 
 def _gateways_for(replicas: int) -> int:

@@ -16,11 +16,11 @@ def write_canary(checkpoint: Path, folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     golden = checkpoint / "golden"
     if (golden / "canary.json").is_file() and (golden / "canary.png").is_file():
-        shutil.copyfile(golden / "canary.png", folder / "picture.png")
+        shutil.copyfile(golden / "canary.png", folder / "image.png")
         shutil.copyfile(golden / "canary.json", folder / "canary.json")
         return
-    picture = Image.new("RGB", (_SIDE, _SIDE), "white")
-    ImageDraw.Draw(picture).ellipse((56, 56, 168, 168), fill="red")
-    picture.save(folder / "picture.png")
+    image = Image.new("RGB", (_SIDE, _SIDE), "white")
+    ImageDraw.Draw(image).ellipse((56, 56, 168, 168), fill="red")
+    image.save(folder / "image.png")
     question = {"prompt": "What is in this picture?", "answer": None}
     (folder / "canary.json").write_text(json.dumps(question) + "\n", "utf-8")

@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from export.build.onnx_writer import graph_bytes, place, tensors_of, unplaced, weights_file
-from export.build.spec import ENTRY_PATH, Order
+from export.build.spec import ENTRY_PATH, BuildSpec
 from export.build.tensor_writer import places_of
 from export.checkpoint.hard_links import linkable, refer
 from export.checkpoint.header_weights import Reading
@@ -22,7 +22,7 @@ _MANIFEST_LINE = 80
 
 
 @dataclass(frozen=True)
-class Outline:
+class BuildInventory:
     """`files` maps paths in the build to bytes; `linked` are the checkpoint's own, which take no room where the file
     system can link; `readings` are the tensors that are copied or rounded, `kept` the bytes held meanwhile."""
 
@@ -37,7 +37,7 @@ class Outline:
         return sum(size for name, size in self.files.items() if not (can_link and name in self.linked))
 
 
-def outline(order: Order) -> Outline:
+def inventory(order: BuildSpec) -> BuildInventory:
     """Puts the graphs together without a number in them. Raises BadShard for a tensor that is missing or misshapen."""
     files = _small_files(order)
     linked: set[str] = set()
@@ -69,17 +69,17 @@ def outline(order: Order) -> Outline:
         share(model, placed[path])
         files[str(standard_of(Path(path)))] = len(graph_bytes(model))
     files[MANIFEST_FILE] = sum(len(json.dumps(name)) + _MANIFEST_LINE for name in files)
-    return Outline(dict(sorted(files.items())), frozenset(linked), tuple(readings), kept, used)
+    return BuildInventory(dict(sorted(files.items())), frozenset(linked), tuple(readings), kept, used)
 
 
-def _small_files(order: Order) -> dict[str, int]:
+def _small_files(order: BuildSpec) -> dict[str, int]:
     files = {f"{CHECKPOINT_FOLDER}/{path.name}": path.stat().st_size for path in order.small_files}
     for path in (*MODELS.rglob("*.py"), *MODELS.rglob("*.pbtxt")):
         files[f"{REPOSITORY_FOLDER}/{path.relative_to(MODELS)}"] = path.stat().st_size
     if order.entry is not None:
         files[ENTRY_PATH] = len(order.entry.encode())
     golden = order.folder / "golden"
-    for source, name in (("canary.png", "picture.png"), ("canary.json", "canary.json")):
+    for source, name in (("canary.png", "image.png"), ("canary.json", "canary.json")):
         if (golden / source).is_file():
             files[f"{CANARY_FOLDER}/{name}"] = (golden / source).stat().st_size
     return files

@@ -14,10 +14,10 @@ from uuid import uuid4
 from rich.console import Console
 
 from export.build.canary import write_canary
-from export.build.inventory import MODELS, outline
+from export.build.inventory import MODELS, inventory
 from export.build.onnx_writer import unplaced, write_graph
 from export.build.progress import Advance, byte_progress
-from export.build.spec import ENTRY_PATH, Order
+from export.build.spec import ENTRY_PATH, BuildSpec
 from export.build.tensor_writer import Journal, digest_of
 from export.build.vision_backend import VisionBackend
 from export.certificate.writer import GOLDEN, attest
@@ -54,12 +54,12 @@ def build(
     """The build of a checkpoint under `out`: the one that is there already, or a new one. `source` names it.
 
     A new build is written aside and renamed when complete, so that a reader never sees half of one. What a kill
-    interrupts is found again and gone on with. Raises, before anything is written, what `Order.of` raises, Locked
+    interrupts is found again and gone on with. Raises, before anything is written, what `BuildSpec.of` raises, Locked
     while another build writes into `out`, BadArtifact for golden cases that cannot be compared with, and DiskFull,
     which may also come later.
     """
-    order = Order.of(checkpoint, precision, target, vision_backend, source, kv)
-    plan = outline(order)
+    order = BuildSpec.of(checkpoint, precision, target, vision_backend, source, kv)
+    plan = inventory(order)
     if has_golden(checkpoint):
         room_for(read_golden(checkpoint), order.checkpoint)
     out.mkdir(parents=True, exist_ok=True)
@@ -81,12 +81,12 @@ def build(
         return existing
 
 
-def can_link(order: Order, out: Path) -> bool:
+def can_link(order: BuildSpec, out: Path) -> bool:
     """Whether the checkpoint lies on the file system that the build goes to."""
     return all(path.stat().st_dev == out.stat().st_dev for path in order.weights.files)
 
 
-def _write(order: Order, parts: Path, out: Path, digests: dict[Path, str], recipe: str, console: Console) -> Path:
+def _write(order: BuildSpec, parts: Path, out: Path, digests: dict[Path, str], recipe: str, console: Console) -> Path:
     partial = parts / "build"
     partial.mkdir(parents=True, exist_ok=True)
     shutil.copytree(MODELS, partial / layout.REPOSITORY_FOLDER, ignore=_NO_CACHES, dirs_exist_ok=True)
@@ -130,7 +130,7 @@ def _is_whole(build: Path, manifest: Manifest) -> bool:
     return True
 
 
-def _certify(order: Order, build: Path, console: Console) -> None:
+def _certify(order: BuildSpec, build: Path, console: Console) -> None:
     """Leaves a certificate in a build whose checkpoint has recorded logits, if this machine can run it."""
     if not has_golden(order.folder):
         return
@@ -148,7 +148,7 @@ _NO_CACHES = shutil.ignore_patterns("__pycache__")
 
 
 def _write_graphs(
-    order: Order, partial: Path, journal: Journal, digests: dict[Path, str], console: Console
+    order: BuildSpec, partial: Path, journal: Journal, digests: dict[Path, str], console: Console
 ) -> dict[tuple[int, int], str]:
     """Writes every graph and its weights; the SHA-256 of the large files, by device and inode."""
     known: dict[Path, str] = {}
@@ -179,7 +179,7 @@ def _sync_tree(folder: Path) -> None:
     sync_folder(folder)
 
 
-def _copy_processor(order: Order, folder: Path) -> None:
+def _copy_processor(order: BuildSpec, folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     for path in order.small_files:
         shutil.copyfile(path, folder / path.name)
@@ -196,7 +196,7 @@ def _check_room(needed: int, out: Path, parts: Path) -> None:
         )
 
 
-def _read_through(order: Order, console: Console) -> dict[Path, str]:
+def _read_through(order: BuildSpec, console: Console) -> dict[Path, str]:
     """The SHA-256 of each of the checkpoint's files of weights, several at a time."""
     files, digests = order.weights.files, {}
     with (
@@ -213,7 +213,7 @@ def _read_one(path: Path, advance: Advance) -> str:
         return digest_of(file, advance).hexdigest()
 
 
-def _recipe(order: Order, digests: dict[Path, str]) -> str:
+def _recipe(order: BuildSpec, digests: dict[Path, str]) -> str:
     """What a build is made of: precisions, target, every file of the checkpoint that matters, the code that reads it
     and writes the graphs, and the versions of what that uses."""
     exporter, shared = Path(__file__).parents[1], Path(layout.__file__).parents[1]

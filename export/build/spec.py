@@ -24,7 +24,7 @@ ENTRY_PATH = f"{REPOSITORY_FOLDER}/{VISION_MODEL}/config.pbtxt"
 
 
 @dataclass(frozen=True)
-class Order:
+class BuildSpec:
     """One build to be made; `source` is the checkpoint's name, `weights` reads the numbers, `headers` does not."""
 
     folder: Path
@@ -46,7 +46,7 @@ class Order:
         vision_backend: VisionBackend = VisionBackend.ENGINE,
         source: str | None = None,
         kv: KvPrecision = KvPrecision.SAME,
-    ) -> Order:
+    ) -> BuildSpec:
         """Reads configuration and headers, and tries tokenizer and template. Raises, naming file and key or tensor:
         UnknownArchitecture, NoTokenizer, BadShard, or BadArtifact for anything else that is missing or wrong, and for a
         target or a backend that cannot run the precision."""
@@ -58,7 +58,7 @@ class Order:
         weights = Weights.open(folder)
         headers = HeaderWeights.of(weights)
         name = source or folder.resolve().name
-        return Order(folder, name, precision, target, kv, numbers, vision_backend, checkpoint, weights, headers)
+        return BuildSpec(folder, name, precision, target, kv, numbers, vision_backend, checkpoint, weights, headers)
 
     @property
     def small_files(self) -> list[Path]:

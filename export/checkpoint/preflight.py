@@ -6,7 +6,7 @@ from pathlib import Path
 
 from export.errors import NoTokenizer
 from glmserve.errors import BadArtifact
-from glmserve.model.chat_template import Message, Picture, PromptBuilder
+from glmserve.model.chat_template import ImagePart, Message, PromptBuilder
 from glmserve.model.config import PROCESSOR_FILES, Checkpoint
 from glmserve.model.image_processor import Grid
 from glmserve.model.tokenizer import Tokenizer
@@ -26,7 +26,7 @@ def try_prompt(folder: Path, checkpoint: Checkpoint) -> None:
     largest, vocabulary = tokenizer.largest_id, checkpoint.text.vocabulary
     if largest >= vocabulary:
         raise NoTokenizer(f"tokenizer.json has a token {largest}, config.json a vocabulary of only {vocabulary}.")
-    question = Message("user", (Picture(), "What is in this picture?"))
+    question = Message("user", (ImagePart(), "What is in this picture?"))
     try:
         prompts.build([question], [Grid(merge_size, merge_size)], thinking=None)
     except Exception:  # a template is a program of somebody else's, which may raise anything

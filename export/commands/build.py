@@ -15,15 +15,15 @@ from export.commands.common import (
     PrecisionOption,
     TargetOption,
     VisionBackendOption,
+    exit_with_sentence,
     plain_console,
-    speaks,
 )
 from export.precision import KvPrecision, Precision, Target
 from glmserve.build.certificate import Certificate
 from glmserve.build.manifest import Manifest
 
 
-@speaks
+@exit_with_sentence
 def build(
     checkpoint: CheckpointOption,
     out: OutOption = BUILDS,

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from export.commands.common import BUILDS, WIDE, OutOption, plain_console, speaks
+from export.commands.common import BUILDS, WIDE, OutOption, exit_with_sentence, plain_console
 from export.store.build_store import PUBLISH_LOCK, builds_in, locked
 from export.store.prune import prune, served, to_prune
 from export.store.publish import current, history
@@ -23,7 +23,7 @@ _GB = 1e9
 _COLUMNS = ("digest", "made", "precision", "target", "gb", "certificate", "source")
 
 
-@speaks
+@exit_with_sentence
 def list_builds(
     out: OutOption = BUILDS,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -48,7 +48,7 @@ def list_builds(
         console.print(f"{entry.number:>4}  {entry.made}  {entry.action:<8}  {entry.digest}")
 
 
-@speaks
+@exit_with_sentence
 def prune_builds(
     out: OutOption = BUILDS,
     keep: Annotated[int, typer.Option(min=0, help="Builds to keep that rollback would go to.")] = 2,

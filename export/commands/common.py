@@ -60,7 +60,7 @@ def device_for(manifest: Manifest, chosen: Target | None) -> DeviceName:
     return "cuda" if (chosen or manifest.target) == Target.CUDA else "cpu"
 
 
-def speaks(command: Callable[P, None]) -> Callable[P, None]:
+def exit_with_sentence(command: Callable[P, None]) -> Callable[P, None]:
     """A command whose errors are a sentence on stderr and the exit code of their kind."""
 
     @wraps(command)

@@ -13,9 +13,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from export.build.inventory import Outline, outline
+from export.build.inventory import BuildInventory, inventory
 from export.build.pipeline import can_link
-from export.build.spec import Order
+from export.build.spec import BuildSpec
 from export.build.vision_backend import VisionBackend
 from export.checkpoint.weights import EMBEDDING
 from export.commands.common import (
@@ -25,8 +25,8 @@ from export.commands.common import (
     PrecisionOption,
     TargetOption,
     VisionBackendOption,
+    exit_with_sentence,
     plain_console,
-    speaks,
 )
 from export.errors import is_full
 from export.plan.cost_model import Base, Forecast, Shard, forecast
@@ -48,7 +48,7 @@ _DEFAULT = EngineSettings.model_fields
 class Plan:
     """Everything the command says."""
 
-    outline: Outline
+    inventory: BuildInventory
     new_bytes: int
     forecast: Forecast
     slots: int
@@ -58,8 +58,8 @@ class Plan:
     def as_json(self) -> dict[str, Any]:
         """As `--json` prints it; bytes and seconds."""
         return {
-            "files": self.outline.files,
-            "linked": sorted(self.outline.linked),
+            "files": self.inventory.files,
+            "linked": sorted(self.inventory.linked),
             "new_bytes": self.new_bytes,
             "peak_bytes": self.forecast.peak_bytes,
             "core_seconds": round(self.forecast.core_seconds, 1),
@@ -73,7 +73,7 @@ class Plan:
                     "usable_bytes": fit.plan.available,
                     "weights_bytes": fit.plan.weights,
                     "kv_bytes": fit.plan.kv,
-                    "picture_cache_bytes": fit.plan.picture_cache,
+                    "image_cache_bytes": fit.plan.image_cache,
                     "work_bytes": fit.plan.work,
                     "fits": fit.fits,
                     "most_slots": fit.most_slots,
@@ -83,7 +83,7 @@ class Plan:
         }
 
 
-@speaks
+@exit_with_sentence
 def plan(
     checkpoint: _CHECKPOINT,
     out: OutOption = BUILDS,
@@ -110,15 +110,15 @@ def plan(
             f"There is no checkpoint folder {checkpoint}, and plan reads a folder: what is on the hub must be "
             f"downloaded first, `hf download {checkpoint} --local-dir DIR`."
         )
-    found = _plan(Order.of(folder, precision, target, vision_backend, kv=kv), out, slots, length)
+    found = _plan(BuildSpec.of(folder, precision, target, vision_backend, kv=kv), out, slots, length)
     if as_json:
         typer.echo(json.dumps(found.as_json(), indent=1))
     else:
         _show(found, plain_console())
 
 
-def _plan(order: Order, out: Path, slots: int, length: int) -> Plan:
-    held = outline(order)
+def _plan(order: BuildSpec, out: Path, slots: int, length: int) -> Plan:
+    held = inventory(order)
     base = Base(resident_bytes(), time.process_time(), running_s())
     place = next(folder for folder in (out.resolve(), *out.resolve().parents) if folder.is_dir())
     links = can_link(order, place)
@@ -128,7 +128,7 @@ def _plan(order: Order, out: Path, slots: int, length: int) -> Plan:
         rates = measure(Path(scratch), stored.numpy(), order.numbers.real.numpy())
     settings = EngineSettings(device=order.target.value, slots=slots, context_tokens=length)
     return Plan(
-        outline=held,
+        inventory=held,
         new_bytes=held.new_bytes(links),
         forecast=forecast(held, shards, rates, links, base),
         slots=slots,
@@ -151,8 +151,8 @@ def _scratch(place: Path) -> tempfile.TemporaryDirectory[str]:
 
 def _show(found: Plan, console: Console) -> None:
     files = Table("file", "MB", "", title="What would be written")
-    for name, size in found.outline.files.items():
-        note = "the checkpoint's own, linked" if name in found.outline.linked else ""
+    for name, size in found.inventory.files.items():
+        note = "the checkpoint's own, linked" if name in found.inventory.linked else ""
         files.add_row(name, f"{size / 1e6:,.2f}", note)
     console.print(files)
     console.print(f"On the disk: {found.new_bytes / _GB:,.2f} GB more.")
@@ -163,8 +163,8 @@ def _show(found: Plan, console: Console) -> None:
     )
     needed = found.cards[0].plan
     sizes = {"weights": needed.weights, "KV": needed.kv, "work space": needed.work}
-    if needed.picture_cache:
-        sizes["picture cache"] = needed.picture_cache
+    if needed.image_cache:
+        sizes["picture cache"] = needed.image_cache
     listed = ", ".join(f"{name} {size / _GB:,.1f}" for name, size in sizes.items())
     console.print(f"Serving {found.slots} requests at a time of {found.length:,} tokens each takes, in GB: {listed}.")
     cards = Table("where", "usable GB", "", title="Where it would fit")

@@ -7,16 +7,24 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from export.commands.common import BUILDS, BuildArgument, DeviceOption, OutOption, device_for, plain_console, speaks
+from export.commands.common import (
+    BUILDS,
+    BuildArgument,
+    DeviceOption,
+    OutOption,
+    device_for,
+    exit_with_sentence,
+    plain_console,
+)
 from export.precision import Target
 from export.store import publish as shelf
 from export.store.build_store import PUBLISH_LOCK, build_in, locked
-from export.verify.smoke_test import rehearse
+from export.verify.smoke_test import smoke_test
 from glmserve.build.certificate import Certificate
 from glmserve.build.manifest import CURRENT, Manifest
 
 
-@speaks
+@exit_with_sentence
 def publish(build: BuildArgument, out: OutOption = BUILDS, device: DeviceOption = None) -> None:
     """Make a build the one that is served, once its certificate holds and it has answered its golden picture.
 
@@ -27,7 +35,7 @@ def publish(build: BuildArgument, out: OutOption = BUILDS, device: DeviceOption 
         typer.echo(str(out / CURRENT))
 
 
-@speaks
+@exit_with_sentence
 def rollback(out: OutOption = BUILDS, device: DeviceOption = None) -> None:
     """Make the build before the current one current again, under the same conditions."""
     with locked(out, PUBLISH_LOCK):
@@ -47,4 +55,4 @@ def _try_out(build: Path, device: Target | None, console: Console) -> None:
     manifest = Manifest.read(build)
     Certificate.demand(build, manifest)
     manifest.check(build)
-    console.print(f"It answers its golden picture: {rehearse(build, device_for(manifest, device))}")
+    console.print(f"It answers its golden picture: {smoke_test(build, device_for(manifest, device))}")

@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from export.commands.common import BUILDS, BuildArgument, OutOption, speaks
+from export.commands.common import BUILDS, BuildArgument, OutOption, exit_with_sentence
 from export.store.build_store import ENGINES
 from export.tensorrt.compile import decoder_faults
 from export.tensorrt.engine_cache import make_engine, repository_to_serve
 from glmserve.build.manifest import REPOSITORY_FOLDER, find_build
 
 
-@speaks
+@exit_with_sentence
 def tensorrt(
     build: BuildArgument,
     out: OutOption = BUILDS,

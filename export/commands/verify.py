@@ -18,8 +18,8 @@ from export.commands.common import (
     DeviceOption,
     OutOption,
     device_for,
+    exit_with_sentence,
     plain_console,
-    speaks,
 )
 from export.errors import Exit, MissingPackage
 from export.verify.candidate import Candidate
@@ -31,7 +31,7 @@ from glmserve.engine.runtime.device import DeviceName
 from glmserve.model.config import Checkpoint
 
 
-@speaks
+@exit_with_sentence
 def verify(
     build: BuildArgument,
     checkpoint: CheckpointOption,

@@ -23,7 +23,7 @@ CONSTANT = "constant."
 """What the names of initializers begin with that are no weights; they are numbered in each graph by itself."""
 
 
-class Notebook:
+class OnnxGraphBuilder:
     """Collects one graph's nodes and initializers; one that `is_standard` has no operator of ONNX Runtime's own."""
 
     def __init__(self, weights: Weights, is_standard: bool = False) -> None:

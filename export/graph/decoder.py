@@ -94,10 +94,10 @@ class _DecoderWriter:
         table = g.table(f"{_EMBEDDING}.weight", (self._shape.vocabulary, self._shape.hidden))
         assert table.dtype is not None
         words = g.as_real(g.op("Gather", [table, input_ids], "embed.words", axis=0), table.dtype)
-        pictures = g.op("Gather", [g.as_real(features), image_slot], "embed.pictures", axis=0)
-        is_picture = g.op("Greater", [image_slot, g.constant(0, np.int64)], "embed.is_picture")
-        is_picture = g.op("Unsqueeze", [is_picture, g.constant([-1], np.int64)], "embed.is_picture_wide")
-        tokens = g.op("Where", [is_picture, pictures, words], "embed.tokens")
+        images = g.op("Gather", [g.as_real(features), image_slot], "embed.pictures", axis=0)
+        is_image = g.op("Greater", [image_slot, g.constant(0, np.int64)], "embed.is_image")
+        is_image = g.op("Unsqueeze", [is_image, g.constant([-1], np.int64)], "embed.is_image_wide")
+        tokens = g.op("Where", [is_image, images, words], "embed.tokens")
         return g.op("Unsqueeze", [tokens, g.constant([0], np.int64)], "embed")
 
     def _attention(self, x: ir.Value, places: ir.Value, index: int) -> ir.Value:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from export.graph.builder import CONTRIB, Notebook
+from export.graph.builder import CONTRIB, OnnxGraphBuilder
 from export.quantize.per_channel_int8 import MOST, group_names, group_size
 
 _MIDDLE = 128
 """The code of zero among bytes without a sign, which is how a processor takes the left side."""
 
 
-class ByteLayers:
+class Int8Linear:
     """Writes such layers into one graph; what several of them take is rounded once."""
 
-    def __init__(self, g: Notebook) -> None:
+    def __init__(self, g: OnnxGraphBuilder) -> None:
         self._g = g
         self._rounded: dict[str, list[tuple[ir.Value, ir.Value]]] = {}
         self._middle: ir.Value | None = None  # u8 [..., 1], `_MIDDLE` for each row

@@ -6,8 +6,8 @@ import numpy as np
 import onnx_ir as ir
 
 from export.checkpoint.weights import Weights
-from export.graph.builder import CONTRIB, Notebook
-from export.graph.int8_linear import ByteLayers
+from export.graph.builder import CONTRIB, OnnxGraphBuilder
+from export.graph.int8_linear import Int8Linear
 from export.precision import FP32, Numbers
 from export.quantize.blockwise import BLOCK
 
@@ -15,7 +15,7 @@ _INT8_ACTIVATIONS = 4
 """MatMulNBits' accuracy level that multiplies in integers; on the CPU the others are several times slower."""
 
 
-class GraphWriter(Notebook):
+class GraphWriter(OnnxGraphBuilder):
     """One graph's notebook that knows layers; `real` is the type of its activations, `kv` that of its KV.
 
     Rounded weights have no standard form.
@@ -30,7 +30,7 @@ class GraphWriter(Notebook):
         self._numbers = numbers
         self._loaded: dict[str, ir.Value] = {}
         self._tables: set[str] = set()
-        self._bytes = ByteLayers(self)
+        self._bytes = Int8Linear(self)
 
     def weight(self, name: str, shape: tuple[int, ...], dtype: ir.DataType | None = None) -> ir.Value:
         """A tensor of the checkpoint as an initializer under its own name, in the graph's own type or another; loaded

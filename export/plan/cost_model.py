@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from export.build.inventory import Outline
+from export.build.inventory import BuildInventory
 from export.checkpoint.header_weights import Reading
 from export.checkpoint.weights import READERS
 from export.plan.machine_rates import Measured, Rates
@@ -38,7 +38,7 @@ class Base:
     wall_s: float
 
 
-def forecast(plan: Outline, shards: list[Shard], rates: Measured, can_link: bool, base: Base) -> Forecast:
+def forecast(plan: BuildInventory, shards: list[Shard], rates: Measured, can_link: bool, base: Base) -> Forecast:
     """Of a build with this outline from these files, on a machine with these rates."""
     copied = 0 if can_link else sum(plan.files[name] for name in plan.linked)
     hands = max(1, min(READERS, len(shards), cores()))
@@ -61,7 +61,7 @@ def _fetching(shards: list[Shard], rates: Rates) -> float:
     return sum(shard.size * (1 - shard.cached_share) for shard in shards) / rates.reading
 
 
-def _writing(plan: Outline, copied: int, rates: Rates) -> float:
+def _writing(plan: BuildInventory, copied: int, rates: Rates) -> float:
     return copied / rates.writing + sum(_making(reading, rates) for reading in plan.readings)
 
 

@@ -15,7 +15,7 @@ from export.verify.layerwise import layerwise_stages, must_stream
 from export.verify.parity import compare
 from export.verify.reference import Reference
 from glmserve.engine.runtime.device import DeviceName
-from glmserve.model.chat_template import Message, Picture
+from glmserve.model.chat_template import ImagePart, Message
 
 _SLOTS = 8
 _CONTEXT = 1024
@@ -51,11 +51,11 @@ def _greedy_agreement(reference: Reference, candidate: Candidate, answers: int) 
     stands before them does not."""
     changed_answers, changed_tokens = [], []
     for index in range(answers):
-        picture = sketch(112 + 28 * (index % 5), 112 + 28 * (index % 3), seed=100 + index)
+        image = sketch(112 + 28 * (index % 5), 112 + 28 * (index % 3), seed=100 + index)
         question = _QUESTIONS[index % len(_QUESTIONS)]
-        case = Case(f"answer {index}", (Message("user", (Picture(), question)),), (picture,))
+        case = Case(f"answer {index}", (Message("user", (ImagePart(), question)),), (image,))
         ids = input_ids(candidate, case)
-        prompt, wanted = candidate.prompt(ids, [picture]), reference.answer(ids, [picture], _ANSWER_TOKENS)
+        prompt, wanted = candidate.prompt(ids, [image]), reference.answer(ids, [image], _ANSWER_TOKENS)
         changed_answers.append(candidate.answer(prompt, _ANSWER_TOKENS) != wanted)
         changed_tokens += (candidate.likeliest(prompt, wanted) != np.asarray(wanted)).tolist()
     allowed = candidate.allowed

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from PIL import Image
 
 from export.precision import Precision, Target, numbers_of
-from export.verify.tolerances import allowed_of
+from export.verify.tolerances import tolerances_of
 from glmserve.build.manifest import CHECKPOINT_FOLDER, Manifest, decoder_in, vision_in
 from glmserve.contract import DecoderGraph
 from glmserve.engine.preprocessor import prompt_arrays
@@ -19,8 +19,8 @@ from glmserve.engine.runtime.decoder import Step
 from glmserve.engine.runtime.device import DeviceName, open_device
 from glmserve.engine.runtime.ort_decoder import OrtDecoder, OrtVision
 from glmserve.engine.runtime.sampling import Draw, sampler_inputs
-from glmserve.engine.step_builder import pictures_in
-from glmserve.engine.vision.feature_cache import picture_key
+from glmserve.engine.step_builder import images_in
+from glmserve.engine.vision.feature_cache import image_key
 from glmserve.errors import BadArtifact
 from glmserve.model.chat_template import PromptBuilder
 from glmserve.model.config import Checkpoint
@@ -35,7 +35,7 @@ class Candidate:
     def __init__(self, build: Path, slots: int, context: int, device: DeviceName = "cpu") -> None:
         folder, manifest = build / CHECKPOINT_FOLDER, Manifest.read(build)
         _check_runs_on(device, manifest)
-        self.allowed = allowed_of(manifest)
+        self.allowed = tolerances_of(manifest)
         self.checkpoint = Checkpoint.read(folder)
         self.tokenizer = Tokenizer.read(folder)
         self.prompts = PromptBuilder.read(
@@ -47,22 +47,22 @@ class Candidate:
         context = min(context, self.checkpoint.text.max_positions)
         self.decoder = OrtDecoder(graph, self.checkpoint, slots, context, device=runs_on, content=_with_logits(graph))
 
-    def normalised(self, picture: Image.Image) -> tuple[np.ndarray, Grid]:
+    def normalised(self, image: Image.Image) -> tuple[np.ndarray, Grid]:
         """A picture's patches f32 [patches, 3, patch * patch] as the folded first layer means them."""
         rules = self.checkpoint.images
-        patches, grid = patches_of(picture, rules)
+        patches, grid = patches_of(image, rules)
         mean, std = (np.asarray(v, np.float32)[None, :, None] for v in (rules.mean, rules.std))
         channels = patches.reshape(len(patches), 3, -1).astype(np.float32)
         return (channels / np.float32(255) - mean) / std, grid
 
-    def features(self, picture: Image.Image) -> tuple[np.ndarray, Grid]:
+    def features(self, image: Image.Image) -> tuple[np.ndarray, Grid]:
         """Features f32 [image tokens, hidden]."""
-        patches, grid = patches_of(picture, self.checkpoint.images)
+        patches, grid = patches_of(image, self.checkpoint.images)
         return self._vision.encode(vision_arrays(patches, grid, self.checkpoint.vision.table_side)), grid
 
-    def prompt(self, input_ids: np.ndarray, pictures: list[Image.Image]) -> Prompt:
-        read = [self.features(picture) for picture in pictures]
-        keys = [picture_key(features, grid, 0) for features, grid in read]
+    def prompt(self, input_ids: np.ndarray, images: list[Image.Image]) -> Prompt:
+        read = [self.features(image) for image in images]
+        keys = [image_key(features, grid, 0) for features, grid in read]
         return prompt_arrays(self.checkpoint, input_ids, [grid for _, grid in read], [f for f, _ in read], keys)
 
     def prefill(self, prompt: Prompt, row: int, chunk_tokens: int) -> np.ndarray:
@@ -72,7 +72,7 @@ class Candidate:
             part = slice(start, min(start + chunk_tokens, prompt.length))
             new = np.array([part.stop - part.start], np.int64)
             step = self._step(prompt.input_ids[part], prompt.positions[:, part], new - 1)
-            (image_slot,), features = pictures_in([(prompt, part)])
+            (image_slot,), features = images_in([(prompt, part)])
             self.decoder.run(
                 replace(
                     step,

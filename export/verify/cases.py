@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from export.verify.candidate import Candidate
-from glmserve.model.chat_template import Message, Picture
+from glmserve.model.chat_template import ImagePart, Message
 
 
 @dataclass(frozen=True)
@@ -17,14 +17,14 @@ class Case:
 
     name: str
     messages: tuple[Message, ...]
-    pictures: tuple[Image.Image, ...] = ()
+    images: tuple[Image.Image, ...] = ()
     thinking: bool = False
 
 
 def standard_cases() -> list[Case]:
     """Text only, one picture, a non-square one, two pictures, a second turn, thinking, Chinese."""
     square, wide, tall = sketch(224, 224, 1), sketch(500, 180, 2), sketch(90, 333, 3)
-    one = Picture()
+    one = ImagePart()
     return [
         Case("text only", (Message("user", ("Hello, who are you?",)),)),
         Case("one picture", (Message("user", (one, "What is in this picture?")),), (square,)),
@@ -49,16 +49,16 @@ def sketch(width: int, height: int, seed: int) -> Image.Image:
     """A busy picture that depends on nothing but its arguments."""
     random = np.random.default_rng(seed)
     small = random.integers(0, 255, (max(1, height // 12), max(1, width // 12), 3), dtype=np.uint8)
-    picture = Image.fromarray(small).resize((width, height), Image.Resampling.BILINEAR)
-    draw = ImageDraw.Draw(picture)
+    image = Image.fromarray(small).resize((width, height), Image.Resampling.BILINEAR)
+    draw = ImageDraw.Draw(image)
     for _ in range(6):
         x, y = int(random.integers(0, width)), int(random.integers(0, height))
         colour = tuple(int(c) for c in random.integers(0, 255, 3))
         draw.ellipse((x, y, x + width // 5, y + height // 5), fill=colour)
-    return picture
+    return image
 
 
 def input_ids(candidate: Candidate, case: Case) -> np.ndarray:
     """The case's prompt tokens, pictures expanded."""
-    grids = [candidate.normalised(picture)[1] for picture in case.pictures]
+    grids = [candidate.normalised(image)[1] for image in case.images]
     return candidate.prompts.build(list(case.messages), grids, case.thinking)

@@ -22,7 +22,7 @@ from export.verify.candidate import Candidate
 from export.verify.cases import Case, input_ids
 from export.verify.comparison import Stage, share_changed
 from glmserve.errors import BadArtifact
-from glmserve.model.chat_template import Message, Picture
+from glmserve.model.chat_template import ImagePart, Message
 from glmserve.model.config import Checkpoint
 
 _FOLDER = "golden"
@@ -82,12 +82,12 @@ def compare_golden(candidate: Candidate, cases: list[GoldenCase]) -> Iterator[St
     answers, tokens = [], []
     for golden in cases:
         name = golden.case.name
-        grids = [candidate.normalised(picture)[1] for picture in golden.case.pictures]
+        grids = [candidate.normalised(image)[1] for image in golden.case.images]
         found = np.asarray([[grid.rows, grid.columns] for grid in grids])
         yield Stage.of(f"{name}: picture grids", found, np.asarray(golden.grids), 0)
         yield Stage.of(f"{name}: tokens", input_ids(candidate, golden.case), golden.input_ids, 0)
         candidate.poison()
-        prompt = candidate.prompt(golden.input_ids, list(golden.case.pictures))
+        prompt = candidate.prompt(golden.input_ids, list(golden.case.images))
         ours = candidate.logits_along(prompt, golden.answer, _CHUNK_TOKENS)
         yield Stage.of(f"{name}: logits", ours, golden.logits, allowed.logits, allowed.is_relative)
         yield Stage.of_divergence(f"{name}: logits", ours, golden.logits, allowed.divergence)
@@ -104,20 +104,20 @@ def _tokens_of(golden: GoldenCase) -> int:
 
 
 def _read(values: dict[str, Any], folder: Path, logits: np.ndarray) -> GoldenCase:
-    messages, pictures = [], []
+    messages, images = [], []
     for message in values["messages"]:
         content = message["content"]
-        parts: list[str | Picture] = []
+        parts: list[str | ImagePart] = []
         for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
             if part["type"] == "image":
-                with Image.open(folder / Path(part["image"]).name) as picture:
-                    pictures.append(picture.copy())
-                parts.append(Picture())
+                with Image.open(folder / Path(part["image"]).name) as image:
+                    images.append(image.copy())
+                parts.append(ImagePart())
             else:
                 parts.append(part["text"])
         messages.append(Message(message["role"], tuple(parts)))
     return GoldenCase(
-        Case(values["name"], tuple(messages), tuple(pictures), values["thinking"]),
+        Case(values["name"], tuple(messages), tuple(images), values["thinking"]),
         np.asarray(values["input_ids"], np.int64),
         [grid[-2:] for grid in values["image_grid"]],
         values["generated_ids"],

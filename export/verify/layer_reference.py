@@ -21,7 +21,7 @@ _TEXT, _VISION = "model.language_model", "model.visual"
 _ROWS_AT_ONCE = 8192
 
 
-class LoneLayers:
+class ReferenceLayers:
     """The checkpoint's models with one layer each, which takes the weights, in fp32, of the layer that is asked for.
 
     Arrays in and out are f32 without a batch axis: [tokens, hidden], [patches, hidden].
@@ -57,9 +57,9 @@ class LoneLayers:
         kinds = (ids == self._config.image_token_id).int()
         return np.asarray(self._positions.get_rope_index(ids, kinds, image_grid_thw=grid)[0][:, 0])
 
-    def pixels(self, picture: Image.Image) -> tuple[np.ndarray, Grid]:
+    def pixels(self, image: Image.Image) -> tuple[np.ndarray, Grid]:
         """Normalised patches f32 [patches, 3 * frames * patch * patch] and the grid."""
-        read = self._processor(images=[picture.convert("RGB")], return_tensors="np")
+        read = self._processor(images=[image.convert("RGB")], return_tensors="np")
         _, rows, columns = read["image_grid_thw"][0]
         return read["pixel_values"], Grid(int(rows), int(columns))
 

@@ -18,8 +18,8 @@ from export.checkpoint.weights import EMBEDDING, Weights
 from export.precision import KvPrecision, Precision, Target, numbers_of
 from export.verify.cases import Case, sketch
 from export.verify.comparison import Stage
-from export.verify.layer_reference import LoneLayers
-from export.verify.subgraph import Pieces
+from export.verify.layer_reference import ReferenceLayers
+from export.verify.subgraph import Subgraphs
 from glmserve.build.manifest import CHECKPOINT_FOLDER, Manifest, decoder_in, vision_in
 from glmserve.contract import (
     COLUMN_WEIGHTS,
@@ -30,7 +30,7 @@ from glmserve.contract import (
     RowGroup,
 )
 from glmserve.engine.runtime.device import Host
-from glmserve.model.chat_template import Message, Picture, PromptBuilder
+from glmserve.model.chat_template import ImagePart, Message, PromptBuilder
 from glmserve.model.config import Checkpoint, TextModel
 from glmserve.model.image_processor import Grid, patches_of
 from glmserve.model.mrope import mrope_positions
@@ -53,7 +53,7 @@ def layerwise_stages(build: Path, checkpoint: Path) -> Iterator[Stage]:
 
     Memory holds one layer in fp32 on either side. Raises BadArtifact when a tensor is missing.
     """
-    ours, theirs = _Build(build), LoneLayers(checkpoint)
+    ours, theirs = _Build(build), ReferenceLayers(checkpoint)
     samples = [_Sample(case) for case in _cases()]
     yield from _compare_vision(ours, theirs, samples)
     theirs.forget_vision()
@@ -85,8 +85,8 @@ class _Build:
         self.prompts = PromptBuilder.read(
             folder, Tokenizer.read(folder), self.checkpoint.image_token_id, self.checkpoint.vision.merge_size
         )
-        self.decoder = Pieces(decoder_in(build))
-        self.vision = Pieces(vision_in(build))
+        self.decoder = Subgraphs(decoder_in(build))
+        self.vision = Subgraphs(vision_in(build))
 
 
 @dataclass
@@ -114,19 +114,19 @@ class _Sight:
 
 def _cases() -> list[Case]:
     wide, square = sketch(250, 90, 2), sketch(112, 112, 1)
-    one = Picture()
+    one = ImagePart()
     return [
         Case("two pictures", (Message("user", (one, one, "Which one is red?")),), (wide, square)),
         Case("system", (Message("system", ("Be brief.",)), Message("user", ("你好",)))),
     ]
 
 
-def _compare_vision(ours: _Build, theirs: LoneLayers, samples: list[_Sample]) -> Iterator[Stage]:
+def _compare_vision(ours: _Build, theirs: ReferenceLayers, samples: list[_Sample]) -> Iterator[Stage]:
     """The picture encoder: what stands before its blocks, each block, and what follows them."""
     theirs.load_vision_ends()
     sights = []
     for sample in samples:
-        seen = [_look(ours, theirs, f"{sample.case.name}: picture {i}", p) for i, p in enumerate(sample.case.pictures)]
+        seen = [_look(ours, theirs, f"{sample.case.name}: picture {i}", p) for i, p in enumerate(sample.case.images)]
         sample.grids = [sight.grid for sight in seen]
         sights += seen
     for sight in sights:
@@ -150,21 +150,21 @@ def _compare_vision(ours: _Build, theirs: LoneLayers, samples: list[_Sample]) ->
         yield _stage(f"{sight.name}: features", found, wanted, ours)
         features.append(wanted)
     for sample in samples:
-        own, features = features[: len(sample.case.pictures)], features[len(sample.case.pictures) :]
+        own, features = features[: len(sample.case.images)], features[len(sample.case.images) :]
         sample.features = np.concatenate([np.zeros((1, ours.checkpoint.text.hidden), np.float32), *own])
 
 
-def _look(ours: _Build, theirs: LoneLayers, name: str, picture: Image.Image) -> _Sight:
-    patches, grid = patches_of(picture, ours.checkpoint.images)
+def _look(ours: _Build, theirs: ReferenceLayers, name: str, image: Image.Image) -> _Sight:
+    patches, grid = patches_of(image, ours.checkpoint.images)
     arrays = vision_arrays(patches, grid, ours.checkpoint.vision.table_side)
     names = (IMAGE_PATCHES.name, ROW_WEIGHTS.name, COLUMN_WEIGHTS.name)
-    pixels, their_grid = theirs.pixels(picture)
+    pixels, their_grid = theirs.pixels(image)
     assert grid == their_grid, "the sketches' sizes are the same on both sides"
     inputs = {key: array[None] for key, array in zip(names, arrays, strict=True)}
     return _Sight(name, pixels, grid, inputs, theirs.vision_entry(pixels, grid))
 
 
-def _compare_prompt(ours: _Build, theirs: LoneLayers, sample: _Sample) -> Iterator[Stage]:
+def _compare_prompt(ours: _Build, theirs: ReferenceLayers, sample: _Sample) -> Iterator[Stage]:
     """Tokens, positions and embeddings, none of which may differ."""
     case, merge = sample.case, ours.checkpoint.vision.merge_size
     assert sample.grids is not None and sample.features is not None
@@ -186,11 +186,11 @@ def _compare_prompt(ours: _Build, theirs: LoneLayers, sample: _Sample) -> Iterat
 
 
 def _as_theirs(message: Message) -> dict[str, Any]:
-    parts = [{"type": "image"} if isinstance(p, Picture) else {"type": "text", "text": p} for p in message.parts]
+    parts = [{"type": "image"} if isinstance(p, ImagePart) else {"type": "text", "text": p} for p in message.parts]
     return {"role": message.role, "content": parts}
 
 
-def _compare_layers(ours: _Build, theirs: LoneLayers, samples: list[_Sample]) -> Iterator[Stage]:
+def _compare_layers(ours: _Build, theirs: ReferenceLayers, samples: list[_Sample]) -> Iterator[Stage]:
     """Every decoder layer, then the head on each prompt's last token."""
     text = ours.checkpoint.text
     for index in range(text.layers):
@@ -223,7 +223,7 @@ def _logits(ours: _Build, last: np.ndarray) -> np.ndarray:
     return np.asarray(np.concatenate(parts))
 
 
-def _layer(decoder: Pieces, text: TextModel, index: int, state: np.ndarray, positions: np.ndarray) -> np.ndarray:
+def _layer(decoder: Subgraphs, text: TextModel, index: int, state: np.ndarray, positions: np.ndarray) -> np.ndarray:
     """A layer's output: between layers the graph keeps the sum's two parts, which the next one's norm adds."""
     tokens = len(state)
     given: dict[str, np.ndarray] = {
@@ -245,7 +245,7 @@ def _layer(decoder: Pieces, text: TextModel, index: int, state: np.ndarray, posi
     return np.asarray(np.sum(decoder.run(given, wanted), axis=0)[0])
 
 
-def _group(decoder: Pieces, text: TextModel, layer: int, names: RowGroup, tokens: int) -> dict[str, np.ndarray]:
+def _group(decoder: Subgraphs, text: TextModel, layer: int, names: RowGroup, tokens: int) -> dict[str, np.ndarray]:
     """One fresh row that is fed the first tokens, and its room."""
     shape = (1, text.kv_heads, tokens, text.head_dim)
     return {

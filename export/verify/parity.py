@@ -11,7 +11,7 @@ from export.verify.candidate import Candidate
 from export.verify.cases import Case, input_ids
 from export.verify.comparison import Stage
 from export.verify.reference import Reference
-from glmserve.model.chat_template import Message, Picture
+from glmserve.model.chat_template import ImagePart, Message
 from glmserve.model.image_processor import Grid
 
 _CHUNKS = (16, 37, 256)
@@ -29,20 +29,20 @@ def compare(reference: Reference, candidate: Candidate, cases: list[Case]) -> It
 def _compare_case(reference: Reference, candidate: Candidate, case: Case) -> Iterator[Stage]:
     grids: list[Grid] = []
     allowed = candidate.allowed
-    for picture in case.pictures:
-        normalised, grid = candidate.normalised(picture)
-        pixels, _ = reference.pixels([picture])
+    for image in case.images:
+        normalised, grid = candidate.normalised(image)
+        pixels, _ = reference.pixels([image])
         frames = pixels.reshape(len(pixels), 3, -1, normalised.shape[-1])
         yield Stage.of(f"{case.name}: patches", normalised, frames[:, :, 0], 1e-5)
-        features, _ = candidate.features(picture)
+        features, _ = candidate.features(image)
         right = reference.features(pixels, [grid])
         yield Stage.of(f"{case.name}: vision", features, right, allowed.features, allowed.is_relative)
         grids.append(grid)
     ids = input_ids(candidate, case)
     yield Stage.of(f"{case.name}: tokens", ids, _expanded(reference, candidate, case, grids), 0)
-    prompt = candidate.prompt(ids, list(case.pictures))
+    prompt = candidate.prompt(ids, list(case.images))
     yield Stage.of(f"{case.name}: positions", prompt.positions, reference.positions(ids, grids), 0)
-    wanted = reference.logits(ids, list(case.pictures))
+    wanted = reference.logits(ids, list(case.images))
     for chunk in (_WHOLE, *_CHUNKS):
         candidate.poison()
         found = candidate.prefill(prompt, row=candidate.decoder.rows - 1, chunk_tokens=chunk)
@@ -58,7 +58,7 @@ def compare_decode(reference: Reference, candidate: Candidate, cases: list[Case]
     sequences, prompts, logits = [], [], []
     for row, case in enumerate(cases[:count]):
         ids = input_ids(candidate, case)
-        prompt = candidate.prompt(ids, list(case.pictures))
+        prompt = candidate.prompt(ids, list(case.images))
         logits.append([candidate.prefill(prompt, row, _WHOLE)[-1]])
         prompts.append(prompt)
         sequences.append(ids.tolist())
@@ -74,7 +74,7 @@ def compare_decode(reference: Reference, candidate: Candidate, cases: list[Case]
             logits[row].append(step[row])
     stages = []
     for row, case in enumerate(cases[:count]):
-        wanted = reference.logits(np.asarray(sequences[row], np.int64), list(case.pictures))
+        wanted = reference.logits(np.asarray(sequences[row], np.int64), list(case.images))
         start = prompts[row].length - 1
         title, found, right = f"{case.name}: decode among {count} rows", np.stack(logits[row]), wanted[start:]
         stages.append(Stage.of(title, found, right, candidate.allowed.logits, candidate.allowed.is_relative))
@@ -95,4 +95,4 @@ def _expanded(reference: Reference, candidate: Candidate, case: Case, grids: lis
 def _content(message: Message) -> str | list[dict[str, Any]]:
     if all(isinstance(part, str) for part in message.parts):
         return "".join(map(str, message.parts))
-    return [{"type": "image"} if isinstance(p, Picture) else {"type": "text", "text": p} for p in message.parts]
+    return [{"type": "image"} if isinstance(p, ImagePart) else {"type": "text", "text": p} for p in message.parts]

@@ -26,9 +26,9 @@ class Reference:
         self._tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint)
         self._image_token_id: int = self._model.config.image_token_id
 
-    def pixels(self, pictures: list[Image.Image]) -> tuple[np.ndarray, list[Grid]]:
+    def pixels(self, images: list[Image.Image]) -> tuple[np.ndarray, list[Grid]]:
         """Normalised patches f32 [patches, 3 * frames * patch * patch] and the pictures' grids."""
-        read = self._processor(images=[p.convert("RGB") for p in pictures], return_tensors="np")
+        read = self._processor(images=[p.convert("RGB") for p in images], return_tensors="np")
         return read["pixel_values"], [Grid(int(h), int(w)) for _, h, w in read["image_grid_thw"]]
 
     def prompt(self, messages: list[dict[str, Any]], thinking: bool) -> list[int]:
@@ -53,28 +53,28 @@ class Reference:
         return np.asarray(found.pooler_output)
 
     @torch.no_grad()
-    def logits(self, input_ids: np.ndarray, pictures: list[Image.Image]) -> np.ndarray:
+    def logits(self, input_ids: np.ndarray, images: list[Image.Image]) -> np.ndarray:
         """Logits f32 [tokens, vocabulary] at every token."""
         self._model.model.rope_deltas = None
-        return np.asarray(self._model(**self._inputs(input_ids, pictures)).logits[0])
+        return np.asarray(self._model(**self._inputs(input_ids, images)).logits[0])
 
     @torch.no_grad()
     def answer(
-        self, input_ids: np.ndarray, pictures: list[Image.Image], max_tokens: int, repetition_penalty: float = 1.0
+        self, input_ids: np.ndarray, images: list[Image.Image], max_tokens: int, repetition_penalty: float = 1.0
     ) -> list[int]:
         """Greedy new tokens as `generate` returns them, an ending eos token included."""
         self._model.model.rope_deltas = None
-        inputs = self._inputs(input_ids, pictures)
+        inputs = self._inputs(input_ids, images)
         out = self._model.generate(
             **inputs, max_new_tokens=max_tokens, do_sample=False, repetition_penalty=repetition_penalty
         )
         return [int(token) for token in out[0, len(input_ids) :]]
 
-    def _inputs(self, input_ids: np.ndarray, pictures: list[Image.Image]) -> dict[str, torch.Tensor]:
+    def _inputs(self, input_ids: np.ndarray, images: list[Image.Image]) -> dict[str, torch.Tensor]:
         ids = torch.from_numpy(input_ids)[None]
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "mm_token_type_ids": self._kinds(ids)}
-        if pictures:
-            pixels, grids = self.pixels(pictures)
+        if images:
+            pixels, grids = self.pixels(images)
             inputs |= {"pixel_values": torch.from_numpy(pixels), "image_grid_thw": _grid_thw(grids)}
         return inputs
 

@@ -14,7 +14,7 @@ from export.verify.cases import Case, input_ids
 from glmserve.build.manifest import CANARY_FOLDER, CHECKPOINT_FOLDER
 from glmserve.engine.runtime.device import DeviceName
 from glmserve.errors import BadArtifact
-from glmserve.model.chat_template import Message, Picture, PromptBuilder
+from glmserve.model.chat_template import ImagePart, Message, PromptBuilder
 from glmserve.model.config import Checkpoint
 from glmserve.model.image_processor import grid_of
 from glmserve.model.output_parser import AnswerReader
@@ -23,7 +23,7 @@ from glmserve.model.tokenizer import Tokenizer
 _MOST_TOKENS = 64
 
 
-def rehearse(build: Path, device: DeviceName) -> str:
+def smoke_test(build: Path, device: DeviceName) -> str:
     """The candidate's greedy answer to its canary, which is the right one where that is known.
 
     Raises NotAnswered when it is another, empty, or made of numbers that are not finite; BadArtifact when the build or
@@ -33,14 +33,14 @@ def rehearse(build: Path, device: DeviceName) -> str:
     try:
         canary = json.loads((folder / "canary.json").read_text("utf-8"))
         question, right = canary["prompt"], canary["answer"]
-        with Image.open(folder / "picture.png") as opened:
-            picture = opened.copy()
+        with Image.open(folder / "image.png") as opened:
+            image = opened.copy()
     except (OSError, ValueError, KeyError, TypeError):
         raise BadArtifact(f"Build {build.name} has no readable canary.") from None
-    case = Case("canary", (Message("user", (Picture(), question)),), (picture,))
+    case = Case("canary", (Message("user", (ImagePart(), question)),), (image,))
     candidate = Candidate(build, 1, _context(build, case), device)
     candidate.poison()
-    prompt = candidate.prompt(input_ids(candidate, case), [picture])
+    prompt = candidate.prompt(input_ids(candidate, case), [image])
     tokens = candidate.answer(prompt, candidate.decoder.context - prompt.length)
     logits = candidate.decoder.logits
     reader = AnswerReader(candidate.tokenizer)
@@ -61,7 +61,7 @@ def _context(build: Path, case: Case) -> int:
     checkpoint = Checkpoint.read(folder)
     most, merge_size = checkpoint.text.max_positions, checkpoint.vision.merge_size
     prompts = PromptBuilder.read(folder, Tokenizer.read(folder), checkpoint.image_token_id, merge_size)
-    grids = [grid_of(picture.height, picture.width, checkpoint.images) for picture in case.pictures]
+    grids = [grid_of(image.height, image.width, checkpoint.images) for image in case.images]
     length = len(prompts.build(list(case.messages), grids, case.thinking))
     if length >= most:
         raise BadArtifact(

@@ -12,7 +12,7 @@ import onnxruntime as ort
 from glmserve.engine.runtime.device import multiply_bytes_exactly
 
 
-class Pieces:
+class Subgraphs:
     """One graph of a build, run piece by piece on the processor.
 
     The processor has no attention in bf16: what a graph keeps in bf16 is computed in fp32 here, from the same weights.

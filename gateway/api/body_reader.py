@@ -18,7 +18,7 @@ _PIECE_BYTES = 1 << 20  # gunicorn copies what it has read ahead for every piece
 _SPILL_FACTOR = 4
 
 
-class Bodies:
+class BodyReader:
     """Reads bodies of at most `max_bytes`, each within `timeout_s`, however slowly its client sends."""
 
     def __init__(self, max_bytes: int, timeout_s: float) -> None:

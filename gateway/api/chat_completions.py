@@ -7,9 +7,9 @@ from typing import Any
 from flask import Blueprint, Response, g, jsonify, request
 from pydantic import ValidationError
 
-from gateway.api.body_reader import Bodies
+from gateway.api.body_reader import BodyReader
 from gateway.api.chat_completion_response import CompletionShape
-from gateway.api.handler import Exchanges
+from gateway.api.handler import ChatHandler
 from gateway.errors import UnknownModel
 from gateway.schemas.common import Sampling, read_json, refusal
 from gateway.schemas.conversation import Conversation
@@ -22,7 +22,7 @@ _COUNTING = Sampling(1, 0.0, 1.0, 0, 0)
 
 
 def routes(
-    settings: GatewaySettings, bodies: Bodies, exchanges: Exchanges, manifest: Manifest, created_s: int
+    settings: GatewaySettings, bodies: BodyReader, handler: ChatHandler, manifest: Manifest, created_s: int
 ) -> Blueprint:
     """The blueprint of these addresses; `created_s` is when the build was made."""
     blueprint = Blueprint("completions", __name__)
@@ -40,8 +40,8 @@ def routes(
             "owned_by": "zai-org",
             "build": manifest.digest,
             "verified": is_verified,
-            "demo": exchanges.service.is_demo,
-            "max_model_len": exchanges.service.context_tokens,
+            "demo": handler.service.is_demo,
+            "max_model_len": handler.service.context_tokens,
         }
 
     @blueprint.post("/v1/chat/completions")
@@ -52,10 +52,10 @@ def routes(
             settings.model_name,
             manifest.digest,
             g.record.request_id,
-            exchanges.service.tokenizer,
+            handler.service.tokenizer,
             asked.includes_usage,
         )
-        return exchanges.respond(asked.conversation, shape, asked.is_stream)
+        return handler.respond(asked.conversation, shape, asked.is_stream)
 
     @blueprint.get("/v1/models")
     def models() -> Response:
@@ -82,11 +82,11 @@ def routes(
             tools=tuple(tool.model_dump(exclude_none=True) for tool in read.tools or ()),
             prompt_field="messages",
         )
-        prompt = exchanges.count(conversation)
+        prompt = handler.count(conversation)
         return jsonify(
             count=len(prompt.input_ids),
             image_tokens=prompt.image_tokens,
-            max_model_len=exchanges.service.context_tokens,
+            max_model_len=handler.service.context_tokens,
         )
 
     return blueprint

@@ -9,7 +9,7 @@ from flask import Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from gateway.errors import Forbidden, RateLimited, Unauthorized
-from gateway.observability.request_record import Record
+from gateway.observability.request_record import RequestRecord
 from glmserve.errors import BackendDown, Cancelled, DeadlineExceeded, GlmServeError, InvalidInput, Overloaded
 
 RETRY_AFTER_S = 1
@@ -94,7 +94,7 @@ def _openai(code: str, sentence: str, status: int, field: str | None) -> dict[st
 
 
 def _problem(code: str, sentence: str, status: int, field: str | None = None) -> Response:
-    record: Record = g.record
+    record: RequestRecord = g.record
     record.error_code = code
     if request.path.startswith("/v1/") and not request.path.startswith("/v1/chat/vision"):
         response = jsonify(_openai(code, sentence, status, field))

@@ -13,17 +13,17 @@ from gateway.chat.generation import Answer, Event, Piece, whole
 from gateway.chat.service import ChatService, Prepared, Prompt
 from gateway.deadline import DEADLINE_HEADER, LEAST_DEADLINE_S, Deadline
 from gateway.limits.admission import Admission
-from gateway.limits.rate_limit import Quotas
+from gateway.limits.rate_limit import RateLimiter
 from gateway.observability.metrics import Metrics
-from gateway.observability.request_record import Record
+from gateway.observability.request_record import RequestRecord
 from gateway.schemas.conversation import Conversation
 from gateway.settings import GatewaySettings
 from gateway.streaming import sse
 from gateway.streaming.client_socket import CLIENT_SOCKET
-from gateway.streaming.direct_writer import Passing, plain_socket
-from gateway.streaming.disconnects import ClientWatch
+from gateway.streaming.direct_writer import DirectStreamWriter, plain_socket
+from gateway.streaming.disconnects import DisconnectWatcher
 from gateway.triton.backend import Cancellation
-from gateway.triton.stream_buffer import Mailbox
+from gateway.triton.stream_buffer import StreamBuffer
 from glmserve.errors import Cancelled, GlmServeError, InvalidInput
 
 
@@ -52,29 +52,29 @@ class Shape(Protocol):
 
 
 @dataclass(frozen=True)
-class Exchanges:
+class ChatHandler:
     """Carries out exchanges; shared between threads."""
 
     settings: GatewaySettings
     service: ChatService
-    clients: ClientWatch
-    quotas: Quotas
+    clients: DisconnectWatcher
+    quotas: RateLimiter
     admission: Admission
     metrics: Metrics
 
     def respond(self, conversation: Conversation, shape: Shape, is_stream: bool) -> Response:
         """The response to the current request; everything it holds is given back when that response has ended."""
-        record: Record = g.record
+        record: RequestRecord = g.record
         cancellation = Cancellation()
         record.holds.enter_context(self.clients.watch(request.environ.get(CLIENT_SOCKET), cancellation.say))
         deadline, caller = self._deadline(), record.caller
 
         def admit(prompt: Prompt, max_tokens: int) -> None:
-            self.quotas.fit_pictures(caller, prompt.image_tokens)
+            self.quotas.check_image_tokens(caller, prompt.image_tokens)
             came_ms = record.ms()
             room = self.admission.admit(len(prompt.input_ids) + max_tokens, deadline, cancellation)
             record.holds.enter_context(room)
-            self.quotas.pictures(caller, prompt.image_tokens)
+            self.quotas.images(caller, prompt.image_tokens)
             record.facts["admission_ms"] = round(record.ms() - came_ms, 1)
             self.metrics.crowd(*self.admission.state())
 
@@ -82,7 +82,7 @@ class Exchanges:
         prepared = self.service.prepare(conversation, deadline, cancellation, admit)
         record.prepared(prepared)
         client = plain_socket(request.environ) if is_stream else None
-        mailbox = Mailbox() if client else None
+        stream_buffer = StreamBuffer() if client else None
         events = self.service.stream(
             prepared,
             record.request_id,
@@ -91,16 +91,20 @@ class Exchanges:
             caller.cache_scope,
             record.traceparent,
             not is_stream,
-            mailbox,
+            stream_buffer,
         )
         if not is_stream:
             answer = whole(events)
             record.answered(answer)
             return jsonify(shape.whole(prepared, answer))
-        first = sse.FirstWord(events, cancellation)
+        first = sse.FirstEventWaiter(events, cancellation)
         record.holds.callback(first.close)
         first.wait(self.settings.heartbeat_s)  # what fails by then still has a status of its own
-        passing = Passing(client, mailbox, events, lambda event: _written(shape, event)) if client and mailbox else None
+        passing = (
+            DirectStreamWriter(client, stream_buffer, events, lambda event: _written(shape, event))
+            if client and stream_buffer
+            else None
+        )
         body = _body(first, shape, prepared, record, self.settings.heartbeat_s, passing)
         return Response(body, mimetype=sse.MIMETYPE, headers=sse.HEADERS)
 
@@ -124,12 +128,12 @@ class Exchanges:
 
 
 def _body(
-    first: sse.FirstWord,
+    first: sse.FirstEventWaiter,
     shape: Shape,
     prepared: Prepared,
-    record: Record,
+    record: RequestRecord,
     heartbeat_s: float,
-    passing: Passing | None,
+    passing: DirectStreamWriter | None,
 ) -> Iterator[str]:
     """The events of one answer; it runs when the request's context is gone."""
     beginning, has_begun = "".join(shape.start()), False

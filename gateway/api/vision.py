@@ -8,9 +8,9 @@ from typing import Any
 
 from flask import Blueprint, Response, g, request
 
-from gateway.api.body_reader import Bodies
+from gateway.api.body_reader import BodyReader
 from gateway.api.error_handlers import problem_body
-from gateway.api.handler import Exchanges
+from gateway.api.handler import ChatHandler
 from gateway.api.logprobs import as_openai
 from gateway.chat.generation import Answer, Piece
 from gateway.chat.service import Prepared
@@ -22,15 +22,15 @@ from glmserve.errors import GlmServeError
 from glmserve.model.tokenizer import Tokenizer
 
 
-def routes(settings: GatewaySettings, bodies: Bodies, exchanges: Exchanges) -> Blueprint:
+def routes(settings: GatewaySettings, bodies: BodyReader, handler: ChatHandler) -> Blueprint:
     """The blueprint with this one address."""
     blueprint = Blueprint("vision", __name__)
 
     @blueprint.post("/v1/chat/vision")
     def chat_vision() -> Response:
         asked = _asked(bodies.read(request))
-        shape = VisionShape(settings.model_name, g.record.request_id, exchanges.service.tokenizer)
-        return exchanges.respond(asked.conversation, shape, asked.is_stream)
+        shape = VisionShape(settings.model_name, g.record.request_id, handler.service.tokenizer)
+        return handler.respond(asked.conversation, shape, asked.is_stream)
 
     return blueprint
 

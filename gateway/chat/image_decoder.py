@@ -34,7 +34,7 @@ _PADDING = 2  # bytes that padding makes a file look larger than it is
 
 
 @dataclass(frozen=True)
-class SizeRules:
+class ImageSizeLimits:
     """How large a picture may be: file, pixels, and the longer side, beyond which it is made smaller or refused."""
 
     max_bytes: int
@@ -84,13 +84,13 @@ def _too_large(max_bytes: int, field: str) -> TooLarge:
     return TooLarge(f"The image holds more than {max_bytes} bytes.", field)
 
 
-class OpenedPicture:
+class OpenedImage:
     """A picture of which only the header was read; `size` is the width and height that `pixels` will have.
 
     `field` is where in the request it stood.
     """
 
-    def __init__(self, data: bytes, rules: SizeRules, field: str = "image") -> None:
+    def __init__(self, data: bytes, rules: ImageSizeLimits, field: str = "image") -> None:
         """Raises BadImage for bytes that are no picture, and for one that is too large.
 
         The size is checked before a pixel is decoded: a file of 2 kB can ask for gigabytes.
@@ -123,7 +123,7 @@ class OpenedPicture:
         image = image if turn is None else image.transpose(turn)
         return image if image.size == self.size else image.resize(self.size, Image.Resampling.BICUBIC, reducing_gap=3)
 
-    def _fit(self, rules: SizeRules) -> None:
+    def _fit(self, rules: ImageSizeLimits) -> None:
         width, height = self.size
         if not rules.shrinks:
             raise BadImage(

@@ -32,7 +32,7 @@ def is_public(address: str) -> bool:
     return ipaddress.ip_address(address).is_global and not ipaddress.ip_address(address).is_multicast
 
 
-class UrlReader:
+class ImageFetcher:
     """Reads pictures from `hosts`; a name is resolved once, and the connection goes to the address that was checked."""
 
     def __init__(

@@ -13,7 +13,7 @@ from gateway.chat.generation import whole
 from gateway.chat.service import ChatService
 from gateway.deadline import Deadline
 from gateway.schemas.common import Sampling
-from gateway.schemas.conversation import Conversation, SentPicture, Turn
+from gateway.schemas.conversation import Conversation, SentImage, Turn
 from gateway.triton.backend import Backend, Cancellation
 from glmserve.build.manifest import CANARY_FOLDER
 from glmserve.errors import BadArtifact, GlmServeError, Overloaded
@@ -35,13 +35,13 @@ class Canary:
         try:
             values = json.loads((folder / "canary.json").read_text("utf-8"))
             prompt, answer = values["prompt"], values["answer"]
-            picture = SentPicture((folder / "picture.png").read_bytes())
+            image = SentImage((folder / "image.png").read_bytes())
         except (OSError, ValueError, KeyError, TypeError):
             raise BadArtifact(f"Build {build} has no readable canary.") from None
         if not isinstance(prompt, str) or not isinstance(answer, str | None):
             raise BadArtifact(f"The canary of build {build} needs a prompt, and an answer that is a string or null.")
         greedy = Sampling(max_tokens=CANARY_TOKENS, temperature=0.0, top_p=1.0, top_k=0, seed=0)
-        return Canary(Conversation((Turn("user", (picture, prompt)),), greedy), answer)
+        return Canary(Conversation((Turn("user", (image, prompt)),), greedy), answer)
 
 
 class Readiness:

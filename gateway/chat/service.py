@@ -10,19 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.chat.generation import AnswerStream, Event
-from gateway.chat.image_decoder import OpenedPicture, SizeRules, bytes_of_base64
-from gateway.chat.image_fetcher import UrlReader, is_url
+from gateway.chat.image_decoder import ImageSizeLimits, OpenedImage, bytes_of_base64
+from gateway.chat.image_fetcher import ImageFetcher, is_url
 from gateway.chat.retry import with_one_retry
 from gateway.deadline import Deadline
 from gateway.limits.admission import Admission
-from gateway.schemas.conversation import Conversation, SentPicture, Turn
+from gateway.schemas.conversation import Conversation, SentImage, Turn
 from gateway.settings import GatewaySettings
 from gateway.triton.backend import Backend, Cancellation, GenerateRequest
-from gateway.triton.stream_buffer import Mailbox
+from gateway.triton.stream_buffer import StreamBuffer
 from glmserve.build.manifest import CHECKPOINT_FOLDER
 from glmserve.errors import BadImage, InvalidInput, PromptTooLong, TooLarge
 from glmserve.limits import MAX_IMAGES
-from glmserve.model.chat_template import Message, Picture, PromptBuilder
+from glmserve.model.chat_template import ImagePart, Message, PromptBuilder
 from glmserve.model.config import Checkpoint
 from glmserve.model.image_processor import Grid, grid_of, patches_of
 from glmserve.model.tokenizer import Tokenizer
@@ -36,7 +36,7 @@ class Prompt:
     grids: tuple[Grid, ...]
     image_sizes: tuple[tuple[int, int], ...]  # width, height of each picture, upright
     image_tokens: int
-    picture_hashes: tuple[str, ...] = ()  # SHA-256 of each file, where an audit log wants it
+    image_hashes: tuple[str, ...] = ()  # SHA-256 of each file, where an audit log wants it
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,11 @@ class ChatService:
             folder, self.tokenizer, checkpoint.image_token_id, checkpoint.images.merge_size
         )
         self.context_tokens = min(settings.context_tokens, checkpoint.text.max_positions)
-        self._decode_slots = Admission(settings.decode_slots, settings.threads, settings.threads)  # a token a picture
-        self._urls = UrlReader(settings.image_hosts, settings.max_image_bytes, settings.image_fetch_timeout_s)
-        self._sizes = SizeRules(
+        self._image_decoders = Admission(
+            settings.image_decoders, settings.threads, settings.threads
+        )  # a token a picture
+        self._urls = ImageFetcher(settings.image_hosts, settings.max_image_bytes, settings.image_fetch_timeout_s)
+        self._sizes = ImageSizeLimits(
             settings.max_image_bytes,
             settings.max_image_pixels,
             settings.max_image_side,
@@ -86,20 +88,20 @@ class ChatService:
         `admit` is asked before a picture is decoded: it gets the prompt and the most tokens of its answer.
         """
         files = self._files(conversation, deadline)
-        opened = [OpenedPicture(data, self._sizes, sent.field) for sent, data in files]
+        opened = [OpenedImage(data, self._sizes, sent.field) for sent, data in files]
         prompt = self._tokenise(conversation, opened)
         if self._settings.audit_file is not None:
-            prompt = replace(prompt, picture_hashes=tuple(hashlib.sha256(data).hexdigest() for _, data in files))
+            prompt = replace(prompt, image_hashes=tuple(hashlib.sha256(data).hexdigest() for _, data in files))
         room = self._room_after(len(prompt.input_ids), conversation.prompt_field)
         max_tokens = min(conversation.sampling.max_tokens, room)
         admit(prompt, max_tokens)
         patches = self._patches(opened, deadline, cancellation)
-        return Prepared(_without_pictures(conversation), prompt, patches, max_tokens)
+        return Prepared(_without_images(conversation), prompt, patches, max_tokens)
 
     def count(self, conversation: Conversation, deadline: Deadline) -> Prompt:
         """The prompt as it would be sent, without decoding a picture."""
         files = self._files(conversation, deadline)
-        return self._tokenise(conversation, [OpenedPicture(data, self._sizes, sent.field) for sent, data in files])
+        return self._tokenise(conversation, [OpenedImage(data, self._sizes, sent.field) for sent, data in files])
 
     def stream(
         self,
@@ -110,16 +112,18 @@ class ChatService:
         cache_scope: int = 0,
         traceparent: str = "",
         is_whole: bool = False,
-        mailbox: Mailbox | None = None,
+        stream_buffer: StreamBuffer | None = None,
     ) -> Generator[Event]:
         """The answer's pieces, then the answer; of one that `is_whole`, pieces may be left out.
 
-        With a `mailbox`, a piece comes at once for each that it holds, where the backend can do that.
+        With a `stream_buffer`, a piece comes at once for each that it holds, where the backend can do that.
         When its Triton goes down before the client was told anything, it is begun anew once.
         """
 
         def begin() -> Generator[Event]:
-            request = self._request(prepared, request_id, deadline, cancellation, cache_scope, traceparent, mailbox)
+            request = self._request(
+                prepared, request_id, deadline, cancellation, cache_scope, traceparent, stream_buffer
+            )
             conversation = prepared.conversation
             return AnswerStream(self.tokenizer, conversation.stop, conversation.tools).events(self._backend, request)
 
@@ -133,7 +137,7 @@ class ChatService:
         cancellation: Cancellation,
         cache_scope: int,
         traceparent: str,
-        mailbox: Mailbox | None,
+        stream_buffer: StreamBuffer | None,
     ) -> GenerateRequest:
         conversation, sampling = prepared.conversation, prepared.conversation.sampling
         return GenerateRequest(
@@ -155,16 +159,16 @@ class ChatService:
             cache_scope=cache_scope,
             traceparent=traceparent,
             cancellation=cancellation,
-            mailbox=mailbox,
+            stream_buffer=stream_buffer,
         )
 
-    def _files(self, conversation: Conversation, deadline: Deadline) -> list[tuple[SentPicture, bytes]]:
-        pictures = conversation.pictures()
-        if len(pictures) > MAX_IMAGES:
-            raise InvalidInput(f"A request may hold at most {MAX_IMAGES} pictures.", pictures[MAX_IMAGES].field)
-        return [(sent, self._file(sent, deadline)) for sent in pictures]
+    def _files(self, conversation: Conversation, deadline: Deadline) -> list[tuple[SentImage, bytes]]:
+        images = conversation.images()
+        if len(images) > MAX_IMAGES:
+            raise InvalidInput(f"A request may hold at most {MAX_IMAGES} pictures.", images[MAX_IMAGES].field)
+        return [(sent, self._file(sent, deadline)) for sent in images]
 
-    def _file(self, sent: SentPicture, deadline: Deadline) -> bytes:
+    def _file(self, sent: SentImage, deadline: Deadline) -> bytes:
         if isinstance(sent.data, str):
             if is_url(sent.data):
                 return self._urls.read(sent.data.strip(), sent.field, deadline.left_s())
@@ -173,30 +177,30 @@ class ChatService:
             raise TooLarge(f"The image holds more than {self._sizes.max_bytes} bytes.", sent.field)
         return sent.data
 
-    def _tokenise(self, conversation: Conversation, opened: list[OpenedPicture]) -> Prompt:
+    def _tokenise(self, conversation: Conversation, opened: list[OpenedImage]) -> Prompt:
         chars, most = conversation.chars(), self._settings.max_prompt_chars
         if chars > most:
             raise PromptTooLong(
                 f"The prompt has {chars} characters; at most {most} are accepted.", conversation.prompt_field
             )
-        grids = [self._grid(picture) for picture in opened]
+        grids = [self._grid(image) for image in opened]
         messages = [_message(turn) for turn in conversation.turns]
         try:
             input_ids = self._prompts.build(messages, grids, conversation.thinking, conversation.tools)
         except InvalidInput as error:
             raise InvalidInput(error.message, error.field or conversation.prompt_field) from error
         image_tokens = sum(grid.tokens(self._rules.merge_size) for grid in grids)
-        return Prompt(input_ids, tuple(grids), tuple(picture.size for picture in opened), image_tokens)
+        return Prompt(input_ids, tuple(grids), tuple(image.size for image in opened), image_tokens)
 
-    def _grid(self, picture: OpenedPicture) -> Grid:
-        width, height = picture.size
+    def _grid(self, image: OpenedImage) -> Grid:
+        width, height = image.size
         try:
             return grid_of(height, width, self._rules)
         except BadImage as error:
-            raise BadImage(error.message, picture.field) from error
+            raise BadImage(error.message, image.field) from error
 
     def _patches(
-        self, opened: list[OpenedPicture], deadline: Deadline, cancellation: Cancellation
+        self, opened: list[OpenedImage], deadline: Deadline, cancellation: Cancellation
     ) -> NDArray[np.uint8] | None:
         """Takes each picture out of `opened`: once it is decoded, it may weigh 200 MB.
 
@@ -204,7 +208,7 @@ class ChatService:
         """
         decoded = []
         while opened:
-            with self._decode_slots.admit(1, deadline, cancellation):
+            with self._image_decoders.admit(1, deadline, cancellation):
                 decoded.append(patches_of(opened.pop(0).pixels(), self._rules)[0])
         if not decoded:
             return None
@@ -222,11 +226,11 @@ class ChatService:
 
 
 def _message(turn: Turn) -> Message:
-    parts = tuple(Picture() if isinstance(part, SentPicture) else part for part in turn.parts)
+    parts = tuple(ImagePart() if isinstance(part, SentImage) else part for part in turn.parts)
     return Message(turn.role, parts, turn.thoughts, turn.tool_calls)
 
 
-def _without_pictures(conversation: Conversation) -> Conversation:
+def _without_images(conversation: Conversation) -> Conversation:
     """A picture may weigh 20 MB: it is not kept for the whole answer."""
     return Conversation(
         (), conversation.sampling, conversation.stop, grammar=conversation.grammar, tools=conversation.tools

@@ -37,7 +37,7 @@ class ApiKey(BaseModel):
     role: Role = "user"
     requests_per_minute: int | None = Field(default=None, ge=1)
     concurrent_requests: int | None = Field(default=None, ge=1)
-    picture_tokens_per_minute: int | None = Field(default=None, ge=1)
+    image_tokens_per_minute: int | None = Field(default=None, ge=1)
 
 
 class _KeyFile(BaseModel):

@@ -41,7 +41,7 @@ class Caller:
         return int.from_bytes(digest[:8], "big", signed=True)
 
 
-class Door:
+class Authenticator:
     """Lets callers in or refuses them; shared between threads."""
 
     def __init__(self, settings: GatewaySettings) -> None:

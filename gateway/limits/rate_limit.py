@@ -42,7 +42,7 @@ _Count = Callable[[int, str, str, int], tuple[bool, Standing]]
 """Takes a limit, whose and of what it is, and a cost."""
 
 
-class Rates:
+class RateLimitCounters:
     """Counts by the minute, in Redis where there is one, else or while that is out of reach in this process."""
 
     def __init__(self, redis_url: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -101,16 +101,16 @@ def _counted(
     return has_room, Standing(item.amount, max(0, found.remaining), min(reset_s, 60))
 
 
-class Quotas:
+class RateLimiter:
     """Charges callers; shared between threads. Requests at a time are counted in each worker process by itself."""
 
-    def __init__(self, settings: GatewaySettings, rates: Rates) -> None:
+    def __init__(self, settings: GatewaySettings, rates: RateLimitCounters) -> None:
         self._settings = settings
         self._rates = rates
         self._lock = threading.Lock()
         self._running: Counter[str] = Counter()
 
-    def knock(self, address: str, is_local: bool) -> None:
+    def check_address(self, address: str, is_local: bool) -> None:
         """One attempt from an address, whoever it turns out to be; raises RateLimited."""
         if not is_local:
             limit = self._settings.address_requests_per_minute
@@ -132,22 +132,22 @@ class Quotas:
             self._rates.hit, limit, _who(caller), "requests", 1, f"At most {limit} requests a minute are accepted."
         )
 
-    def fit_pictures(self, caller: Caller, tokens: int) -> None:
+    def check_image_tokens(self, caller: Caller, tokens: int) -> None:
         """Raises RateLimited when a request has more picture tokens than the minute has left; takes none of them."""
-        self._pictures(caller, tokens, self._rates.test)
+        self._images(caller, tokens, self._rates.test)
 
-    def pictures(self, caller: Caller, tokens: int) -> None:
+    def images(self, caller: Caller, tokens: int) -> None:
         """Takes the picture tokens of a request that was let in; raises RateLimited if others were faster."""
-        self._pictures(caller, tokens, self._rates.hit)
+        self._images(caller, tokens, self._rates.hit)
 
-    def _pictures(self, caller: Caller, tokens: int, count: _Count) -> None:
+    def _images(self, caller: Caller, tokens: int, count: _Count) -> None:
         if caller.is_local or tokens == 0:
             return
         what = "picture tokens"
-        limit = (caller.key and caller.key.picture_tokens_per_minute) or self._settings.picture_tokens_per_minute
+        limit = (caller.key and caller.key.image_tokens_per_minute) or self._settings.image_tokens_per_minute
         _charge(count, limit, _who(caller), what, tokens, f"At most {limit} {what} a minute are accepted.")
         if caller.key:
-            limit = self._settings.address_picture_tokens_per_minute
+            limit = self._settings.address_image_tokens_per_minute
             refusal = f"There were too many {what} from this address."
             _charge(count, limit, _place(caller.address), what, tokens, refusal)
 

@@ -7,7 +7,7 @@ import json
 import os
 from pathlib import Path
 
-from gateway.observability.request_record import Record
+from gateway.observability.request_record import RequestRecord
 
 
 class AuditLog:
@@ -17,7 +17,7 @@ class AuditLog:
         """Opens the file; raises OSError when it cannot be written."""
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
-    def write(self, record: Record, route: str | None, status: int) -> None:
+    def write(self, record: RequestRecord, route: str | None, status: int) -> None:
         line = {
             "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
             "request_id": record.request_id,
@@ -25,7 +25,7 @@ class AuditLog:
             "address": record.caller.address,
             "route": route,
             "status": status,
-            "pictures": record.picture_hashes,
+            "images": record.image_hashes,
         }
         os.write(self._file, json.dumps(line).encode() + b"\n")
 

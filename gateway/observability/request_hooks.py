@@ -9,12 +9,12 @@ from flask import Response, g, request
 from gateway.limits.admission import Admission
 from gateway.observability.audit import AuditLog
 from gateway.observability.metrics import Metrics
-from gateway.observability.request_record import Record
+from gateway.observability.request_record import RequestRecord
 from gateway.observability.span_protocol import EndSpan
 from gateway.observability.tracing import Tracing
 
 
-class Watch:
+class RequestHooks:
     """What runs before and after each request, which has ended when its last byte was written or its client left."""
 
     def __init__(
@@ -27,12 +27,12 @@ class Watch:
         self._audit = audit
 
     def begin(self) -> None:
-        record = g.record = Record(request.headers.get("X-Request-ID", ""))
+        record = g.record = RequestRecord(request.headers.get("X-Request-ID", ""))
         record.facts["build"] = self._build_digest
         record.traceparent, g.end_span = self._tracing.begin(request.headers.get("traceparent", ""))
 
     def end(self, response: Response) -> Response:
-        record: Record = g.record
+        record: RequestRecord = g.record
         response.headers["X-Request-ID"] = record.request_id
         response.headers.update(record.headers)
         route = request.url_rule.rule if request.url_rule else None
@@ -41,7 +41,9 @@ class Watch:
         response.call_on_close(partial(self._finish, record, g.end_span, route, request.method, response.status_code))
         return response
 
-    def _finish(self, record: Record, end_span: EndSpan | None, route: str | None, method: str, status: int) -> None:
+    def _finish(
+        self, record: RequestRecord, end_span: EndSpan | None, route: str | None, method: str, status: int
+    ) -> None:
         record.holds.close()
         record.log(route, method, status)
         if self._audit is not None:

@@ -18,7 +18,7 @@ _LOG = structlog.get_logger()  # which looks for its settings at its first word,
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
-class Record:
+class RequestRecord:
     """One request; `holds` gives back at its end whatever it took. Never what was asked, shown or answered."""
 
     def __init__(self, request_id: str) -> None:
@@ -29,13 +29,13 @@ class Record:
         self.error_code: str | None = None
         self.caller = Caller("", None)  # until it was let in
         self.traceparent = ""
-        self.picture_hashes: tuple[str, ...] = ()
+        self.image_hashes: tuple[str, ...] = ()
         self.headers: dict[str, str] = {}
         self.holds = ExitStack()
 
     def prepared(self, prepared: Prepared) -> None:
         prompt = prepared.prompt
-        self.picture_hashes = prompt.picture_hashes
+        self.image_hashes = prompt.image_hashes
         self.facts |= {
             "images": len(prompt.image_sizes),
             "prompt_tokens": len(prompt.input_ids),

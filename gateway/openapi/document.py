@@ -30,7 +30,7 @@ _LOOKING = ("401", "403", "429")
 _CHOICES = (("image", "images"), ("prompt", "question", "text"))
 """Of each of these fields a question about a picture needs one."""
 _FILE = {"type": "string", "format": "binary"}
-_PICTURES: dict[str, Schema] = {
+_IMAGES: dict[str, Schema] = {
     "image": {**_FILE, "description": "The picture, as a file."},
     "images": {"type": "array", "items": _FILE, "description": "Several pictures, as files of this same name."},
 }
@@ -116,8 +116,8 @@ def _form(body: Schema) -> Schema:
 
 
 def _form_field(name: str, field: Schema) -> Schema:
-    if name in _PICTURES:
-        return _PICTURES[name]
+    if name in _IMAGES:
+        return _IMAGES[name]
     kinds = [kind for kind in field["anyOf"] if kind.get("type") != "null"]
     is_plain = len(kinds) == 1 and kinds[0].get("type") in _PLAIN
     as_json = {"type": "string", "contentMediaType": "application/json"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 Schema = dict[str, Any]
-_PICTURE = (
+_IMAGE = (
     "iVBORw0KGgoAAAANSUhEUgAAABwAAAAcAQMAAABIw03XAAAABlBMVEX////cKCi5uRl6AAAAP0lEQVR42mNgwA/kGxiYGBQcGBgY/n9gYGJgYGBgYmTg"
     "YGBiYmCBcrER/xj+MDD9Z/gBE3O4wMDMwCB4AL9dADrHCO32LzN+AAAAAElFTkSuQmCC"
 )
@@ -100,7 +100,7 @@ ANSWERS: dict[str, Schema] = {
 }
 
 EXAMPLES: dict[str, Schema] = {
-    "VisionBody": {"image": _PICTURE, "prompt": "What colour is the circle?", "max_tokens": 64, "temperature": 0},
+    "VisionBody": {"image": _IMAGE, "prompt": "What colour is the circle?", "max_tokens": 64, "temperature": 0},
     "VisionAnswer": {
         "result": "Red.",
         "model": "GLM-4.6V-Flash-WEB",
@@ -120,7 +120,7 @@ EXAMPLES: dict[str, Schema] = {
             {
                 "role": "user",
                 "content": [
-                    {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{_PICTURE}"}},
+                    {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{_IMAGE}"}},
                     {"type": "text", "text": "What colour is the circle?"},
                 ],
             }

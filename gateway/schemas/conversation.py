@@ -11,7 +11,7 @@ from glmserve.model.chat_template import Role, ToolCall
 
 
 @dataclass(frozen=True)
-class SentPicture:
+class SentImage:
     """A picture as it was sent: a file's bytes, base64, or a URL; `field` is where in the request it stood."""
 
     data: str | bytes
@@ -23,7 +23,7 @@ class Turn:
     """What one side said; `thoughts` and `tool_calls` are an assistant's."""
 
     role: Role
-    parts: tuple[str | SentPicture, ...]
+    parts: tuple[str | SentImage, ...]
     thoughts: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
 
@@ -40,9 +40,9 @@ class Conversation:
     tools: tuple[dict[str, Any], ...] = ()
     prompt_field: str = "prompt"
 
-    def pictures(self) -> list[SentPicture]:
+    def images(self) -> list[SentImage]:
         """All pictures in the order they are read."""
-        return [part for turn in self.turns for part in turn.parts if isinstance(part, SentPicture)]
+        return [part for turn in self.turns for part in turn.parts if isinstance(part, SentImage)]
 
     def chars(self) -> int:
         """Characters of everything that becomes the prompt: texts and thoughts, and calls and tools as JSON."""

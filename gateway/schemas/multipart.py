@@ -9,20 +9,20 @@ import pydantic_core
 from werkzeug.formparser import FormDataParser
 from werkzeug.http import parse_options_header
 
-from gateway.schemas.conversation import SentPicture
+from gateway.schemas.conversation import SentImage
 from gateway.schemas.vision import VisionBody
 from glmserve.errors import InvalidInput
 from glmserve.limits import MAX_IMAGES, MAX_STOP_STRINGS
 
 FORM = "multipart/form-data"
 _MAX_PARTS = MAX_IMAGES + MAX_STOP_STRINGS + len(VisionBody.model_fields)
-_PICTURES = ("image", "images")
+_IMAGES = ("image", "images")
 _WORDS = ("prompt", "question", "text", "system", "image")
 _LISTS = ("images", "stop", "stop_token_ids")
 _LISTS_OF_WORDS = ("images", "stop")
 
 
-def read_form(body: bytes, content_type: str) -> tuple[dict[str, Any], tuple[SentPicture, ...]]:
+def read_form(body: bytes, content_type: str) -> tuple[dict[str, Any], tuple[SentImage, ...]]:
     """Fields by name and the files called image or images; raises InvalidInput when the body is no such form.
 
     A form carries text only: fields that are not words are read as JSON (`5`, `true`, `["a"]`). A list may also come as
@@ -41,10 +41,10 @@ def read_form(body: bytes, content_type: str) -> tuple[dict[str, Any], tuple[Sen
         raise InvalidInput(
             f"The request body is not a multipart form of at most {_MAX_PARTS} parts.", "image"
         ) from error
-    pictures = tuple(SentPicture(file.read(), name) for name in _PICTURES for file in files.getlist(name))
-    if any(not picture.data for picture in pictures):
+    images = tuple(SentImage(file.read(), name) for name in _IMAGES for file in files.getlist(name))
+    if any(not image.data for image in images):
         raise InvalidInput("The file image is empty.", "image")
-    return {name: _values(name, form.getlist(name)) for name in form}, pictures
+    return {name: _values(name, form.getlist(name)) for name in form}, images
 
 
 def _values(name: str, texts: list[str]) -> Any:

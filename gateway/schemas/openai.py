@@ -9,7 +9,7 @@ import pydantic_core
 from pydantic import Field, StringConstraints, ValidationError
 
 from gateway.schemas.common import COUNT, FLAG, AnswerFields, Body, Text, ThinkingFields, read_json, refusal
-from gateway.schemas.conversation import Conversation, SentPicture, Turn
+from gateway.schemas.conversation import Conversation, SentImage, Turn
 from glmserve.errors import InvalidInput
 from glmserve.limits import MAX_CALLS, MAX_NEW_TOKENS, MAX_PARTS
 from glmserve.model.chat_template import Role, ToolCall
@@ -178,17 +178,17 @@ def _turn(message: ChatMessage, field: str) -> Turn:
     if role == "assistant":
         return Turn(role, parts, message.reasoning_content, calls)
     is_result = role == "tool" and content is not None  # a tool may find nothing, and says so
-    if not is_result and not any(isinstance(part, SentPicture) or part.strip() for part in parts):
+    if not is_result and not any(isinstance(part, SentImage) or part.strip() for part in parts):
         raise InvalidInput(f"The field {field}.content must hold text or a picture.", f"{field}.content")
     return Turn(role, parts)
 
 
-def _part(part: Part, field: str) -> str | SentPicture:
+def _part(part: Part, field: str) -> str | SentImage:
     if part.type == "text" and part.text is not None:
         return part.text
     if part.type == "image_url" and part.image_url is not None:
         url = part.image_url if isinstance(part.image_url, str) else part.image_url.url
-        return SentPicture(url, f"{field}.image_url")
+        return SentImage(url, f"{field}.image_url")
     raise InvalidInput(f"The field {field} is of type {part.type} but has no {part.type}.", f"{field}.{part.type}")
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field, StringConstraints, ValidationError
 
 from gateway.schemas.common import COUNT, FLAG, AnswerFields, Text, read_json, refusal
-from gateway.schemas.conversation import Conversation, SentPicture, Turn
+from gateway.schemas.conversation import Conversation, SentImage, Turn
 from glmserve.errors import InvalidInput
 from glmserve.limits import MAX_IMAGES, MAX_NEW_TOKENS
 
@@ -44,19 +44,19 @@ class VisionBody(AnswerFields):
     max_new_tokens: int | None = Field(default=None, ge=1, le=MAX_NEW_TOKENS, description=COUNT)
     stream: bool | None = Field(default=None, description=FLAG)
 
-    def asked(self, files: tuple[SentPicture, ...] = ()) -> Asked:
+    def asked(self, files: tuple[SentImage, ...] = ()) -> Asked:
         """Raises InvalidInput when the picture or the prompt is missing; `files` are pictures sent beside the body."""
-        pictures = [SentPicture(self.image)] if self.image else []
-        pictures += [SentPicture(data, f"images[{i}]") for i, data in enumerate(self.images or ())]
-        pictures += files
-        if not pictures:
+        images = [SentImage(self.image)] if self.image else []
+        images += [SentImage(data, f"images[{i}]") for i, data in enumerate(self.images or ())]
+        images += files
+        if not images:
             raise _missing("image")
         prompt = self.prompt or self.question or self.text
         if prompt is None:
             raise _missing("prompt")
         system = (Turn("system", (self.system,)),) if self.system else ()
         conversation = Conversation(
-            turns=(*system, Turn("user", (*pictures, prompt))),
+            turns=(*system, Turn("user", (*images, prompt))),
             sampling=self.sampling(self.max_new_tokens),
             stop=self.stops(),
             thinking=bool(self.thinks()),
@@ -70,7 +70,7 @@ def parse_vision(body: bytes) -> Asked:
     return vision_of(read_json(body, "image and prompt"))
 
 
-def vision_of(document: dict[str, Any], files: tuple[SentPicture, ...] = ()) -> Asked:
+def vision_of(document: dict[str, Any], files: tuple[SentImage, ...] = ()) -> Asked:
     """The request in the fields of a body."""
     try:
         return VisionBody.model_validate(document).asked(files)

@@ -13,23 +13,23 @@ from typing import Any
 
 from gateway.chat.generation import Event
 from gateway.streaming.client_socket import CLIENT_SOCKET
-from gateway.triton.stream_buffer import Mailbox
+from gateway.triton.stream_buffer import StreamBuffer
 from glmserve.errors import Cancelled
 
 
-class Passing:
+class DirectStreamWriter:
     """The pieces of one answer on their way to one socket, as chunks of HTTP/1.1."""
 
     def __init__(
         self,
         client: socket.socket,
-        mailbox: Mailbox,
+        stream_buffer: StreamBuffer,
         events: Iterator[Event],
         write: Callable[[Event], str],
     ) -> None:
         """`events` must give one piece for each that the mailbox holds, without waiting; `write` makes it text."""
         self._client = client
-        self._mailbox = mailbox
+        self._mailbox = stream_buffer
         self._events = events
         self._write = write
         self._unsent = b""

@@ -22,7 +22,7 @@ class _Watched:
     has_left: bool = False
 
 
-class ClientWatch:
+class DisconnectWatcher:
     """One thread that watches the sockets of all clients who wait; started by the first and ended by `close`.
 
     A client that has closed its sending side counts as gone: browsers and HTTP libraries do that only when they leave.

@@ -22,7 +22,7 @@ def data(values: Any) -> str:
     return f"data: {_WRITE(values)}\n\n"
 
 
-class FirstWord:
+class FirstEventWaiter:
     """An answer's events, the first of them awaited on another thread so that whoever waits can say that it lives.
 
     `wait` and then `events` are for one thread; `close` gives the answer up wherever it is.

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.triton.stream_buffer import Mailbox
+from gateway.triton.stream_buffer import StreamBuffer
 from glmserve.contract import Finish
 from glmserve.errors import BackendDown, Cancelled, DeadlineExceeded, GlmServeError
 from glmserve.model.image_processor import Grid
@@ -82,7 +82,9 @@ class GenerateRequest:
     cache_scope: int = 0
     traceparent: str = ""
     cancellation: Cancellation = field(default_factory=Cancellation, compare=False)
-    mailbox: Mailbox | None = field(default=None, compare=False)  # where a backend that can puts what comes of a stream
+    stream_buffer: StreamBuffer | None = field(
+        default=None, compare=False
+    )  # where a backend that can puts what comes of a stream
 
 
 @dataclass(frozen=True)

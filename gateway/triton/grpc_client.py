@@ -87,8 +87,8 @@ class TritonBackend:
         metadata = (("traceparent", request.traceparent),) if request.traceparent else None
         key, timeout_s = random.getrandbits(_KEY_BITS), request.deadline_s + _GRACE_S
         call: Stream | _Call
-        if request.mailbox is not None:
-            call = self._streams.ask(asking(request, key), timeout_s, metadata, request.mailbox)
+        if request.stream_buffer is not None:
+            call = self._streams.ask(asking(request, key), timeout_s, metadata, request.stream_buffer)
         else:
             call = _Call(self._infer(asking(request, key), timeout=timeout_s, metadata=metadata))
         try:
@@ -98,8 +98,8 @@ class TritonBackend:
         finally:
             if not call.has_ended:
                 self._leave(call, key, is_told=request.cancellation.is_said)
-            if request.mailbox is not None:
-                request.mailbox.close(call)
+            if request.stream_buffer is not None:
+                request.stream_buffer.close(call)
 
     def models_ready(self) -> bool:
         try:

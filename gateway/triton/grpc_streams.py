@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc.aio  # type: ignore[import-untyped]
 
-from gateway.triton.stream_buffer import Mailbox
+from gateway.triton.stream_buffer import StreamBuffer
 from glmserve.errors import Cancelled, GlmServeError
 
 _JOIN_S = 5.0
@@ -68,10 +68,10 @@ class TritonStreams:
         self._infer: Any = None
         self._told: set[asyncio.Task[None]] = set()  # kept, or they would be collected
 
-    def ask(self, request: bytes, timeout_s: float, metadata: Any, mailbox: Mailbox) -> Stream:
+    def ask(self, request: bytes, timeout_s: float, metadata: Any, stream_buffer: StreamBuffer) -> Stream:
         """Begins a stream whose words come into the mailbox."""
         outgoing = _Outgoing(request)
-        return Stream(self._thread, lambda: self._call(outgoing, timeout_s, metadata), mailbox, timeout_s)
+        return Stream(self._thread, lambda: self._call(outgoing, timeout_s, metadata), stream_buffer, timeout_s)
 
     def tell(self, request: bytes) -> None:
         """Sends a request whose answer nobody waits for."""
@@ -105,14 +105,16 @@ class TritonStreams:
 class Stream:
     """One call: iterating waits for its messages and raises what it failed with; any thread may leave or cancel it."""
 
-    def __init__(self, thread: StreamThread, call: Callable[[], Any], mailbox: Mailbox, timeout_s: float) -> None:
+    def __init__(
+        self, thread: StreamThread, call: Callable[[], Any], stream_buffer: StreamBuffer, timeout_s: float
+    ) -> None:
         self._thread = thread
         self._call = call
-        self._mailbox = mailbox
+        self._mailbox = stream_buffer
         self._timeout_s = timeout_s + _GRACE_S
         self.has_ended = False
         self._task: asyncio.Task[None] | None = None
-        mailbox.open(self)
+        stream_buffer.open(self)
         thread.run(self._begin)
 
     def __iter__(self) -> Stream:

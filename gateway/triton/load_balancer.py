@@ -33,7 +33,7 @@ class Replica:
     is_gone: bool = False
 
 
-class Replicas:
+class LoadBalancer:
     """The Backend of several Tritons, each on a channel of its own; shared between threads.
 
     One that was down gets nothing until it says that its models are loaded, unless all are down: `start` begins the

@@ -11,7 +11,7 @@ from glmserve.errors import DeadlineExceeded
 _LOOK_S = 60.0
 
 
-class Mailbox:
+class StreamBuffer:
     """One answer's mail: one call at a time fills it, always from the same thread, and one thread at a time reads it.
 
     It holds no more than one answer, whose length is bounded. Whoever has read all there is either waits for more in

@@ -7,7 +7,7 @@ builds/<digest>/
   certificate.json     written by `export verify`, or by `export build` beside golden logits
   certificate.html     the same for a reader
   checkpoint/          config, preprocessor, tokenizer and template, copied
-  canary/              picture.png and canary.json: a question and, where it is known, its answer
+  canary/              image.png and canary.json: a question and, where it is known, its answer
   model_repository/    what tritonserver is pointed at; graphs and weights lie beside the model.py that runs them
 ```
 """

@@ -14,13 +14,13 @@ import numpy as np
 from glmserve.contract import Finish
 from glmserve.engine import metrics
 from glmserve.engine.metrics import Meter
-from glmserve.engine.request import Done, Event, Failed, Logprobs, Request, Running, Tokens
+from glmserve.engine.request import Done, Event, Failed, Logprobs, Request, Sequence, Tokens
 from glmserve.engine.runtime.decoder import DecoderSession, Sampled
-from glmserve.engine.scheduler.chunk_budget import Pace
+from glmserve.engine.scheduler.chunk_budget import ChunkBudget
 from glmserve.engine.scheduler.kv_slots import Move, SlotTable
 from glmserve.engine.scheduler.scheduler import Chunk, Scheduler, Waiting
-from glmserve.engine.scheduler.wait_queue import Line, Place
-from glmserve.engine.speculative.proposer import Draft, Lookup
+from glmserve.engine.scheduler.wait_queue import Ticket, WaitQueue
+from glmserve.engine.speculative.proposer import Draft, NgramProposer
 from glmserve.engine.step_builder import step_of
 from glmserve.errors import (
     BackendDown,
@@ -53,20 +53,20 @@ class Engine:
         eos_token_ids: Iterable[int],
         slots: int | None = None,
         chunk_tokens: int = 256,
-        ridge_tokens: int = 8,
+        min_chunk_tokens: int = 8,
         draft_tokens: int = 0,
-        line: Line | None = None,
+        line: WaitQueue | None = None,
         meter: Meter | None = None,
     ) -> None:
-        self.line = line or Line(max_requests=64, max_tokens=1 << 40)
+        self.line = line or WaitQueue(max_requests=64, max_tokens=1 << 40)
         self.meter = meter or Meter()
         self.is_healthy = True
         self._session = session
         self._eos = frozenset(eos_token_ids)
-        self._pace = Pace(ridge_tokens)
-        self._lookup = Lookup(draft_tokens, ridge_tokens)
+        self._pace = ChunkBudget(min_chunk_tokens)
+        self._lookup = NgramProposer(draft_tokens, min_chunk_tokens)
         self._table = SlotTable(slots or session.rows, session.rows)
-        self._scheduler = Scheduler(self._table, self._pace, chunk_tokens, ridge_tokens)
+        self._scheduler = Scheduler(self._table, self._pace, chunk_tokens, min_chunk_tokens)
         self._arrivals: queue.SimpleQueue[Waiting] = queue.SimpleQueue()  # the line bounds it
         self._failures = 0
         self._is_warm = threading.Event()
@@ -84,7 +84,7 @@ class Engine:
             self._stopping.set()
             raise BackendDown("The decoder does not run its first steps; the log says why.")
 
-    def enter(self, tokens: int) -> Place:
+    def enter(self, tokens: int) -> Ticket:
         """A place in the line for a prompt of so many tokens; raises PromptTooLong or Overloaded."""
         if tokens >= self._session.context:
             raise PromptTooLong(f"The prompt has {tokens} tokens; at most {self._session.context - 1} fit.", "prompt")
@@ -94,7 +94,7 @@ class Engine:
             self.meter.add(metrics.REFUSED)
             raise
 
-    def submit(self, request: Request, place: Place | None = None) -> None:
+    def submit(self, request: Request, place: Ticket | None = None) -> None:
         """Takes a request in, with the place it holds already or a new one; its events follow.
 
         Raises PromptTooLong, Overloaded or BackendDown at once instead, and then gives the place back.
@@ -180,7 +180,7 @@ class Engine:
                 chunk.running.mask = grammar.first_mask()
         return prefill.chunks
 
-    def _rows(self, may_wait: bool) -> tuple[list[Running], list[bool]]:
+    def _rows(self, may_wait: bool) -> tuple[list[Sequence], list[bool]]:
         """The rows to decode and which of them take their token: one whose grammar is not done with its mask draws
         again in the next step. None when no row would take one."""
         rows = list(self._table.decoding)
@@ -190,7 +190,7 @@ class Engine:
         is_ready = [_has_mask(running) for running in rows]
         return (rows, is_ready) if any(is_ready) else ([], [])
 
-    def _run(self, rows: list[Running], is_ready: list[bool], chunks: list[Chunk]) -> None:
+    def _run(self, rows: list[Sequence], is_ready: list[bool], chunks: list[Chunk]) -> None:
         for chunk in chunks:
             if chunk.start == chunk.running.cached:
                 self._begin(chunk.running)
@@ -239,7 +239,7 @@ class Engine:
         self.meter.add(metrics.ACCEPTED_TOKENS, right)
         return drawn[1 : right + 1]
 
-    def _measure(self, rows: list[Running], chunks: int, now: float) -> None:
+    def _measure(self, rows: list[Sequence], chunks: int, now: float) -> None:
         if chunks:
             self.meter.add(metrics.PREFILL_CHUNKS, chunks)
         if rows:
@@ -248,14 +248,14 @@ class Engine:
             self.meter.observe(metrics.STEP_ROWS, len(rows))
             self.meter.observe(metrics.TOKEN_GAP, max(now - running.token_at for running in rows))
 
-    def _begin(self, running: Running) -> None:
+    def _begin(self, running: Sequence) -> None:
         request = running.request
         self.meter.add(metrics.PROMPT_TOKENS, request.prompt.length)
         self.meter.add(metrics.CACHED_TOKENS, running.cached)
         if request.sampling.repetition_penalty != 1:
             running.seen = np.unique(request.prompt.input_ids)
 
-    def _accept(self, running: Running, token: int, logprobs: Logprobs | None) -> bool:
+    def _accept(self, running: Sequence, token: int, logprobs: Logprobs | None) -> bool:
         """Hands a sampled token out, or ends the request with it; whether the request goes on."""
         request = running.request
         if token < 0:
@@ -277,12 +277,12 @@ class Engine:
             running.mask = request.grammar.next_mask(token)
         return True
 
-    def _break(self, running: Running) -> None:
+    def _break(self, running: Sequence) -> None:
         """Ends a request whose numbers are not finite, and whose KV is of no use to anybody."""
         error = NumericFault("The model's numbers stopped being finite for this request.")
         self._end(running, self._failed(error), keep=False)
 
-    def _finish(self, running: Running, finish: Finish) -> None:
+    def _finish(self, running: Sequence, finish: Finish) -> None:
         timings = running.timings(time.monotonic())
         self.meter.add(metrics.FINISHED)
         self.meter.observe(metrics.QUEUE, timings.queue_s)
@@ -291,7 +291,7 @@ class Engine:
         self.meter.observe(metrics.DECODE, timings.decode_s)
         self._end(running, Done(finish, timings, running.cached))
 
-    def _end(self, running: Running, last: Event, keep: bool = True) -> None:
+    def _end(self, running: Sequence, last: Event, keep: bool = True) -> None:
         """Frees a request's row and hands out its last event, before the moves: should one fail, it has ended."""
         moves = self._table.retire(running, keep)
         self.line.request_ended()
@@ -341,12 +341,12 @@ def _logprobs_by_row(rows: np.ndarray, sampled: Sampled) -> dict[int, Logprobs]:
     }
 
 
-def _has_mask(running: Running) -> bool:
+def _has_mask(running: Sequence) -> bool:
     """Whether nothing stands in the way of the next token."""
     return running.mask is None or (running.mask.done() and running.mask.exception() is None)
 
 
-def _mask_fault(running: Running) -> GlmServeError | None:
+def _mask_fault(running: Sequence) -> GlmServeError | None:
     error = running.mask.exception() if running.mask and running.mask.done() else None
     if error is None:
         return None

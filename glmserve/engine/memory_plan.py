@@ -23,13 +23,13 @@ class MemoryPlan:
 
     weights: int
     kv: int
-    picture_cache: int
+    image_cache: int
     work: int
     available: int
 
     @property
     def total(self) -> int:
-        return self.weights + self.kv + self.picture_cache + self.work
+        return self.weights + self.kv + self.image_cache + self.work
 
     @property
     def text(self) -> str:
@@ -37,7 +37,7 @@ class MemoryPlan:
         parts = {
             "weights": self.weights,
             "KV": self.kv,
-            "picture cache": self.picture_cache,
+            "picture cache": self.image_cache,
             "work space": self.work,
         }
         listed = ", ".join(f"{name} {size / _MIB:,.0f}" for name, size in parts.items())
@@ -61,7 +61,7 @@ def memory_plan(
     return MemoryPlan(
         weights=weights,
         kv=tokens * 2 * text.layers * text.kv_heads * text.head_dim * element_bytes,
-        picture_cache=settings.picture_cache_mib * _MIB if on_host else 0,
+        image_cache=settings.image_cache_mib * _MIB if on_host else 0,
         work=_decoder_work(checkpoint, settings) + _vision_work(checkpoint, settings),
         available=int(total_memory * settings.memory_utilization),
     )

@@ -12,7 +12,7 @@ _PRIOR = 2.0
 """Other answers count as much as so many expectations of an answer's own."""
 
 
-class Luck:
+class AcceptanceRate:
     """How many expected tokens came and how many did not; what is long ago counts little."""
 
     def __init__(self, right: float = 0.0, wrong: float = 0.0) -> None:
@@ -22,17 +22,17 @@ class Luck:
         self._right = _FORGETTING * self._right + is_right
         self._wrong = _FORGETTING * self._wrong + (not is_right)
 
-    def chance(self, others: Luck) -> float:
+    def chance(self, others: AcceptanceRate) -> float:
         """That the next one is right; where little is known yet, what it is for others."""
         elsewhere = others._right / (others._right + others._wrong)
         return (self._right + _PRIOR * elsewhere) / (self._right + self._wrong + _PRIOR)
 
 
-class Echo:
+class NgramIndex:
     """The tokens of a prompt and its answer so far, and where each few of them were last."""
 
     def __init__(self, tokens: Iterable[int] = ()) -> None:
-        self.luck = Luck()
+        self.luck = AcceptanceRate()
         self._tokens: list[int] = []
         self._after: dict[tuple[int, ...], int] = {}
         self._start: int | None = None  # of what followed; looked up once a token

@@ -16,9 +16,9 @@ from glmserve.engine import metrics
 from glmserve.engine.engine import Engine
 from glmserve.engine.grammar import GrammarCompiler, SchemaGrammar
 from glmserve.engine.request import Event, Failed, Prompt, Request
-from glmserve.engine.scheduler.wait_queue import Place
+from glmserve.engine.scheduler.wait_queue import Ticket
 from glmserve.engine.triton.tensors import Asked, Tensors, read_request
-from glmserve.engine.vision.feature_cache import PictureCache, picture_key
+from glmserve.engine.vision.feature_cache import FeatureCache, image_key
 from glmserve.errors import BackendDown, Cancelled, DeadlineExceeded, GlmServeError, Overloaded
 from glmserve.model.config import Checkpoint
 from glmserve.model.image_processor import Grid
@@ -28,19 +28,19 @@ from glmserve.model.position_embedding import VisionArrays, vision_arrays
 _log = logging.getLogger(__name__)
 _KEY_BITS = 62
 
-EncodePicture = Callable[[VisionArrays], np.ndarray]
+EncodeImage = Callable[[VisionArrays], np.ndarray]
 """One picture's arrays -> features f32 [image tokens, hidden]."""
 
 
-class Intake:
+class Preprocessor:
     """Accepts requests on any thread; the engine's line bounds how many are here."""
 
     def __init__(
         self,
         checkpoint: Checkpoint,
         engine: Engine,
-        encode: EncodePicture,
-        pictures: PictureCache,
+        encode: EncodeImage,
+        images: FeatureCache,
         grammars: GrammarCompiler,
         readers: int,
         share_caches: bool = False,
@@ -48,7 +48,7 @@ class Intake:
         self._checkpoint = checkpoint
         self._engine = engine
         self._encode = encode
-        self._pictures = pictures
+        self._images = images
         self._grammars = grammars
         self._share_caches = share_caches
         self._closing = threading.Event()
@@ -73,7 +73,7 @@ class Intake:
         self._closing.set()
         self._pool.shutdown(wait=True, cancel_futures=False)  # and so each request gets its last event
 
-    def _prepare(self, tensors: Tensors, asking: _Asking, place: Place) -> None:
+    def _prepare(self, tensors: Tensors, asking: _Asking, place: Ticket) -> None:
         try:
             asked = read_request(tensors, self._checkpoint)
             self._engine.submit(self._request(asked, asking), place)
@@ -96,10 +96,10 @@ class Intake:
         grammar = self._grammars.compile(asked.grammar) if asked.grammar else None
         began = time.monotonic()
         scope = 0 if self._share_caches else asked.scope
-        grids = [grid for _, grid in asked.pictures]
-        keys = [picture_key(patches, grid, scope) for patches, grid in asked.pictures]
+        grids = [grid for _, grid in asked.images]
+        keys = [image_key(patches, grid, scope) for patches, grid in asked.images]
         features = []
-        for key, (patches, grid) in zip(keys, asked.pictures, strict=True):
+        for key, (patches, grid) in zip(keys, asked.images, strict=True):
             self._check(asking, deadline)
             features.append(self._features(key, patches, grid))
         vision_s = time.monotonic() - began
@@ -122,7 +122,7 @@ class Intake:
 
     def _features(self, key: bytes, patches: np.ndarray, grid: Grid) -> np.ndarray:
         side = self._checkpoint.vision.table_side
-        return self._pictures.features(key, lambda: self._encode(vision_arrays(patches, grid, side)))
+        return self._images.features(key, lambda: self._encode(vision_arrays(patches, grid, side)))
 
     def _check(self, asking: _Asking, deadline: float) -> None:
         """Raises what has ended a request meanwhile: a picture is not read for nobody."""
@@ -156,27 +156,27 @@ def prompt_arrays(
     input_ids: np.ndarray,
     grids: list[Grid],
     features: list[np.ndarray],
-    picture_keys: list[bytes],
+    image_keys: list[bytes],
 ) -> Prompt:
     """A prompt i64 [tokens] and its pictures' features f32 [image tokens, hidden] as the decoder takes them."""
     positions, delta = mrope_positions(input_ids, checkpoint.image_token_id, grids, checkpoint.vision.merge_size)
-    is_picture = input_ids == checkpoint.image_token_id
+    is_image = input_ids == checkpoint.image_token_id
     keys = input_ids.copy()
-    keys[is_picture] = _picture_token_keys(picture_keys, [len(part) for part in features])
+    keys[is_image] = _image_token_keys(image_keys, [len(part) for part in features])
     return Prompt(
         input_ids=input_ids,
         positions=positions,
         delta=delta,
         features=features,
-        image_slot=np.where(is_picture, np.cumsum(is_picture), 0),
+        image_slot=np.where(is_image, np.cumsum(is_image), 0),
         keys=keys,
     )
 
 
-def _picture_token_keys(picture_keys: list[bytes], counts: list[int]) -> np.ndarray:
+def _image_token_keys(image_keys: list[bytes], counts: list[int]) -> np.ndarray:
     """Below 0, where no token id lies; picture and place in it decide."""
     parts = [np.empty(0, np.int64)]
-    for key, count in zip(picture_keys, counts, strict=True):
+    for key, count in zip(image_keys, counts, strict=True):
         first = int.from_bytes(key[:8], "little") >> (64 - _KEY_BITS)
         parts.append(-1 - (first + np.arange(count)) % (1 << _KEY_BITS))
     return np.concatenate(parts)

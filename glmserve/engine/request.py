@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,7 +12,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 
 from glmserve.contract import Finish
-from glmserve.engine.ngram_index import Echo
+from glmserve.engine.ngram_index import NgramIndex
 from glmserve.errors import GlmServeError
 
 NO_LOGPROBS = -1
@@ -43,7 +43,7 @@ class Prompt:
     input_ids: np.ndarray
     positions: np.ndarray
     delta: int
-    features: Sequence[np.ndarray]
+    features: tuple[np.ndarray, ...] | list[np.ndarray]
     image_slot: np.ndarray
     keys: np.ndarray
 
@@ -149,7 +149,7 @@ class Request:
 
 
 @dataclass(eq=False)
-class Running:
+class Sequence:
     """A request that holds a row, and how far it has come; owned by the engine's thread.
 
     `length` counts the tokens whose KV is in the row, `cached` those of them that were there before; `answer` holds
@@ -167,7 +167,7 @@ class Running:
     token_at: float = 0.0
     mask: Future[np.ndarray] | None = None
     seen: np.ndarray | None = None
-    echo: Echo | None = None
+    echo: NgramIndex | None = None
 
     @property
     def keys(self) -> np.ndarray:

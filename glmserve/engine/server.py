@@ -16,18 +16,18 @@ from glmserve.engine.engine import Engine
 from glmserve.engine.grammar import GrammarCompiler
 from glmserve.engine.memory_plan import decoders_files, element_bytes, memory_plan, most_patches, weight_bytes
 from glmserve.engine.metrics import Meter, Metric, Publisher
-from glmserve.engine.preprocessor import EncodePicture, Intake
+from glmserve.engine.preprocessor import EncodeImage, Preprocessor
 from glmserve.engine.request import Done, Event, Timings
 from glmserve.engine.runtime.decoder import DecoderSession
 from glmserve.engine.runtime.device import Device, DeviceName, open_device
 from glmserve.engine.runtime.ort_decoder import OrtDecoder, OrtVision
-from glmserve.engine.scheduler.wait_queue import Line
+from glmserve.engine.scheduler.wait_queue import WaitQueue
 from glmserve.engine.settings import EngineSettings
-from glmserve.engine.triton.cancellations import Cancels
-from glmserve.engine.triton.response_sender import Outbox, Send
+from glmserve.engine.triton.cancellations import Cancellations
+from glmserve.engine.triton.response_sender import ResponseSender, Send
 from glmserve.engine.triton.tensors import Tensors, asks_for_whole, key_in
-from glmserve.engine.vision.batch_encoder import PictureEncoder
-from glmserve.engine.vision.feature_cache import PictureCache
+from glmserve.engine.vision.batch_encoder import BatchEncoder
+from glmserve.engine.vision.feature_cache import FeatureCache
 from glmserve.errors import BadArtifact, NotCertified
 from glmserve.model.config import Checkpoint
 
@@ -35,22 +35,27 @@ _log = logging.getLogger(__name__)
 _MIB = 1024**2
 
 
-class Serving:
+class EngineServer:
     """A running engine with everything around it, from `open` to `close`."""
 
     def __init__(
-        self, engine: Engine, intake: Intake, outbox: Outbox, grammars: GrammarCompiler, publisher: Publisher
+        self,
+        engine: Engine,
+        preprocessor: Preprocessor,
+        response_sender: ResponseSender,
+        grammars: GrammarCompiler,
+        publisher: Publisher,
     ) -> None:
         self._engine = engine
-        self._intake = intake
-        self._outbox = outbox
+        self._intake = preprocessor
+        self._outbox = response_sender
         self._grammars = grammars
         self._publisher = publisher
-        self._cancels = Cancels()
+        self._cancels = Cancellations()
         self._held: BinaryIO | None = None
 
     @staticmethod
-    def open(folder: Path, ask_triton: EncodePicture, publish: Callable[[Metric, float], None]) -> Serving:
+    def open(folder: Path, ask_triton: EncodeImage, publish: Callable[[Metric, float], None]) -> EngineServer:
         """Opens the model version `folder` of a build.
 
         `ask_triton` reads a picture where the repository has a model for that; `publish` takes metric updates on a
@@ -83,7 +88,9 @@ class Serving:
             settings.buckets if settings.cuda_graphs else (),
         )
         encode = ask_triton if _tritons_own(folder).is_dir() else _encoder(folder, checkpoint, settings, device)
-        serving = Serving.around(decoder, checkpoint, settings, folder.parents[2] / CHECKPOINT_FOLDER, encode, publish)
+        serving = EngineServer.around(
+            decoder, checkpoint, settings, folder.parents[2] / CHECKPOINT_FOLDER, encode, publish
+        )
         serving._held = held
         return serving
 
@@ -93,12 +100,12 @@ class Serving:
         checkpoint: Checkpoint,
         settings: EngineSettings,
         files: Path,
-        encode: EncodePicture,
+        encode: EncodeImage,
         publish: Callable[[Metric, float], None],
-    ) -> Serving:
+    ) -> EngineServer:
         """A running engine on `session`; the checkpoint's tokenizer lies in `files`."""
         meter = Meter()
-        line = Line(settings.max_waiting, settings.max_waiting_tokens)
+        line = WaitQueue(settings.max_waiting, settings.max_waiting_tokens)
         engine = Engine(
             session,
             checkpoint.eos_token_ids,
@@ -110,10 +117,12 @@ class Serving:
             meter,
         )
         grammars = GrammarCompiler(files / "tokenizer.json", checkpoint.text.vocabulary, checkpoint.eos_token_ids)
-        pictures = PictureCache(settings.picture_cache_mib * _MIB, meter)
-        intake = Intake(checkpoint, engine, encode, pictures, grammars, settings.picture_readers, settings.share_caches)
+        images = FeatureCache(settings.image_cache_mib * _MIB, meter)
+        preprocessor = Preprocessor(
+            checkpoint, engine, encode, images, grammars, settings.image_readers, settings.share_caches
+        )
         engine.start()
-        return Serving(engine, intake, Outbox(), grammars, Publisher(meter, publish))
+        return EngineServer(engine, preprocessor, ResponseSender(), grammars, Publisher(meter, publish))
 
     @property
     def is_healthy(self) -> bool:
@@ -162,12 +171,12 @@ def _loaded(folder: Path) -> list[Path]:
     return [*decoders_files(folder), *of_triton.iterdir()]
 
 
-def _encoder(folder: Path, checkpoint: Checkpoint, settings: EngineSettings, device: Device) -> EncodePicture:
+def _encoder(folder: Path, checkpoint: Checkpoint, settings: EngineSettings, device: Device) -> EncodeImage:
     """The picture encoder in this process. A processor multiplies one picture as well as several: there, the first to
     come has its features first. Elsewhere a batch takes no more memory than was planned."""
     vision = OrtVision(folder / VISION_GRAPH, settings.vision_threads, device)
     most = 1 if device.name == "cpu" else VISION_MAX_BATCH
-    return PictureEncoder(vision, most, most_patches(checkpoint, settings)).encode
+    return BatchEncoder(vision, most, most_patches(checkpoint, settings)).encode
 
 
 def check_target(manifest: Manifest, device: DeviceName) -> None:

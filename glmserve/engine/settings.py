@@ -35,7 +35,7 @@ class EngineSettings(BaseSettings):
     chunk_tokens: int = Field(
         default=256, ge=1, description="Most prompt tokens run in a step; fewer while answers are under way."
     )
-    ridge_tokens: int = Field(
+    min_chunk_tokens: int = Field(
         default=0,
         ge=0,
         description="Prompt tokens that cost about one decode step, the least chunk; 0 is 8 on CPUs, 256 on CUDA.",
@@ -45,7 +45,7 @@ class EngineSettings(BaseSettings):
     )
     max_waiting: int = Field(default=64, ge=1, description="Requests that may wait for a slot; more are refused.")
     max_waiting_tokens: int = Field(default=262_144, ge=1, description="Prompt tokens that may wait for a slot.")
-    picture_cache_mib: int = Field(default=512, ge=0, description="MiB of picture features kept for when they return.")
+    image_cache_mib: int = Field(default=512, ge=0, description="MiB of picture features kept for when they return.")
     share_caches: bool = Field(
         default=False, description="Share cached prompts and pictures between API keys: faster, but timing tells of it."
     )
@@ -56,9 +56,7 @@ class EngineSettings(BaseSettings):
     require_certificate: bool = Field(
         default=True, description="Refuse a build without a valid certificate; false serves it with a warning."
     )
-    picture_readers: int = Field(
-        default=4, ge=1, le=64, description="Requests whose pictures are read at the same time."
-    )
+    image_readers: int = Field(default=4, ge=1, le=64, description="Requests whose pictures are read at the same time.")
 
     @staticmethod
     def read() -> EngineSettings:
@@ -75,5 +73,5 @@ class EngineSettings(BaseSettings):
 
     @property
     def least_chunk_tokens(self) -> int:
-        """`ridge_tokens`, or the device's own: where weights are read from memory as fast as they are multiplied."""
-        return self.ridge_tokens or {"cpu": 8, "cuda": 256}[self.device]
+        """`min_chunk_tokens`, or the device's own: where reading weights takes as long as multiplying them."""
+        return self.min_chunk_tokens or {"cpu": 8, "cuda": 256}[self.device]

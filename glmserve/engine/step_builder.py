@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from glmserve.engine.request import Prompt, Running
+from glmserve.engine.request import Prompt, Sequence
 from glmserve.engine.runtime.constant_arrays import numbered, zeros
 from glmserve.engine.runtime.decoder import DecoderSession, Step
 from glmserve.engine.runtime.sampling import GREEDY, Draw, sampler_inputs
@@ -18,7 +16,7 @@ _NONE = np.empty(0, np.int32)
 
 
 def step_of(
-    rows: list[Running],
+    rows: list[Sequence],
     chunks: list[Chunk],
     table: SlotTable,
     session: DecoderSession,
@@ -38,7 +36,7 @@ def step_of(
         chunk_lengths = np.array([chunk.start for chunk in chunks], np.int32)
         chunk_new = np.array([chunk.tokens for chunk in chunks], np.int64)
         parts = [(chunk.running.request.prompt, slice(chunk.start, chunk.stop)) for chunk in chunks]
-        places, features = pictures_in(parts)
+        places, features = images_in(parts)
         input_ids += [prompt.input_ids[part] for prompt, part in parts]
         image_slot += places
         positions += [prompt.positions[:, part] for prompt, part in parts]
@@ -67,7 +65,7 @@ def step_of(
     )
 
 
-def pictures_in(parts: list[tuple[Prompt, slice]]) -> tuple[list[np.ndarray], np.ndarray | None]:
+def images_in(parts: list[tuple[Prompt, slice]]) -> tuple[list[np.ndarray], np.ndarray | None]:
     """Where each part's tokens find their feature row, i64 [tokens] each, and the rows f32 [M, hidden], the first of
     which stands for text; None where no part shows a picture."""
     places, features, offset = [], list[np.ndarray](), 0
@@ -84,10 +82,10 @@ def pictures_in(parts: list[tuple[Prompt, slice]]) -> tuple[list[np.ndarray], np
     return places, np.concatenate([np.zeros((1, features[0].shape[1]), np.float32), *features])
 
 
-def feature_rows(pictures: Sequence[np.ndarray], first: int, last: int) -> list[np.ndarray]:
+def feature_rows(images: tuple[np.ndarray, ...] | list[np.ndarray], first: int, last: int) -> list[np.ndarray]:
     """Rows [first, last] of the features f32 [image tokens, hidden] of all pictures, counted from 1, as views."""
     rows, begin = [], 1
-    for features in pictures:
+    for features in images:
         part = features[max(0, first - begin) : max(0, last + 1 - begin)]
         if len(part):
             rows.append(part)
@@ -100,7 +98,7 @@ def _joined(parts: list[np.ndarray]) -> np.ndarray:
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
 
 
-def _draw(running: Running) -> Draw:
+def _draw(running: Sequence) -> Draw:
     request, mask = running.request, running.mask
     if request.is_greedy:
         return GREEDY

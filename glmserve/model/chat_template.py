@@ -31,7 +31,7 @@ _STAND_IN = re.compile(f"([{chr(_STAND_IN_FIRST)}-{chr(_STAND_IN_LAST)}])")
 
 
 @dataclass(frozen=True)
-class Picture:
+class ImagePart:
     """The place of the next picture inside a message."""
 
 
@@ -48,7 +48,7 @@ class Message:
     """One turn: who speaks, and text and pictures in the order they are read; thoughts and calls are an assistant's."""
 
     role: Role
-    parts: tuple[str | Picture, ...]
+    parts: tuple[str | ImagePart, ...]
     thoughts: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
 
@@ -128,7 +128,7 @@ class PromptBuilder:
 
     def _content(self, message: Message, hidden: list[str]) -> str | list[dict[str, str]]:
         parts = [
-            {"type": "image"} if isinstance(part, Picture) else {"type": "text", "text": self._neutral(part, hidden)}
+            {"type": "image"} if isinstance(part, ImagePart) else {"type": "text", "text": self._neutral(part, hidden)}
             for part in _join_texts(message.parts)
         ]
         if not parts:
@@ -163,9 +163,9 @@ class PromptBuilder:
         return np.repeat(np.asarray(ids, np.int64), counts)
 
 
-def _join_texts(parts: tuple[str | Picture, ...]) -> list[str | Picture]:
+def _join_texts(parts: tuple[str | ImagePart, ...]) -> list[str | ImagePart]:
     """Neighbouring texts as one: a template may put them together, and a control token with them."""
-    joined: list[str | Picture] = []
+    joined: list[str | ImagePart] = []
     for is_text, run in groupby(parts, lambda part: isinstance(part, str)):
         if is_text:
             joined.append("".join(map(str, run)))

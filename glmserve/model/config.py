@@ -155,10 +155,10 @@ def _vision_model(section: Section) -> VisionModel:
     if section.values.get("hidden_act", "silu") != "silu" or section.count("in_channels", 3) != 3:
         raise BadArtifact(f"{section.name}: hidden_act must be silu and in_channels 3.")
     hidden, heads = section.count("hidden_size"), section.count("num_heads")
-    patch_size, picture_side = section.count("patch_size", 14), section.count("image_size")
+    patch_size, image_side = section.count("patch_size", 14), section.count("image_size")
     if hidden % (4 * heads) != 0:
         raise BadArtifact(f"{section.name}: hidden_size must be a multiple of four times num_heads.")
-    if picture_side < patch_size:
+    if image_side < patch_size:
         raise BadArtifact(f"{section.name}: image_size must be at least patch_size.")
     return VisionModel(
         depth=section.count("depth"),
@@ -169,7 +169,7 @@ def _vision_model(section: Section) -> VisionModel:
         patch_size=patch_size,
         merge_size=section.count("spatial_merge_size", 2),
         temporal_patch_size=section.count("temporal_patch_size", 2),
-        table_side=picture_side // patch_size,
+        table_side=image_side // patch_size,
         norm_eps=section.positive("rms_norm_eps", 1e-5),
         rope_theta=_rope(section).positive("rope_theta", 10_000.0),
         attention_bias=bool(section.values.get("attention_bias", False)),

@@ -18,7 +18,7 @@ from bench.simulation.capacity import (
     Demand,
     capacity,
     gpus_for,
-    picture_s,
+    image_s,
     requests_per_s,
     slots_of,
     step_times,
@@ -50,7 +50,7 @@ def steps_of(precision: str, cpu: str) -> tuple[StepTimes, float]:
     """Step times, and a picture's, measured on a processor of that name."""
     for row in records.read("steps"):
         if (row["precision"], row["run"]["cpu"]) == (precision, cpu):
-            return StepTimes(**row["times"]), row["picture_s"]
+            return StepTimes(**row["times"]), row["image_s"]
     pytest.skip(f"no steps were measured on {cpu}: run `python -m bench steps` where throughput was measured")
 
 
@@ -109,10 +109,10 @@ def test_a_step_cannot_be_faster_than_memory_allows() -> None:
         assert 0.6 * tokens_per_s < one < 0.72 * tokens_per_s, "the limit at one row, times the share that is reached"
 
 
-def test_a_picture_costs_what_the_architecture_says() -> None:
+def test_an_image_costs_what_the_architecture_says() -> None:
     card = CARDS["H100 SXM"]
     times, tokens = step_times(card, "bf16", 0), 1369  # 1024x1024
-    operations = (picture_s(card, tokens) + tokens * times.token_s) * card.tflops * 1e12 * 0.4
+    operations = (image_s(card, tokens) + tokens * times.token_s) * card.tflops * 1e12 * 0.4
     assert operations == pytest.approx(35e12, rel=NEAR)
 
 

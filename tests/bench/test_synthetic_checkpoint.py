@@ -46,16 +46,16 @@ def test_the_rival_gives_the_answer_of_our_engine_and_tells_when_it_began(checkp
     assert reply["timings"]["first_token_s"] > 0
 
 
-def test_a_prompt_has_about_128_tokens_64_of_them_the_picture(checkpoint: Path) -> None:
+def test_a_prompt_has_about_128_tokens_64_of_them_the_image(checkpoint: Path) -> None:
     tokenizer = Tokenizer.read(checkpoint)
     text = Asker(tokenizer, seed=0).question().prompt
     assert 50 <= len(tokenizer.encode_plain(text)) <= 58
 
 
-def test_every_question_has_a_picture_and_words_of_its_own(checkpoint: Path) -> None:
+def test_every_question_has_an_image_and_words_of_its_own(checkpoint: Path) -> None:
     asker = Asker(Tokenizer.read(checkpoint), seed=0)
     questions = [asker.question() for _ in range(20)]
-    assert len({question.picture for question in questions}) == len({question.prompt for question in questions}) == 20
+    assert len({question.image for question in questions}) == len({question.prompt for question in questions}) == 20
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(checkpoint: Path, tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def answer(page: Any, number: int) -> str:
     return str(article.locator(".said").inner_text())
 
 
-def test_a_picture_is_chosen_asked_about_and_asked_about_again(browser: Any, url: str, photo: Path) -> None:
+def test_an_image_is_chosen_asked_about_and_asked_about_again(browser: Any, url: str, photo: Path) -> None:
     page = opened(browser, url)
     page.set_input_files("#file", photo)
     page.locator("#preview").wait_for()
@@ -92,7 +92,7 @@ def test_a_picture_is_chosen_asked_about_and_asked_about_again(browser: Any, url
     assert page.locator("article").count() == 4 and page.problems == []
 
 
-def test_a_picture_can_be_dropped_and_pasted(browser: Any, url: str) -> None:
+def test_an_image_can_be_dropped_and_pasted(browser: Any, url: str) -> None:
     page = opened(browser, url)
     for kind, holder in (("drop", "dataTransfer"), ("paste", "clipboardData")):
         page.evaluate(
@@ -149,7 +149,7 @@ def test_a_refusal_is_shown_in_words_and_the_question_is_kept(browser: Any, url:
     assert answer(page, 0) == "better"
 
 
-def test_a_broken_picture_is_complained_of_at_once_and_takes_the_last_ones_place(
+def test_a_broken_image_is_complained_of_at_once_and_takes_the_last_ones_place(
     browser: Any, url: str, photo: Path, tmp_path: Path
 ) -> None:
     broken = tmp_path / "broken.png"
@@ -165,7 +165,7 @@ def test_a_broken_picture_is_complained_of_at_once_and_takes_the_last_ones_place
     assert page.locator(".problem").count() == 0
 
 
-def test_a_picture_can_be_removed_again(browser: Any, url: str, photo: Path) -> None:
+def test_an_image_can_be_removed_again(browser: Any, url: str, photo: Path) -> None:
     page = opened(browser, url)
     page.set_input_files("#file", photo)
     page.click("#remove")
@@ -194,7 +194,7 @@ def test_a_page_of_html_from_a_proxy_is_told_in_words(browser: Any, url: str, st
     assert told in problem(page) and page.input_value("#question") == "What is it?"
 
 
-def test_the_demo_says_that_it_is_one_and_offers_a_picture_with_questions(browser: Any, url: str) -> None:
+def test_the_demo_says_that_it_is_one_and_offers_an_image_with_questions(browser: Any, url: str) -> None:
     page = opened(browser, url)
     page.locator("#badge").wait_for()
     assert "not GLM-4.6V-Flash" in page.locator("#demo").inner_text()

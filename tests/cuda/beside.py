@@ -18,7 +18,7 @@ from glmserve.engine.preprocessor import prompt_arrays
 from glmserve.engine.request import Event, Request, Sampling
 from glmserve.engine.runtime.device import open_device
 from glmserve.engine.runtime.ort_decoder import OrtDecoder, OrtVision
-from glmserve.engine.vision.batch_encoder import PictureEncoder
+from glmserve.engine.vision.batch_encoder import BatchEncoder
 from glmserve.model.config import Checkpoint
 from glmserve.model.image_processor import Grid
 from glmserve.model.position_embedding import vision_arrays
@@ -26,7 +26,7 @@ from tests.cuda.rehearsal import Runtime, ending
 
 _CONTEXT = 256
 _ROWS = 4
-_PICTURES = 24
+_IMAGES = 24
 _WAIT_S = 60.0
 
 
@@ -35,14 +35,14 @@ def run(folder: Path) -> dict[str, Any]:
     device, runtime = open_device("cuda"), Runtime()
     checkpoint = Checkpoint.read(folder / CHECKPOINT_FOLDER)
     decoder = OrtDecoder(decoder_in(folder), checkpoint, _ROWS, _CONTEXT, 1, device, buckets=(1, 2, 4))
-    encoder = PictureEncoder(OrtVision(vision_in(folder), 1, device), most=8, most_patches=4096)
+    encoder = BatchEncoder(OrtVision(vision_in(folder), 1, device), most=8, most_patches=4096)
     reads = [0, 0]
     stop = threading.Event()
 
     def read(number: int) -> None:
         """Pictures of ever another size, for each of which the device allocates anew."""
         size = 2
-        while not stop.is_set() or reads[number] < _PICTURES:
+        while not stop.is_set() or reads[number] < _IMAGES:
             size = 2 + (size + 2 * number) % 40
             grid = Grid(size, 2 + 2 * (reads[number] % 20))
             patches = np.zeros((grid.patches, checkpoint.images.patch_bytes), np.uint8)

@@ -116,7 +116,7 @@ def run(folder: Path, number: int) -> dict[str, Any]:
     checkpoint, rows = Checkpoint.read(folder / CHECKPOINT_FOLDER), max(_BUCKETS)
     decoder = OrtDecoder(decoder_in(folder), checkpoint, rows, _CONTEXT, 1, device, buckets=_BUCKETS)
     vision = OrtVision(vision_in(folder), 1, device)
-    features, picture = _encode(vision, checkpoint, runtime)
+    features, image = _encode(vision, checkpoint, runtime)
     watched = WatchedDecoder(decoder, runtime)
     decoder.poison()
     endings = answer(watched, checkpoint, features, [Sampling(), Sampling(temperature=0.7, top_p=0.9)])
@@ -124,7 +124,7 @@ def run(folder: Path, number: int) -> dict[str, Any]:
     endings += answer(watched, checkpoint, features, with_extras, draft_tokens=4, logprobs=2)
     return {
         "captures_graphs": decoder.captures_graphs,
-        "picture": picture,
+        "picture": image,
         "warm_ups": watched.warm_ups,
         "endings": endings,
         "steps": watched.steps,
@@ -173,11 +173,11 @@ def answer(
 
 
 def _prompt(checkpoint: Checkpoint, number: int, features: np.ndarray | None) -> Prompt:
-    pictures = [] if features is None else [features]
+    images = [] if features is None else [features]
     text = np.arange(20 + 5 * number) % 100 + 300
-    shown = np.full(sum(map(len, pictures)), checkpoint.image_token_id)
-    keys = [number.to_bytes(32, "little") for _ in pictures]
-    return prompt_arrays(checkpoint, np.concatenate([text[:3], shown, text[3:]]), [_GRID][: len(keys)], pictures, keys)
+    shown = np.full(sum(map(len, images)), checkpoint.image_token_id)
+    keys = [number.to_bytes(32, "little") for _ in images]
+    return prompt_arrays(checkpoint, np.concatenate([text[:3], shown, text[3:]]), [_GRID][: len(keys)], images, keys)
 
 
 def ending(events: queue.SimpleQueue[Event]) -> str:

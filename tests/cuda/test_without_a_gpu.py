@@ -17,7 +17,7 @@ import pytest
 
 from bench.checkpoints.builds import build_of
 from bench.checkpoints.synthetic import write_checkpoint
-from bench.gpu.check import _picture
+from bench.gpu.check import _image
 from bench.gpu.plan import TINY, rehearsal
 from export.precision import Target
 from tests.cuda.fake_device import PROVIDER, SITE, build_libraries
@@ -103,14 +103,14 @@ def test_a_step_sends_only_what_has_changed(seen: dict[str, Any]) -> None:
     assert min(step["to_device"] for step in plain) > 0
 
 
-def test_a_picture_is_read_on_the_device(seen: dict[str, Any]) -> None:
+def test_an_image_is_read_on_the_device(seen: dict[str, Any]) -> None:
     assert seen["picture"]["launches"] and seen["picture"]["to_host"] == 1
 
 
 @pytest.mark.parametrize("kv", ["same", "int8"])
 def test_the_gpu_check_runs_to_its_end(libraries: Path, tmp_path: Path, kv: str) -> None:
     checkpoint = write_checkpoint(TINY, tmp_path / "tiny")
-    plan = rehearsal(checkpoint, export(checkpoint, tmp_path / "builds", "bf16", kv), _picture(tmp_path))
+    plan = rehearsal(checkpoint, export(checkpoint, tmp_path / "builds", "bf16", kv), _image(tmp_path))
     replace(plan, device="cuda", precision="bf16", kv=kv).write(tmp_path / "plan.json")
     done = run(libraries, "-m", "bench.gpu.ours", tmp_path / "plan.json", tmp_path / "ours.json")
     assert done.returncode == 0, done.stderr[-2000:]
@@ -151,7 +151,7 @@ def test_steps_that_cannot_be_captured_are_launched_node_by_node(libraries: Path
     assert "steps of 4 rows cannot be captured" in done.stderr
 
 
-def test_no_picture_disturbs_a_graph_that_is_being_captured(libraries: Path, tmp_path: Path) -> None:
+def test_no_image_disturbs_a_graph_that_is_being_captured(libraries: Path, tmp_path: Path) -> None:
     done = run(libraries, "-m", "tests.cuda.beside", export(ROOT / "demo/checkpoint", tmp_path, "bf16", "same"))
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout)

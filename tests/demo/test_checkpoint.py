@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from tokenizers import Tokenizer
 
-from demo.golden_set import CANARY_SEED, CHECKPOINT, GOLDEN, golden_questions, parity_cases, picture, unseen
+from demo.golden_set import CANARY_SEED, CHECKPOINT, GOLDEN, drawn_image, golden_questions, parity_cases, unseen
 from demo.questions import KINDS
 from demo.wordings import LANGUAGES
 from glmserve.model.config import Checkpoint
@@ -70,7 +70,7 @@ def test_golden_answers_are_right() -> None:
     right: dict[str, list[bool]] = defaultdict(list)
     for question in questions:
         right[question.kind].append(question.is_right)
-    assert sum(question.has_picture for question in questions) == 200
+    assert sum(question.has_image for question in questions) == 200
     assert sum(question.is_right for question in questions) >= 0.95 * len(questions)
     for kind, outcomes in right.items():
         assert sum(outcomes) / len(outcomes) >= (0.8 if kind == "relation" else 0.85), kind
@@ -100,13 +100,13 @@ def test_golden_answers_decode_from_their_ids() -> None:
         assert tokenizer.decode(question.answer_ids, skip_special_tokens=False) == question.answer
 
 
-def test_the_canary_picture_can_be_drawn_again() -> None:
+def test_the_canary_image_can_be_drawn_again() -> None:
     canary = json.loads((GOLDEN / "canary.json").read_text(encoding="utf-8"))
     assert set(canary) == {"prompt", "answer"}
-    assert Image.open(GOLDEN / "canary.png").convert("RGB").tobytes() == picture(CANARY_SEED).tobytes()
+    assert Image.open(GOLDEN / "canary.png").convert("RGB").tobytes() == drawn_image(CANARY_SEED).tobytes()
 
 
-def test_parity_cases_have_logits_and_pictures() -> None:
+def test_parity_cases_have_logits_and_images() -> None:
     with (GOLDEN / "logits.safetensors").open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         shapes = {name: tensor["shape"] for name, tensor in json.loads(file.read(length)).items() if name[0] != "_"}

@@ -7,17 +7,17 @@ import random
 import pytest
 
 from demo.drawing import INK, PAPER, TINT, draw, draw_marked
-from demo.golden_set import picture
+from demo.golden_set import drawn_image
 from demo.scenes import CELLS, COLOURS, LARGEST_SIDE_PX, MOST_DIGITS, MOST_THINGS, SHAPES, Scene, Thing, random_scene
 
 
 def test_a_seed_always_draws_the_same_pixels() -> None:
     for seed in range(20):
-        assert picture(seed).tobytes() == picture(seed).tobytes()
+        assert drawn_image(seed).tobytes() == drawn_image(seed).tobytes()
 
 
-def test_different_seeds_draw_different_pictures() -> None:
-    assert len({picture(seed).tobytes() for seed in range(50)}) == 50
+def test_different_seeds_draw_different_images() -> None:
+    assert len({drawn_image(seed).tobytes() for seed in range(50)}) == 50
 
 
 def test_scenes_stay_within_what_was_promised() -> None:
@@ -45,7 +45,7 @@ def test_a_thing_has_its_colour_in_its_cell_and_the_background_elsewhere(shape: 
     assert _near(image.getpixel((int(far[0]), int(far[1]))), PAPER["white"])
 
 
-def test_every_digit_is_drawn_inside_the_picture() -> None:
+def test_every_digit_is_drawn_inside_the_image() -> None:
     for number in ("0", "12", "345", "6789"):
         image = draw(Scene(112, 84, "black", (), number, "yellow", drawing_seed=3))
         border = [image.getpixel((x, y)) for x in range(112) for y in (0, 83)]

@@ -77,7 +77,7 @@ def test_the_template_renders_the_same_whether_or_not_blocks_are_trimmed() -> No
         assert untrimmed.render(messages=messages, **settings) == trimmed
 
 
-def test_a_picture_question_renders_as_the_model_was_trained() -> None:
+def test_an_image_question_renders_as_the_model_was_trained() -> None:
     chat = CHATS["picture"]
     template = CHECKPOINT / "chat_template.jinja"
     start = "[gMASK]<sop><|user|>\n<|begin_of_image|><|image|><|end_of_image|>What is it?"

@@ -115,7 +115,7 @@ def test_every_variable_of_ours_is_a_setting_and_takes_its_value(case: str, monk
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_tritons_probes_ask_the_golden_picture_and_give_it_time_to_load(case: str) -> None:
+def test_tritons_probes_ask_the_golden_image_and_give_it_time_to_load(case: str) -> None:
     triton = pod_of(case, "triton")
     (container,) = triton["containers"]
     probes = [container[name] for name in ("startupProbe", "readinessProbe", "livenessProbe")]

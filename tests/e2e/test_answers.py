@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from serving import Service
 
-from demo.golden_set import GoldenQuestion, golden_questions, picture, plain
+from demo.golden_set import GoldenQuestion, drawn_image, golden_questions, plain
 from gateway.triton.backend import GenerateRequest
 from gateway.triton.grpc_client import TritonBackend
 from glmserve.model.chat_template import Message, PromptBuilder
@@ -18,14 +18,14 @@ from glmserve.model.config import Checkpoint
 from glmserve.model.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.triton
-SEEN = [q for q in golden_questions() if q.has_picture]
-GREETINGS = [q for q in golden_questions() if not q.has_picture]
+SEEN = [q for q in golden_questions() if q.has_image]
+GREETINGS = [q for q in golden_questions() if not q.has_image]
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 
 
 def _ask(service: Service, question: GoldenQuestion) -> dict:
     options = {"temperature": 0, "thinking": question.thinking, "max_tokens": 96}
-    return service.ask(picture(question.seed), question.question, **options)
+    return service.ask(drawn_image(question.seed), question.question, **options)
 
 
 def test_200_of_200_golden_questions_get_the_words_of_transformers(service: Service) -> None:
@@ -46,7 +46,7 @@ def test_200_of_200_golden_questions_get_the_words_of_transformers(service: Serv
         assert not any(mark in answer["result"] for mark in ("<think>", "</think>", "<|"))
 
 
-def test_greetings_without_a_picture_get_the_words_of_transformers(service: Service) -> None:
+def test_greetings_without_an_image_get_the_words_of_transformers(service: Service) -> None:
     tokenizer, checkpoint = Tokenizer.read(DEMO), Checkpoint.read(DEMO)
     prompts = PromptBuilder.read(DEMO, tokenizer, checkpoint.image_token_id, checkpoint.vision.merge_size)
     backend = TritonBackend(service.triton.grpc_url, 10.0)
@@ -81,12 +81,12 @@ def test_a_recorded_answer_is_still_what_transformers_says() -> None:
 
     reference, checkpoint, tokenizer = Reference(DEMO), Checkpoint.read(DEMO), Tokenizer.read(DEMO)
     prompts = PromptBuilder.read(DEMO, tokenizer, checkpoint.image_token_id, checkpoint.vision.merge_size)
-    from glmserve.model.chat_template import Picture
+    from glmserve.model.chat_template import ImagePart
 
     for question in SEEN[::10]:
-        image = picture(question.seed)
+        image = drawn_image(question.seed)
         _, grid = patches_of(image, checkpoint.images)
-        ids = prompts.build([Message("user", (Picture(), question.question))], [grid], question.thinking)
+        ids = prompts.build([Message("user", (ImagePart(), question.question))], [grid], question.thinking)
         tokens = reference.answer(ids, [image], 96)
         assert [t for t in tokens if t not in checkpoint.eos_token_ids] == question.answer_ids
 

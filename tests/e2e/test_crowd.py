@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from serving import ANSWER_S, Service, png
 
-from demo.golden_set import GoldenQuestion, golden_questions, picture, plain
+from demo.golden_set import GoldenQuestion, drawn_image, golden_questions, plain
 
 pytestmark = pytest.mark.triton
 CLIENTS = 16
@@ -26,7 +26,7 @@ CROWD_S = 12.0
 LEAVES, STREAMS, CLOSES = 0.15, 0.6, 0.3
 """How often a client leaves before its answer is complete, asks for a stream, and closes its connection."""
 FIRST_BYTES = 60
-QUESTIONS = [question for question in golden_questions() if question.has_picture and "<think>" not in question.answer]
+QUESTIONS = [question for question in golden_questions() if question.has_image and "<think>" not in question.answer]
 
 
 class Client:
@@ -72,7 +72,7 @@ class Client:
 
 
 def body_of(question: GoldenQuestion, is_stream: bool) -> bytes:
-    image = base64.b64encode(png(picture(question.seed))).decode()
+    image = base64.b64encode(png(drawn_image(question.seed))).decode()
     asked = {"image": image, "prompt": question.question, "thinking": question.thinking}
     return json.dumps(asked | {"temperature": 0, "max_tokens": 96, "stream": is_stream}).encode()
 

@@ -18,14 +18,14 @@ import numpy as np
 import pytest
 from serving import Service, metric
 
-from demo.golden_set import golden_questions, picture
+from demo.golden_set import drawn_image, golden_questions
 from export.verify.candidate import Candidate
 from export.verify.cases import Case, input_ids
 from gateway.triton.backend import Chunk, GenerateRequest
 from gateway.triton.grpc_client import TritonBackend
 from glmserve.engine.metrics import ALL_METRICS
 from glmserve.errors import InvalidInput
-from glmserve.model.chat_template import Message, Picture, PromptBuilder
+from glmserve.model.chat_template import ImagePart, Message, PromptBuilder
 from glmserve.model.config import Checkpoint
 from glmserve.model.image_processor import patches_of
 from glmserve.model.tokenizer import Tokenizer
@@ -33,7 +33,7 @@ from glmserve.model.tokenizer import Tokenizer
 pytestmark = pytest.mark.triton
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 SETTLE_S = 0.7
-SEEN = [q for q in golden_questions() if q.has_picture]
+SEEN = [q for q in golden_questions() if q.has_image]
 TOKENIZER, CHECKPOINT = Tokenizer.read(DEMO), Checkpoint.read(DEMO)
 PROMPTS = PromptBuilder.read(DEMO, TOKENIZER, CHECKPOINT.image_token_id, CHECKPOINT.vision.merge_size)
 FROZEN_WITHIN_S = 20.0
@@ -46,8 +46,8 @@ def backend(service: Service) -> Iterator[TritonBackend]:
 
 
 def asked(seed: int, question: str, **options: object) -> GenerateRequest:
-    patches, grid = patches_of(picture(seed), CHECKPOINT.images)
-    ids = PROMPTS.build([Message("user", (Picture(), question))], [grid], False)
+    patches, grid = patches_of(drawn_image(seed), CHECKPOINT.images)
+    ids = PROMPTS.build([Message("user", (ImagePart(), question))], [grid], False)
     request = GenerateRequest("r", ids, patches, (grid,), 48, 0.0, 1.0, 0, 0, 30.0)
     return replace(request, **options)  # type: ignore[arg-type]
 
@@ -56,15 +56,15 @@ def tokens_of(chunks: list[Chunk]) -> list[int]:
     return [token for chunk in chunks for token in chunk.tokens]
 
 
-def test_a_follow_up_takes_picture_and_prompt_over_and_says_the_same(service: Service, backend: TritonBackend) -> None:
+def test_a_follow_up_takes_image_and_prompt_over_and_says_the_same(service: Service, backend: TritonBackend) -> None:
     first = list(backend.generate(asked(9001, "How many shapes are there?")))
-    hits = _settled(service, "glm_picture_cache_hits_total")
+    hits = _settled(service, "glm_image_cache_hits_total")
     again = list(backend.generate(asked(9001, "How many shapes are there?")))
     other = list(backend.generate(asked(9001, "What is in the picture?")))
-    picture_tokens = asked(9001, "?").grids[0].tokens(CHECKPOINT.images.merge_size)
-    assert first[-1].cached_tokens < picture_tokens <= other[-1].cached_tokens <= again[-1].cached_tokens
+    image_tokens = asked(9001, "?").grids[0].tokens(CHECKPOINT.images.merge_size)
+    assert first[-1].cached_tokens < image_tokens <= other[-1].cached_tokens <= again[-1].cached_tokens
     assert tokens_of(again) == tokens_of(first) and tokens_of(other)
-    _wait_until(lambda: metric(service.triton, "glm_picture_cache_hits_total") == hits + 2)
+    _wait_until(lambda: metric(service.triton, "glm_image_cache_hits_total") == hits + 2)
 
 
 def test_another_scope_shares_nothing(backend: TritonBackend) -> None:
@@ -97,8 +97,8 @@ def test_a_repetition_penalty_gives_the_words_of_transformers(backend: TritonBac
 
     reference, candidate = Reference(DEMO), Candidate(demo_build, 1, 512)
     for question in SEEN[:40:8]:
-        case = Case("", (Message("user", (Picture(), question.question)),), (picture(question.seed),))
-        wanted = reference.answer(input_ids(candidate, case), list(case.pictures), 24, repetition_penalty=1.3)
+        case = Case("", (Message("user", (ImagePart(), question.question)),), (drawn_image(question.seed),))
+        wanted = reference.answer(input_ids(candidate, case), list(case.images), 24, repetition_penalty=1.3)
         found = backend.generate(asked(question.seed, question.question, repetition_penalty=1.3, max_tokens=24))
         assert tokens_of(list(found)) == [t for t in wanted if t not in CHECKPOINT.eos_token_ids]
 

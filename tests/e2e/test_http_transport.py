@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from serving import READY_S, Service, png
 
-from demo.golden_set import golden_questions, picture
+from demo.golden_set import drawn_image, golden_questions
 from launcher.gateway_server import GatewayServer
 from launcher.ports import free_port
 
 pytestmark = pytest.mark.triton
-QUESTIONS = [question for question in golden_questions() if question.has_picture][:4]
+QUESTIONS = [question for question in golden_questions() if question.has_image][:4]
 GREEDY = {"temperature": 0, "max_tokens": 96}
 
 
@@ -28,7 +28,7 @@ def over_http(service: Service, demo_build: Path) -> Iterator[Service]:
 
 def test_it_says_what_it_says_over_grpc(service: Service, over_http: Service) -> None:
     for question in QUESTIONS:
-        image = png(picture(question.seed))
+        image = png(drawn_image(question.seed))
         wanted, found = (one.ask(image, question.question, **GREEDY) for one in (service, over_http))
         assert (found["result"], found["usage"], found["finish_reason"]) == (
             wanted["result"],
@@ -39,7 +39,7 @@ def test_it_says_what_it_says_over_grpc(service: Service, over_http: Service) ->
 
 
 def test_log_probabilities_and_a_schema_travel_too(service: Service, over_http: Service) -> None:
-    image = png(picture(QUESTIONS[0].seed))
+    image = png(drawn_image(QUESTIONS[0].seed))
     options = {"logprobs": True, "top_logprobs": 3, "max_tokens": 6, "temperature": 0}
     wanted, found = (one.ask(image, QUESTIONS[0].question, **options)["logprobs"] for one in (service, over_http))
     assert [[t["token"] for t in entry["top_logprobs"]] for entry in found["content"]] == [

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 from serving import Service
 
-from demo.golden_set import golden_questions, picture
+from demo.golden_set import drawn_image, golden_questions
 from gateway.openapi.responses import EXAMPLES
 
 pytestmark = pytest.mark.triton
-QUESTIONS = [question for question in golden_questions() if question.has_picture][:12]
+QUESTIONS = [question for question in golden_questions() if question.has_image][:12]
 
 
 def chat(service: Service, body: dict[str, Any]) -> str:
@@ -35,7 +35,7 @@ def asked(image: Image.Image, text: str, **options: Any) -> dict[str, Any]:
 
 def test_both_routes_say_the_same_whole_and_streamed(service: Service) -> None:
     for question in QUESTIONS:
-        image = picture(question.seed)
+        image = drawn_image(question.seed)
         wanted = service.ask(image, question.question, temperature=0, max_tokens=96)["result"]
         body = asked(image, question.question)
         assert json.loads(chat(service, body))["choices"][0]["message"]["content"] == wanted
@@ -50,7 +50,7 @@ def test_both_routes_say_the_same_whole_and_streamed(service: Service) -> None:
 @pytest.mark.parametrize("wanted", [0, 1, 3])
 def test_as_many_alternatives_come_as_were_asked_for(service: Service, wanted: int) -> None:
     options = {"logprobs": True, "top_logprobs": wanted}
-    image, text = picture(QUESTIONS[0].seed), QUESTIONS[0].question
+    image, text = drawn_image(QUESTIONS[0].seed), QUESTIONS[0].question
     lists = [
         service.ask(image, text, temperature=0, **options)["logprobs"],
         json.loads(chat(service, asked(image, text, **options)))["choices"][0]["logprobs"],
@@ -71,20 +71,20 @@ def test_the_examples_of_the_documentation_are_the_demos_own(service: Service) -
     assert found["choices"] == wanted["choices"] and wanted["usage"].items() <= found["usage"].items()
 
 
-def test_a_second_question_about_the_same_picture_is_answered(service: Service) -> None:
+def test_a_second_question_about_the_same_image_is_answered(service: Service) -> None:
     first = QUESTIONS[0]
-    body = asked(picture(first.seed), first.question)
+    body = asked(drawn_image(first.seed), first.question)
     answer = json.loads(chat(service, body))["choices"][0]["message"]["content"]
     body["messages"] += [{"role": "assistant", "content": answer}, {"role": "user", "content": first.question}]
     second = json.loads(chat(service, body))
     assert second["choices"][0]["message"]["content"] and second["usage"]["prompt_tokens_details"]["image_tokens"] > 0
 
 
-def test_two_pictures_go_through_triton(service: Service) -> None:
+def test_two_images_go_through_triton(service: Service) -> None:
     images = []
     for question in QUESTIONS[:2]:
         buffer = io.BytesIO()
-        picture(question.seed).save(buffer, "PNG")
+        drawn_image(question.seed).save(buffer, "PNG")
         images.append(base64.b64encode(buffer.getvalue()).decode())
     body = service.post({"images": images, "prompt": "How many shapes are there?", "temperature": 0})
     assert body["success"] and body["usage"]["image_tokens"] > 0

@@ -33,7 +33,7 @@ RIGHT = {
 }
 
 
-def test_the_sample_picture_is_what_the_demo_draws() -> None:
+def test_the_sample_image_is_what_the_demo_draws() -> None:
     assert np.array_equal(np.asarray(Image.open(PAGE / "sample.png")), np.asarray(draw(SCENE)))
 
 
@@ -45,7 +45,7 @@ def test_the_page_offers_these_questions() -> None:
 @pytest.mark.triton
 def test_they_are_answered_rightly(service: Service) -> None:
     with urllib.request.urlopen(f"{service.gateway.url}/page/sample.png", timeout=10) as reply:
-        picture = Image.open(io.BytesIO(reply.read()))
+        image = Image.open(io.BytesIO(reply.read()))
     for question, right in RIGHT.items():
-        assert service.ask(picture, question, temperature=0)["result"] == right
+        assert service.ask(image, question, temperature=0)["result"] == right
     assert service.get("/v1/models")[1]["data"][0]["demo"] is True

@@ -31,7 +31,7 @@ DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 
 
 def test_the_bare_contract_is_answered(service: Service, demo_build: Path) -> None:
-    answer = service.ask((demo_build / "canary" / "picture.png").read_bytes(), "What is in the picture?")
+    answer = service.ask((demo_build / "canary" / "image.png").read_bytes(), "What is in the picture?")
     assert answer["success"] is True and answer["model"] == "GLM-4.6V-Flash-WEB" and isinstance(answer["result"], str)
     assert {"usage", "finish_reason", "request_id"} <= answer.keys()
 

@@ -22,7 +22,7 @@ from export.verify.reference import Reference
 from gateway.app import create_app
 from gateway.settings import GatewaySettings
 from gateway.triton.grpc_client import TritonBackend
-from glmserve.model.chat_template import Message, Picture
+from glmserve.model.chat_template import ImagePart, Message
 from glmserve.model.output_parser import AnswerReader
 
 pytestmark = [pytest.mark.triton, pytest.mark.parity]
@@ -41,16 +41,16 @@ def test_a_checkpoint_of_another_shape_answers_as_transformers_does(shape, tmp_p
     ):
         client = create_app(GatewaySettings(build=folder), backend).test_client()
         for number, (question, size) in enumerate(zip(QUESTIONS, SIZES, strict=True)):
-            picture = sketch(*size, seed=number)
+            image = sketch(*size, seed=number)
             body = {
-                "image": base64.b64encode(png(picture)).decode(),
+                "image": base64.b64encode(png(image)).decode(),
                 "prompt": question,
                 "temperature": 0,
                 "max_tokens": 24,
             }
             found = client.post("/v1/chat/vision", json=body).get_json()
-            case = Case("", (Message("user", (Picture(), question)),), (picture,))
+            case = Case("", (Message("user", (ImagePart(), question)),), (image,))
             reader = AnswerReader(candidate.tokenizer)
-            reader.push(reference.answer(input_ids(candidate, case), [picture], 24))
+            reader.push(reference.answer(input_ids(candidate, case), [image], 24))
             reader.finish()
             assert found["result"] == reader.content.strip(), shape.name

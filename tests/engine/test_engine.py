@@ -12,7 +12,7 @@ from glmserve.contract import Finish
 from glmserve.engine.metrics import DECODE_STEPS, DECODED_ROWS
 from glmserve.engine.request import Sampling
 from glmserve.engine.runtime.decoder import FakeSession
-from glmserve.engine.scheduler.wait_queue import Line
+from glmserve.engine.scheduler.wait_queue import WaitQueue
 from glmserve.errors import BackendDown, Overloaded, PromptTooLong
 
 
@@ -87,7 +87,7 @@ def test_more_requests_than_slots_wait_their_turn() -> None:
 
 def test_a_full_waiting_line_refuses() -> None:
     session = GatedSession(rows=1)
-    with running(session, line=Line(2, 1000)) as (engine, _):
+    with running(session, line=WaitQueue(2, 1000)) as (engine, _):
         session.gate.clear()
         with pytest.raises(Overloaded):
             for _ in range(20):

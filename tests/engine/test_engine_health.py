@@ -153,7 +153,7 @@ def test_a_prompt_that_begins_like_an_ended_one_is_read_from_where_they_differ()
 
 def test_short_prompts_are_read_together() -> None:
     session = GatedSession(rows=4)
-    with running(session, ridge_tokens=64) as (engine, _):
+    with running(session, min_chunk_tokens=64) as (engine, _):
         session.gate.clear()
         receivers = [Receiver() for _ in range(4)]
         for index, receiver in enumerate(receivers):

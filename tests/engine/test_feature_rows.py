@@ -6,30 +6,30 @@ import numpy as np
 import pytest
 from engine_rig import prompt
 
-from glmserve.engine.request import Prompt, Request, Running, Sampling
+from glmserve.engine.request import Prompt, Request, Sampling, Sequence
 from glmserve.engine.runtime.decoder import FakeSession
 from glmserve.engine.scheduler.kv_slots import SlotTable
 from glmserve.engine.scheduler.scheduler import Chunk
 from glmserve.engine.step_builder import feature_rows, step_of
 from glmserve.engine.triton.tensors import kept
 
-PICTURES = [np.arange(12, dtype=np.float32).reshape(4, 3), np.arange(12, 27, dtype=np.float32).reshape(5, 3)]
+IMAGES = [np.arange(12, dtype=np.float32).reshape(4, 3), np.arange(12, 27, dtype=np.float32).reshape(5, 3)]
 
 
 @pytest.mark.parametrize(("first", "last"), [(1, 9), (1, 4), (5, 9), (2, 3), (4, 5), (9, 9), (3, 8)])
-def test_rows_are_counted_through_all_pictures_and_are_views(first: int, last: int) -> None:
-    rows = feature_rows(PICTURES, first, last)
-    assert np.array_equal(np.concatenate(rows), np.concatenate(PICTURES)[first - 1 : last])
-    assert all(any(np.shares_memory(part, picture) for picture in PICTURES) for part in rows)
+def test_rows_are_counted_through_all_images_and_are_views(first: int, last: int) -> None:
+    rows = feature_rows(IMAGES, first, last)
+    assert np.array_equal(np.concatenate(rows), np.concatenate(IMAGES)[first - 1 : last])
+    assert all(any(np.shares_memory(part, image) for image in IMAGES) for part in rows)
 
 
 @pytest.mark.parametrize("chunk", [3, 5, 13])
-def test_every_picture_token_finds_its_own_row_in_its_chunk(chunk: int) -> None:
+def test_every_image_token_finds_its_own_row_in_its_chunk(chunk: int) -> None:
     slots = np.array([0, 1, 2, 3, 4, 0, 0, 5, 6, 7, 8, 9, 0])
     text = prompt([1] * len(slots))
-    shown = Prompt(text.input_ids, text.positions, 0, PICTURES, slots, text.keys)
-    running = Running(Request(shown, Sampling(), 1, 1e9, lambda event: None), 0.0, row=0)
-    everything = np.concatenate(PICTURES)
+    shown = Prompt(text.input_ids, text.positions, 0, IMAGES, slots, text.keys)
+    running = Sequence(Request(shown, Sampling(), 1, 1e9, lambda event: None), 0.0, row=0)
+    everything = np.concatenate(IMAGES)
     for start in range(0, len(slots), chunk):
         part = Chunk(running, start, min(start + chunk, len(slots)))
         step = step_of([], [part], SlotTable(1, 1), FakeSession())

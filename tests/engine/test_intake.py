@@ -16,10 +16,10 @@ from glmserve import contract
 from glmserve.engine.engine import Engine
 from glmserve.engine.grammar import GrammarCompiler
 from glmserve.engine.metrics import FAILED, REFUSED
-from glmserve.engine.preprocessor import Intake
+from glmserve.engine.preprocessor import Preprocessor
 from glmserve.engine.runtime.decoder import FakeSession
 from glmserve.engine.triton.tensors import Tensors
-from glmserve.engine.vision.feature_cache import PictureCache
+from glmserve.engine.vision.feature_cache import FeatureCache
 from glmserve.model.config import Checkpoint
 from glmserve.model.position_embedding import VisionArrays
 
@@ -55,16 +55,16 @@ class Rig:
         self.engine = Engine(session, EOS)
         self.engine.start()
         self.grammars = GrammarCompiler(DEMO / "tokenizer.json", CHECKPOINT.text.vocabulary, EOS)
-        pictures = PictureCache(1 << 20, self.engine.meter)
-        self.intake = Intake(CHECKPOINT, self.engine, self.encoder, pictures, self.grammars, readers=1)
+        images = FeatureCache(1 << 20, self.engine.meter)
+        self.preprocessor = Preprocessor(CHECKPOINT, self.engine, self.encoder, images, self.grammars, readers=1)
 
-    def ask(self, pictures: int = 0, deadline_s: float = WAIT_S, schema: object = None) -> Receiver:
+    def ask(self, images: int = 0, deadline_s: float = WAIT_S, schema: object = None) -> Receiver:
         receiver = Receiver()
-        self.intake.accept(_tensors(pictures, deadline_s, schema), receiver, receiver.cancelled.is_set)
+        self.preprocessor.accept(_tensors(images, deadline_s, schema), receiver, receiver.cancelled.is_set)
         return receiver
 
     def close(self) -> None:
-        self.intake.close()
+        self.preprocessor.close()
         self.engine.stop()
         self.grammars.close()
 
@@ -78,14 +78,14 @@ def rig() -> Iterator[Rig]:
     assert made.engine.line.requests == 0
 
 
-def _tensors(pictures: int, deadline_s: float, schema: object) -> Tensors:
+def _tensors(images: int, deadline_s: float, schema: object) -> Tensors:
     """Pictures of 4 x 4 patches, of which no two are alike."""
-    ids = [300, *([CHECKPOINT.image_token_id] * 4 + [301]) * pictures]
-    patch = np.random.default_rng(pictures).integers(0, 256, (16 * pictures, CHECKPOINT.images.patch_bytes), np.uint8)
+    ids = [300, *([CHECKPOINT.image_token_id] * 4 + [301]) * images]
+    patch = np.random.default_rng(images).integers(0, 256, (16 * images, CHECKPOINT.images.patch_bytes), np.uint8)
     tensors = {
         contract.INPUT_IDS.name: np.array(ids, np.int64),
         contract.PATCHES.name: patch,
-        contract.GRIDS.name: np.full((pictures, 2), 4, np.int32),
+        contract.GRIDS.name: np.full((images, 2), 4, np.int32),
         contract.MAX_TOKENS.name: np.array([3], np.int32),
         contract.TEMPERATURE.name: np.zeros(1, np.float32),
         contract.TOP_P.name: np.ones(1, np.float32),
@@ -111,9 +111,9 @@ def _run_out_of_time(rig: Rig, receiver: Receiver) -> str:
 
 
 def _close(rig: Rig, receiver: Receiver) -> str:
-    closing = threading.Thread(target=rig.intake.close)
+    closing = threading.Thread(target=rig.preprocessor.close)
     closing.start()
-    while not rig.intake._closing.is_set():
+    while not rig.preprocessor._closing.is_set():
         time.sleep(0.001)
     rig.encoder.gate.set()
     closing.join(WAIT_S)
@@ -123,11 +123,11 @@ def _close(rig: Rig, receiver: Receiver) -> str:
 @pytest.mark.parametrize(
     ("end", "code"), [(_leave, "cancelled"), (_run_out_of_time, "deadline_exceeded"), (_close, "backend_down")]
 )
-def test_the_further_pictures_of_a_request_that_has_ended_are_not_read(
+def test_the_further_images_of_a_request_that_has_ended_are_not_read(
     rig: Rig, end: Callable[[Rig, Receiver], str], code: str
 ) -> None:
     rig.encoder.gate.clear()
-    receiver = rig.ask(pictures=8, deadline_s=0.3 if end is _run_out_of_time else WAIT_S)
+    receiver = rig.ask(images=8, deadline_s=0.3 if end is _run_out_of_time else WAIT_S)
     assert rig.encoder.has_begun.wait(WAIT_S)
     assert end(rig, receiver) == code and rig.encoder.calls == 1
     assert rig.engine.meter.totals[FAILED] == 1
@@ -135,9 +135,9 @@ def test_the_further_pictures_of_a_request_that_has_ended_are_not_read(
 
 def test_requests_that_never_reach_the_engine_are_counted_as_failed(rig: Rig) -> None:
     rig.encoder.fails = True
-    assert rig.ask(pictures=1).code == "internal"
+    assert rig.ask(images=1).code == "internal"
     assert rig.ask(schema={"type": 7}).code == "invalid_input"
-    rig.intake.close()
+    rig.preprocessor.close()
     assert rig.ask().code == "backend_down"
     assert rig.engine.meter.totals[FAILED] == 3 and rig.engine.meter.totals[REFUSED] == 0
 

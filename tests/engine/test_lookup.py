@@ -8,10 +8,10 @@ from engine_rig import Receiver, prompt, request, running
 
 from glmserve.contract import Finish
 from glmserve.engine.metrics import ACCEPTED_TOKENS, DECODE_STEPS, DRAFTED_TOKENS
-from glmserve.engine.ngram_index import Echo
-from glmserve.engine.request import Request, Running, Sampling
+from glmserve.engine.ngram_index import NgramIndex
+from glmserve.engine.request import Request, Sampling, Sequence
 from glmserve.engine.runtime.decoder import FakeSession, Step
-from glmserve.engine.speculative.proposer import Draft, Lookup
+from glmserve.engine.speculative.proposer import Draft, NgramProposer
 
 
 @pytest.mark.parametrize(
@@ -28,30 +28,30 @@ from glmserve.engine.speculative.proposer import Draft, Lookup
     ],
 )
 def test_what_followed_the_last_words_before_is_expected(tokens: list[int], expected: list[int]) -> None:
-    assert Echo(tokens).continuation(4) == expected
+    assert NgramIndex(tokens).continuation(4) == expected
 
 
-def an_answer(lookup: Lookup, tokens: list[int], **more: object) -> Running:
+def an_answer(lookup: NgramProposer, tokens: list[int], **more: object) -> Sequence:
     """A request whose answer has come so far."""
     asked = Request(prompt([8, 9]), Sampling(), 50, 1e9, lambda event: None, **more)  # type: ignore[arg-type]
-    running = Running(asked, 0.0, length=1 + len(tokens))
+    running = Sequence(asked, 0.0, length=1 + len(tokens))
     say(lookup, running, tokens)
     return running
 
 
-def say(lookup: Lookup, running: Running, tokens: list[int]) -> None:
+def say(lookup: NgramProposer, running: Sequence, tokens: list[int]) -> None:
     for token in tokens:
         running.answer.append(token)
         lookup.heard(running, token)
 
 
-def drafted(lookup: Lookup, rows: list[Running], context: int = 1000) -> int:
+def drafted(lookup: NgramProposer, rows: list[Sequence], context: int = 1000) -> int:
     draft = lookup.draft(rows, context)
     return len(draft.tokens) if draft else 0
 
 
 def test_drafts_grow_with_luck_and_shrink_with_cost() -> None:
-    lookup = Lookup(most=6, ridge_tokens=8)
+    lookup = NgramProposer(most=6, min_chunk_tokens=8)
     alone = an_answer(lookup, [1, 2, 3, 1, 2, 3])
     assert drafted(lookup, [alone]) == 0  # nothing is known of what a run costs
     lookup.stepped(1, None, 0.040)
@@ -65,7 +65,7 @@ def test_drafts_grow_with_luck_and_shrink_with_cost() -> None:
 
 
 def test_the_answer_that_is_guessed_best_gets_the_draft_and_many_rows_need_better_guesses() -> None:
-    lookup = Lookup(most=6, ridge_tokens=8)
+    lookup = NgramProposer(most=6, min_chunk_tokens=8)
     lucky, new = an_answer(lookup, [1, 2, 3] * 6), an_answer(lookup, [1, 2, 3, 1, 2, 3])
     unlucky = an_answer(lookup, [7, 1, 2, 4, 1, 2, 5, 1, 2, 6, 1, 2, 7, 1, 2])
     for rows in (1, 3, 30):
@@ -77,7 +77,7 @@ def test_the_answer_that_is_guessed_best_gets_the_draft_and_many_rows_need_bette
 
 
 def test_no_draft_passes_the_end_of_the_answer_or_of_the_row() -> None:
-    lookup = Lookup(most=6, ridge_tokens=64)
+    lookup = NgramProposer(most=6, min_chunk_tokens=64)
     alone = an_answer(lookup, [1, 2, 3] * 15)
     lookup.stepped(1, None, 0.040)
     assert drafted(lookup, [alone], alone.length + 5) == 3  # the last place is left free
@@ -86,10 +86,10 @@ def test_no_draft_passes_the_end_of_the_answer_or_of_the_row() -> None:
 
 
 def test_nothing_is_guessed_where_each_token_changes_what_may_follow() -> None:
-    lookup = Lookup(most=6, ridge_tokens=64)
+    lookup = NgramProposer(most=6, min_chunk_tokens=64)
     lookup.stepped(1, None, 0.040)
     assert drafted(lookup, [an_answer(lookup, [1, 2, 3] * 5, logprobs=2)]) == 0
-    assert drafted(Lookup(0, 64), [an_answer(Lookup(0, 64), [1, 2, 3] * 5)]) == 0
+    assert drafted(NgramProposer(0, 64), [an_answer(NgramProposer(0, 64), [1, 2, 3] * 5)]) == 0
 
 
 class Loops(FakeSession):

@@ -6,7 +6,7 @@ import threading
 
 from glmserve.contract import Finish
 from glmserve.engine.request import Done, Event, Timings, Tokens
-from glmserve.engine.triton.response_sender import Outbox
+from glmserve.engine.triton.response_sender import ResponseSender
 
 WAIT_S = 5
 DONE = Done(Finish.STOP, Timings())
@@ -37,8 +37,8 @@ class Mailbox:
 
 
 def test_every_token_arrives_once_and_in_order_from_one_thread() -> None:
-    outbox, boxes = Outbox(), [Mailbox() for _ in range(10)]
-    emits = [outbox.channel(box) for box in boxes]
+    response_sender, boxes = ResponseSender(), [Mailbox() for _ in range(10)]
+    emits = [response_sender.channel(box) for box in boxes]
     for number in range(300):
         for emit in emits:
             emit(Tokens([number]))
@@ -47,13 +47,13 @@ def test_every_token_arrives_once_and_in_order_from_one_thread() -> None:
     assert all(box.ended.wait(WAIT_S) for box in boxes)
     assert all(box.tokens == list(range(300)) for box in boxes)
     assert len(set.union(*(box.threads for box in boxes))) == 1
-    outbox.close()
+    response_sender.close()
 
 
 def test_tokens_that_gather_behind_a_slow_send_leave_together() -> None:
-    outbox, gate = Outbox(), threading.Event()
+    response_sender, gate = ResponseSender(), threading.Event()
     slow = Mailbox(gate)
-    emit = outbox.channel(slow)
+    emit = response_sender.channel(slow)
     emit(Tokens([0]))
     assert slow.began.wait(WAIT_S)
     for number in range(1, 50):
@@ -63,40 +63,40 @@ def test_tokens_that_gather_behind_a_slow_send_leave_together() -> None:
     assert slow.ended.wait(WAIT_S)
     assert slow.tokens == list(range(50)) and len(slow.sends) == 2
     assert isinstance(slow.sends[-1][-1], Done)
-    outbox.close()
+    response_sender.close()
 
 
 def test_a_receiver_that_fails_does_not_stop_the_others() -> None:
-    outbox, fine = Outbox(), Mailbox()
+    response_sender, fine = ResponseSender(), Mailbox()
 
     def broken(events: list[Event]) -> None:
         raise OSError("gone")
 
-    outbox.channel(broken)(Tokens([1]))
-    emit = outbox.channel(fine)
+    response_sender.channel(broken)(Tokens([1]))
+    emit = response_sender.channel(fine)
     emit(Tokens([1]))
     emit(DONE)
     assert fine.ended.wait(WAIT_S)
-    outbox.close()
+    response_sender.close()
 
 
 def test_closing_sends_what_was_posted() -> None:
-    outbox, box = Outbox(), Mailbox()
-    emit = outbox.channel(box)
+    response_sender, box = ResponseSender(), Mailbox()
+    emit = response_sender.channel(box)
     for number in range(20):
         emit(Tokens([number]))
     emit(DONE)
-    outbox.close()
+    response_sender.close()
     assert box.tokens == list(range(20)) and box.ended.is_set()
 
 
 def test_an_answer_asked_for_as_a_whole_leaves_at_its_end_in_one_piece() -> None:
-    outbox, box = Outbox(), Mailbox()
-    emit = outbox.channel(box, is_whole=True)
+    response_sender, box = ResponseSender(), Mailbox()
+    emit = response_sender.channel(box, is_whole=True)
     for number in range(5):
         emit(Tokens([number]))
     assert not box.began.wait(0.1)
     emit(DONE)
     assert box.ended.wait(WAIT_S)
     assert box.sends == [[Tokens([0, 1, 2, 3, 4]), DONE]]
-    outbox.close()
+    response_sender.close()

@@ -8,12 +8,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from glmserve.engine.request import Request, Running, Sampling
+from glmserve.engine.request import Request, Sampling, Sequence
 from glmserve.engine.runtime.decoder import FakeSession
-from glmserve.engine.scheduler.chunk_budget import Pace
+from glmserve.engine.scheduler.chunk_budget import ChunkBudget
 from glmserve.engine.scheduler.kv_slots import LEAST_SHARED, Move, SlotTable
 from glmserve.engine.scheduler.scheduler import Scheduler, Waiting
-from glmserve.engine.scheduler.wait_queue import Line
+from glmserve.engine.scheduler.wait_queue import WaitQueue
 from glmserve.engine.speculative.proposer import Draft
 from glmserve.engine.step_builder import step_of
 
@@ -30,9 +30,9 @@ class SlotMachine(RuleBasedStateMachine):
         super().__init__()
         self.session = FakeSession(rows=ROWS, context=CONTEXT, vocabulary=10**9, bucket=SLOTS)
         self.table = SlotTable(SLOTS, ROWS)
-        pace = Pace(ridge_tokens=24)
-        self.scheduler = Scheduler(self.table, pace, chunk_tokens=24, ridge_tokens=24)
-        self.line = Line(6, 10**6)
+        pace = ChunkBudget(min_chunk_tokens=24)
+        self.scheduler = Scheduler(self.table, pace, chunk_tokens=24, min_chunk_tokens=24)
+        self.line = WaitQueue(6, 10**6)
 
     @precondition(lambda self: self.line.requests < 6)
     @rule(family=st.integers(1, 3), shared=st.integers(0, 40), own=st.integers(1, 20), scope=st.integers(0, 1))
@@ -93,7 +93,7 @@ class SlotMachine(RuleBasedStateMachine):
             self.session.move(move.source, move.target, move.length)
 
 
-def _draft(rows: list[Running], guessed: int, right: int) -> Draft | None:
+def _draft(rows: list[Sequence], guessed: int, right: int) -> Draft | None:
     """Guesses for one of the rows, of which the first are what the fake session draws."""
     running = rows[guessed % len(rows)]
     guessed = min(guessed, CONTEXT - running.length - 2)
@@ -105,10 +105,10 @@ TestSlots = SlotMachine.TestCase
 TestSlots.settings = settings(max_examples=250, stateful_step_count=50, deadline=None)  # over 10 000 steps
 
 
-def _decoding(table: SlotTable, *prompts: list[int]) -> list[Running]:
+def _decoding(table: SlotTable, *prompts: list[int]) -> list[Sequence]:
     runners = []
     for tokens in prompts:
-        running = Running(Request(prompt(tokens), Sampling(), 1, 1e9, lambda event: None), 0.0)
+        running = Sequence(Request(prompt(tokens), Sampling(), 1, 1e9, lambda event: None), 0.0)
         table.start(running)
         running.length = len(tokens)
         table.promote()
@@ -128,7 +128,7 @@ def test_a_longer_prompt_takes_over_what_an_ended_one_left() -> None:
     table = SlotTable(2, 3)
     first = _decoding(table, list(range(30)))[0]
     assert table.retire(first) == []
-    again = Running(Request(prompt(list(range(40))), Sampling(), 1, 1e9, lambda event: None), 0.0)
+    again = Sequence(Request(prompt(list(range(40))), Sampling(), 1, 1e9, lambda event: None), 0.0)
     assert table.start(again) == []
     assert (again.row, again.length, again.cached) == (0, 30, 30)
 
@@ -136,7 +136,7 @@ def test_a_longer_prompt_takes_over_what_an_ended_one_left() -> None:
 def test_another_scope_takes_nothing_over() -> None:
     table = SlotTable(2, 3)
     table.retire(_decoding(table, list(range(30)))[0])
-    stranger = Running(Request(prompt(list(range(40))), Sampling(), 1, 1e9, lambda event: None, scope=5), 0.0)
+    stranger = Sequence(Request(prompt(list(range(40))), Sampling(), 1, 1e9, lambda event: None, scope=5), 0.0)
     table.start(stranger)
     assert stranger.cached == 0
 
@@ -144,14 +144,14 @@ def test_another_scope_takes_nothing_over() -> None:
 def test_what_runs_lends_its_beginning_too() -> None:
     table = SlotTable(2, 2)
     _decoding(table, list(range(30)))
-    second = Running(Request(prompt([*range(LEAST_SHARED + 4), 7]), Sampling(), 1, 1e9, lambda event: None), 0.0)
+    second = Sequence(Request(prompt([*range(LEAST_SHARED + 4), 7]), Sampling(), 1, 1e9, lambda event: None), 0.0)
     assert table.start(second) == [Move(0, 1, LEAST_SHARED + 4)]
 
 
 def test_a_prompt_that_was_read_before_still_reads_its_last_token() -> None:
     table = SlotTable(2, 3)
     table.retire(_decoding(table, list(range(30)))[0])
-    same = Running(Request(prompt(list(range(30))), Sampling(), 1, 1e9, lambda event: None), 0.0)
+    same = Sequence(Request(prompt(list(range(30))), Sampling(), 1, 1e9, lambda event: None), 0.0)
     table.start(same)
     assert same.length == 29
     assert np.array_equal(same.keys, np.arange(29))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from glmserve.build.manifest import DECODER_PATH, Manifest
-from glmserve.engine.server import Serving
+from glmserve.engine.server import EngineServer
 from glmserve.errors import BadArtifact
 
 
@@ -22,4 +22,4 @@ def test_a_build_for_another_device_names_both_and_the_remedy(
     monkeypatch.setenv("GLM_ENGINE_DEVICE", device)
     remedy = f"exported for {target}, and GLM_ENGINE_DEVICE is {device}: .*DEVICE={target}, or .* --target {device}"
     with pytest.raises(BadArtifact, match=remedy):
-        Serving.open(graph.parent, lambda _arrays: pytest.fail("read a picture"), lambda _metric, _amount: None)
+        EngineServer.open(graph.parent, lambda _arrays: pytest.fail("read a picture"), lambda _metric, _amount: None)

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from demo.golden_set import GOLDEN, ParityCase, parity_cases
 from export.build.pipeline import build
 from export.verify.candidate import Candidate
-from glmserve.model.chat_template import Message, Picture
+from glmserve.model.chat_template import ImagePart, Message
 
 DEMO = GOLDEN.parent
 CASES = parity_cases()
@@ -32,13 +32,13 @@ def _candidate(checkpoint: Path, out: Path) -> Candidate:
     return Candidate(build(checkpoint, out, Console(quiet=True)), slots=2, context=1024)
 
 
-def _parts(content: str | list[dict[str, str]]) -> tuple[str | Picture, ...]:
+def _parts(content: str | list[dict[str, str]]) -> tuple[str | ImagePart, ...]:
     if isinstance(content, str):
         return (content,)
-    return tuple(Picture() if part["type"] == "image" else part["text"] for part in content)
+    return tuple(ImagePart() if part["type"] == "image" else part["text"] for part in content)
 
 
-def _pictures(case: ParityCase) -> list[Image.Image]:
+def _images(case: ParityCase) -> list[Image.Image]:
     contents = [message["content"] for message in case.messages]
     parts = [part for content in contents if isinstance(content, list) for part in content]
     return [Image.open(GOLDEN / part["image"]) for part in parts if part["type"] == "image"]
@@ -46,7 +46,7 @@ def _pictures(case: ParityCase) -> list[Image.Image]:
 
 def _error(candidate: Candidate, case: ParityCase) -> float:
     """The worst error of the logits that led to each golden token, fed token by token."""
-    prompt = candidate.prompt(np.asarray(case.input_ids, np.int64), _pictures(case))
+    prompt = candidate.prompt(np.asarray(case.input_ids, np.int64), _images(case))
     logits = [candidate.prefill(prompt, row=0, chunk_tokens=64)[-1]]
     for index, token in enumerate(case.generated_ids[:-1]):
         logits.append(candidate.decode([token], [prompt.length + index], [prompt.delta])[0])
@@ -60,7 +60,7 @@ def test_golden_logits_are_reproduced(candidate: Candidate, case: ParityCase) ->
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_golden_prompts_are_reproduced(candidate: Candidate, case: ParityCase) -> None:
-    grids = [candidate.normalised(picture)[1] for picture in _pictures(case)]
+    grids = [candidate.normalised(image)[1] for image in _images(case)]
     assert [[1, grid.rows, grid.columns] for grid in grids] == case.image_grid
     messages = [Message(message["role"], _parts(message["content"])) for message in case.messages]
     assert candidate.prompts.build(messages, grids, case.thinking).tolist() == case.input_ids

@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 from rich.console import Console
 
-from demo.golden_set import GoldenQuestion, golden_questions, picture
+from demo.golden_set import GoldenQuestion, drawn_image, golden_questions
 from export.build.pipeline import build
 from export.build.vision_backend import VisionBackend
 from export.checkpoint.weights import Weights
@@ -20,12 +20,12 @@ from glmserve.build.manifest import Manifest, decoder_in
 from glmserve.contract import DecoderGraph
 from glmserve.engine.memory_plan import element_bytes
 from glmserve.errors import BadArtifact
-from glmserve.model.chat_template import Message, Picture
+from glmserve.model.chat_template import ImagePart, Message
 from glmserve.model.config import Checkpoint
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 QUIET = Console(quiet=True)
-ASKED = [question for question in golden_questions() if question.has_picture][::4]
+ASKED = [question for question in golden_questions() if question.has_image][::4]
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +34,8 @@ def rounded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _answer(candidate: Candidate, question: GoldenQuestion) -> list[int]:
-    shown = picture(question.seed)
-    messages = [Message("user", (Picture(), question.question))]
+    shown = drawn_image(question.seed)
+    messages = [Message("user", (ImagePart(), question.question))]
     ids = candidate.prompts.build(messages, [candidate.normalised(shown)[1]], question.thinking)
     answer = candidate.answer(candidate.prompt(ids, [shown]), max_tokens=64)
     return [token for token in answer if token not in candidate.checkpoint.eos_token_ids]

@@ -18,7 +18,7 @@ from export.build.pipeline import build
 from export.checkpoint.hard_links import Place, places_in
 from export.precision import Precision
 from export.verify.candidate import Candidate
-from export.verify.subgraph import Pieces
+from export.verify.subgraph import Subgraphs
 from glmserve.build.manifest import Manifest, decoder_in
 from glmserve.build.safetensors_header import read_header
 from glmserve.engine.memory_plan import weight_bytes
@@ -118,7 +118,7 @@ def test_of_two_tensors_of_one_name_the_index_chooses(tmp_path: Path) -> None:
     second = {name: tensor for name, tensor in tensors.items() if name not in first}
     _in_two_shards(checkpoint, first, second | {HEAD: np.zeros_like(tensors[HEAD])})
     graph = decoder_in(build(checkpoint, tmp_path / "builds", QUIET))
-    found = Pieces(graph).table(HEAD)
+    found = Subgraphs(graph).table(HEAD)
     np.testing.assert_array_equal(found, tensors[HEAD])
 
 

@@ -12,13 +12,13 @@ from export.build.pipeline import build
 from export.verify.candidate import Candidate
 from export.verify.cases import Case, input_ids, sketch
 from glmserve.build.manifest import decoder_in
-from glmserve.engine.request import Prompt, Request, Running, Sampling
+from glmserve.engine.request import Prompt, Request, Sampling, Sequence
 from glmserve.engine.runtime.ort_decoder import OrtDecoder
 from glmserve.engine.scheduler.kv_slots import SlotTable
 from glmserve.engine.scheduler.scheduler import Chunk
 from glmserve.engine.speculative.proposer import Draft
 from glmserve.engine.step_builder import step_of
-from glmserve.model.chat_template import Message, Picture
+from glmserve.model.chat_template import ImagePart, Message
 from glmserve.model.config import Checkpoint
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
@@ -38,13 +38,13 @@ def candidate(demo_build: Path) -> Candidate:
 @pytest.fixture(scope="module")
 def prompts(candidate: Candidate) -> list[Prompt]:
     """Text and pictures of several lengths."""
-    pictures = [sketch(112, 112, 1), sketch(200, 90, 2)]
-    cases = [Case("", (Message("user", (Picture(), "What is this?")),), (picture,)) for picture in pictures]
+    images = [sketch(112, 112, 1), sketch(200, 90, 2)]
+    cases = [Case("", (Message("user", (ImagePart(), "What is this?")),), (image,)) for image in images]
     cases += [Case("", (Message("user", (text,)),)) for text in ("Hi", "How many red circles do you see? 你好")]
-    return [candidate.prompt(input_ids(candidate, case), list(case.pictures)) for case in cases]
+    return [candidate.prompt(input_ids(candidate, case), list(case.images)) for case in cases]
 
 
-def read(decoder: OrtDecoder, table: SlotTable, requests: list[Running]) -> None:
+def read(decoder: OrtDecoder, table: SlotTable, requests: list[Sequence]) -> None:
     """Reads each prompt by itself and draws its first token."""
     for request in requests:
         table.start(request)
@@ -54,8 +54,8 @@ def read(decoder: OrtDecoder, table: SlotTable, requests: list[Running]) -> None
         request.answer.append(int(sampled.tokens[0]))
 
 
-def running(prompt: Prompt) -> Running:
-    return Running(Request(prompt, Sampling(), 8, 1e9, lambda event: None), 0.0)
+def running(prompt: Prompt) -> Sequence:
+    return Sequence(Request(prompt, Sampling(), 8, 1e9, lambda event: None), 0.0)
 
 
 def test_prompts_read_together_give_the_logits_of_each_alone(candidate: Candidate, prompts: list[Prompt]) -> None:

@@ -73,7 +73,7 @@ def test_size_and_memory_of_a_large_build_are_foretold(tmp_path: Path) -> None:
     found = {str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
     large = {name: size for name, size in found.items() if size > 10_000}
     assert {name: told["files"].get(name) for name in large} == large
-    assert found.keys() - told["files"].keys() <= {"canary/picture.png", "canary/canary.json"}
+    assert found.keys() - told["files"].keys() <= {"canary/image.png", "canary/canary.json"}
     assert abs(peak - told["peak_bytes"]) <= MOST_OFF * peak, (peak, told["peak_bytes"])
     assert told["seconds"] > 0 and told["core_seconds"] > 0
 

@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 from rich.console import Console
 
-from demo.golden_set import golden_questions, picture
+from demo.golden_set import drawn_image, golden_questions
 from export.build.pipeline import build
 from export.precision import Precision, Target
 from export.quantize.blockwise import find_scales, round_to_codes
@@ -18,11 +18,11 @@ from export.verify.cases import Case, input_ids, sketch
 from glmserve.build.manifest import Manifest, decoder_in
 from glmserve.contract import DecoderGraph
 from glmserve.errors import BadArtifact
-from glmserve.model.chat_template import Message, Picture
+from glmserve.model.chat_template import ImagePart, Message
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 QUIET = Console(quiet=True)
-SEEN = [question for question in golden_questions() if question.has_picture]
+SEEN = [question for question in golden_questions() if question.has_image]
 MOST_CHANGED = {Precision.FP16: 0.01, Precision.INT8: 0.02, Precision.INT4: 0.06}
 
 
@@ -38,15 +38,15 @@ def test_few_golden_answers_change(builds: Path, precision: Precision) -> None:
     candidate = Candidate(folder, 1, 512)
     changed = 0
     for question in SEEN:
-        words = Message("user", (Picture(), question.question))
-        case = Case("", (words,), (picture(question.seed),), question.thinking)
-        answer = candidate.answer(candidate.prompt(input_ids(candidate, case), list(case.pictures)), 96)
+        words = Message("user", (ImagePart(), question.question))
+        case = Case("", (words,), (drawn_image(question.seed),), question.thinking)
+        answer = candidate.answer(candidate.prompt(input_ids(candidate, case), list(case.images)), 96)
         changed += [token for token in answer if token not in candidate.checkpoint.eos_token_ids] != question.answer_ids
     assert len(SEEN) >= 200 and changed <= MOST_CHANGED[precision] * len(SEEN), f"{changed} of {len(SEEN)}"
 
 
 @pytest.mark.parametrize("precision", list(MOST_CHANGED))
-def test_picture_features_point_the_same_way(builds: Path, precision: Precision) -> None:
+def test_image_features_point_the_same_way(builds: Path, precision: Precision) -> None:
     exact = Candidate(build(DEMO, builds, QUIET), 1, 64)
     rounded = Candidate(build(DEMO, builds, QUIET, precision), 1, 64)
     for size in ((112, 112), (200, 90)):

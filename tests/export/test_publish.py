@@ -25,10 +25,10 @@ from export.errors import Exit, NothingBefore
 from export.precision import Precision
 from export.store.prune import prune, to_prune
 from export.store.publish import Action, current, earlier, history, publish, rollback
-from export.verify.smoke_test import rehearse
+from export.verify.smoke_test import smoke_test
 from glmserve.build.lock import hold
 from glmserve.build.manifest import CERTIFICATE_FILE, CURRENT, MANIFEST_FILE, Manifest, decoder_in
-from glmserve.engine.server import Serving
+from glmserve.engine.server import EngineServer
 from glmserve.errors import BadArtifact
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
@@ -87,7 +87,7 @@ def test_a_build_is_published_rolled_back_and_each_answers_first(out: Path) -> N
     assert run("rollback", "--out", out).exit_code == Exit.NOTHING_BEFORE
 
 
-def test_a_golden_picture_of_the_size_of_a_photo_is_answered(tmp_path: Path) -> None:
+def test_a_golden_image_of_the_size_of_a_photo_is_answered(tmp_path: Path) -> None:
     """It comes to 1,849 tokens, with the picture limits of the real model."""
     checkpoint = Path(shutil.copytree(DEMO, tmp_path / "checkpoint"))
     rules = json.loads((checkpoint / "preprocessor_config.json").read_text("utf-8"))
@@ -97,16 +97,16 @@ def test_a_golden_picture_of_the_size_of_a_photo_is_answered(tmp_path: Path) -> 
     question = {"prompt": "What is it?", "answer": None}
     (checkpoint / "golden" / "canary.json").write_text(json.dumps(question), "utf-8")
     (checkpoint / "golden" / "cases.json").unlink()
-    assert rehearse(build(checkpoint, tmp_path / "builds", QUIET), "cpu")
+    assert smoke_test(build(checkpoint, tmp_path / "builds", QUIET), "cpu")
 
 
-def test_a_golden_picture_that_leaves_no_room_for_an_answer_is_named(out: Path) -> None:
+def test_a_golden_image_that_leaves_no_room_for_an_answer_is_named(out: Path) -> None:
     folder = out / digests(out)[0]
     config = json.loads((folder / "checkpoint" / "config.json").read_text("utf-8"))
     config["text_config"]["max_position_embeddings"] = 64
     (folder / "checkpoint" / "config.json").write_text(json.dumps(config), "utf-8")
     with pytest.raises(BadArtifact, match=rf"canary of build {folder.name} has \d+ tokens, .* takes 64"):
-        rehearse(folder, "cpu")
+        smoke_test(folder, "cpu")
 
 
 def test_a_candidate_that_answers_wrongly_is_not_published(out: Path) -> None:
@@ -266,7 +266,7 @@ def test_a_service_holds_its_build_until_it_ends(out: Path) -> None:
     first, second = digests(out)
     for name in (first, second):
         publish(out, name)
-    serving = Serving.open(decoder_in(out / first).parent, lambda _: np.zeros(0), lambda _metric, _amount: None)
+    serving = EngineServer.open(decoder_in(out / first).parent, lambda _: np.zeros(0), lambda _metric, _amount: None)
     try:
         assert prune(out, [out / first]) == [out / first]
     finally:

@@ -73,7 +73,7 @@ def test_an_engine_is_strongly_typed_with_a_profile_from_the_limits(
     assert batch == 8 and 0.7 * most_pixels < patches * 14**2 <= most_pixels
 
 
-def test_each_of_the_profiles_pictures_runs(made: Path) -> None:
+def test_each_of_the_profiles_images_runs(made: Path) -> None:
     """TensorRT refuses a profile of which one does not: patches must be rows times columns."""
     graph = standard_of(vision_in(made))
     session = ort.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
@@ -86,7 +86,7 @@ def test_each_of_the_profiles_pictures_runs(made: Path) -> None:
         assert features.shape[:2] == (batch, patches // 4)
 
 
-def test_the_engines_repository_is_the_build_but_for_the_picture_encoder(
+def test_the_engines_repository_is_the_build_but_for_the_image_encoder(
     made: Path, machine: FakeTensorRt, tmp_path: Path
 ) -> None:
     folder = make_engine(made, tmp_path / "engines")
@@ -183,7 +183,7 @@ def test_a_build_that_was_not_made_for_tensorrt_says_how_to_make_one(machine: Fa
 
 
 @needs_real
-def test_the_real_models_profile_covers_its_pictures() -> None:
+def test_the_real_models_profile_covers_its_images() -> None:
     profile = profile_of(Checkpoint.read(REAL))
     assert profile["patches"] == ((1, 4, 588), (1, 1564, 588), (8, 156 * 156, 588))
     assert profile["row_weights"] == ((1, 2, 24), (1, 34, 24), (8, 156, 24))

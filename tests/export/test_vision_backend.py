@@ -61,7 +61,7 @@ def test_the_onnxruntime_backend_finds_a_graph_with_the_shapes_of_its_configurat
 
 
 @pytest.mark.parametrize("backend", [VisionBackend.ENGINE, VisionBackend.TENSORRT])
-def test_the_engine_reads_pictures_until_triton_has_an_engine(tmp_path: Path, backend: VisionBackend) -> None:
+def test_the_engine_reads_images_until_triton_has_an_engine(tmp_path: Path, backend: VisionBackend) -> None:
     entry = _entry(tmp_path, backend)
     assert not entry.exists() and (entry.parent / DECODER_MODEL / "1" / VISION_GRAPH).is_file()
 
@@ -70,7 +70,7 @@ def test_builds_for_different_backends_are_different_builds(tmp_path: Path) -> N
     assert len({_entry(tmp_path, backend).parents[1].name for backend in VisionBackend}) == 3
 
 
-def test_where_triton_reads_pictures_the_engine_asks_it_and_loads_no_encoder(
+def test_where_triton_reads_images_the_engine_asks_it_and_loads_no_encoder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_encoder(*_: object) -> None:
@@ -87,7 +87,7 @@ def test_where_triton_reads_pictures_the_engine_asks_it_and_loads_no_encoder(
         return np.zeros((4, checkpoint.text.hidden), np.float32)
 
     checkpoint = Checkpoint.read(DEMO)
-    opened = server.Serving.open(folder, ask_triton, lambda _metric, _amount: None)
+    opened = server.EngineServer.open(folder, ask_triton, lambda _metric, _amount: None)
     try:
         answer: queue.SimpleQueue[Event] = queue.SimpleQueue()
         ids = np.array([1, *[checkpoint.image_token_id] * 4, 2])

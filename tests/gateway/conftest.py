@@ -80,6 +80,6 @@ def client(settings: GatewaySettings, backend: FakeBackend) -> FlaskClient:
 
 
 @pytest.fixture(scope="session")
-def picture() -> str:
+def image() -> str:
     """A small PNG as base64."""
     return base64_of(Image.new("RGB", (120, 90), "blue"))

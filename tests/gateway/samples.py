@@ -24,13 +24,13 @@ def base64_of(image: Image.Image, kind: str = "PNG", **options: Any) -> str:
     return base64.b64encode(file_of(image, kind, **options)).decode()
 
 
-def ask(client: FlaskClient, picture: str, prompt: str = "What is it?", **options: Any) -> TestResponse:
-    return client.post(URL, json={"image": picture, "prompt": prompt, **options})
+def ask(client: FlaskClient, image: str, prompt: str = "What is it?", **options: Any) -> TestResponse:
+    return client.post(URL, json={"image": image, "prompt": prompt, **options})
 
 
-def ask_openai(client: FlaskClient, picture: str, prompt: str = "What is it?", **options: Any) -> TestResponse:
+def ask_openai(client: FlaskClient, image: str, prompt: str = "What is it?", **options: Any) -> TestResponse:
     """The same question to the other route; base64 becomes the data URL that it takes."""
-    url = picture if ":" in picture else f"data:image/png;base64,{picture}"
+    url = image if ":" in image else f"data:image/png;base64,{image}"
     parts = [{"type": "image_url", "image_url": url}, {"type": "text", "text": prompt}]
     return client.post(OPENAI_URL, json={"messages": [{"role": "user", "content": parts}], **options})
 

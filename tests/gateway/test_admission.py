@@ -94,18 +94,18 @@ def test_who_comes_with_no_time_left_does_not_stay_in_the_line() -> None:
 
 
 def test_a_service_that_is_full_answers_503_with_the_time_to_come_back(
-    build: Path, says: Callable[..., list[Chunk]], picture: str
+    build: Path, says: Callable[..., list[Chunk]], image: str
 ) -> None:
     backend = FakeBackend(says(), gate=threading.Event())
     settings = GatewaySettings(build=build, admission_tokens=1, max_waiting=0)
     client = create_app(settings, backend).test_client()
     with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(ask, client, picture)
+        running = pool.submit(ask, client, image)
         assert eventually(lambda: bool(backend.requests))
-        response = ask(client, picture)
+        response = ask(client, image)
         assert_problem(response, 503, "busy")
         assert int(response.headers["Retry-After"]) >= 1
         assert backend.gate is not None
         backend.gate.set()
         assert running.result(WAIT_S).status_code == 200
-    assert ask(client, picture).status_code == 200
+    assert ask(client, image).status_code == 200

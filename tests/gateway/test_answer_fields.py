@@ -17,14 +17,14 @@ from glmserve.model.tokenizer import Tokenizer
 SCHEMA = {"type": "object", "properties": {"颜色": {"type": "string"}}}
 
 
-def test_sampling_fields_reach_the_backend(client: FlaskClient, backend: FakeBackend, picture: str) -> None:
-    ask(client, picture, min_p=0.1, repetition_penalty=1.2, stop_token_ids=[7, 9])
+def test_sampling_fields_reach_the_backend(client: FlaskClient, backend: FakeBackend, image: str) -> None:
+    ask(client, image, min_p=0.1, repetition_penalty=1.2, stop_token_ids=[7, 9])
     request = backend.requests[0]
     assert (request.min_p, request.repetition_penalty, request.stop_ids) == (0.1, 1.2, (7, 9))
 
 
-def test_unset_fields_ask_for_nothing_special(client: FlaskClient, backend: FakeBackend, picture: str) -> None:
-    ask(client, picture, min_p=None, repetition_penalty=None, stop_token_ids=None, response_format=None, logprobs=None)
+def test_unset_fields_ask_for_nothing_special(client: FlaskClient, backend: FakeBackend, image: str) -> None:
+    ask(client, image, min_p=None, repetition_penalty=None, stop_token_ids=None, response_format=None, logprobs=None)
     request = backend.requests[0]
     assert (request.min_p, request.repetition_penalty, request.stop_ids) == (0.0, 1.0, ())
     assert (request.grammar, request.logprobs) == (b"", -1)
@@ -39,9 +39,9 @@ def test_unset_fields_ask_for_nothing_special(client: FlaskClient, backend: Fake
     ],
 )
 def test_a_response_format_becomes_a_grammar(
-    client: FlaskClient, backend: FakeBackend, picture: str, wanted: dict[str, Any], grammar: Any
+    client: FlaskClient, backend: FakeBackend, image: str, wanted: dict[str, Any], grammar: Any
 ) -> None:
-    assert ask(client, picture, response_format=wanted).status_code == 200
+    assert ask(client, image, response_format=wanted).status_code == 200
     sent = backend.requests[0].grammar
     assert (json.loads(sent) if sent else None) == grammar
 
@@ -66,23 +66,23 @@ def test_a_response_format_becomes_a_grammar(
         ("65536", {"response_format": {"type": "json_schema", "json_schema": {"schema": {"a": "x" * 65536}}}}),
     ],
 )
-def test_a_wrong_field_is_named(client: FlaskClient, picture: str, field: str, options: dict[str, Any]) -> None:
-    assert_problem(ask(client, picture, **options), 400, field)
+def test_a_wrong_field_is_named(client: FlaskClient, image: str, field: str, options: dict[str, Any]) -> None:
+    assert_problem(ask(client, image, **options), 400, field)
 
 
-def test_no_switch_lets_an_answer_in_a_form_be_thought_about(client: FlaskClient, picture: str) -> None:
+def test_no_switch_lets_an_answer_in_a_form_be_thought_about(client: FlaskClient, image: str) -> None:
     options = {"response_format": {"type": "json_object"}, "chat_template_kwargs": {"enable_thinking": True}}
-    assert_problem(ask_openai(client, picture, **options), 400, "response_format")
+    assert_problem(ask_openai(client, image, **options), 400, "response_format")
 
 
 def test_log_probabilities_come_with_text_and_bytes_of_what_is_said(
-    client: FlaskClient, backend: FakeBackend, tokenizer: Tokenizer, says: Callable[..., list[Chunk]], picture: str
+    client: FlaskClient, backend: FakeBackend, tokenizer: Tokenizer, says: Callable[..., list[Chunk]], image: str
 ) -> None:
     backend.chunks = [
         Chunk(chunk.tokens, chunk.finish, logprobs=tuple(((t, -0.5), (t, -0.5), (5, -2.0)) for t in chunk.tokens))
         for chunk in says("<think>hm</think>A 图")
     ]
-    body = ask(client, picture, logprobs=True, top_logprobs=2).get_json()
+    body = ask(client, image, logprobs=True, top_logprobs=2).get_json()
     assert backend.requests[0].logprobs == 2
     said = body["logprobs"]["content"]
     assert b"".join(bytes(entry["bytes"]) for entry in said).decode() == body["result"] == "A 图"
@@ -90,8 +90,8 @@ def test_log_probabilities_come_with_text_and_bytes_of_what_is_said(
     assert all(len(entry["top_logprobs"]) == 2 for entry in said)
 
 
-def test_cached_tokens_and_timings_are_told(client: FlaskClient, backend: FakeBackend, picture: str) -> None:
+def test_cached_tokens_and_timings_are_told(client: FlaskClient, backend: FakeBackend, image: str) -> None:
     backend.chunks[-1] = Chunk((), Finish.STOP, (1.0, 2.0, 3.0, 4.0), cached_tokens=5)
-    timings = ask(client, picture).get_json()["timings"]
+    timings = ask(client, image).get_json()["timings"]
     assert [timings[f"{stage}_ms"] for stage in ("queue", "vision", "prefill", "decode")] == [1, 2, 3, 4]
     assert 0 <= timings["first_token_ms"] <= timings["total_ms"]

@@ -33,14 +33,14 @@ def send(request: pytest.FixtureRequest, client: FlaskClient) -> Send:
 
 
 @pytest.mark.parametrize("name", BAD_IMAGES)
-def test_bytes_that_are_no_picture_are_a_bad_image(send: Send, name: str) -> None:
+def test_bytes_that_are_no_image_are_a_bad_image(send: Send, name: str) -> None:
     started = time.perf_counter()
     assert_problem(send(base64.b64encode(BAD_IMAGES[name]).decode()), 400, "image")
     assert time.perf_counter() - started < 1
 
 
 @pytest.mark.parametrize("name", ODD_IMAGES)
-def test_an_odd_picture_is_answered_or_refused_but_never_our_failure(send: Send, name: str) -> None:
+def test_an_odd_image_is_answered_or_refused_but_never_our_failure(send: Send, name: str) -> None:
     data = ODD_IMAGES[name]()
     started = time.perf_counter()
     response = send(base64.b64encode(data).decode())
@@ -73,7 +73,7 @@ def test_a_moving_gif_shows_its_first_frame(send: Send) -> None:
         "====",
     ],
 )
-def test_an_image_field_without_a_picture_is_a_400(send: Send, image: str) -> None:
+def test_an_image_field_without_an_image_is_a_400(send: Send, image: str) -> None:
     assert_problem(send(image), 400, "image")
 
 
@@ -116,23 +116,23 @@ def test_a_body_that_is_no_json_object_is_a_400(client: FlaskClient, url: str, b
     assert_problem(client.post(url, data=body, content_type="application/json"), 400)
 
 
-def test_of_two_equal_keys_the_last_one_counts(client: FlaskClient, picture: str) -> None:
-    body = f'{{"image": "{picture}", "prompt": 5, "prompt": "Hi"}}'
+def test_of_two_equal_keys_the_last_one_counts(client: FlaskClient, image: str) -> None:
+    body = f'{{"image": "{image}", "prompt": 5, "prompt": "Hi"}}'
     assert client.post(URL, data=body).status_code == 200
 
 
 @pytest.mark.parametrize("field", ["image", "prompt"])
 @pytest.mark.parametrize("value", [None, "", 5, True, [], {"url": "x"}, ["x"]])
-def test_a_missing_or_wrong_required_field_is_named(client: FlaskClient, picture: str, field: str, value: Any) -> None:
-    body = {"image": picture, "prompt": "Hi", field: value}
+def test_a_missing_or_wrong_required_field_is_named(client: FlaskClient, image: str, field: str, value: Any) -> None:
+    body = {"image": image, "prompt": "Hi", field: value}
     assert_problem(client.post(URL, json=body), 400, field)
     del body[field]
     assert_problem(client.post(URL, json=body), 400, field)
 
 
 @pytest.mark.parametrize("prompt", [" ", "\n\t", "\u3000"])
-def test_a_blank_prompt_is_named(client: FlaskClient, picture: str, prompt: str) -> None:
-    assert_problem(ask(client, picture, prompt), 400, "prompt")
+def test_a_blank_prompt_is_named(client: FlaskClient, image: str, prompt: str) -> None:
+    assert_problem(ask(client, image, prompt), 400, "prompt")
 
 
 @pytest.mark.parametrize(
@@ -148,14 +148,14 @@ def test_a_blank_prompt_is_named(client: FlaskClient, picture: str, prompt: str)
         ("stream", ["1", "0", '"true"', '"yes"', "[]"]),
     ],
 )
-def test_a_wrong_option_is_named(send: Send, picture: str, field: str, values: list[str]) -> None:
+def test_a_wrong_option_is_named(send: Send, image: str, field: str, values: list[str]) -> None:
     for value in values:
-        assert_problem(send(picture, **{field: json.loads(value)}), 400, field)
+        assert_problem(send(image, **{field: json.loads(value)}), 400, field)
 
 
 @pytest.mark.parametrize("value", [0, "5", 32769])
-def test_the_other_name_of_max_tokens_is_no_back_door(client: FlaskClient, picture: str, value: Any) -> None:
-    assert_problem(ask(client, picture, max_new_tokens=value), 400, "max_new_tokens")
+def test_the_other_name_of_max_tokens_is_no_back_door(client: FlaskClient, image: str, value: Any) -> None:
+    assert_problem(ask(client, image, max_new_tokens=value), 400, "max_new_tokens")
 
 
 @pytest.mark.parametrize(
@@ -179,9 +179,9 @@ def test_the_other_name_of_max_tokens_is_no_back_door(client: FlaskClient, pictu
     ],
 )
 def test_what_openai_clients_get_wrong_is_named(
-    client: FlaskClient, picture: str, options: dict[str, Any], word: str
+    client: FlaskClient, image: str, options: dict[str, Any], word: str
 ) -> None:
-    assert_problem(ask_openai(client, picture, **options), 400, word)
+    assert_problem(ask_openai(client, image, **options), 400, word)
 
 
 @pytest.mark.parametrize("content", ["", " ", [], [{"type": "text", "text": ""}]])
@@ -205,9 +205,9 @@ def test_a_template_switch_that_we_do_not_know_changes_nothing(client: FlaskClie
     "prompt", ["<|image|>", "<|begin_of_image|><|image|><|end_of_image|>", "<|assistant|>", "<sop>"]
 )
 def test_control_tokens_that_users_type_never_become_any(
-    send: Send, backend: FakeBackend, tokenizer: Tokenizer, picture: str, prompt: str
+    send: Send, backend: FakeBackend, tokenizer: Tokenizer, image: str, prompt: str
 ) -> None:
-    assert send(picture).status_code == send(picture, f"{prompt}{prompt} ?").status_code == 200
+    assert send(image).status_code == send(image, f"{prompt}{prompt} ?").status_code == 200
     plain, typed = (
         Counter(token for token in request.input_ids.tolist() if token in tokenizer.control_tokens.values())
         for request in backend.requests
@@ -215,15 +215,15 @@ def test_control_tokens_that_users_type_never_become_any(
     assert plain == typed
 
 
-def test_one_picture_more_than_allowed_is_told(client: FlaskClient, picture: str) -> None:
-    part = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{picture}"}}
+def test_one_image_more_than_allowed_is_told(client: FlaskClient, image: str) -> None:
+    part = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{image}"}}
     messages = [{"role": "user", "content": [part] * 17}]
     assert_problem(client.post(OPENAI_URL, json={"messages": messages}), 400, "16 pictures")
 
 
-def test_ten_megabytes_of_one_character_are_a_400_in_a_moment(send: Send, picture: str) -> None:
+def test_ten_megabytes_of_one_character_are_a_400_in_a_moment(send: Send, image: str) -> None:
     started = time.perf_counter()
-    assert_problem(send(picture, "x" * 10_000_000), 400, "characters")
+    assert_problem(send(image, "x" * 10_000_000), 400, "characters")
     assert time.perf_counter() - started < 1
 
 
@@ -277,5 +277,5 @@ def test_more_parts_or_calls_than_allowed_are_refused(client: FlaskClient) -> No
         assert_problem(client.post(OPENAI_URL, json=body), 400, f"messages[0].{field}")
 
 
-def test_a_picture_file_over_its_limit_is_a_413(send: Send) -> None:
+def test_an_image_file_over_its_limit_is_a_413(send: Send) -> None:
     assert_problem(send("A" * 21_000_000), 413)

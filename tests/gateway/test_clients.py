@@ -9,19 +9,19 @@ from collections.abc import Generator
 import pytest
 from eventually import eventually
 
-from gateway.streaming.disconnects import ClientWatch
+from gateway.streaming.disconnects import DisconnectWatcher
 
 WAIT_S = 10
 
 
 @pytest.fixture
-def watch() -> Generator[ClientWatch]:
-    watch = ClientWatch()
+def watch() -> Generator[DisconnectWatcher]:
+    watch = DisconnectWatcher()
     yield watch
     watch.close()
 
 
-def test_a_client_who_leaves_is_noticed(watch: ClientWatch) -> None:
+def test_a_client_who_leaves_is_noticed(watch: DisconnectWatcher) -> None:
     ours, theirs = socket.socketpair()
     gone = threading.Event()
     with ours, watch.watch(ours, gone.set):
@@ -29,7 +29,7 @@ def test_a_client_who_leaves_is_noticed(watch: ClientWatch) -> None:
         assert gone.wait(WAIT_S)
 
 
-def test_a_client_who_sends_more_is_still_there(watch: ClientWatch) -> None:
+def test_a_client_who_sends_more_is_still_there(watch: DisconnectWatcher) -> None:
     ours, theirs = socket.socketpair()
     other, leaver = socket.socketpair()
     stayed, left = threading.Event(), threading.Event()
@@ -40,7 +40,7 @@ def test_a_client_who_sends_more_is_still_there(watch: ClientWatch) -> None:
         assert not stayed.is_set()
 
 
-def test_a_client_whose_answer_is_complete_is_not_watched_any_more(watch: ClientWatch) -> None:
+def test_a_client_whose_answer_is_complete_is_not_watched_any_more(watch: DisconnectWatcher) -> None:
     ours, theirs = socket.socketpair()
     other, leaver = socket.socketpair()
     first, second = threading.Event(), threading.Event()
@@ -54,7 +54,7 @@ def test_a_client_whose_answer_is_complete_is_not_watched_any_more(watch: Client
     assert not first.is_set()
 
 
-def test_who_comes_after_a_client_that_left_is_not_taken_for_it(watch: ClientWatch) -> None:
+def test_who_comes_after_a_client_that_left_is_not_taken_for_it(watch: DisconnectWatcher) -> None:
     """The kernel told that a client left; before anybody looked, its descriptor had become another one's."""
     ours, theirs = socket.socketpair()
     left = threading.Event()
@@ -65,7 +65,7 @@ def test_who_comes_after_a_client_that_left_is_not_taken_for_it(watch: ClientWat
         assert left.wait(WAIT_S)
 
 
-def test_a_client_that_left_is_told_once(watch: ClientWatch) -> None:
+def test_a_client_that_left_is_told_once(watch: DisconnectWatcher) -> None:
     ours, theirs = socket.socketpair()
     told: list[None] = []
     with ours, watch.watch(ours, lambda: told.append(None)):
@@ -77,6 +77,6 @@ def test_a_client_that_left_is_told_once(watch: ClientWatch) -> None:
     assert told == [None]
 
 
-def test_without_a_socket_there_is_nothing_to_watch(watch: ClientWatch) -> None:
+def test_without_a_socket_there_is_nothing_to_watch(watch: DisconnectWatcher) -> None:
     with watch.watch(None, lambda: None):
         assert "clients" not in [thread.name for thread in threading.enumerate()]

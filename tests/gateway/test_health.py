@@ -50,7 +50,7 @@ def test_ready_names_model_and_build_once_the_canary_is_answered(client: FlaskCl
     assert response.get_json() == {"status": "ready", "model": "GLM-4.6V-Flash-WEB", "build": digest}
 
 
-def test_the_canary_is_asked_greedily_with_its_picture(client: FlaskClient, backend: FakeBackend) -> None:
+def test_the_canary_is_asked_greedily_with_its_image(client: FlaskClient, backend: FakeBackend) -> None:
     client.get("/health/ready")
     request = backend.requests[0]
     assert request.temperature == 0

@@ -22,7 +22,7 @@ import gateway.chat.service
 from gateway.chat.service import ChatService
 from gateway.deadline import Deadline
 from gateway.schemas.common import Sampling
-from gateway.schemas.conversation import Conversation, SentPicture, Turn
+from gateway.schemas.conversation import Conversation, SentImage, Turn
 from gateway.settings import GatewaySettings
 from gateway.triton.backend import Cancellation, FakeBackend
 from glmserve.errors import Cancelled, DeadlineExceeded
@@ -34,7 +34,7 @@ Cut = tuple[np.ndarray, Any]
 
 @pytest.fixture
 def service(build: Path) -> ChatService:
-    return ChatService(GatewaySettings(build=build, decode_slots=1), FakeBackend())
+    return ChatService(GatewaySettings(build=build, image_decoders=1), FakeBackend())
 
 
 @pytest.fixture
@@ -51,22 +51,20 @@ def on_decoding(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Image.Im
     return install
 
 
-def asked(picture: str, count: int) -> Conversation:
-    return Conversation((Turn("user", (*[SentPicture(picture)] * count, "Hi")),), Sampling(1, 0.0, 1.0, 0, 0))
+def asked(image: str, count: int) -> Conversation:
+    return Conversation((Turn("user", (*[SentImage(image)] * count, "Hi")),), Sampling(1, 0.0, 1.0, 0, 0))
 
 
-def test_a_client_that_leaves_has_no_further_picture_decoded(
-    service: ChatService, on_decoding: Any, picture: str
-) -> None:
+def test_a_client_that_leaves_has_no_further_image_decoded(service: ChatService, on_decoding: Any, image: str) -> None:
     cancellation, decoded = Cancellation(), list[Image.Image]()
     on_decoding(lambda image: (decoded.append(image), cancellation.say()))
     with pytest.raises(Cancelled):
-        service.prepare(asked(picture, 3), Deadline.after(WAIT_S), cancellation)
+        service.prepare(asked(image, 3), Deadline.after(WAIT_S), cancellation)
     assert len(decoded) == 1
 
 
-def test_a_deadline_that_passes_has_no_further_picture_decoded(
-    service: ChatService, on_decoding: Any, picture: str
+def test_a_deadline_that_passes_has_no_further_image_decoded(
+    service: ChatService, on_decoding: Any, image: str
 ) -> None:
     decoded = list[Image.Image]()
 
@@ -79,13 +77,11 @@ def test_a_deadline_that_passes_has_no_further_picture_decoded(
 
     on_decoding(decoded.append)
     with pytest.raises(DeadlineExceeded):
-        service.prepare(asked(picture, 3), UntilTheFirst(time.monotonic() + WAIT_S), Cancellation())
+        service.prepare(asked(image, 3), UntilTheFirst(time.monotonic() + WAIT_S), Cancellation())
     assert len(decoded) == 1
 
 
-def test_another_request_decodes_between_two_pictures_of_one(
-    service: ChatService, on_decoding: Any, picture: str
-) -> None:
+def test_another_request_decodes_between_two_images_of_one(service: ChatService, on_decoding: Any, image: str) -> None:
     order, begun, gate = list[str](), threading.Event(), threading.Event()
 
     def look(_: Image.Image) -> None:
@@ -94,7 +90,7 @@ def test_another_request_decodes_between_two_pictures_of_one(
         gate.wait(WAIT_S)
 
     def ask(count: int) -> None:
-        service.prepare(asked(picture, count), Deadline.after(WAIT_S), Cancellation())
+        service.prepare(asked(image, count), Deadline.after(WAIT_S), Cancellation())
 
     on_decoding(look)
     many, one = (ThreadPoolExecutor(1, name) for name in ("many", "one"))
@@ -102,15 +98,15 @@ def test_another_request_decodes_between_two_pictures_of_one(
         answers = [many.submit(ask, 3)]
         assert begun.wait(WAIT_S)
         answers.append(one.submit(ask, 1))
-        assert eventually(lambda: service._decode_slots.state()[1] == 1)
+        assert eventually(lambda: service._image_decoders.state()[1] == 1)
         gate.set()
         for answer in answers:
             answer.result(WAIT_S)
     assert [name.split("_")[0] for name in order] == ["many", "one", "many", "many"]
 
 
-def test_a_decoded_picture_is_not_kept_while_the_next_is_decoded(
-    service: ChatService, on_decoding: Any, picture: str
+def test_a_decoded_image_is_not_kept_while_the_next_is_decoded(
+    service: ChatService, on_decoding: Any, image: str
 ) -> None:
     seen, alive = list[weakref.ref[Image.Image]](), list[int]()
 
@@ -119,13 +115,13 @@ def test_a_decoded_picture_is_not_kept_while_the_next_is_decoded(
         seen.append(weakref.ref(image))
 
     on_decoding(look)
-    service.prepare(asked(picture, 3), Deadline.after(WAIT_S), Cancellation())
+    service.prepare(asked(image, 3), Deadline.after(WAIT_S), Cancellation())
     assert alive == [0, 0, 0]
 
 
-def test_of_several_pictures_the_one_that_is_too_narrow_is_named(client: FlaskClient, picture: str) -> None:
+def test_of_several_images_the_one_that_is_too_narrow_is_named(client: FlaskClient, image: str) -> None:
     narrow = base64_of(Image.new("RGB", (2000, 5)))
-    content = [{"type": "image_url", "image_url": f"data:image/png;base64,{data}"} for data in (picture, narrow)]
+    content = [{"type": "image_url", "image_url": f"data:image/png;base64,{data}"} for data in (image, narrow)]
     response = client.post(OPENAI_URL, json={"messages": [{"role": "user", "content": content}]})
     assert_problem(response, 400, "narrow")
     assert response.get_json()["error"]["param"] == "messages[0].content[1].image_url"

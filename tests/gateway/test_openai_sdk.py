@@ -35,7 +35,7 @@ def says(text: str, **more: Any) -> dict[str, Any]:
     return {"model": MODEL, "messages": [{"role": "user", "content": f"Say [[{text}]]"}], **more}
 
 
-def with_picture(url: Any, text: str = "Say [[red]]") -> dict[str, Any]:
+def with_image(url: Any, text: str = "Say [[red]]") -> dict[str, Any]:
     parts = [{"type": "image_url", "image_url": url}, {"type": "text", "text": text}]
     return {"model": MODEL, "messages": [{"role": "user", "content": parts}]}
 
@@ -48,10 +48,10 @@ def test_text_is_answered(sdk: Any) -> None:
     assert done.usage.prompt_tokens_details.cached_tokens == 5
 
 
-def test_a_picture_is_an_object_or_a_plain_string(sdk: Any, picture: str) -> None:
-    url = f"data:image/png;base64,{picture}"
-    as_object = sdk.chat.completions.create(**with_picture({"url": url, "detail": "high"}))
-    as_string = sdk.chat.completions.create(**with_picture(url))
+def test_an_image_is_an_object_or_a_plain_string(sdk: Any, image: str) -> None:
+    url = f"data:image/png;base64,{image}"
+    as_object = sdk.chat.completions.create(**with_image({"url": url, "detail": "high"}))
+    as_string = sdk.chat.completions.create(**with_image(url))
     assert as_object.choices[0].message.content == as_string.choices[0].message.content == "red"
     assert as_object.usage.prompt_tokens == as_string.usage.prompt_tokens > 20
 
@@ -166,8 +166,8 @@ def test_the_model_is_listed_with_its_build(sdk: Any) -> None:
     assert sdk.models.retrieve(MODEL).created == model.created
 
 
-def test_tokens_are_counted_as_they_are_when_asked(sdk: Any, picture: str) -> None:
-    body = with_picture(f"data:image/png;base64,{picture}")
+def test_tokens_are_counted_as_they_are_when_asked(sdk: Any, image: str) -> None:
+    body = with_image(f"data:image/png;base64,{image}")
     counted = sdk.post("/tokenize", cast_to=object, body=body)
     used = sdk.chat.completions.create(**body).usage
     assert counted["count"] == used.prompt_tokens

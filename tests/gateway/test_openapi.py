@@ -58,14 +58,14 @@ def test_fields_say_what_they_mean_and_what_they_must_be_required_ones_first(api
 
 
 def test_defaults_are_those_that_an_absent_field_has(
-    client: FlaskClient, backend: FakeBackend, api: dict[str, Any], picture: str
+    client: FlaskClient, backend: FakeBackend, api: dict[str, Any], image: str
 ) -> None:
     assert '"default": null' not in json.dumps(api)
     fields = api["components"]["schemas"]["VisionBody"]["properties"]
     defaults = {name: field["default"] for name, field in fields.items() if "default" in field}
     assert {"max_tokens": 512, "temperature": 0.7, "stream": False, "thinking": False}.items() <= defaults.items()
     for sent in ({}, defaults):
-        assert ask(client, picture, seed=1, **sent).status_code == 200
+        assert ask(client, image, seed=1, **sent).status_code == 200
     absent, written = backend.requests
     for name in ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "logprobs", "grammar"):
         assert getattr(absent, name) == getattr(written, name), name
@@ -112,10 +112,10 @@ def test_the_example_of_a_request_is_answered_like_the_example_of_an_answer(
     assert shown["usage"]["prompt_tokens"] == body["usage"]["prompt_tokens"]
 
 
-def test_answers_have_no_field_that_it_does_not_know(client: FlaskClient, api: dict[str, Any], picture: str) -> None:
+def test_answers_have_no_field_that_it_does_not_know(client: FlaskClient, api: dict[str, Any], image: str) -> None:
     schemas = api["components"]["schemas"]
     options = {"logprobs": True, "thinking": True}
-    assert set(ask(client, picture, **options).get_json()) <= set(schemas["VisionAnswer"]["properties"])
+    assert set(ask(client, image, **options).get_json()) <= set(schemas["VisionAnswer"]["properties"])
     assert set(ask(client, "%").get_json()) == set(schemas["VisionProblem"]["properties"])
     assert set(client.get("/v1/models").get_json()["data"][0]) == set(schemas["Model"]["properties"])
 
@@ -125,11 +125,11 @@ def test_every_reference_leads_somewhere(api: dict[str, Any]) -> None:
     assert names <= set(api["components"]["schemas"])
 
 
-def test_answers_have_the_fields_it_promises(client: FlaskClient, api: dict[str, Any], picture: str) -> None:
+def test_answers_have_the_fields_it_promises(client: FlaskClient, api: dict[str, Any], image: str) -> None:
     def check(name: str, body: dict[str, Any]) -> None:
         assert set(api["components"]["schemas"][name]["required"]) <= set(body)
 
-    check("VisionAnswer", ask(client, picture).get_json())
+    check("VisionAnswer", ask(client, image).get_json())
     check("VisionProblem", ask(client, "%").get_json())
     messages = {"messages": [{"role": "user", "content": "Hi"}]}
     check("Completion", client.post("/v1/chat/completions", json=messages).get_json())

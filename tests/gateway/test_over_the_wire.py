@@ -77,12 +77,12 @@ def raw(port: int, data: bytes) -> bytes:
         return b"".join(iter(lambda: connection.recv(65_536), b""))
 
 
-def question(picture: str) -> bytes:
-    return json.dumps({"image": picture, "prompt": "What is it?"}).encode()
+def question(image: str) -> bytes:
+    return json.dumps({"image": image, "prompt": "What is it?"}).encode()
 
 
-def test_a_body_in_chunks_is_read_like_any_other(port: int, picture: str) -> None:
-    body = question(picture)
+def test_a_body_in_chunks_is_read_like_any_other(port: int, image: str) -> None:
+    body = question(image)
     status, values = ask(port, "POST", URL, iter([body[:50], body[50:]]))
     assert (status, values["error"]) == (503, "The model cannot be reached at the moment; please try again.")
 

@@ -11,9 +11,9 @@ import pytest
 from eventually import eventually
 
 from gateway.chat.generation import Event, Piece
-from gateway.streaming.direct_writer import Passing, plain_socket
+from gateway.streaming.direct_writer import DirectStreamWriter, plain_socket
 from gateway.triton.backend import Chunk
-from gateway.triton.stream_buffer import Mailbox
+from gateway.triton.stream_buffer import StreamBuffer
 from glmserve.contract import Finish
 from glmserve.errors import Cancelled
 
@@ -26,24 +26,26 @@ class Answer:
     """An answer whose pieces come into a mailbox from the test's own thread, and its client's end of a socket."""
 
     def __init__(self, length: int = 1) -> None:
-        self.mailbox, self.sender = Mailbox(), object()
-        self.mailbox.open(self.sender)
+        self.stream_buffer, self.sender = StreamBuffer(), object()
+        self.stream_buffer.open(self.sender)
         ours, self.client = socket.socketpair()
         self.client.settimeout(WAIT_S)
         self.said = 0
         self.threads: set[str] = set()
         self.is_stopped = False  # by its next piece, as a stop string does it
         self._length = length
-        self.passing = Passing(ours, self.mailbox, self._events(), lambda event: getattr(event, "content", ""))
+        self.passing = DirectStreamWriter(
+            ours, self.stream_buffer, self._events(), lambda event: getattr(event, "content", "")
+        )
         self._ours = ours
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="request")
         self.end: Future[None] = self._pool.submit(self.passing.run)
 
     def brings(self, chunk: object) -> None:
-        self.mailbox.put(self.sender, chunk)
+        self.stream_buffer.put(self.sender, chunk)
 
     def is_asleep(self) -> bool:
-        return self.mailbox._when_come is not None
+        return self.stream_buffer._when_come is not None
 
     def close(self) -> None:
         self.brings(LAST)
@@ -53,10 +55,10 @@ class Answer:
 
     def _events(self) -> Iterator[Event]:
         while True:
-            assert self.mailbox.take(WAIT_S) is PIECE
+            assert self.stream_buffer.take(WAIT_S) is PIECE
             self.threads.add(threading.current_thread().name.split("_")[0])
             if self.is_stopped:
-                self.mailbox.close(self.sender)
+                self.stream_buffer.close(self.sender)
             yield Piece(f"{self.said:04}" * self._length)
             self.said += 1
 
@@ -79,7 +81,7 @@ def test_what_is_no_piece_is_left_for_the_requests_thread(answer: Answer) -> Non
     answer.brings(PIECE)
     answer.brings(LAST)
     answer.end.result(WAIT_S)
-    assert answer.mailbox.take(0) is LAST
+    assert answer.stream_buffer.take(0) is LAST
 
 
 def test_an_answer_that_a_piece_ended_wakes_the_requests_thread(answer: Answer) -> None:

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from gateway.chat.image_fetcher import UrlReader, is_public
+from gateway.chat.image_fetcher import ImageFetcher, is_public
 from glmserve.errors import BadImage, TooLarge
 
 DRIPS = {
@@ -54,8 +54,8 @@ def site() -> Generator[str]:
         server.shutdown()
 
 
-def reader(site: str, max_bytes: int = 1000, timeout_s: float = 5) -> UrlReader:
-    return UrlReader((site,), max_bytes, timeout_s, is_open=lambda _: True)
+def reader(site: str, max_bytes: int = 1000, timeout_s: float = 5) -> ImageFetcher:
+    return ImageFetcher((site,), max_bytes, timeout_s, is_open=lambda _: True)
 
 
 def test_a_listed_host_is_read_through_a_few_redirects(site: str) -> None:
@@ -89,7 +89,7 @@ def test_a_site_that_drips_is_given_up_when_its_time_is_over(site: str, path: st
 
 def test_a_private_address_is_refused_even_where_its_name_is_listed(site: str) -> None:
     with pytest.raises(BadImage, match="address"):
-        UrlReader((site,), 1000, 5).read(f"http://{site}/file", "image", 5)
+        ImageFetcher((site,), 1000, 5).read(f"http://{site}/file", "image", 5)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_a_private_address_is_refused_even_where_its_name_is_listed(site: str) -
 )
 def test_other_urls_are_refused(url: str) -> None:
     with pytest.raises(BadImage):
-        UrlReader(("a.example",), 1000, 5).read(url, "image", 5)
+        ImageFetcher(("a.example",), 1000, 5).read(url, "image", 5)
 
 
 @pytest.mark.parametrize(

@@ -36,9 +36,9 @@ def app_of(build: Path, backend: FakeBackend, **settings: Any) -> FlaskClient:
     return create_app(GatewaySettings(build=build, **settings), backend).test_client()
 
 
-def post(client: FlaskClient, picture: str, address: str = FAR, **headers: str) -> TestResponse:
+def post(client: FlaskClient, image: str, address: str = FAR, **headers: str) -> TestResponse:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    body = {"image": picture, "prompt": "Hi"}
+    body = {"image": image, "prompt": "Hi"}
     return client.post(URL, json=body, headers=named, environ_overrides={"REMOTE_ADDR": address})
 
 
@@ -55,21 +55,21 @@ def test_loopback_needs_neither(bind: str) -> None:
     assert GatewaySettings(bind=bind).bind == bind
 
 
-def test_a_key_opens_by_either_header(build: Path, backend: FakeBackend, keys: Path, picture: str) -> None:
+def test_a_key_opens_by_either_header(build: Path, backend: FakeBackend, keys: Path, image: str) -> None:
     secret = create_key(keys, "shop")
     client = app_of(build, backend, keys_file=keys)
-    assert post(client, picture, Authorization=f"Bearer {secret}").status_code == 200
-    assert post(client, picture, X_API_Key=secret).status_code == 200
+    assert post(client, image, Authorization=f"Bearer {secret}").status_code == 200
+    assert post(client, image, X_API_Key=secret).status_code == 200
 
 
 @pytest.mark.parametrize(
     "header", [{}, {"Authorization": "Bearer glm-wrong"}, {"X_API_Key": "x"}, {"Authorization": "Basic eDp5"}]
 )
 def test_without_a_valid_key_nothing_is_answered(
-    build: Path, backend: FakeBackend, keys: Path, picture: str, header: dict[str, str]
+    build: Path, backend: FakeBackend, keys: Path, image: str, header: dict[str, str]
 ) -> None:
     create_key(keys, "shop")
-    response = post(app_of(build, backend, keys_file=keys), picture, "127.0.0.1", **header)
+    response = post(app_of(build, backend, keys_file=keys), image, "127.0.0.1", **header)
     assert_problem(response, 401, "key")
     assert response.headers["WWW-Authenticate"] == "Bearer" and not backend.requests
 
@@ -83,158 +83,156 @@ def test_health_needs_no_key_and_openai_clients_get_their_own_error(
     assert (error["type"], error["code"]) == ("authentication_error", "invalid_api_key")
 
 
-def test_a_key_for_metrics_may_not_ask(build: Path, backend: FakeBackend, keys: Path, picture: str) -> None:
+def test_a_key_for_metrics_may_not_ask(build: Path, backend: FakeBackend, keys: Path, image: str) -> None:
     secret = create_key(keys, "watcher", "metrics")
-    assert_problem(post(app_of(build, backend, keys_file=keys), picture, X_API_Key=secret), 403, "metrics")
+    assert_problem(post(app_of(build, backend, keys_file=keys), image, X_API_Key=secret), 403, "metrics")
 
 
-def test_a_revoked_key_is_locked_out(build: Path, backend: FakeBackend, keys: Path, picture: str) -> None:
+def test_a_revoked_key_is_locked_out(build: Path, backend: FakeBackend, keys: Path, image: str) -> None:
     secret = create_key(keys, "shop")
     client = app_of(build, backend, keys_file=keys)
-    assert post(client, picture, X_API_Key=secret).status_code == 200
+    assert post(client, image, X_API_Key=secret).status_code == 200
     revoke_key(keys, "shop")
     give_up = time.monotonic() + WAIT_S
-    while post(client, picture, X_API_Key=secret).status_code != 401:
+    while post(client, image, X_API_Key=secret).status_code != 401:
         assert time.monotonic() < give_up
         time.sleep(0.1)
 
 
 def test_keys_do_not_share_a_cache_and_their_names_are_logged(
-    build: Path, backend: FakeBackend, keys: Path, picture: str
+    build: Path, backend: FakeBackend, keys: Path, image: str
 ) -> None:
     secrets = [create_key(keys, name) for name in ("one", "two")]
     client = app_of(build, backend, keys_file=keys)
     with capture_logs() as logs:
         for secret in (*secrets, secrets[0]):
-            post(client, picture, X_API_Key=secret)
+            post(client, image, X_API_Key=secret)
     scopes = [request.cache_scope for request in backend.requests]
     assert scopes[0] == scopes[2] != scopes[1] and 0 not in scopes
     assert [event["key"] for event in logs] == ["one", "two", "one"]
     assert not any(secret in str(logs) for secret in secrets)
 
 
-def test_only_listed_networks_come_in(build: Path, backend: FakeBackend, picture: str) -> None:
+def test_only_listed_networks_come_in(build: Path, backend: FakeBackend, image: str) -> None:
     client = app_of(build, backend, allowed_addresses="203.0.113.0/24, 2001:db8::/32")
-    assert post(client, picture, FAR).status_code == 200
-    assert post(client, picture, "2001:db8::7").status_code == 200
-    assert post(client, picture, "::ffff:203.0.113.9").status_code == 200
-    assert_problem(post(client, picture, "198.51.100.1"), 403, "address")
+    assert post(client, image, FAR).status_code == 200
+    assert post(client, image, "2001:db8::7").status_code == 200
+    assert post(client, image, "::ffff:203.0.113.9").status_code == 200
+    assert_problem(post(client, image, "198.51.100.1"), 403, "address")
 
 
-def test_a_forged_forwarded_for_does_not_pass(build: Path, backend: FakeBackend, picture: str) -> None:
+def test_a_forged_forwarded_for_does_not_pass(build: Path, backend: FakeBackend, image: str) -> None:
     listed = {"allowed_addresses": "203.0.113.0/24"}
     direct, proxied = (app_of(build, backend, trusted_proxies=n, **listed) for n in (0, 1))
-    assert post(direct, picture, "198.51.100.1", X_Forwarded_For=FAR).status_code == 403
-    assert post(proxied, picture, "10.0.0.1", X_Forwarded_For=FAR).status_code == 200
-    assert post(proxied, picture, "10.0.0.1", X_Forwarded_For=f"{FAR}, 198.51.100.1").status_code == 403
-    assert post(proxied, picture, "10.0.0.1", X_Forwarded_For="nonsense").status_code == 403
-    assert post(proxied, picture, "10.0.0.1").status_code == 403
+    assert post(direct, image, "198.51.100.1", X_Forwarded_For=FAR).status_code == 403
+    assert post(proxied, image, "10.0.0.1", X_Forwarded_For=FAR).status_code == 200
+    assert post(proxied, image, "10.0.0.1", X_Forwarded_For=f"{FAR}, 198.51.100.1").status_code == 403
+    assert post(proxied, image, "10.0.0.1", X_Forwarded_For="nonsense").status_code == 403
+    assert post(proxied, image, "10.0.0.1").status_code == 403
 
 
-def test_requests_a_minute_are_counted_and_told(build: Path, backend: FakeBackend, picture: str) -> None:
+def test_requests_a_minute_are_counted_and_told(build: Path, backend: FakeBackend, image: str) -> None:
     client = app_of(build, backend, requests_per_minute=2)
-    first, second, third = (post(client, picture) for _ in range(3))
+    first, second, third = (post(client, image) for _ in range(3))
     assert [first.status_code, second.status_code, third.status_code] == [200, 200, 429]
     assert (first.headers["X-RateLimit-Limit"], first.headers["X-RateLimit-Remaining"]) == ("2", "1")
     assert 1 <= int(third.headers["Retry-After"]) <= 60
-    assert post(client, picture, "203.0.113.8").status_code == 200
+    assert post(client, image, "203.0.113.8").status_code == 200
 
 
-def test_a_key_has_limits_of_its_own(build: Path, backend: FakeBackend, keys: Path, picture: str) -> None:
+def test_a_key_has_limits_of_its_own(build: Path, backend: FakeBackend, keys: Path, image: str) -> None:
     small, large = create_key(keys, "small", requests_per_minute=1), create_key(keys, "large")
     client = app_of(build, backend, keys_file=keys)
-    assert [post(client, picture, X_API_Key=small).status_code for _ in range(2)] == [200, 429]
-    assert post(client, picture, X_API_Key=large).status_code == 200
+    assert [post(client, image, X_API_Key=small).status_code for _ in range(2)] == [200, 429]
+    assert post(client, image, X_API_Key=large).status_code == 200
 
 
-def test_picture_tokens_a_minute_are_counted_before_decoding(build: Path, backend: FakeBackend, picture: str) -> None:
-    tokens = post(app_of(build, backend), picture).get_json()["usage"]["image_tokens"]
-    client = app_of(build, backend, picture_tokens_per_minute=tokens)
-    assert post(client, picture).status_code == 200
-    assert_problem(post(client, picture), 429, "picture tokens")
+def test_image_tokens_a_minute_are_counted_before_decoding(build: Path, backend: FakeBackend, image: str) -> None:
+    tokens = post(app_of(build, backend), image).get_json()["usage"]["image_tokens"]
+    client = app_of(build, backend, image_tokens_per_minute=tokens)
+    assert post(client, image).status_code == 200
+    assert_problem(post(client, image), 429, "picture tokens")
     assert len(backend.requests) == 2
 
 
-def test_picture_tokens_of_a_request_that_is_refused_are_not_used_up(
-    build: Path, backend: FakeBackend, keys: Path, picture: str
+def test_image_tokens_of_a_request_that_is_refused_are_not_used_up(
+    build: Path, backend: FakeBackend, keys: Path, image: str
 ) -> None:
-    tokens = post(app_of(build, backend), picture).get_json()["usage"]["image_tokens"]
-    small, large = create_key(keys, "small", picture_tokens_per_minute=tokens - 1), create_key(keys, "large")
-    full = app_of(build, backend, keys_file=keys, address_picture_tokens_per_minute=tokens)
-    assert_problem(post(full, picture, X_API_Key=small), 429, "picture tokens")
-    assert post(full, picture, X_API_Key=large).status_code == 200  # the refusal took nothing from their address
+    tokens = post(app_of(build, backend), image).get_json()["usage"]["image_tokens"]
+    small, large = create_key(keys, "small", image_tokens_per_minute=tokens - 1), create_key(keys, "large")
+    full = app_of(build, backend, keys_file=keys, address_image_tokens_per_minute=tokens)
+    assert_problem(post(full, image, X_API_Key=small), 429, "picture tokens")
+    assert post(full, image, X_API_Key=large).status_code == 200  # the refusal took nothing from their address
 
 
-def test_picture_tokens_are_not_used_up_while_the_service_is_full(
-    build: Path, says: Script, backend: FakeBackend, picture: str
+def test_image_tokens_are_not_used_up_while_the_service_is_full(
+    build: Path, says: Script, backend: FakeBackend, image: str
 ) -> None:
-    tokens = post(app_of(build, backend), picture).get_json()["usage"]["image_tokens"]
+    tokens = post(app_of(build, backend), image).get_json()["usage"]["image_tokens"]
     busy = FakeBackend(says(), gate=threading.Event())
-    client = app_of(build, busy, picture_tokens_per_minute=tokens, admission_tokens=1, max_waiting=0)
+    client = app_of(build, busy, image_tokens_per_minute=tokens, admission_tokens=1, max_waiting=0)
     with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(post, client, picture, "203.0.113.8")
+        running = pool.submit(post, client, image, "203.0.113.8")
         assert eventually(lambda: bool(busy.requests))
-        assert [post(client, picture).status_code for _ in range(2)] == [503, 503]
+        assert [post(client, image).status_code for _ in range(2)] == [503, 503]
         assert busy.gate is not None
         busy.gate.set()
         assert running.result(WAIT_S).status_code == 200
-    assert post(client, picture).status_code == 200
+    assert post(client, image).status_code == 200
 
 
-def test_wrong_keys_use_up_their_addresss_patience(build: Path, backend: FakeBackend, keys: Path, picture: str) -> None:
+def test_wrong_keys_use_up_their_addresss_patience(build: Path, backend: FakeBackend, keys: Path, image: str) -> None:
     client = app_of(build, backend, keys_file=keys, address_requests_per_minute=3)
-    codes = [post(client, picture, X_API_Key=f"glm-{i}").status_code for i in range(4)]
+    codes = [post(client, image, X_API_Key=f"glm-{i}").status_code for i in range(4)]
     assert codes == [401, 401, 401, 429]
 
 
 def test_an_ipv6_line_is_one_caller_however_many_addresses_it_has(
-    build: Path, backend: FakeBackend, picture: str
+    build: Path, backend: FakeBackend, image: str
 ) -> None:
     client = app_of(build, backend, requests_per_minute=2)
-    codes = [post(client, picture, f"2001:db8:1:2::{i}").status_code for i in range(3)]
+    codes = [post(client, image, f"2001:db8:1:2::{i}").status_code for i in range(3)]
     assert codes == [200, 200, 429]
-    assert post(client, picture, "2001:db8:1:3::1").status_code == 200
+    assert post(client, image, "2001:db8:1:3::1").status_code == 200
 
 
-def test_requests_at_a_time_are_counted_until_a_stream_has_ended(
-    build: Path, backend: FakeBackend, picture: str
-) -> None:
+def test_requests_at_a_time_are_counted_until_a_stream_has_ended(build: Path, backend: FakeBackend, image: str) -> None:
     client = app_of(build, backend, concurrent_requests=1)
-    body = {"image": picture, "prompt": "Hi", "stream": True}
+    body = {"image": image, "prompt": "Hi", "stream": True}
     far = {"REMOTE_ADDR": FAR}
     running = client.post(URL, json=body, environ_overrides=far)
-    assert_problem(post(client, picture), 429, "at a time")
+    assert_problem(post(client, image), 429, "at a time")
     running.close()
-    assert post(client, picture).status_code == 200
+    assert post(client, image).status_code == 200
 
 
 def test_an_address_has_limits_whatever_keys_come_from_it(
-    build: Path, backend: FakeBackend, keys: Path, picture: str
+    build: Path, backend: FakeBackend, keys: Path, image: str
 ) -> None:
     one, two = create_key(keys, "one"), create_key(keys, "two")
-    tokens = post(app_of(build, backend), picture).get_json()["usage"]["image_tokens"]
-    client = app_of(build, backend, keys_file=keys, address_picture_tokens_per_minute=tokens)
-    assert post(client, picture, X_API_Key=one).status_code == 200
-    assert_problem(post(client, picture, X_API_Key=two), 429, "address")
-    assert post(client, picture, "203.0.113.8", X_API_Key=two).status_code == 200
+    tokens = post(app_of(build, backend), image).get_json()["usage"]["image_tokens"]
+    client = app_of(build, backend, keys_file=keys, address_image_tokens_per_minute=tokens)
+    assert post(client, image, X_API_Key=one).status_code == 200
+    assert_problem(post(client, image, X_API_Key=two), 429, "address")
+    assert post(client, image, "203.0.113.8", X_API_Key=two).status_code == 200
 
     client = app_of(build, backend, keys_file=keys, address_concurrent_requests=1)
-    body = {"image": picture, "prompt": "Hi", "stream": True}
+    body = {"image": image, "prompt": "Hi", "stream": True}
     running = client.post(URL, json=body, headers={"X-API-Key": one}, environ_overrides={"REMOTE_ADDR": FAR})
-    assert_problem(post(client, picture, X_API_Key=two), 429, "at a time")
-    assert post(client, picture, "203.0.113.8", X_API_Key=two).status_code == 200
+    assert_problem(post(client, image, X_API_Key=two), 429, "at a time")
+    assert post(client, image, "203.0.113.8", X_API_Key=two).status_code == 200
     running.close()
-    assert post(client, picture, X_API_Key=two).status_code == 200
+    assert post(client, image, X_API_Key=two).status_code == 200
 
 
-def test_the_owner_of_the_machine_is_not_counted(build: Path, backend: FakeBackend, picture: str) -> None:
-    client = app_of(build, backend, requests_per_minute=1, concurrent_requests=1, picture_tokens_per_minute=1)
-    assert [ask(client, picture).status_code for _ in range(3)] == [200] * 3
+def test_the_owner_of_the_machine_is_not_counted(build: Path, backend: FakeBackend, image: str) -> None:
+    client = app_of(build, backend, requests_per_minute=1, concurrent_requests=1, image_tokens_per_minute=1)
+    assert [ask(client, image).status_code for _ in range(3)] == [200] * 3
 
 
-def test_callers_behind_a_proxy_that_nobody_named_are_counted(build: Path, backend: FakeBackend, picture: str) -> None:
+def test_callers_behind_a_proxy_that_nobody_named_are_counted(build: Path, backend: FakeBackend, image: str) -> None:
     client = app_of(build, backend, requests_per_minute=1)
-    codes = [post(client, picture, "127.0.0.1", X_Forwarded_For=FAR).status_code for _ in range(2)]
+    codes = [post(client, image, "127.0.0.1", X_Forwarded_For=FAR).status_code for _ in range(2)]
     assert codes == [200, 429]
 
 
@@ -266,14 +264,14 @@ def test_a_listed_site_may_send_what_its_library_sends_along(build: Path, backen
 
 
 @pytest.mark.parametrize("sent", ["0", "-1", "nan", "soon", "1e-9"])
-def test_a_deadline_that_is_none_is_named(client: FlaskClient, picture: str, sent: str) -> None:
-    response = client.post(URL, json={"image": picture, "prompt": "Hi"}, headers={"X-Request-Timeout": sent})
+def test_a_deadline_that_is_none_is_named(client: FlaskClient, image: str, sent: str) -> None:
+    response = client.post(URL, json={"image": image, "prompt": "Hi"}, headers={"X-Request-Timeout": sent})
     assert_problem(response, 400, "X-Request-Timeout")
 
 
 def test_a_client_may_shorten_its_deadline_but_not_prolong_it(
-    client: FlaskClient, backend: FakeBackend, picture: str
+    client: FlaskClient, backend: FakeBackend, image: str
 ) -> None:
     for sent in ("2.5", "9999"):
-        client.post(URL, json={"image": picture, "prompt": "Hi"}, headers={"X-Request-Timeout": sent})
+        client.post(URL, json={"image": image, "prompt": "Hi"}, headers={"X-Request-Timeout": sent})
     assert backend.requests[0].deadline_s <= 2.5 < backend.requests[1].deadline_s <= 30

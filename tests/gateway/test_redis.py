@@ -23,7 +23,7 @@ from samples import OPENAI_URL
 from structlog.testing import capture_logs
 
 from gateway.app import create_app
-from gateway.limits.rate_limit import Rates
+from gateway.limits.rate_limit import RateLimitCounters
 from gateway.limits.redis_storage import REDIS_TIMEOUT_S
 from gateway.settings import GatewaySettings
 from gateway.triton.backend import FakeBackend
@@ -110,7 +110,7 @@ def test_after_a_failure_one_request_at_a_time_looks_whether_it_is_back(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, tried = [0.0], []
-    rates = Rates(redis.url, lambda: now[0])
+    rates = RateLimitCounters(redis.url, lambda: now[0])
     hit = SlidingWindowCounterRateLimiter.hit
 
     def counted(limiter: object, *arguments: object, **options: int) -> bool:

@@ -44,11 +44,9 @@ def metric(text: str, name: str, **labels: str) -> float:
     return 0.0
 
 
-def test_a_request_is_counted_with_its_tokens_and_stages(
-    client: FlaskClient, backend: FakeBackend, picture: str
-) -> None:
+def test_a_request_is_counted_with_its_tokens_and_stages(client: FlaskClient, backend: FakeBackend, image: str) -> None:
     backend.chunks[-1] = Chunk((), Finish.STOP, (1.0, 2.0, 3.0, 4.0), cached_tokens=5)
-    usage = ask(client, picture).get_json()["usage"]
+    usage = ask(client, image).get_json()["usage"]
     text = client.get("/metrics").text
     assert metric(text, "glm_gateway_requests_total", route=URL, status="200") == 1
     for kind in ("prompt", "image", "completion"):
@@ -60,29 +58,29 @@ def test_a_request_is_counted_with_its_tokens_and_stages(
 
 
 def test_an_answer_leaves_before_it_is_told_of_and_makes_room_before_it_leaves(
-    build: Path, backend: FakeBackend, picture: str
+    build: Path, backend: FakeBackend, image: str
 ) -> None:
     app = create_app(GatewaySettings(build=build, concurrent_requests=1, address_concurrent_requests=1), backend)
     client = FlaskClient(app, app.response_class)  # which closes nothing by itself
     with capture_logs() as events:
-        answers = [ask(client, picture) for _ in range(3)]
+        answers = [ask(client, image) for _ in range(3)]
         assert [answer.status_code for answer in answers] == [200] * 3 and not events
         for number, answer in enumerate(answers, start=1):
             answer.close()
             assert [event["event"] for event in events] == ["request_end"] * number
 
 
-def test_what_is_not_answered_is_counted_by_reason(client: FlaskClient, backend: FakeBackend, picture: str) -> None:
+def test_what_is_not_answered_is_counted_by_reason(client: FlaskClient, backend: FakeBackend, image: str) -> None:
     ask(client, "%")
     backend.chunks, backend.error = [], BackendDown()
-    ask(client, picture)
+    ask(client, image)
     text = client.get("/metrics").text
     assert metric(text, "glm_gateway_refusals_total", reason="bad_image") == 1
     assert metric(text, "glm_gateway_refusals_total", reason="backend_down") == 1
 
 
-def test_a_running_stream_is_seen_while_it_runs(client: FlaskClient, picture: str) -> None:
-    response = ask(client, picture, stream=True)
+def test_a_running_stream_is_seen_while_it_runs(client: FlaskClient, image: str) -> None:
+    response = ask(client, image, stream=True)
     assert metric(client.get("/metrics").text, "glm_gateway_running_requests") == 1
     response.close()
     assert metric(client.get("/metrics").text, "glm_gateway_running_requests") == 0
@@ -113,38 +111,38 @@ def test_several_workers_are_summed_up(build: Path) -> None:
 
 
 def test_the_log_event_names_key_build_tokens_and_times_and_nothing_else_of_the_user(
-    build: Path, backend: FakeBackend, tmp_path: Path, picture: str
+    build: Path, backend: FakeBackend, tmp_path: Path, image: str
 ) -> None:
     keys = tmp_path / "keys.json"
     secret = create_key(keys, "shop")
     client = create_app(GatewaySettings(build=build, keys_file=keys), backend).test_client()
     with capture_logs() as events:
-        client.post(URL, json={"image": picture, "prompt": "my question"}, headers={"X-API-Key": secret})
+        client.post(URL, json={"image": image, "prompt": "my question"}, headers={"X-API-Key": secret})
     (event,) = events
     assert event["key"] == "shop" and event["build"] == Manifest.read(build).digest
     assert {"prompt_tokens", "completion_tokens", "first_token_ms", "total_ms", "admission_ms", "prepare_ms"} <= set(
         event
     )
-    assert not any(word in str(event) for word in (secret, "my question", picture[:20], "red circle"))
+    assert not any(word in str(event) for word in (secret, "my question", image[:20], "red circle"))
 
 
-def test_the_audit_log_names_pictures_by_their_hash_only(
-    build: Path, backend: FakeBackend, tmp_path: Path, picture: str
+def test_the_audit_log_names_images_by_their_hash_only(
+    build: Path, backend: FakeBackend, tmp_path: Path, image: str
 ) -> None:
     file = tmp_path / "audit.jsonl"
     app = create_app(GatewaySettings(build=build, audit_file=file), backend)
-    ask(app.test_client(), picture, "my question")
+    ask(app.test_client(), image, "my question")
     ask(app.test_client(), "%")
     app.extensions[AUDIT].close()
     answered, refused = map(json.loads, file.read_text().splitlines())
-    assert answered["pictures"] == [hashlib.sha256(base64.b64decode(picture)).hexdigest()]
+    assert answered["images"] == [hashlib.sha256(base64.b64decode(image)).hexdigest()]
     assert (answered["status"], answered["address"], answered["route"]) == (200, "127.0.0.1", URL)
-    assert (refused["status"], refused["pictures"]) == (400, [])
+    assert (refused["status"], refused["images"]) == (400, [])
     assert "question" not in file.read_text() and file.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_trace_is_passed_on_as_it_came(client: FlaskClient, backend: FakeBackend, picture: str) -> None:
-    body = {"image": picture, "prompt": "Hi"}
+def test_a_trace_is_passed_on_as_it_came(client: FlaskClient, backend: FakeBackend, image: str) -> None:
+    body = {"image": image, "prompt": "Hi"}
     for sent in (PARENT, "nonsense"):
         client.post(URL, json=body, headers={"traceparent": sent})
     assert [request.traceparent for request in backend.requests] == [PARENT, ""]
@@ -172,9 +170,9 @@ def queries(node: Any) -> list[str]:
 
 
 def test_the_dashboard_asks_for_metrics_that_exist_and_shows_all_of_the_gateways(
-    client: FlaskClient, says: Callable[..., list[Chunk]], picture: str
+    client: FlaskClient, says: Callable[..., list[Chunk]], image: str
 ) -> None:
-    ask(client, picture)
+    ask(client, image)
     ask(client, "%")
     exported = set(re.findall(r"^(glm_\w+?)(?:\{| )", client.get("/metrics").text, re.MULTILINE))
     known = exported | {metric.name for metric in ALL_METRICS}

@@ -112,28 +112,28 @@ def test_what_is_shown_at_the_start_holds_no_password() -> None:
 
 def test_what_is_shown_at_the_start_is_what_is_not_the_default() -> None:
     settings = GatewaySettings(
-        deadline_s=7, image_hosts=("a.example", "b.example"), workers=1, threads=2, decode_slots=3
+        deadline_s=7, image_hosts=("a.example", "b.example"), workers=1, threads=2, image_decoders=3
     )
     assert settings.shown() == {
         "deadline_s": "7.0",
         "image_hosts": "a.example,b.example",
         "workers": "1",
         "threads": "2",
-        "decode_slots": "3",
+        "image_decoders": "3",
     }
 
 
 @pytest.mark.parametrize(
-    ("core_count", "workers", "threads", "decode_slots"),
+    ("core_count", "workers", "threads", "image_decoders"),
     [(1, 1, 64, 1), (2, 1, 64, 1), (4, 2, 64, 3), (8, 4, 128, 7), (64, 4, 256, 63)],
 )
 def test_what_is_not_chosen_follows_the_cores(
-    monkeypatch: pytest.MonkeyPatch, core_count: int, workers: int, threads: int, decode_slots: int
+    monkeypatch: pytest.MonkeyPatch, core_count: int, workers: int, threads: int, image_decoders: int
 ) -> None:
     monkeypatch.setattr(cpu_count, "cores", lambda: core_count)
     monkeypatch.setenv("GLM_GATEWAY_THREADS", "auto")
     settings = GatewaySettings.read()
-    assert (settings.workers, settings.threads, settings.decode_slots) == (workers, threads, decode_slots)
+    assert (settings.workers, settings.threads, settings.image_decoders) == (workers, threads, image_decoders)
     assert (GatewaySettings(workers=3).workers, GatewaySettings(threads=5).threads) == (3, 5)
 
 

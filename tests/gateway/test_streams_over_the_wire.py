@@ -96,11 +96,11 @@ def test_every_word_comes_once_and_in_order(
 
 @pytest.mark.parametrize("pause_s", [0.0, 0.003], ids=["at once", "one by one"])
 def test_an_answer_that_begins_with_blanks_has_its_head_before_its_words(
-    url: str, triton: Any, tokenizer: Tokenizer, picture: str, pause_s: float
+    url: str, triton: Any, tokenizer: Tokenizer, image: str, pause_s: float
 ) -> None:
     """Blanks at its beginning are not shown, so the first pieces have nothing to write."""
     triton[0].script = says(tokenizer.encode(f"\n \n\n {WORDS}"), pause_s)
-    found = events(sent(url, "/v1/chat/vision", {"image": picture, "prompt": "What?", "stream": True}))
+    found = events(sent(url, "/v1/chat/vision", {"image": image, "prompt": "What?", "stream": True}))
     assert "".join(event.get("delta", "") for event in found) == found[-1]["result"] == WORDS.strip()
 
 

@@ -19,7 +19,7 @@ from gateway.chat.generation import Answer, Event, Piece
 from gateway.chat.retry import with_one_retry
 from gateway.triton.backend import Chunk, GenerateRequest
 from gateway.triton.grpc_client import TritonBackend
-from gateway.triton.load_balancer import Replicas, addresses_of
+from gateway.triton.load_balancer import LoadBalancer, addresses_of
 from glmserve.contract import Finish
 from glmserve.errors import BackendDown, Overloaded
 
@@ -55,8 +55,8 @@ class World:
     names: dict[str, list[str]] = field(default_factory=dict)
     backends: dict[str, Counted] = field(default_factory=dict)
 
-    def replicas(self, urls: str) -> Replicas:
-        return Replicas(urls, self.connect, self.look_up, shuffle=lambda _urls: None)
+    def replicas(self, urls: str) -> LoadBalancer:
+        return LoadBalancer(urls, self.connect, self.look_up, shuffle=lambda _urls: None)
 
     def connect(self, url: str) -> Counted:
         return self.backends.setdefault(url, Counted())
@@ -93,7 +93,7 @@ def test_the_replica_with_the_least_to_do_is_next() -> None:
 
 def test_processes_do_not_all_begin_with_the_same_replica() -> None:
     urls = ",".join(f"grpc://10.0.0.{number}:8001" for number in range(1, 51))
-    firsts = {Replicas(urls, World().connect).take().url for _ in range(50)}
+    firsts = {LoadBalancer(urls, World().connect).take().url for _ in range(50)}
     assert len(firsts) > 10
 
 
@@ -238,7 +238,7 @@ def servers() -> Iterator[list[tuple[SmallTriton, grpc.Server, int]]]:
 
 def test_over_the_wire_one_that_is_gone_is_passed_over(servers: list[tuple[SmallTriton, grpc.Server, int]]) -> None:
     urls = ",".join(f"grpc://127.0.0.1:{port}" for _, _, port in servers)
-    with closing(Replicas(urls, lambda url: TritonBackend(url, 5))) as replicas, capture_logs():
+    with closing(LoadBalancer(urls, lambda url: TritonBackend(url, 5))) as replicas, capture_logs():
         assert replicas.models_ready()
         for _ in range(4):
             list(replicas.generate(a_request()))

@@ -22,7 +22,7 @@ from tritonclient.grpc import service_pb2_grpc
 from gateway.triton.backend import Chunk, GenerateRequest
 from gateway.triton.grpc_client import TritonBackend
 from gateway.triton.grpc_streams import StreamThread
-from gateway.triton.stream_buffer import Mailbox
+from gateway.triton.stream_buffer import StreamBuffer
 from glmserve import contract
 from glmserve.contract import Finish
 from glmserve.errors import BackendDown, Cancelled, DeadlineExceeded, GlmServeError, InvalidInput, Overloaded, to_wire
@@ -45,7 +45,7 @@ class WithMailbox(TritonBackend):
     """Asks for everything as for a stream, which one thread reads."""
 
     def generate(self, request: GenerateRequest) -> Generator[Chunk]:
-        return super().generate(replace(request, mailbox=Mailbox()))
+        return super().generate(replace(request, stream_buffer=StreamBuffer()))
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_every_tensor_travels_as_the_contract_says(triton: Any, backend: TritonB
     assert sent.parameters["triton_enable_empty_final_response"].bool_param
 
 
-def test_a_request_without_a_picture_sends_no_picture_tensors(triton: Any, backend: TritonBackend) -> None:
+def test_a_request_without_an_image_sends_no_image_tensors(triton: Any, backend: TritonBackend) -> None:
     triton[0].script = lambda *_: iter([message([], Finish.STOP)])
     list(backend.generate(a_request(patches=False)))
     names = {i.name for i in triton[0].received[0].inputs}
@@ -368,7 +368,7 @@ def test_ready_means_the_model_is(triton: Any, backend: TritonBackend) -> None:
     assert not backend.models_ready()
 
 
-def test_a_picture_of_the_largest_size_fits_through(triton: Any, backend: TritonBackend) -> None:
+def test_an_image_of_the_largest_size_fits_through(triton: Any, backend: TritonBackend) -> None:
     triton[0].script = lambda *_: iter([message([], Finish.STOP)])
     request = a_request()
     large = np.zeros((24_576, 588), np.uint8)

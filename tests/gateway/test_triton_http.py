@@ -138,7 +138,7 @@ def test_every_tensor_travels_as_the_contract_says(triton: SmallHttpTriton, back
     assert {output["name"] for output in values["outputs"]} == {t.name for t in ANSWER}
 
 
-def test_making_a_request_copies_its_picture_once(monkeypatch: pytest.MonkeyPatch, large: GenerateRequest) -> None:
+def test_making_a_request_copies_its_image_once(monkeypatch: pytest.MonkeyPatch, large: GenerateRequest) -> None:
     monkeypatch.setattr("gateway.triton.http_client._GRACE_S", 0.0)
     with socket.create_server(("127.0.0.1", 0)) as deaf, pytest.raises(DeadlineExceeded):
         backend = TritonHttpBackend(f"http://127.0.0.1:{deaf.getsockname()[1]}")
@@ -146,7 +146,7 @@ def test_making_a_request_copies_its_picture_once(monkeypatch: pytest.MonkeyPatc
     assert tracemalloc.get_traced_memory()[1] < 1.5 * LARGE_BYTES
 
 
-def test_a_picture_that_was_sent_is_not_kept_while_its_answer_is_waited_for(
+def test_an_image_that_was_sent_is_not_kept_while_its_answer_is_waited_for(
     triton: SmallHttpTriton, backend: TritonHttpBackend, large: GenerateRequest
 ) -> None:
     def reply() -> tuple[int, dict[str, str], bytes]:

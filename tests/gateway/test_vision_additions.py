@@ -29,17 +29,17 @@ def a_file(name: str = "cat.png") -> tuple[io.BytesIO, str]:
 
 @pytest.mark.parametrize("name", ["prompt", "question", "text"])
 def test_the_question_has_three_names(
-    client: FlaskClient, backend: FakeBackend, tokenizer: Tokenizer, picture: str, name: str
+    client: FlaskClient, backend: FakeBackend, tokenizer: Tokenizer, image: str, name: str
 ) -> None:
-    assert client.post(URL, json={"image": picture, name: "Which colour?"}).status_code == 200
+    assert client.post(URL, json={"image": image, name: "Which colour?"}).status_code == 200
     assert "Which colour?" in text_of(backend, tokenizer)
 
 
-def test_several_pictures_stand_in_order_before_the_text(
+def test_several_images_stand_in_order_before_the_text(
     client: FlaskClient, backend: FakeBackend, tokenizer: Tokenizer
 ) -> None:
-    pictures = [base64_of(Image.new("RGB", size)) for size in ((56, 112), (168, 56), (112, 112))]
-    response = client.post(URL, json={"images": pictures, "prompt": "Compare."})
+    images = [base64_of(Image.new("RGB", size)) for size in ((56, 112), (168, 56), (112, 112))]
+    response = client.post(URL, json={"images": images, "prompt": "Compare."})
     assert response.status_code == 200
     request = backend.requests[0]
     assert [(grid.rows, grid.columns) for grid in request.grids] == [(8, 4), (4, 12), (8, 8)]
@@ -47,34 +47,32 @@ def test_several_pictures_stand_in_order_before_the_text(
     assert response.get_json()["usage"]["image_tokens"] == text_of(backend, tokenizer).count("<|image|>")
 
 
-def test_image_and_images_add_up(client: FlaskClient, backend: FakeBackend, picture: str) -> None:
-    assert client.post(URL, json={"image": picture, "images": [picture], "prompt": "Hi"}).status_code == 200
+def test_image_and_images_add_up(client: FlaskClient, backend: FakeBackend, image: str) -> None:
+    assert client.post(URL, json={"image": image, "images": [image], "prompt": "Hi"}).status_code == 200
     assert len(backend.requests[0].grids) == 2
 
 
-def test_the_wrong_one_of_several_pictures_is_named(client: FlaskClient, picture: str) -> None:
-    assert_problem(client.post(URL, json={"images": [picture, "%"], "prompt": "Hi"}), 400, "images[1]")
-    assert_problem(client.post(URL, json={"images": [picture, 5], "prompt": "Hi"}), 400, "images[1]")
+def test_the_wrong_one_of_several_images_is_named(client: FlaskClient, image: str) -> None:
+    assert_problem(client.post(URL, json={"images": [image, "%"], "prompt": "Hi"}), 400, "images[1]")
+    assert_problem(client.post(URL, json={"images": [image, 5], "prompt": "Hi"}), 400, "images[1]")
 
 
 @pytest.mark.parametrize("images", [[], "x", ["x"] * 17])
-def test_a_wrong_list_of_pictures_is_named(client: FlaskClient, images: Any) -> None:
+def test_a_wrong_list_of_images_is_named(client: FlaskClient, images: Any) -> None:
     assert_problem(client.post(URL, json={"images": images, "prompt": "Hi"}), 400, "images")
 
 
-def test_seventeen_pictures_in_two_fields_are_one_too_many(client: FlaskClient, picture: str) -> None:
-    assert_problem(client.post(URL, json={"image": picture, "images": [picture] * 16, "prompt": "Hi"}), 400, "16")
+def test_seventeen_images_in_two_fields_are_one_too_many(client: FlaskClient, image: str) -> None:
+    assert_problem(client.post(URL, json={"image": image, "images": [image] * 16, "prompt": "Hi"}), 400, "16")
 
 
-def test_a_system_text_comes_first(
-    client: FlaskClient, backend: FakeBackend, tokenizer: Tokenizer, picture: str
-) -> None:
-    client.post(URL, json={"image": picture, "prompt": "Hi", "system": "Be brief."})
+def test_a_system_text_comes_first(client: FlaskClient, backend: FakeBackend, tokenizer: Tokenizer, image: str) -> None:
+    client.post(URL, json={"image": image, "prompt": "Hi", "system": "Be brief."})
     assert text_of(backend, tokenizer).startswith("[gMASK]<sop><|system|>\nBe brief.<|user|>")
 
 
-def test_a_form_is_as_good_as_json(client: FlaskClient, backend: FakeBackend, picture: str) -> None:
-    client.post(URL, json={"image": picture, "prompt": "Hi", "max_tokens": 7, "stop": ["x"]})
+def test_a_form_is_as_good_as_json(client: FlaskClient, backend: FakeBackend, image: str) -> None:
+    client.post(URL, json={"image": image, "prompt": "Hi", "max_tokens": 7, "stop": ["x"]})
     response = client.post(URL, **form(image=a_file(), question="Hi", max_tokens="7", stop='["x"]'))
     assert response.status_code == 200
     first, second = backend.requests
@@ -82,10 +80,10 @@ def test_a_form_is_as_good_as_json(client: FlaskClient, backend: FakeBackend, pi
     assert first.patches is not None and np.array_equal(first.patches, second.patches)
 
 
-def test_a_form_may_hold_several_files_or_base64(client: FlaskClient, backend: FakeBackend, picture: str) -> None:
+def test_a_form_may_hold_several_files_or_base64(client: FlaskClient, backend: FakeBackend, image: str) -> None:
     assert client.post(URL, **form(image=[a_file(), a_file()], prompt="Hi")).status_code == 200
     assert len(backend.requests[0].grids) == 2
-    assert client.post(URL, **form(image=picture, prompt="5")).status_code == 200
+    assert client.post(URL, **form(image=image, prompt="5")).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -107,9 +105,9 @@ def test_stop_strings_of_a_form_are_all_heeded(client: FlaskClient, sent: Any, r
     assert (response.status_code, response.get_json().get("result")) == (200, result)
 
 
-def test_other_lists_of_a_form_may_be_repeated_too(client: FlaskClient, backend: FakeBackend, picture: str) -> None:
+def test_other_lists_of_a_form_may_be_repeated_too(client: FlaskClient, backend: FakeBackend, image: str) -> None:
     for ids, wanted in ((["5", "6"], (5, 6)), ("5", (5,)), ("[5, 6]", (5, 6))):
-        assert client.post(URL, **form(images=[picture] * 2, prompt="Hi", stop_token_ids=ids)).status_code == 200
+        assert client.post(URL, **form(images=[image] * 2, prompt="Hi", stop_token_ids=ids)).status_code == 200
         assert backend.requests[-1].stop_ids == wanted and len(backend.requests[-1].grids) == 2
 
 

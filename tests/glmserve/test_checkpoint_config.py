@@ -104,7 +104,7 @@ def test_what_is_wrong_in_the_config_is_named(change: dict[str, Any], words: str
         ({"image_mean": [0.2, math.nan, 0.2]}, "image_mean must be three numbers"),
     ],
 )
-def test_what_is_wrong_in_the_picture_rules_is_named(change: dict[str, Any], words: str, tmp_path: Path) -> None:
+def test_what_is_wrong_in_the_image_rules_is_named(change: dict[str, Any], words: str, tmp_path: Path) -> None:
     with pytest.raises(BadArtifact, match=words):
         Checkpoint.read(_altered(tmp_path, change, "preprocessor_config.json"))
 

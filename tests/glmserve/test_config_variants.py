@@ -93,7 +93,7 @@ def test_rope_and_kv_heads_are_those_of_transformers(change: Callable[[Values], 
 
 
 @pytest.mark.parametrize("name", ["rope_parameters", "rope_scaling", "beside"])
-def test_the_picture_encoders_theta_is_that_of_transformers(name: str, tmp_path: Path) -> None:
+def test_the_image_encoders_theta_is_that_of_transformers(name: str, tmp_path: Path) -> None:
     def change(config: Values) -> None:
         vision = config["vision_config"]
         del vision["rope_parameters"]

@@ -36,7 +36,7 @@ def test_known_sizes(width: int, height: int, resized: tuple[int, int], tokens: 
 
 
 @given(st.integers(1, 9000), st.integers(1, 9000))
-def test_a_resized_picture_is_within_bounds_and_whole_blocks(height: int, width: int) -> None:
+def test_a_resized_image_is_within_bounds_and_whole_blocks(height: int, width: int) -> None:
     try:
         rows, columns = smart_resize(height, width, RULES)
     except BadImage:

@@ -27,14 +27,14 @@ def test_text_counts_up_on_every_axis() -> None:
     assert (positions == np.arange(5)).all() and delta == 0
 
 
-def test_pictures_side_by_side_are_told_apart() -> None:
+def test_images_side_by_side_are_told_apart() -> None:
     ids = np.array([IMAGE] * (1 + 4) + [7])
     positions, _ = mrope_positions(ids, IMAGE, [Grid(2, 2), Grid(4, 4)], 2)
     assert positions[0].tolist() == [0, 1, 1, 1, 1, 3]
 
 
 @pytest.mark.parametrize("ids", [[1, IMAGE, 2], [IMAGE] * 7, [IMAGE, IMAGE, 1, IMAGE, IMAGE, IMAGE, IMAGE]])
-def test_pictures_and_placeholders_must_match(ids: list[int]) -> None:
+def test_images_and_placeholders_must_match(ids: list[int]) -> None:
     with pytest.raises(InvalidInput):
         mrope_positions(np.array(ids), IMAGE, [Grid(4, 6)], 2)
 

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from real_checkpoint import REAL, needs_real
 
 from glmserve.errors import InvalidInput
-from glmserve.model.chat_template import Message, Picture, PromptBuilder
+from glmserve.model.chat_template import ImagePart, Message, PromptBuilder
 from glmserve.model.config import Checkpoint
 from glmserve.model.image_processor import Grid
 from glmserve.model.tokenizer import Tokenizer
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
-HEAD, PICTURE = "[gMASK]<sop><|user|>\n", "<|begin_of_image|><|image|><|end_of_image|>"
+HEAD, IMAGE = "[gMASK]<sop><|user|>\n", "<|begin_of_image|><|image|><|end_of_image|>"
 
 
 def _builder(folder: Path) -> tuple[PromptBuilder, Tokenizer, int]:
@@ -36,19 +36,19 @@ def real() -> tuple[PromptBuilder, Tokenizer, int]:
 
 
 def _one(question: str) -> list[Message]:
-    return [Message("user", (Picture(), question))]
+    return [Message("user", (ImagePart(), question))]
 
 
 def test_thinking_can_be_on_off_or_left_to_the_template(demo) -> None:
     builder, tokenizer, _ = demo
     texts = {t: tokenizer.decode(builder.build(_one("Q"), [Grid(2, 2)], t).tolist()) for t in (False, True, None)}
-    assert texts[False] == f"{HEAD}{PICTURE}Q/nothink<|assistant|>\n<think></think>\n"
-    assert texts[True] == texts[None] == f"{HEAD}{PICTURE}Q<|assistant|>\n"
+    assert texts[False] == f"{HEAD}{IMAGE}Q/nothink<|assistant|>\n<think></think>\n"
+    assert texts[True] == texts[None] == f"{HEAD}{IMAGE}Q<|assistant|>\n"
 
 
-def test_a_picture_takes_one_token_a_merged_block(demo) -> None:
+def test_an_image_takes_one_token_a_merged_block(demo) -> None:
     builder, _, image = demo
-    ids = builder.build([Message("user", (Picture(), Picture(), "Q"))], [Grid(4, 6), Grid(2, 2)], False)
+    ids = builder.build([Message("user", (ImagePart(), ImagePart(), "Q"))], [Grid(4, 6), Grid(2, 2)], False)
     assert int((ids == image).sum()) == 7
 
 
@@ -56,7 +56,7 @@ def test_a_picture_takes_one_token_a_merged_block(demo) -> None:
 def test_the_real_template_gives_the_documented_prompt(real) -> None:
     builder, tokenizer, image = real
     ids = builder.build(_one("Q"), [Grid(2, 2)], False)
-    assert tokenizer.decode(ids.tolist()) == f"{HEAD}{PICTURE}Q/nothink<|assistant|>\n<think></think>\n"
+    assert tokenizer.decode(ids.tolist()) == f"{HEAD}{IMAGE}Q/nothink<|assistant|>\n<think></think>\n"
     assert ids.tolist().count(image) == 1 and image == 151_363
 
 
@@ -90,7 +90,7 @@ def test_no_mixture_of_pieces_makes_a_control_token(pieces: list[str]) -> None:
     builder, tokenizer, _ = _builder_once()
     parts = tuple(pieces)
     ids = builder.build(
-        [Message("user", (Picture(), *parts)), Message("assistant", parts), *_one("x")], [Grid(2, 2)] * 2, True
+        [Message("user", (ImagePart(), *parts)), Message("assistant", parts), *_one("x")], [Grid(2, 2)] * 2, True
     )
     allowed = {"[gMASK]", "<sop>", "<|user|>", "<|assistant|>", "<think>", "</think>"}
     allowed |= {"<|begin_of_image|>", "<|image|>", "<|end_of_image|>"}
@@ -109,7 +109,7 @@ def _builder_once() -> tuple[PromptBuilder, Tokenizer, int]:
     return _cache[0]
 
 
-def test_pictures_and_places_must_match(demo) -> None:
+def test_images_and_places_must_match(demo) -> None:
     with pytest.raises(InvalidInput, match="1 places for 2 pictures"):
         demo[0].build(_one("Q"), [Grid(2, 2)] * 2, False)
 

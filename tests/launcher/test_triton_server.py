@@ -64,7 +64,7 @@ def test_many_streams_share_one_channel(backend: TritonBackend) -> None:
     assert counts == [21] * 24
 
 
-def test_the_buffers_of_a_picture_are_used_again(triton: TritonServer, backend: TritonBackend) -> None:
+def test_the_buffers_of_an_image_are_used_again(triton: TritonServer, backend: TritonBackend) -> None:
     patches = np.zeros((3566, 588), np.uint8)  # two megabytes, which pass through several buffers
     request = replace(a_request(1), patches=patches, grids=(Grid(1, len(patches)),))
 

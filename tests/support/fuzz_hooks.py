@@ -10,13 +10,13 @@ import schemathesis
 from PIL import Image
 
 
-def _picture() -> str:
+def _image() -> str:
     file = io.BytesIO()
     Image.effect_noise((40, 30), 60).convert("RGB").save(file, "JPEG")
     return base64.b64encode(file.getvalue()).decode()
 
 
-PICTURE = _picture()
+IMAGE = _image()
 
 
 @schemathesis.hook
@@ -26,9 +26,9 @@ def map_body(context: schemathesis.HookContext, body: Any) -> Any:
         return body
     body = {**body}
     if isinstance(body.get("image"), str):
-        body["image"] = PICTURE
+        body["image"] = IMAGE
     if isinstance(body.get("images"), list):
-        body["images"] = [PICTURE if isinstance(one, str) else one for one in body["images"]]
+        body["images"] = [IMAGE if isinstance(one, str) else one for one in body["images"]]
     if isinstance(body.get("messages"), list):
         body["messages"] = _messages(body["messages"])
         body.pop("model", None)  # every other name is a 404
@@ -49,5 +49,5 @@ def _message(message: Any) -> Any:
 
 
 def _part(part: Any) -> Any:
-    has_picture = isinstance(part, dict) and isinstance(part.get("image_url"), str)
-    return {**part, "image_url": f"data:image/jpeg;base64,{PICTURE}"} if has_picture else part
+    has_image = isinstance(part, dict) and isinstance(part.get("image_url"), str)
+    return {**part, "image_url": f"data:image/jpeg;base64,{IMAGE}"} if has_image else part

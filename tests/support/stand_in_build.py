@@ -21,7 +21,7 @@ def write_processor_and_canary(folder: Path, prompt: str, answer: str | None) ->
     for name in (*PROCESSOR_FILES, "generation_config.json"):
         shutil.copy(DEMO / name, folder / CHECKPOINT_FOLDER / name)
     (folder / CANARY_FOLDER).mkdir()
-    Image.new("RGB", (112, 112), "red").save(folder / CANARY_FOLDER / "picture.png")
+    Image.new("RGB", (112, 112), "red").save(folder / CANARY_FOLDER / "image.png")
     canary = {"prompt": prompt, "answer": answer}
     (folder / CANARY_FOLDER / "canary.json").write_text(json.dumps(canary), "utf-8")
 

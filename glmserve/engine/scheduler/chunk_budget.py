@@ -16,12 +16,12 @@ Well below 1, so that one long prompt at most doubles the gap between others' to
 """
 
 
-class Pace:
+class ChunkBudget:
     """Owned by the engine's thread."""
 
-    def __init__(self, ridge_tokens: int) -> None:
-        """`ridge_tokens` prompt tokens cost next to nothing beside a decode step: fewer are never worth a step."""
-        self._ridge_tokens = ridge_tokens
+    def __init__(self, min_chunk_tokens: int) -> None:
+        """`min_chunk_tokens` prompt tokens cost next to nothing beside a decode step: fewer are never worth a step."""
+        self._ridge_tokens = min_chunk_tokens
         self._decode_s: deque[float] = deque(maxlen=_REMEMBERED)
         self._token_s: deque[float] = deque(maxlen=_REMEMBERED)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from glmserve.engine.request import Running
+from glmserve.engine.request import Sequence
 
 LEAST_SHARED = 16
 """Tokens below which taking KV over is not worth a copy."""
@@ -25,7 +25,7 @@ class Move:
 
 
 @dataclass
-class Warm:
+class CachedPrefix:
     """What a row without a request still holds: the keys i64 [tokens] of its KV, and for whom."""
 
     keys: np.ndarray
@@ -43,9 +43,9 @@ class SlotTable:
     def __init__(self, slots: int, rows: int) -> None:
         assert rows >= slots
         self.slots, self.rows = slots, rows
-        self.decoding: list[Running] = []
-        self.prefilling: list[Running] = []
-        self._warm: dict[int, Warm] = {}
+        self.decoding: list[Sequence] = []
+        self.prefilling: list[Sequence] = []
+        self._warm: dict[int, CachedPrefix] = {}
         self._clock = 0
 
     @property
@@ -65,7 +65,7 @@ class SlotTable:
     def warm_tokens(self) -> int:
         return sum(len(warm.keys) for warm in self._warm.values())
 
-    def start(self, running: Running) -> list[Move]:
+    def start(self, running: Sequence) -> list[Move]:
         """Gives a request the next row; its `length` then counts the tokens that are there already."""
         assert self.can_start
         row = self.used
@@ -83,7 +83,7 @@ class SlotTable:
         self.prefilling.append(running)
         return moves
 
-    def shared(self, running: Running) -> int:
+    def shared(self, running: Sequence) -> int:
         """Tokens that `start` would find."""
         return self._donor(running)[1]
 
@@ -98,9 +98,9 @@ class SlotTable:
         self.decoding.append(running)
         return moves
 
-    def retire(self, running: Running, keep: bool = True) -> list[Move]:
+    def retire(self, running: Sequence, keep: bool = True) -> list[Move]:
         """Frees a request's row, whose KV stays warm if `keep`; the last decoded row closes the hole."""
-        entry = Warm(running.keys, running.request.scope, self._tick())
+        entry = CachedPrefix(running.keys, running.request.scope, self._tick())
         keep = keep and len(entry.keys) >= LEAST_SHARED
         if running in self.prefilling:
             self.prefilling.remove(running)
@@ -123,7 +123,7 @@ class SlotTable:
         self.decoding[running.row] = last
         return moves
 
-    def drop_all(self) -> list[Running]:
+    def drop_all(self) -> list[Sequence]:
         """Takes every request out and forgets what was warm, when the rows' contents are no longer to be trusted."""
         ended = [*self.decoding, *self.prefilling]
         self.decoding.clear()
@@ -146,7 +146,7 @@ class SlotTable:
         assert not set(held) & set(self._warm), "a warm row belongs to nobody"
         assert all(row < self.rows for row in self._warm)
 
-    def _donor(self, running: Running) -> tuple[int | None, int]:
+    def _donor(self, running: Sequence) -> tuple[int | None, int]:
         """The row that shares most with a prompt, of which at least the last token must be read, and how much."""
         wanted, scope = running.request.prompt.keys[:-1], running.request.scope
         rows = [(row, warm.keys, warm.scope) for row, warm in self._warm.items()]

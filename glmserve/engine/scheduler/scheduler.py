@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from glmserve.engine.request import Request, Running
-from glmserve.engine.scheduler.chunk_budget import Pace
+from glmserve.engine.request import Request, Sequence
+from glmserve.engine.scheduler.chunk_budget import ChunkBudget
 from glmserve.engine.scheduler.kv_slots import Move, SlotTable
-from glmserve.engine.scheduler.wait_queue import Place
+from glmserve.engine.scheduler.wait_queue import Ticket
 
 
 @dataclass(frozen=True)
@@ -16,14 +16,14 @@ class Waiting:
     """A request in line, with the place it gives back when it leaves."""
 
     request: Request
-    place: Place
+    place: Ticket
 
 
 @dataclass(frozen=True)
 class Chunk:
     """Tokens [start, stop) of a prompt."""
 
-    running: Running
+    running: Sequence
     start: int
     stop: int
 
@@ -47,12 +47,12 @@ class Prefill:
 class Scheduler:
     """First come, first served; owned by the engine's thread."""
 
-    def __init__(self, table: SlotTable, pace: Pace, chunk_tokens: int, ridge_tokens: int) -> None:
+    def __init__(self, table: SlotTable, pace: ChunkBudget, chunk_tokens: int, min_chunk_tokens: int) -> None:
         self.waiting: deque[Waiting] = deque()
         self._table = table
         self._pace = pace
         self._chunk_tokens = chunk_tokens
-        self._ridge_tokens = ridge_tokens
+        self._ridge_tokens = min_chunk_tokens
 
     @property
     def is_idle(self) -> bool:
@@ -74,7 +74,7 @@ class Scheduler:
             moves += self._join(chunks, now)
         return Prefill(chunks, moves)
 
-    def _budget(self, first: Running, beginning: int) -> int:
+    def _budget(self, first: Sequence, beginning: int) -> int:
         """Tokens to read of a prompt. One that fits a chunk is not cut: half-empty decode steps in between would cost
         everybody more than one short wait does."""
         if first.request.prompt.length - first.cached <= self._chunk_tokens:
@@ -92,7 +92,7 @@ class Scheduler:
             tokens += request.prompt.length
             if tokens > self._ridge_tokens or request.grammar:
                 break
-            if self._table.shared(Running(request, now)):
+            if self._table.shared(Sequence(request, now)):
                 break
             moves += self._start(now)
             chunks.append(Chunk(self._table.prefilling[-1], 0, request.prompt.length))
@@ -101,4 +101,4 @@ class Scheduler:
     def _start(self, now: float) -> list[Move]:
         waiting = self.waiting.popleft()
         waiting.place.leave()
-        return self._table.start(Running(waiting.request, started=now))
+        return self._table.start(Sequence(waiting.request, started=now))

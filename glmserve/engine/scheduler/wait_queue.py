@@ -12,10 +12,10 @@ _WEIGHT = 0.2
 _LONGEST_RETRY_S = 60
 
 
-class Place:
+class Ticket:
     """One request's place in the line; given back once, however often it is asked to."""
 
-    def __init__(self, line: Line, tokens: int) -> None:
+    def __init__(self, line: WaitQueue, tokens: int) -> None:
         self._line = line
         self._tokens: int | None = tokens
 
@@ -25,7 +25,7 @@ class Place:
             self._line.left(tokens)
 
 
-class Line:
+class WaitQueue:
     """Counts those who wait, on any thread: from a request's arrival until it holds a slot or has ended."""
 
     def __init__(self, max_requests: int, max_tokens: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -45,7 +45,7 @@ class Line:
     def tokens(self) -> int:
         return self._tokens
 
-    def enter(self, tokens: int) -> Place:
+    def enter(self, tokens: int) -> Ticket:
         """A place for a prompt of so many tokens; raises Overloaded, with the time to come back, when there is none.
 
         A prompt longer than the whole line allows may wait when nobody else does.
@@ -56,7 +56,7 @@ class Line:
                 raise Overloaded("The waiting line is full; try again shortly.", self._retry_after_s())
             self._requests += 1
             self._tokens += tokens
-        return Place(self, tokens)
+        return Ticket(self, tokens)
 
     def left(self, tokens: int) -> None:
         with self._lock:

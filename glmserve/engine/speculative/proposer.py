@@ -11,8 +11,8 @@ from collections import defaultdict, deque
 from dataclasses import dataclass
 from statistics import median
 
-from glmserve.engine.ngram_index import Echo, Luck
-from glmserve.engine.request import Running
+from glmserve.engine.ngram_index import AcceptanceRate, NgramIndex
+from glmserve.engine.request import Sequence
 
 _REACH = 8192
 """Of a longer prompt, only so many of its last tokens are looked through."""
@@ -27,38 +27,38 @@ _TRY_EVERY = 64
 class Draft:
     """Tokens that may follow the newest one of an answer."""
 
-    running: Running
+    running: Sequence
     tokens: list[int]
 
 
-class Lookup:
+class NgramProposer:
     """Proposes what gives the most tokens a second, by how often guesses were right and what runs took so far: a draft
     for one of the answers, or none.
 
     Owned by the engine's thread; `most` tokens at a time, 0 for none ever.
     """
 
-    def __init__(self, most: int, ridge_tokens: int) -> None:
+    def __init__(self, most: int, min_chunk_tokens: int) -> None:
         self._most = most
-        self._ridge_tokens = ridge_tokens
-        self._luck = Luck(right=1.0, wrong=2.0)  # a third, until known better
+        self._ridge_tokens = min_chunk_tokens
+        self._luck = AcceptanceRate(right=1.0, wrong=2.0)  # a third, until known better
         self._plain_s: defaultdict[int, deque[float]] = defaultdict(lambda: deque(maxlen=_REMEMBERED))  # by rows
         self._token_s: deque[float] = deque(maxlen=_REMEMBERED)
         self._since_draft = 0
 
-    def heard(self, running: Running, token: int) -> None:
+    def heard(self, running: Sequence, token: int) -> None:
         """Takes note of a token of an answer, and of whether it would have been guessed."""
         if not self._most or not _may_draft(running):
             return
         echo = running.echo
         if echo is None:
-            running.echo = echo = Echo(running.request.prompt.input_ids[-_REACH:].tolist())
+            running.echo = echo = NgramIndex(running.request.prompt.input_ids[-_REACH:].tolist())
         elif (guess := echo.guess) is not None:
             for luck in (echo.luck, self._luck):
                 luck.note(guess == token)
         echo.add(token)
 
-    def draft(self, rows: list[Running], context: int) -> Draft | None:
+    def draft(self, rows: list[Sequence], context: int) -> Draft | None:
         """What may follow one of the answers so far: the one whose guesses were right most often. None where nothing is
         known or worth its time."""
         self._since_draft += 1
@@ -99,6 +99,6 @@ class Lookup:
         return best or int(self._since_draft >= _TRY_EVERY)
 
 
-def _may_draft(running: Running) -> bool:
+def _may_draft(running: Sequence) -> bool:
     request = running.request
     return not (request.grammar or request.wants_logprobs or request.sampling.repetition_penalty != 1)

@@ -8,7 +8,7 @@ from threading import Lock
 _MOST = 4096
 
 
-class Cancels:
+class Cancellations:
     """Safe to share between threads. A key may be said before its request comes; the newest few thousand are known."""
 
     def __init__(self) -> None:

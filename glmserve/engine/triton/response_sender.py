@@ -37,7 +37,7 @@ class _Channel:
     has_begun: bool = False
 
 
-class Outbox:
+class ResponseSender:
     """Owns the thread that sends. An answer's events are bounded by its tokens, so nothing here grows without end."""
 
     def __init__(self) -> None:

@@ -29,7 +29,7 @@ class Asked:
     """One request as it came, checked: pictures as patches u8 [patches, patch_bytes] with their grids."""
 
     input_ids: np.ndarray
-    pictures: list[tuple[np.ndarray, Grid]]
+    images: list[tuple[np.ndarray, Grid]]
     sampling: Sampling
     max_tokens: int
     deadline_s: float
@@ -59,7 +59,7 @@ def read_request(tensors: Tensors, checkpoint: Checkpoint) -> Asked:
         raise InvalidInput(f"At most {MAX_STOP_IDS} stop ids are taken.", "stop_ids")
     return Asked(
         input_ids=input_ids,
-        pictures=_pictures(tensors, checkpoint),
+        images=_images(tensors, checkpoint),
         sampling=Sampling(
             temperature=_number(tensors, contract.TEMPERATURE, 0, 100),
             top_p=_number(tensors, contract.TOP_P, 0, 1),
@@ -125,7 +125,7 @@ def _number(tensors: Tensors, tensor: Tensor, least: float, most: float, default
     return value
 
 
-def _pictures(tensors: Tensors, checkpoint: Checkpoint) -> list[tuple[np.ndarray, Grid]]:
+def _images(tensors: Tensors, checkpoint: Checkpoint) -> list[tuple[np.ndarray, Grid]]:
     """Patches and grid of each picture; raises InvalidInput when the two tensors disagree."""
     merge, images = checkpoint.images.merge_size, checkpoint.images
     rows = tensors.get(contract.GRIDS.name)

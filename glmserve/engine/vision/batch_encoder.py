@@ -37,7 +37,7 @@ class _Waiting:
         return [array.shape for array in self.arrays]
 
 
-class PictureEncoder:
+class BatchEncoder:
     """Runs a session for any thread, never twice at a time.
 
     A batch is of one grid, and has at most `most` pictures and `most_patches` patches, or one picture that has more.

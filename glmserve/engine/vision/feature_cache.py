@@ -18,14 +18,14 @@ from glmserve.model.image_processor import Grid
 _WAIT_S = 120.0
 
 
-def picture_key(patches: np.ndarray, grid: Grid, scope: int) -> bytes:
+def image_key(patches: np.ndarray, grid: Grid, scope: int) -> bytes:
     """Tells pictures apart as the model sees them: the pixels of every patch, the grid, and who may share it."""
     digest = hashlib.sha256(f"{scope} {grid.rows} {grid.columns} {patches.shape} {patches.dtype}|".encode())
     digest.update(np.ascontiguousarray(patches).data)
     return digest.digest()
 
 
-class PictureCache:
+class FeatureCache:
     """Safe to share between threads; whoever asks for a picture that is being encoded waits for that result."""
 
     def __init__(self, max_bytes: int, meter: Meter) -> None:
@@ -44,7 +44,7 @@ class PictureCache:
                 self._kept.move_to_end(key)
             elif waiting is None:
                 self._under_way[key] = mine = Future[np.ndarray]()
-        self._meter.add(metrics.PICTURE_MISSES if kept is None and waiting is None else metrics.PICTURE_HITS)
+        self._meter.add(metrics.IMAGE_MISSES if kept is None and waiting is None else metrics.IMAGE_HITS)
         if kept is not None:
             return kept
         if waiting is not None:
@@ -70,4 +70,4 @@ class PictureCache:
             self._bytes += features.nbytes
             while self._bytes > self._max_bytes:
                 self._bytes -= self._kept.popitem(last=False)[1].nbytes
-        self._meter.set(metrics.PICTURE_CACHE_BYTES, self._bytes)
+        self._meter.set(metrics.IMAGE_CACHE_BYTES, self._bytes)

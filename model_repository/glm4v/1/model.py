@@ -11,7 +11,7 @@ import triton_python_backend_utils as pb_utils
 from glmserve.contract import IMAGE_FEATURES, VISION_INPUTS, VISION_MODEL
 from glmserve.engine.metrics import ALL_METRICS, Metric
 from glmserve.engine.request import Event, Failed
-from glmserve.engine.server import Serving
+from glmserve.engine.server import EngineServer
 from glmserve.engine.triton.tensors import kept, message
 from glmserve.errors import BackendDown, GlmServeError, to_wire
 
@@ -21,7 +21,7 @@ class TritonPythonModel:
         logging.basicConfig(level=logging.INFO)
         self._metrics = {metric: _register(metric) for metric in ALL_METRICS}
         folder = Path(args["model_repository"], args["model_version"])
-        self._serving = Serving.open(folder, _ask_triton, self._publish)
+        self._serving = EngineServer.open(folder, _ask_triton, self._publish)
 
     def execute(self, requests: list) -> None:
         for request in requests:
