@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 _LOOK_EVERY_S = 0.25
 _JOIN_S = 5.0
@@ -67,3 +68,15 @@ class Watchdog:
             for pulse in late:
                 pulse.is_dead = True
                 pulse.cancel()
+
+
+def hang_up(connection: socket.socket) -> None:
+    """Ends a read or a write that waits on another thread; closing the socket would not."""
+    with suppress(OSError):  # closed by now
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+def stop_reading(connection: socket.socket) -> None:
+    """Ends a read on another thread as if the client had stopped sending; it can still be answered."""
+    with suppress(OSError):
+        socket.socket.shutdown(connection, socket.SHUT_RD)  # not TLS's own, which would talk to the client

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import IO
 
-from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]
 from werkzeug.wrappers import Request
 
-from gateway.streaming.client_socket import CLIENT_SOCKET
-from gateway.timeouts import Watchdog
+from gateway.server.connection import READ_ERRORS, client_socket
+from gateway.timeouts import Watchdog, stop_reading
 from glmserve.errors import InvalidInput, TooLarge
 
 _PIECE_BYTES = 1 << 20  # gunicorn copies what it has read ahead for every piece
@@ -32,10 +29,10 @@ class BodyReader:
         Werkzeug's own limit cuts a chunked body short without a word. And a body that is too large is read on for a
         while and thrown away: a client that is still sending would meet a closed connection instead of its 413.
         """
-        connection = request.environ.get(CLIENT_SOCKET)
+        connection = client_socket(request.environ)
         if connection is None:
             return self._read(request)
-        with self._watchdog.watch(lambda: _stop_reading(connection), self._timeout_s) as pulse:
+        with self._watchdog.watch(lambda: stop_reading(connection), self._timeout_s) as pulse:
             body = self._read(request)
         if pulse.is_dead:
             raise _broken()
@@ -66,14 +63,8 @@ def _pieces(stream: IO[bytes]) -> Iterator[bytes]:
     try:
         while piece := stream.read(_PIECE_BYTES):
             yield piece
-    except (OSError, ParseException) as error:  # gone, or chunks that are none
+    except READ_ERRORS as error:
         raise _broken() from error
-
-
-def _stop_reading(connection: socket.socket) -> None:
-    """Ends a read on another thread as if the client had stopped; it can still be answered."""
-    with suppress(OSError):
-        socket.socket.shutdown(connection, socket.SHUT_RD)  # not TLS's own, which would talk to the client
 
 
 def _broken() -> InvalidInput:

@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.triton.backend import Backend, Chunk, GenerateRequest, Ranked
+from gateway.triton.backend import BackendPool, Chunk, GenerateRequest, Ranked
 from glmserve.contract import Finish
 from glmserve.errors import BackendDown
 from glmserve.model.chat_template import ToolCall
@@ -44,6 +44,8 @@ class Answer:
 
 
 Event = Piece | Answer
+StartedAnswer = tuple[Event, Generator[Event]]
+"""An answer's first event, and the generator of the rest."""
 
 
 class AnswerStream:
@@ -55,12 +57,12 @@ class AnswerStream:
         self._calls: list[ToolCall] = []
         self._logprobs: list[Ranked] = []
 
-    def events(self, backend: Backend, request: GenerateRequest) -> Generator[Event]:
+    def events(self, pool: BackendPool, request: GenerateRequest) -> Generator[Event]:
         """Generates to the end, or to the first stop string, which cancels the rest; so does closing this."""
         began = time.monotonic()
         first_ms: float | None = None
         last = Chunk((), Finish.RUNNING)
-        with closing(backend.generate(request)) as chunks:
+        with pool.choose() as backend, closing(backend.generate(request)) as chunks:
             for last in chunks:
                 if first_ms is None and last.tokens:
                     first_ms = _ms_since(began)
@@ -105,6 +107,11 @@ class AnswerStream:
         if finish == Finish.LENGTH and not self._reader.stopped:
             return "length"
         return "tool_calls" if self._calls else "stop"
+
+
+def started(events: Generator[Event]) -> StartedAnswer:
+    """Waits for the first event."""
+    return next(events), events
 
 
 def whole(events: Generator[Event]) -> Answer:

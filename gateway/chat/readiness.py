@@ -9,12 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.chat.generation import whole
-from gateway.chat.service import ChatService
+from gateway.chat.service import ChatService, RequestContext
 from gateway.deadline import Deadline
 from gateway.schemas.common import Sampling
 from gateway.schemas.conversation import Conversation, SentImage, Turn
-from gateway.triton.backend import Backend, Cancellation
+from gateway.triton.backend import BackendPool, Cancellation
 from glmserve.build.manifest import CANARY_FOLDER
 from glmserve.errors import BadArtifact, GlmServeError, Overloaded
 
@@ -50,14 +49,14 @@ class Readiness:
     def __init__(
         self,
         service: ChatService,
-        backend: Backend,
+        pool: BackendPool,
         canary: Canary,
         timeout_s: float,
         cache_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._service = service
-        self._backend = backend
+        self._pool = pool
         self._canary = canary
         self._timeout_s = timeout_s
         self._cache_s = cache_s
@@ -79,12 +78,13 @@ class Readiness:
             self._lock.release()
 
     def _find(self) -> str | None:
-        if not self._backend.models_ready():
+        if not self._pool.models_ready():
             return "The models are not loaded."
         try:
             deadline = Deadline.after(self._timeout_s)
-            prepared = self._service.prepare(self._canary.question, deadline, Cancellation())
-            answer = whole(self._service.stream(prepared, "canary", deadline, Cancellation()))
+            cancellation = Cancellation()  # nobody cancels the canary
+            prepared = self._service.prepare(self._canary.question, deadline, cancellation)
+            answer = self._service.answer(prepared, RequestContext("canary", deadline, cancellation))
         except Overloaded:
             return None  # full, which takes a living engine: one less in the rotation would only make it worse
         except GlmServeError as error:

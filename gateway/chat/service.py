@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.chat.generation import AnswerStream, Event
+from gateway.chat.generation import Answer, AnswerStream, Event, StartedAnswer, started, whole
 from gateway.chat.image_decoder import ImageSizeLimits, OpenedImage, bytes_of_base64
 from gateway.chat.image_fetcher import ImageFetcher, is_url
 from gateway.chat.retry import with_one_retry
@@ -17,7 +17,7 @@ from gateway.deadline import Deadline
 from gateway.limits.admission import Admission
 from gateway.schemas.conversation import Conversation, SentImage, Turn
 from gateway.settings import GatewaySettings
-from gateway.triton.backend import Backend, Cancellation, GenerateRequest
+from gateway.triton.backend import BackendPool, Cancellation, GenerateRequest
 from gateway.triton.stream_buffer import StreamBuffer
 from glmserve.build.manifest import CHECKPOINT_FOLDER
 from glmserve.errors import BadImage, InvalidInput, PromptTooLong, TooLarge
@@ -49,25 +49,35 @@ class Prepared:
     max_tokens: int
 
 
+@dataclass(frozen=True)
+class RequestContext:
+    """What an answer needs to know of its request besides the prompt."""
+
+    request_id: str
+    deadline: Deadline
+    cancellation: Cancellation
+    cache_scope: int = 0
+    traceparent: str = ""
+
+
 class ChatService:
     """Answers conversations with one build's rules; shared between threads."""
 
-    def __init__(self, settings: GatewaySettings, backend: Backend) -> None:
+    def __init__(self, settings: GatewaySettings, pool: BackendPool) -> None:
         """Reads the build's tokenizer, template and picture rules; raises BadArtifact when they are not there."""
         folder = settings.build / CHECKPOINT_FOLDER
         checkpoint = Checkpoint.read(folder)
         self.tokenizer = Tokenizer.read(folder)
         self._settings = settings
-        self._backend = backend
+        self._pool = pool
         self.is_demo = checkpoint.is_demo
         self._rules = checkpoint.images
         self._prompts = PromptBuilder.read(
             folder, self.tokenizer, checkpoint.image_token_id, checkpoint.images.merge_size
         )
         self.context_tokens = min(settings.context_tokens, checkpoint.text.max_positions)
-        self._image_decoders = Admission(
-            settings.image_decoders, settings.threads, settings.threads
-        )  # a token a picture
+        # Here an image counts as one token.
+        self._image_decoders = Admission(settings.image_decoders, settings.threads, settings.threads)
         self._urls = ImageFetcher(settings.image_hosts, settings.max_image_bytes, settings.image_fetch_timeout_s)
         self._sizes = ImageSizeLimits(
             settings.max_image_bytes,
@@ -103,45 +113,32 @@ class ChatService:
         files = self._files(conversation, deadline)
         return self._tokenise(conversation, [OpenedImage(data, self._sizes, sent.field) for sent, data in files])
 
+    def answer(self, prepared: Prepared, context: RequestContext) -> Answer:
+        """The whole answer; begun anew once when its Triton goes down."""
+        return with_one_retry(lambda: whole(self._events(prepared, context)), context.request_id)
+
     def stream(
-        self,
-        prepared: Prepared,
-        request_id: str,
-        deadline: Deadline,
-        cancellation: Cancellation,
-        cache_scope: int = 0,
-        traceparent: str = "",
-        is_whole: bool = False,
-        stream_buffer: StreamBuffer | None = None,
-    ) -> Generator[Event]:
-        """The answer's pieces, then the answer; of one that `is_whole`, pieces may be left out.
+        self, prepared: Prepared, context: RequestContext, stream_buffer: StreamBuffer | None = None
+    ) -> StartedAnswer:
+        """The answer's pieces, then the answer; returns with the first of them, and until then is begun anew once.
 
         With a `stream_buffer`, a piece comes at once for each that it holds, where the backend can do that.
-        When its Triton goes down before the client was told anything, it is begun anew once.
         """
+        return with_one_retry(lambda: started(self._events(prepared, context, stream_buffer)), context.request_id)
 
-        def begin() -> Generator[Event]:
-            request = self._request(
-                prepared, request_id, deadline, cancellation, cache_scope, traceparent, stream_buffer
-            )
-            conversation = prepared.conversation
-            return AnswerStream(self.tokenizer, conversation.stop, conversation.tools).events(self._backend, request)
-
-        return with_one_retry(begin, request_id, is_whole)
+    def _events(
+        self, prepared: Prepared, context: RequestContext, stream_buffer: StreamBuffer | None = None
+    ) -> Generator[Event]:
+        request = self._request(prepared, context, stream_buffer)
+        conversation = prepared.conversation
+        return AnswerStream(self.tokenizer, conversation.stop, conversation.tools).events(self._pool, request)
 
     def _request(
-        self,
-        prepared: Prepared,
-        request_id: str,
-        deadline: Deadline,
-        cancellation: Cancellation,
-        cache_scope: int,
-        traceparent: str,
-        stream_buffer: StreamBuffer | None,
+        self, prepared: Prepared, context: RequestContext, stream_buffer: StreamBuffer | None
     ) -> GenerateRequest:
         conversation, sampling = prepared.conversation, prepared.conversation.sampling
         return GenerateRequest(
-            request_id=request_id,
+            request_id=context.request_id,
             input_ids=prepared.prompt.input_ids,
             patches=prepared.patches,
             grids=prepared.prompt.grids,
@@ -150,15 +147,15 @@ class ChatService:
             top_p=sampling.top_p,
             top_k=sampling.top_k,
             seed=sampling.seed,
-            deadline_s=deadline.left_s(),
+            deadline_s=context.deadline.left_s(),
             min_p=sampling.min_p,
             repetition_penalty=sampling.repetition_penalty,
             stop_ids=sampling.stop_ids,
             logprobs=sampling.logprobs,
             grammar=conversation.grammar,
-            cache_scope=cache_scope,
-            traceparent=traceparent,
-            cancellation=cancellation,
+            cache_scope=context.cache_scope,
+            traceparent=context.traceparent,
+            cancellation=context.cancellation,
             stream_buffer=stream_buffer,
         )
 

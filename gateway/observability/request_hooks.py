@@ -49,6 +49,6 @@ class RequestHooks:
         if self._audit is not None:
             self._audit.write(record, route, status)
         self._metrics.ended(route, status, record.error_code, record.ms(), record.facts)
-        self._metrics.crowd(*self._admission.state())
+        self._metrics.crowd(*self._admission.counts())
         if end_span is not None:
             end_span(route or "none", status, record.facts)

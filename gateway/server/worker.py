@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import socket
 import time
-from contextlib import suppress
 from typing import Any
 
 from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
 
-from gateway.timeouts import Watchdog
+from gateway.timeouts import Watchdog, hang_up
 
 _NOTIFY_EVERY_S = 1.0
 
@@ -50,7 +49,7 @@ class PromptWorker(ThreadWorker):  # type: ignore[misc]
 
         The main thread would wait up to two seconds for a client that does not close its side, and accept nobody.
         """
-        with self.watchdog.watch(lambda: _hang_up(conn.sock), self.head_timeout_s) as conn.pulse:
+        with self.watchdog.watch(lambda: hang_up(conn.sock), self.head_timeout_s) as conn.pulse:
             is_kept = super().handle(conn)
         if not is_kept:
             conn.close(graceful=True)
@@ -72,12 +71,6 @@ class PromptWorker(ThreadWorker):  # type: ignore[misc]
 
 def _already_closed(graceful: bool = False) -> None:
     """What is left for the main thread to close."""
-
-
-def _hang_up(connection: socket.socket) -> None:
-    """Ends a read or a write that waits on another thread, which then closes the connection."""
-    with suppress(OSError):  # closed by now
-        connection.shutdown(socket.SHUT_RDWR)
 
 
 def _has_data(connection: socket.socket) -> bool:

@@ -93,11 +93,11 @@ class TritonBackend:
             call = _Call(self._infer(asking(request, key), timeout=timeout_s, metadata=metadata))
         try:
             with self._watchdog.watch(call.cancel, timeout_s) as pulse:
-                request.cancellation.then(lambda: self._give_up(call, key, pulse))
+                request.cancellation.add_callback(lambda: self._give_up(call, key, pulse))
                 yield from self._chunks(call, pulse, request.cancellation)
         finally:
             if not call.has_ended:
-                self._leave(call, key, is_told=request.cancellation.is_said)
+                self._leave(call, key, is_told=request.cancellation.is_cancelled)
             if request.stream_buffer is not None:
                 request.stream_buffer.close(call)
 
@@ -155,7 +155,7 @@ class TritonBackend:
                     self._drain(call, pulse)
                     return
         except (grpc.RpcError, Cancelled) as error:
-            if cancellation.is_said:
+            if cancellation.is_cancelled:
                 raise Cancelled from error
             if pulse.is_dead:
                 raise DeadlineExceeded from error

@@ -69,7 +69,7 @@ class TritonStreams:
         self._told: set[asyncio.Task[None]] = set()  # kept, or they would be collected
 
     def ask(self, request: bytes, timeout_s: float, metadata: Any, stream_buffer: StreamBuffer) -> Stream:
-        """Begins a stream whose words come into the mailbox."""
+        """Begins a stream whose words come into the buffer."""
         outgoing = _Outgoing(request)
         return Stream(self._thread, lambda: self._call(outgoing, timeout_s, metadata), stream_buffer, timeout_s)
 
@@ -110,7 +110,7 @@ class Stream:
     ) -> None:
         self._thread = thread
         self._call = call
-        self._mailbox = stream_buffer
+        self._buffer = stream_buffer
         self._timeout_s = timeout_s + _GRACE_S
         self.has_ended = False
         self._task: asyncio.Task[None] | None = None
@@ -121,7 +121,7 @@ class Stream:
         return self
 
     def __next__(self) -> Any:
-        word = self._mailbox.take(self._timeout_s)
+        word = self._buffer.get(self._timeout_s)
         if word is _END:
             raise StopIteration
         if isinstance(word, BaseException):
@@ -154,7 +154,7 @@ class Stream:
         try:
             async for word in self._call():
                 if not self.has_ended:
-                    self._mailbox.put(self, word)
+                    self._buffer.put(self, word)
             self._end(_END)
         except grpc.RpcError as error:
             self._end(error)
@@ -164,7 +164,7 @@ class Stream:
     def _end(self, word: object) -> None:
         if not self.has_ended:
             self.has_ended = True
-            self._mailbox.put(self, word)
+            self._buffer.put(self, word)
 
 
 async def _all_ended() -> None:

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import http.client
 import json
-import socket
 from collections.abc import Generator
-from contextlib import closing, suppress
+from contextlib import closing
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -29,6 +28,7 @@ from tritonclient.http import (
     InferResult,
 )
 
+from gateway.timeouts import hang_up
 from gateway.triton.backend import READY_TIMEOUT_S, Chunk, GenerateRequest
 from gateway.triton.errors import error_of, log_refusal
 from gateway.triton.tensors import chunk_of, outputs_of, tensors_of
@@ -64,7 +64,7 @@ class TritonHttpBackend:
         with closing(self._connection(request.deadline_s + _GRACE_S)) as connection:
             try:
                 connection.connect()
-                request.cancellation.then(partial(_hang_up, connection.sock))
+                request.cancellation.add_callback(partial(hang_up, connection.sock))
                 _send(connection, request)
                 with closing(connection.getresponse()) as response:
                     chunk = _answer(response, request)
@@ -72,7 +72,7 @@ class TritonHttpBackend:
             except TimeoutError as error:
                 raise DeadlineExceeded from error
             except (OSError, http.client.HTTPException) as error:
-                if request.cancellation.is_said:
+                if request.cancellation.is_cancelled:
                     raise Cancelled from error
                 log_refusal("http", type(error).__name__)
                 raise BackendDown from error
@@ -124,7 +124,7 @@ class _Lent(np.ndarray):
 
 def _answer(response: http.client.HTTPResponse, request: GenerateRequest) -> Chunk:
     body = response.read(_MOST_BYTES)
-    if request.cancellation.is_said:  # what was hung up in the middle reads as if it had ended there
+    if request.cancellation.is_cancelled:  # what was hung up in the middle reads as if it had ended there
         raise Cancelled
     try:
         if response.status != HTTPStatus.OK:
@@ -143,9 +143,3 @@ def _tensors(result: InferResult, wanted: tuple[Tensor, ...]) -> dict[str, NDArr
     if any(datatype != tensor.triton_dtype for tensor, datatype in came.items()):
         raise GlmServeError
     return {tensor.name: result.as_numpy(tensor.name) for tensor in came}
-
-
-def _hang_up(connection: socket.socket) -> None:
-    """Ends a wait on another thread; closing the socket would not."""
-    with suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)

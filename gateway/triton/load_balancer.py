@@ -8,10 +8,10 @@ import random
 import socket
 import threading
 from collections.abc import Callable, Generator, Iterable
-from contextlib import closing
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from gateway.triton.backend import Backend, Chunk, GenerateRequest
+from gateway.triton.backend import Backend
 from glmserve.errors import BackendDown
 
 _ASK_EVERY_S = 0.25
@@ -34,7 +34,7 @@ class Replica:
 
 
 class LoadBalancer:
-    """The Backend of several Tritons, each on a channel of its own; shared between threads.
+    """A pool of Tritons, each on a channel of its own; shared between threads.
 
     One that was down gets nothing until it says that its models are loaded, unless all are down: `start` begins the
     thread that asks. A name stands for every address it has, and is looked up again and again as replicas come and go.
@@ -65,12 +65,12 @@ class LoadBalancer:
     def start(self) -> None:
         self._thread.start()
 
-    def generate(self, request: GenerateRequest) -> Generator[Chunk]:
-        """The answer of one replica; after a BackendDown another try goes elsewhere."""
+    @contextmanager
+    def choose(self) -> Generator[Backend]:
+        """One replica for one answer; after a BackendDown the next choice is another one."""
         replica = self.take()
         try:
-            with closing(replica.backend.generate(request)) as chunks:
-                yield from chunks
+            yield replica.backend
         except BackendDown:
             replica.is_down = True
             raise

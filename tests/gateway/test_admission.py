@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 from eventually import eventually
+from fake_backend import FakeBackend
 from samples import ask, assert_problem
 
 from gateway.app import create_app
 from gateway.deadline import Deadline
 from gateway.limits.admission import Admission
 from gateway.settings import GatewaySettings
-from gateway.triton.backend import Cancellation, Chunk, FakeBackend
+from gateway.triton.backend import Cancellation, Chunk
 from glmserve.errors import Cancelled, DeadlineExceeded, GlmServeError, Overloaded
 
 WAIT_S = 10
@@ -32,10 +33,10 @@ def enter(admission: Admission, tokens: int, cancellation: Cancellation | None =
 def test_requests_run_together_while_their_tokens_fit() -> None:
     admission = Admission(100, 9, 9)
     first, second = enter(admission, 60), enter(admission, 40)
-    assert admission.state() == (2, 0, 100)
+    assert admission.counts() == (2, 0, 100)
     first.close()
     second.close()
-    assert admission.state() == (0, 0, 0)
+    assert admission.counts() == (0, 0, 0)
 
 
 def test_those_who_wait_come_in_in_their_order() -> None:
@@ -49,9 +50,9 @@ def test_those_who_wait_come_in_in_their_order() -> None:
     with ThreadPoolExecutor(3) as pool:
         for number in range(3):
             pool.submit(wait, number)
-            assert eventually(lambda n=number: admission.state()[1] == n + 1)  # type: ignore[misc]
+            assert eventually(lambda n=number: admission.counts()[1] == n + 1)  # type: ignore[misc]
         running.close()
-    assert order == [0, 1, 2] and admission.state() == (0, 0, 0)
+    assert order == [0, 1, 2] and admission.counts() == (0, 0, 0)
 
 
 def test_a_request_larger_than_all_the_room_runs_alone() -> None:
@@ -69,19 +70,19 @@ def test_a_full_house_refuses_at_once_and_says_when_to_come_back(places: int, ma
             enter(admission, 100)
         assert time.monotonic() - began < 0.02
     assert caught.value.retry_after_s is not None and caught.value.retry_after_s >= 1
-    assert admission.state() == (0, 0, 0)
+    assert admission.counts() == (0, 0, 0)
 
 
 def test_who_leaves_or_runs_out_of_time_leaves_the_line() -> None:
     admission, cancellation = Admission(100, 9, 9), Cancellation()
     with enter(admission, 100), ThreadPoolExecutor(1) as pool:
         left = pool.submit(enter, admission, 100, cancellation)
-        assert eventually(lambda: admission.state()[1] == 1)
-        cancellation.say()
+        assert eventually(lambda: admission.counts()[1] == 1)
+        cancellation.cancel()
         assert isinstance(left.exception(WAIT_S), Cancelled)
         with pytest.raises(GlmServeError), admission.admit(100, Deadline.after(0.05), Cancellation()):
             pass
-        assert admission.state() == (1, 0, 100)
+        assert admission.counts() == (1, 0, 100)
 
 
 def test_who_comes_with_no_time_left_does_not_stay_in_the_line() -> None:
@@ -89,8 +90,8 @@ def test_who_comes_with_no_time_left_does_not_stay_in_the_line() -> None:
     with enter(admission, 100):
         with pytest.raises(DeadlineExceeded), admission.admit(100, Deadline.after(-1), Cancellation()):
             pass
-        assert admission.state() == (1, 0, 100)
-    assert admission.state() == (0, 0, 0)
+        assert admission.counts() == (1, 0, 100)
+    assert admission.counts() == (0, 0, 0)
 
 
 def test_a_service_that_is_full_answers_503_with_the_time_to_come_back(

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from fake_backend import FakeBackend
 from flask.testing import FlaskClient
 from samples import ask, ask_openai, assert_problem
 
-from gateway.triton.backend import Chunk, FakeBackend
+from gateway.triton.backend import Chunk
 from glmserve.contract import Finish
 from glmserve.model.tokenizer import Tokenizer
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fake_backend import FakeBackend
 from flask.testing import FlaskClient
 from hostile import BAD_IMAGES, ODD_IMAGES
 from pydantic import ValidationError
@@ -19,7 +20,6 @@ from samples import OPENAI_URL, URL, ask, ask_openai, assert_problem
 from werkzeug.test import TestResponse
 
 from gateway.schemas.openai import CompletionBody
-from gateway.triton.backend import FakeBackend
 from glmserve.model.tokenizer import Tokenizer
 
 Send = Callable[..., TestResponse]

@@ -8,13 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from fake_backend import FakeBackend
 from flask.testing import FlaskClient
 
 from gateway.app import create_app
 from gateway.chat.readiness import Canary, Readiness
 from gateway.chat.service import ChatService
 from gateway.settings import GatewaySettings
-from gateway.triton.backend import Chunk, FakeBackend
+from gateway.triton.backend import Chunk
 from glmserve.build.manifest import Manifest
 from glmserve.contract import Finish
 from glmserve.errors import BackendDown, BadArtifact, Overloaded

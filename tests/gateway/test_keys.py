@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from fake_backend import FakeBackend
 from structlog.testing import capture_logs
 
 from gateway.app import create_app
 from gateway.errors import BadKeyFile
 from gateway.limits.api_keys import KeyStore, create_key, read_keys, revoke_key
 from gateway.settings import GatewaySettings
-from gateway.triton.backend import FakeBackend
 
 
 @pytest.fixture

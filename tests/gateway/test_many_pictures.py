@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from eventually import eventually
+from fake_backend import FakeBackend
 from flask.testing import FlaskClient
 from PIL import Image
 from samples import OPENAI_URL, assert_problem, base64_of
@@ -24,7 +25,7 @@ from gateway.deadline import Deadline
 from gateway.schemas.common import Sampling
 from gateway.schemas.conversation import Conversation, SentImage, Turn
 from gateway.settings import GatewaySettings
-from gateway.triton.backend import Cancellation, FakeBackend
+from gateway.triton.backend import Cancellation
 from glmserve.errors import Cancelled, DeadlineExceeded
 from glmserve.model.image_processor import ImageRules, patches_of
 
@@ -57,7 +58,7 @@ def asked(image: str, count: int) -> Conversation:
 
 def test_a_client_that_leaves_has_no_further_image_decoded(service: ChatService, on_decoding: Any, image: str) -> None:
     cancellation, decoded = Cancellation(), list[Image.Image]()
-    on_decoding(lambda image: (decoded.append(image), cancellation.say()))
+    on_decoding(lambda image: (decoded.append(image), cancellation.cancel()))
     with pytest.raises(Cancelled):
         service.prepare(asked(image, 3), Deadline.after(WAIT_S), cancellation)
     assert len(decoded) == 1
@@ -98,7 +99,7 @@ def test_another_request_decodes_between_two_images_of_one(service: ChatService,
         answers = [many.submit(ask, 3)]
         assert begun.wait(WAIT_S)
         answers.append(one.submit(ask, 1))
-        assert eventually(lambda: service._image_decoders.state()[1] == 1)
+        assert eventually(lambda: service._image_decoders.counts()[1] == 1)
         gate.set()
         for answer in answers:
             answer.result(WAIT_S)

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_backend import FakeBackend
 from samples import OPENAI_URL
 
 from gateway.app import create_app
 from gateway.settings import GatewaySettings
-from gateway.triton.backend import FakeBackend
 
 NAME, ALIAS = "zai-org/GLM-4.6V-Flash", "ours/vision"
 

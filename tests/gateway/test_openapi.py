@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fake_backend import FakeBackend
 from flask.testing import FlaskClient
 from samples import ask
 
@@ -16,7 +17,6 @@ from gateway.app import create_app
 from gateway.schemas.openai import CompletionBody
 from gateway.schemas.vision import VisionBody
 from gateway.settings import GatewaySettings
-from gateway.triton.backend import FakeBackend
 
 PAGES = {"/", "/docs", "/openapi.json"}
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text("utf-8")

@@ -10,9 +10,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 from eventually import eventually
 
-from gateway.chat.generation import Event, Piece
-from gateway.streaming.direct_writer import DirectStreamWriter, plain_socket
-from gateway.triton.backend import Chunk
+from gateway.chat.generation import Event, Piece, StartedAnswer
+from gateway.observability.request_record import RequestRecord
+from gateway.server.connection import plain_socket
+from gateway.streaming.sse import StreamedResponse
+from gateway.triton.backend import Cancellation, Chunk
 from gateway.triton.stream_buffer import StreamBuffer
 from glmserve.contract import Finish
 from glmserve.errors import Cancelled
@@ -22,30 +24,36 @@ PIECE = Chunk((1,), Finish.RUNNING)
 LAST = Chunk((), Finish.STOP)
 
 
+class _Shape:
+    """Writes a piece as its text and nothing else."""
+
+    def piece(self, piece: Piece) -> Iterator[str]:
+        yield piece.content
+
+
 class Answer:
-    """An answer whose pieces come into a mailbox from the test's own thread, and its client's end of a socket."""
+    """An answer whose pieces come into its buffer from the test's own thread, and its client's end of a socket."""
 
     def __init__(self, length: int = 1) -> None:
-        self.stream_buffer, self.sender = StreamBuffer(), object()
-        self.stream_buffer.open(self.sender)
+        self.sender = object()
         ours, self.client = socket.socketpair()
         self.client.settimeout(WAIT_S)
         self.said = 0
         self.threads: set[str] = set()
         self.is_stopped = False  # by its next piece, as a stop string does it
         self._length = length
-        self.passing = DirectStreamWriter(
-            ours, self.stream_buffer, self._events(), lambda event: getattr(event, "content", "")
-        )
+        record = RequestRecord("")
+        self.response = StreamedResponse(self._begin, _Shape(), None, record, Cancellation(), ours)  # type: ignore[arg-type]
+        assert self.response.wait(WAIT_S)
         self._ours = ours
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="request")
-        self.end: Future[None] = self._pool.submit(self.passing.run)
+        self.end: Future[None] = self._pool.submit(self.response.write_directly)
 
     def brings(self, chunk: object) -> None:
         self.stream_buffer.put(self.sender, chunk)
 
     def is_asleep(self) -> bool:
-        return self.stream_buffer._when_come is not None
+        return self.stream_buffer._on_message is not None
 
     def close(self) -> None:
         self.brings(LAST)
@@ -53,9 +61,15 @@ class Answer:
         self.client.close()
         self._ours.close()
 
-    def _events(self) -> Iterator[Event]:
+    def _begin(self, stream_buffer: StreamBuffer | None) -> StartedAnswer:
+        assert stream_buffer is not None
+        self.stream_buffer = stream_buffer
+        stream_buffer.open(self.sender)
+        return Piece(), self._events()
+
+    def _events(self) -> Generator[Event]:
         while True:
-            assert self.stream_buffer.take(WAIT_S) is PIECE
+            assert self.stream_buffer.get(WAIT_S) is PIECE
             self.threads.add(threading.current_thread().name.split("_")[0])
             if self.is_stopped:
                 self.stream_buffer.close(self.sender)
@@ -81,7 +95,7 @@ def test_what_is_no_piece_is_left_for_the_requests_thread(answer: Answer) -> Non
     answer.brings(PIECE)
     answer.brings(LAST)
     answer.end.result(WAIT_S)
-    assert answer.stream_buffer.take(0) is LAST
+    assert answer.stream_buffer.get(0) is LAST
 
 
 def test_an_answer_that_a_piece_ended_wakes_the_requests_thread(answer: Answer) -> None:

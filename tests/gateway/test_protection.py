@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from eventually import eventually
+from fake_backend import FakeBackend
 from flask.testing import FlaskClient
 from pydantic import ValidationError
 from samples import URL, ask, assert_problem
@@ -20,7 +21,7 @@ from werkzeug.test import TestResponse
 from gateway.app import create_app
 from gateway.limits.api_keys import create_key, revoke_key
 from gateway.settings import GatewaySettings
-from gateway.triton.backend import Chunk, FakeBackend
+from gateway.triton.backend import Chunk
 
 Script = Callable[..., list[Chunk]]
 FAR = "203.0.113.7"

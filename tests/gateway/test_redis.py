@@ -16,6 +16,7 @@ from statistics import median
 
 import pytest
 from eventually import eventually
+from fake_backend import FakeBackend
 from flask.testing import FlaskClient
 from limits.strategies import SlidingWindowCounterRateLimiter
 from live_gateway import live_gateway
@@ -26,7 +27,6 @@ from gateway.app import create_app
 from gateway.limits.rate_limit import RateLimitCounters
 from gateway.limits.redis_storage import REDIS_TIMEOUT_S
 from gateway.settings import GatewaySettings
-from gateway.triton.backend import FakeBackend
 from launcher.ports import free_port
 
 FAR = "203.0.113.7"

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from eventually import eventually
+from fake_backend import FakeBackend
 from flask.testing import FlaskClient
 from live_gateway import live_gateway
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -25,7 +26,7 @@ from gateway.observability.otel import OtlpSpans
 from gateway.observability.tracing import Tracing
 from gateway.resources import AUDIT
 from gateway.settings import GatewaySettings
-from gateway.triton.backend import Chunk, FakeBackend
+from gateway.triton.backend import Chunk
 from glmserve.build.manifest import Manifest
 from glmserve.contract import Finish
 from glmserve.engine.metrics import ALL_METRICS

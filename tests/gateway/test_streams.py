@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_backend import FakeBackend
 from flask.testing import FlaskClient
 from samples import ask, assert_problem
 from structlog.testing import capture_logs
@@ -17,7 +18,7 @@ from werkzeug.test import TestResponse
 
 from gateway.app import create_app
 from gateway.settings import GatewaySettings
-from gateway.triton.backend import Chunk, FakeBackend
+from gateway.triton.backend import Chunk
 from glmserve.contract import Finish
 from glmserve.errors import BackendDown, BadArtifact, GlmServeError, Overloaded
 

@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 
 import grpc
@@ -15,7 +15,7 @@ from small_triton import WAIT_S, SmallTriton, a_request, message
 from structlog.testing import capture_logs
 from tritonclient.grpc import service_pb2_grpc
 
-from gateway.chat.generation import Answer, Event, Piece
+from gateway.chat.generation import Answer, Event, Piece, started, whole
 from gateway.chat.retry import with_one_retry
 from gateway.triton.backend import Chunk, GenerateRequest
 from gateway.triton.grpc_client import TritonBackend
@@ -70,23 +70,35 @@ class World:
         return [backend.asked for _, backend in sorted(self.backends.items())]
 
 
+def answer(replicas: LoadBalancer) -> list[Chunk]:
+    """All messages of one answer."""
+    with replicas.choose() as backend:
+        return list(backend.generate(a_request()))
+
+
+def begun(replicas: LoadBalancer) -> ExitStack:
+    """An answer whose first message has come; closing it gives it up."""
+    with ExitStack() as stack:
+        chunks = stack.enter_context(closing(stack.enter_context(replicas.choose()).generate(a_request())))
+        next(chunks)
+        return stack.pop_all()
+
+
 def test_idle_replicas_take_turns() -> None:
     world = World()
     replicas = world.replicas(f"{ONE},{TWO},{THREE}")
     for _ in range(9):
-        list(replicas.generate(a_request()))
+        answer(replicas)
     assert world.asked() == [3, 3, 3]
 
 
 def test_the_replica_with_the_least_to_do_is_next() -> None:
     world = World()
     replicas = world.replicas(f"{ONE},{TWO}")
-    held = [replicas.generate(a_request()) for _ in range(4)]
-    for answer in held:
-        next(answer)
+    held = [begun(replicas) for _ in range(4)]
     held[1].close()
     held[3].close()
-    next(again := replicas.generate(a_request()))
+    again = begun(replicas)
     assert world.asked() == [2, 3]
     again.close()
 
@@ -102,14 +114,14 @@ def test_one_that_was_down_gets_nothing_until_it_is_ready_again() -> None:
     replicas = world.replicas(f"{ONE},{TWO}")
     world.backends[ONE].is_down = True
     with pytest.raises(BackendDown):
-        list(replicas.generate(a_request()))
+        answer(replicas)
     for _ in range(4):
         replicas.ask()
-        list(replicas.generate(a_request()))
+        answer(replicas)
     assert world.asked() == [1, 4]
     world.backends[ONE].is_down = False
     replicas.ask()
-    list(replicas.generate(a_request()))
+    answer(replicas)
     assert world.asked() == [2, 4]
     assert replicas.models_ready()
 
@@ -121,7 +133,7 @@ def test_when_all_are_down_they_are_tried_all_the_same() -> None:
         backend.is_down = True
     for _ in range(4):
         with pytest.raises(BackendDown):
-            list(replicas.generate(a_request()))
+            answer(replicas)
     assert world.asked() == [2, 2]
 
 
@@ -129,18 +141,18 @@ def test_a_name_stands_for_all_its_addresses_as_they_come_and_go() -> None:
     name = "grpc://triton:8001"
     world = World({name: [ONE, TWO]})
     with closing(world.replicas(name)) as replicas:
-        next(held := replicas.generate(a_request()))
+        held = begun(replicas)
         world.names[name] = [TWO, THREE]
         replicas.look_up()
         assert not world.backends[ONE].is_closed, "its answer is not over"
         held.close()
         assert world.backends[ONE].is_closed
         for _ in range(4):
-            list(replicas.generate(a_request()))
+            answer(replicas)
         assert world.asked() == [1, 2, 2]
         world.names[name] = []
         replicas.look_up()
-        list(replicas.generate(a_request()))
+        answer(replicas)
         assert sum(world.asked()) == 6, "a name server that fails takes nothing away"
 
 
@@ -149,7 +161,7 @@ def test_a_name_without_addresses_is_a_backend_that_is_down() -> None:
     with closing(World({name: []}).replicas(name)) as replicas:
         assert not replicas.models_ready()
         with pytest.raises(BackendDown):
-            list(replicas.generate(a_request()))
+            answer(replicas)
 
 
 def test_a_name_is_looked_up_and_an_address_is_not() -> None:
@@ -160,7 +172,7 @@ def test_a_name_is_looked_up_and_an_address_is_not() -> None:
 def test_random_deaths_never_leave_a_count_behind() -> None:
     chance, world = random.Random(4), World()
     replicas = world.replicas(f"{ONE},{TWO},{THREE}")
-    under_way: list[Generator[Chunk]] = []
+    under_way: list[ExitStack] = []
     for _ in range(2000):
         if chance.random() < 0.2:
             replicas.ask()
@@ -168,20 +180,16 @@ def test_random_deaths_never_leave_a_count_behind() -> None:
         backend.is_down = chance.random() < 0.3
         if under_way and chance.random() < 0.5:
             under_way.pop(chance.randrange(len(under_way))).close()
-        answer = replicas.generate(a_request())
-        try:
-            next(answer)
-            under_way.append(answer)
-        except BackendDown:
-            pass
-    for answer in under_way:
-        answer.close()
+        with suppress(BackendDown):
+            under_way.append(begun(replicas))
+    for held in under_way:
+        held.close()
     for backend in world.backends.values():
         backend.is_down = False
     replicas.ask()
     before = world.asked()
     for _ in range(30):
-        list(replicas.generate(a_request()))
+        answer(replicas)
     assert [after - earlier for after, earlier in zip(world.asked(), before, strict=True)] == [10, 10, 10]
 
 
@@ -201,6 +209,14 @@ def _beginning(*scripts: Script) -> Callable[[], Generator[Event]]:
     return begin
 
 
+def _told(begin: Callable[[], Generator[Event]], is_whole: bool) -> list[Event]:
+    """What a client is told of an answer, whole or streamed."""
+    if is_whole:
+        return [with_one_retry(lambda: whole(begin()), "r1")]
+    first, rest = with_one_retry(lambda: started(begin()), "r1")
+    return [first, *rest]
+
+
 @pytest.mark.parametrize(
     ("is_whole", "first", "told"),
     [
@@ -211,15 +227,14 @@ def _beginning(*scripts: Script) -> Callable[[], Generator[Event]]:
 )
 def test_what_nobody_was_told_of_is_begun_anew(is_whole: bool, first: Script, told: list[Event]) -> None:
     with capture_logs() as logs:
-        events = with_one_retry(_beginning(first, [Piece("red"), ANSWER]), "r1", is_whole)
-        assert list(events)[-len(told) :] == told
+        assert _told(_beginning(first, [Piece("red"), ANSWER]), is_whole) == told
     assert [entry["event"] for entry in logs] == ["answer_begun_anew"]
 
 
 @pytest.mark.parametrize("scripts", [[[Piece("re"), BackendDown()]], [[Overloaded()]], [[BackendDown()]] * 2])
 def test_a_second_failure_a_refusal_and_a_stream_that_has_begun_end_it(scripts: list[Script]) -> None:
     with capture_logs(), pytest.raises((BackendDown, Overloaded)):
-        list(with_one_retry(_beginning(*scripts), "r1", is_whole=False))
+        _told(_beginning(*scripts), is_whole=False)
 
 
 @pytest.fixture
@@ -241,13 +256,13 @@ def test_over_the_wire_one_that_is_gone_is_passed_over(servers: list[tuple[Small
     with closing(LoadBalancer(urls, lambda url: TritonBackend(url, 5))) as replicas, capture_logs():
         assert replicas.models_ready()
         for _ in range(4):
-            list(replicas.generate(a_request()))
+            answer(replicas)
         assert [len(servicer.received) for servicer, *_ in servers] == [2, 2]
         servers[0][1].stop(None).wait(WAIT_S)
         endings: Counter[str] = Counter()
         for _ in range(6):
             try:
-                list(replicas.generate(a_request()))
+                answer(replicas)
                 endings["ok"] += 1
             except BackendDown:
                 endings["down"] += 1

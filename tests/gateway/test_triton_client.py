@@ -163,7 +163,7 @@ def test_a_cancellation_ends_the_call_while_nothing_comes(triton: Any, backend: 
 
     triton[0].script = script
     request = a_request()
-    threading.Thread(target=lambda: asked.wait(WAIT_S) and request.cancellation.say()).start()
+    threading.Thread(target=lambda: asked.wait(WAIT_S) and request.cancellation.cancel()).start()
     with pytest.raises(Cancelled):
         list(backend.generate(request))
     assert triton[0].ended.wait(WAIT_S)
@@ -191,7 +191,7 @@ def test_an_answer_is_given_up_by_a_request_of_its_own_and_its_call_read_to_the_
     if reader_leaves:
         chunks.close()
     else:
-        request.cancellation.say()
+        request.cancellation.cancel()
         with pytest.raises(Cancelled):
             next(chunks)
     assert was_active.wait(WAIT_S) and triton[0].ended.wait(WAIT_S)

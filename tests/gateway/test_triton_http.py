@@ -219,7 +219,7 @@ def test_silence_past_the_deadline_is_given_up(
 
 def test_a_cancellation_ends_the_wait_at_once(triton: SmallHttpTriton, backend: TritonHttpBackend) -> None:
     release, request = threading.Event(), a_request()
-    triton.reply = lambda: (request.cancellation.say(), release.wait(WAIT_S), answer(ANSWER))[2]
+    triton.reply = lambda: (request.cancellation.cancel(), release.wait(WAIT_S), answer(ANSWER))[2]
     began = time.monotonic()
     with pytest.raises(Cancelled):
         list(backend.generate(request))
@@ -235,7 +235,7 @@ def test_a_cancellation_also_ends_an_answer_that_has_begun() -> None:
         with connection:
             connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Length: 9\r\n\r\n{")
             connection.recv(1)
-            request.cancellation.say()
+            request.cancellation.cancel()
             release.wait(WAIT_S)
 
     with socket.create_server(("127.0.0.1", 0)) as server:

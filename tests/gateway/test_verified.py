@@ -5,11 +5,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from fake_backend import FakeBackend
 from stand_in_build import write_certificate
 
 from gateway.app import create_app
 from gateway.settings import GatewaySettings
-from gateway.triton.backend import FakeBackend
 
 
 def test_a_build_with_a_certificate_is_verified_and_one_without_is_not(build: Path, tmp_path: Path) -> None:

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fake_backend import FakeBackend
 from flask.testing import FlaskClient
 from PIL import Image
 from samples import URL, assert_problem, base64_of, file_of
 
-from gateway.triton.backend import FakeBackend
 from glmserve.model.tokenizer import Tokenizer
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fake_backend import FakeBackend
 from flask.testing import FlaskClient
 from PIL import Image
 from samples import URL, ask, assert_problem, base64_of
@@ -16,7 +17,7 @@ from structlog.testing import capture_logs
 
 from gateway.app import create_app
 from gateway.settings import GatewaySettings
-from gateway.triton.backend import Chunk, FakeBackend
+from gateway.triton.backend import Chunk
 from glmserve.build.manifest import CHECKPOINT_FOLDER
 from glmserve.contract import Finish
 from glmserve.errors import BackendDown, BadArtifact, DeadlineExceeded, GlmServeError, InvalidInput, Overloaded

@@ -11,13 +11,13 @@ from pathlib import Path
 from statistics import median
 
 import pytest
+from fake_backend import FakeBackend
 from flask.testing import FlaskClient
 from structlog.testing import capture_logs
 
 from gateway.app import create_app
 from gateway.limits.api_keys import KeyStore, create_key
 from gateway.settings import GatewaySettings
-from gateway.triton.backend import FakeBackend
 
 ATTEMPTS = 2000
 ADDRESS_LIMIT = 10**6
