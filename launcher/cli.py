@@ -112,7 +112,7 @@ def serve(
 
     Exit codes: 0 ended by Ctrl-C or SIGTERM, 2 wrong command line, 3 a port is in use, 4 no build or checkpoint,
     5 the export failed, 6 Triton failed to start, 7 the gateway failed to start, 8 one of them died,
-    9 no valid certificate, 10 a setting in the environment is none or not what it must be.
+    9 no valid certificate, 10 an unknown or invalid setting in the environment.
     """
     signal.signal(signal.SIGINT, _end)
     signal.signal(signal.SIGTERM, _end)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 import structlog
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from gateway.errors import BadKeyFile
 
@@ -37,7 +37,11 @@ class ApiKey(BaseModel):
     role: Role = "user"
     requests_per_minute: int | None = Field(default=None, ge=1)
     concurrent_requests: int | None = Field(default=None, ge=1)
-    image_tokens_per_minute: int | None = Field(default=None, ge=1)
+    image_tokens_per_minute: int | None = Field(
+        default=None,
+        ge=1,
+        validation_alias=AliasChoices("image_tokens_per_minute", "picture_tokens_per_minute"),  # as 0.1.0 wrote it
+    )
 
 
 class _KeyFile(BaseModel):

@@ -35,6 +35,16 @@ def test_anything_else_is_no_key(file: Path, wrong: str) -> None:
     assert KeyStore(file).find(wrong) is None
 
 
+def test_a_file_of_0_1_0_is_read_and_written_with_the_new_name(file: Path) -> None:
+    create_key(file, "shop", image_tokens_per_minute=7)
+    old = file.read_text().replace("image_tokens_per_minute", "picture_tokens_per_minute")
+    assert "picture_tokens_per_minute" in old
+    file.write_text(old)
+    assert [(key.name, key.image_tokens_per_minute) for key in read_keys(file)] == [("shop", 7)]
+    create_key(file, "other")
+    assert '"image_tokens_per_minute": 7' in file.read_text() and "picture" not in file.read_text()
+
+
 def test_new_and_revoked_keys_count_within_a_second(file: Path) -> None:
     now = [0.0]
     first = create_key(file, "first")

@@ -37,7 +37,7 @@ def port(build: Path) -> Generator[int]:
     process = subprocess.Popen(
         [sys.executable, "-m", "gunicorn", "-c", "python:gateway.server.gunicorn_config"],
         env={**os.environ, **{f"GLM_GATEWAY_{name}": value for name, value in settings.items()}},
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         stdout=subprocess.DEVNULL,
     )
     give_up = time.monotonic() + WAIT_S

@@ -19,7 +19,7 @@ from gateway.schemas.vision import VisionBody
 from gateway.settings import GatewaySettings
 
 PAGES = {"/", "/docs", "/openapi.json"}
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text("utf-8")
+README = (Path(__file__).resolve().parents[3] / "README.md").read_text("utf-8")
 
 
 @pytest.fixture

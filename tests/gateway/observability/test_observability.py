@@ -32,7 +32,7 @@ from glmserve.contract import Finish
 from glmserve.engine.metrics import ALL_METRICS
 from glmserve.errors import BackendDown
 
-DASHBOARD = Path(__file__).resolve().parents[2] / "docs" / "grafana-dashboard.json"
+DASHBOARD = Path(__file__).resolve().parents[3] / "docs" / "grafana-dashboard.json"
 PARENT = f"00-{'a' * 32}-{'b' * 16}-01"
 
 

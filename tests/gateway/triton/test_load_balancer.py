@@ -1,10 +1,10 @@
-"""Several Tritons behind one setting share the work, and an answer whose Triton dies is begun once more elsewhere."""
+"""Several Tritons behind one setting share the work, and one that is down is passed over."""
 
 from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
@@ -15,13 +15,11 @@ from small_triton import WAIT_S, SmallTriton, a_request, message
 from structlog.testing import capture_logs
 from tritonclient.grpc import service_pb2_grpc
 
-from gateway.chat.generation import Answer, Event, Piece, started, whole
-from gateway.chat.retry import with_one_retry
 from gateway.triton.backend import Chunk, GenerateRequest
 from gateway.triton.grpc_client import TritonBackend
 from gateway.triton.load_balancer import LoadBalancer, addresses_of
 from glmserve.contract import Finish
-from glmserve.errors import BackendDown, Overloaded
+from glmserve.errors import BackendDown
 
 ONE, TWO, THREE = (f"grpc://10.0.0.{number}:8001" for number in (1, 2, 3))
 
@@ -191,50 +189,6 @@ def test_random_deaths_never_leave_a_count_behind() -> None:
     for _ in range(30):
         answer(replicas)
     assert [after - earlier for after, earlier in zip(world.asked(), before, strict=True)] == [10, 10, 10]
-
-
-ANSWER = Answer("red", "", "stop", 1)
-Script = list[Event | BackendDown | Overloaded]
-
-
-def _beginning(*scripts: Script) -> Callable[[], Generator[Event]]:
-    left = list(scripts)
-
-    def begin() -> Generator[Event]:
-        for event in left.pop(0):
-            if isinstance(event, Exception):
-                raise event
-            yield event
-
-    return begin
-
-
-def _told(begin: Callable[[], Generator[Event]], is_whole: bool) -> list[Event]:
-    """What a client is told of an answer, whole or streamed."""
-    if is_whole:
-        return [with_one_retry(lambda: whole(begin()), "r1")]
-    first, rest = with_one_retry(lambda: started(begin()), "r1")
-    return [first, *rest]
-
-
-@pytest.mark.parametrize(
-    ("is_whole", "first", "told"),
-    [
-        (False, [BackendDown()], [Piece("red"), ANSWER]),
-        (True, [BackendDown()], [ANSWER]),
-        (True, [Piece("re"), BackendDown()], [ANSWER]),
-    ],
-)
-def test_what_nobody_was_told_of_is_begun_anew(is_whole: bool, first: Script, told: list[Event]) -> None:
-    with capture_logs() as logs:
-        assert _told(_beginning(first, [Piece("red"), ANSWER]), is_whole) == told
-    assert [entry["event"] for entry in logs] == ["answer_begun_anew"]
-
-
-@pytest.mark.parametrize("scripts", [[[Piece("re"), BackendDown()]], [[Overloaded()]], [[BackendDown()]] * 2])
-def test_a_second_failure_a_refusal_and_a_stream_that_has_begun_end_it(scripts: list[Script]) -> None:
-    with capture_logs(), pytest.raises((BackendDown, Overloaded)):
-        _told(_beginning(*scripts), is_whole=False)
 
 
 @pytest.fixture

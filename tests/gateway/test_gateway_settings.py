@@ -25,8 +25,32 @@ def test_a_variable_sets_its_field(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_misspelt_variable_is_an_error_and_not_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GLM_GATEWAY_DEADLINES", "12.5")
     with pytest.raises(
-        BadSettings, match="GLM_GATEWAY_DEADLINES: no setting is called so; GLM_GATEWAY_DEADLINE_S is one"
+        BadSettings, match=r"^GLM_GATEWAY_DEADLINES: unknown setting; did you mean GLM_GATEWAY_DEADLINE_S\?$"
     ):
+        GatewaySettings.read()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("PICTURE_TOKENS_PER_MINUTE", "IMAGE_TOKENS_PER_MINUTE"),
+        ("ADDRESS_PICTURE_TOKENS_PER_MINUTE", "ADDRESS_IMAGE_TOKENS_PER_MINUTE"),
+        ("DECODE_SLOTS", "IMAGE_DECODERS"),
+    ],
+)
+def test_a_renamed_variable_is_refused_with_its_new_name(monkeypatch: pytest.MonkeyPatch, old: str, new: str) -> None:
+    assert new.lower() in GatewaySettings.model_fields
+    monkeypatch.setenv(PREFIX + old, "4")
+    with pytest.raises(BadSettings) as caught:
+        GatewaySettings.read()
+    assert caught.value.message == f"{PREFIX}{old}: unknown setting; it is now called {PREFIX}{new}."
+
+
+def test_a_renamed_name_in_the_file_is_refused_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "settings"
+    file.write_text("GLM_GATEWAY_DECODE_SLOTS=7\n")
+    monkeypatch.setenv("GLM_GATEWAY_FILE", str(file))
+    with pytest.raises(BadSettings, match="GLM_GATEWAY_DECODE_SLOTS: unknown setting; it is now called GLM_GATEWAY_IM"):
         GatewaySettings.read()
 
 
@@ -36,9 +60,9 @@ def test_a_misspelt_variable_is_an_error_and_not_ignored(monkeypatch: pytest.Mon
         ("DEADLINE_S", "inf", "=inf: must be a finite number."),
         ("DEADLINE_S", "0", "=0: must be more than 0."),
         ("DEADLINE_S", "abc", "=abc: must be a number."),
-        ("TRITON_URL", "http://x", ": is not what it must be. Where Triton answers"),
-        ("TRITON_URL", "grpc://one:8001,two:8001", ": is not what it must be. Where Triton answers"),
-        ("ALLOWED_ADDRESSES", "10.0.0.0/8,nonsense", ": is not what it must be. Networks (CIDR)"),
+        ("TRITON_URL", "http://x", ": invalid value. Where Triton answers"),
+        ("TRITON_URL", "grpc://one:8001,two:8001", ": invalid value. Where Triton answers"),
+        ("ALLOWED_ADDRESSES", "10.0.0.0/8,nonsense", ": invalid value. Networks (CIDR)"),
         ("THREADS", "0", "=0: must be at least 1 or auto."),
         ("WORKERS", "many", "=many: must be a whole number or auto."),
         ("MAX_IMAGE_PIXELS", "1e9", "=1e9: must be a whole number."),
@@ -95,7 +119,7 @@ def test_a_wrong_line_in_the_file_is_an_error(monkeypatch: pytest.MonkeyPatch, t
     file = tmp_path / "settings"
     file.write_text(text)
     monkeypatch.setenv("GLM_GATEWAY_FILE", str(file))
-    with pytest.raises(BadSettings, match=r"GLM_GATEWAY_DEADLINES: no setting|GLM_GATEWAY_THREADS=x: must be"):
+    with pytest.raises(BadSettings, match=r"GLM_GATEWAY_DEADLINES: unknown setting|GLM_GATEWAY_THREADS=x: must be"):
         GatewaySettings.read()
 
 
