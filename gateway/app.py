@@ -9,7 +9,7 @@ from flask import Flask, Response, g, request
 from gateway.api import chat_completions, error_handlers, headers, health, metrics_route, vision, web_ui
 from gateway.api.body_reader import BodyReader
 from gateway.api.handler import ChatHandler
-from gateway.chat.readiness import Canary, Readiness
+from gateway.chat.readiness import Readiness
 from gateway.chat.service import ChatService
 from gateway.limits.admission import Admission
 from gateway.limits.auth import Authenticator, is_local
@@ -23,6 +23,7 @@ from gateway.resources import AUDIT, BODIES, DISCONNECTS, TRACING
 from gateway.settings import GatewaySettings
 from gateway.streaming.disconnects import DisconnectWatcher
 from gateway.triton.backend import BackendPool
+from glmserve.build.canary import Canary
 from glmserve.build.manifest import MANIFEST_FILE, Manifest
 
 _HEALTH = "/health/"  # probes are never refused

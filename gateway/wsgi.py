@@ -7,9 +7,8 @@ from contextlib import closing
 import structlog
 from flask import Flask
 
-from gateway import malloc
 from gateway.app import create_app
-from gateway.chat.readiness import Canary, Readiness
+from gateway.chat.readiness import Readiness
 from gateway.chat.service import ChatService
 from gateway.observability import logging
 from gateway.resources import BACKEND, STREAMS
@@ -18,6 +17,8 @@ from gateway.triton.backend import Backend
 from gateway.triton.grpc_client import TritonBackend
 from gateway.triton.grpc_streams import StreamThread
 from gateway.triton.load_balancer import LoadBalancer
+from glmserve.build.canary import Canary
+from glmserve.system import malloc
 
 
 def application() -> Flask:
@@ -32,7 +33,7 @@ def application() -> Flask:
     app = create_app(settings, backend)
     app.extensions[BACKEND] = backend
     app.extensions[STREAMS] = streams
-    malloc.give_back()
+    malloc.trim_after_start()
     return app
 
 

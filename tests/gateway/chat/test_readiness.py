@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,11 @@ from fake_backend import FakeBackend
 from flask.testing import FlaskClient
 
 from gateway.app import create_app
-from gateway.chat.readiness import Canary, Readiness
+from gateway.chat.readiness import Readiness
 from gateway.chat.service import ChatService
 from gateway.settings import GatewaySettings
 from gateway.triton.backend import Chunk
+from glmserve.build.canary import Canary
 from glmserve.build.manifest import Manifest
 from glmserve.contract import Finish
 from glmserve.errors import BackendDown, BadArtifact, Overloaded
@@ -108,7 +110,7 @@ def test_many_who_ask_at_once_share_one_canary(build: Path, says: Script) -> Non
 
 
 def test_any_answer_will_do_where_the_right_one_is_unknown(build: Path, backend: FakeBackend, says: Script) -> None:
-    canary = Canary(Canary.read(build).question, answer=None)
+    canary = replace(Canary.read(build), answer=None)
     backend.chunks = says("Whatever.", Finish.LENGTH)
     service = ChatService(GatewaySettings(build=build), backend)
     assert Readiness(service, backend, canary, 5.0, 5.0).fault() is None

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from servers import children_of
 
-from launcher.c_library import memory_variables
+from glmserve.system import malloc
 from launcher.triton_server import TritonServer
 
 LARGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
@@ -18,11 +18,11 @@ needs_large_pages = pytest.mark.skipif(not HAS_LARGE_PAGES, reason="this kernel 
 
 def test_what_an_operator_says_stands() -> None:
     given = {"MALLOC_TRIM_THRESHOLD_": "1", "GLIBC_TUNABLES": "glibc.malloc.arena_max=4"}
-    told = memory_variables(given)
+    told = malloc.variables(given)
     assert told["MALLOC_TRIM_THRESHOLD_"] == "1"
     assert told["GLIBC_TUNABLES"] == "glibc.malloc.arena_max=4:glibc.malloc.hugetlb=1"
     refused = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"}
-    assert memory_variables(refused)["GLIBC_TUNABLES"] == refused["GLIBC_TUNABLES"]
+    assert malloc.variables(refused)["GLIBC_TUNABLES"] == refused["GLIBC_TUNABLES"]
 
 
 @needs_large_pages

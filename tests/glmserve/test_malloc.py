@@ -8,7 +8,7 @@ import sys
 FAULTS = """
 import resource
 import numpy as np
-from gateway import malloc
+from glmserve.system import malloc
 def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 malloc.keep_buffers()
 def photo(): [np.ones(900_000, np.uint8) for _ in range(6)]
@@ -19,13 +19,13 @@ print((faults() - before) / 50)
 """
 GIVEN_BACK = """
 from pathlib import Path
-from gateway import malloc
+from glmserve.system import malloc
 def resident_mib(): return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1024**2
 words = [str(i) * 200 for i in range(100_000)]  # too large for Python's own arenas, too small for pages of their own
 pin = words[::100]  # a little of it stays, all over the place
 del words
 before = resident_mib()
-malloc.give_back()
+malloc.trim_after_start()
 print(before - resident_mib())
 """
 
