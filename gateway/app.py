@@ -27,11 +27,11 @@ from glmserve.build.canary import Canary
 from glmserve.build.manifest import MANIFEST_FILE, Manifest
 
 _HEALTH = "/health/"  # probes are never refused
-_SPARE_SHARE = 8  # of the threads, so that there is always one to refuse with
+_SPARE_SHARE = 8  # one thread in eight is kept free to refuse requests
 
 
 def create_app(settings: GatewaySettings, backend: BackendPool) -> Flask:
-    """The web application for one build; raises BadArtifact if the build is not whole. The caller closes `backend`."""
+    """The web application for one build; raises BadArtifact if the build is incomplete. The caller closes `backend`."""
     manifest = Manifest.read(settings.build)
     service = ChatService(settings, backend)
     readiness = Readiness(

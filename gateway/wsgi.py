@@ -1,4 +1,4 @@
-"""What gunicorn runs: `gateway.wsgi:application()`, called in each worker after it has forked."""
+"""What gunicorn runs: `gateway.wsgi:application()`, called in each worker after the fork."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from glmserve.system import malloc
 
 
 def application() -> Flask:
-    """The application of this process, with connections to Triton of its own."""
+    """The application of this process, with its own connections to Triton."""
     malloc.keep_buffers()
     logging.configure()
     settings = GatewaySettings.read()
@@ -38,7 +38,7 @@ def application() -> Flask:
 
 
 def canary_fault() -> str | None:
-    """Why the Triton of this environment's settings cannot answer the canary now; None when it can."""
+    """Why Triton cannot answer the canary now, with this environment's settings; None when it can."""
     settings = GatewaySettings.read()
     with closing(_backend(settings)) as backend:
         service, canary = ChatService(settings, backend), Canary.read(settings.build)
@@ -46,11 +46,11 @@ def canary_fault() -> str | None:
 
 
 def _backend(settings: GatewaySettings, streams: StreamThread | None = None) -> LoadBalancer:
-    """All Tritons, each spoken to as its address says."""
+    """All Tritons of the settings, by gRPC or HTTP as their address says."""
 
     def connect(url: str) -> Backend:
         if url.startswith("http://"):
-            from gateway.triton.http_client import TritonHttpBackend  # with gevent, for which gRPC has no use
+            from gateway.triton.http_client import TritonHttpBackend  # loads gevent, which gRPC does not need
 
             return TritonHttpBackend(url)
         return TritonBackend(url, settings.response_timeout_s, streams)

@@ -1,4 +1,4 @@
-"""Reads a request's body: counted, whether or not it names its length, and within a bounded time."""
+"""Reads a request's body: at most so many bytes, with or without a Content-Length, within a timeout."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from gateway.server.connection import READ_ERRORS, client_socket
 from gateway.timeouts import Watchdog, stop_reading
 from glmserve.errors import InvalidInput, TooLarge
 
-_PIECE_BYTES = 1 << 20  # gunicorn copies what it has read ahead for every piece
+_PIECE_BYTES = 1 << 20  # gunicorn copies its read-ahead for every piece
 _SPILL_FACTOR = 4
 
 
 class BodyReader:
-    """Reads bodies of at most `max_bytes`, each within `timeout_s`, however slowly its client sends."""
+    """Reads bodies of at most `max_bytes`, each within `timeout_s`."""
 
     def __init__(self, max_bytes: int, timeout_s: float) -> None:
         self._max_bytes = max_bytes
@@ -26,8 +26,8 @@ class BodyReader:
     def read(self, request: Request) -> bytes:
         """The whole body; raises TooLarge, or InvalidInput when it breaks off or takes too long.
 
-        Werkzeug's own limit cuts a chunked body short without a word. And a body that is too large is read on for a
-        while and thrown away: a client that is still sending would meet a closed connection instead of its 413.
+        Werkzeug's own limit silently truncates a chunked body. We read some more of a body that is too large and throw
+        it away: a client that is still sending would see a closed connection instead of its 413.
         """
         connection = client_socket(request.environ)
         if connection is None:

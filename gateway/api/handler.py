@@ -78,17 +78,17 @@ class ChatHandler:
         return Response(streamed.body(self.settings.heartbeat_s), mimetype=sse.MIMETYPE, headers=sse.HEADERS)
 
     def count(self, conversation: Conversation) -> Prompt:
-        """The tokens that a conversation would take."""
+        """The prompt of a conversation, with its token counts."""
         return self.service.count(conversation, self._deadline())
 
     def _deadline(self) -> Deadline:
-        """Ours, or the client's own where that is sooner."""
+        """The service's deadline, or the client's own if that is sooner."""
         sent = request.headers.get(DEADLINE_HEADER)
         try:
             wanted_s = self.settings.deadline_s if sent is None else float(sent)
         except ValueError:
             wanted_s = 0.0
-        if not wanted_s >= LEAST_DEADLINE_S and sent is not None:  # nan neither
+        if not wanted_s >= LEAST_DEADLINE_S and sent is not None:  # NaN fails this comparison too
             raise InvalidInput(
                 f"The header {DEADLINE_HEADER} must be a number of seconds, at least {LEAST_DEADLINE_S}.",
                 DEADLINE_HEADER,

@@ -1,4 +1,4 @@
-"""What comes back of a conversation: pieces of text while it is generated, and the whole once it has ended."""
+"""Turns an answer's tokens into text: pieces while it is generated, and the whole answer at its end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _STAGES = ("queue_ms", "vision_ms", "prefill_ms", "decode_ms")
 
 @dataclass(frozen=True)
 class Piece:
-    """What one message of the backend added."""
+    """The text that one message of the backend added."""
 
     content: str = ""
     thinking: str = ""
@@ -49,7 +49,7 @@ StartedAnswer = tuple[Event, Generator[Event]]
 
 
 class AnswerStream:
-    """Reads one answer off the backend: pieces as they come, then the answer."""
+    """Reads one answer from the backend: its pieces as they arrive, then the answer."""
 
     def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...], tools: tuple[dict[str, Any], ...]) -> None:
         self._reader = AnswerReader(tokenizer, stop, reads_calls=bool(tools))
@@ -58,7 +58,7 @@ class AnswerStream:
         self._logprobs: list[Ranked] = []
 
     def events(self, pool: BackendPool, request: GenerateRequest) -> Generator[Event]:
-        """Generates to the end, or to the first stop string, which cancels the rest; so does closing this."""
+        """Generates until the end or the first stop string, which cancels the rest, as closing the generator does."""
         began = time.monotonic()
         first_ms: float | None = None
         last = Chunk((), Finish.RUNNING)
@@ -71,8 +71,8 @@ class AnswerStream:
                     break
                 yield piece
         if self._reader.stopped:
-            yield piece  # now that the rest is cancelled
-        yield self._spoken(self._reader.finish())
+            yield piece  # after the rest was cancelled
+        yield self._piece_of(self._reader.finish())
         if last.finish == Finish.RUNNING and not self._reader.stopped:
             raise BackendDown
         yield Answer(
@@ -88,17 +88,17 @@ class AnswerStream:
 
     def _piece(self, chunk: Chunk) -> Piece:
         if not chunk.logprobs:
-            return self._spoken(self._reader.push(list(chunk.tokens)))
-        piece, said = Piece(), []
+            return self._piece_of(self._reader.push(list(chunk.tokens)))
+        piece, logprobs = Piece(), []
         for token, ranked in zip(chunk.tokens, chunk.logprobs, strict=True):
             if self._reader.is_said(token):
-                said.append(ranked)
-            added = self._spoken(self._reader.push([token]))
+                logprobs.append(ranked)
+            added = self._piece_of(self._reader.push([token]))
             piece = Piece(piece.content + added.content, piece.thinking + added.thinking, piece.calls + added.calls)
-        self._logprobs += said
-        return Piece(piece.content, piece.thinking, piece.calls, tuple(said))
+        self._logprobs += logprobs
+        return Piece(piece.content, piece.thinking, piece.calls, tuple(logprobs))
 
-    def _spoken(self, delta: Delta) -> Piece:
+    def _piece_of(self, delta: Delta) -> Piece:
         calls = tuple(typed_call(call, self._tools) for call in delta.calls)
         self._calls += calls
         return Piece(delta.content, delta.thinking, calls)

@@ -1,4 +1,4 @@
-"""A conversation becomes prompt ids and patches, goes to the backend, and comes back as an answer."""
+"""Turns a conversation into token ids and patches, sends them to Triton, and returns the answer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from glmserve.model.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Prompt:
-    """A conversation's tokens, known before any picture is decoded."""
+    """A conversation's tokens, known before any image is decoded."""
 
     input_ids: NDArray[np.int64]  # i64 [tokens]
     grids: tuple[Grid, ...]
@@ -41,7 +41,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A conversation in the backend's terms; `max_tokens` is already cut to what the context has room for."""
+    """A conversation ready for the backend; `max_tokens` already fits into the context."""
 
     conversation: Conversation
     prompt: Prompt
@@ -61,10 +61,10 @@ class RequestContext:
 
 
 class ChatService:
-    """Answers conversations with one build's rules; shared between threads."""
+    """Answers conversations by one build's rules; shared between threads."""
 
     def __init__(self, settings: GatewaySettings, pool: BackendPool) -> None:
-        """Reads the build's tokenizer, template and picture rules; raises BadArtifact when they are not there."""
+        """Reads the build's tokenizer, chat template and image rules; raises BadArtifact when one is missing."""
         folder = settings.build / CHECKPOINT_FOLDER
         checkpoint = Checkpoint.read(folder)
         self.tokenizer = Tokenizer.read(folder)
@@ -93,9 +93,9 @@ class ChatService:
         cancellation: Cancellation,
         admit: Callable[[Prompt, int], None] = lambda *_: None,
     ) -> Prepared:
-        """Tokenises the prompt and decodes the pictures; raises InvalidInput for what the user can mend.
+        """Tokenises the prompt and decodes the images; raises InvalidInput for mistakes of the user.
 
-        `admit` is asked before a picture is decoded: it gets the prompt and the most tokens of its answer.
+        Calls `admit` with the prompt and its `max_tokens` before it decodes an image.
         """
         files = self._files(conversation, deadline)
         opened = [OpenedImage(data, self._sizes, sent.field) for sent, data in files]
@@ -109,20 +109,20 @@ class ChatService:
         return Prepared(_without_images(conversation), prompt, patches, max_tokens)
 
     def count(self, conversation: Conversation, deadline: Deadline) -> Prompt:
-        """The prompt as it would be sent, without decoding a picture."""
+        """The prompt as it would be sent; decodes no image."""
         files = self._files(conversation, deadline)
         return self._tokenise(conversation, [OpenedImage(data, self._sizes, sent.field) for sent, data in files])
 
     def answer(self, prepared: Prepared, context: RequestContext) -> Answer:
-        """The whole answer; begun anew once when its Triton goes down."""
+        """The whole answer; begun again once if its Triton goes down."""
         return with_one_retry(lambda: whole(self._events(prepared, context)), context.request_id)
 
     def stream(
         self, prepared: Prepared, context: RequestContext, stream_buffer: StreamBuffer | None = None
     ) -> StartedAnswer:
-        """The answer's pieces, then the answer; returns with the first of them, and until then is begun anew once.
+        """The answer's pieces, then the answer. Returns with the first; until then it is begun again once if needed.
 
-        With a `stream_buffer`, a piece comes at once for each that it holds, where the backend can do that.
+        With a `stream_buffer`, and a backend that fills it, each piece the buffer holds comes without waiting.
         """
         return with_one_retry(lambda: started(self._events(prepared, context, stream_buffer)), context.request_id)
 
@@ -199,9 +199,9 @@ class ChatService:
     def _patches(
         self, opened: list[OpenedImage], deadline: Deadline, cancellation: Cancellation
     ) -> NDArray[np.uint8] | None:
-        """Takes each picture out of `opened`: once it is decoded, it may weigh 200 MB.
+        """Empties `opened`, because a decoded image may take 200 MB.
 
-        Others decode between two pictures, whoever has waited longest.
+        Between two images of a request, other requests get their turn, in the order in which they came.
         """
         decoded = []
         while opened:
@@ -228,7 +228,7 @@ def _message(turn: Turn) -> Message:
 
 
 def _without_images(conversation: Conversation) -> Conversation:
-    """A picture may weigh 20 MB: it is not kept for the whole answer."""
+    """Without the images, which take up to 20 MB each and are not needed while the answer is generated."""
     return Conversation(
         (), conversation.sampling, conversation.stop, grammar=conversation.grammar, tools=conversation.tools
     )
