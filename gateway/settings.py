@@ -69,7 +69,7 @@ class GatewaySettings(BaseSettings):
         StringConstraints(pattern=r"^(grpc://[^/\s,]+:\d{1,5}(,grpc://[^/\s,]+:\d{1,5})*|http://[^/\s,]+:\d{1,5})$"),
     ] = Field(
         default="grpc://127.0.0.1:8001",
-        description="Address of Triton: grpc://host:port, several separated by commas or one name with several addresses; "
+        description="Address of Triton: grpc://host:port, several separated by commas; "
         "or one http://host:port, without streaming.",
     )
     model_name: _Name = Field(default="GLM-4.6V-Flash-WEB", description="Name of the model in every answer.")
