@@ -13,7 +13,7 @@ from gateway.timeouts import Watchdog, hang_up
 _NOTIFY_EVERY_S = 1.0
 
 
-class PromptWorker(ThreadWorker):  # type: ignore[misc]
+class GatewayWorker(ThreadWorker):  # type: ignore[misc]
     """Every system call gives Python's lock to another thread and waits to get it back, so each one saved counts twice.
 
     post_fork sets both timeouts: seconds until a request's head has arrived, and from then until its client has read

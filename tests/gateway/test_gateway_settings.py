@@ -174,7 +174,7 @@ def test_gunicorn_gets_these_numbers() -> None:
         check=True,
     )
     threads = str(auto_threads(cpu_count.cores()))
-    assert done.stdout.split() == ["gateway.server.worker.PromptWorker", "3", threads, "7", "JoinedResponse"]
+    assert done.stdout.split() == ["gateway.server.worker.GatewayWorker", "3", threads, "7", "JoinedResponse"]
 
 
 def test_settings_cannot_be_changed_later() -> None:

@@ -41,7 +41,7 @@ def triton() -> Generator[tuple[SmallTriton, str]]:
     server.stop(None).wait(WAIT_S)
 
 
-class WithMailbox(TritonBackend):
+class StreamedBackend(TritonBackend):
     """Asks for everything as for a stream, which one thread reads."""
 
     def generate(self, request: GenerateRequest) -> Generator[Chunk]:
@@ -57,15 +57,15 @@ def streams() -> Generator[StreamThread]:
 Connect = Callable[..., TritonBackend]
 
 
-@pytest.fixture(params=["read by who waits", "read by one thread"])
+@pytest.fixture(params=["read by its own thread", "read by one thread"])
 def connect(request: pytest.FixtureRequest, streams: StreamThread) -> Generator[Connect]:
     """Opens backends whose answers are read either way, and closes them."""
     opened: list[TritonBackend] = []
 
     def opens(url: str, response_timeout_s: float) -> TritonBackend:
-        is_mailed = request.param == "read by one thread"
+        is_streamed = request.param == "read by one thread"
         opened.append(
-            WithMailbox(url, response_timeout_s, streams) if is_mailed else TritonBackend(url, response_timeout_s)
+            StreamedBackend(url, response_timeout_s, streams) if is_streamed else TritonBackend(url, response_timeout_s)
         )
         return opened[-1]
 
