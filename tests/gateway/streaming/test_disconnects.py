@@ -59,7 +59,7 @@ def test_who_comes_after_a_client_that_left_is_not_taken_for_it(watch: Disconnec
     ours, theirs = socket.socketpair()
     left = threading.Event()
     with ours, theirs, watch.watch(ours, left.set):
-        watch._look(ours.fileno())
+        watch._check(ours.fileno())
         assert not left.is_set()
         theirs.close()
         assert left.wait(WAIT_S)
@@ -71,9 +71,9 @@ def test_a_client_that_left_is_told_once(watch: DisconnectWatcher) -> None:
     with ours, watch.watch(ours, lambda: told.append(None)):
         theirs.close()
         assert eventually(lambda: bool(told))
-        watch._look(ours.fileno())
+        watch._check(ours.fileno())
         ours.close()
-        watch._look(ours.fileno())
+        watch._check(ours.fileno())
     assert told == [None]
 
 
