@@ -6,11 +6,10 @@ from functools import partial
 
 from flask import Flask, Response, g, request
 
-from gateway.api import chat_completions, error_handlers, headers, health, vision, web_ui
-from gateway.api import metrics_route as metrics_route
+from gateway.api import chat_completions, error_handlers, headers, health, metrics_route, vision, web_ui
 from gateway.api.body_reader import BodyReader
 from gateway.api.handler import ChatHandler
-from gateway.chat.readiness import Canary, Readiness
+from gateway.chat.readiness import Readiness
 from gateway.chat.service import ChatService
 from gateway.limits.admission import Admission
 from gateway.limits.auth import Authenticator, is_local
@@ -23,15 +22,16 @@ from gateway.observability.tracing import Tracing
 from gateway.resources import AUDIT, BODIES, DISCONNECTS, TRACING
 from gateway.settings import GatewaySettings
 from gateway.streaming.disconnects import DisconnectWatcher
-from gateway.triton.backend import Backend
+from gateway.triton.backend import BackendPool
+from glmserve.build.canary import Canary
 from glmserve.build.manifest import MANIFEST_FILE, Manifest
 
-_WATCHED = "/health/"  # whoever watches the service is never refused
-_SPARE_SHARE = 8  # of the threads, so that there is always one to refuse with
+_HEALTH = "/health/"  # probes are never refused
+_SPARE_SHARE = 8  # one thread in eight is kept free to refuse requests
 
 
-def create_app(settings: GatewaySettings, backend: Backend) -> Flask:
-    """The web application for one build; raises BadArtifact if the build is not whole. The caller closes `backend`."""
+def create_app(settings: GatewaySettings, backend: BackendPool) -> Flask:
+    """The web application for one build; raises BadArtifact if the build is incomplete. The caller closes `backend`."""
     manifest = Manifest.read(settings.build)
     service = ChatService(settings, backend)
     readiness = Readiness(
@@ -40,20 +40,20 @@ def create_app(settings: GatewaySettings, backend: Backend) -> Flask:
     app = Flask("gateway", static_folder=None)
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    clients = app.extensions[DISCONNECTS] = DisconnectWatcher()
+    disconnects = app.extensions[DISCONNECTS] = DisconnectWatcher()
     bodies = app.extensions[BODIES] = BodyReader(settings.max_body_bytes, settings.body_timeout_s)
-    quotas = RateLimiter(settings, RateLimitCounters(settings.redis_url))
-    places = max(1, settings.threads - max(1, settings.threads // _SPARE_SHARE))
-    admission = Admission(settings.admission_tokens, places, settings.max_waiting)
+    rate_limiter = RateLimiter(settings, RateLimitCounters(settings.redis_url))
+    concurrent = max(1, settings.threads - max(1, settings.threads // _SPARE_SHARE))
+    admission = Admission(settings.admission_tokens, concurrent, settings.max_waiting)
     metrics = Metrics(settings.metrics_folder)
     tracing = app.extensions[TRACING] = Tracing.to(settings.otlp_endpoint)
-    handler = ChatHandler(settings, service, clients, quotas, admission, metrics)
+    handler = ChatHandler(settings, service, disconnects, rate_limiter, admission, metrics)
     audit = app.extensions[AUDIT] = AuditLog(settings.audit_file) if settings.audit_file else None
-    watch = RequestHooks(tracing, metrics, admission, manifest.digest, audit)
-    app.before_request(watch.begin)
-    app.before_request(partial(_let_in, Authenticator(settings), quotas))
+    hooks = RequestHooks(tracing, metrics, admission, manifest.digest, audit)
+    app.before_request(hooks.begin)
+    app.before_request(partial(_authenticate, Authenticator(settings), rate_limiter))
     app.after_request(partial(_finish, settings.cors_origins))
-    app.after_request(watch.end)
+    app.after_request(hooks.end)
     error_handlers.register(app)
     created_s = int((settings.build / MANIFEST_FILE).stat().st_mtime)
     app.register_blueprint(vision.routes(settings, bodies, handler))
@@ -64,19 +64,19 @@ def create_app(settings: GatewaySettings, backend: Backend) -> Flask:
     return app
 
 
-def _let_in(door: Authenticator, quotas: RateLimiter) -> Response | None:
-    """Who it is and whether there is room for one more request of theirs; a preflight asks for nothing yet."""
+def _authenticate(authenticator: Authenticator, rate_limiter: RateLimiter) -> Response | None:
+    """Finds out who sent the request and charges them for it; a CORS preflight is free."""
     if request.method == "OPTIONS":
         return Response(status=204)
-    if request.path.startswith(_WATCHED):
+    if request.path.startswith(_HEALTH):
         return None
     record: RequestRecord = g.record
-    address = door.address(request)
-    quotas.check_address(address, is_local(request, address))
-    record.caller = door.enter(request, address)
+    address = authenticator.client_address(request)
+    rate_limiter.check_address(address, is_local(request, address))
+    record.caller = authenticator.authenticate(request, address)
     if request.method == "POST":
-        standing = quotas.request(record.caller)
-        record.headers = standing.headers() if standing else {}
+        limit = rate_limiter.charge_request(record.caller)
+        record.headers = limit.headers() if limit else {}
     return None
 
 

@@ -1,4 +1,4 @@
-"""The gateway's commands: `settings` lists, `check` reads, `keys` manages API keys, and `canary` tries a Triton."""
+"""The gateway's commands: `settings` and `check` for settings, `keys` for API keys, `canary` to probe Triton."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from gateway.settings import PREFIX, GatewaySettings, settings_table
 from glmserve.errors import BadSettings
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-keys = typer.Typer(help="Create, list and revoke API keys; a running gateway notices within a second.")
+keys = typer.Typer(help="Create, list and revoke API keys; takes effect within a second, without a restart.")
 app.add_typer(keys, name="keys")
 File = Annotated[Path, typer.Option(envvar=f"{PREFIX}KEYS_FILE", help="The file that holds the keys' hashes.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="The gateway's default where it is not given.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Default: the gateway's own limit.")]
 
 
 @app.command()
 def settings() -> None:
-    """Print every setting as the markdown table the README shows."""
+    """Print every setting as a markdown table."""
     typer.echo(settings_table(), nl=False)
 
 
 @app.command()
 def check() -> None:
-    """Read this environment's settings: print those that are not the defaults, or every fault, and end with 1."""
+    """Validate this environment's settings: print those that differ from the defaults, or every fault (exit code 1)."""
     for name, value in GatewaySettings.read().shown().items():
         typer.echo(f"{PREFIX}{name.upper()}={value}")
 
 
 @app.command()
 def canary() -> None:
-    """Ask the build's canary question past any web server, as a container's health check; exit code 1 if it fails."""
+    """Send the canary question straight to Triton, without a web server; exit code 1 if it fails."""
     from gateway.wsgi import canary_fault
 
     fault = canary_fault()
@@ -48,12 +48,12 @@ def canary() -> None:
 def create(
     name: str,
     file: File,
-    role: Annotated[Role, typer.Option(help="user asks; metrics reads /metrics; admin does both.")] = "user",
+    role: Annotated[Role, typer.Option(help="user: requests; metrics: /metrics; admin: both.")] = "user",
     requests_per_minute: Limit = None,
     concurrent_requests: Limit = None,
     image_tokens_per_minute: Limit = None,
 ) -> None:
-    """Create a key and print it: it is stored nowhere and cannot be shown again."""
+    """Create a key and print it. It is not stored and cannot be shown again."""
     limits = {
         "requests_per_minute": requests_per_minute,
         "concurrent_requests": concurrent_requests,
@@ -77,7 +77,7 @@ def revoke(name: str, file: File) -> None:
 
 
 def main() -> None:
-    """The entry; a mistake is one line and exit code 1."""
+    """The entry point; a mistake of the user is one line and exit code 1."""
     try:
         app(prog_name="python -m gateway")
     except (BadKeyFile, BadSettings) as error:

@@ -1,4 +1,4 @@
-"""The moment at which an answer is given up."""
+"""The moment by which an answer must be complete."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from glmserve.errors import DeadlineExceeded
 
 DEADLINE_HEADER = "X-Request-Timeout"
-"""Seconds that a client gives its answer, where that is less than the service's own deadline."""
+"""The client's own deadline in seconds; the service's deadline bounds it."""
 LEAST_DEADLINE_S = 0.1
-"""Less time than this no answer can keep to, so asking for it is a mistake and not a deadline that passed."""
+"""The shortest deadline a client may ask for; no answer is ready sooner."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Refusals that only a web server knows: who may come in, how often, and what is not here."""
+"""Errors of the web layer: authentication, rate limits and unknown models."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ class BadKeyFile(GlmServeError):
 
 
 class Unauthorized(GlmServeError):
-    """No API key, or one that is none of ours."""
+    """No API key, or an unknown one."""
 
     code = "invalid_api_key"
     status = 401
 
 
 class Forbidden(GlmServeError):
-    """A known caller who may not do this, or an address that may not come in."""
+    """A key whose role does not allow this, or an address outside the allowed networks."""
 
     code = "forbidden"
     status = 403
 
 
 class RateLimited(GlmServeError):
-    """The caller's own limit is used up; `retry_after_s` is when there will be room again."""
+    """The caller's rate limit is used up until `retry_after_s` has passed."""
 
     code = "rate_limit_exceeded"
     status = 429

@@ -5,17 +5,17 @@ from __future__ import annotations
 from flask import Flask
 
 DISCONNECTS = "disconnects"
-"""Watches the sockets of clients that wait."""
+"""The thread that watches the sockets of waiting clients."""
 BODIES = "bodies"
-"""Reads request bodies."""
+"""The reader of request bodies, which has a thread for timeouts."""
 TRACING = "tracing"
-"""Sends traces."""
+"""The exporter of traces."""
 BACKEND = "backend"
-"""Speaks to Triton."""
+"""The connections to Triton."""
 STREAMS = "streams"
-"""The thread that reads Triton's streams; outlives the backend, whose channels it ends."""
+"""The thread that reads Triton's streams; closed after the backend, whose channels it closes."""
 AUDIT = "audit"
-"""The audit log, if there is one; last, since whatever else ends may still be written there."""
+"""The audit log, if there is one; closed last, because the others may still write to it while they close."""
 CLOSING_ORDER = (DISCONNECTS, BODIES, TRACING, BACKEND, STREAMS, AUDIT)
 
 

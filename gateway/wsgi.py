@@ -1,4 +1,4 @@
-"""What gunicorn runs: `gateway.wsgi:application()`, called in each worker after it has forked."""
+"""What gunicorn runs: `gateway.wsgi:application()`, called in each worker after the fork."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from contextlib import closing
 import structlog
 from flask import Flask
 
-from gateway import malloc
 from gateway.app import create_app
-from gateway.chat.readiness import Canary, Readiness
+from gateway.chat.readiness import Readiness
 from gateway.chat.service import ChatService
 from gateway.observability import logging
 from gateway.resources import BACKEND, STREAMS
@@ -18,10 +17,12 @@ from gateway.triton.backend import Backend
 from gateway.triton.grpc_client import TritonBackend
 from gateway.triton.grpc_streams import StreamThread
 from gateway.triton.load_balancer import LoadBalancer
+from glmserve.build.canary import Canary
+from glmserve.system import malloc
 
 
 def application() -> Flask:
-    """The application of this process, with connections to Triton of its own."""
+    """The application of this process, with its own connections to Triton."""
     malloc.keep_buffers()
     logging.configure()
     settings = GatewaySettings.read()
@@ -32,12 +33,12 @@ def application() -> Flask:
     app = create_app(settings, backend)
     app.extensions[BACKEND] = backend
     app.extensions[STREAMS] = streams
-    malloc.give_back()
+    malloc.trim_after_start()
     return app
 
 
 def canary_fault() -> str | None:
-    """Why the Triton of this environment's settings cannot answer the canary now; None when it can."""
+    """Why Triton cannot answer the canary now, with this environment's settings; None when it can."""
     settings = GatewaySettings.read()
     with closing(_backend(settings)) as backend:
         service, canary = ChatService(settings, backend), Canary.read(settings.build)
@@ -45,11 +46,11 @@ def canary_fault() -> str | None:
 
 
 def _backend(settings: GatewaySettings, streams: StreamThread | None = None) -> LoadBalancer:
-    """All Tritons, each spoken to as its address says."""
+    """All Tritons of the settings, by gRPC or HTTP as their address says."""
 
     def connect(url: str) -> Backend:
         if url.startswith("http://"):
-            from gateway.triton.http_client import TritonHttpBackend  # with gevent, for which gRPC has no use
+            from gateway.triton.http_client import TritonHttpBackend  # loads gevent, which gRPC does not need
 
             return TritonHttpBackend(url)
         return TritonBackend(url, settings.response_timeout_s, streams)

@@ -14,8 +14,9 @@ from typing import Annotated
 
 import typer
 
+from glmserve.build.canary import CANARY_IMAGE, Canary
 from glmserve.build.certificate import REQUIRE_VARIABLE
-from glmserve.build.manifest import CANARY_FOLDER, REPOSITORY_FOLDER
+from glmserve.build.manifest import REPOSITORY_FOLDER
 from launcher.builds import ExportFailed, NoBuild, UnclearChoice, Unverified, choose
 from launcher.gateway_server import GatewayFailed, GatewayServer
 from launcher.ports import Port, PortTaken, claim
@@ -112,7 +113,7 @@ def serve(
 
     Exit codes: 0 ended by Ctrl-C or SIGTERM, 2 wrong command line, 3 a port is in use, 4 no build or checkpoint,
     5 the export failed, 6 Triton failed to start, 7 the gateway failed to start, 8 one of them died,
-    9 no valid certificate, 10 a setting in the environment is none or not what it must be.
+    9 no valid certificate, 10 an unknown or invalid setting in the environment.
     """
     signal.signal(signal.SIGINT, _end)
     signal.signal(signal.SIGTERM, _end)
@@ -181,8 +182,7 @@ def _run(
 
 def curl_line(build: Path, url: str, asks_for_key: bool) -> str:
     """A command to paste into a shell: asks the build's canary question about its picture."""
-    image = shlex.quote(str(build / CANARY_FOLDER / "image.png"))
-    prompt = json.loads((build / CANARY_FOLDER / "canary.json").read_text("utf-8"))["prompt"]
+    image, prompt = shlex.quote(str(build / CANARY_IMAGE)), Canary.read(build).prompt
     body = shlex.quote('{"image": "%s", "prompt": %s}')
     key = ' -H "Authorization: Bearer $KEY"' if asks_for_key else ""
     return (

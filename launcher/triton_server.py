@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 from glmserve.build.certificate import REQUIRE_VARIABLE
-from launcher.c_library import memory_variables
+from glmserve.system import malloc
 from launcher.children import Child
 from launcher.probe import START_TIMEOUT_VARIABLE, get
 
@@ -183,4 +183,4 @@ def _environment() -> dict[str, str]:
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment.get('PATH', '')}"
     environment["PYTHONDONTWRITEBYTECODE"] = "1"  # a build is immutable
     environment.setdefault("OMP_NUM_THREADS", "1")  # onnxruntime has its own threads
-    return environment | memory_variables(environment)
+    return environment | malloc.variables(environment)

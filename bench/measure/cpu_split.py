@@ -24,8 +24,9 @@ from gateway.limits.auth import Caller
 from gateway.limits.rate_limit import RateLimitCounters, RateLimiter
 from gateway.schemas.vision import parse_vision
 from gateway.settings import GatewaySettings
-from gateway.triton.backend import Cancellation, FakeBackend
+from gateway.triton.backend import Cancellation
 from gateway.triton.grpc_client import TritonBackend
+from gateway.triton.load_balancer import LoadBalancer
 
 TWELVE_MEGAPIXELS = (4000, 3000)
 _REQUESTS = {PHOTO: 200, TWELVE_MEGAPIXELS: 12}
@@ -91,10 +92,10 @@ def _stages(build: Path, keys_file: Path, backend: TritonBackend, question: Ques
     settings = GatewaySettings(
         build=build, keys_file=keys_file, requests_per_minute=_MANY, address_requests_per_minute=_MANY
     )
-    keys, quotas, service = (
+    keys, rate_limiter, service = (
         KeyStore(keys_file),
         RateLimiter(settings, RateLimitCounters("")),
-        ChatService(settings, FakeBackend()),
+        ChatService(settings, LoadBalancer("grpc://127.0.0.1:1", lambda _url: backend)),
     )
     caller = Caller(_FAR, keys.find(secret))
     body = json.dumps(question.body(max_tokens=1)).encode()
@@ -102,7 +103,7 @@ def _stages(build: Path, keys_file: Path, backend: TritonBackend, question: Ques
     request = Preparer(build).request(question, max_tokens=1)
     return {
         "key": lambda: keys.find(secret),
-        "limits": lambda: _charge(quotas, caller),
+        "limits": lambda: _charge(rate_limiter, caller),
         "parsing": lambda: parse_vision(body),
         "base64, header, tokens": lambda: service.count(conversation, Deadline.after(_PATIENCE_S)),
         "decode, resize, cut": lambda: service.prepare(conversation, Deadline.after(_PATIENCE_S), Cancellation()),
@@ -110,9 +111,9 @@ def _stages(build: Path, keys_file: Path, backend: TritonBackend, question: Ques
     }
 
 
-def _charge(quotas: RateLimiter, caller: Caller) -> None:
-    quotas.check_address(caller.address, is_local=False)
-    quotas.request(caller)
+def _charge(rate_limiter: RateLimiter, caller: Caller) -> None:
+    rate_limiter.check_address(caller.address, is_local=False)
+    rate_limiter.charge_request(caller)
 
 
 def _median_ms(stage: Callable[[], object], times: int) -> float:

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 
-from launcher.c_library import memory_variables
+from glmserve.system import malloc
 
 _BEFORE = "GLM_BENCH_BEFORE"
 """Tells the second start what the variables were before, so that other programs are started as they always are."""
@@ -17,7 +17,7 @@ def start_again() -> None:
     called by that second start, whose children do not inherit them."""
     before = os.environ.pop(_BEFORE, None)
     if before is None:
-        variables = memory_variables(os.environ)
+        variables = malloc.variables(os.environ)
         known = {name: os.environ.get(name) for name in variables}
         os.execve(sys.executable, sys.orig_argv, {**os.environ, **variables, _BEFORE: json.dumps(known)})
     for name, value in json.loads(before).items():

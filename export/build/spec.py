@@ -18,7 +18,7 @@ from export.precision import KvPrecision, Numbers, Precision, Target, numbers_of
 from glmserve.build.manifest import DECODER_PATH, REPOSITORY_FOLDER, TRITONS_VISION_PATH, VISION_PATH
 from glmserve.contract import VISION_MODEL
 from glmserve.model.config import OPTIONAL_FILES, PROCESSOR_FILES, Checkpoint
-from glmserve.system.malloc_trim import give_back_freed
+from glmserve.system import malloc
 
 ENTRY_PATH = f"{REPOSITORY_FOLDER}/{VISION_MODEL}/config.pbtxt"
 
@@ -54,7 +54,7 @@ class BuildSpec:
         numbers = numbers_of(precision, target, kv)
         checkpoint = Checkpoint.read(folder)
         try_prompt(folder, checkpoint)
-        give_back_freed()  # the tokenizer
+        malloc.trim()  # the tokenizer
         weights = Weights.open(folder)
         headers = HeaderWeights.of(weights)
         name = source or folder.resolve().name

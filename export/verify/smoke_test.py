@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import io
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,8 @@ from PIL import Image
 from export.errors import NotAnswered
 from export.verify.candidate import Candidate
 from export.verify.cases import Case, input_ids
-from glmserve.build.manifest import CANARY_FOLDER, CHECKPOINT_FOLDER
+from glmserve.build.canary import CANARY_IMAGE, Canary
+from glmserve.build.manifest import CHECKPOINT_FOLDER
 from glmserve.engine.runtime.device import DeviceName
 from glmserve.errors import BadArtifact
 from glmserve.model.chat_template import ImagePart, Message, PromptBuilder
@@ -29,15 +30,14 @@ def smoke_test(build: Path, device: DeviceName) -> str:
     Raises NotAnswered when it is another, empty, or made of numbers that are not finite; BadArtifact when the build or
     its canary cannot be read, or this machine has no such device.
     """
-    folder = build / CANARY_FOLDER
+    canary = Canary.read(build)
     try:
-        canary = json.loads((folder / "canary.json").read_text("utf-8"))
-        question, right = canary["prompt"], canary["answer"]
-        with Image.open(folder / "image.png") as opened:
+        with Image.open(io.BytesIO(canary.image)) as opened:
             image = opened.copy()
-    except (OSError, ValueError, KeyError, TypeError):
-        raise BadArtifact(f"Build {build.name} has no readable canary.") from None
-    case = Case("canary", (Message("user", (ImagePart(), question)),), (image,))
+    except (OSError, ValueError):
+        raise BadArtifact(f"{build / CANARY_IMAGE} cannot be read as an image.") from None
+    right = canary.answer
+    case = Case("canary", (Message("user", (ImagePart(), canary.prompt)),), (image,))
     candidate = Candidate(build, 1, _context(build, case), device)
     candidate.poison()
     prompt = candidate.prompt(input_ids(candidate, case), [image])

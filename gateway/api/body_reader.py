@@ -1,25 +1,22 @@
-"""Reads a request's body: counted, whether or not it names its length, and within a bounded time."""
+"""Reads a request's body: at most so many bytes, with or without a Content-Length, within a timeout."""
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import IO
 
-from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]
 from werkzeug.wrappers import Request
 
-from gateway.streaming.client_socket import CLIENT_SOCKET
-from gateway.timeouts import Watchdog
+from gateway.server.connection import READ_ERRORS, client_socket
+from gateway.timeouts import Watchdog, stop_reading
 from glmserve.errors import InvalidInput, TooLarge
 
-_PIECE_BYTES = 1 << 20  # gunicorn copies what it has read ahead for every piece
+_PIECE_BYTES = 1 << 20  # gunicorn copies its read-ahead for every piece
 _SPILL_FACTOR = 4
 
 
 class BodyReader:
-    """Reads bodies of at most `max_bytes`, each within `timeout_s`, however slowly its client sends."""
+    """Reads bodies of at most `max_bytes`, each within `timeout_s`."""
 
     def __init__(self, max_bytes: int, timeout_s: float) -> None:
         self._max_bytes = max_bytes
@@ -29,13 +26,13 @@ class BodyReader:
     def read(self, request: Request) -> bytes:
         """The whole body; raises TooLarge, or InvalidInput when it breaks off or takes too long.
 
-        Werkzeug's own limit cuts a chunked body short without a word. And a body that is too large is read on for a
-        while and thrown away: a client that is still sending would meet a closed connection instead of its 413.
+        Werkzeug's own limit silently truncates a chunked body. We read some more of a body that is too large and throw
+        it away: a client that is still sending would see a closed connection instead of its 413.
         """
-        connection = request.environ.get(CLIENT_SOCKET)
+        connection = client_socket(request.environ)
         if connection is None:
             return self._read(request)
-        with self._watchdog.watch(lambda: _stop_reading(connection), self._timeout_s) as pulse:
+        with self._watchdog.watch(lambda: stop_reading(connection), self._timeout_s) as pulse:
             body = self._read(request)
         if pulse.is_dead:
             raise _broken()
@@ -66,14 +63,8 @@ def _pieces(stream: IO[bytes]) -> Iterator[bytes]:
     try:
         while piece := stream.read(_PIECE_BYTES):
             yield piece
-    except (OSError, ParseException) as error:  # gone, or chunks that are none
+    except READ_ERRORS as error:
         raise _broken() from error
-
-
-def _stop_reading(connection: socket.socket) -> None:
-    """Ends a read on another thread as if the client had stopped; it can still be answered."""
-    with suppress(OSError):
-        socket.socket.shutdown(connection, socket.SHUT_RD)  # not TLS's own, which would talk to the client
 
 
 def _broken() -> InvalidInput:

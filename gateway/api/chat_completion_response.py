@@ -1,4 +1,4 @@
-"""An answer as OpenAI's chat completions write it, whole and in chunks."""
+"""Writes an answer as an OpenAI chat completion, whole or in chunks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DONE = "data: [DONE]\n\n"
 
 
 class CompletionShape:
-    """The `chat.completion` of one request, or its chunks."""
+    """The `chat.completion` of one request, or its `chat.completion.chunk`s."""
 
     def __init__(self, model: str, build: str, request_id: str, tokenizer: Tokenizer, includes_usage: bool) -> None:
         self._head = {

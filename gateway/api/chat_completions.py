@@ -1,4 +1,4 @@
-"""POST /v1/chat/completions, GET /v1/models and POST /v1/tokenize: what OpenAI's clients ask for."""
+"""POST /v1/chat/completions, GET /v1/models and POST /v1/tokenize: what OpenAI clients use."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _COUNTING = Sampling(1, 0.0, 1.0, 0, 0)
 def routes(
     settings: GatewaySettings, bodies: BodyReader, handler: ChatHandler, manifest: Manifest, created_s: int
 ) -> Blueprint:
-    """The blueprint of these addresses; `created_s` is when the build was made."""
+    """The blueprint of these routes; `created_s` is when the build was made."""
     blueprint = Blueprint("completions", __name__)
     is_verified = Certificate.vouches(settings.build, manifest)
 
     def check_model(name: str | None) -> None:
         if name is not None and name not in (settings.model_name, *settings.model_aliases):
-            raise UnknownModel(f"There is no such model here; the one that answers is {settings.model_name}.", "model")
+            raise UnknownModel(f"Unknown model; this service has {settings.model_name}.", "model")
 
     def described() -> dict[str, Any]:
         return {

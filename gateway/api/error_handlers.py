@@ -1,4 +1,4 @@
-"""Every failure becomes the same small JSON answer, here and nowhere else."""
+"""Turns every failure into a JSON response; no other module does."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ _HTTP = {
 
 
 def register(app: Flask) -> None:
-    """Answers every exception that leaves a route."""
+    """Handles every exception that a route raises."""
     app.register_error_handler(GlmServeError, _from_tree)
     app.register_error_handler(HTTPException, _from_http)
     app.register_error_handler(Exception, _from_bug)
 
 
 def sentence_for(error: GlmServeError) -> str:
-    """What a client may read: the user's own mistakes word for word, our failures in fixed words.
+    """What a client may read: the message of its own mistake, or a fixed sentence for a failure of ours.
 
-    An error of ours may hold a path (BadArtifact does), so its message stays in the log.
+    The message of a failure may contain a path (as BadArtifact's does), so it goes into the log only.
     """
     if isinstance(error, InvalidInput | Unauthorized | Forbidden | RateLimited):
         return error.message
@@ -78,12 +78,12 @@ def _from_bug(error: Exception) -> Response:
 
 
 def problem_body(error: GlmServeError, request_id: str) -> dict[str, object]:
-    """A failure as the last event of a stream tells it: the same words as in a response."""
+    """A failure as the last event of a stream, in the same words as in a response."""
     return {"error": sentence_for(error), "success": False, "request_id": request_id}
 
 
 def openai_problem(error: GlmServeError) -> dict[str, object]:
-    """A failure as OpenAI's clients read it."""
+    """A failure in the form that OpenAI clients read."""
     field = error.field if isinstance(error, InvalidInput) else None
     return _openai(error.code, sentence_for(error), error.status, field)
 

@@ -1,4 +1,4 @@
-"""The headers that every response carries: nothing to guess, nothing to frame, and other sites only by name."""
+"""The security and CORS headers of every response."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 from flask import Response, request
 
-_ALWAYS = {  # unless the response has its own
+_ALWAYS = {  # unless the response sets its own
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
@@ -21,7 +21,7 @@ _PREFLIGHT_S = 600
 
 
 def harden(response: Response) -> None:
-    """Adds what is missing; a page that brings its own policy keeps it."""
+    """Adds the security headers that the response does not set itself."""
     present = {name.lower() for name, _ in response.headers}
     for name, value in _ALWAYS.items():
         if name.lower() not in present:
@@ -29,7 +29,7 @@ def harden(response: Response) -> None:
 
 
 def share(response: Response, origins: tuple[str, ...]) -> None:
-    """Lets the sites of the allow list read the response."""
+    """Adds the CORS headers for the sites on the allow list."""
     origin = request.headers.get("Origin")
     if origins:
         response.headers.add("Vary", "Origin")
@@ -45,6 +45,6 @@ def share(response: Response, origins: tuple[str, ...]) -> None:
 
 
 def _wanted_headers() -> list[str]:
-    """Whatever else a listed site sends: OpenAI's SDK has a dozen headers of its own, none of which we read."""
+    """Other headers that a listed site wants to send: OpenAI's SDK has a dozen that we do not read."""
     wanted = (name.strip() for name in request.headers.get("Access-Control-Request-Headers", "").split(","))
     return [name for name in wanted if _NAME.fullmatch(name)]

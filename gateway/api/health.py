@@ -1,4 +1,4 @@
-"""GET /health/live: this process answers. GET /health/ready: a picture can be answered right now."""
+"""GET /health/live: this process runs. GET /health/ready: the service has just answered the canary."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gateway.settings import GatewaySettings
 
 
 def routes(settings: GatewaySettings, readiness: Readiness, build_digest: str) -> Blueprint:
-    """The blueprint for whoever watches this service."""
+    """The blueprint of the probes."""
     blueprint = Blueprint("health", __name__)
 
     @blueprint.get("/health/live")

@@ -1,4 +1,4 @@
-"""Log-probabilities as OpenAI's API writes them: every token with its text and its bytes."""
+"""Log-probabilities in OpenAI's form: each token with its text and its bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GET /metrics: the gateway's numbers, for Prometheus."""
+"""GET /metrics: the gateway's metrics in Prometheus' format."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from gateway.observability.metrics import CONTENT_TYPE, Metrics
 
 
 def routes(metrics: Metrics) -> Blueprint:
-    """The blueprint with this one address."""
+    """The blueprint of this route."""
     blueprint = Blueprint("metrics", __name__)
 
     @blueprint.get("/metrics")

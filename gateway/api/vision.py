@@ -1,4 +1,4 @@
-"""POST /v1/chat/vision: pictures and a prompt in, an answer out, whole or as a stream of events."""
+"""POST /v1/chat/vision: images and a prompt in, an answer out, whole or streamed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from glmserve.model.tokenizer import Tokenizer
 
 
 def routes(settings: GatewaySettings, bodies: BodyReader, handler: ChatHandler) -> Blueprint:
-    """The blueprint with this one address."""
+    """The blueprint of this route."""
     blueprint = Blueprint("vision", __name__)
 
     @blueprint.post("/v1/chat/vision")
@@ -43,7 +43,7 @@ def _asked(body: bytes) -> Asked:
 
 @dataclass(frozen=True)
 class VisionShape:
-    """`{"result": …, "model": …, "success": true}`, in pieces `{"delta": …}` and then the same at the end."""
+    """`{"result": …, "model": …, "success": true}`; streamed, `{"delta": …}` per piece and then the same object."""
 
     model: str
     request_id: str
@@ -78,7 +78,7 @@ class VisionShape:
 
 
 def usage(prepared: Prepared, answer: Answer) -> dict[str, int]:
-    """What an answer took, in tokens."""
+    """The tokens of a prompt and its answer."""
     prompt_tokens = len(prepared.prompt.input_ids)
     return {
         "prompt_tokens": prompt_tokens,

@@ -1,4 +1,4 @@
-"""GET / and GET /docs: pages for people, with no build step and nothing from elsewhere; and GET /openapi.json."""
+"""GET / and GET /docs: pages for people, without a build step or files from other sites; and GET /openapi.json."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ASSETS = ("page.js", "words.js", "style.css", "docs.js", "sample.png")
 
 
 def routes(settings: GatewaySettings) -> Blueprint:
-    """The blueprint of what a browser opens; the files are read now and never again."""
+    """The blueprint of the pages; reads their files once, now."""
     blueprint = Blueprint("page", __name__)
     files = {name: (_FOLDER / name).read_bytes() for name in (*_ASSETS, "index.html", "docs.html")}
 

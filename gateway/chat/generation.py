@@ -1,4 +1,4 @@
-"""What comes back of a conversation: pieces of text while it is generated, and the whole once it has ended."""
+"""Turns an answer's tokens into text: pieces while it is generated, and the whole answer at its end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.triton.backend import Backend, Chunk, GenerateRequest, Ranked
+from gateway.triton.backend import BackendPool, Chunk, GenerateRequest, Ranked
 from glmserve.contract import Finish
 from glmserve.errors import BackendDown
 from glmserve.model.chat_template import ToolCall
@@ -21,7 +21,7 @@ _STAGES = ("queue_ms", "vision_ms", "prefill_ms", "decode_ms")
 
 @dataclass(frozen=True)
 class Piece:
-    """What one message of the backend added."""
+    """The text that one message of the backend added."""
 
     content: str = ""
     thinking: str = ""
@@ -44,10 +44,12 @@ class Answer:
 
 
 Event = Piece | Answer
+StartedAnswer = tuple[Event, Generator[Event]]
+"""An answer's first event, and the generator of the rest."""
 
 
 class AnswerStream:
-    """Reads one answer off the backend: pieces as they come, then the answer."""
+    """Reads one answer from the backend: its pieces as they arrive, then the answer."""
 
     def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...], tools: tuple[dict[str, Any], ...]) -> None:
         self._reader = AnswerReader(tokenizer, stop, reads_calls=bool(tools))
@@ -55,12 +57,12 @@ class AnswerStream:
         self._calls: list[ToolCall] = []
         self._logprobs: list[Ranked] = []
 
-    def events(self, backend: Backend, request: GenerateRequest) -> Generator[Event]:
-        """Generates to the end, or to the first stop string, which cancels the rest; so does closing this."""
+    def events(self, pool: BackendPool, request: GenerateRequest) -> Generator[Event]:
+        """Generates until the end or the first stop string, which cancels the rest, as closing the generator does."""
         began = time.monotonic()
         first_ms: float | None = None
         last = Chunk((), Finish.RUNNING)
-        with closing(backend.generate(request)) as chunks:
+        with pool.choose() as backend, closing(backend.generate(request)) as chunks:
             for last in chunks:
                 if first_ms is None and last.tokens:
                     first_ms = _ms_since(began)
@@ -69,8 +71,8 @@ class AnswerStream:
                     break
                 yield piece
         if self._reader.stopped:
-            yield piece  # now that the rest is cancelled
-        yield self._spoken(self._reader.finish())
+            yield piece  # after the rest was cancelled
+        yield self._piece_of(self._reader.finish())
         if last.finish == Finish.RUNNING and not self._reader.stopped:
             raise BackendDown
         yield Answer(
@@ -86,17 +88,17 @@ class AnswerStream:
 
     def _piece(self, chunk: Chunk) -> Piece:
         if not chunk.logprobs:
-            return self._spoken(self._reader.push(list(chunk.tokens)))
-        piece, said = Piece(), []
+            return self._piece_of(self._reader.push(list(chunk.tokens)))
+        piece, logprobs = Piece(), []
         for token, ranked in zip(chunk.tokens, chunk.logprobs, strict=True):
             if self._reader.is_said(token):
-                said.append(ranked)
-            added = self._spoken(self._reader.push([token]))
+                logprobs.append(ranked)
+            added = self._piece_of(self._reader.push([token]))
             piece = Piece(piece.content + added.content, piece.thinking + added.thinking, piece.calls + added.calls)
-        self._logprobs += said
-        return Piece(piece.content, piece.thinking, piece.calls, tuple(said))
+        self._logprobs += logprobs
+        return Piece(piece.content, piece.thinking, piece.calls, tuple(logprobs))
 
-    def _spoken(self, delta: Delta) -> Piece:
+    def _piece_of(self, delta: Delta) -> Piece:
         calls = tuple(typed_call(call, self._tools) for call in delta.calls)
         self._calls += calls
         return Piece(delta.content, delta.thinking, calls)
@@ -105,6 +107,11 @@ class AnswerStream:
         if finish == Finish.LENGTH and not self._reader.stopped:
             return "length"
         return "tool_calls" if self._calls else "stop"
+
+
+def started(events: Generator[Event]) -> StartedAnswer:
+    """Waits for the first event."""
+    return next(events), events
 
 
 def whole(events: Generator[Event]) -> Answer:

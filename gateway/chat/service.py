@@ -1,4 +1,4 @@
-"""A conversation becomes prompt ids and patches, goes to the backend, and comes back as an answer."""
+"""Turns a conversation into token ids and patches, sends them to Triton, and returns the answer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.chat.generation import AnswerStream, Event
+from gateway.chat.generation import Answer, AnswerStream, Event, StartedAnswer, started, whole
 from gateway.chat.image_decoder import ImageSizeLimits, OpenedImage, bytes_of_base64
 from gateway.chat.image_fetcher import ImageFetcher, is_url
 from gateway.chat.retry import with_one_retry
@@ -17,7 +17,7 @@ from gateway.deadline import Deadline
 from gateway.limits.admission import Admission
 from gateway.schemas.conversation import Conversation, SentImage, Turn
 from gateway.settings import GatewaySettings
-from gateway.triton.backend import Backend, Cancellation, GenerateRequest
+from gateway.triton.backend import BackendPool, Cancellation, GenerateRequest
 from gateway.triton.stream_buffer import StreamBuffer
 from glmserve.build.manifest import CHECKPOINT_FOLDER
 from glmserve.errors import BadImage, InvalidInput, PromptTooLong, TooLarge
@@ -30,7 +30,7 @@ from glmserve.model.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Prompt:
-    """A conversation's tokens, known before any picture is decoded."""
+    """A conversation's tokens, known before any image is decoded."""
 
     input_ids: NDArray[np.int64]  # i64 [tokens]
     grids: tuple[Grid, ...]
@@ -41,7 +41,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A conversation in the backend's terms; `max_tokens` is already cut to what the context has room for."""
+    """A conversation ready for the backend; `max_tokens` already fits into the context."""
 
     conversation: Conversation
     prompt: Prompt
@@ -49,25 +49,35 @@ class Prepared:
     max_tokens: int
 
 
-class ChatService:
-    """Answers conversations with one build's rules; shared between threads."""
+@dataclass(frozen=True)
+class RequestContext:
+    """What an answer needs to know of its request besides the prompt."""
 
-    def __init__(self, settings: GatewaySettings, backend: Backend) -> None:
-        """Reads the build's tokenizer, template and picture rules; raises BadArtifact when they are not there."""
+    request_id: str
+    deadline: Deadline
+    cancellation: Cancellation
+    cache_scope: int = 0
+    traceparent: str = ""
+
+
+class ChatService:
+    """Answers conversations by one build's rules; shared between threads."""
+
+    def __init__(self, settings: GatewaySettings, pool: BackendPool) -> None:
+        """Reads the build's tokenizer, chat template and image rules; raises BadArtifact when one is missing."""
         folder = settings.build / CHECKPOINT_FOLDER
         checkpoint = Checkpoint.read(folder)
         self.tokenizer = Tokenizer.read(folder)
         self._settings = settings
-        self._backend = backend
+        self._pool = pool
         self.is_demo = checkpoint.is_demo
         self._rules = checkpoint.images
         self._prompts = PromptBuilder.read(
             folder, self.tokenizer, checkpoint.image_token_id, checkpoint.images.merge_size
         )
         self.context_tokens = min(settings.context_tokens, checkpoint.text.max_positions)
-        self._image_decoders = Admission(
-            settings.image_decoders, settings.threads, settings.threads
-        )  # a token a picture
+        # Here an image counts as one token.
+        self._image_decoders = Admission(settings.image_decoders, settings.threads, settings.threads)
         self._urls = ImageFetcher(settings.image_hosts, settings.max_image_bytes, settings.image_fetch_timeout_s)
         self._sizes = ImageSizeLimits(
             settings.max_image_bytes,
@@ -83,9 +93,9 @@ class ChatService:
         cancellation: Cancellation,
         admit: Callable[[Prompt, int], None] = lambda *_: None,
     ) -> Prepared:
-        """Tokenises the prompt and decodes the pictures; raises InvalidInput for what the user can mend.
+        """Tokenises the prompt and decodes the images; raises InvalidInput for mistakes of the user.
 
-        `admit` is asked before a picture is decoded: it gets the prompt and the most tokens of its answer.
+        Calls `admit` with the prompt and its `max_tokens` before it decodes an image.
         """
         files = self._files(conversation, deadline)
         opened = [OpenedImage(data, self._sizes, sent.field) for sent, data in files]
@@ -99,49 +109,36 @@ class ChatService:
         return Prepared(_without_images(conversation), prompt, patches, max_tokens)
 
     def count(self, conversation: Conversation, deadline: Deadline) -> Prompt:
-        """The prompt as it would be sent, without decoding a picture."""
+        """The prompt as it would be sent; decodes no image."""
         files = self._files(conversation, deadline)
         return self._tokenise(conversation, [OpenedImage(data, self._sizes, sent.field) for sent, data in files])
 
+    def answer(self, prepared: Prepared, context: RequestContext) -> Answer:
+        """The whole answer; begun again once if its Triton goes down."""
+        return with_one_retry(lambda: whole(self._events(prepared, context)), context.request_id)
+
     def stream(
-        self,
-        prepared: Prepared,
-        request_id: str,
-        deadline: Deadline,
-        cancellation: Cancellation,
-        cache_scope: int = 0,
-        traceparent: str = "",
-        is_whole: bool = False,
-        stream_buffer: StreamBuffer | None = None,
-    ) -> Generator[Event]:
-        """The answer's pieces, then the answer; of one that `is_whole`, pieces may be left out.
+        self, prepared: Prepared, context: RequestContext, stream_buffer: StreamBuffer | None = None
+    ) -> StartedAnswer:
+        """The answer's pieces, then the answer. Returns with the first; until then it is begun again once if needed.
 
-        With a `stream_buffer`, a piece comes at once for each that it holds, where the backend can do that.
-        When its Triton goes down before the client was told anything, it is begun anew once.
+        With a `stream_buffer`, and a backend that fills it, each piece the buffer holds comes without waiting.
         """
+        return with_one_retry(lambda: started(self._events(prepared, context, stream_buffer)), context.request_id)
 
-        def begin() -> Generator[Event]:
-            request = self._request(
-                prepared, request_id, deadline, cancellation, cache_scope, traceparent, stream_buffer
-            )
-            conversation = prepared.conversation
-            return AnswerStream(self.tokenizer, conversation.stop, conversation.tools).events(self._backend, request)
-
-        return with_one_retry(begin, request_id, is_whole)
+    def _events(
+        self, prepared: Prepared, context: RequestContext, stream_buffer: StreamBuffer | None = None
+    ) -> Generator[Event]:
+        request = self._request(prepared, context, stream_buffer)
+        conversation = prepared.conversation
+        return AnswerStream(self.tokenizer, conversation.stop, conversation.tools).events(self._pool, request)
 
     def _request(
-        self,
-        prepared: Prepared,
-        request_id: str,
-        deadline: Deadline,
-        cancellation: Cancellation,
-        cache_scope: int,
-        traceparent: str,
-        stream_buffer: StreamBuffer | None,
+        self, prepared: Prepared, context: RequestContext, stream_buffer: StreamBuffer | None
     ) -> GenerateRequest:
         conversation, sampling = prepared.conversation, prepared.conversation.sampling
         return GenerateRequest(
-            request_id=request_id,
+            request_id=context.request_id,
             input_ids=prepared.prompt.input_ids,
             patches=prepared.patches,
             grids=prepared.prompt.grids,
@@ -150,15 +147,15 @@ class ChatService:
             top_p=sampling.top_p,
             top_k=sampling.top_k,
             seed=sampling.seed,
-            deadline_s=deadline.left_s(),
+            deadline_s=context.deadline.left_s(),
             min_p=sampling.min_p,
             repetition_penalty=sampling.repetition_penalty,
             stop_ids=sampling.stop_ids,
             logprobs=sampling.logprobs,
             grammar=conversation.grammar,
-            cache_scope=cache_scope,
-            traceparent=traceparent,
-            cancellation=cancellation,
+            cache_scope=context.cache_scope,
+            traceparent=context.traceparent,
+            cancellation=context.cancellation,
             stream_buffer=stream_buffer,
         )
 
@@ -202,9 +199,9 @@ class ChatService:
     def _patches(
         self, opened: list[OpenedImage], deadline: Deadline, cancellation: Cancellation
     ) -> NDArray[np.uint8] | None:
-        """Takes each picture out of `opened`: once it is decoded, it may weigh 200 MB.
+        """Empties `opened`, because a decoded image may take 200 MB.
 
-        Others decode between two pictures, whoever has waited longest.
+        Between two images of a request, other requests get their turn, in the order in which they came.
         """
         decoded = []
         while opened:
@@ -231,7 +228,7 @@ def _message(turn: Turn) -> Message:
 
 
 def _without_images(conversation: Conversation) -> Conversation:
-    """A picture may weigh 20 MB: it is not kept for the whole answer."""
+    """Without the images, which take up to 20 MB each and are not needed while the answer is generated."""
     return Conversation(
         (), conversation.sampling, conversation.stop, grammar=conversation.grammar, tools=conversation.tools
     )

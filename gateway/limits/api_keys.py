@@ -1,8 +1,7 @@
-"""API keys: a file of their hashes with names, roles and limits, read again whenever it changes."""
+"""API keys: a file of their hashes with names, roles and limits, which is read again whenever it changes."""
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import hmac
 import os
@@ -14,12 +13,14 @@ from pathlib import Path
 from typing import Literal
 
 import structlog
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from filelock import FileLock, Timeout
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from gateway.errors import BadKeyFile
 
 PREFIX = "glm-"
-_LOOK_EVERY_S = 1.0
+_CHECK_EVERY_S = 1.0
+_LOCK_TIMEOUT_S = 10.0
 _NO_KEYS = (
     "{0} holds no keys, so nobody can ask anything: every request is a 401. "
     "Make a key with `python -m gateway keys create NAME --file {0}`."
@@ -28,7 +29,7 @@ Role = Literal["user", "metrics", "admin"]
 
 
 class ApiKey(BaseModel):
-    """One key; a limit that is None is the gateway's default. The key itself is kept nowhere."""
+    """One key; a limit of None means the gateway's default. The key itself is stored nowhere."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -37,7 +38,11 @@ class ApiKey(BaseModel):
     role: Role = "user"
     requests_per_minute: int | None = Field(default=None, ge=1)
     concurrent_requests: int | None = Field(default=None, ge=1)
-    image_tokens_per_minute: int | None = Field(default=None, ge=1)
+    image_tokens_per_minute: int | None = Field(
+        default=None,
+        ge=1,
+        validation_alias=AliasChoices("image_tokens_per_minute", "picture_tokens_per_minute"),  # as 0.1.0 wrote it
+    )
 
 
 class _KeyFile(BaseModel):
@@ -57,7 +62,7 @@ def read_keys(path: Path) -> list[ApiKey]:
 
 
 def create_key(path: Path, name: str, role: Role = "user", **limits: int | None) -> str:
-    """Adds a key and returns it, the only time it is ever seen; raises BadKeyFile when the name is taken or wrong."""
+    """Adds a key and returns it, the only time it can be seen; raises BadKeyFile when the name is taken or invalid."""
     secret = PREFIX + secrets.token_urlsafe(32)
     try:
         key = ApiKey.model_validate({"name": name, "sha256": _digest(secret), "role": role, **limits})
@@ -88,29 +93,29 @@ def revoke_key(path: Path, name: str) -> None:
 
 
 class KeyStore:
-    """Knows the keys of a file; a change in it counts within a second, a broken file not at all."""
+    """The keys of a file; a change takes effect within a second, and a broken file is ignored."""
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         """Raises BadKeyFile when the file is broken now."""
         self._path = path
         self._clock = clock
         self._lock = threading.Lock()
-        self._looked_at_s = clock()
+        self._checked_at_s = clock()
         self._stamp = _stamp(path)
         self._by_digest = self._read()
 
     def find(self, secret: str) -> ApiKey | None:
-        """The key, or None; the time it takes tells nothing about any other key."""
-        self._look()
+        """The key, or None; how long it takes tells nothing about other keys."""
+        self._reload_if_changed()
         digest = _digest(secret)
         key = self._by_digest.get(digest)
         return key if key is not None and hmac.compare_digest(key.sha256, digest) else None
 
-    def _look(self) -> None:
+    def _reload_if_changed(self) -> None:
         with self._lock:
-            if self._clock() - self._looked_at_s < _LOOK_EVERY_S:
+            if self._clock() - self._checked_at_s < _CHECK_EVERY_S:
                 return
-            self._looked_at_s = self._clock()
+            self._checked_at_s = self._clock()
             stamp = _stamp(self._path)
             if stamp == self._stamp:
                 return
@@ -128,7 +133,7 @@ class KeyStore:
 
 
 def _digest(secret: str) -> str:
-    """A plain hash will do: a key is 32 random bytes, and nobody guesses those."""
+    """A plain hash is enough: nobody can guess 32 random bytes."""
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -141,11 +146,12 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
 
 
 def _change(path: Path, change: Callable[[list[ApiKey]], list[ApiKey]]) -> None:
-    """Writes the file anew, aside and then in one step, one writer at a time; raises BadKeyFile where it may not."""
+    """Rewrites the file, one writer at a time, and replaces it in one step; raises BadKeyFile when that fails."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.with_name(f"{path.name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        lock = path.with_name(f"{path.name}.lock")
+        lock.touch()  # fails at once where FileLock would wait
+        with FileLock(lock, timeout=_LOCK_TIMEOUT_S):
             text = _KeyFile(keys=change(read_keys(path))).model_dump_json(indent=1, exclude_none=True)
             aside = path.with_name(f"{path.name}.new")
             with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
@@ -153,5 +159,7 @@ def _change(path: Path, change: Callable[[list[ApiKey]], list[ApiKey]]) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             aside.replace(path)
+    except Timeout:
+        raise BadKeyFile(f"{path} is being changed by another command: try again when that has ended.") from None
     except OSError as error:
         raise BadKeyFile(f"The keys cannot be kept in {path}: {error.strerror}.") from None

@@ -1,4 +1,4 @@
-"""Who calls: the address behind our own proxies, whether it may come in at all, and whose API key it holds."""
+"""Who sends a request: the address behind our own proxies, whether it is allowed, and whose API key it carries."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _ANY_CHAT: tuple[Role, ...] = ("user", "admin")
 
 @dataclass(frozen=True)
 class Caller:
-    """Somebody who was let in; without a key it is known by its address only."""
+    """Whoever sent a request that may be answered; without a key it is known by its address only."""
 
     address: str
     key: ApiKey | None
     is_local: bool = False
-    """On this very machine, without a key: its owner, whom no rate stops."""
+    """On this machine and without a key: its owner, who has no rate limit."""
 
     @property
     def name(self) -> str | None:
@@ -34,7 +34,7 @@ class Caller:
 
     @property
     def cache_scope(self) -> int:
-        """What one key's requests have cached is never used for another's."""
+        """Separates caches: what one key's requests have cached is never used for another's."""
         if self.key is None:
             return 0
         digest = hashlib.sha256(self.key.sha256.encode()).digest()
@@ -42,7 +42,7 @@ class Caller:
 
 
 class Authenticator:
-    """Lets callers in or refuses them; shared between threads."""
+    """Checks addresses and API keys; shared between threads."""
 
     def __init__(self, settings: GatewaySettings) -> None:
         """Raises BadKeyFile when the keys cannot be read."""
@@ -50,14 +50,14 @@ class Authenticator:
         self._networks: list[Network] = [ipaddress.ip_network(text) for text in settings.allowed_addresses]
         self._proxies = settings.trusted_proxies
 
-    def address(self, request: Request) -> str:
-        """Where a request comes from; raises Forbidden for an address that may not come in."""
-        address = client_address(request, self._proxies)
+    def client_address(self, request: Request) -> str:
+        """The address a request comes from; raises Forbidden when that is not in the allowed networks."""
+        address = _forwarded_address(request, self._proxies)
         if self._networks and not any(_is_in(address, network) for network in self._networks):
             raise Forbidden("This address may not use this service.")
         return address
 
-    def enter(self, request: Request, address: str) -> Caller:
+    def authenticate(self, request: Request, address: str) -> Caller:
         """The caller of a request; raises Forbidden or Unauthorized."""
         path = request.path
         if self._keys is None or path in _OPEN_PATHS or path.startswith(_OPEN_FOLDERS):
@@ -73,7 +73,7 @@ class Authenticator:
         return Caller(address, key)
 
 
-def client_address(request: Request, trusted_proxies: int) -> str:
+def _forwarded_address(request: Request, trusted_proxies: int) -> str:
     """The address that the outermost of our own proxies saw; what stands further left in the header may be forged."""
     peer = request.remote_addr or "127.0.0.1"  # a Unix socket has no address
     if trusted_proxies == 0:

@@ -1,4 +1,4 @@
-"""How much one caller may ask for: requests and picture tokens a minute, and requests at a time."""
+"""How much one caller may ask for: requests and image tokens per minute, and concurrent requests."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _IPV6_LINE_BITS = 64
 
 
 @dataclass(frozen=True)
-class Standing:
-    """What is left of a limit, as the X-RateLimit headers tell it."""
+class RateLimitStatus:
+    """What is left of a limit, as the X-RateLimit headers say it."""
 
     limit: int
     remaining: int
@@ -38,12 +38,12 @@ class Standing:
         return {f"X-RateLimit-{name}": str(value) for name, value in values.items()}
 
 
-_Count = Callable[[int, str, str, int], tuple[bool, Standing]]
-"""Takes a limit, whose and of what it is, and a cost."""
+_Count = Callable[[int, str, str, int], tuple[bool, RateLimitStatus]]
+"""Takes a limit, the key and the kind it is counted under, and a cost; returns whether there was room."""
 
 
 class RateLimitCounters:
-    """Counts by the minute, in Redis where there is one, else or while that is out of reach in this process."""
+    """Counts per minute: in Redis if it is set and can be reached, else in this process."""
 
     def __init__(self, redis_url: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._memory = SlidingWindowCounterRateLimiter(MemoryStorage())
@@ -56,26 +56,26 @@ class RateLimitCounters:
         self._lock = threading.Lock()
         self._down_until_s: float | None = None  # while Redis is out of reach: when it is tried again
 
-    def hit(self, limit: int, who: str, what: str, cost: int = 1) -> tuple[bool, Standing]:
-        """Whether there was room for `cost`, which is then taken, and what is left."""
-        return self._count(limit, who, what, cost, takes=True)
+    def hit(self, limit: int, key: str, what: str, cost: int = 1) -> tuple[bool, RateLimitStatus]:
+        """Charges `cost` if there is room for it; whether there was, and what is left."""
+        return self._count(limit, key, what, cost, charges=True)
 
-    def test(self, limit: int, who: str, what: str, cost: int) -> tuple[bool, Standing]:
-        """Whether there would be room for `cost`, and what is left; nothing is taken, for nothing can be put back."""
-        return self._count(limit, who, what, cost, takes=False)
+    def test(self, limit: int, key: str, what: str, cost: int) -> tuple[bool, RateLimitStatus]:
+        """Whether there is room for `cost`, and what is left; charges nothing, because a charge cannot be undone."""
+        return self._count(limit, key, what, cost, charges=False)
 
-    def _count(self, limit: int, who: str, what: str, cost: int, takes: bool) -> tuple[bool, Standing]:
+    def _count(self, limit: int, key: str, what: str, cost: int, charges: bool) -> tuple[bool, RateLimitStatus]:
         item = RateLimitItemPerMinute(limit)
-        if self._shared is not None and self._may_try():
+        if self._shared is not None and self._is_redis_due():
             try:
-                found = _counted(self._shared, item, who, what, cost, takes)
+                found = _counted(self._shared, item, key, what, cost, charges)
                 self._down_until_s = None
                 return found
             except StorageError:
                 self._note_failure()
-        return _counted(self._memory, item, who, what, cost, takes)
+        return _counted(self._memory, item, key, what, cost, charges)
 
-    def _may_try(self) -> bool:
+    def _is_redis_due(self) -> bool:
         """Whether to ask Redis: always while it answers, else one request every few seconds."""
         with self._lock:
             if self._down_until_s is None:
@@ -93,16 +93,21 @@ class RateLimitCounters:
 
 
 def _counted(
-    limiter: SlidingWindowCounterRateLimiter, item: RateLimitItemPerMinute, who: str, what: str, cost: int, takes: bool
-) -> tuple[bool, Standing]:
-    has_room = (limiter.hit if takes else limiter.test)(item, who, what, cost=cost)
-    found = limiter.get_window_stats(item, who, what)
+    limiter: SlidingWindowCounterRateLimiter,
+    item: RateLimitItemPerMinute,
+    key: str,
+    what: str,
+    cost: int,
+    charges: bool,
+) -> tuple[bool, RateLimitStatus]:
+    has_room = (limiter.hit if charges else limiter.test)(item, key, what, cost=cost)
+    found = limiter.get_window_stats(item, key, what)
     reset_s = max(1, math.ceil(found.reset_time - time.time()))
-    return has_room, Standing(item.amount, max(0, found.remaining), min(reset_s, 60))
+    return has_room, RateLimitStatus(item.amount, max(0, found.remaining), min(reset_s, 60))
 
 
 class RateLimiter:
-    """Charges callers; shared between threads. Requests at a time are counted in each worker process by itself."""
+    """Charges callers; shared between threads. Each worker process counts concurrent requests by itself."""
 
     def __init__(self, settings: GatewaySettings, rates: RateLimitCounters) -> None:
         self._settings = settings
@@ -111,59 +116,64 @@ class RateLimiter:
         self._running: Counter[str] = Counter()
 
     def check_address(self, address: str, is_local: bool) -> None:
-        """One attempt from an address, whoever it turns out to be; raises RateLimited."""
+        """Charges an address for one request, with a right key or a wrong one; raises RateLimited."""
         if not is_local:
             limit = self._settings.address_requests_per_minute
             _charge(
                 self._rates.hit,
                 limit,
-                _place(address),
+                _address_key(address),
                 "requests",
                 1,
                 "There were too many requests from this address.",
             )
 
-    def request(self, caller: Caller) -> Standing | None:
-        """One request; raises RateLimited when the minute's are used up."""
+    def charge_request(self, caller: Caller) -> RateLimitStatus | None:
+        """Charges a caller for one request, and says what is left; raises RateLimited when the minute's are used up."""
         if caller.is_local:
             return None
         limit = (caller.key and caller.key.requests_per_minute) or self._settings.requests_per_minute
         return _charge(
-            self._rates.hit, limit, _who(caller), "requests", 1, f"At most {limit} requests a minute are accepted."
+            self._rates.hit,
+            limit,
+            _caller_key(caller),
+            "requests",
+            1,
+            f"At most {limit} requests a minute are accepted.",
         )
 
     def check_image_tokens(self, caller: Caller, tokens: int) -> None:
-        """Raises RateLimited when a request has more picture tokens than the minute has left; takes none of them."""
-        self._images(caller, tokens, self._rates.test)
+        """Raises RateLimited when a request has more image tokens than the minute has left; charges none."""
+        self._image_tokens(caller, tokens, self._rates.test)
 
-    def images(self, caller: Caller, tokens: int) -> None:
-        """Takes the picture tokens of a request that was let in; raises RateLimited if others were faster."""
-        self._images(caller, tokens, self._rates.hit)
+    def charge_image_tokens(self, caller: Caller, tokens: int) -> None:
+        """Charges the image tokens of an admitted request; raises RateLimited if others took them meanwhile."""
+        self._image_tokens(caller, tokens, self._rates.hit)
 
-    def _images(self, caller: Caller, tokens: int, count: _Count) -> None:
+    def _image_tokens(self, caller: Caller, tokens: int, count: _Count) -> None:
         if caller.is_local or tokens == 0:
             return
         what = "picture tokens"
         limit = (caller.key and caller.key.image_tokens_per_minute) or self._settings.image_tokens_per_minute
-        _charge(count, limit, _who(caller), what, tokens, f"At most {limit} {what} a minute are accepted.")
+        _charge(count, limit, _caller_key(caller), what, tokens, f"At most {limit} {what} a minute are accepted.")
         if caller.key:
             limit = self._settings.address_image_tokens_per_minute
             refusal = f"There were too many {what} from this address."
-            _charge(count, limit, _place(caller.address), what, tokens, refusal)
+            _charge(count, limit, _address_key(caller.address), what, tokens, refusal)
 
     @contextmanager
-    def running(self, caller: Caller) -> Generator[None]:
-        """Takes one of the caller's places, and one of its address; raises RateLimited when none is free."""
+    def concurrency_slot(self, caller: Caller) -> Generator[None]:
+        """Counts one concurrent request of the caller and of its address; raises RateLimited if there are too many."""
         if caller.is_local:
             yield
             return
         limit = (caller.key and caller.key.concurrent_requests) or self._settings.concurrent_requests
-        taken = {_who(caller): limit}
+        taken = {_caller_key(caller): limit}
         if caller.key:
-            taken[_place(caller.address)] = self._settings.address_concurrent_requests
+            taken[_address_key(caller.address)] = self._settings.address_concurrent_requests
         with self._lock:
-            for who, most in taken.items():
-                if self._running[who] >= most:
+            for key, most in taken.items():
+                if self._running[key] >= most:
                     raise RateLimited(f"At most {most} requests at a time are accepted.", 1)
             self._running.update(taken.keys())
         try:
@@ -171,24 +181,24 @@ class RateLimiter:
         finally:
             with self._lock:
                 self._running.subtract(taken.keys())
-                for who in taken:
-                    if not self._running[who]:
-                        del self._running[who]
+                for key in taken:
+                    if not self._running[key]:
+                        del self._running[key]
 
 
-def _charge(count: _Count, limit: int, who: str, what: str, cost: int, refusal: str) -> Standing:
-    has_room, standing = count(limit, who, what, cost)
+def _charge(count: _Count, limit: int, key: str, what: str, cost: int, refusal: str) -> RateLimitStatus:
+    has_room, status = count(limit, key, what, cost)
     if not has_room:
-        raise RateLimited(refusal, standing.reset_s)
-    return standing
+        raise RateLimited(refusal, status.reset_s)
+    return status
 
 
-def _who(caller: Caller) -> str:
-    return f"key:{caller.name}" if caller.key else _place(caller.address)
+def _caller_key(caller: Caller) -> str:
+    return f"key:{caller.name}" if caller.key else _address_key(caller.address)
 
 
-def _place(address: str) -> str:
-    """Whom an address stands for: one line of IPv6 has 2^64 of them, which are counted as one."""
+def _address_key(address: str) -> str:
+    """The key an address is counted under; a /64 of IPv6, which one subscriber has, counts as one address."""
     ip = ipaddress.ip_address(address)
     if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is None:
         return f"network:{ipaddress.ip_network((ip, _IPV6_LINE_BITS), strict=False).network_address}"

@@ -1,4 +1,4 @@
-"""Counts kept in Redis, which gets a fifth of a second for an answer and no second try."""
+"""Rate-limit counters in Redis, with a short timeout and no retries."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ REDIS_TIMEOUT_S = 0.2
 
 
 def redis_storage(url: str) -> Storage:
-    """Connects when it is first used; what goes wrong is a `limits.errors.StorageError`."""
+    """Connects when it is first used; raises `limits.errors.StorageError` for every failure."""
     storage = storage_from_string(
         url,
         wrap_exceptions=True,

@@ -1,4 +1,4 @@
-"""The audit log: who asked when about which picture, the picture as its hash only."""
+"""The audit log: who asked about which image and when; an image is logged as its hash."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gateway.observability.request_record import RequestRecord
 
 
 class AuditLog:
-    """Appends a JSON line for each request that ended; a line is one write, so workers may share the file."""
+    """Appends a JSON line for each request that ended; each line is one write, so workers may share the file."""
 
     def __init__(self, path: Path) -> None:
         """Opens the file; raises OSError when it cannot be written."""

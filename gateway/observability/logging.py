@@ -1,4 +1,4 @@
-"""How the gateway's log events are written: one JSON object a line on standard output."""
+"""How log events are written: one JSON object per line on standard output."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import structlog
 
 
 def configure() -> None:
-    """Sets up structlog for this process; called once, by whoever starts it."""
+    """Sets up structlog for this process; called once, at its start."""
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,

@@ -1,4 +1,4 @@
-"""What Prometheus is told of the gateway: requests, refusals, tokens, and the time of every stage."""
+"""The gateway's Prometheus metrics: requests, refusals, tokens, and the time of every stage."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _TOKENS = ("prompt", "image", "completion", "cached")
 
 
 class Metrics:
-    """The metrics of one application; with several workers, each writes to a folder that any of them can sum up."""
+    """The metrics of one application; several workers write to one folder, and any of them can sum it up."""
 
     def __init__(self, shared_folder: Path | None) -> None:
-        """`shared_folder` is where prometheus_client keeps the numbers of all workers, None where there is one."""
+        """`shared_folder` is where prometheus_client keeps the metrics of all workers; None with one worker."""
         self._shared_folder = shared_folder
-        self._of = functools.cache(lambda metric, *labels: metric.labels(*labels))  # looking them up takes a lock
+        self._of = functools.cache(lambda metric, *labels: metric.labels(*labels))  # each look-up takes a lock
         self._registry = registry = CollectorRegistry()
         self._requests = Counter("glm_gateway_requests", "Requests that ended.", ["route", "status"], registry=registry)
         self._refusals = Counter(
@@ -54,13 +54,13 @@ class Metrics:
         )
 
     def crowd(self, running: int, waiting: int, tokens: int) -> None:
-        """How full it is at this moment."""
+        """Sets the gauges of what runs and waits now."""
         self._running.set(running)
         self._waiting.set(waiting)
         self._room.set(tokens)
 
     def ended(self, route: str | None, status: int, error_code: str | None, ms: float, facts: dict[str, Any]) -> None:
-        """One request and what is known of it."""
+        """Counts one request that has ended."""
         named = route or "none"
         self._of(self._requests, named, str(status)).inc()
         self._of(self._seconds, named).observe(ms / 1000)
@@ -76,7 +76,7 @@ class Metrics:
                 self._of(self._tokens, kind).inc(facts[f"{kind}_tokens"])
 
     def page(self) -> bytes:
-        """All metrics in Prometheus' text format, those of the other workers too."""
+        """All metrics in Prometheus' text format, of all workers."""
         registry = self._registry
         if self._shared_folder is not None:
             registry = CollectorRegistry()

@@ -18,7 +18,7 @@ _SERVER_ERROR = 500
 
 
 class OtlpSpans:
-    """One span a request."""
+    """One span per request."""
 
     def __init__(self, endpoint: str, exporter: SpanExporter | None = None) -> None:
         self._provider = TracerProvider(resource=Resource.create({"service.name": "glm-gateway"}))

@@ -1,4 +1,4 @@
-"""Watches every request from its first line to its last byte: one record, one log event, its metrics and its span."""
+"""Follows each request from its first line to its last byte: one record, one log event, its metrics and its span."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gateway.observability.tracing import Tracing
 
 
 class RequestHooks:
-    """What runs before and after each request, which has ended when its last byte was written or its client left."""
+    """Runs before and after each request. A request ends when its last byte is written or its client has left."""
 
     def __init__(
         self, tracing: Tracing, metrics: Metrics, admission: Admission, build_digest: str, audit: AuditLog | None
@@ -37,7 +37,7 @@ class RequestHooks:
         response.headers.update(record.headers)
         route = request.url_rule.rule if request.url_rule else None
         if not response.is_streamed:
-            record.holds.close()  # whoever has this answer may ask for the next
+            record.holds.close()  # before the answer is sent: its client may send the next request at once
         response.call_on_close(partial(self._finish, record, g.end_span, route, request.method, response.status_code))
         return response
 
@@ -49,6 +49,6 @@ class RequestHooks:
         if self._audit is not None:
             self._audit.write(record, route, status)
         self._metrics.ended(route, status, record.error_code, record.ms(), record.facts)
-        self._metrics.crowd(*self._admission.state())
+        self._metrics.crowd(*self._admission.counts())
         if end_span is not None:
             end_span(route or "none", status, record.facts)

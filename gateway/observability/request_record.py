@@ -1,4 +1,4 @@
-"""What is known of one request while it runs, told in one log event when it has ended."""
+"""What is known of one request; logged as one event when it has ended."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from gateway.chat.generation import Answer
 from gateway.chat.service import Prepared
 from gateway.limits.auth import Caller
 
-_LOG = structlog.get_logger()  # which looks for its settings at its first word, and never again
+_LOG = structlog.get_logger()  # reads its configuration with its first event, and never again
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class RequestRecord:
-    """One request; `holds` gives back at its end whatever it took. Never what was asked, shown or answered."""
+    """One request; `holds` releases at its end what it holds. Never contains prompts, images or answers."""
 
     def __init__(self, request_id: str) -> None:
-        """Takes over the client's own id where it is harmless."""
+        """Keeps the client's own id if it has no unsafe characters."""
         self.request_id = request_id if _REQUEST_ID.fullmatch(request_id) else f"{random.getrandbits(128):032x}"
         self.started_s = time.monotonic()
         self.facts: dict[str, Any] = {}
         self.error_code: str | None = None
-        self.caller = Caller("", None)  # until it was let in
+        self.caller = Caller("", None)  # until it is authenticated
         self.traceparent = ""
         self.image_hashes: tuple[str, ...] = ()
         self.headers: dict[str, str] = {}
@@ -54,7 +54,7 @@ class RequestRecord:
         }
 
     def ms(self) -> float:
-        """Milliseconds since the request came."""
+        """Milliseconds since the request arrived."""
         return round((time.monotonic() - self.started_s) * 1000, 1)
 
     def log(self, route: str | None, method: str, status: int) -> None:

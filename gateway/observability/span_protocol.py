@@ -1,4 +1,4 @@
-"""What the gateway wants of whoever makes spans of traces."""
+"""What the gateway needs from a tracing library."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 EndSpan = Callable[[str, int, dict[str, Any]], None]
-"""Ends a span with a route, a status, and the facts of its request."""
+"""Ends a span; takes the route, the status and the facts of its request."""
 
 
 class Spans(Protocol):
-    """Makes spans and sends them somewhere."""
+    """Makes spans and sends them."""
 
     def begin(self, traceparent: str) -> tuple[str, EndSpan]:
-        """A span that continues a trace, or begins one: what to pass on, and how to end it."""
+        """Begins a span in the given trace or in a new one; returns the traceparent to pass on and its end."""
         ...
 
     def close(self) -> None: ...

@@ -1,4 +1,4 @@
-"""Traces: a request's trace goes on into Triton, and where an endpoint is set the gateway's own span is part of it."""
+"""Tracing: a request's trace is passed on to Triton; with an endpoint set, the gateway adds a span of its own."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class Tracing:
-    """Continues traces; the library behind it is loaded only where there is an endpoint."""
+    """Continues traces; OpenTelemetry is loaded only if an endpoint is set."""
 
     def __init__(self, spans: Spans | None) -> None:
         self._spans = spans
 
     @staticmethod
     def to(endpoint: str) -> Tracing:
-        """Sends spans to an OTLP endpoint, or nowhere if there is none."""
+        """Sends spans to an OTLP endpoint; makes none if the endpoint is empty."""
         if not endpoint:
             return Tracing(None)
         from gateway.observability.otel import OtlpSpans
@@ -25,7 +25,7 @@ class Tracing:
         return Tracing(OtlpSpans(endpoint))
 
     def begin(self, sent: str) -> tuple[str, EndSpan | None]:
-        """The `traceparent` to pass on, empty where there is none, and how to end the span, if one was begun."""
+        """The `traceparent` to pass on, possibly empty, and how to end the span, if there is one."""
         sent = sent if _TRACEPARENT.fullmatch(sent) else ""
         return (sent, None) if self._spans is None else self._spans.begin(sent)
 

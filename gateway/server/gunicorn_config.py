@@ -1,11 +1,10 @@
-"""gunicorn's configuration, from the gateway's settings: `gunicorn -c python:gateway.server.gunicorn_config`.
+"""gunicorn's configuration, made from the gateway's settings: `gunicorn -c python:gateway.server.gunicorn_config`.
 
-The one module that works at import time, because gunicorn reads its settings as module variables.
+The one module that does work when it is imported: gunicorn reads its settings as module variables.
 """
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 import tempfile
@@ -27,37 +26,31 @@ if _settings.workers > 1:
     _folder = str(_settings.metrics_folder or tempfile.mkdtemp(prefix="glm-metrics-"))
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = os.environ[f"{PREFIX}METRICS_FOLDER"] = _folder
 
-# structlog loads these where they are installed, 5 MB that it has no use for here: it is told that there are none
-_hidden = [name for name in ("rich", "greenlet") if name not in sys.modules]
-sys.modules.update(dict.fromkeys(_hidden))  # type: ignore[arg-type]
-importlib.import_module("structlog")
-for _name in _hidden:
-    del sys.modules[_name]
 gunicorn.http.wsgi.SERVER = "web"  # the Server header cannot be left out, but it need not name us
 gunicorn.http.wsgi.Response = JoinedResponse
 wsgi_app = "gateway.wsgi:application()"
 bind = _settings.bind
-worker_class = "gateway.server.worker.PromptWorker"
+worker_class = "gateway.server.worker.GatewayWorker"
 workers = _settings.workers
 threads = _settings.threads
 preload_app = False  # a gRPC channel must be made after the fork
 graceful_timeout = _settings.graceful_timeout_s
-timeout = 60  # a worker whose main thread shows no life this long is replaced; requests have deadlines of their own
+timeout = 60  # a worker whose main thread is stuck this long is replaced; requests have their own deadlines
 keepalive = 5
-accesslog = None  # the application logs one event a request
+accesslog = None  # the application logs one event per request
 errorlog = "-"
 loglevel = "warning"
 control_socket_disable = True
 
 
 def post_fork(_server: Any, worker: Any) -> None:
-    """Tells a worker how long a request may take."""
+    """Sets both timeouts of a new worker."""
     worker.head_timeout_s = min(REQUEST_HEAD_TIMEOUT_S, _settings.body_timeout_s)
     worker.rest_timeout_s = _settings.body_timeout_s + _settings.deadline_s + ANSWER_GRACE_S
 
 
 def worker_exit(_server: Any, worker: Any) -> None:
-    """Closes what a worker holds when it ends: its Triton channel, its watch over clients, its logs."""
+    """Closes what a worker holds: its connections to Triton, the watched client sockets, its audit log."""
     from gateway.resources import close_all
 
     worker.watchdog.close()
@@ -67,7 +60,7 @@ def worker_exit(_server: Any, worker: Any) -> None:
 
 
 def child_exit(_server: Any, worker: Any) -> None:
-    """Takes a dead worker's gauges out of the sum."""
+    """Removes a dead worker's gauges from the metrics."""
     if _settings.workers > 1:
         from prometheus_client.multiprocess import mark_process_dead
 

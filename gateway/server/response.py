@@ -1,6 +1,6 @@
-"""gunicorn's response, whose head leaves together with the beginning of its body.
+"""gunicorn's response, whose head is sent together with the beginning of its body.
 
-A gateway that dies between the two would leave a proxy with a head, after which it cannot ask another gateway any more.
+If a gateway died between the two, a proxy would hold a head and could no longer ask another gateway.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class JoinedResponse(Response):  # type: ignore[misc]
 
 
 class _Gathered:
-    """Stands in for a socket, and keeps what it is given."""
+    """Collects what is written to it, in place of a socket."""
 
     def __init__(self) -> None:
         self.data = bytearray()

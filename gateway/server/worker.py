@@ -1,24 +1,23 @@
-"""gunicorn's worker of threads: less to do for each request, a bound to each, and no listening once told to end."""
+"""gunicorn's threaded worker with fewer system calls per request, two timeouts, and a listener that closes at once."""
 
 from __future__ import annotations
 
 import socket
 import time
-from contextlib import suppress
 from typing import Any
 
 from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
 
-from gateway.timeouts import Watchdog
+from gateway.timeouts import Watchdog, hang_up
 
 _NOTIFY_EVERY_S = 1.0
 
 
-class PromptWorker(ThreadWorker):  # type: ignore[misc]
-    """Every system call gives Python's lock to another thread and waits for it again, so each one saved is two.
+class GatewayWorker(ThreadWorker):  # type: ignore[misc]
+    """Every system call gives Python's lock to another thread and waits to get it back, so each one saved counts twice.
 
-    Who made it sets the two bounds: seconds for a request's head to arrive, and then for all the rest of it, its answer
-    read. A client that sends or reads too slowly is hung up on; it would keep its thread and its place for good.
+    post_fork sets both timeouts: seconds until a request's head has arrived, and from then until its client has read
+    the answer. A client that sends or reads too slowly is disconnected; it would keep its thread and its slot for good.
     """
 
     head_timeout_s: float
@@ -30,9 +29,9 @@ class PromptWorker(ThreadWorker):  # type: ignore[misc]
         self.watchdog = Watchdog()
 
     def set_accept_enabled(self, enabled: bool) -> None:
-        """Called on the worker's main thread, and once more when its end has begun.
+        """Closes the listening sockets once the worker has been told to end; called on its main thread.
 
-        Without closing, connections that nobody will ever serve pile up in the kernel until the last answer has ended.
+        gunicorn keeps them open until the last answer has ended, and the kernel accepts connections nobody will serve.
         """
         super().set_accept_enabled(enabled)
         if not enabled and not self.alive:
@@ -40,17 +39,17 @@ class PromptWorker(ThreadWorker):  # type: ignore[misc]
                 listener.close()
 
     def enqueue_req(self, conn: Any) -> None:
-        """A connection whose request has come by now needs no selector of its own to wait for it."""
+        """Serves a connection at once when its request has arrived already, without a selector to wait for it."""
         if not conn.initialized and not conn.data_ready:
             conn.data_ready = _has_data(conn.sock)
         super().enqueue_req(conn)
 
     def handle(self, conn: Any) -> Any:
-        """Runs on a request's thread, which also closes the connection.
+        """Runs on a request's thread, and closes the connection there.
 
-        The main thread would wait up to two seconds for a client that does not close its side, and accept nobody.
+        gunicorn closes it on the main thread, which waits up to two seconds for the client and accepts nobody.
         """
-        with self.watchdog.watch(lambda: _hang_up(conn.sock), self.head_timeout_s) as conn.pulse:
+        with self.watchdog.watch(lambda: hang_up(conn.sock), self.head_timeout_s) as conn.pulse:
             is_kept = super().handle(conn)
         if not is_kept:
             conn.close(graceful=True)
@@ -63,7 +62,7 @@ class PromptWorker(ThreadWorker):  # type: ignore[misc]
         return super().handle_request(req, conn)
 
     def notify(self) -> None:
-        """Tells the master that this worker lives: once a second, and not for every event."""
+        """Tells the master that this worker is alive: once a second, not for every event."""
         now_s = time.monotonic()
         if now_s - self._notified_s >= _NOTIFY_EVERY_S:
             self._notified_s = now_s
@@ -71,13 +70,7 @@ class PromptWorker(ThreadWorker):  # type: ignore[misc]
 
 
 def _already_closed(graceful: bool = False) -> None:
-    """What is left for the main thread to close."""
-
-
-def _hang_up(connection: socket.socket) -> None:
-    """Ends a read or a write that waits on another thread, which then closes the connection."""
-    with suppress(OSError):  # closed by now
-        connection.shutdown(socket.SHUT_RDWR)
+    """Replaces `close` for gunicorn's main thread: nothing is left to close."""
 
 
 def _has_data(connection: socket.socket) -> bool:

@@ -1,4 +1,4 @@
-"""Notices clients that go away while nothing is written to them, so that their answers are not generated to the end."""
+"""Notices clients that disconnect while nothing is written to them, so that their answers can be cancelled."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 _GONE = select.EPOLLRDHUP | select.EPOLLONESHOT
-_LOOK_S = 0.5
+_POLL_S = 0.5
 
 
 @dataclass(eq=False)
 class _Watched:
-    """One client, and what happens when it leaves."""
+    """One client, and what to call when it disconnects."""
 
     client: socket.socket
     when_gone: Callable[[], object]
@@ -23,9 +23,9 @@ class _Watched:
 
 
 class DisconnectWatcher:
-    """One thread that watches the sockets of all clients who wait; started by the first and ended by `close`.
+    """One thread that watches the sockets of all waiting clients; the first client starts it, and `close` ends it.
 
-    A client that has closed its sending side counts as gone: browsers and HTTP libraries do that only when they leave.
+    A client that has closed its sending side counts as disconnected: browsers and HTTP libraries do so only at the end.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class DisconnectWatcher:
 
     @contextmanager
     def watch(self, client: socket.socket | None, when_gone: Callable[[], object]) -> Generator[None]:
-        """Runs `when_gone` on the watching thread when the client leaves; without a socket there is nothing to see."""
+        """Runs `when_gone` on the watching thread when the client disconnects; without a socket it does nothing."""
         if client is None or (descriptor := client.fileno()) < 0:
             yield
             return
@@ -52,14 +52,14 @@ class DisconnectWatcher:
             with self._lock:
                 if self._watched.get(descriptor) is watched:
                     del self._watched[descriptor]
-                    with suppress(OSError, ValueError):  # closed already, by the server or by us
+                    with suppress(OSError, ValueError):  # closed already
                         sockets.unregister(descriptor)
 
     def close(self) -> None:
-        """Ends the thread; clients still watched are left to themselves."""
+        """Ends the thread; clients that are still watched are no longer noticed."""
         self._is_closed.set()
         if self._thread is not None and self._sockets is not None:
-            self._thread.join(_LOOK_S * 4)
+            self._thread.join(_POLL_S * 4)
             self._sockets.close()
 
     def _started(self) -> select.epoll:
@@ -71,11 +71,11 @@ class DisconnectWatcher:
 
     def _run(self, sockets: select.epoll) -> None:
         while not self._is_closed.is_set():
-            for descriptor, _ in sockets.poll(_LOOK_S):
-                self._look(descriptor)
+            for descriptor, _ in sockets.poll(_POLL_S):
+                self._check(descriptor)
 
-    def _look(self, descriptor: int) -> None:
-        """Acts on a client that left. By now the descriptor may be that of another one, who came after it."""
+    def _check(self, descriptor: int) -> None:
+        """Handles a client that may have left; by now the descriptor may belong to a later client."""
         with self._lock:
             watched = self._watched.get(descriptor)
             if watched is None or watched.has_left or not _has_left(watched.client):
@@ -85,10 +85,10 @@ class DisconnectWatcher:
 
 
 def _has_left(client: socket.socket) -> bool:
-    """Whether it has closed its sending side, at least; what it has sent and nobody read yet stays where it is."""
+    """Whether the client has closed its sending side; reads nothing of what it sent."""
     look = select.poll()
     try:
         look.register(client, select.POLLRDHUP)
-    except ValueError:  # we have closed it
+    except ValueError:  # closed on our side
         return False
     return any(state != select.POLLNVAL for _, state in look.poll(0))

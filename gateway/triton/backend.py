@@ -1,10 +1,10 @@
-"""What the gateway asks of whoever generates tokens, and a fake that answers from a script."""
+"""What the gateway asks of whoever generates tokens: one Triton, or a pool of them."""
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -13,51 +13,49 @@ from numpy.typing import NDArray
 
 from gateway.triton.stream_buffer import StreamBuffer
 from glmserve.contract import Finish
-from glmserve.errors import BackendDown, Cancelled, DeadlineExceeded, GlmServeError
 from glmserve.model.image_processor import Grid
 
 READY_TIMEOUT_S = 2.0
 """What a Triton may take to say whether a model is loaded."""
-_GATE_POLL_S = 0.01
 Ranked = tuple[tuple[int, float], ...]
 """A token's id and log-probability, then those of the likeliest tokens in its place."""
 
 
 class Cancellation:
-    """Says once that nobody waits for an answer any more; any thread may say so, and runs what was left to be run."""
+    """Tells, once, that nobody waits for an answer any more; any thread may cancel, and then runs the callbacks."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._actions: list[Callable[[], object]] = []
+        self._callbacks: list[Callable[[], object]] = []
         self._event: threading.Event | None = None  # weighs a kilobyte, and hardly anybody waits for it
-        self.is_said = False
+        self.is_cancelled = False
 
-    @property
-    def said(self) -> threading.Event:
-        """For whoever wants to wait until it is said."""
+    def wait(self, timeout_s: float) -> bool:
+        """Whether it is cancelled by then."""
         with self._lock:
+            if self.is_cancelled:
+                return True
             if self._event is None:
                 self._event = threading.Event()
-                if self.is_said:
-                    self._event.set()
-            return self._event
+        return self._event.wait(timeout_s)
 
-    def then(self, action: Callable[[], object]) -> None:
-        """Runs `action` when the time comes, or now if it has come already."""
+    def add_callback(self, callback: Callable[[], object]) -> None:
+        """Runs `callback` on the thread that cancels, or now if that has happened."""
         with self._lock:
-            if not self.is_said:
-                self._actions.append(action)
+            if not self.is_cancelled:
+                self._callbacks.append(callback)
                 return
-        action()
+        callback()
 
-    def say(self) -> None:
+    def cancel(self) -> None:
+        """Cancels; a second time changes nothing."""
         with self._lock:
-            self.is_said = True
+            self.is_cancelled = True
             if self._event is not None:
                 self._event.set()
-            actions, self._actions = self._actions, []
-        for action in actions:
-            action()
+            callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback()
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,7 @@ class Chunk:
 
 
 class Backend(Protocol):
-    """Generates answers; shared between threads, and closed by whoever made it."""
+    """One Triton that generates answers; shared between threads, and closed by whoever made it."""
 
     def generate(self, request: GenerateRequest) -> Generator[Chunk]:
         """The answer's messages in order, the last one finished; closing the generator cancels the work.
@@ -116,48 +114,15 @@ class Backend(Protocol):
     def close(self) -> None: ...
 
 
-@dataclass
-class FakeBackend:
-    """Answers every request with the same script: chunks in order, then `error` if there is one.
+class BackendPool(Protocol):
+    """All Tritons behind this gateway; shared between threads, and closed by whoever made it."""
 
-    `gate` is waited for before the first chunk, as long as deadline and client allow, and `beat_s` before each other.
-    `requests` keeps what was asked, `cancelled` counts answers that were given up before their end.
-    """
-
-    chunks: list[Chunk] = field(default_factory=list)
-    error: GlmServeError | None = None
-    is_ready: bool = True
-    gate: threading.Event | None = None
-    beat_s: float = 0.0
-    requests: list[GenerateRequest] = field(default_factory=list)
-    cancelled: int = 0
-
-    def generate(self, request: GenerateRequest) -> Generator[Chunk]:
-        self.requests.append(request)
-        try:
-            self._wait_at_gate(request)
-            for chunk in self.chunks:
-                if self.beat_s and request.cancellation.said.wait(self.beat_s):
-                    raise Cancelled
-                yield chunk
-        except (GeneratorExit, Cancelled):
-            self.cancelled += 1
-            raise
-        if self.error is not None:
-            raise self.error
-        if not self.chunks or self.chunks[-1].finish == Finish.RUNNING:
-            raise BackendDown
-
-    def _wait_at_gate(self, request: GenerateRequest) -> None:
-        give_up = time.monotonic() + request.deadline_s
-        while self.gate is not None and not self.gate.is_set():
-            if request.cancellation.said.wait(_GATE_POLL_S):
-                raise Cancelled
-            if time.monotonic() >= give_up:
-                raise DeadlineExceeded
+    def choose(self) -> AbstractContextManager[Backend]:
+        """The Triton for one answer, which is read inside the block; raises BackendDown when there is none."""
+        ...
 
     def models_ready(self) -> bool:
-        return self.is_ready
+        """Whether one Triton at least has every model loaded; answers within seconds and does not raise."""
+        ...
 
-    def close(self) -> None:
-        """Nothing to give back."""
+    def close(self) -> None: ...

@@ -1,4 +1,4 @@
-"""Triton's words for a failure become an error of ours; the words themselves only go into the log."""
+"""Translates Triton's error texts into our errors; the texts themselves go into the log only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _DOWN = ("unknown model", "no available versions", "not ready", "not found", "st
 
 
 def error_of(text: str) -> GlmServeError:
-    """The error that the engine sent, or what a text of Triton's own means to whoever asked."""
+    """The error that the engine sent, or the one that a text of Triton's own stands for."""
     ours = from_wire(text)
     if ours is not None:
         return ours
@@ -19,5 +19,5 @@ def error_of(text: str) -> GlmServeError:
 
 
 def log_refusal(status: str, text: str) -> None:
-    """A warning for the operator; a client never reads this text."""
+    """Warns the operator; clients never see this text."""
     structlog.get_logger().warning("triton_refused", status=status, text=text[:200])

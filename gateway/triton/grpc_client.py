@@ -1,4 +1,4 @@
-"""Generates through Triton over gRPC: one stream a request, every wait bounded."""
+"""Generates through Triton over gRPC: one stream per request, and a timeout on every wait."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", 512 * _MIB),  # 16 pictures of 6144 tokens are 231 MB
     ("grpc.max_receive_message_length", 16 * _MIB),
     ("grpc.enable_http_proxy", 0),
-    ("grpc.lb_policy_name", "round_robin"),  # connects again by itself
+    ("grpc.lb_policy_name", "round_robin"),  # reconnects by itself
     ("grpc.initial_reconnect_backoff_ms", 100),  # the default grows to two minutes after a restart of Triton
-    ("grpc.min_reconnect_backoff_ms", 2000),  # in truth how long a handshake may take, which a busy host needs
+    ("grpc.min_reconnect_backoff_ms", 2000),  # in fact the timeout of a handshake, which takes long on a busy host
     ("grpc.max_reconnect_backoff_ms", 1000),
 )
-_READ_BY_WHO_WAITS = (grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1)
+_READ_BY_WAITING_THREAD = (grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1)
 _STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
 _BY_STATUS: dict[grpc.StatusCode, type[GlmServeError]] = {
     grpc.StatusCode.UNAVAILABLE: BackendDown,
@@ -50,22 +50,22 @@ _BY_STATUS: dict[grpc.StatusCode, type[GlmServeError]] = {
 
 
 class TritonBackend:
-    """The Backend that Triton serves; made after a worker has forked, because gRPC's threads do not survive a fork.
+    """One Triton; made after a worker has forked, because gRPC's threads do not survive a fork.
 
-    A whole answer is read by the thread that waits for it; of streams with a mailbox, all are read by one thread.
+    The thread that waits for a whole answer reads it itself. One thread reads all streams that have a StreamBuffer.
 
-    An answer is given up by a request of its own, and its call read to the end: a call that is cancelled just when its
-    answer ends brings the whole Triton down now and then (the one of nvidia-pytriton 0.7 frees its state twice). Calls
-    are cancelled only if the engine does not end them in time.
+    To cancel an answer, we send a second request and read the call to its end. gRPC's own cancellation, when it meets
+    the end of an answer, now and then crashes the whole Triton (that of nvidia-pytriton 0.7 frees the call's state
+    twice), so we use it only if the engine does not end the call in time.
     """
 
     def __init__(self, url: str, response_timeout_s: float, thread: StreamThread | None = None) -> None:
-        """`url` is grpc://host:port; nothing is connected until the first call. Whoever made `thread` closes it."""
+        """`url` is grpc://host:port; connects with the first call. The caller closes `thread`."""
         target = url.removeprefix("grpc://")
-        self._channel = grpc.insecure_channel(target, options=(*_CHANNEL_OPTIONS, _READ_BY_WHO_WAITS))
+        self._channel = grpc.insecure_channel(target, options=(*_CHANNEL_OPTIONS, _READ_BY_WAITING_THREAD))
         self._ready = service_pb2_grpc.GRPCInferenceServiceStub(self._channel).ModelReady
-        # One request a stream is the same on the wire as a call that takes one, and such a call needs no threads of
-        # its own: a first token comes a millisecond sooner, and later ones cost 40 % less.
+        # A stream of one request looks the same on the wire as a call with one request, which needs no thread of its
+        # own: the first token comes a millisecond sooner, and each later one costs 40 % less.
         self._infer: Any = self._channel.unary_stream(_STREAM, response_deserializer=read)
 
         def open_channel() -> Any:
@@ -80,9 +80,9 @@ class TritonBackend:
         self._leavers = ThreadPoolExecutor(_LEAVERS, thread_name_prefix="leavers")
 
     def generate(self, request: GenerateRequest) -> Generator[Chunk]:
-        """The answer's messages; silence between two that is longer than the response timeout is a DeadlineExceeded.
+        """The answer's messages; raises DeadlineExceeded when the next one takes longer than the response timeout.
 
-        The first message may wait in line for as long as the deadline allows.
+        The first message may take until the deadline, because the request may wait in the queue.
         """
         metadata = (("traceparent", request.traceparent),) if request.traceparent else None
         key, timeout_s = random.getrandbits(_KEY_BITS), request.deadline_s + _GRACE_S
@@ -93,11 +93,11 @@ class TritonBackend:
             call = _Call(self._infer(asking(request, key), timeout=timeout_s, metadata=metadata))
         try:
             with self._watchdog.watch(call.cancel, timeout_s) as pulse:
-                request.cancellation.then(lambda: self._give_up(call, key, pulse))
+                request.cancellation.add_callback(lambda: self._give_up(call, key, pulse))
                 yield from self._chunks(call, pulse, request.cancellation)
         finally:
             if not call.has_ended:
-                self._leave(call, key, is_told=request.cancellation.is_said)
+                self._leave(call, key, was_told=request.cancellation.is_cancelled)
             if request.stream_buffer is not None:
                 request.stream_buffer.close(call)
 
@@ -117,24 +117,24 @@ class TritonBackend:
         self._watchdog.close()
 
     def _give_up(self, call: Stream | _Call, key: int, pulse: Pulse) -> None:
-        """Any thread's, while another one reads: a stream's reader is let go, a call's hears the engine's last word."""
+        """Runs on any thread while another reads: a stream's reader is released, a call's gets the engine's error."""
         if call.has_ended:
             return
-        self._streams.tell(cancelling(key))
+        self._streams.send(cancelling(key))
         pulse.beat(_LEAVE_S)
         if isinstance(call, Stream):
             call.leave()
 
-    def _leave(self, call: Stream | _Call, key: int, is_told: bool) -> None:
-        """The reader's own: nobody reads any more, and nobody waits until the engine has ended the call."""
-        if not is_told:
-            self._streams.tell(cancelling(key))
+    def _leave(self, call: Stream | _Call, key: int, was_told: bool) -> None:
+        """Runs on the reader's thread when it stops reading, and does not wait until the engine has ended the call."""
+        if not was_told:
+            self._streams.send(cancelling(key))
         if isinstance(call, Stream):
             call.leave()
             return
         try:
             self._leavers.submit(self._read_out, call)
-        except RuntimeError:  # we are being closed
+        except RuntimeError:  # the backend is being closed
             call.cancel()
 
     def _read_out(self, call: _Call) -> None:
@@ -143,19 +143,19 @@ class TritonBackend:
 
     def _chunks(self, call: Iterator[Any], pulse: Pulse, cancellation: Cancellation) -> Generator[Chunk]:
         try:
-            for said in call:
+            for message in call:
                 pulse.beat(self._response_timeout_s)
-                if said is NOTHING:
+                if message is NOTHING:
                     continue
-                if isinstance(said, GlmServeError):
+                if isinstance(message, GlmServeError):
                     self._drain(call, pulse)
-                    raise said
-                yield said
-                if said.finish != Finish.RUNNING:
+                    raise message
+                yield message
+                if message.finish != Finish.RUNNING:
                     self._drain(call, pulse)
                     return
         except (grpc.RpcError, Cancelled) as error:
-            if cancellation.is_said:
+            if cancellation.is_cancelled:
                 raise Cancelled from error
             if pulse.is_dead:
                 raise DeadlineExceeded from error
@@ -170,7 +170,7 @@ class TritonBackend:
 
 
 class _Call:
-    """A call that is read by whoever waits for it, and knows whether it has been read to its end."""
+    """A call that the waiting thread reads itself; knows whether it was read to its end."""
 
     def __init__(self, call: Any) -> None:
         self._call = call
@@ -191,7 +191,7 @@ class _Call:
 
 
 def _drain(call: Iterator[Any]) -> None:
-    """Reads a finished answer's call to its end; how that ends changes nothing any more."""
+    """Reads a finished answer's call to its end, and ignores how it ends."""
     try:
         for _ in call:
             pass

@@ -1,4 +1,4 @@
-"""Requests to Triton as bytes, and what its messages say."""
+"""Writes requests to Triton as bytes, and reads its messages."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _RAW_INPUT = bytes([service_pb2.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBE
 
 
 def asking(request: GenerateRequest, key: int) -> bytes:
-    """The request for an answer, which `cancelling` the key ends."""
+    """The request for an answer; a `cancelling` request with the same key ends it."""
     tensors = [*tensors_of(request), (contract.CANCEL_KEY, np.array([key], np.int64))]
     return _wire(request.request_id, tensors, outputs_of(request))
 
 
 def cancelling(key: int) -> bytes:
-    """The request that ends another; Triton wants every tensor of it that is not optional."""
+    """The request that cancels another one; Triton demands every tensor that is not optional."""
     tensors = [
         (tensor, np.zeros(1, tensor.dtype))  # the shape of them all
         for tensor in contract.DECODER_INPUTS
@@ -37,7 +37,7 @@ def cancelling(key: int) -> bytes:
 
 
 def read(data: bytes) -> Chunk | GlmServeError | object:
-    """A message of Triton's: a part of the answer, why there is none, or nothing. gRPC lets nothing be raised here."""
+    """A message from Triton: a chunk, an error, or nothing. Returns errors, because gRPC allows no exception here."""
     message = service_pb2.ModelStreamInferResponse.FromString(data)
     if message.error_message:
         return error_of(message.error_message)
@@ -47,12 +47,12 @@ def read(data: bytes) -> Chunk | GlmServeError | object:
     try:
         raw = {output.name: data for output, data in zip(response.outputs, response.raw_output_contents, strict=True)}
         return chunk_of(raw)
-    except (ValueError, GlmServeError) as error:  # another contract's
+    except (ValueError, GlmServeError) as error:  # of another contract version
         return error if isinstance(error, GlmServeError) else GlmServeError(str(error))
 
 
 def _wire(request_id: str, tensors: list[tuple[Tensor, NDArray[Any]]], outputs: tuple[Tensor, ...]) -> bytes:
-    """A ModelInferRequest as it travels, its tensors copied once: protobuf itself would copy 9 MB of patches thrice."""
+    """A serialised ModelInferRequest. It copies tensors once; protobuf would copy 9 MB of patches three times."""
     message = service_pb2.ModelInferRequest(model_name=contract.DECODER_MODEL, id=request_id)
     message.parameters["triton_enable_empty_final_response"].bool_param = True
     raw: list[Any] = []
@@ -65,7 +65,7 @@ def _wire(request_id: str, tensors: list[tuple[Tensor, NDArray[Any]]], outputs: 
 
 
 def _varint(number: int) -> bytes:
-    """A length as protobuf writes it: seven bits a byte, the last one without its highest bit."""
+    """A protobuf varint: seven bits per byte, and the highest bit set in all but the last."""
     written = bytearray()
     while number > 0x7F:
         written.append(number & 0x7F | 0x80)

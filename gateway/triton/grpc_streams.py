@@ -1,4 +1,4 @@
-"""Reads the streams of all Tritons on one thread: waking one for each token would cost more than the token."""
+"""Reads the streams of all Tritons on one thread: waking a thread for each token would cost more than the token."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from glmserve.errors import Cancelled, GlmServeError
 
 _JOIN_S = 5.0
 _LEAVE_S = 2.0
-_TELL_S = 5.0
+_SEND_S = 5.0
 _GRACE_S = 2.0  # so that gRPC's own deadline comes first
 _END = object()
 
 
 class StreamThread:
-    """The thread that reads, with gRPC's event loop; started by the first stream and ended by `close`.
+    """The thread that reads streams with gRPC's event loop; the first stream starts it, and `close` ends it.
 
     There is one in a process: gRPC's loops share a waker, and several take each other's wake-ups.
     """
@@ -32,7 +32,7 @@ class StreamThread:
         self._thread: threading.Thread | None = None
 
     def run(self, work: Callable[[], object]) -> None:
-        """Has `work` done on the thread soon, in the order in which it was asked for; not at all once it has ended."""
+        """Runs `work` on the thread, in the order of the calls; does nothing once the thread has ended."""
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
@@ -42,7 +42,7 @@ class StreamThread:
             self._loop.call_soon_threadsafe(work)
 
     def close(self) -> None:
-        """Ends the thread, once the channels that were closed before have ended their streams."""
+        """Ends the thread after the streams of the channels that were closed before."""
         if self._loop is None or self._thread is None:
             return
         with suppress(TimeoutError):
@@ -54,31 +54,31 @@ class StreamThread:
 
 
 class TritonStreams:
-    """The streams of one Triton, on a channel of their own, which the first of them opens."""
+    """The streams of one Triton, on a channel of their own that the first stream opens."""
 
     def __init__(
         self, thread: StreamThread, open_channel: Callable[[], Any], method: str, read: Callable[[bytes], Any]
     ):
-        """`open_channel` makes an aio channel, `read` understands a message; both run on the thread."""
+        """`open_channel` makes an aio channel, `read` parses a message; both run on the thread."""
         self._thread = thread
         self._open_channel = open_channel
         self._method = method
         self._read = read
         self._channel: Any = None
         self._infer: Any = None
-        self._told: set[asyncio.Task[None]] = set()  # kept, or they would be collected
+        self._sending: set[asyncio.Task[None]] = set()  # asyncio keeps no reference of its own
 
     def ask(self, request: bytes, timeout_s: float, metadata: Any, stream_buffer: StreamBuffer) -> Stream:
-        """Begins a stream whose words come into the mailbox."""
+        """Begins a stream whose messages go into the buffer."""
         outgoing = _Outgoing(request)
         return Stream(self._thread, lambda: self._call(outgoing, timeout_s, metadata), stream_buffer, timeout_s)
 
-    def tell(self, request: bytes) -> None:
-        """Sends a request whose answer nobody waits for."""
-        self._thread.run(lambda: self._tell(_Outgoing(request)))
+    def send(self, request: bytes) -> None:
+        """Sends a request and ignores its answer."""
+        self._thread.run(lambda: self._send(_Outgoing(request)))
 
     def close(self) -> None:
-        """Ends all streams of this Triton; those that were left are given their time."""
+        """Ends all streams of this Triton, after a grace period."""
         self._thread.run(self._close)
 
     def _call(self, request: _Outgoing, timeout_s: float, metadata: Any) -> Any:
@@ -89,28 +89,28 @@ class TritonStreams:
 
     def _close(self) -> None:
         if self._channel is not None:
-            self._closing = asyncio.ensure_future(self._channel.close(_LEAVE_S))  # kept, as above
+            self._closing = asyncio.ensure_future(self._channel.close(_LEAVE_S))  # keeps the reference, as above
 
-    def _tell(self, outgoing: _Outgoing) -> None:
-        task = asyncio.ensure_future(self._hear_out(outgoing))
-        self._told.add(task)
-        task.add_done_callback(self._told.discard)
+    def _send(self, outgoing: _Outgoing) -> None:
+        task = asyncio.ensure_future(self._drain(outgoing))
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
 
-    async def _hear_out(self, outgoing: _Outgoing) -> None:
+    async def _drain(self, outgoing: _Outgoing) -> None:
         with suppress(grpc.RpcError):
-            async for _ in self._call(outgoing, _TELL_S, None):
+            async for _ in self._call(outgoing, _SEND_S, None):
                 pass
 
 
 class Stream:
-    """One call: iterating waits for its messages and raises what it failed with; any thread may leave or cancel it."""
+    """One call: iterating waits for its messages and raises its error; any thread may leave or cancel it."""
 
     def __init__(
         self, thread: StreamThread, call: Callable[[], Any], stream_buffer: StreamBuffer, timeout_s: float
     ) -> None:
         self._thread = thread
         self._call = call
-        self._mailbox = stream_buffer
+        self._buffer = stream_buffer
         self._timeout_s = timeout_s + _GRACE_S
         self.has_ended = False
         self._task: asyncio.Task[None] | None = None
@@ -121,15 +121,15 @@ class Stream:
         return self
 
     def __next__(self) -> Any:
-        word = self._mailbox.take(self._timeout_s)
-        if word is _END:
+        message = self._buffer.get(self._timeout_s)
+        if message is _END:
             raise StopIteration
-        if isinstance(word, BaseException):
-            raise word
-        return word
+        if isinstance(message, BaseException):
+            raise message
+        return message
 
     def leave(self) -> None:
-        """Whoever reads gets Cancelled; the call goes on to its end, which somebody else must bring about soon."""
+        """Raises Cancelled in the reader; the call goes on until the engine ends it, or is cancelled soon after."""
         if not self.has_ended:
             self._thread.run(self._leave)
 
@@ -152,19 +152,19 @@ class Stream:
 
     async def _read(self) -> None:
         try:
-            async for word in self._call():
+            async for message in self._call():
                 if not self.has_ended:
-                    self._mailbox.put(self, word)
+                    self._buffer.put(self, message)
             self._end(_END)
         except grpc.RpcError as error:
             self._end(error)
-        except Exception as error:  # the stream's outer edge: whoever waits must not wait for ever
+        except Exception as error:  # the stream's outer edge: the reader must not wait for ever
             self._end(GlmServeError(str(error)))
 
-    def _end(self, word: object) -> None:
+    def _end(self, message: object) -> None:
         if not self.has_ended:
             self.has_ended = True
-            self._mailbox.put(self, word)
+            self._buffer.put(self, message)
 
 
 async def _all_ended() -> None:
@@ -174,7 +174,7 @@ async def _all_ended() -> None:
 
 
 class _Outgoing:
-    """A request until it was sent: gRPC's calls keep what they were given, and pictures are megabytes."""
+    """Holds a request until it is sent: gRPC's calls keep their request, and images are megabytes."""
 
     def __init__(self, request: bytes) -> None:
         self._request = request

@@ -1,19 +1,18 @@
 """Generates through Triton over plain HTTP: one request, and one response with the whole answer in it.
 
-What HTTP cannot do: answers come in one piece, and a client that leaves is let go at once while the engine learns of
-it only by the request's deadline. Where gRPC can get through, take gRPC.
+Limits of HTTP: an answer comes in one piece, and the engine goes on with the answer of a client that left until the
+request's deadline. Use gRPC where you can.
 
-tritonclient writes and reads the messages and http.client carries them, because tritonclient's own client reads answers
-of any size and leaves each thread that once used it with an event loop, a native thread and two file descriptors.
+tritonclient writes and parses the messages, and http.client sends them: tritonclient's own transport reads responses of
+any size, and leaves each thread that used it with an event loop, a native thread and two file descriptors.
 """
 
 from __future__ import annotations
 
 import http.client
 import json
-import socket
 from collections.abc import Generator
-from contextlib import closing, suppress
+from contextlib import closing
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -29,6 +28,7 @@ from tritonclient.http import (
     InferResult,
 )
 
+from gateway.timeouts import hang_up
 from gateway.triton.backend import READY_TIMEOUT_S, Chunk, GenerateRequest
 from gateway.triton.errors import error_of, log_refusal
 from gateway.triton.tensors import chunk_of, outputs_of, tensors_of
@@ -39,7 +39,7 @@ from glmserve.errors import BackendDown, Cancelled, DeadlineExceeded, GlmServeEr
 _GRACE_S = 1.0  # so that the engine's own deadline comes first
 _MOST_BYTES = 16 * 1024**2  # of a response: 32,768 tokens with 20 log-probabilities each are 5.5 MB
 _HEAD_LENGTH = "Inference-Header-Content-Length"  # of the JSON that stands before the tensors' bytes
-# What tritonclient, which checks nothing, stumbles into when something else than a Triton of our contract has answered.
+# What tritonclient, which checks nothing, raises when the response is not from a Triton with our contract.
 _NOT_OURS = (
     ArithmeticError,
     AttributeError,
@@ -52,19 +52,19 @@ _NOT_OURS = (
 
 
 class TritonHttpBackend:
-    """The Backend that Triton serves over HTTP; each request has a connection of its own."""
+    """One Triton over HTTP; each request has a connection of its own."""
 
     def __init__(self, url: str) -> None:
-        """`url` is http://host:port; nothing is connected until the first call."""
+        """`url` is http://host:port; connects with the first call."""
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "", parts.port
 
     def generate(self, request: GenerateRequest) -> Generator[Chunk]:
-        """The whole answer as one message; cancelling lets go of it at once."""
+        """The whole answer as one message; raises Cancelled as soon as the request is cancelled."""
         with closing(self._connection(request.deadline_s + _GRACE_S)) as connection:
             try:
                 connection.connect()
-                request.cancellation.then(partial(_hang_up, connection.sock))
+                request.cancellation.add_callback(partial(hang_up, connection.sock))
                 _send(connection, request)
                 with closing(connection.getresponse()) as response:
                     chunk = _answer(response, request)
@@ -72,7 +72,7 @@ class TritonHttpBackend:
             except TimeoutError as error:
                 raise DeadlineExceeded from error
             except (OSError, http.client.HTTPException) as error:
-                if request.cancellation.is_said:
+                if request.cancellation.is_cancelled:
                     raise Cancelled from error
                 log_refusal("http", type(error).__name__)
                 raise BackendDown from error
@@ -81,7 +81,7 @@ class TritonHttpBackend:
         return all(self._is_model_ready(name) for name in contract.MODELS)
 
     def close(self) -> None:
-        """Nothing is kept between requests."""
+        """Does nothing: no connection outlives its request."""
 
     def _connection(self, timeout_s: float) -> http.client.HTTPConnection:
         return http.client.HTTPConnection(self._host, self._port, timeout=timeout_s)
@@ -96,7 +96,7 @@ class TritonHttpBackend:
 
 
 def _send(connection: http.client.HTTPConnection, request: GenerateRequest) -> None:
-    """Lets go of what it wrote: pictures of 9 MB must not lie here while their answer is waited for."""
+    """Frees the message once it is sent: 9 MB of patches must not stay while we wait for the answer."""
     body, head_length = _message(request)
     headers = {_HEAD_LENGTH: str(head_length)}
     if request.traceparent:
@@ -105,7 +105,7 @@ def _send(connection: http.client.HTTPConnection, request: GenerateRequest) -> N
 
 
 def _message(request: GenerateRequest) -> tuple[bytes, int]:
-    """An inference request, JSON and then the bytes of its tensors, and how long the JSON is."""
+    """An inference request (JSON, then the bytes of its tensors), and the length of the JSON."""
     inputs = [
         InferInput(tensor.name, values.shape, tensor.triton_dtype).set_data_from_numpy(values.view(_Lent))
         for tensor, values in tensors_of(request)
@@ -116,7 +116,7 @@ def _message(request: GenerateRequest) -> tuple[bytes, int]:
 
 
 class _Lent(np.ndarray):
-    """An array that tritonclient reads where it lies: making the message copies a picture once, and not twice."""
+    """An array that tritonclient reads in place: the message copies an image once, not twice."""
 
     def tobytes(self, _order: object = None) -> memoryview:  # type: ignore[override]
         return self.reshape(-1).view(np.uint8).data
@@ -124,7 +124,7 @@ class _Lent(np.ndarray):
 
 def _answer(response: http.client.HTTPResponse, request: GenerateRequest) -> Chunk:
     body = response.read(_MOST_BYTES)
-    if request.cancellation.is_said:  # what was hung up in the middle reads as if it had ended there
+    if request.cancellation.is_cancelled:  # a connection that was shut down looks like the end of the response
         raise Cancelled
     try:
         if response.status != HTTPStatus.OK:
@@ -137,15 +137,9 @@ def _answer(response: http.client.HTTPResponse, request: GenerateRequest) -> Chu
 
 
 def _tensors(result: InferResult, wanted: tuple[Tensor, ...]) -> dict[str, NDArray[Any]]:
-    """Those of `wanted` that have come, each of the type that the contract gives it."""
+    """The `wanted` tensors that are in the result; raises GlmServeError if one has not the contract's type."""
     described = {tensor: result.get_output(tensor.name) for tensor in wanted}
     came = {tensor: output["datatype"] for tensor, output in described.items() if output is not None}
     if any(datatype != tensor.triton_dtype for tensor, datatype in came.items()):
         raise GlmServeError
     return {tensor.name: result.as_numpy(tensor.name) for tensor in came}
-
-
-def _hang_up(connection: socket.socket) -> None:
-    """Ends a wait on another thread; closing the socket would not."""
-    with suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)

@@ -1,4 +1,4 @@
-"""Which Triton a request goes to: of several, the one with the least to do that is not known to be down."""
+"""Chooses the Triton for each request: the one with the fewest requests, of those that are not known to be down."""
 
 from __future__ import annotations
 
@@ -8,22 +8,21 @@ import random
 import socket
 import threading
 from collections.abc import Callable, Generator, Iterable
-from contextlib import closing
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from gateway.triton.backend import Backend, Chunk, GenerateRequest
+from gateway.triton.backend import Backend
 from glmserve.errors import BackendDown
 
-_ASK_EVERY_S = 0.25
-_LOOK_UP_EVERY = 8
-"""Rounds of asking."""
-_MOST_ASKED = 3  # replicas asked whether they are ready: the answer must not take longer with more of them
+_PROBE_EVERY_S = 0.25
+_LOOK_UP_EVERY = 8  # rounds of probing
+_MOST_PROBED = 3  # replicas probed for readiness, so that more replicas do not make it slower
 _JOIN_S = 5.0
 
 
 @dataclass(eq=False)
 class Replica:
-    """One Triton as this process sees it: answers under way, and whether its last one was refused."""
+    """One Triton as this process sees it: its running requests, and whether it was down at the last try."""
 
     url: str
     backend: Backend
@@ -34,10 +33,10 @@ class Replica:
 
 
 class LoadBalancer:
-    """The Backend of several Tritons, each on a channel of its own; shared between threads.
+    """A pool of Tritons, each on a channel of its own; shared between threads.
 
-    One that was down gets nothing until it says that its models are loaded, unless all are down: `start` begins the
-    thread that asks. A name stands for every address it has, and is looked up again and again as replicas come and go.
+    A replica that was down gets no request until it says that its models are loaded, unless all are down. The thread
+    that `start` begins probes those, and looks names up again: a name stands for all its addresses.
     """
 
     def __init__(
@@ -49,7 +48,7 @@ class LoadBalancer:
     ) -> None:
         """`urls` are scheme://host:port with commas in between; `connect` opens the backend of one address.
 
-        `shuffle` puts addresses in order: were it the same in every process, all would begin with the same replicas.
+        `shuffle` orders the addresses: with the same order in every process, all would begin with the same replica.
         """
         self._urls = urls.split(",")
         self._connect = connect
@@ -59,18 +58,18 @@ class LoadBalancer:
         self._turns = itertools.count(1)
         self._replicas: dict[str, Replica] = {}
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._keep_asking, name="replicas", daemon=True)
+        self._thread = threading.Thread(target=self._probe_forever, name="replicas", daemon=True)
         self.look_up()
 
     def start(self) -> None:
         self._thread.start()
 
-    def generate(self, request: GenerateRequest) -> Generator[Chunk]:
-        """The answer of one replica; after a BackendDown another try goes elsewhere."""
+    @contextmanager
+    def choose(self) -> Generator[Backend]:
+        """One replica for one answer; after a BackendDown the next choice is another one."""
         replica = self.take()
         try:
-            with closing(replica.backend.generate(request)) as chunks:
-                yield from chunks
+            yield replica.backend
         except BackendDown:
             replica.is_down = True
             raise
@@ -79,7 +78,7 @@ class LoadBalancer:
 
     def models_ready(self) -> bool:
         with self._lock:
-            likely = sorted(self._replicas.values(), key=self._reluctance)[:_MOST_ASKED]
+            likely = sorted(self._replicas.values(), key=self._rank)[:_MOST_PROBED]
         return any(replica.backend.models_ready() for replica in likely)
 
     def close(self) -> None:
@@ -90,9 +89,9 @@ class LoadBalancer:
             replica.backend.close()
 
     def look_up(self) -> None:
-        """Looks every name up; addresses that are gone get nothing new, and are let go when their last answer ends.
+        """Looks up every name. An address that is gone gets no new request, and is closed when its last answer ends.
 
-        A name that cannot be looked up just now keeps the addresses it had.
+        A name that cannot be looked up now keeps its addresses.
         """
         found: list[str] = []
         for url in self._urls:
@@ -113,37 +112,37 @@ class LoadBalancer:
         _close_all(idle)
 
     def ask(self) -> None:
-        """Asks those that were down whether they are ready again; each answers within seconds."""
+        """Probes the replicas that were down; each answers within seconds."""
         with self._lock:
             down = [replica for replica in self._replicas.values() if replica.is_down]
         for replica in down:
             replica.is_down = not replica.backend.models_ready()
 
     def take(self) -> Replica:
-        """The next replica, for one answer; raises BackendDown when there is none at all."""
+        """The next replica, for one answer; raises BackendDown when there is no replica at all."""
         with self._lock:
             if not self._replicas:
                 raise BackendDown
-            replica = min(self._replicas.values(), key=self._reluctance)
+            replica = min(self._replicas.values(), key=self._rank)
             replica.running += 1
             replica.taken = next(self._turns)
             return replica
 
     def give_back(self, replica: Replica) -> None:
-        """Its answer has ended."""
+        """Counts the answer as ended."""
         with self._lock:
             replica.running -= 1
             is_over = replica.is_gone and replica.running == 0
         if is_over:
             _close_all([replica])
 
-    def _reluctance(self, replica: Replica) -> tuple[bool, int, int]:
-        """Those that are down last, the others by what they have to do, and then in turn."""
+    def _rank(self, replica: Replica) -> tuple[bool, int, int]:
+        """The sort key: replicas that are down last, then by running requests, then the least recently used first."""
         return replica.is_down, replica.running, replica.taken
 
-    def _keep_asking(self) -> None:
+    def _probe_forever(self) -> None:
         for number in itertools.count(1):
-            if self._closing.wait(_ASK_EVERY_S):
+            if self._closing.wait(_PROBE_EVERY_S):
                 return
             self.ask()
             if number % _LOOK_UP_EVERY == 0:

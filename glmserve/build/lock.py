@@ -1,4 +1,7 @@
-"""Which builds are served: who serves one holds a lock on it that ends with the process, so that nobody removes it."""
+"""Locks on builds: whoever serves one holds a shared lock on it, so that nobody removes it.
+
+flock, because filelock has no locks that several processes can share. The lock ends with the process.
+"""
 
 from __future__ import annotations
 

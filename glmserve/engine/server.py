@@ -17,7 +17,7 @@ from glmserve.engine.grammar import GrammarCompiler
 from glmserve.engine.memory_plan import decoders_files, element_bytes, memory_plan, most_patches, weight_bytes
 from glmserve.engine.metrics import Meter, Metric, Publisher
 from glmserve.engine.preprocessor import EncodeImage, Preprocessor
-from glmserve.engine.request import Done, Event, Timings
+from glmserve.engine.request import Done, Timings
 from glmserve.engine.runtime.decoder import DecoderSession
 from glmserve.engine.runtime.device import Device, DeviceName, open_device
 from glmserve.engine.runtime.ort_decoder import OrtDecoder, OrtVision
@@ -131,21 +131,16 @@ class EngineServer:
     def accept(self, tensors: Tensors, send: Send, is_cancelled: Callable[[], bool]) -> None:
         """Starts a request, or cancels one; `send` is called on one thread with its events in order, the last of all at
         the end."""
-        emit, cancels = self._outbox.channel(send, asks_for_whole(tensors)), self._cancels
+        cancels, is_whole = self._cancels, asks_for_whole(tensors)
         cancelled, key = key_in(tensors, contract.CANCEL), key_in(tensors, contract.CANCEL_KEY)
         if cancelled is not None:
             cancels.say(cancelled)
-            emit(Done(Finish.STOP, Timings()))
+            self._outbox.channel(send, is_whole)(Done(Finish.STOP, Timings()))
         elif key is None:
-            self._intake.accept(tensors, emit, is_cancelled)
+            self._intake.accept(tensors, self._outbox.channel(send, is_whole), is_cancelled)
         else:
-
-            def emit_and_forget(event: Event) -> None:
-                emit(event)
-                if event.is_last:
-                    cancels.forget(key)
-
-            self._intake.accept(tensors, emit_and_forget, lambda: cancels.is_said(key) or is_cancelled())
+            emit = self._outbox.channel(send, is_whole, lambda: cancels.forget(key))
+            self._intake.accept(tensors, emit, lambda: cancels.is_said(key) or is_cancelled())
 
     def close(self) -> None:
         """Ends what runs with an error, sends it, ends every thread, and lets go of the build."""

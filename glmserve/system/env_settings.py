@@ -1,4 +1,4 @@
-"""Settings read from environment variables, where a fault is a line that names its variable and what it must be."""
+"""Reads settings from environment variables; each fault is a line with the variable, its value and what is accepted."""
 
 from __future__ import annotations
 
@@ -23,14 +23,23 @@ _MUST_BE = {
     "greater_than": "more than {gt:g}",
     "less_than_equal": "at most {le:g}",
 }
-"""What pydantic calls a fault, and what the value must be instead. Only of these is the value shown: it is a number or
-a word, and no secret."""
+"""What pydantic calls a fault, and what is accepted instead. Only these faults show the value: it is a number or a
+word, never a secret."""
+_RENAMED = {
+    "GLM_GATEWAY_PICTURE_TOKENS_PER_MINUTE": "GLM_GATEWAY_IMAGE_TOKENS_PER_MINUTE",
+    "GLM_GATEWAY_ADDRESS_PICTURE_TOKENS_PER_MINUTE": "GLM_GATEWAY_ADDRESS_IMAGE_TOKENS_PER_MINUTE",
+    "GLM_GATEWAY_DECODE_SLOTS": "GLM_GATEWAY_IMAGE_DECODERS",
+    "GLM_ENGINE_PICTURE_CACHE_MIB": "GLM_ENGINE_IMAGE_CACHE_MIB",
+    "GLM_ENGINE_PICTURE_READERS": "GLM_ENGINE_IMAGE_READERS",
+    "GLM_ENGINE_RIDGE_TOKENS": "GLM_ENGINE_MIN_CHUNK_TOKENS",
+}
+"""Settings of 0.1.0 that have another name since 0.2.0."""
 
 
 def read_settings(kind: type[S], file: str | None = None, others: Iterable[str] = ()) -> S:
-    """Settings from the variables that begin with their prefix, and below those from a file of NAME=value lines.
+    """Settings from the variables with their prefix; what these leave out comes from a file of NAME=value lines.
 
-    Raises BadSettings with a line for every fault; a name that is no setting and none of `others` is one.
+    Raises BadSettings with a line for every fault. A variable that is neither a setting nor one of `others` is a fault.
     """
     prefix = kind.model_config["env_prefix"]
     known = {prefix + name.upper() for name in kind.model_fields}
@@ -47,7 +56,7 @@ def read_settings(kind: type[S], file: str | None = None, others: Iterable[str] 
 
 
 def _fault(kind: type[BaseSettings], prefix: str, known: set[str], details: Any) -> str:
-    """One of pydantic's faults in our words."""
+    """One of pydantic's faults as a line."""
     if not details["loc"]:  # the settings' own check of several together
         return str(details["ctx"]["error"])
     field = str(details["loc"][0])
@@ -58,9 +67,11 @@ def _fault(kind: type[BaseSettings], prefix: str, known: set[str], details: Any)
         must = _MUST_BE[details["type"]].format(**details.get("ctx", {})).replace("'", "")
         other = f" or {about.default}" if about.default == "auto" else ""
         return f"{name}={details['input']}: must be {must}{other}."
-    return f"{name}: is not what it must be. {about.description}"
+    return f"{name}: invalid value. {about.description}"
 
 
 def _unknown(name: str, known: set[str]) -> str:
+    if name in _RENAMED:
+        return f"{name}: unknown setting; it is now called {_RENAMED[name]}."
     near = difflib.get_close_matches(name, known, 1, cutoff=0.85)
-    return f"{name}: no setting is called so{f'; {near[0]} is one' if near else ''}."
+    return f"{name}: unknown setting{f'; did you mean {near[0]}?' if near else '.'}"

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from launcher.c_library import memory_variables
+from glmserve.system import malloc
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
@@ -26,7 +26,7 @@ def test_a_measurement_starts_again_with_tritons_variables_and_hands_on_what_was
     given = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "MALLOC_TRIM_THRESHOLD_": "1"}
     told = subprocess.check_output([sys.executable, program, "throughput", "--rounds", "2"], env=given, timeout=60)
     began_with, handed_on, arguments = json.loads(told)
-    assert memory_variables(given).items() <= began_with.items()
+    assert malloc.variables(given).items() <= began_with.items()
     assert {name: handed_on[name] for name in given} == given
-    assert not memory_variables({}).keys() & (handed_on.keys() - given.keys())
+    assert not malloc.variables({}).keys() & (handed_on.keys() - given.keys())
     assert arguments == ["throughput", "--rounds", "2"]

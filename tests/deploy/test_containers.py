@@ -21,7 +21,7 @@ from compose import ROOT, services
 from bench.servers.paced_engine import Pace
 from bench.servers.stub_build import write_stand_in
 from bench.simulation.step_times import StepTimes
-from launcher.c_library import memory_variables
+from glmserve.system import malloc
 from launcher.ports import free_port
 from launcher.triton_server import _environment as stub_environment
 
@@ -168,7 +168,7 @@ def test_serve_triton_has_the_launchers_variables_for_memory(given: dict[str, st
     told = subprocess.check_output(
         [DOCKER / "serve-triton", tmp_path], env={"PATH": f"{tmp_path}:{os.environ['PATH']}", **given}, text=True
     )
-    assert memory_variables(given).items() <= dict(line.split("=", 1) for line in told.splitlines()).items()
+    assert malloc.variables(given).items() <= dict(line.split("=", 1) for line in told.splitlines()).items()
 
 
 @pytest.mark.skipif(shutil.which("nginx", path="/usr/sbin:/usr/bin") is None, reason="nginx is not installed")

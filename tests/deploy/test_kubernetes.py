@@ -14,11 +14,11 @@ import kubernetes_validate
 import pytest
 import yaml
 from compose import ROOT
+from fake_backend import FakeBackend
 from stand_in_build import write_processor_and_canary
 
 from gateway.app import create_app
 from gateway.settings import PREFIX, GatewaySettings
-from gateway.triton.backend import FakeBackend
 from glmserve.build.manifest import CHECKPOINT_FOLDER, DECODER_PATH
 from glmserve.build.manifest import Manifest as BuildManifest
 from glmserve.engine.metrics import ALL_METRICS

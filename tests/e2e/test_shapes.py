@@ -22,6 +22,7 @@ from export.verify.reference import Reference
 from gateway.app import create_app
 from gateway.settings import GatewaySettings
 from gateway.triton.grpc_client import TritonBackend
+from gateway.triton.load_balancer import LoadBalancer
 from glmserve.model.chat_template import ImagePart, Message
 from glmserve.model.output_parser import AnswerReader
 
@@ -37,9 +38,9 @@ def test_a_checkpoint_of_another_shape_answers_as_transformers_does(shape, tmp_p
     reference, candidate = Reference(checkpoint), Candidate(folder, 1, 512)
     with (
         triton_on(folder, require_certificate=False) as triton,
-        closing(TritonBackend(triton.grpc_url, 10.0)) as backend,
+        closing(LoadBalancer(triton.grpc_url, lambda url: TritonBackend(url, 10.0))) as pool,
     ):
-        client = create_app(GatewaySettings(build=folder), backend).test_client()
+        client = create_app(GatewaySettings(build=folder), pool).test_client()
         for number, (question, size) in enumerate(zip(QUESTIONS, SIZES, strict=True)):
             image = sketch(*size, seed=number)
             body = {

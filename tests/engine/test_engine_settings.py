@@ -12,11 +12,18 @@ from glmserve.engine.settings import EngineSettings
 from glmserve.errors import BadSettings
 
 
+def _moved(old: str, new: str) -> str:
+    return f"GLM_ENGINE_{old}: unknown setting; it is now called GLM_ENGINE_{new}."
+
+
 @pytest.mark.parametrize(
     ("name", "value", "line"),
     [
-        ("SLOT", "4", "GLM_ENGINE_SLOT: no setting is called so; GLM_ENGINE_SLOTS is one."),
-        ("NONSENSE", "4", "GLM_ENGINE_NONSENSE: no setting is called so."),
+        ("SLOT", "4", "GLM_ENGINE_SLOT: unknown setting; did you mean GLM_ENGINE_SLOTS?"),
+        ("PICTURE_CACHE_MIB", "4", _moved("PICTURE_CACHE_MIB", "IMAGE_CACHE_MIB")),
+        ("PICTURE_READERS", "4", _moved("PICTURE_READERS", "IMAGE_READERS")),
+        ("RIDGE_TOKENS", "4", _moved("RIDGE_TOKENS", "MIN_CHUNK_TOKENS")),
+        ("NONSENSE", "4", "GLM_ENGINE_NONSENSE: unknown setting."),
         ("SLOTS", "0", "GLM_ENGINE_SLOTS=0: must be at least 1."),
         ("SLOTS", "1025", "GLM_ENGINE_SLOTS=1025: must be at most 1024."),
         ("DEVICE", "gpu", "GLM_ENGINE_DEVICE=gpu: must be cpu or cuda."),

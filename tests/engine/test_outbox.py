@@ -100,3 +100,13 @@ def test_an_answer_asked_for_as_a_whole_leaves_at_its_end_in_one_piece() -> None
     assert box.ended.wait(WAIT_S)
     assert box.sends == [[Tokens([0, 1, 2, 3, 4]), DONE]]
     response_sender.close()
+
+
+def test_whoever_asked_is_told_of_an_answers_end_once() -> None:
+    response_sender, box, ends = ResponseSender(), Mailbox(), []
+    emit = response_sender.channel(box, when_ended=lambda: ends.append(len(ends)))
+    emit(Tokens([0]))
+    assert ends == []
+    emit(DONE)
+    assert ends == [0]
+    response_sender.close()

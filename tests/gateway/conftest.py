@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_backend import FakeBackend
 from flask import Flask
 from flask.testing import FlaskClient
 from PIL import Image
@@ -16,7 +17,7 @@ from werkzeug.test import TestResponse
 
 from gateway.app import create_app
 from gateway.settings import GatewaySettings
-from gateway.triton.backend import Chunk, FakeBackend
+from gateway.triton.backend import Chunk
 from glmserve.build.manifest import CHECKPOINT_FOLDER, Manifest
 from glmserve.contract import Finish
 from glmserve.model.tokenizer import Tokenizer

@@ -206,7 +206,7 @@ def test_wrong_settings_are_named_in_a_line_each_before_anything_starts(stand_in
     assert launcher.said.splitlines() == [
         "GLM_GATEWAY_BUILD=/x: `make serve` chooses this itself; use BUILD= instead.",
         "GLM_GATEWAY_DEADLINE_S=abc: must be a number.",
-        "GLM_ENGINE_SLOT: no setting is called so; GLM_ENGINE_SLOTS is one.",
+        "GLM_ENGINE_SLOT: unknown setting; did you mean GLM_ENGINE_SLOTS?",
         "GLM_ENGINE_SLOTS=0: must be at least 1.",
     ]
 

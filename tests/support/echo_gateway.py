@@ -6,6 +6,7 @@ A prompt with the word Hush in it is answered only after a long silence, as if a
 from __future__ import annotations
 
 from collections.abc import Generator
+from contextlib import contextmanager
 
 from flask import Flask
 
@@ -31,16 +32,20 @@ class EchoBackend:
     def generate(self, request: GenerateRequest) -> Generator[Chunk]:
         prompt = self._tokenizer.decode(request.input_ids.tolist())
         answer = prompt.rpartition("[[")[2].partition("]]")[0] if "[[" in prompt else "Hello."
-        if "Hush" in prompt and request.cancellation.said.wait(HUSH_S):
+        if "Hush" in prompt and request.cancellation.wait(HUSH_S):
             raise Cancelled
         tokens = self._tokenizer.encode(answer)
         for token in tokens[: request.max_tokens]:
-            if request.cancellation.said.wait(BEAT_S):
+            if request.cancellation.wait(BEAT_S):
                 raise Cancelled
             ranked = ((token, -0.25), (token, -0.25))[: 1 + max(0, request.logprobs)]
             yield Chunk((token,), Finish.RUNNING, logprobs=(ranked,) if request.logprobs >= 0 else ())
         is_cut = len(tokens) > request.max_tokens
         yield Chunk((), Finish.LENGTH if is_cut else Finish.STOP, (1.0, 2.0, 3.0, 4.0), 5)
+
+    @contextmanager
+    def choose(self) -> Generator[EchoBackend]:
+        yield self
 
     def models_ready(self) -> bool:
         return True

@@ -32,6 +32,7 @@ class _Channel:
 
     send: Send
     is_whole: bool = False
+    when_ended: Callable[[], None] | None = None
     events: list[Event] = field(default_factory=list)
     is_queued: bool = False
     has_begun: bool = False
@@ -47,9 +48,11 @@ class ResponseSender:
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
         self._thread.start()
 
-    def channel(self, send: Send, is_whole: bool = False) -> Callable[[Event], None]:
-        """The `emit` of one answer; one that `is_whole` leaves all at once at its end."""
-        channel = _Channel(send, is_whole)
+    def channel(
+        self, send: Send, is_whole: bool = False, when_ended: Callable[[], None] | None = None
+    ) -> Callable[[Event], None]:
+        """The `emit` of one answer; one that `is_whole` is sent at its end, `when_ended` runs with its last event."""
+        channel = _Channel(send, is_whole, when_ended)
         return lambda event: self._post(channel, event)
 
     def close(self) -> None:
@@ -69,6 +72,8 @@ class ResponseSender:
         if event.is_last or not channel.has_begun:
             channel.has_begun = True
             self._urgent.set()
+        if event.is_last and channel.when_ended is not None:
+            channel.when_ended()
 
     def _run(self) -> None:
         while True:

@@ -1,0 +1,42 @@
+"""GET /v1/models and POST /v1/tokenize tell what /v1/chat/completions then does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_backend import FakeBackend
+from samples import OPENAI_URL
+
+from gateway.app import create_app
+from gateway.settings import GatewaySettings
+
+NAME, ALIAS = "zai-org/GLM-4.6V-Flash", "ours/vision"
+
+
+@pytest.mark.parametrize("name", [NAME, ALIAS])
+def test_a_name_with_a_slash_leads_to_its_model(build: Path, backend: FakeBackend, name: str) -> None:
+    settings = GatewaySettings(build=build, model_name=NAME, model_aliases=(ALIAS,))
+    response = create_app(settings, backend).test_client().get(f"/v1/models/{name}")
+    assert (response.status_code, response.get_json()["id"]) == (200, NAME)
+
+
+@pytest.mark.parametrize("by_default", [False, True])
+@pytest.mark.parametrize(
+    "switches",
+    [
+        {},
+        {"thinking": True},
+        {"thinking": {"type": "disabled"}},
+        {"chat_template_kwargs": {"enable_thinking": True}},
+        {"chat_template_kwargs": {"enable_thinking": False}},
+    ],
+)
+def test_tokens_are_counted_as_they_will_be_thought_about(
+    build: Path, backend: FakeBackend, by_default: bool, switches: dict[str, Any]
+) -> None:
+    client = create_app(GatewaySettings(build=build, thinking=by_default), backend).test_client()
+    body = {"messages": [{"role": "user", "content": "Hi"}], **switches}
+    asked = client.post(OPENAI_URL, json=body).get_json()["usage"]["prompt_tokens"]
+    assert client.post("/v1/tokenize", json=body).get_json()["count"] == asked

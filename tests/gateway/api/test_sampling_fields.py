@@ -1,0 +1,98 @@
+"""How an answer is to be generated: each field reaches the backend, and each mistake is named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from fake_backend import FakeBackend
+from flask.testing import FlaskClient
+from samples import ask, ask_openai, assert_problem
+
+from gateway.triton.backend import Chunk
+from glmserve.contract import Finish
+from glmserve.model.tokenizer import Tokenizer
+
+SCHEMA = {"type": "object", "properties": {"颜色": {"type": "string"}}}
+
+
+def test_sampling_fields_reach_the_backend(client: FlaskClient, backend: FakeBackend, image: str) -> None:
+    ask(client, image, min_p=0.1, repetition_penalty=1.2, stop_token_ids=[7, 9])
+    request = backend.requests[0]
+    assert (request.min_p, request.repetition_penalty, request.stop_ids) == (0.1, 1.2, (7, 9))
+
+
+def test_unset_fields_ask_for_nothing_special(client: FlaskClient, backend: FakeBackend, image: str) -> None:
+    ask(client, image, min_p=None, repetition_penalty=None, stop_token_ids=None, response_format=None, logprobs=None)
+    request = backend.requests[0]
+    assert (request.min_p, request.repetition_penalty, request.stop_ids) == (0.0, 1.0, ())
+    assert (request.grammar, request.logprobs) == (b"", -1)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "grammar"),
+    [
+        ({"type": "text"}, None),
+        ({"type": "json_object"}, {"type": "object"}),
+        ({"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA, "strict": True}}, SCHEMA),
+    ],
+)
+def test_a_response_format_becomes_a_grammar(
+    client: FlaskClient, backend: FakeBackend, image: str, wanted: dict[str, Any], grammar: Any
+) -> None:
+    assert ask(client, image, response_format=wanted).status_code == 200
+    sent = backend.requests[0].grammar
+    assert (json.loads(sent) if sent else None) == grammar
+
+
+@pytest.mark.parametrize(
+    ("field", "options"),
+    [
+        ("min_p", {"min_p": 1.1}),
+        ("min_p", {"min_p": "0"}),
+        ("repetition_penalty", {"repetition_penalty": 0}),
+        ("repetition_penalty", {"repetition_penalty": 11}),
+        ("stop_token_ids", {"stop_token_ids": [-1]}),
+        ("stop_token_ids", {"stop_token_ids": list(range(65))}),
+        ("logprobs", {"logprobs": 3}),
+        ("top_logprobs", {"logprobs": True, "top_logprobs": 21}),
+        ("top_logprobs", {"top_logprobs": 2}),
+        ("response_format", {"response_format": "json"}),
+        ("response_format", {"response_format": {"type": "xml"}}),
+        ("response_format", {"response_format": {"type": "json_schema"}}),
+        ("response_format", {"response_format": {"type": "json_schema", "json_schema": {"schema": 5}}}),
+        ("response_format", {"response_format": {"type": "json_object"}, "thinking": True}),
+        ("65536", {"response_format": {"type": "json_schema", "json_schema": {"schema": {"a": "x" * 65536}}}}),
+    ],
+)
+def test_a_wrong_field_is_named(client: FlaskClient, image: str, field: str, options: dict[str, Any]) -> None:
+    assert_problem(ask(client, image, **options), 400, field)
+
+
+def test_no_switch_lets_an_answer_in_a_form_be_thought_about(client: FlaskClient, image: str) -> None:
+    options = {"response_format": {"type": "json_object"}, "chat_template_kwargs": {"enable_thinking": True}}
+    assert_problem(ask_openai(client, image, **options), 400, "response_format")
+
+
+def test_log_probabilities_come_with_text_and_bytes_of_what_is_said(
+    client: FlaskClient, backend: FakeBackend, tokenizer: Tokenizer, says: Callable[..., list[Chunk]], image: str
+) -> None:
+    backend.chunks = [
+        Chunk(chunk.tokens, chunk.finish, logprobs=tuple(((t, -0.5), (t, -0.5), (5, -2.0)) for t in chunk.tokens))
+        for chunk in says("<think>hm</think>A 图")
+    ]
+    body = ask(client, image, logprobs=True, top_logprobs=2).get_json()
+    assert backend.requests[0].logprobs == 2
+    said = body["logprobs"]["content"]
+    assert b"".join(bytes(entry["bytes"]) for entry in said).decode() == body["result"] == "A 图"
+    assert {entry["logprob"] for entry in said} == {-0.5}
+    assert all(len(entry["top_logprobs"]) == 2 for entry in said)
+
+
+def test_cached_tokens_and_timings_are_told(client: FlaskClient, backend: FakeBackend, image: str) -> None:
+    backend.chunks[-1] = Chunk((), Finish.STOP, (1.0, 2.0, 3.0, 4.0), cached_tokens=5)
+    timings = ask(client, image).get_json()["timings"]
+    assert [timings[f"{stage}_ms"] for stage in ("queue", "vision", "prefill", "decode")] == [1, 2, 3, 4]
+    assert 0 <= timings["first_token_ms"] <= timings["total_ms"]
