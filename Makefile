@@ -44,7 +44,7 @@ bench: $(VENV)/.test-installed ## Measure the service beside its rival and its b
 	$(BIN)/python -m bench overhead
 	$(BIN)/python -m bench interference
 	$(BIN)/python -m bench followup
-	$(BIN)/python -m bench guesses
+	$(BIN)/python -m bench speculative
 	$(BIN)/python -m bench profile
 	$(BIN)/python -m bench streams
 	$(BIN)/python -m bench split

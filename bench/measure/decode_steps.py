@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,8 +13,8 @@ from bench.checkpoints.builds import PRECISIONS, build_of, checkpoint_of
 from bench.checkpoints.synthetic import FULL
 from bench.load.closed_loop import NEW_TOKENS, at_once
 from bench.load.in_process import Preparer, generate
-from bench.load.prompts import Asker
-from bench.records import Row
+from bench.load.prompts import QuestionMaker
+from bench.records import Row, Say
 from bench.simulation.step_times import StepTimes
 from glmserve.build.manifest import CHECKPOINT_FOLDER, decoder_in, vision_in
 from glmserve.engine.request import Prompt, Request, Sampling, Sequence
@@ -33,8 +32,6 @@ _CONTEXT = 512
 _TIMES = 5
 _TOGETHER = {1: 3, 4: 2, 16: 1}
 """Requests at a time, and how often; the best counts."""
-
-Say = Callable[[str], None]
 
 
 def measure(threads: int, say: Say) -> list[Row]:
@@ -127,7 +124,7 @@ def _image_s(build: Path, threads: int) -> float:
     vision = OrtVision(vision_in(build), threads)
     side = Checkpoint.read(build / CHECKPOINT_FOLDER).vision.table_side
     preparer = Preparer(build)
-    request = preparer.request(Asker(preparer.tokenizer, seed=5).question())
+    request = preparer.request(QuestionMaker(preparer.tokenizer, seed=5).question())
     assert request.patches is not None
     arrays, seconds = vision_arrays(request.patches, request.grids[0], side), []
     for _ in range(_TIMES):
@@ -140,16 +137,16 @@ def _image_s(build: Path, threads: int) -> float:
 def _together(build: Path, threads: int) -> dict[int, float]:
     """Tokens for each second of the processor, by the number of requests that the bare engine answers at a time."""
     preparer, found = Preparer(build), {}
-    asker = Asker(preparer.tokenizer, seed=6)
+    maker = QuestionMaker(preparer.tokenizer, seed=6)
     with bare_engine(build, threads, more={"GLM_ENGINE_DRAFT_TOKENS": "0"}) as engine:
-        generate(engine, preparer.request(asker.question(), NEW_TOKENS))
+        generate(engine, preparer.request(maker.question(), NEW_TOKENS))
         for count, rounds in _TOGETHER.items():
-            found[count] = max(_tokens_per_s(engine, preparer, asker, count) for _ in range(rounds))
+            found[count] = max(_tokens_per_s(engine, preparer, maker, count) for _ in range(rounds))
     return found
 
 
-def _tokens_per_s(engine: BareEngine, preparer: Preparer, asker: Asker, count: int) -> float:
-    requests = [preparer.request(asker.question(), NEW_TOKENS) for _ in range(count)]
+def _tokens_per_s(engine: BareEngine, preparer: Preparer, maker: QuestionMaker, count: int) -> float:
+    requests = [preparer.request(maker.question(), NEW_TOKENS) for _ in range(count)]
     began = time.process_time()
     answers = at_once(lambda request: generate(engine, request), requests, count)
     return sum(answer.tokens for answer in answers) / (time.process_time() - began)

@@ -6,18 +6,17 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from bench.baselines.bare_engine import BareEngine, bare_engine
+from bench.baselines.bare_engine import BareEngine, Listener, bare_engine
 from bench.load.in_process import Preparer
-from bench.load.prompts import Asker
+from bench.load.prompts import QuestionMaker
+from bench.records import Say
 from gateway.triton.backend import GenerateRequest
 from glmserve.engine.metrics import RUNNING, WAITING, Metric
-from glmserve.engine.request import Event, Failed, Tokens
 
 CLIENTS = 24
 """More than there are slots, so that some always wait."""
@@ -29,8 +28,6 @@ _SAMPLE_EVERY_S = 0.25
 _WARM_UP_SHARE = 1 / 3
 _MOST_GROWTH_MIB = 8.0
 _PAGE_BYTES = 4096
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -67,30 +64,8 @@ class Summary:
     passed: bool
 
 
-class _Visit:
-    """One request's events, counted; heard on one thread at a time."""
-
-    def __init__(self, leaves_after: int) -> None:
-        self._leaves_after = leaves_after
-        self.tokens = 0
-        self.ending = ""
-        self.left = threading.Event()
-        self.ended = threading.Event()
-
-    def __call__(self, event: Event) -> None:
-        if self.ended.is_set():
-            self.ending = "an event after the last"
-        if isinstance(event, Tokens):
-            self.tokens += len(event.tokens)
-            if self.tokens >= self._leaves_after:
-                self.left.set()
-        if event.is_last:
-            self.ending = event.error.code if isinstance(event, Failed) else "done"
-            self.ended.set()
-
-
 class _Gauges:
-    """The engine's last word on who runs and who waits."""
+    """How many requests run and how many wait, as the engine last said."""
 
     def __init__(self) -> None:
         self._values: dict[str, float] = {}
@@ -100,7 +75,7 @@ class _Gauges:
             self._values[metric.name] = amount
 
     def settled(self) -> tuple[int, int]:
-        """Running and waiting once both are 0, or as they are when that does not come about."""
+        """Running and waiting, once both are 0 or when time is up."""
         give_up = time.monotonic() + _SETTLE_S
         while any(self._values.values()) and time.monotonic() < give_up:
             time.sleep(_SAMPLE_EVERY_S)
@@ -108,7 +83,7 @@ class _Gauges:
 
 
 def soak(build: Path, minutes: float, threads: int, seed: int, say: Say) -> Summary:
-    """Runs the engine of a build in this process; a request that never ends is counted as such."""
+    """Runs the engine of a build in this process; requests that never end are counted as well."""
     gauges, requests = _Gauges(), _requests(build, seed)
     samples: list[Sample] = []
     began = time.monotonic()
@@ -131,7 +106,7 @@ def soak(build: Path, minutes: float, threads: int, seed: int, say: Say) -> Summ
 
 
 class _Client:
-    """A thread that asks one thing after another; it owns its counts."""
+    """A thread that sends one request after another; it owns its counts."""
 
     def __init__(self, engine: BareEngine, requests: list[GenerateRequest], rng: random.Random, give_up: float) -> None:
         self.endings: Counter[str] = Counter()
@@ -153,27 +128,25 @@ class _Client:
                 seed=rng.getrandbits(63),
                 deadline_s=rng.choices(_PATIENCE_S, (1, 2, 12))[0],
             )
-            visit = _Visit(leaves_after=rng.randint(1, 20) if rng.random() < 0.3 else 1 << 30)
+            listener = Listener(mark=rng.randint(1, 20) if rng.random() < 0.3 else 1 << 30)  # then it leaves
             if rng.random() < 0.05:
-                visit.left.set()  # gone before anything began
-            self._engine.submit(request, visit, visit.left.is_set)
-            never = not visit.ended.wait(_PATIENCE_S[-1] + _SETTLE_S)
-            self.endings["never ended" if never else visit.ending] += 1
-            self.tokens += visit.tokens
+                listener.reached.set()  # it leaves before anything begins
+            self._engine.submit(request, listener, listener.reached.is_set)
+            never = not listener.ended.wait(_PATIENCE_S[-1] + _SETTLE_S)
+            self.endings["never ended" if never else listener.ending] += 1
+            self.tokens += len(listener.times)
 
 
 def _requests(build: Path, seed: int) -> list[GenerateRequest]:
-    """Pictures and prompts of several lengths to choose from."""
+    """Images and prompts of several lengths to choose from."""
     preparer, rng = Preparer(build), random.Random(seed)
-    asker = Asker(preparer.tokenizer, seed)
-    return [preparer.request(asker.question(rng.choice(_SIZES), rng.randint(4, 300))) for _ in range(_PROMPTS)]
+    maker = QuestionMaker(preparer.tokenizer, seed)
+    return [preparer.request(maker.question(rng.choice(_SIZES), rng.randint(4, 300))) for _ in range(_PROMPTS)]
 
 
 def _summary(seed: int, clients: list[_Client], samples: list[Sample], running: int, waiting: int) -> Summary:
     endings = sum((client.endings for client in clients), Counter())
     warm = [sample for sample in samples if sample.at_s >= samples[-1].at_s * _WARM_UP_SHARE]
-    rss_growth_mib = _growth(warm)
-    thread_growth, file_growth = warm[-1].threads - warm[0].threads, warm[-1].files - warm[0].files
     summary = Summary(
         seed=seed,
         seconds=round(samples[-1].at_s, 1),
@@ -183,9 +156,9 @@ def _summary(seed: int, clients: list[_Client], samples: list[Sample], running: 
         running_at_end=running,
         waiting_at_end=waiting,
         rss_mib=round(warm[-1].rss_mib, 1),
-        rss_growth_mib=round(rss_growth_mib, 2),
-        thread_growth=thread_growth,
-        file_growth=file_growth,
+        rss_growth_mib=round(_growth(warm), 2),
+        thread_growth=warm[-1].threads - warm[0].threads,
+        file_growth=warm[-1].files - warm[0].files,
         passed=False,
     )
     return replace(summary, passed=_passes(summary))

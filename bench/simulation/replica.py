@@ -60,7 +60,6 @@ class Replica:
     now: float = 0.0
     is_stepping: bool = False
     tokens: int = 0
-    decode_steps: int = 0
     ended: list[Visit] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -109,7 +108,6 @@ class Replica:
         seconds = self.machine.times.step(len(rows), tokens)
         self.now += seconds
         self._pace.stepped(len(rows), tokens, seconds)
-        self.decode_steps += bool(rows)
         for running in rows:
             running.length += 1
         for chunk in chunks:

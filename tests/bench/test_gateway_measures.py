@@ -1,4 +1,4 @@
-"""What the gateway is measured with: a stand-in for Triton that keeps its beat, and a client that notes every piece."""
+"""What the gateway is measured with: a fake Triton that keeps its beat, and a client that notes every piece."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from bench.measure.stream_fanout import _gaps_ms, _Stream
-from bench.servers.gateways import Server, paced_triton
+from bench.servers.processes import Server, fake_triton
 from gateway.triton.backend import GenerateRequest
 from gateway.triton.grpc_client import TritonBackend
 from glmserve.contract import Finish
@@ -22,9 +22,9 @@ BEAT_MS = 20.0
 TOKENS = 5
 
 
-def test_the_stand_in_for_triton_sends_a_token_a_beat() -> None:
+def test_the_fake_triton_sends_a_token_a_beat() -> None:
     request = GenerateRequest("r", np.arange(9), None, (), TOKENS, 0.0, 1.0, 0, 0, WAIT_S)
-    with paced_triton(BEAT_MS) as port, closing(TritonBackend(f"grpc://127.0.0.1:{port}", WAIT_S)) as backend:
+    with fake_triton(BEAT_MS) as port, closing(TritonBackend(f"grpc://127.0.0.1:{port}", WAIT_S)) as backend:
         give_up = time.monotonic() + WAIT_S
         while not backend.models_ready():
             assert time.monotonic() < give_up
