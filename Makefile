@@ -39,7 +39,7 @@ check: $(VENV)/.test-installed ## Lint, formatting, types, and which floor may i
 	$(BIN)/lint-imports
 
 .PHONY: bench
-bench: $(VENV)/.test-installed ## Measure the service beside its rival and its bare engine; docs/benchmarks.md
+bench: $(VENV)/.test-installed ## Measure the service beside its baselines and its bare engine; docs/benchmarks.md
 	$(BIN)/python -m bench throughput
 	$(BIN)/python -m bench overhead
 	$(BIN)/python -m bench interference

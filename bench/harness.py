@@ -1,7 +1,8 @@
-"""What the measurements share: one run with its rounds, and sides that take turns."""
+"""What the measurements share: one run with its rounds, sides that take turns, and a stopwatch."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,3 +50,13 @@ def in_turn(turn: int, first: Callable[[], _T], second: Callable[[], _T]) -> tup
         later = second()
         return first(), later
     return first(), second()
+
+
+def seconds(work: Callable[[], object], times: int, clock: Callable[[], float] = time.perf_counter) -> list[float]:
+    """How long each of several calls took."""
+    found = []
+    for _ in range(times):
+        began = clock()
+        work()
+        found.append(clock() - began)
+    return found

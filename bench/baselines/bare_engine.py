@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -13,30 +12,30 @@ from types import MappingProxyType
 import numpy as np
 
 from bench.servers.processes import engine_environment, environment
-from gateway.triton.backend import Chunk, GenerateRequest
+from gateway.triton.backend import GenerateRequest
 from gateway.triton.tensors import tensors_of
 from glmserve.build.manifest import decoder_in
-from glmserve.contract import Finish
 from glmserve.engine.metrics import Metric
-from glmserve.engine.request import Done, Event, Failed, Tokens
+from glmserve.engine.request import Event, Failed, Tokens
 from glmserve.engine.server import EngineServer
 from glmserve.errors import BackendDown
 from glmserve.model.position_embedding import VisionArrays
 
-EVENT_TIMEOUT_S = 600.0
-_NEVER = 1 << 30
+_ANSWER_TIMEOUT_S = 600.0
+NEVER = 1 << 30
 
 Publish = Callable[[Metric, float], None]
 
 
 class Listener:
-    """Hears one request's events: when each token came, and how the request ended (`done`, or an error's code).
+    """Hears one request's events: its tokens, when each came, and how the request ended (`done`, or an error's code).
 
     `reached` is set once `mark` tokens have come, or the request has ended.
     """
 
-    def __init__(self, mark: int = _NEVER) -> None:
+    def __init__(self, mark: int = NEVER) -> None:
         self._mark = mark
+        self.tokens: list[int] = []
         self.times: list[float] = []
         self.ending = ""
         self.reached = threading.Event()
@@ -47,6 +46,7 @@ class Listener:
             self.ending = "an event after the last"
             return
         if isinstance(event, Tokens):
+            self.tokens += event.tokens
             self.times += [time.perf_counter()] * len(event.tokens)
         if event.is_last:
             self.ending = event.error.code if isinstance(event, Failed) else "done"
@@ -56,7 +56,7 @@ class Listener:
 
 
 class BareEngine:
-    """A `gateway.triton.backend.Backend` that hands requests straight to the engine; shared between threads."""
+    """Hands requests straight to the engine; shared between threads."""
 
     def __init__(self, server: EngineServer) -> None:
         self._server = server
@@ -70,26 +70,13 @@ class BareEngine:
 
         self._server.accept({tensor.name: values for tensor, values in tensors_of(request)}, send, is_cancelled)
 
-    def generate(self, request: GenerateRequest) -> Generator[Chunk]:
-        events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        cancelled = threading.Event()
-        self.submit(request, events.put, cancelled.is_set)
-        try:
-            is_last = False
-            while not is_last:
-                event = events.get(timeout=EVENT_TIMEOUT_S)
-                is_last = event.is_last
-                yield _chunk(event)
-        except queue.Empty:
-            raise BackendDown from None
-        finally:
-            cancelled.set()
-
-    def models_ready(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        self._server.close()
+    def answer(self, request: GenerateRequest) -> Listener:
+        """A whole answer; raises RuntimeError where there is none."""
+        listener = Listener()
+        self.submit(request, listener, lambda: False)
+        if not listener.ended.wait(_ANSWER_TIMEOUT_S) or listener.ending != "done":
+            raise RuntimeError(f"The engine's answer ended with: {listener.ending or 'no end in time'}.")
+        return listener
 
 
 @contextmanager
@@ -101,19 +88,12 @@ def bare_engine(
 ) -> Generator[BareEngine]:
     """A running engine; `more` are engine settings besides those of every measurement."""
     with environment(engine_environment(threads) | dict(more)):
-        engine = BareEngine(EngineServer.open(decoder_in(build).parent, _no_triton, publish))
+        server = EngineServer.open(decoder_in(build).parent, _no_triton, publish)
     try:
-        yield engine
+        yield BareEngine(server)
     finally:
-        engine.close()
+        server.close()
 
 
 def _no_triton(_arrays: VisionArrays) -> np.ndarray:
     raise BackendDown("A bare engine has no Triton that could encode an image.")
-
-
-def _chunk(event: Event) -> Chunk:
-    if isinstance(event, Failed):
-        raise event.error
-    tokens = tuple(event.tokens) if isinstance(event, Tokens) else ()
-    return Chunk(tokens, event.finish if isinstance(event, Done) else Finish.RUNNING)

@@ -9,7 +9,6 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from bench.gpu.plan import Plan
+from bench.harness import seconds
 from glmserve.build.manifest import CHECKPOINT_FOLDER, decoder_in, vision_in
 from glmserve.engine.request import Sampling
 from glmserve.engine.runtime.decoder import Sampled, Step
@@ -79,7 +79,7 @@ def copy_bandwidth(device: Device) -> float:
         device.copy(source.address, target.address, _COPIED_BYTES, _COPIED_BYTES, count=1)
         device.wait()
 
-    return 2 * _COPIED_BYTES / min(_seconds(copy) for _ in range(_COPIES))
+    return 2 * _COPIED_BYTES / min(seconds(copy, _COPIES))
 
 
 def _decode_all(build: Build, prompts: np.ndarray, with_graphs: bool) -> list[dict[str, Any]]:
@@ -130,7 +130,7 @@ def _vision(build: Build) -> dict[str, Any]:
     patches, grid = patches_of(_image(build.plan), build.checkpoint.images)
     arrays = vision_arrays(patches, grid, shape.table_side)
     features = vision.encode(arrays)
-    times = [_seconds(lambda: vision.encode(arrays)) for _ in range(_VISION_RUNS)]
+    times = seconds(lambda: vision.encode(arrays), _VISION_RUNS)
     return {"patches": len(patches), "seconds": statistics.median(times), "features": features.tolist()}
 
 
@@ -194,12 +194,6 @@ def _step(
     draws = [Draw(Sampling(), wants_logprobs=wants_logprobs)] * len(drawn)
     sampler = sampler_inputs(draws, decoder.candidates, decoder.vocabulary)
     return Step.drawing(input_ids, np.broadcast_to(positions, (3, len(input_ids))), drawn, sampler)
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    began_s = time.perf_counter()
-    work()
-    return time.perf_counter() - began_s
 
 
 if __name__ == "__main__":

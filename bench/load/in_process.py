@@ -1,12 +1,9 @@
-"""A question sent to a backend as the gateway does it, but in this process."""
+"""Questions made into requests as the gateway does it, but in this process."""
 
 from __future__ import annotations
 
 import base64
 import io
-import time
-from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +11,7 @@ from PIL import Image
 
 from bench.load.closed_loop import NEW_TOKENS
 from bench.load.prompts import Question
-from gateway.triton.backend import Backend, GenerateRequest
+from gateway.triton.backend import GenerateRequest
 from glmserve.build.manifest import CHECKPOINT_FOLDER
 from glmserve.model.chat_template import ImagePart, Message, PromptBuilder
 from glmserve.model.config import Checkpoint
@@ -55,22 +52,3 @@ def greedy(
 ) -> GenerateRequest:
     """A request that takes the likeliest token each time."""
     return GenerateRequest("bench", input_ids, patches, grids, max_tokens, 0.0, 1.0, 0, 0, _DEADLINE_S)
-
-
-@dataclass
-class Generated:
-    """How many tokens an answer had, and when (by `perf_counter`) the first of them came."""
-
-    tokens: int = 0
-    first_token_at: float = 0.0
-
-
-def generate(backend: Backend, request: GenerateRequest) -> Generated:
-    """One answer, read to its end."""
-    generated = Generated()
-    with closing(backend.generate(request)) as chunks:
-        for chunk in chunks:
-            if chunk.tokens and not generated.tokens:
-                generated.first_token_at = time.perf_counter()
-            generated.tokens += len(chunk.tokens)
-    return generated

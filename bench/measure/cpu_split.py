@@ -11,9 +11,9 @@ from pathlib import Path
 from statistics import median
 
 from bench.checkpoints.synthetic import THIN
-from bench.harness import Run
+from bench.harness import Run, seconds
 from bench.load.closed_loop import VISION_PATH, post
-from bench.load.in_process import Preparer, generate
+from bench.load.in_process import Preparer
 from bench.load.prompts import PHOTO, Question, QuestionMaker
 from bench.records import Row
 from bench.servers.processes import Server, fake_triton, gateway_before
@@ -68,7 +68,7 @@ def _stages_ms(build: Path, triton_port: int, question: Question, times: int) ->
     backend = TritonBackend(f"grpc://127.0.0.1:{triton_port}", _TIMEOUT_S)
     with tempfile.TemporaryDirectory() as folder, closing(backend):
         stages = _stages(build, Path(folder) / "keys.json", backend, question)
-        found = {name: _median_ms(stage, times) for name, stage in stages.items()}
+        found = {name: 1000 * median(seconds(stage, times, time.thread_time)) for name, stage in stages.items()}
     found["decode, resize, cut"] -= found["base64, header, tokens"]  # which it begins with
     return {name: round(ms, 2) for name, ms in found.items()}
 
@@ -92,14 +92,5 @@ def _stages(
         "parsing": lambda: parse_vision(body),
         "base64, header, tokens": lambda: service.count(conversation, Deadline.after(_TIMEOUT_S)),
         "decode, resize, cut": lambda: service.prepare(conversation, Deadline.after(_TIMEOUT_S), Cancellation()),
-        "gRPC": lambda: generate(backend, request),
+        "gRPC": lambda: list(backend.generate(request)),
     }
-
-
-def _median_ms(stage: Callable[[], object], times: int) -> float:
-    taken = []
-    for _ in range(times):
-        began = time.thread_time()
-        stage()
-        taken.append(1000 * (time.thread_time() - began))
-    return median(taken)

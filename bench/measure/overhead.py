@@ -10,7 +10,7 @@ from bench.baselines.bare_engine import BareEngine, bare_engine
 from bench.checkpoints.synthetic import FULL, THIN
 from bench.harness import Run, in_turn
 from bench.load.closed_loop import ask, at_once, run_round
-from bench.load.in_process import Preparer, generate
+from bench.load.in_process import Preparer
 from bench.load.prompts import PHOTO, Question, QuestionMaker
 from bench.records import Row
 from bench.servers.processes import service_on
@@ -48,8 +48,8 @@ def _throughput_lost(build: Path, run: Run) -> Row:
 
 def _bare_tokens_per_s(bare: BareEngine, requests: list[GenerateRequest]) -> float:
     began = time.perf_counter()
-    answers = at_once(lambda request: generate(bare, request), requests, CLIENTS)
-    return sum(answer.tokens for answer in answers) / (time.perf_counter() - began)
+    answers = at_once(bare.answer, requests, CLIENTS)
+    return sum(len(answer.tokens) for answer in answers) / (time.perf_counter() - began)
 
 
 def _first_token_added(build: Path, run: Run) -> Row:
@@ -76,4 +76,4 @@ def _first_token_added(build: Path, run: Run) -> Row:
 
 def _bare_first_token_s(preparer: Preparer, bare: BareEngine, question: Question) -> float:
     began = time.perf_counter()
-    return generate(bare, preparer.request(question, max_tokens=1)).first_token_at - began
+    return bare.answer(preparer.request(question, max_tokens=1)).times[0] - began

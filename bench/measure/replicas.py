@@ -18,7 +18,7 @@ from glmserve.build.manifest import CHECKPOINT_FOLDER
 from glmserve.model.tokenizer import Tokenizer
 
 TIMES = StepTimes(decode_s=0.05, row_s=0.0, prefill_s=0.005, token_s=0.0001)
-"""A decode step as a GPU might have it; most of an answer is waiting, which two processor cores can do for many."""
+"""A decode step as a GPU might have it: most of an answer is waiting, which two cores can do for many."""
 CLIENTS = 24
 """As many as three Tritons have slots."""
 _TRITONS, _GATEWAYS = 3, 2
@@ -63,7 +63,7 @@ def measure(say: Say) -> list[Row]:
 
 
 def question_of(build: Path) -> Question:
-    """What every client asks, of a small picture."""
+    """What every client asks about a small image."""
     return QuestionMaker(Tokenizer.read(build / CHECKPOINT_FOLDER), seed=0).question(_IMAGE, prompt_tokens=12)
 
 

@@ -18,7 +18,7 @@ from bench.checkpoints.builds import PRECISIONS
 from bench.checkpoints.synthetic import DEMO, FULL
 from bench.harness import Run, in_turn
 from bench.load.closed_loop import at_once
-from bench.load.in_process import Preparer, generate
+from bench.load.in_process import Preparer
 from bench.load.prompts import Question, QuestionMaker
 from bench.records import Row
 from demo.golden_set import drawn_image, golden_questions
@@ -73,8 +73,8 @@ def _spent(engine: BareEngine, preparer: Preparer, questions: list[Question]) ->
     """What all questions at once took."""
 
     def ask(question: Question) -> _Spent:
-        generated = generate(engine, preparer.request(question))
-        return time.perf_counter() - generated.first_token_at, generated.tokens - 1
+        answer = engine.answer(preparer.request(question))
+        return time.perf_counter() - answer.times[0], len(answer.tokens) - 1
 
     seconds, tokens = zip(*at_once(ask, questions, len(questions)), strict=True)
     return sum(seconds), sum(tokens)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -21,7 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from bench.checkpoints.builds import PRECISIONS
 from bench.checkpoints.synthetic import FULL
-from bench.harness import Run
+from bench.harness import Run, seconds
 from bench.measure.decode_steps import text_request
 from bench.records import Row
 from glmserve.build.manifest import CHECKPOINT_FOLDER, decoder_in
@@ -60,7 +59,7 @@ def _measure(build: Path, precision: str, run: Run) -> list[Row]:
             step = step_of(running, [], SlotTable(most, most), decoder)
 
             def one_round(_number: int, once: Callable[[], object], read: int) -> dict[str, float]:
-                step_s = median(_seconds(once, _STEPS))
+                step_s = median(seconds(once, 1 + _STEPS)[1:])
                 return {"step_ms": step_s * 1e3, "over_floor": step_s / (read / _stream_bytes_per_s(run.threads))}
 
             title = f"One step, {precision}, {rows} rows of {length} tokens"
@@ -79,21 +78,10 @@ def _running(row: int, length: int) -> Sequence:
     return Sequence(text_request(length), 0.0, row=row, length=length, answer=[0])
 
 
-def _seconds(run: Callable[[], object], times: int) -> list[float]:
-    """How long each of several runs took, after one that does not count."""
-    run()
-    found = []
-    for _ in range(times):
-        began = time.perf_counter()
-        run()
-        found.append(time.perf_counter() - began)
-    return found
-
-
 def _stream_bytes_per_s(threads: int) -> float:
     left, right = (np.ones(_STREAM_BYTES // 8, np.float32) for _ in range(2))
     with threadpool_limits(threads):
-        return _STREAM_BYTES / min(_seconds(lambda: np.dot(left, right), 3))
+        return _STREAM_BYTES / min(seconds(lambda: np.dot(left, right), 4))
 
 
 def _weight_bytes(graph: Path, embedding: int) -> int:

@@ -38,7 +38,7 @@ def _compare(clients: int, baseline: str, services: Mapping[str, str], maker: Qu
     """One row a service; ratios are ours over the baseline's."""
     samples = {precision: Samples() for precision in services}
     identical: Counter[str] = Counter()
-    asked = run.rounds * QUESTIONS[clients]
+    total = run.rounds * QUESTIONS[clients]
     for number in range(run.rounds):
         questions = [maker.question() for _ in range(QUESTIONS[clients])]
         theirs = run_round(baseline, questions, clients)
@@ -59,8 +59,8 @@ def _compare(clients: int, baseline: str, services: Mapping[str, str], maker: Qu
             "clients": clients,
             "precision": precision,
             **found.row(),
-            "identical_tokens": identical[precision] == asked,
-            "identical_answers": [identical[precision], asked],
+            "identical_tokens": identical[precision] == total,
+            "identical_answers": [identical[precision], total],
             **run.row(),
         }
         for precision, found in samples.items()

@@ -32,7 +32,11 @@ _CONFIG = H2Configuration(
 )
 _WINDOW = 1 << 30  # large, so that a client never waits before it sends
 _FRAME_BYTES = 1 << 17  # where h2 reads large messages fastest
-_SETTINGS = {SettingCodes.INITIAL_WINDOW_SIZE: _WINDOW, SettingCodes.MAX_FRAME_SIZE: _FRAME_BYTES}
+_SETTINGS = {
+    SettingCodes.INITIAL_WINDOW_SIZE: _WINDOW,
+    SettingCodes.MAX_FRAME_SIZE: _FRAME_BYTES,
+    SettingCodes.MAX_CONCURRENT_STREAMS: 1 << 16,  # h2's own 100 would make further calls wait
+}
 _STATUS_OK = [(b":status", b"200"), (b"content-type", b"application/grpc")]
 _TRAILERS = [(b"grpc-status", b"0")]
 _PREFIX_BYTES = 5  # before each gRPC message: a flag and its length

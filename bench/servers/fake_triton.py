@@ -1,7 +1,7 @@
 """A fake Triton that costs next to nothing: every answer is MAX_TOKENS tokens at a steady beat.
 
 `python -m bench.servers.fake_triton --port 8001 --beat-ms 50` runs it, so that a gateway's own cost can be seen.
-Every answer has a beat of its own, from when it was asked for; what is due in the same two milliseconds leaves
+Every answer has a beat of its own, which starts with its request; tokens due within the same two milliseconds leave
 together, as the tokens of one step of an engine do.
 """
 
@@ -38,15 +38,15 @@ class PacedTriton:
 
     def answer(self, connection: Connection, call: Call, request: bytes) -> None:
         """Called for each call; one without tensors asks whether a model is ready."""
-        asked = service_pb2.ModelInferRequest.FromString(request)
-        if not asked.inputs:
+        message = service_pb2.ModelInferRequest.FromString(request)
+        if not message.inputs:
             connection.send(call, self._ready)
             connection.end(call)
         elif self._beat_s:
             due_s = asyncio.get_running_loop().time() + self._beat_s
-            heapq.heappush(self._due, (due_s, next(self._turns), connection, call, _max_tokens(asked)))
+            heapq.heappush(self._due, (due_s, next(self._turns), connection, call, _max_tokens(message)))
         else:
-            for _ in range(_max_tokens(asked)):
+            for _ in range(_max_tokens(message)):
                 connection.send(call, self._running)
             self._finish(connection, call)
 

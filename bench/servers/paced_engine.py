@@ -58,11 +58,11 @@ class PacedSession:
 
     def run(self, step: Step) -> Sampled:
         time.sleep(self._times.step(step.decoded, int(step.chunk_new.sum())))
-        asked = (len(step.sampler.logprob_rows), 1 + MAX_LOGPROBS)
+        shape = (len(step.sampler.logprob_rows), 1 + MAX_LOGPROBS)
         return Sampled(
             np.full(len(step.drawn), self._token, np.int64),
-            np.full(asked, self._token, np.int64),
-            np.zeros(asked, np.float32),
+            np.full(shape, self._token, np.int64),
+            np.zeros(shape, np.float32),
         )
 
     def move(self, source: int, target: int, length: int) -> None:

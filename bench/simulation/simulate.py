@@ -1,14 +1,14 @@
-"""Up to a thousand replicas in simulated time: our gateways' choice of replica and our engine's own policy."""
+"""Up to a thousand replicas in simulated time: the gateways' load balancer and the engine's scheduler."""
 
 from __future__ import annotations
 
 import heapq
 import itertools
 import random
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass
 
-from bench.records import Row
+from bench.records import Row, Say
 from bench.simulation.capacity import requests_per_s
 from bench.simulation.replica import Machine, Replica, Visit
 from bench.simulation.step_times import StepTimes
@@ -28,12 +28,10 @@ _REPLICAS_A_GATEWAY = 8
 _WARM_UP_SHARE = 0.4
 _REPLICA_SECONDS = 10_000  # of one run, so that a thousand replicas take minutes and not hours
 
-Say = Callable[[str], None]
-
 
 @dataclass(frozen=True)
 class Workload:
-    """What is asked: tokens of prompt and answer, each between two bounds, and how long a client waits."""
+    """The requests: tokens of prompt and answer, each between two bounds, and how long a client waits."""
 
     prompt_tokens: tuple[int, int] = (200, 800)
     answer_tokens: tuple[int, int] = (32, 160)
@@ -46,7 +44,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the visits ended that arrived after the warm-up, and what the replicas did since."""
+    """How visits ended that arrived after the warm-up, and what the replicas did since then."""
 
     visits: list[Visit]
     tokens_per_s: float
@@ -145,7 +143,7 @@ def measure(seconds: float, most: int, say: Say) -> list[Row]:
 
 
 class _Nobody:
-    """The backend of a replica that is only chosen, never asked."""
+    """The backend of a replica that is only chosen, never called."""
 
     def generate(self, _request: GenerateRequest) -> Generator[Chunk]:
         raise BackendDown

@@ -1,4 +1,4 @@
-"""How long an engine's steps take, as two straight lines: what stands in for a device where there is none."""
+"""How long an engine's steps take, as two straight lines, in place of a device."""
 
 from __future__ import annotations
 

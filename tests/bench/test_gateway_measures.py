@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import numpy as np
@@ -70,3 +71,15 @@ def test_a_servers_processor_time_and_memory_are_read() -> None:
     while us.cpu_s() == before_s and time.monotonic() < give_up:
         pass
     assert us.cpu_s() > before_s and us.peak_memory_mb() > 10
+
+
+def test_the_fake_triton_answers_many_calls_at_once() -> None:
+    """HTTP/2 servers often take a hundred at most; the last call of 120 would then wait for the first to end."""
+    request = GenerateRequest("r", np.arange(9), None, (), TOKENS, 0.0, 1.0, 0, 0, WAIT_S)
+    with fake_triton(200.0) as port, closing(TritonBackend(f"grpc://127.0.0.1:{port}", WAIT_S)) as backend:
+        list(backend.generate(request))
+        began = time.perf_counter()
+        with ThreadPoolExecutor(120) as pool:
+            answers = list(pool.map(lambda _: list(backend.generate(request)), range(120)))
+        assert time.perf_counter() - began < 1.8 * TOKENS * 0.2
+    assert all(answer[-1].finish == Finish.LENGTH for answer in answers)
