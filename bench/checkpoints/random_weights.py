@@ -124,12 +124,7 @@ def _norm(name: str, size: int) -> Weight:
 
 def _text_layer(text: TextModel, layer: str) -> Iterator[Weight]:
     hidden, q, kv = text.hidden, text.heads * text.head_dim, text.kv_heads * text.head_dim
-    for name in (
-        "input_layernorm",
-        "post_attention_layernorm",
-        "post_self_attn_layernorm",
-        "post_mlp_layernorm",
-    ):
+    for name in ("input_layernorm", "post_attention_layernorm", "post_self_attn_layernorm", "post_mlp_layernorm"):
         yield _norm(f"{layer}.{name}", hidden)
     for name, size in (("q_proj", q), ("k_proj", kv), ("v_proj", kv)):
         yield _matrix(f"{layer}.self_attn.{name}", size, hidden)

@@ -45,10 +45,7 @@ class Preparer:
 
 
 def greedy(
-    input_ids: np.ndarray,
-    max_tokens: int,
-    patches: np.ndarray | None = None,
-    grids: tuple[Grid, ...] = (),
+    input_ids: np.ndarray, max_tokens: int, patches: np.ndarray | None = None, grids: tuple[Grid, ...] = ()
 ) -> GenerateRequest:
     """A request that takes the likeliest token each time."""
     return GenerateRequest("bench", input_ids, patches, grids, max_tokens, 0.0, 1.0, 0, 0, _DEADLINE_S)

@@ -39,11 +39,7 @@ def measure(run: Run) -> list[Row]:
                 second, first = in_turn(
                     number, lambda: _per_core_s(baseline, theirs), lambda: _per_core_s(gateway, ours)
                 )
-                return {
-                    "requests_per_core_s": first,
-                    "rival_requests_per_core_s": second,
-                    "ratio": first / second,
-                }
+                return {"requests_per_core_s": first, "rival_requests_per_core_s": second, "ratio": first / second}
 
             spreads = run.spreads(name, one_round)
             rows.append({"asked": name, **spreads, "clients": CLIENTS, "requests": _REQUESTS, **run.row()})

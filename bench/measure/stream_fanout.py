@@ -8,6 +8,8 @@ import selectors
 import socket
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -45,30 +47,27 @@ class _Stream:
         return bool(piece) and b"[DONE]" not in b"".join(events)
 
 
-class _Timer:
-    """A thread that does nothing but wake at the beat: how unsteady the machine itself is meanwhile."""
+@contextmanager
+def _timer() -> Iterator[list[float]]:
+    """The gaps, in ms, of a thread that only wakes at the beat: how unsteady the machine itself is meanwhile."""
+    over, gaps_ms = threading.Event(), list[float]()
 
-    def __init__(self) -> None:
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="timer", daemon=True)
-        self.gaps_ms: list[float] = []
-
-    def __enter__(self) -> _Timer:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join(_GIVE_UP_S)
-
-    def _run(self) -> None:
+    def run() -> None:
         due = last = time.perf_counter()
-        while not self._over.is_set():
+        while not over.is_set():
             due += BEAT_MS / 1000
             time.sleep(max(0.0, due - time.perf_counter()))
             now = time.perf_counter()
-            self.gaps_ms.append(1000 * (now - last))
+            gaps_ms.append(1000 * (now - last))
             last = now
+
+    thread = threading.Thread(target=run, name="timer", daemon=True)
+    thread.start()
+    try:
+        yield gaps_ms
+    finally:
+        over.set()
+        thread.join(_GIVE_UP_S)
 
 
 def measure(run: Run) -> list[Row]:
@@ -78,12 +77,12 @@ def measure(run: Run) -> list[Row]:
     def one_round(_number: int) -> dict[str, float]:
         with fake_triton(BEAT_MS) as triton, gateway_before(build, triton, _THREADS) as gateway:
             began, before_s = time.perf_counter(), gateway.cpu_s()
-            with _Timer() as timer:
+            with _timer() as timer_gaps_ms:
                 streams = _run(gateway)
             seconds = time.perf_counter() - began
             cores, memory_mb = (gateway.cpu_s() - before_s) / seconds, gateway.peak_memory_mb()
         p50, p99 = np.percentile(_gaps_ms(streams), (50, 99))
-        timer_p99 = np.percentile(timer.gaps_ms, 99)
+        timer_p99 = np.percentile(timer_gaps_ms, 99)
         return {
             "gap_p50_ms": float(p50),
             "gap_p99_ms": float(p99),

@@ -8,16 +8,7 @@ from bench import records
 from bench.records import Row
 from bench.report.charts import first_token_chart
 from bench.report.markdown import NOT_MEASURED, columns, table
-from bench.simulation.capacity import (
-    GPUS,
-    WEIGHT_BYTES,
-    Demand,
-    Gpu,
-    capacity,
-    gpus_for,
-    requests_per_s,
-    slots_of,
-)
+from bench.simulation.capacity import GPUS, WEIGHT_BYTES, Demand, Gpu, capacity, gpus_for, requests_per_s, slots_of
 from bench.simulation.step_times import StepTimes
 
 PROMPT_TOKENS, NEW_TOKENS = 128, 64

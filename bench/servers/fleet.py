@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from bench.servers.ports import free_port
 from bench.servers.processes import HOST, environment, wait_until_up
 from glmserve.build.manifest import REPOSITORY_FOLDER
 from launcher.children import Child
 from launcher.gateway_server import GatewayServer
-from launcher.ports import free_port
 from launcher.triton_server import TritonServer
 
 SLOTS = 8

@@ -21,16 +21,16 @@ from glmserve.contract import Finish
 WAIT_S = 20
 BEAT_MS = 20.0
 TOKENS = 5
+REQUEST = GenerateRequest("r", np.arange(9), None, (), TOKENS, 0.0, 1.0, 0, 0, WAIT_S)
 
 
 def test_the_fake_triton_sends_a_token_a_beat() -> None:
-    request = GenerateRequest("r", np.arange(9), None, (), TOKENS, 0.0, 1.0, 0, 0, WAIT_S)
     with fake_triton(BEAT_MS) as port, closing(TritonBackend(f"grpc://127.0.0.1:{port}", WAIT_S)) as backend:
         give_up = time.monotonic() + WAIT_S
         while not backend.models_ready():
             assert time.monotonic() < give_up
         asked_at = time.perf_counter()
-        chunks = list(backend.generate(request))
+        chunks = list(backend.generate(REQUEST))
         took_s = time.perf_counter() - asked_at
     assert [len(chunk.tokens) for chunk in chunks] == [1] * TOKENS + [0] and chunks[-1].finish == Finish.LENGTH
     assert took_s >= TOKENS * BEAT_MS / 1000
@@ -75,11 +75,10 @@ def test_a_servers_processor_time_and_memory_are_read() -> None:
 
 def test_the_fake_triton_answers_many_calls_at_once() -> None:
     """HTTP/2 servers often take a hundred at most; the last call of 120 would then wait for the first to end."""
-    request = GenerateRequest("r", np.arange(9), None, (), TOKENS, 0.0, 1.0, 0, 0, WAIT_S)
     with fake_triton(200.0) as port, closing(TritonBackend(f"grpc://127.0.0.1:{port}", WAIT_S)) as backend:
-        list(backend.generate(request))
+        list(backend.generate(REQUEST))
         began = time.perf_counter()
         with ThreadPoolExecutor(120) as pool:
-            answers = list(pool.map(lambda _: list(backend.generate(request)), range(120)))
+            answers = list(pool.map(lambda _: list(backend.generate(REQUEST)), range(120)))
         assert time.perf_counter() - began < 1.8 * TOKENS * 0.2
     assert all(answer[-1].finish == Finish.LENGTH for answer in answers)
