@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -45,22 +46,20 @@ def measure(run: Run) -> list[Row]:
         for size, requests in _REQUESTS.items():
             question, name = maker.question(size), f"{size[0]}x{size[1]}"
             body = json.dumps(question.body(max_tokens=1)).encode()
-            whole = run.spreads(
-                name, lambda _number, b=body, n=requests: {"whole_ms": _whole_ms(gateway, b, n)}, warm_ups=1
-            )
+            whole = run.spreads(name, partial(_whole, gateway, body, requests), warm_ups=1)
             stages_ms = _stages_ms(build, triton, question, _TIMES[size])
             rows.append({"image": name, **whole, "stages_ms": stages_ms, "requests": requests, **run.row()})
     return rows
 
 
-def _whole_ms(gateway: Server, body: bytes, requests: int) -> float:
+def _whole(gateway: Server, body: bytes, requests: int, _round: int) -> dict[str, float]:
     """Processor time of the gateway's process for a request, one after another."""
     before_s = gateway.cpu_s()
     for _ in range(requests):
         status = post(gateway.url + VISION_PATH, body)
         if status != 200:
             raise RuntimeError(f"The gateway answered with {status}.")
-    return 1000 * (gateway.cpu_s() - before_s) / requests
+    return {"whole_ms": 1000 * (gateway.cpu_s() - before_s) / requests}
 
 
 def _stages_ms(build: Path, triton_port: int, question: Question, times: int) -> dict[str, float]:
@@ -88,9 +87,14 @@ def _stages(
     request = Preparer(build).request(question, max_tokens=1)
     return {
         "key": lambda: keys.find(secret),
-        "limits": lambda: (limiter.check_address(caller.address, is_local=False), limiter.request(caller)),
+        "limits": lambda: _charge(limiter, caller),
         "parsing": lambda: parse_vision(body),
         "base64, header, tokens": lambda: service.count(conversation, Deadline.after(_TIMEOUT_S)),
         "decode, resize, cut": lambda: service.prepare(conversation, Deadline.after(_TIMEOUT_S), Cancellation()),
         "gRPC": lambda: list(backend.generate(request)),
     }
+
+
+def _charge(limiter: RateLimiter, caller: Caller) -> None:
+    limiter.check_address(caller.address, is_local=False)
+    limiter.request(caller)

@@ -39,8 +39,8 @@ def modelled_speedup(times: StepTimes, count: int, image_s: float) -> float:
 
 
 def _cards() -> str:
-    header = ("card", "weights", "slots at 4,096 tokens", "at 8,192", "rows used", "requests a second")
-    header += ("tokens a second", "image tokens a second", "first token, no queue")
+    header = ["card", "weights", "slots at 4,096 tokens", "at 8,192", "rows used", "requests a second"]
+    header += ["tokens a second", "image tokens a second", "first token, no queue"]
     return "\n".join(table(header, (_card(gpu, precision) for gpu in GPUS for precision in WEIGHT_BYTES)))
 
 

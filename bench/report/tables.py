@@ -108,11 +108,15 @@ def _made(name: str) -> str:
     return BLOCKS[name](rows) if rows else NOT_MEASURED
 
 
-def _with_source(lines: Callable[[list[Row]], list[str]], rows: list[Row]) -> str:
+def _block(lines: Callable[[list[Row]], list[str]], rows: list[Row]) -> str:
     return "\n".join([*lines(rows), "", source(rows[0])])
 
 
 def _throughput(rows: list[Row]) -> list[str]:
+    def first_token_goal(row: Row) -> str:
+        goal = _FIRST_TOKEN_GOALS.get(row["clients"])
+        return goal(row["ttft_ratio"]) if goal else ""
+
     return columns(
         sorted(rows, key=lambda row: (row["precision"], row["clients"])),
         {
@@ -121,7 +125,7 @@ def _throughput(rows: list[Row]) -> list[str]:
             "tokens a second": lambda row: figure(row, "tokens_per_s_ratio:.2f"),
             "goal": lambda row: _TOKENS_GOALS[row["precision"], row["clients"]](row["tokens_per_s_ratio"]),
             "first token": lambda row: figure(row, "ttft_ratio:.3f"),
-            "goal ": lambda row: _FIRST_TOKEN_GOALS.get(row["clients"], lambda _: "")(row["ttft_ratio"]),
+            "goal ": first_token_goal,  # a second column with this title
             "answers equal to the baseline's": "{identical_answers[0]} of {identical_answers[1]}",
         },
     )
@@ -229,16 +233,14 @@ def _replicas(rows: list[Row]) -> list[str]:
     )
 
 
-BLOCKS: dict[str, Callable[[list[Row]], str]] = {
-    name: partial(_with_source, lines)
-    for name, lines in {
-        "throughput": _throughput,
-        "speculative": _speculative,
-        "profile": _profile,
-        "split": _split,
-        "percore": _percore,
-        "replicas": _replicas,
-        **{name: partial(figures, title, lines=lines) for name, (title, lines) in FIGURES.items()},
-    }.items()
+_TABLES: dict[str, Callable[[list[Row]], list[str]]] = {
+    "throughput": _throughput,
+    "speculative": _speculative,
+    "profile": _profile,
+    "split": _split,
+    "percore": _percore,
+    "replicas": _replicas,
+    **{name: partial(figures, title, lines=lines) for name, (title, lines) in FIGURES.items()},
 }
+BLOCKS: dict[str, Callable[[list[Row]], str]] = {name: partial(_block, lines) for name, lines in _TABLES.items()}
 """What makes each generated block of docs/benchmarks.md from the rows of the results file of that name."""

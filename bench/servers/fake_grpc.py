@@ -32,7 +32,7 @@ _CONFIG = H2Configuration(
 )
 _WINDOW = 1 << 30  # large, so that a client never waits before it sends
 _FRAME_BYTES = 1 << 17  # where h2 reads large messages fastest
-_SETTINGS = {
+_SETTINGS: dict[SettingCodes | int, int] = {
     SettingCodes.INITIAL_WINDOW_SIZE: _WINDOW,
     SettingCodes.MAX_FRAME_SIZE: _FRAME_BYTES,
     SettingCodes.MAX_CONCURRENT_STREAMS: 1 << 16,  # h2's own 100 would make further calls wait

@@ -55,9 +55,10 @@ class Fleet:
         self.gateways = [self._gateway(number, build) for number in range(gateways)]
 
     def start(self) -> None:
-        for server in (*self.tritons, *self.gateways):
+        servers: list[TritonServer | GatewayServer] = [*self.tritons, *self.gateways]
+        for server in servers:
             _start(server)
-        for server in (*self.tritons, *self.gateways):
+        for server in servers:
             server.wait_ready(_START_S)
         self._start_nginx()
 
@@ -65,8 +66,10 @@ class Fleet:
         if self._nginx is not None:
             self._nginx.stop(5)
         with ThreadPoolExecutor(len(self.gateways) + len(self.tritons)) as pool:
-            for server in (*self.gateways, *self.tritons):
-                pool.submit(server.stop)
+            for gateway in self.gateways:
+                pool.submit(gateway.stop)
+            for triton in self.tritons:
+                pool.submit(triton.stop)
         for log in self._logs:
             log.close()
 
