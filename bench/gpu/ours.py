@@ -71,7 +71,7 @@ def run(plan: Plan) -> dict[str, Any]:
 
 
 def copy_bandwidth(device: Device) -> float:
-    """Bytes a second that the device's memory moves, read and written, while it copies."""
+    """Bytes that the device's memory reads and writes a second while it copies."""
     source, target = device.allocate(_COPIED_BYTES), device.allocate(_COPIED_BYTES)
     device.fill_with_nan(source, _COPIED_BYTES)
 

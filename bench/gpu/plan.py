@@ -14,8 +14,8 @@ TINY = Shape("gpu-check-tiny", layers=2, ffn=256, vision_depth=1, hidden=128, he
 
 @dataclass(frozen=True)
 class Plan:
-    """Both halves of the check read it as JSON; paths are text. Both compute in `precision`; with `kv` "int8" the build
-    keeps its KV cache so, and only its steps run."""
+    """Both halves of the check read it as JSON; paths are text. Both compute in `precision`. With `kv` "int8" the build
+    keeps its KV cache in 8 bits, and the check only times its steps."""
 
     checkpoint: str
     build: str

@@ -98,7 +98,7 @@ def triton_return(fleet: Fleet, build: Path) -> Row:
 
 
 def gateway_death(fleet: Fleet, load: SteadyLoad) -> Row:
-    """Kills the first gateway under load; streams through it are cut short, as nobody is left to end them."""
+    """Kills the first gateway under load; its streams are cut short, since nothing is left to end them."""
     before, killed = len(load.endings), time.monotonic()
     kill(fleet.gateways[0])
     time.sleep(_WATCH_S)

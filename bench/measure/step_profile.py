@@ -1,4 +1,4 @@
-"""Where the time of one decode step goes, beside the time in which memory could have moved what the step reads.
+"""Where the time of one decode step goes, beside the time that memory needs for what the step reads.
 
 The floor: every weight but the embedding table, and the KV of all rows, read once at the speed at which one processor
 thread streams two arrays (a dot product far larger than the caches).
@@ -37,7 +37,7 @@ _CONTEXT = 8192
 _KV_ELEMENT_BYTES = 4
 _STREAM_BYTES = 1 << 28
 _SHOWN = 6
-"""Kinds of node that are named; the rest is added up."""
+"""How many kinds of node are named; the rest is added up."""
 
 
 def measure(run: Run) -> list[Row]:

@@ -41,7 +41,7 @@ _GATEWAY = {  # one client, this machine, asks for everybody
 
 
 class Fleet:
-    """`tritons` and `gateways` by number; the methods wait until what they name is so."""
+    """`tritons` and `gateways` by number; each method waits until it is done."""
 
     def __init__(self, folder: Path, build: Path, tritons: int, gateways: int) -> None:
         self._folder = folder
@@ -74,7 +74,7 @@ class Fleet:
             log.close()
 
     def revive_triton(self, number: int, build: Path) -> None:
-        """Ends what is left of it, after its answers, and starts it on a build."""
+        """Stops it, after its answers, if it still runs, and starts it on a build."""
         self.tritons[number] = _replaced(self.tritons[number], self._triton(number, build))
 
     def revive_gateway(self, number: int, build: Path) -> None:
@@ -85,7 +85,7 @@ class Fleet:
         return "".join(Path(log.name).read_text("utf-8") for log in self._logs)
 
     def tokens(self, number: int) -> float:
-        """Tokens that a Triton had handed out a quarter of a second ago.
+        """Tokens that a Triton has generated, as of a quarter of a second ago.
 
         None yet while the port of its metrics is closed, which it opens last.
         """
@@ -104,7 +104,7 @@ class Fleet:
         return GatewayServer(build, urls, HOST, self._gateway_ports[number], self._logs[number])
 
     def _start_nginx(self) -> None:
-        """The configuration that containers get, with this fleet's addresses beside it."""
+        """nginx with the configuration that containers get, and this fleet's addresses."""
         shutil.copy(_NGINX, self._folder / "nginx.conf")
         servers = [f"server {HOST}:{port} max_fails=3 fail_timeout=1s;" for port in self._gateway_ports]
         (self._folder / "gateways.conf").write_text("\n".join(servers) + "\n", "utf-8")

@@ -34,7 +34,7 @@ BYTES_A_PARAMETER = {"bf16": 2.0, "int8": 1.0625, "int4": 0.5625}
 """Read for every weight of the text model in every step, scales of blocks of 32 included."""
 BANDWIDTH_SHARE = 0.7
 FLOPS_SHARE = 0.4
-"""Of a card's published figures, what a step is taken to reach. Targets until they are measured on a card."""
+"""The shares of a card's published figures that a step reaches, by assumption: nothing was measured on a card yet."""
 _GIB = 1024**3
 _CHUNK_TOKENS: int = EngineSettings.model_fields["chunk_tokens"].default
 _MOST_SLOTS = 128  # beyond, a card multiplies rather than reads, and more rows gain little
@@ -64,7 +64,7 @@ GPUS = (
 
 @dataclass(frozen=True)
 class Demand:
-    """An average request, and how long anybody may wait for the next token."""
+    """An average request, and the longest time that is allowed between two tokens."""
 
     image_tokens: int = 391
     text_tokens: int = 100
@@ -79,7 +79,8 @@ class Demand:
 
 @dataclass(frozen=True)
 class Capacity:
-    """What one card does: the slots it holds, the rows that keep the gap, and requests and tokens a second at most."""
+    """What one card does: the slots it holds, the rows that keep the allowed gap, and the most requests and tokens a
+    second."""
 
     slots: int
     rows: int
@@ -105,7 +106,7 @@ def slots_of(gpu: Gpu, precision: str, context_tokens: int) -> int:
 
 
 def text_parameters() -> float:
-    """Weights that every token is multiplied with, the head among them and the embeddings not."""
+    """Weights that every token is multiplied with: the head is one of them, the embeddings are not."""
     text = MODEL.text
     attention = 2 * text.hidden * text.head_dim * (text.heads + text.kv_heads)
     return text.layers * (attention + 3 * text.hidden * text.ffn) + text.hidden * text.vocabulary
@@ -140,7 +141,7 @@ def prefill_s(times: StepTimes, prompt_tokens: int) -> float:
 
 
 def requests_per_s(times: StepTimes, rows: int, prompt_tokens: int, answer_tokens: int, image_s: float) -> float:
-    """Of a server whose rows are always full: each request costs its image, its prompt, and its share of steps."""
+    """Requests a second when all rows are always full: each costs its image, its prompt and its share of steps."""
     steps_s = (answer_tokens - 1) * times.decode(rows)
     return rows / (rows * (image_s + prefill_s(times, prompt_tokens)) + steps_s)
 

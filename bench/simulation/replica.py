@@ -93,7 +93,7 @@ class Replica:
         return max(self.now, self._encoding[0].ready_at) if self._encoding else None
 
     def step(self, now: float) -> None:
-        """What `Engine._turn` does; afterwards `now` is the moment it ends."""
+        """One step as the engine takes it; afterwards `now` is the moment it ends."""
         self.now = now
         while self._encoding and self._encoding[0].ready_at <= now:
             self._scheduler.waiting.append(self._encoding.popleft().waiting)

@@ -19,11 +19,11 @@ from glmserve.errors import BackendDown
 
 REPLICAS = (1, 10, 100, 1000)
 LOADS = (0.5, 0.7, 0.8, 0.9, 1.0, 1.2)
-"""Offered, of what the replicas can do."""
+"""Offered load as shares of what the replicas can do."""
 MACHINE = Machine(
     StepTimes(decode_s=0.02, row_s=0.0003, prefill_s=0.02, token_s=0.0001), slots=16, min_chunk_tokens=256
 )
-"""About a bf16 model on a card that reads its weights in 20 ms."""
+"""Roughly a bf16 model on a card that reads its weights in 20 ms."""
 _REPLICAS_A_GATEWAY = 8
 _WARM_UP_SHARE = 0.4
 _REPLICA_SECONDS = 10_000  # of one run, so that a thousand replicas take minutes and not hours
@@ -155,13 +155,13 @@ class _Nobody:
 
 
 def _gateways(replicas: int, chance: random.Random) -> list[LoadBalancer]:
-    """Each knows only of its own requests."""
+    """Load balancers, each of which knows only its own requests."""
     urls = ",".join(f"grpc://{_address(number)}:8001" for number in range(replicas))
     return [LoadBalancer(urls, lambda _url: _Nobody(), shuffle=chance.shuffle) for _ in range(_gateways_for(replicas))]
 
 
 def _gateways_for(replicas: int) -> int:
-    """As many as there would be."""
+    """How many gateways so many replicas would have."""
     return max(2, replicas // _REPLICAS_A_GATEWAY)
 
 
