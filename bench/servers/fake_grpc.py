@@ -20,6 +20,7 @@ from h2.events import (
     StreamReset,
     WindowUpdated,
 )
+from h2.exceptions import FlowControlError
 from h2.settings import SettingCodes
 
 _CONFIG = H2Configuration(
@@ -61,6 +62,7 @@ class Connection(asyncio.Protocol):
         self._answer = answer
         self._http = H2Connection(_CONFIG)
         self._calls: dict[int, Call] = {}
+        self._blocked: set[Call] = set()  # until the client makes room
         self._transport: asyncio.WriteTransport | None = None
 
     def send(self, call: Call, message: bytes) -> None:
@@ -108,14 +110,20 @@ class Connection(asyncio.Protocol):
         elif isinstance(event, StreamReset) and event.stream_id in self._calls:
             self._calls.pop(event.stream_id).is_open = False
         elif isinstance(event, WindowUpdated | RemoteSettingsChanged):
-            for call in [call for call in self._calls.values() if call.waiting]:
+            blocked, self._blocked = self._blocked, set()
+            for call in blocked:
                 self._push(call)
 
     def _push(self, call: Call) -> None:
         """Writes what the client has room for."""
-        while call.waiting and len(call.waiting[0]) <= self._http.local_flow_control_window(call.stream_id):
-            self._http.send_data(call.stream_id, call.waiting.popleft())
-        if call.ends and not call.waiting and call.is_open:
+        while call.is_open and call.waiting:
+            try:
+                self._http.send_data(call.stream_id, call.waiting[0])
+            except FlowControlError:  # raised before anything is sent
+                self._blocked.add(call)
+                return
+            call.waiting.popleft()
+        if call.is_open and call.ends:
             self._http.send_headers(call.stream_id, _TRAILERS, end_stream=True)
             call.is_open = False
             del self._calls[call.stream_id]
