@@ -51,6 +51,7 @@ class Call:
     received: list[bytes] = field(default_factory=list)
     waiting: deque[bytes] = field(default_factory=deque)
     is_open: bool = True
+    has_begun: bool = False
     ends: bool = False
 
 
@@ -105,8 +106,7 @@ class Connection(asyncio.Protocol):
             self._http.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
         elif isinstance(event, StreamEnded):
             call = self._calls[event.stream_id]
-            self._http.send_headers(event.stream_id, _STATUS_OK)
-            self._answer(self, call, b"".join([call.received[0][_PREFIX_BYTES:], *call.received[1:]]))
+            self._answer(self, call, b"".join(call.received)[_PREFIX_BYTES:])
         elif isinstance(event, StreamReset) and event.stream_id in self._calls:
             self._calls.pop(event.stream_id).is_open = False
         elif isinstance(event, WindowUpdated | RemoteSettingsChanged):
@@ -115,7 +115,10 @@ class Connection(asyncio.Protocol):
                 self._push(call)
 
     def _push(self, call: Call) -> None:
-        """Writes what the client has room for."""
+        """Writes what the client has room for; the response headers leave with the first message."""
+        if call.is_open and not call.has_begun:
+            self._http.send_headers(call.stream_id, _STATUS_OK)
+            call.has_begun = True
         while call.is_open and call.waiting:
             try:
                 self._http.send_data(call.stream_id, call.waiting[0])
