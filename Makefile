@@ -39,12 +39,12 @@ check: $(VENV)/.test-installed ## Lint, formatting, types, and which floor may i
 	$(BIN)/lint-imports
 
 .PHONY: bench
-bench: $(VENV)/.test-installed ## Measure the service beside its rival and its bare engine; docs/benchmarks.md
+bench: $(VENV)/.test-installed ## Measure the service beside its baselines and its bare engine; docs/benchmarks.md
 	$(BIN)/python -m bench throughput
 	$(BIN)/python -m bench overhead
 	$(BIN)/python -m bench interference
 	$(BIN)/python -m bench followup
-	$(BIN)/python -m bench guesses
+	$(BIN)/python -m bench speculative
 	$(BIN)/python -m bench profile
 	$(BIN)/python -m bench streams
 	$(BIN)/python -m bench split

@@ -1,4 +1,4 @@
-"""What a measurement leaves behind: rows of figures as JSON, each saying which run they come from."""
+"""The results of a measurement: rows of figures as JSON, each with the run it comes from."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import json
 import platform
 import statistics
 import subprocess
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,21 +18,18 @@ from typing import Any
 from glmserve.system.cpu_count import cores
 
 RESULTS = Path(__file__).resolve().parent / "results"
+# fmt: off
 _PACKAGES = (
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "numpy",
-    "nvidia-pytriton",
-    "tritonclient",
-    "torch",
-    "transformers",
-    "flask",
-    "gunicorn",
+    "onnxruntime", "onnxruntime-gpu", "numpy", "nvidia-pytriton", "tritonclient",
+    "torch", "transformers", "flask", "gunicorn",
 )
+# fmt: on
 _GIT_TIMEOUT_S = 10.0
 _DIGITS = 4
 
 Row = dict[str, Any]
+Say = Callable[[str], None]
+"""Where progress goes, line by line."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +49,28 @@ class Spread:
         return {name: rounded(self.median), f"{name}_spread": [rounded(self.low), rounded(self.high)]}
 
 
+class Samples:
+    """Named values, one of each a round."""
+
+    def __init__(self) -> None:
+        self._values: defaultdict[str, list[float]] = defaultdict(list)
+
+    def add(self, values: Mapping[str, float]) -> None:
+        """One round's values."""
+        for name, value in values.items():
+            self._values[name].append(value)
+
+    def row(self) -> Row:
+        """The spread of each value."""
+        return {key: field for n, v in self._values.items() for key, field in Spread.of(v).fields(n).items()}
+
+    def __str__(self) -> str:
+        """The last round's values."""
+        return ", ".join(f"{name} {rounded(values[-1]):g}" for name, values in self._values.items())
+
+
 def write(name: str, rows: Sequence[Row], command: str, folder: Path | None = None) -> Path:
-    """Writes `results/<name>.json`, or one in another folder, each row with where it came from."""
+    """Writes `results/<name>.json`, or the same in another folder; each row tells the run it comes from."""
     run = _run(command)
     folder = folder or RESULTS
     folder.mkdir(exist_ok=True)

@@ -3,7 +3,7 @@
 `python -m bench.baselines.fastapi_gateway --build DIR --port 5002 --triton-port 8001` runs it. It answers POST
 /v1/chat/vision, text alone as well, prepares requests with the same code as our gateway, and asks Triton over
 grpc.aio. No keys, no limits, no deadline, no admission, no log, no metrics, no stream, no watch over clients, and a
-mistake is a 500.
+wrong request is a 500.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from glmserve import contract
 _MIB = 1024**2
 
 
-class Asked(BaseModel):
-    """A question as it is sent; other fields are passed over."""
+class Body(BaseModel):
+    """The fields of a request that are read; others are ignored."""
 
     prompt: str
     image: str | None = None
@@ -56,9 +56,9 @@ def create_app(build: Path, triton_port: int) -> FastAPI:
         return {"success": True}
 
     @app.post("/v1/chat/vision")
-    async def chat_vision(asked: Asked) -> dict[str, Any]:
-        file = None if asked.image is None else base64.b64decode(asked.image)
-        request = await run_in_threadpool(preparer.prepared, file, asked.prompt, asked.max_tokens)
+    async def chat_vision(body: Body) -> dict[str, Any]:
+        file = None if body.image is None else base64.b64decode(body.image)
+        request = await run_in_threadpool(preparer.prepared, file, body.prompt, body.max_tokens)
         tokens: list[int] = []
         async for message in app.state.triton.ModelStreamInfer(iter([_message(request)])):
             if message.infer_response.outputs:
@@ -88,7 +88,7 @@ def _tokens(response: Any) -> tuple[int, ...]:
 
 
 def main(
-    build: Annotated[Path, typer.Option(exists=True, file_okay=False, help="The build whose rules hold.")],
+    build: Annotated[Path, typer.Option(exists=True, file_okay=False, help="The build that is served.")],
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on loopback.")] = 5002,
     triton_port: Annotated[int, typer.Option(min=1, max=65535, help="Where Triton answers gRPC.")] = 8001,
 ) -> None:

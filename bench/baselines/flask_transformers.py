@@ -1,8 +1,8 @@
 """The script this model's users serve it with today: Flask's own server and transformers, one request at a time.
 
 `python -m bench.baselines.flask_transformers --checkpoint DIR --port 5001` runs it. It answers the POST
-/v1/chat/vision of our gateway, and adds to each answer how long after the request's arrival its first token was
-there.
+/v1/chat/vision of our gateway, and adds to each answer the seconds from the request's arrival to
+the first token.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class FirstToken:
 
 
 class Model:
-    """The checkpoint in fp32 with its tokenizer and picture processor."""
+    """The checkpoint in fp32 with its tokenizer and image processor."""
 
     def __init__(self, checkpoint: Path) -> None:
         library: Any = Glm4vForConditionalGeneration
@@ -51,7 +51,7 @@ class Model:
         self._processor: Any = Glm46VImageProcessorPil.from_pretrained(checkpoint)
 
     def inputs(self, image: Image.Image, prompt: str) -> dict[str, torch.Tensor]:
-        """What `generate` takes: the rendered chat with one placeholder a picture token, and the picture's patches."""
+        """What `generate` takes: the rendered chat with a placeholder for each image token, and the image's patches."""
         content = [{"type": "image"}, {"type": "text", "text": prompt}]
         text = self._tokenizer.apply_chat_template(
             [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True, enable_thinking=False
@@ -72,8 +72,8 @@ class Model:
 
 
 def create_app(model: Model) -> Flask:
-    """The script: a lock around `generate`, since two at once would mix up the state that the model keeps."""
-    app = Flask("rival")
+    """The script, with a lock around `generate`: two at once would mix up the state that the model keeps."""
+    app = Flask("baseline")
     one_at_a_time = threading.Lock()
 
     @app.get("/health/ready")

@@ -6,10 +6,10 @@ import shutil
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 
 from bench.checkpoints.synthetic import Shape, fingerprint, write_checkpoint
+from bench.records import Say
 from glmserve.build.manifest import MANIFEST_FILE
 
 CACHE = Path(__file__).resolve().parents[1] / ".cache"
@@ -24,7 +24,7 @@ class ExportFailed(Exception):
     """A build could not be made; the export's own words are in the message."""
 
 
-def checkpoint_of(shape: Shape, say: Callable[[str], None]) -> Path:
+def checkpoint_of(shape: Shape, say: Say) -> Path:
     """The checkpoint folder of a shape: the one that is there already, or a new one."""
     folder = CACHE / "checkpoints" / f"{shape.name}-{fingerprint(shape)}"
     if not folder.is_dir():
@@ -40,19 +40,14 @@ def checkpoint_of(shape: Shape, say: Callable[[str], None]) -> Path:
 
 
 def build_of(
-    checkpoint: Path,
-    precision: str,
-    say: Callable[[str], None],
-    target: str = "cpu",
-    out: Path | None = None,
-    kv: str = "same",
+    checkpoint: Path, precision: str, say: Say, target: str = "cpu", out: Path | None = None, kv: str = "same"
 ) -> Path:
-    """The build of a checkpoint, made by the export's own command line; one of an older exporter makes room for it."""
+    """The build of a checkpoint, made by the export's own command line; builds of an older exporter are removed."""
     out = out or CACHE / "builds" / f"{checkpoint.name}-{precision}"
     say(f"Exporting {checkpoint.name} in {precision}, if it was not yet ...")
-    options = ["--checkpoint", str(checkpoint), "--out", str(out), "--precision", precision, "--target", target]
-    options += ["--kv", kv]
-    done = _export(["build", *options], _EXPORT_TIMEOUT_S)
+    command = [sys.executable, "-m", "export", "build", "--checkpoint", str(checkpoint), "--out", str(out)]
+    command += ["--precision", precision, "--target", target, "--kv", kv]
+    done = subprocess.run(command, cwd=_PROJECT, capture_output=True, text=True, timeout=_EXPORT_TIMEOUT_S, check=False)
     if done.returncode != 0:
         raise ExportFailed(f"The export of {checkpoint} in {precision} failed.\n{done.stderr.strip()}")
     build = Path(done.stdout.strip().splitlines()[-1])
@@ -60,8 +55,3 @@ def build_of(
         if other.parent.name != build.name:
             shutil.rmtree(other.parent)
     return build
-
-
-def _export(arguments: list[str], timeout_s: float) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "export", *arguments]
-    return subprocess.run(command, cwd=_PROJECT, capture_output=True, text=True, timeout=timeout_s, check=False)

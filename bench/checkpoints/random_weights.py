@@ -1,4 +1,4 @@
-"""Draws the weights of a checkpoint of any sizes at random and writes them in shards, a few rows at a time."""
+"""Random weights for a checkpoint of any size, written in shards, a few rows at a time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _BYTES = 2  # bf16
 
 @dataclass(frozen=True)
 class Weight:
-    """One tensor to come: normal with a deviation of `scale`, or all ones where that is None."""
+    """One tensor to write: normally distributed with a deviation of `scale`, or all ones where that is None."""
 
     name: str
     shape: tuple[int, ...]
@@ -85,7 +85,7 @@ def _write_file(file: BinaryIO, weights: Sequence[Weight], silent: np.ndarray, s
 
 
 def header_of(weights: Sequence[Weight]) -> bytes:
-    """What a safetensors file of these tensors, in bf16 and in this order, begins with."""
+    """The header of a safetensors file that holds these tensors in bf16 and in this order."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for weight in weights:
@@ -97,8 +97,8 @@ def header_of(weights: Sequence[Weight]) -> bytes:
 
 
 def _draw(weight: Weight, seed: int) -> Iterator[tuple[int, np.ndarray]]:
-    """A tensor's values f32, some rows at a time and the first row's number before them; each tensor has random numbers
-    of its own, so that none depends on which others there are."""
+    """A tensor's values f32, some rows at a time, each part with the number of its first row. Every tensor has random
+    numbers of its own, which do not depend on the other tensors."""
     row = weight.shape[1:]
     at_once = max(1, _DRAWN_AT_ONCE // max(1, math.prod(row)))
     stream = np.random.default_rng([seed, zlib.crc32(weight.name.encode())])
@@ -124,12 +124,7 @@ def _norm(name: str, size: int) -> Weight:
 
 def _text_layer(text: TextModel, layer: str) -> Iterator[Weight]:
     hidden, q, kv = text.hidden, text.heads * text.head_dim, text.kv_heads * text.head_dim
-    for name in (
-        "input_layernorm",
-        "post_attention_layernorm",
-        "post_self_attn_layernorm",
-        "post_mlp_layernorm",
-    ):
+    for name in ("input_layernorm", "post_attention_layernorm", "post_self_attn_layernorm", "post_mlp_layernorm"):
         yield _norm(f"{layer}.{name}", hidden)
     for name, size in (("q_proj", q), ("k_proj", kv), ("v_proj", kv)):
         yield _matrix(f"{layer}.self_attn.{name}", size, hidden)

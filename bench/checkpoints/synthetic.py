@@ -1,8 +1,8 @@
 """Writes checkpoints of the real architecture with random weights, large enough to measure and small enough for a CPU.
 
-Tokenizer, template and picture rules are the demo's, pictures being read at the real model's sizes. Rows of the head
-that stand for control tokens, for blanks or for parts of a character are zero: their logit is 0, which is never the
-largest of hundreds, so a greedy answer never ends by itself and its text says which tokens it has.
+Tokenizer, template and image rules are the demo's, but images may be as large as for the real model. Rows of the head
+for control tokens, blanks and parts of a character are zero: their logit is 0, which is never the largest of hundreds,
+so a greedy answer never ends by itself, and equal texts mean equal tokens.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LARGEST_IMAGE = 9_633_792  # as the real preprocessor_config.json has it, two f
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of a synthetic model; what is not here is the same for all, or the demo's."""
+    """The sizes of a synthetic model; all others are the demo's."""
 
     name: str
     layers: int
@@ -46,8 +46,8 @@ class Shape:
 FULL = Shape("full", layers=17, ffn=3424, vision_depth=6)
 """About 220 million text parameters, the feed-forward as wide beside the hidden size as the real model's."""
 THIN = Shape("thin", layers=1, ffn=64, vision_depth=1, vision_hidden=64, vision_heads=2)
-"""As wide as `FULL` where models meet, so that the same arrays travel, with little to compute: for measuring what
-travelling costs."""
+"""As wide as `FULL` where it meets other parts, so that the same arrays travel, but with little to compute: it shows
+what travelling costs."""
 
 
 def write_checkpoint(shape: Shape, folder: Path, seed: int = 0) -> Path:
@@ -69,8 +69,8 @@ def write_configuration(shape: Shape, folder: Path) -> Path:
 
 
 def write_like(model: Path, folder: Path, shards: int = 4, seed: int = 0) -> Path:
-    """A checkpoint of the sizes, tokenizer and template in the Hugging Face folder `model`, whose weights, if it has
-    any, are not read; `folder` must not exist yet."""
+    """A checkpoint with the sizes, tokenizer and template of the Hugging Face folder `model`, whose weights are not
+    read; `folder` must not exist yet."""
     folder.mkdir(parents=True)
     for name in _SIDE_FILES:
         if (model / name).is_file():
@@ -80,7 +80,7 @@ def write_like(model: Path, folder: Path, shards: int = 4, seed: int = 0) -> Pat
 
 
 def fingerprint(shape: Shape) -> str:
-    """Names what a shape's checkpoint is made of: the shape, this module, and the demo's files."""
+    """Changes with everything that a shape's checkpoint is made of: the shape, this code, and the demo's files."""
     digest = hashlib.sha256(json.dumps(asdict(shape)).encode())
     for path in [Path(__file__), Path(random_weights.__file__), *(DEMO / name for name in _SIDE_FILES)]:
         digest.update(path.read_bytes())

@@ -1,6 +1,6 @@
 """Runs the full-size model on this machine's GPU, beside what its memory allows and beside transformers.
 
-Where there is no GPU the same code runs at tiny size on the processor, which shows that it works and nothing else.
+Without a GPU the same code runs at tiny size on the CPU, which only shows that the check works.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from bench.checkpoints.builds import ExportFailed, build_of
 from bench.checkpoints.synthetic import write_checkpoint, write_like
 from bench.gpu.plan import TINY, Plan, full_size, rehearsal
 from bench.gpu.report import card, report, rows_of
-from bench.records import Row
+from bench.records import Row, Say
 from export.precision import Precision, Target
 from export.verify.tolerances import ALLOWED
 
@@ -27,11 +26,11 @@ _HALF_TIMEOUT_S = 3600.0
 _PROBE_TIMEOUT_S = 120.0
 _PROBE = "from glmserve.engine.runtime.device import open_device; open_device('cuda')"
 _MOST_LOST = {"fp32": 1e-3, "bf16": 1.0}
-"""By how many nats a token may be less likely to torch than its own choice; a token drawn by chance loses about 18."""
+"""By how many nats a token may be less likely to torch than torch's own choice; a random token loses about 18."""
 
 
 class HalfFailed(Exception):
-    """A half of the check ended with an error; the end of what it said is in the message."""
+    """A half of the check failed; the message holds the end of its output."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Verdict:
     is_right: bool
 
 
-def gpu_check(model: Path | None, scratch: Path, say: Callable[[str], None]) -> Verdict:
+def gpu_check(model: Path | None, scratch: Path, say: Say) -> Verdict:
     """Makes checkpoint and build in `scratch`, unless they are there, and measures. `model` is a folder with the real
     configuration and tokenizer; raises ValueError when a GPU is there and it is not."""
     missing = _why_no_gpu()
@@ -55,9 +54,8 @@ def gpu_check(model: Path | None, scratch: Path, say: Callable[[str], None]) -> 
     ours["decoded"] += _with_kv_in_8_bits(plan, scratch, say)
     (scratch / "ours.json").write_text(json.dumps(ours), "utf-8")
     try:
-        torchs: dict[str, Any] | None = _half(
-            "bench.gpu.transformers_side", scratch, ["plan.json", "ours.json", "torch.json"]
-        )
+        files = ["plan.json", "ours.json", "torch.json"]
+        torchs: dict[str, Any] | None = _half("bench.gpu.transformers_side", scratch, files)
     except HalfFailed as error:
         say(f"transformers could not run beside it, so tokens were not checked: {error}")
         torchs = None
@@ -68,7 +66,7 @@ def gpu_check(model: Path | None, scratch: Path, say: Callable[[str], None]) -> 
 
 
 def _why_no_gpu() -> str:
-    """Empty where the engine can open a GPU; asked in another process, which gives the card back."""
+    """Why the engine cannot open a GPU, or nothing; another process tries it, so that the GPU is free again."""
     done = subprocess.run(
         [sys.executable, "-c", _PROBE], capture_output=True, text=True, timeout=_PROBE_TIMEOUT_S, check=False
     )
@@ -81,14 +79,14 @@ def _first_line(missing: str) -> str:
     return f"GPU: {card()}"
 
 
-def _rehearsal(scratch: Path, say: Callable[[str], None]) -> Plan:
+def _rehearsal(scratch: Path, say: Say) -> Plan:
     checkpoint = scratch / "tiny"
     if not checkpoint.is_dir():
         write_checkpoint(TINY, checkpoint)
     return rehearsal(checkpoint, build_of(checkpoint, Precision.FP32, say, out=scratch / "builds"), _image(scratch))
 
 
-def _full_size(model: Path | None, scratch: Path, say: Callable[[str], None]) -> Plan:
+def _full_size(model: Path | None, scratch: Path, say: Say) -> Plan:
     if model is None:
         raise ValueError("A full-size check needs a folder with the real config.json and tokenizer: MODEL=DIR.")
     checkpoint = scratch / "full-size"
@@ -99,8 +97,8 @@ def _full_size(model: Path | None, scratch: Path, say: Callable[[str], None]) ->
     return full_size(checkpoint, build, _image(scratch))
 
 
-def _with_kv_in_8_bits(plan: Plan, scratch: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """The steps of a build with KV in 8 bits; none, and a line that says why, where it does not run."""
+def _with_kv_in_8_bits(plan: Plan, scratch: Path, say: Say) -> list[dict[str, Any]]:
+    """The steps of a build with KV in 8 bits; nothing, and a line with the reason, where it does not run."""
     try:
         target = Target.CUDA if plan.device == "cuda" else Target.CPU
         build = build_of(Path(plan.checkpoint), plan.precision, say, target, scratch / "builds-kv", "int8")
@@ -113,14 +111,14 @@ def _with_kv_in_8_bits(plan: Plan, scratch: Path, say: Callable[[str], None]) ->
 
 
 def _image(scratch: Path) -> Path:
-    """Something to look at: 448 x 448, all colours."""
+    """A test image: 448 x 448, every shade of grey."""
     path = scratch / "image.png"
     Image.linear_gradient("L").resize((448, 448)).convert("RGB").save(path)
     return path
 
 
 def _half(program: str, scratch: Path, files: list[str]) -> dict[str, Any]:
-    """What one of the two programs wrote into the last of its files."""
+    """What one of the two halves wrote into the last of its files."""
     command = [sys.executable, "-m", program, *(str(scratch / name) for name in files)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_HALF_TIMEOUT_S, check=False)
     if done.returncode != 0:
@@ -130,7 +128,8 @@ def _half(program: str, scratch: Path, files: list[str]) -> dict[str, Any]:
 
 
 def _is_right(plan: Plan, rows: list[Row], torchs: dict[str, Any]) -> bool:
-    """Both sides round where precision is low, so of two tokens that are nearly as likely each may choose another."""
+    """Whether the build agrees with torch. Both round in a low precision, so of two tokens that are nearly as likely
+    each side may choose another."""
     features = ALLOWED[Precision(plan.precision)].features
     worst = max(row["worst_loss"] for row in rows if row["kv"] == "same")
     return bool(worst <= _MOST_LOST[plan.precision] and torchs["feature_error"]["worst"] <= features)

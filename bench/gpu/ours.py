@@ -1,6 +1,6 @@
-"""The build's half of the GPU check: prefill, decode and the picture encoder on the engine's own sessions.
+"""The build's half of the GPU check: prefill, decode and the vision encoder on the engine's own sessions.
 
-`python -m bench.gpu.ours PLAN RESULT` reads and writes JSON; a process of its own, which frees the card.
+`python -m bench.gpu.ours PLAN RESULT` reads and writes JSON; it is a process of its own so that it frees the GPU.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from bench.gpu.plan import Plan
+from bench.harness import seconds
 from glmserve.build.manifest import CHECKPOINT_FOLDER, decoder_in, vision_in
 from glmserve.engine.request import Sampling
 from glmserve.engine.runtime.decoder import Sampled, Step
@@ -35,7 +35,7 @@ _VISION_RUNS = 5
 
 @dataclass(frozen=True)
 class Build:
-    """What is measured, and where."""
+    """The build under measurement, and the device it runs on."""
 
     folder: Path
     checkpoint: Checkpoint
@@ -44,16 +44,15 @@ class Build:
 
     def decoder(self, rows: int, context: int, with_graphs: bool = False) -> OrtDecoder:
         buckets = tuple(n for n in self.plan.rows if n <= rows) if with_graphs else ()
-        return OrtDecoder(
-            decoder_in(self.folder), self.checkpoint, rows, context, self.plan.threads, self.device, buckets
-        )
+        graph = decoder_in(self.folder)
+        return OrtDecoder(graph, self.checkpoint, rows, context, self.plan.threads, self.device, buckets)
 
     def vision(self) -> OrtVision:
         return OrtVision(vision_in(self.folder), self.plan.threads, self.device)
 
 
 def run(plan: Plan) -> dict[str, Any]:
-    """Everything that the build's half finds out, as JSON has it."""
+    """All results of the build's half, as they go into JSON."""
     folder = Path(plan.build)
     build = Build(folder, Checkpoint.read(folder / CHECKPOINT_FOLDER), open_device(plan.device), plan)
     prompts = _prompts(build.checkpoint, max(plan.rows), plan.prompt_tokens)
@@ -72,7 +71,7 @@ def run(plan: Plan) -> dict[str, Any]:
 
 
 def copy_bandwidth(device: Device) -> float:
-    """Bytes a second that the device's memory moves, read and written, while it copies."""
+    """Bytes that the device's memory reads and writes a second while it copies."""
     source, target = device.allocate(_COPIED_BYTES), device.allocate(_COPIED_BYTES)
     device.fill_with_nan(source, _COPIED_BYTES)
 
@@ -80,11 +79,11 @@ def copy_bandwidth(device: Device) -> float:
         device.copy(source.address, target.address, _COPIED_BYTES, _COPIED_BYTES, count=1)
         device.wait()
 
-    return 2 * _COPIED_BYTES / min(_seconds(copy) for _ in range(_COPIES))
+    return 2 * _COPIED_BYTES / min(seconds(copy, _COPIES))
 
 
 def _decode_all(build: Build, prompts: np.ndarray, with_graphs: bool) -> list[dict[str, Any]]:
-    """For each number of rows: prompts read one after another, then all of them decoded together."""
+    """For each number of rows: the prefill of one prompt after another, then decoding all of them together."""
     plan = build.plan
     decoder = build.decoder(max(plan.rows), plan.least_context, with_graphs)
     found = []
@@ -105,7 +104,7 @@ def _decode_all(build: Build, prompts: np.ndarray, with_graphs: bool) -> list[di
 
 
 def _checked(build: Build, prompts: np.ndarray) -> dict[str, Any]:
-    """A few answers with the log-probability of each token, to be held against torch's; KV begins as NaN."""
+    """A few answers with the log-probability of each token, for comparison with torch; the KV cache starts as NaN."""
     rows, plan = prompts[: min(8, len(prompts))], build.plan
     decoder = build.decoder(len(rows), plan.least_context)
     decoder.poison()
@@ -114,7 +113,7 @@ def _checked(build: Build, prompts: np.ndarray) -> dict[str, Any]:
 
 
 def _kv_in_place(build: Build, prompts: np.ndarray) -> dict[str, float]:
-    """A step's time with little and with much room for KV: one that copied its KV would take longer by that much."""
+    """A step's time with a small and a large KV cache: a step that copied it would take longer with the large one."""
     times, plan = [], build.plan
     for context in (plan.least_context, plan.most_context):
         decoder = build.decoder(1, context)
@@ -126,12 +125,12 @@ def _kv_in_place(build: Build, prompts: np.ndarray) -> dict[str, float]:
 
 
 def _vision(build: Build) -> dict[str, Any]:
-    """The features of one picture, and how long they take."""
+    """The features of one image, and how long they take."""
     vision, shape = build.vision(), build.checkpoint.vision
     patches, grid = patches_of(_image(build.plan), build.checkpoint.images)
     arrays = vision_arrays(patches, grid, shape.table_side)
     features = vision.encode(arrays)
-    times = [_seconds(lambda: vision.encode(arrays)) for _ in range(_VISION_RUNS)]
+    times = seconds(lambda: vision.encode(arrays), _VISION_RUNS)
     return {"patches": len(patches), "seconds": statistics.median(times), "features": features.tolist()}
 
 
@@ -140,7 +139,7 @@ def _image(plan: Plan) -> Image.Image:
 
 
 def _prompts(checkpoint: Checkpoint, count: int, tokens: int) -> np.ndarray:
-    """Random text i64 [count, tokens], without picture tokens."""
+    """Random text i64 [count, tokens], without image tokens."""
     random = np.random.default_rng(0)
     return random.integers(0, min(checkpoint.image_token_id, checkpoint.text.vocabulary), (count, tokens))
 
@@ -171,7 +170,7 @@ def _answer(
 
 
 def _prefill(decoder: OrtDecoder, row: int, prompt: np.ndarray, chunk_tokens: int, wants_logprobs: bool) -> Sampled:
-    """Reads a prompt in chunks, as the engine does; what was sampled after its last token."""
+    """Prefills a prompt in chunks, as the engine does; returns what was sampled after its last token."""
     sampled = None
     for start in range(0, len(prompt), chunk_tokens):
         part = prompt[start : start + chunk_tokens]
@@ -184,23 +183,17 @@ def _prefill(decoder: OrtDecoder, row: int, prompt: np.ndarray, chunk_tokens: in
 
 
 def _logprobs(sampled: Sampled) -> list[float]:
-    """Of the drawn tokens, row by row; empty where none were asked for."""
+    """Of the sampled tokens, row by row; empty where none are wanted."""
     return [float(values[0]) for values in sampled.logprob_values if len(values)]
 
 
 def _step(
     decoder: OrtDecoder, input_ids: np.ndarray, positions: np.ndarray, drawn: np.ndarray, wants_logprobs: bool
 ) -> Step:
-    """A step of text that draws after the tokens `drawn`, with nobody in either group yet; i64 [T] each."""
+    """A step of text that samples after the tokens `drawn`, with both groups still empty; i64 [T] each."""
     draws = [Draw(Sampling(), wants_logprobs=wants_logprobs)] * len(drawn)
     sampler = sampler_inputs(draws, decoder.candidates, decoder.vocabulary)
     return Step.drawing(input_ids, np.broadcast_to(positions, (3, len(input_ids))), drawn, sampler)
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    began_s = time.perf_counter()
-    work()
-    return time.perf_counter() - began_s
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the GPU check measures: the full-size model on a card, or the same steps at tiny size where there is none."""
+"""What the GPU check measures: the full-size model on a GPU, or the same steps at tiny size where there is none."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ TINY = Shape("gpu-check-tiny", layers=2, ffn=256, vision_depth=1, hidden=128, he
 
 @dataclass(frozen=True)
 class Plan:
-    """Handed to both halves of the check as JSON; paths are text. `precision` is what both compute in; with `kv` "int8"
-    the build keeps KV so, and only its steps are run."""
+    """Both halves of the check read it as JSON; paths are text. Both compute in `precision`. With `kv` "int8" the build
+    keeps its KV cache in 8 bits, and the check only times its steps."""
 
     checkpoint: str
     build: str
     image: str
     device: DeviceName
     precision: str
-    rows: tuple[int, ...]
     prompt_tokens: int
     new_tokens: int
     chunk_tokens: int
     least_context: int
     most_context: int
-    threads: int
+    rows: tuple[int, ...] = (1, 8, 32)
+    threads: int = 1
     kv: str = "same"
 
     @staticmethod
@@ -41,36 +41,10 @@ class Plan:
 
 
 def full_size(checkpoint: Path, build: Path, image: Path) -> Plan:
-    """The real model on a card, at the rows that the target names."""
-    return Plan(
-        str(checkpoint),
-        str(build),
-        str(image),
-        "cuda",
-        "bf16",
-        rows=(1, 8, 32),
-        prompt_tokens=512,
-        new_tokens=64,
-        chunk_tokens=256,
-        least_context=1024,
-        most_context=32_768,
-        threads=1,
-    )
+    """The real model on a GPU: prompts of 512 tokens, 64 new ones, chunks of 256, room for 1,024 and 32,768 tokens."""
+    return Plan(str(checkpoint), str(build), str(image), "cuda", "bf16", 512, 64, 256, 1024, 32_768)
 
 
 def rehearsal(checkpoint: Path, build: Path, image: Path) -> Plan:
-    """The same steps in seconds on a processor."""
-    return Plan(
-        str(checkpoint),
-        str(build),
-        str(image),
-        "cpu",
-        "fp32",
-        rows=(1, 8, 32),
-        prompt_tokens=24,
-        new_tokens=6,
-        chunk_tokens=16,
-        least_context=64,
-        most_context=16_384,
-        threads=1,
-    )
+    """The same steps in seconds on a CPU: smaller prompts, answers, chunks and room."""
+    return Plan(str(checkpoint), str(build), str(image), "cpu", "fp32", 24, 6, 16, 64, 16_384)

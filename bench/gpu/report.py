@@ -1,4 +1,4 @@
-"""Turns what both halves of the GPU check found into rows of figures and lines to read."""
+"""The results of both halves of the GPU check, as rows for the results file and as lines to read."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from glmserve.build.manifest import CHECKPOINT_FOLDER, decoder_in
 from glmserve.engine.memory_plan import decoders_files, element_bytes, weight_bytes
 from glmserve.model.config import Checkpoint
 
-SHARE_OF_LIMIT_TARGET, RIVAL_TARGET = 0.7, 25.0
+SHARE_OF_LIMIT_TARGET, TRANSFORMERS_TARGET = 0.7, 25.0
 """Of the memory's limit at one row, and of one request at a time in transformers at 32 rows."""
 _CARD = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
 _CARD_TIMEOUT_S = 60.0
 
 
 def card() -> str:
-    """Name, driver and memory of the first card, as its own tool tells."""
+    """Name, driver and memory of the first card, from nvidia-smi."""
     try:
         done = subprocess.run(_CARD, capture_output=True, text=True, timeout=_CARD_TIMEOUT_S, check=True)
     except (OSError, subprocess.SubprocessError):
@@ -29,7 +29,7 @@ def card() -> str:
 
 
 def rows_of(plan: Plan, ours: dict[str, Any], torchs: dict[str, Any] | None) -> list[Row]:
-    """One row for each number of rows, with CUDA graphs and without; what is known once stands in each."""
+    """One row for each number of rows, with CUDA graphs and without; what holds for all is in each."""
     limits = {kv: Limit.of(plan, ours["bandwidth_bytes_per_s"], kv) for kv in ("same", "int8")}
     once = {
         "device": plan.device,
@@ -131,7 +131,7 @@ def report(plan: Plan, rows: list[Row]) -> list[str]:
         lines.append(
             f"{plan.precision} against torch's {plan.precision}: log-probabilities differ by "
             f"{first['logprob_error']['median']:.1e} nats (worst {first['logprob_error']['worst']:.1e}), "
-            f"picture features by {first['feature_error']['median']:.1e} (worst {first['feature_error']['worst']:.1e})"
+            f"image features by {first['feature_error']['median']:.1e} (worst {first['feature_error']['worst']:.1e})"
         )
     if plan.device == "cuda":
         lines += _targets(rows)
@@ -143,5 +143,5 @@ def _targets(rows: list[Row]) -> list[str]:
     lines = [f"Target at 1 row, {SHARE_OF_LIMIT_TARGET:.0%} of the limit: {best_share:.0%}"]
     if "times_one_at_a_time" in rows[0]:
         best_times = max(row["times_one_at_a_time"] for row in rows if row["rows"] == 32)
-        lines.append(f"Target at 32 rows, {RIVAL_TARGET:.0f}x transformers one at a time: {best_times:.1f}x")
+        lines.append(f"Target at 32 rows, {TRANSFORMERS_TARGET:.0f}x transformers one at a time: {best_times:.1f}x")
     return lines

@@ -1,4 +1,4 @@
-"""torch's half of the GPU check: transformers' speed on the same device, and what it thinks of the build's tokens.
+"""torch's half of the GPU check: transformers' speed on the same device, and how likely the build's tokens are to it.
 
 `python -m bench.gpu.transformers_side PLAN OURS RESULT` reads and writes JSON; needs torch and transformers.
 """
@@ -22,7 +22,7 @@ from bench.gpu.plan import Plan
 _TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-class Rival:
+class Transformers:
     """The checkpoint in transformers, in the precision and on the device of the plan."""
 
     def __init__(self, plan: Plan) -> None:
@@ -33,7 +33,7 @@ class Rival:
 
     @torch.no_grad()
     def speed(self, prompts: np.ndarray) -> dict[str, float]:
-        """Tokens a second of `generate` on rows of one length: prompts being read, and answers after that."""
+        """Tokens a second of `generate` on rows of one length: of prefill, and of decoding after that."""
         self._timed(prompts, 2)  # warms up
         prefill_s = self._timed(prompts, 1)
         whole_s = self._timed(prompts, self._plan.new_tokens)
@@ -45,7 +45,7 @@ class Rival:
         }
 
     @torch.no_grad()
-    def opinion(self, prompt: np.ndarray, answer: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    def judge(self, prompt: np.ndarray, answer: list[int]) -> tuple[np.ndarray, np.ndarray]:
         """For each token of an answer, given what stands before it: its log-probability f64 [tokens], and by how much
         that of the likeliest token is larger (0 where it is the likeliest)."""
         ids = torch.tensor([*prompt.tolist(), *answer], device=self._plan.device)[None]
@@ -57,7 +57,7 @@ class Rival:
 
     @torch.no_grad()
     def features(self) -> np.ndarray:
-        """The plan's picture as transformers' own processor and encoder have it, f32 [image tokens, hidden]."""
+        """The plan's image through transformers' own processor and encoder, f32 [image tokens, hidden]."""
         processor: Any = Glm46VImageProcessorPil.from_pretrained(self._plan.checkpoint)
         image = Image.open(self._plan.image).convert("RGB")
         read = processor(images=[image], return_tensors="pt")
@@ -81,23 +81,23 @@ class Rival:
 
 
 def run(plan: Plan, ours: dict[str, Any]) -> dict[str, Any]:
-    """Everything that torch's half finds out, as JSON has it."""
+    """All results of torch's half, as they go into JSON."""
     torch.set_num_threads(plan.threads)
-    rival = Rival(plan)
+    baseline = Transformers(plan)
     prompts = np.asarray(ours["prompts"], np.int64)
     lost = [
-        np.concatenate([rival.opinion(*pair)[1] for pair in zip(prompts, decoded["tokens"], strict=False)])
+        np.concatenate([baseline.judge(*pair)[1] for pair in zip(prompts, decoded["tokens"], strict=False)])
         for decoded in ours["decoded"]
     ]
     checked = ours["checked"]
     errors = [
-        np.abs(rival.opinion(prompt, answer)[0] - np.asarray(logprobs))
+        np.abs(baseline.judge(prompt, answer)[0] - np.asarray(logprobs))
         for prompt, answer, logprobs in zip(prompts, checked["tokens"], checked["logprobs"], strict=False)
     ]
-    wanted = rival.features()
+    wanted = baseline.features()
     off = np.linalg.norm(np.asarray(ours["vision"]["features"]) - wanted, axis=-1) / np.linalg.norm(wanted, axis=-1)
     return {
-        "speed": [rival.speed(prompts[:rows]) for rows in plan.rows],
+        "speed": [baseline.speed(prompts[:rows]) for rows in plan.rows],
         "changed_share": [float(np.mean(one > 0)) for one in lost],
         "worst_loss": [float(one.max()) for one in lost],
         "logprob_error": {"worst": float(np.max(errors)), "median": float(np.median(errors))},

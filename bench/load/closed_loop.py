@@ -1,19 +1,23 @@
-"""Clients as a service has them: each sends one question after another over HTTP and waits for its answers."""
+"""The closed loop: clients that each send one request after another over HTTP and wait for its answer."""
 
 from __future__ import annotations
 
+import http.client
 import json
 import time
 import urllib.request
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from bench.load.prompts import Question
 
 NEW_TOKENS = 64
-_ANSWER_TIMEOUT_S = 600.0
+VISION_PATH = "/v1/chat/vision"
+_TIMEOUT_S, _POST_TIMEOUT_S = 600.0, 60.0
 _EVENT = b"data: "
 _Task = TypeVar("_Task")
 _T = TypeVar("_T")
@@ -21,7 +25,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back; `first_token_s` is 0 where neither a stream nor the server's own word tells."""
+    """One answer; `first_token_s` is 0 where the answer is no stream and the server does not tell it."""
 
     text: str
     tokens: int
@@ -44,14 +48,17 @@ class Round:
 def ask(url: str, question: Question, max_tokens: int = NEW_TOKENS, stream: bool = False) -> Answer:
     """One question over HTTP; raises HTTPError for anything but a 200."""
     body = json.dumps(question.body(max_tokens) | ({"stream": True} if stream else {})).encode()
-    request = urllib.request.Request(f"{url}/v1/chat/vision", body, {"Content-Type": "application/json"})
+    request = urllib.request.Request(url + VISION_PATH, body, {"Content-Type": "application/json"})
     began = time.perf_counter()
-    with urllib.request.urlopen(request, timeout=_ANSWER_TIMEOUT_S) as reply:
+    first_token_s, values = 0.0, {}
+    with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as reply:
         if reply.headers.get_content_type() == "text/event-stream":
-            values, first_token_s = _read_events(reply, began)
+            for values in events(reply):  # the last event holds the whole answer
+                if "delta" in values and not first_token_s:
+                    first_token_s = time.perf_counter() - began
         else:
             values = json.load(reply)
-            first_token_s = values.get("timings", {}).get("first_token_s", 0.0)  # the rival's word
+            first_token_s = values.get("timings", {}).get("first_token_s", 0.0)  # the baseline tells it
     seconds = time.perf_counter() - began
     return Answer(values["result"], values["usage"]["completion_tokens"], seconds, first_token_s)
 
@@ -66,16 +73,21 @@ def run_round(url: str, questions: Sequence[Question], clients: int) -> Round:
 def at_once(work: Callable[[_Task], _T], tasks: Sequence[_Task], clients: int) -> list[_T]:
     """`work` done for each task by this many threads; the results in the tasks' order."""
     with ThreadPoolExecutor(clients, thread_name_prefix="client") as pool:
-        return list(pool.map(work, tasks, timeout=_ANSWER_TIMEOUT_S))
+        return list(pool.map(work, tasks, timeout=_TIMEOUT_S))
 
 
-def _read_events(lines: Iterable[bytes], began: float) -> tuple[dict[str, Any], float]:
-    """The last event, which holds the whole answer, and the seconds until the first piece of it."""
-    first_token_s = 0.0
-    values: dict[str, Any] = {}
+def post(url: str, body: bytes) -> int:
+    """The status of one POST on a connection of its own; the response is read to its end."""
+    place = urlsplit(url)
+    with closing(http.client.HTTPConnection(place.netloc, timeout=_POST_TIMEOUT_S)) as connection:
+        connection.request("POST", place.path, body, {"Content-Type": "application/json", "Connection": "close"})
+        response = connection.getresponse()
+        response.read()
+        return response.status
+
+
+def events(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """The events of a stream, without its comments."""
     for line in lines:
         if line.startswith(_EVENT):
-            values = json.loads(line[len(_EVENT) :])
-            if "delta" in values and not first_token_s:
-                first_token_s = time.perf_counter() - began
-    return values, first_token_s
+            yield json.loads(line[len(_EVENT) :])

@@ -1,4 +1,4 @@
-"""What the clients ask: questions about spots of colour, each with a picture and words of its own."""
+"""The clients' questions: about spots of colour, each with an image and words of its own."""
 
 from __future__ import annotations
 
@@ -14,37 +14,27 @@ from PIL import Image
 from glmserve.model.tokenizer import Tokenizer
 
 SQUARE = (224, 224)
-"""64 picture tokens."""
+"""64 image tokens."""
 PHOTO = (640, 480)
-"""391 picture tokens."""
+"""391 image tokens."""
+# fmt: off
 _WORDS = (
-    "How",
-    "many",
-    "red",
-    "blue",
-    "green",
-    "shapes",
-    "there",
-    "picture",
-    "left",
-    "circle",
-    "star",
-    "above",
-    "which",
+    "How", "many", "red", "blue", "green", "shapes", "there", "picture", "left", "circle", "star", "above", "which",
 )
+# fmt: on
 _SPOTS = 12
 
 
 @dataclass(frozen=True)
 class Question:
-    """A picture file and a prompt; both servers are sent the same."""
+    """An image file and a prompt; every server gets the same."""
 
     image_file: bytes
     prompt: str
 
     @cached_property
     def image(self) -> str:
-        """The picture in base64."""
+        """The image in base64."""
         return base64.b64encode(self.image_file).decode()
 
     def body(self, max_tokens: int) -> dict[str, Any]:
@@ -52,7 +42,7 @@ class Question:
         return {"image": self.image, "prompt": self.prompt, "max_tokens": max_tokens, "temperature": 0}
 
 
-class Asker:
+class QuestionMaker:
     """Makes questions from a seed; the same seed makes the same questions."""
 
     def __init__(self, tokenizer: Tokenizer, seed: int) -> None:
@@ -65,13 +55,12 @@ class Asker:
     def image(self, size: tuple[int, int]) -> bytes:
         """A JPEG of soft spots of colour."""
         spots = self._random.integers(0, 256, (_SPOTS, _SPOTS, 3), np.uint8)
-        image = Image.fromarray(spots).resize(size, Image.Resampling.BICUBIC)
         file = io.BytesIO()
-        image.save(file, "JPEG", quality=90)
+        Image.fromarray(spots).resize(size, Image.Resampling.BICUBIC).save(file, "JPEG", quality=90)
         return file.getvalue()
 
     def prompt(self, tokens: int) -> str:
-        """Words in random order, as many as give about `tokens` tokens."""
+        """Random words that make about this many tokens."""
         text = ""
         while len(self._tokenizer.encode_plain(text)) < tokens:
             text += f" {_WORDS[self._random.integers(len(_WORDS))]}"

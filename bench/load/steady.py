@@ -1,4 +1,5 @@
-"""A steady load over HTTP, every ending on record: clients that ask one thing after another until they are stopped."""
+"""A steady load over HTTP: clients that send one request after another until they are stopped, every ending on
+record."""
 
 from __future__ import annotations
 
@@ -8,31 +9,32 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 from urllib.parse import urlsplit
 
+from bench.load.closed_loop import VISION_PATH, events
 from bench.load.prompts import Question
 
 _TIMEOUT_S = 60.0
-_EVENT = b"data: "
 SHORT = (6, 14)
 LONG = (20, 40)
-"""Tokens of an answer, at least and at most: answers must not end in step."""
+"""The fewest and the most tokens of an answer: answers must not end in step."""
+NextBody = Callable[[int, random.Random], bytes]
+"""Makes a client's next request body from the client's number and its random numbers."""
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How one request ended: `done`, or the status, `error event` or `cut` (the connection) that it ended with.
+    """How one request ended: `done`, its status, `error event`, or `cut` where the connection broke.
 
     `tokens` counts those of a complete answer, `words` the pieces and `errors` the error events of a stream; `letter`
-    is the first that the model said.
+    is the first letter of the answer.
     """
 
-    is_stream: bool
     began: float
     ended: float
     how: str
@@ -43,33 +45,26 @@ class Ending:
 
     @property
     def is_lost(self) -> bool:
-        """It failed although nothing of it had been streamed, or its stream did not end with one error event."""
-        if self.how == "done":
-            return False
-        return not self.is_stream or self.words == 0 or self.how != "error event" or self.errors != 1
+        """It failed before anything of it was streamed, or its stream did not end with exactly one error event."""
+        return self.how != "done" and (self.words == 0 or self.how != "error event" or self.errors != 1)
 
 
 class SteadyLoad:
-    """Clients on threads of their own; every second one asks for streams."""
+    """Clients on threads of their own."""
 
-    def __init__(self, url: str, question: Question, clients: int, tokens: tuple[int, int] = SHORT) -> None:
+    def __init__(self, url: str, clients: int, next_body: NextBody) -> None:
         self._place = urlsplit(url).netloc
-        self._question = question
-        self._tokens = tokens
-        self._lock = threading.Lock()
-        self._endings: list[Ending] = []
+        self._next_body = next_body
+        self._endings: list[Ending] = []  # appending is atomic
         self._stopping = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._run, args=(bool(number % 2), random.Random(number)), daemon=True)
-            for number in range(clients)
-        ]
+        self._threads = [threading.Thread(target=self._run, args=(n,), daemon=True) for n in range(clients)]
 
     def start(self) -> None:
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """Lets every client finish what it has asked."""
+        """Lets every client finish its request."""
         self._stopping.set()
         for thread in self._threads:
             thread.join(_TIMEOUT_S)
@@ -77,8 +72,7 @@ class SteadyLoad:
     @property
     def endings(self) -> list[Ending]:
         """Those so far, in the order of their ends."""
-        with self._lock:
-            return list(self._endings)
+        return list(self._endings)
 
     def wait_for(self, count: int, timeout_s: float) -> None:
         """Until so many requests have ended; raises TimeoutError."""
@@ -88,32 +82,43 @@ class SteadyLoad:
                 raise TimeoutError(f"{len(self._endings)} of {count} requests have ended")
             time.sleep(0.02)
 
-    def _run(self, is_stream: bool, chance: random.Random) -> None:
+    def _run(self, number: int) -> None:
+        chance = random.Random(number)
         while not self._stopping.is_set():
-            ending = self._ask(is_stream, chance.randint(*self._tokens))
-            with self._lock:
-                self._endings.append(ending)
+            self._endings.append(self._send(self._next_body(number, chance)))
 
-    def _ask(self, is_stream: bool, max_tokens: int) -> Ending:
-        data = json.dumps(self._question.body(max_tokens) | {"stream": is_stream}).encode()
-        connection = http.client.HTTPConnection(self._place, timeout=_TIMEOUT_S)
+    def _send(self, body: bytes) -> Ending:
         began = time.monotonic()
-        try:
-            connection.request("POST", "/v1/chat/vision", data, {"Content-Type": "application/json"})
-            reply = connection.getresponse()
-            if is_stream and reply.status == 200:
-                return _streamed(began, _events(reply))
-            return _whole(is_stream, began, reply.status, reply.read())
-        except (OSError, http.client.HTTPException, ValueError):
-            return Ending(is_stream, began, time.monotonic(), "cut")
-        finally:
-            connection.close()
+        with closing(http.client.HTTPConnection(self._place, timeout=_TIMEOUT_S)) as connection:
+            try:
+                connection.request("POST", VISION_PATH, body, {"Content-Type": "application/json"})
+                reply = connection.getresponse()
+                if reply.status != 200:
+                    reply.read()
+                    return Ending(began, time.monotonic(), str(reply.status))
+                if reply.headers.get_content_type() == "text/event-stream":
+                    return _streamed(began, reply)
+                values = json.load(reply)
+            except (OSError, http.client.HTTPException, ValueError):
+                return Ending(began, time.monotonic(), "cut")
+        tokens = values["usage"]["completion_tokens"]
+        return Ending(began, time.monotonic(), "done", tokens, letter=values["result"][:1])
 
 
 @contextmanager
 def steady_load(url: str, question: Question, clients: int, tokens: tuple[int, int] = SHORT) -> Generator[SteadyLoad]:
-    """A load that has begun, and ends with the block."""
-    load = SteadyLoad(url, question, clients, tokens)
+    """Clients that ask this question, every second one for streams, until the block ends."""
+
+    def next_body(number: int, chance: random.Random) -> bytes:
+        return json.dumps(question.body(chance.randint(*tokens)) | {"stream": bool(number % 2)}).encode()
+
+    with running(SteadyLoad(url, clients, next_body)) as load:
+        yield load
+
+
+@contextmanager
+def running(load: SteadyLoad) -> Generator[SteadyLoad]:
+    """A load that starts now and ends with the block."""
     load.start()
     try:
         yield load
@@ -131,30 +136,15 @@ def longest_silence_s(endings: Sequence[Ending], since: float, until: float) -> 
     return max(after - before for before, after in pairwise(moments))
 
 
-def _events(reply: http.client.HTTPResponse) -> list[dict[str, Any]]:
-    """Every event of a stream; those that came, where the connection was cut."""
-    events: list[dict[str, Any]] = []
-    try:
-        for line in reply:
-            if line.startswith(_EVENT):
-                events.append(json.loads(line[len(_EVENT) :]))
-    except (OSError, http.client.HTTPException, ValueError):
-        pass
-    return events
-
-
-def _whole(is_stream: bool, began: float, status: int, body: bytes) -> Ending:
-    if status != 200:
-        return Ending(is_stream, began, time.monotonic(), str(status))
-    values = json.loads(body)
-    tokens = values["usage"]["completion_tokens"]
-    return Ending(is_stream, began, time.monotonic(), "done", tokens, letter=values["result"][:1])
-
-
-def _streamed(began: float, events: list[dict[str, Any]]) -> Ending:
-    words = [event["delta"] for event in events if "delta" in event]
-    errors = sum("error" in event for event in events)
-    last = events[-1] if events else {}
+def _streamed(began: float, reply: http.client.HTTPResponse) -> Ending:
+    """The end of a stream; where the connection broke, the events that came until then."""
+    came: list[dict[str, Any]] = []
+    with suppress(OSError, http.client.HTTPException, ValueError):
+        for event in events(reply):
+            came.append(event)
+    words = [event["delta"] for event in came if "delta" in event]
+    errors = sum("error" in event for event in came)
+    last = came[-1] if came else {}
     how = "done" if "result" in last else "error event" if errors else "cut"
     tokens = last["usage"]["completion_tokens"] if how == "done" else 0
-    return Ending(True, began, time.monotonic(), how, tokens, len(words), errors, "".join(words)[:1])
+    return Ending(began, time.monotonic(), how, tokens, len(words), errors, "".join(words)[:1])

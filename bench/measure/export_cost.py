@@ -7,10 +7,10 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from bench.records import Row, rounded
+from bench.records import Row, Say, rounded
 from export.precision import Precision, Target
 
 _GIB = 1024**3
@@ -18,7 +18,7 @@ _TIMEOUT_S = 4 * 3600
 _TARGETS = {Precision.FP32: Target.CPU}  # the others are for a GPU
 
 
-def measure(checkpoint: Path, scratch: Path, precisions: Sequence[Precision], say: Callable[[str], None]) -> list[Row]:
+def measure(checkpoint: Path, scratch: Path, precisions: Sequence[Precision], say: Say) -> list[Row]:
     """One row a precision: the checkpoint is copied, built, and the build removed. `scratch` needs room for a copy."""
     scratch.mkdir(parents=True, exist_ok=True)
     size = sum(path.stat().st_size for path in checkpoint.iterdir() if path.is_file())

@@ -3,88 +3,77 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
 from bench.baselines.bare_engine import BareEngine, bare_engine
-from bench.checkpoints.builds import FP32, build_of, checkpoint_of
 from bench.checkpoints.synthetic import FULL, THIN
+from bench.harness import Run, in_turn
 from bench.load.closed_loop import ask, at_once, run_round
-from bench.load.in_process import Preparer, first_token_s, generate
-from bench.load.prompts import PHOTO, Asker
-from bench.records import Row, Spread
+from bench.load.in_process import Preparer
+from bench.load.prompts import PHOTO, Question, QuestionMaker
+from bench.records import Row
 from bench.servers.processes import service_on
 from gateway.triton.backend import GenerateRequest
 
 CLIENTS = 16
 _PHOTOS = 25
 
-Say = Callable[[str], None]
+
+def measure(run: Run) -> list[Row]:
+    """One row: the share of throughput lost, and the milliseconds added to the first token."""
+    full, thin = run.build(FULL), run.build(THIN)
+    lost, added = _throughput_lost(full, run), _first_token_added(thin, run)
+    return [{"clients": CLIENTS, **lost, **added, **run.row(), "photos_a_round": _PHOTOS}]
 
 
-def measure(threads: int, rounds: int, say: Say) -> list[Row]:
-    """One row: the share of throughput lost, and the milliseconds added."""
-    full = build_of(checkpoint_of(FULL, say), FP32, say)
-    thin = build_of(checkpoint_of(THIN, say), FP32, say)
-    return [
-        {
-            "clients": CLIENTS,
-            **_throughput_lost(full, threads, rounds, say).fields("throughput_lost"),
-            **_first_token_added_ms(thin, threads, rounds, say).fields("first_token_added_ms"),
-            "rounds": rounds,
-            "photos_a_round": _PHOTOS,
-            "threads": threads,
-        }
-    ]
-
-
-def _throughput_lost(build: Path, threads: int, rounds: int, say: Say) -> Spread:
+def _throughput_lost(build: Path, run: Run) -> Row:
     """The same questions through HTTP and, as requests made beforehand, straight into the engine."""
-    preparer, lost = Preparer(build), []
-    asker = Asker(preparer.tokenizer, seed=2)
-    with bare_engine(build, threads) as bare, service_on(build, threads) as url:
-        for number in range(-1, rounds):  # the first one is short and only warms up
-            questions = [asker.question() for _ in range(CLIENTS if number >= 0 else 1)]
+    preparer = Preparer(build)
+    maker = QuestionMaker(preparer.tokenizer, seed=2)
+    with bare_engine(build, run.threads) as bare, service_on(build, run.threads) as url:
+
+        def one_round(number: int) -> dict[str, float]:
+            questions = [maker.question() for _ in range(CLIENTS if number >= 0 else 1)]
             requests = [preparer.request(question) for question in questions]
-            if number % 2:  # who goes first changes, so that a machine growing busier favours neither
-                over_http = run_round(url, questions, CLIENTS).tokens_per_s
-                alone = _bare_tokens_per_s(bare, requests)
-            else:
-                alone = _bare_tokens_per_s(bare, requests)
-                over_http = run_round(url, questions, CLIENTS).tokens_per_s
-            share = 1 - over_http / alone
-            if number >= 0:
-                lost.append(share)
-                say(f"Throughput, round {number + 1} of {rounds}: {share:.1%} lost on the way")
-    return Spread.of(lost)
+            alone, over_http = in_turn(
+                number,
+                lambda: _bare_tokens_per_s(bare, requests),
+                lambda: run_round(url, questions, CLIENTS).tokens_per_s,
+            )
+            return {"throughput_lost": 1 - over_http / alone}
+
+        return run.spreads("Throughput", one_round, warm_ups=1)
 
 
 def _bare_tokens_per_s(bare: BareEngine, requests: list[GenerateRequest]) -> float:
     began = time.perf_counter()
-    answers = at_once(lambda request: generate(bare, request), requests, CLIENTS)
-    return sum(answer.tokens for answer in answers) / (time.perf_counter() - began)
+    answers = at_once(bare.answer, requests, CLIENTS)
+    return sum(len(answer.tokens) for answer in answers) / (time.perf_counter() - began)
 
 
-def _first_token_added_ms(build: Path, threads: int, rounds: int, say: Say) -> Spread:
-    """Answers of one token to a photo each, over HTTP and in this process, each way first by turns; the median of a
-    round's differences."""
-    preparer, added = Preparer(build), []
-    asker = Asker(preparer.tokenizer, seed=3)
-    with bare_engine(build, threads) as bare, service_on(build, threads) as url:
-        for number in range(-1, rounds):
-            seen: list[tuple[float, float]] = []
-            for photo in range(_PHOTOS if number >= 0 else 1):
-                question = asker.question(PHOTO)
-                ways = [
-                    lambda q=question: ask(url, q, max_tokens=1).seconds,
-                    lambda q=question: first_token_s(preparer, bare, q, max_tokens=1),
-                ]
-                order = (0, 1) if photo % 2 else (1, 0)
-                took = {way: 1000 * ways[way]() for way in order}
-                seen.append((took[0], took[1]))
-            if number >= 0:
-                added.append(median(over_http - alone for over_http, alone in seen))
-                both = [median(column) for column in zip(*seen, strict=True)]
-                say(f"First token, round {number + 1} of {rounds}: {both[0]:.1f} ms over HTTP, {both[1]:.1f} ms bare")
-    return Spread.of(added)
+def _first_token_added(build: Path, run: Run) -> Row:
+    """Answers of one token to a photo each, over HTTP and in this process, in turn; the median of a round's
+    differences."""
+    preparer = Preparer(build)
+    maker = QuestionMaker(preparer.tokenizer, seed=3)
+    with bare_engine(build, run.threads) as bare, service_on(build, run.threads) as url:
+
+        def added_s(turn: int, question: Question) -> float:
+            alone, over_http = in_turn(
+                turn,
+                lambda: _bare_first_token_s(preparer, bare, question),
+                lambda: ask(url, question, max_tokens=1).seconds,
+            )
+            return over_http - alone
+
+        def one_round(number: int) -> dict[str, float]:
+            added = [added_s(photo, maker.question(PHOTO)) for photo in range(_PHOTOS if number >= 0 else 1)]
+            return {"first_token_added_ms": 1000 * median(added)}
+
+        return run.spreads("First token", one_round, warm_ups=1)
+
+
+def _bare_first_token_s(preparer: Preparer, bare: BareEngine, question: Question) -> float:
+    began = time.perf_counter()
+    return bare.answer(preparer.request(question, max_tokens=1)).times[0] - began

@@ -3,94 +3,76 @@
 from __future__ import annotations
 
 import json
-import urllib.request
-from collections.abc import Callable
 from typing import Any
 
-from bench.checkpoints.builds import FP32, build_of, checkpoint_of
 from bench.checkpoints.synthetic import THIN
-from bench.load.closed_loop import at_once
+from bench.harness import Run, in_turn
+from bench.load.closed_loop import VISION_PATH, at_once, post
 from bench.load.in_process import Preparer
-from bench.load.prompts import PHOTO, Asker
-from bench.records import Row, Spread
-from bench.servers.gateways import Server, gateway_before, paced_triton, passthrough_before
+from bench.load.prompts import PHOTO, QuestionMaker
+from bench.records import Row
+from bench.servers.processes import Server, fake_triton, fastapi_baseline, gateway_before
 
 CLIENTS = 4
 _REQUESTS = 300  # a round and side, for processor time is told in hundredths of a second
-_PHOTOS = 12  # different ones
+_WARM_UP_REQUESTS = 20
+_BODIES = 12  # different ones
 _THREADS = 64
-_TIMEOUT_S = 60.0
 
-Say = Callable[[str], None]
-Body = tuple[str, bytes]
-"""An address's path, and what is sent there."""
+Bodies = tuple[str, list[bytes]]
+"""A path, and what is sent there."""
 
 
-def measure(rounds: int, say: Say) -> list[Row]:
+def measure(run: Run) -> list[Row]:
     """A row for text alone and one for photos; answers are one token that comes at once."""
-    build = build_of(checkpoint_of(THIN, say), FP32, say)
-    rows = []
+    build, rows = run.build(THIN), []
     with (
-        paced_triton(0.0) as triton,
-        gateway_before(build, triton, _THREADS) as ours,
-        passthrough_before(build, triton) as rival,
+        fake_triton(0.0) as triton,
+        gateway_before(build, triton, _THREADS) as gateway,
+        fastapi_baseline(build, triton) as baseline,
     ):
-        for name, questions in _questions(Asker(Preparer(build).tokenizer, seed=11)).items():
-            _ask_all(ours, questions["ours"][:20])
-            _ask_all(rival, questions["rival"][:20])
-            found = [_round(number, ours, rival, questions) for number in range(rounds)]
-            mine, theirs = zip(*found, strict=True)
-            ratios = Spread.of([ours_s / rival_s for ours_s, rival_s in found])
-            say(f"{name}: {ratios.median:.2f} times the requests a second per core")
-            rows.append(
-                {
-                    "asked": name,
-                    **Spread.of(mine).fields("requests_per_core_s"),
-                    **Spread.of(theirs).fields("rival_requests_per_core_s"),
-                    **ratios.fields("ratio"),
-                    "clients": CLIENTS,
-                    "requests": _REQUESTS,
-                    "rounds": rounds,
-                    "threads": 0,
-                }
-            )
+        for name, (ours, theirs) in _bodies(QuestionMaker(Preparer(build).tokenizer, seed=11)).items():
+            _send(gateway, ours, _WARM_UP_REQUESTS)
+            _send(baseline, theirs, _WARM_UP_REQUESTS)
+
+            def one_round(number: int, ours: Bodies = ours, theirs: Bodies = theirs) -> dict[str, float]:
+                second, first = in_turn(
+                    number, lambda: _per_core_s(baseline, theirs), lambda: _per_core_s(gateway, ours)
+                )
+                return {"requests_per_core_s": first, "rival_requests_per_core_s": second, "ratio": first / second}
+
+            spreads = run.spreads(name, one_round)
+            rows.append({"asked": name, **spreads, "clients": CLIENTS, "requests": _REQUESTS, **run.row()})
     return rows
 
 
-def _questions(asker: Asker) -> dict[str, dict[str, list[Body]]]:
-    """For each kind of question what either side is sent: the same, but text alone has an address of its own here."""
-    texts = [asker.prompt(52) for _ in range(_PHOTOS)]
-    photos = [asker.question(PHOTO).body(1) for _ in range(_PHOTOS)]
+def _bodies(maker: QuestionMaker) -> dict[str, tuple[Bodies, Bodies]]:
+    """What each side is sent for each kind of question: the same, but text alone has a path of its own in the
+    gateway."""
+    texts = [maker.prompt(52) for _ in range(_BODIES)]
+    photos = VISION_PATH, _encoded([maker.question(PHOTO).body(1) for _ in range(_BODIES)])
     chats = [{"messages": [{"role": "user", "content": text}], "max_tokens": 1, "temperature": 0} for text in texts]
     plain = [{"prompt": text, "max_tokens": 1} for text in texts]
     return {
-        "text": {"ours": _bodies("/v1/chat/completions", chats), "rival": _bodies("/v1/chat/vision", plain)},
-        "photo": {"ours": _bodies("/v1/chat/vision", photos), "rival": _bodies("/v1/chat/vision", photos)},
+        "text": (("/v1/chat/completions", _encoded(chats)), (VISION_PATH, _encoded(plain))),
+        "photo": (photos, photos),
     }
 
 
-def _bodies(path: str, bodies: list[dict[str, Any]]) -> list[Body]:
-    return [(path, json.dumps(bodies[i % len(bodies)]).encode()) for i in range(_REQUESTS)]
+def _encoded(bodies: list[dict[str, Any]]) -> list[bytes]:
+    return [json.dumps(body).encode() for body in bodies]
 
 
-def _round(number: int, ours: Server, rival: Server, questions: dict[str, list[Body]]) -> tuple[float, float]:
-    """Requests a second of processor time on either side; who goes first changes."""
-    sides = [(ours, questions["ours"]), (rival, questions["rival"])]
-    found = [_per_core_s(*side) for side in (sides if number % 2 else reversed(sides))]
-    return (found[0], found[1]) if number % 2 else (found[1], found[0])
-
-
-def _per_core_s(server: Server, bodies: list[Body]) -> float:
+def _per_core_s(server: Server, bodies: Bodies) -> float:
+    """Requests for each second of the server's processor time."""
     before_s = server.cpu_s()
-    _ask_all(server, bodies)
-    return len(bodies) / (server.cpu_s() - before_s)
+    _send(server, bodies, _REQUESTS)
+    return _REQUESTS / (server.cpu_s() - before_s)
 
 
-def _ask_all(server: Server, bodies: list[Body]) -> None:
-    at_once(lambda body: _ask(server, body), bodies, CLIENTS)
-
-
-def _ask(server: Server, body: Body) -> None:
-    request = urllib.request.Request(server.url + body[0], body[1], {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as reply:
-        reply.read()
+def _send(server: Server, bodies: Bodies, count: int) -> None:
+    path, texts = bodies
+    requests = [texts[index % len(texts)] for index in range(count)]
+    statuses = at_once(lambda body: post(server.url + path, body), requests, CLIENTS)
+    if set(statuses) != {200}:
+        raise RuntimeError(f"{server.url}{path} answered with {sorted(set(statuses))}.")

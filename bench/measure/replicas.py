@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from bench.checkpoints.builds import CACHE
-from bench.load.prompts import Asker, Question
+from bench.load.prompts import Question, QuestionMaker
 from bench.load.steady import LONG, SteadyLoad, longest_silence_s, steady_load, tally
-from bench.records import Row, Spread
-from bench.servers.fleet import Fleet, fleet_of
+from bench.records import Row, Say, Spread
+from bench.servers.fleet import Fleet, fleet_of, kill
 from bench.servers.paced_engine import Pace
-from bench.servers.stub_build import write_stand_in
+from bench.servers.stub_build import write_stub_build
 from bench.simulation.step_times import StepTimes
 from glmserve.build.manifest import CHECKPOINT_FOLDER
 from glmserve.model.tokenizer import Tokenizer
 
 TIMES = StepTimes(decode_s=0.05, row_s=0.0, prefill_s=0.005, token_s=0.0001)
-"""A decode step as a GPU might have it; most of an answer is waiting, which two processor cores can do for many."""
+"""A decode step as a GPU might have it: most of an answer is waiting, which two cores can do for many."""
 CLIENTS = 24
 """As many as three Tritons have slots."""
 _TRITONS, _GATEWAYS = 3, 2
@@ -35,15 +34,13 @@ _ROLL_WITHIN_S = 120.0
 _POLL_S = 0.05
 _BEGUN_ANEW = "answer_begun_anew"
 
-Say = Callable[[str], None]
-
 
 def measure(say: Say) -> list[Row]:
     """One row with all figures; no load lasts longer than about a minute."""
     CACHE.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="replicas-", dir=CACHE) as name:
         folder = Path(name)
-        old, new = (write_stand_in(folder, Pace(TIMES, letter)) for letter in "ab")
+        old, new = (write_stub_build(folder, Pace(TIMES, letter)) for letter in "ab")
         question = question_of(old)
         say(f"Starting {_TRITONS} Tritons, and one beside them ...")
         with fleet_of(folder / "fleet", old, _TRITONS, _GATEWAYS) as fleet:
@@ -66,15 +63,15 @@ def measure(say: Say) -> list[Row]:
 
 
 def question_of(build: Path) -> Question:
-    """What every client asks, of a small picture."""
-    return Asker(Tokenizer.read(build / CHECKPOINT_FOLDER), seed=0).question(_IMAGE, prompt_tokens=12)
+    """What every client asks about a small image."""
+    return QuestionMaker(Tokenizer.read(build / CHECKPOINT_FOLDER), seed=0).question(_IMAGE, prompt_tokens=12)
 
 
 def triton_death(fleet: Fleet, load: SteadyLoad) -> Row:
     """Kills the first Triton under load: the longest silence, and how its requests ended."""
     retried_before, before = fleet.gateway_logs().count(_BEGUN_ANEW), len(load.endings)
     killed = time.monotonic()
-    fleet.kill_triton(0)
+    kill(fleet.tritons[0])
     time.sleep(_WATCH_S)
     endings = load.endings[before:]
     return {
@@ -101,12 +98,12 @@ def triton_return(fleet: Fleet, build: Path) -> Row:
 
 
 def gateway_death(fleet: Fleet, load: SteadyLoad) -> Row:
-    """Kills the first gateway under load; streams through it are cut short, as nobody is left to end them."""
+    """Kills the first gateway under load; its streams are cut short, since nothing is left to end them."""
     before, killed = len(load.endings), time.monotonic()
-    fleet.kill_gateway(0)
+    kill(fleet.gateways[0])
     time.sleep(_WATCH_S)
     endings = load.endings[before:]
-    cut = [ending for ending in endings if ending.how == "cut" and ending.is_stream and ending.words]
+    cut = [ending for ending in endings if ending.how == "cut" and ending.words]
     return {
         "gateway_death_silence_s": round(longest_silence_s(endings, killed, killed + _WATCH_S), 3),
         "gateway_death_cut_streams": len(cut),

@@ -1,4 +1,4 @@
-"""Where the time of one decode step goes, beside the time in which memory could have moved what the step reads.
+"""Where the time of one decode step goes, beside the time that memory needs for what the step reads.
 
 The floor: every weight but the embedding table, and the KV of all rows, read once at the speed at which one processor
 thread streams two arrays (a dot product far larger than the caches).
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -19,10 +18,11 @@ import numpy as np
 import onnx
 from threadpoolctl import threadpool_limits
 
-from bench.checkpoints.builds import PRECISIONS, build_of, checkpoint_of
+from bench.checkpoints.builds import PRECISIONS
 from bench.checkpoints.synthetic import FULL
+from bench.harness import Run, seconds
 from bench.measure.decode_steps import text_request
-from bench.records import Row, Spread
+from bench.records import Row
 from glmserve.build.manifest import CHECKPOINT_FOLDER, decoder_in
 from glmserve.engine.request import Sequence
 from glmserve.engine.runtime.ort_decoder import OrtDecoder
@@ -37,18 +37,15 @@ _CONTEXT = 8192
 _KV_ELEMENT_BYTES = 4
 _STREAM_BYTES = 1 << 28
 _SHOWN = 6
-"""Kinds of node that are named; the rest is added up."""
-
-Say = Callable[[str], None]
+"""How many kinds of node are named; the rest is added up."""
 
 
-def measure(threads: int, rounds: int, say: Say) -> list[Row]:
+def measure(run: Run) -> list[Row]:
     """A row for each precision, number of rows and length: the step's time over the floor, and its parts."""
-    checkpoint = checkpoint_of(FULL, say)
-    return [row for name in PRECISIONS for row in _measure(build_of(checkpoint, name, say), name, threads, rounds, say)]
+    return [row for name in PRECISIONS for row in _measure(run.build(FULL, name), name, run)]
 
 
-def _measure(build: Path, precision: str, threads: int, rounds: int, say: Say) -> list[Row]:
+def _measure(build: Path, precision: str, run: Run) -> list[Row]:
     checkpoint = Checkpoint.read(build / CHECKPOINT_FOLDER)
     graph = decoder_in(build)
     text, most = checkpoint.text, max(rows for rows, _ in _CASES)
@@ -58,52 +55,33 @@ def _measure(build: Path, precision: str, threads: int, rounds: int, say: Say) -
         kv = 2 * text.layers * text.kv_heads * text.head_dim * _KV_ELEMENT_BYTES * rows * length
         running = [_running(row, length) for row in range(rows)]
         with tempfile.TemporaryDirectory() as folder:
-            decoder = OrtDecoder(graph, checkpoint, most, _CONTEXT, threads, profile=Path(folder) / "step")
+            decoder = OrtDecoder(graph, checkpoint, most, _CONTEXT, run.threads, profile=Path(folder) / "step")
             step = step_of(running, [], SlotTable(most, most), decoder)
-            ratios, milliseconds = [], []
-            for _ in range(rounds):
-                step_s = median(_seconds(partial(decoder.run, step), _STEPS))
-                ratios.append(step_s / ((weights + kv) / _stream_bytes_per_s(threads)))
-                milliseconds.append(step_s * 1e3)
+
+            def one_round(_number: int, once: Callable[[], object], read: int) -> dict[str, float]:
+                step_s = median(seconds(once, 1 + _STEPS)[1:])
+                return {"step_ms": step_s * 1e3, "over_floor": step_s / (read / _stream_bytes_per_s(run.threads))}
+
+            title = f"One step, {precision}, {rows} rows of {length} tokens"
+            once = partial(decoder.run, step)
+            spreads = run.spreads(title, partial(one_round, once=once, read=weights + kv))
             parts = _parts(decoder.end_profile())
-        say(f"One step, {precision}, {rows} rows of {length} tokens: {median(ratios):.2f} times the floor")
+        sizes = {"weight_mib": round(weights / 2**20), "kv_mib": round(kv / 2**20)}
         found.append(
-            {
-                "precision": precision,
-                "rows": rows,
-                "length": length,
-                "weight_mib": round(weights / 2**20),
-                "kv_mib": round(kv / 2**20),
-                **Spread.of(milliseconds).fields("step_ms"),
-                **Spread.of(ratios).fields("over_floor"),
-                "parts": parts,
-                "rounds": rounds,
-                "threads": threads,
-            }
+            {"precision": precision, "rows": rows, "length": length, **sizes, **spreads, "parts": parts, **run.row()}
         )
     return found
 
 
 def _running(row: int, length: int) -> Sequence:
-    """A request whose row is said to hold so many tokens."""
+    """A sequence whose row is taken to hold so many tokens."""
     return Sequence(text_request(length), 0.0, row=row, length=length, answer=[0])
-
-
-def _seconds(run: Callable[[], object], times: int) -> list[float]:
-    """How long each of several runs took, after one that does not count."""
-    run()
-    found = []
-    for _ in range(times):
-        began = time.perf_counter()
-        run()
-        found.append(time.perf_counter() - began)
-    return found
 
 
 def _stream_bytes_per_s(threads: int) -> float:
     left, right = (np.ones(_STREAM_BYTES // 8, np.float32) for _ in range(2))
     with threadpool_limits(threads):
-        return _STREAM_BYTES / min(_seconds(lambda: np.dot(left, right), 3))
+        return _STREAM_BYTES / min(seconds(lambda: np.dot(left, right), 4))
 
 
 def _weight_bytes(graph: Path, embedding: int) -> int:

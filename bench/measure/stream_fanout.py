@@ -1,4 +1,4 @@
-"""How steadily one gateway worker passes on 256 answers at once, and in how much memory."""
+"""How steadily one gateway worker passes on 256 streams at once, and in how much memory."""
 
 from __future__ import annotations
 
@@ -8,26 +8,25 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from bench.checkpoints.builds import FP32, build_of
 from bench.checkpoints.synthetic import DEMO
-from bench.records import Row, Spread
-from bench.servers.gateways import Server, gateway_before, paced_triton
+from bench.harness import Run
+from bench.records import Row
+from bench.servers.processes import Server, fake_triton, gateway_before
 
 STREAMS = 256
 BEAT_MS = 50.0
-_THREADS = 320  # of which one in eight is kept for refusals
+_THREADS = 320  # of which one in eight is kept for rejections
 _TOKENS = 160  # eight seconds of them
 _RAMP_S = 2.0  # the streams begin one after another, so that their beats are spread evenly
 _GIVE_UP_S = 60.0
 _PIECE_BYTES = 65_536
 _EVENT = b'"content":"'
-
-Say = Callable[[str], None]
 
 
 @dataclass
@@ -48,65 +47,51 @@ class _Stream:
         return bool(piece) and b"[DONE]" not in b"".join(events)
 
 
-class _Timer:
-    """A thread that does nothing but wake at the beat: how unsteady the machine itself is meanwhile."""
+@contextmanager
+def _timer() -> Iterator[list[float]]:
+    """The gaps, in ms, of a thread that only wakes at the beat: how unsteady the machine itself is meanwhile."""
+    over, gaps_ms = threading.Event(), list[float]()
 
-    def __init__(self) -> None:
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="timer", daemon=True)
-        self.gaps_ms: list[float] = []
-
-    def __enter__(self) -> _Timer:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join(_GIVE_UP_S)
-
-    def _run(self) -> None:
+    def run() -> None:
         due = last = time.perf_counter()
-        while not self._over.is_set():
+        while not over.is_set():
             due += BEAT_MS / 1000
             time.sleep(max(0.0, due - time.perf_counter()))
             now = time.perf_counter()
-            self.gaps_ms.append(1000 * (now - last))
+            gaps_ms.append(1000 * (now - last))
             last = now
 
+    thread = threading.Thread(target=run, name="timer", daemon=True)
+    thread.start()
+    try:
+        yield gaps_ms
+    finally:
+        over.set()
+        thread.join(_GIVE_UP_S)
 
-def measure(rounds: int, say: Say) -> list[Row]:
+
+def measure(run: Run) -> list[Row]:
     """One row: gaps between the pieces of text of all streams, and the worker's memory at its peak."""
-    build = build_of(DEMO, FP32, say)
-    p50s, p99s, timers, memory, cores = [], [], [], [], []
-    for number in range(rounds):
-        with paced_triton(BEAT_MS) as triton, gateway_before(build, triton, _THREADS) as gateway:
+    build = run.build(DEMO)
+
+    def one_round(_number: int) -> dict[str, float]:
+        with fake_triton(BEAT_MS) as triton, gateway_before(build, triton, _THREADS) as gateway:
             began, before_s = time.perf_counter(), gateway.cpu_s()
-            with _Timer() as timer:
+            with _timer() as timer_gaps_ms:
                 streams = _run(gateway)
             seconds = time.perf_counter() - began
-            cores.append((gateway.cpu_s() - before_s) / seconds)
-            memory.append(gateway.peak_memory_mb())
-        gaps_ms = _gaps_ms(streams)
-        p50s.append(float(np.percentile(gaps_ms, 50)))
-        p99s.append(float(np.percentile(gaps_ms, 99)))
-        timers.append(float(np.percentile(timer.gaps_ms, 99)))
-        say(
-            f"Streams, round {number + 1} of {rounds}: gap p50 {p50s[-1]:.1f} ms, p99 {p99s[-1]:.1f} ms "
-            f"(of a bare timer {timers[-1]:.1f} ms), {memory[-1]:.0f} MB, {cores[-1]:.2f} cores"
-        )
-    return [
-        {
-            "streams": STREAMS,
-            "beat_ms": BEAT_MS,
-            **Spread.of(p50s).fields("gap_p50_ms"),
-            **Spread.of(p99s).fields("gap_p99_ms"),
-            **Spread.of(timers).fields("timer_p99_ms"),
-            **Spread.of(memory).fields("memory_mb"),
-            **Spread.of(cores).fields("cores"),
-            "rounds": rounds,
-            "threads": 0,
+            cores, memory_mb = (gateway.cpu_s() - before_s) / seconds, gateway.peak_memory_mb()
+        p50, p99 = np.percentile(_gaps_ms(streams), (50, 99))
+        timer_p99 = np.percentile(timer_gaps_ms, 99)
+        return {
+            "gap_p50_ms": float(p50),
+            "gap_p99_ms": float(p99),
+            "timer_p99_ms": float(timer_p99),
+            "memory_mb": memory_mb,
+            "cores": cores,
         }
-    ]
+
+    return [run.row(streams=STREAMS, beat_ms=BEAT_MS, **run.spreads("Streams", one_round))]
 
 
 def _run(gateway: Server) -> list[_Stream]:
@@ -119,7 +104,7 @@ def _run(gateway: Server) -> list[_Stream]:
             if time.monotonic() > give_up:
                 raise TimeoutError(f"{len(selector.get_map())} of {STREAMS} streams did not end.")
             if len(streams) < STREAMS and time.perf_counter() >= began + _RAMP_S * len(streams) / STREAMS:
-                streams.append(_Stream(_asked(gateway)))
+                streams.append(_Stream(_open_stream(gateway)))
                 selector.register(streams[-1].connection, selectors.EVENT_READ, streams[-1])
             for key, _ in selector.select(_RAMP_S / STREAMS):
                 if not key.data.read():
@@ -128,7 +113,7 @@ def _run(gateway: Server) -> list[_Stream]:
     return streams
 
 
-def _asked(gateway: Server) -> socket.socket:
+def _open_stream(gateway: Server) -> socket.socket:
     message = {"role": "user", "content": "What is in the picture?"}
     body = json.dumps({"messages": [message], "max_tokens": _TOKENS, "stream": True}).encode()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"

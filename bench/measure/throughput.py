@@ -1,110 +1,73 @@
-"""Tokens a second and time to the first token, beside the rival's: the same questions, round by round in turn."""
+"""Tokens a second and time to the first token, beside transformers in a Flask script: the same questions, in turn."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from statistics import mean
 
-from bench.checkpoints.builds import PRECISIONS, build_of, checkpoint_of
+from bench.checkpoints.builds import PRECISIONS, checkpoint_of
 from bench.checkpoints.synthetic import FULL
-from bench.load.closed_loop import Round, ask, at_once, run_round
+from bench.harness import Run
+from bench.load.closed_loop import ask, at_once, run_round
 from bench.load.in_process import Preparer
-from bench.load.prompts import Asker, Question
-from bench.records import Row, Spread
-from bench.servers.processes import rival_on, service_on
+from bench.load.prompts import QuestionMaker
+from bench.records import Row, Samples
+from bench.servers.processes import flask_baseline, service_on
 
 QUESTIONS = {1: 2, 4: 4, 16: 16}
 """Questions a round for each number of clients; one client asks them one after another."""
 
-Say = Callable[[str], None]
+
+def measure(run: Run) -> list[Row]:
+    """A row for each number of clients and each precision; only one server computes at a time."""
+    builds = {precision: run.build(FULL, precision) for precision in PRECISIONS}
+    maker = QuestionMaker(Preparer(next(iter(builds.values()))).tokenizer, seed=1)
+    with ExitStack() as stack:
+        run.say("Starting the baseline and our service ...")
+        baseline = stack.enter_context(flask_baseline(checkpoint_of(FULL, run.say), run.threads))
+        services = {name: stack.enter_context(service_on(build, run.threads)) for name, build in builds.items()}
+        warm_up = maker.question()
+        for url in (baseline, *services.values()):
+            ask(url, warm_up)
+        return [row for clients in QUESTIONS for row in _compare(clients, baseline, services, maker, run)]
 
 
-@dataclass(frozen=True)
-class Ours:
-    """Our service in one precision, asked over HTTP: whole answers for throughput, streams for first tokens."""
-
-    precision: str
-    url: str
-
-    def run_round(self, questions: list[Question], clients: int) -> Round:
-        return run_round(self.url, questions, clients)
-
-    def first_tokens_s(self, questions: list[Question], clients: int) -> list[float]:
-        """Seconds to the first token of each question, asked by this many clients at once."""
-        return at_once(lambda question: ask(self.url, question, stream=True).first_token_s, questions, clients)
-
-
-@dataclass
-class _Compared:
-    """What the rounds of one precision and one number of clients gave, ours over the rival's."""
-
-    tokens_per_s: list[float] = field(default_factory=list)
-    first_token: list[float] = field(default_factory=list)
-    answers: int = 0
-    identical: int = 0
-
-    def add(self, rival: Round, ours: Round, first_tokens_s: list[float]) -> None:
-        self.tokens_per_s.append(ours.tokens_per_s / rival.tokens_per_s)
-        self.first_token.append(mean(first_tokens_s) / mean(answer.first_token_s for answer in rival.answers))
-        self.answers += len(ours.answers)
-        self.identical += sum(a.text == b.text for a, b in zip(rival.answers, ours.answers, strict=True))
-
-    def row(self, clients: int, precision: str, threads: int) -> Row:
-        return {
+def _compare(clients: int, baseline: str, services: Mapping[str, str], maker: QuestionMaker, run: Run) -> list[Row]:
+    """One row a service; ratios are ours over the baseline's."""
+    samples = {precision: Samples() for precision in services}
+    identical: Counter[str] = Counter()
+    total = run.rounds * QUESTIONS[clients]
+    for number in range(run.rounds):
+        questions = [maker.question() for _ in range(QUESTIONS[clients])]
+        theirs = run_round(baseline, questions, clients)
+        for precision, url in services.items():
+            ours = run_round(url, questions, clients)
+            first_tokens_s = _first_tokens_s(url, clients, maker)
+            samples[precision].add(
+                {
+                    "tokens_per_s_ratio": ours.tokens_per_s / theirs.tokens_per_s,
+                    "ttft_ratio": mean(first_tokens_s) / mean(answer.first_token_s for answer in theirs.answers),
+                }
+            )
+            pairs = zip(theirs.answers, ours.answers, strict=True)
+            identical[precision] += sum(one.text == other.text for one, other in pairs)
+            run.say(f"{clients} clients, {precision}, round {number + 1} of {run.rounds}: {samples[precision]}")
+    return [
+        {
             "clients": clients,
             "precision": precision,
-            **Spread.of(self.tokens_per_s).fields("tokens_per_s_ratio"),
-            **Spread.of(self.first_token).fields("ttft_ratio"),
-            "identical_tokens": self.identical == self.answers,
-            "identical_answers": [self.identical, self.answers],
-            "rounds": len(self.tokens_per_s),
-            "threads": threads,
+            **found.row(),
+            "identical_tokens": identical[precision] == total,
+            "identical_answers": [identical[precision], total],
+            **run.row(),
         }
+        for precision, found in samples.items()
+    ]
 
 
-def measure(threads: int, rounds: int, say: Say) -> list[Row]:
-    """A row for each number of clients and each precision; only one server computes at a time."""
-    checkpoint = checkpoint_of(FULL, say)
-    builds = {precision: build_of(checkpoint, precision, say) for precision in PRECISIONS}
-    with ExitStack() as stack:
-        say("Starting the rival and our service ...")
-        rival = stack.enter_context(rival_on(checkpoint, threads))
-        ours = []
-        for precision, build in builds.items():
-            ours.append(Ours(precision, stack.enter_context(service_on(build, threads))))
-        asker = Asker(Preparer(next(iter(builds.values()))).tokenizer, seed=1)
-        _warm_up(rival, ours, asker)
-        rows = []
-        for clients in QUESTIONS:
-            rows += _compare(clients, threads, rounds, rival, ours, asker, say)
-        return rows
-
-
-def _compare(
-    clients: int, threads: int, rounds: int, rival: str, ours: list[Ours], asker: Asker, say: Say
-) -> list[Row]:
-    compared = {service.precision: _Compared() for service in ours}
-    for number in range(rounds):
-        questions = [asker.question() for _ in range(QUESTIONS[clients])]
-        beaten = run_round(rival, questions, clients)
-        say(f"{clients} clients, round {number + 1} of {rounds}: the rival took {beaten.seconds:.1f} s")
-        for service in ours:
-            answered = service.run_round(questions, clients)
-            again = [asker.question() for _ in questions]  # the first questions are in the service's caches by now
-            found = compared[service.precision]
-            found.add(beaten, answered, service.first_tokens_s(again, clients))
-            say(
-                f"  {service.precision}: {found.tokens_per_s[-1]:.2f} times its tokens a second, "
-                f"first token in {found.first_token[-1]:.3f} of its time, "
-                f"{found.identical} of {found.answers} answers identical"
-            )
-    return [compared[service.precision].row(clients, service.precision, threads) for service in ours]
-
-
-def _warm_up(rival: str, ours: list[Ours], asker: Asker) -> None:
-    question = asker.question()
-    ask(rival, question)
-    for service in ours:
-        ask(service.url, question)
+def _first_tokens_s(url: str, clients: int, maker: QuestionMaker) -> list[float]:
+    """Seconds to the first token of streamed answers; the questions are new, for earlier ones are in the caches."""
+    questions = [maker.question() for _ in range(QUESTIONS[clients])]
+    return at_once(lambda question: ask(url, question, stream=True).first_token_s, questions, clients)

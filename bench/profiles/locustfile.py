@@ -1,7 +1,7 @@
-"""A load of people for locust: they look at a picture, ask about it, and ask again. `make load` runs it.
+"""A load of people for locust: they look at an image, ask about it, and ask again. `make load` runs it.
 
 Host, users and duration come from locust's own options. An answer counts as failed unless it is whole: a 200 without
-success, a stream without its last event, an error event. A refusal (429, 503) is told apart, because it is meant.
+success, a stream without its last event, an error event. A rejection (429, 503) has a name of its own, for it is meant.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def random_image(chance: random.Random) -> str:
 
 
 class Person(HttpUser):
-    """Asks something every few seconds, most often about the picture of before."""
+    """Asks something every few seconds, most often about the same image as before."""
 
     wait_time = between(0.5, 2.0)
 
@@ -53,59 +53,38 @@ class Person(HttpUser):
 
     @task(3)
     def ask(self) -> None:
-        body = self._body()
-        with self.client.post(
-            "/v1/chat/vision", json=body, headers=self.headers, catch_response=True, timeout=ANSWER_S
-        ) as reply:
-            if reply.status_code in REFUSED:
-                reply.failure("refused")
-            elif reply.status_code != 200 or not reply.json().get("success"):
-                reply.failure(f"status {reply.status_code}")
+        self._ask_for("success", "/v1/chat/vision", self._body())
+
+    @task(1)
+    def use_an_openai_client(self) -> None:
+        image = {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{self.image}"}}
+        content = [{"type": "text", "text": self.chance.choice(QUESTIONS)}, image]
+        messages = [{"role": "user", "content": content}]
+        body = {"model": "GLM-4.6V-Flash-WEB", "messages": messages, "max_tokens": MOST_TOKENS}
+        self._ask_for("choices", "/v1/chat/completions", body)
 
     @task(3)
     def watch_the_answer(self) -> None:
-        """A stream; its first word is a measurement of its own."""
+        """A stream; the time of its first word is recorded as well."""
         began, words, last = time.perf_counter(), 0, {}
         body = {**self._body(), "stream": True}
-        with self.client.post(
-            "/v1/chat/vision",
-            json=body,
-            headers=self.headers,
-            stream=True,
-            catch_response=True,
-            name="stream",
-            timeout=ANSWER_S,
-        ) as reply:
+        with self._post("/v1/chat/vision", body, stream=True, name="stream") as reply:
             if reply.status_code != 200:
-                reply.failure("refused" if reply.status_code in REFUSED else f"status {reply.status_code}")
+                _fail(reply)
                 return
             for line in reply.iter_lines():
                 if line.startswith(b"data: "):
                     last = json.loads(line[6:])
                     words += "delta" in last
                     if words == 1 and "delta" in last:
-                        self._tell_first_word(time.perf_counter() - began)
+                        self._record_first_word(time.perf_counter() - began)
             if "result" not in last:
                 reply.failure("error event" if "error" in last else "cut short")
 
-    @task(1)
-    def use_an_openai_client(self) -> None:
-        content = [
-            {"type": "text", "text": self.chance.choice(QUESTIONS)},
-            {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{self.image}"}},
-        ]
-        body = {
-            "model": "GLM-4.6V-Flash-WEB",
-            "messages": [{"role": "user", "content": content}],
-            "max_tokens": MOST_TOKENS,
-        }
-        with self.client.post(
-            "/v1/chat/completions", json=body, headers=self.headers, catch_response=True, timeout=ANSWER_S
-        ) as reply:
-            if reply.status_code in REFUSED:
-                reply.failure("refused")
-            elif reply.status_code != 200 or not reply.json().get("choices"):
-                reply.failure(f"status {reply.status_code}")
+    def _ask_for(self, field: str, path: str, body: dict[str, Any]) -> None:
+        with self._post(path, body) as reply:
+            if reply.status_code != 200 or not reply.json().get(field):
+                _fail(reply)
 
     def _post(self, path: str, body: dict[str, Any], **options: Any) -> Any:
         return self.client.post(path, json=body, headers=self.headers, catch_response=True, timeout=ANSWER_S, **options)
@@ -113,7 +92,11 @@ class Person(HttpUser):
     def _body(self) -> dict[str, Any]:
         return {"image": self.image, "prompt": self.chance.choice(QUESTIONS), "max_tokens": MOST_TOKENS}
 
-    def _tell_first_word(self, seconds: float) -> None:
+    def _record_first_word(self, seconds: float) -> None:
         self.environment.events.request.fire(
             request_type="SSE", name="first word", response_time=seconds * 1000, response_length=0, exception=None
         )
+
+
+def _fail(reply: Any) -> None:
+    reply.failure("refused" if reply.status_code in REFUSED else f"status {reply.status_code}")

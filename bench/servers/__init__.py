@@ -1,1 +1,1 @@
-"""The processes under measurement, and stand-ins for those that are not."""
+"""The processes under measurement, and fakes for those that are not."""

@@ -1,7 +1,7 @@
-"""A stand-in for Triton that costs next to nothing: every answer is MAX_TOKENS tokens at a steady beat.
+"""A fake Triton that costs next to nothing: every answer is MAX_TOKENS tokens at a steady beat.
 
 `python -m bench.servers.fake_triton --port 8001 --beat-ms 50` runs it, so that a gateway's own cost can be seen.
-Every answer has a beat of its own, from when it was asked for; what is due in the same two milliseconds leaves
+Every answer has a beat of its own, which starts with its request; tokens due within the same two milliseconds leave
 together, as the tokens of one step of an engine do.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 import typer
 from tritonclient.grpc import service_pb2
 
-from bench.servers.fake_grpc import Call, Connection, as_sent
+from bench.servers.fake_grpc import Call, Connection, framed
 from glmserve import contract
 from glmserve.contract import Finish, Tensor
 
@@ -32,21 +32,21 @@ class PacedTriton:
         self._running = _message({contract.TOKENS: [_TOKEN]})
         ending: dict[Tensor, list[Any]] = {contract.TOKENS: [], contract.FINISH: [Finish.LENGTH]}
         self._last = _message({**ending, contract.TIMINGS_MS: [0, 0, 0, 0], contract.CACHED_TOKENS: [0]})
-        self._ready = as_sent(service_pb2.ModelReadyResponse(ready=True).SerializeToString())
+        self._ready = framed(service_pb2.ModelReadyResponse(ready=True).SerializeToString())
         self._turns = itertools.count()  # so that the heap never compares calls
         self._due: list[tuple[float, int, Connection, Call, int]] = []  # with the tokens that are left
 
     def answer(self, connection: Connection, call: Call, request: bytes) -> None:
         """Called for each call; one without tensors asks whether a model is ready."""
-        asked = service_pb2.ModelInferRequest.FromString(request)
-        if not asked.inputs:
+        message = service_pb2.ModelInferRequest.FromString(request)
+        if not message.inputs:
             connection.send(call, self._ready)
             connection.end(call)
         elif self._beat_s:
             due_s = asyncio.get_running_loop().time() + self._beat_s
-            heapq.heappush(self._due, (due_s, next(self._turns), connection, call, _max_tokens(asked)))
+            heapq.heappush(self._due, (due_s, next(self._turns), connection, call, _max_tokens(message)))
         else:
-            for _ in range(_max_tokens(asked)):
+            for _ in range(_max_tokens(message)):
                 connection.send(call, self._running)
             self._finish(connection, call)
 
@@ -83,7 +83,7 @@ def _message(values: dict[Tensor, list[Any]]) -> bytes:
         array = np.array(value, tensor.dtype)
         response.infer_response.outputs.add(name=tensor.name, datatype=tensor.triton_dtype, shape=array.shape)
         response.infer_response.raw_output_contents.append(array.tobytes())
-    return as_sent(response.SerializeToString())
+    return framed(response.SerializeToString())
 
 
 def _max_tokens(request: Any) -> int:

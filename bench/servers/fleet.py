@@ -12,17 +12,17 @@ from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
-from bench.servers.processes import environment, wait_until_it_answers
+from bench.servers.ports import free_port
+from bench.servers.processes import HOST, environment, wait_until_up
 from glmserve.build.manifest import REPOSITORY_FOLDER
 from launcher.children import Child
 from launcher.gateway_server import GatewayServer
-from launcher.ports import free_port
 from launcher.triton_server import TritonServer
 
 SLOTS = 8
 """Of each Triton; few, so that answers wait for a slot and not for this machine's processors."""
-_HOST = "127.0.0.1"
 _START_S = 90.0
 _NGINX = Path(__file__).resolve().parents[2] / "deploy" / "nginx" / "nginx.conf"
 _ENGINE = {
@@ -41,7 +41,7 @@ _GATEWAY = {  # one client, this machine, asks for everybody
 
 
 class Fleet:
-    """`tritons` and `gateways` by number; the methods wait until what they name is so."""
+    """`tritons` and `gateways` by number; each method waits until it is done."""
 
     def __init__(self, folder: Path, build: Path, tritons: int, gateways: int) -> None:
         self._folder = folder
@@ -50,19 +50,16 @@ class Fleet:
         self._logs = [(folder / f"gateway-{number}.log").open("ab") for number in range(gateways)]
         self._nginx: Child | None = None
         self._nginx_port = free_port()
-        self.url = f"http://{_HOST}:{self._nginx_port}"
+        self.url = f"http://{HOST}:{self._nginx_port}"
         self.tritons = [self._triton(number, build) for number in range(tritons)]
         self.gateways = [self._gateway(number, build) for number in range(gateways)]
 
     def start(self) -> None:
-        for triton in self.tritons:
-            _start(triton)
-        for gateway in self.gateways:
-            _start(gateway)
-        for triton in self.tritons:
-            triton.wait_ready(_START_S)
-        for gateway in self.gateways:
-            gateway.wait_ready(_START_S)
+        servers: list[TritonServer | GatewayServer] = [*self.tritons, *self.gateways]
+        for server in servers:
+            _start(server)
+        for server in servers:
+            server.wait_ready(_START_S)
         self._start_nginx()
 
     def stop(self) -> None:
@@ -76,32 +73,19 @@ class Fleet:
         for log in self._logs:
             log.close()
 
-    def kill_triton(self, number: int) -> None:
-        """SIGKILL for it and its models."""
-        _kill(self.tritons[number])
-
-    def kill_gateway(self, number: int) -> None:
-        _kill(self.gateways[number])
-
     def revive_triton(self, number: int, build: Path) -> None:
-        """Ends what is left of it, after its answers, and starts it on a build."""
-        self.tritons[number].stop()
-        self.tritons[number] = self._triton(number, build)
-        _start(self.tritons[number])
-        self.tritons[number].wait_ready(_START_S)
+        """Stops it, after its answers, if it still runs, and starts it on a build."""
+        self.tritons[number] = _replaced(self.tritons[number], self._triton(number, build))
 
     def revive_gateway(self, number: int, build: Path) -> None:
-        self.gateways[number].stop()
-        self.gateways[number] = self._gateway(number, build)
-        _start(self.gateways[number])
-        self.gateways[number].wait_ready(_START_S)
+        self.gateways[number] = _replaced(self.gateways[number], self._gateway(number, build))
 
     def gateway_logs(self) -> str:
         """What the gateways have logged so far."""
         return "".join(Path(log.name).read_text("utf-8") for log in self._logs)
 
     def tokens(self, number: int) -> float:
-        """Tokens that a Triton had handed out a quarter of a second ago.
+        """Tokens that a Triton has generated, as of a quarter of a second ago.
 
         None yet while the port of its metrics is closed, which it opens last.
         """
@@ -113,34 +97,25 @@ class Fleet:
         return float(found.group(1)) if found else 0.0
 
     def _triton(self, number: int, build: Path) -> TritonServer:
-        return TritonServer(build / REPOSITORY_FOLDER, *self._triton_ports[number], _HOST, _START_S)
+        return TritonServer(build / REPOSITORY_FOLDER, *self._triton_ports[number], HOST, _START_S)
 
     def _gateway(self, number: int, build: Path) -> GatewayServer:
-        urls = ",".join(f"grpc://{_HOST}:{grpc}" for _, grpc, _ in self._triton_ports)
-        return GatewayServer(build, urls, _HOST, self._gateway_ports[number], self._logs[number])
+        urls = ",".join(f"grpc://{HOST}:{grpc}" for _, grpc, _ in self._triton_ports)
+        return GatewayServer(build, urls, HOST, self._gateway_ports[number], self._logs[number])
 
     def _start_nginx(self) -> None:
-        """The configuration that containers get, with this fleet's addresses beside it."""
+        """nginx with the configuration that containers get, and this fleet's addresses."""
         shutil.copy(_NGINX, self._folder / "nginx.conf")
-        servers = [f"server {_HOST}:{port} max_fails=3 fail_timeout=1s;" for port in self._gateway_ports]
+        servers = [f"server {HOST}:{port} max_fails=3 fail_timeout=1s;" for port in self._gateway_ports]
         (self._folder / "gateways.conf").write_text("\n".join(servers) + "\n", "utf-8")
-        (self._folder / "listen.conf").write_text(f"listen {_HOST}:{self._nginx_port};\n", "utf-8")
+        (self._folder / "listen.conf").write_text(f"listen {HOST}:{self._nginx_port};\n", "utf-8")
         globals_ = f"daemon off; pid {self._folder}/nginx.pid;" + (" user root;" if os.getuid() == 0 else "")
         program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin") or "nginx"
-        command = [
-            program,
-            "-e",
-            "stderr",
-            "-p",
-            f"{self._folder}/",
-            "-c",
-            f"{self._folder}/nginx.conf",
-            "-g",
-            globals_,
-        ]
+        configuration = f"{self._folder}/nginx.conf"
+        command = [program, "-e", "stderr", "-p", f"{self._folder}/", "-c", configuration, "-g", globals_]
         with (self._folder / "nginx.log").open("ab") as log:
             self._nginx = Child("nginx", command, dict(os.environ), self._folder, log)
-        wait_until_it_answers(self._nginx, self._nginx_port, "/health/live", self._folder / "nginx.log", _START_S)
+        wait_until_up(self._nginx, self._nginx_port, "/health/live", self._folder / "nginx.log", _START_S)
 
 
 @contextmanager
@@ -155,11 +130,22 @@ def fleet_of(folder: Path, build: Path, tritons: int, gateways: int) -> Generato
         fleet.stop()
 
 
+_AnyServer = TypeVar("_AnyServer", TritonServer, GatewayServer)
+
+
+def kill(server: TritonServer | GatewayServer) -> None:
+    """SIGKILL for it and all its processes."""
+    assert server.pid is not None
+    os.killpg(server.pid, signal.SIGKILL)
+
+
 def _start(server: TritonServer | GatewayServer) -> None:
     with environment(_ENGINE | _GATEWAY):
         server.start()
 
 
-def _kill(server: TritonServer | GatewayServer) -> None:
-    assert server.pid is not None
-    os.killpg(server.pid, signal.SIGKILL)
+def _replaced(old: _AnyServer, new: _AnyServer) -> _AnyServer:
+    old.stop()
+    _start(new)
+    new.wait_ready(_START_S)
+    return new

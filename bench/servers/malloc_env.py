@@ -1,4 +1,4 @@
-"""Measurements handle memory as Triton does: bare engines run in their process, beside others inside Triton."""
+"""Gives the measurements' own process Triton's malloc settings, since bare engines run in it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from glmserve.system import malloc
 
 _BEFORE = "GLM_BENCH_BEFORE"
-"""Tells the second start what the variables were before, so that other programs are started as they always are."""
+"""Tells the second start what the variables were before, so that other programs start with those."""
 
 
 def start_again() -> None:

@@ -1,6 +1,6 @@
-"""The real engine on a decoder that only lets time pass: replicas of it do not compete for a machine's processors.
+"""The real engine on a decoder that only lets time pass, so that replicas do not compete for a machine's processors.
 
-Triton's stub imports this module in a stand-in build (`bench.servers.stub_build`), whose adapter points at it.
+The adapter of a stub build (`bench.servers.stub_build`) opens it inside Triton.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PACE_FILE = "pace.json"
 
 @dataclass(frozen=True)
 class Pace:
-    """What a stand-in build says of itself: how long its steps take, and the one letter that it answers with."""
+    """What a stub build is told: how long its steps take, and the one letter that all its answers consist of."""
 
     times: StepTimes
     letter: str
@@ -58,29 +58,26 @@ class PacedSession:
 
     def run(self, step: Step) -> Sampled:
         time.sleep(self._times.step(step.decoded, int(step.chunk_new.sum())))
-        asked = (len(step.sampler.logprob_rows), 1 + MAX_LOGPROBS)
+        shape = (len(step.sampler.logprob_rows), 1 + MAX_LOGPROBS)
         return Sampled(
             np.full(len(step.drawn), self._token, np.int64),
-            np.full(asked, self._token, np.int64),
-            np.zeros(asked, np.float32),
+            np.full(shape, self._token, np.int64),
+            np.zeros(shape, np.float32),
         )
 
     def move(self, source: int, target: int, length: int) -> None:
         """There is no KV to copy."""
 
 
-class PacedServing:
-    """In the place of `glmserve.engine.server.Serving`, as the decoder's adapter opens it."""
+def open_paced_engine(folder: Path, _ask_triton: EncodeImage, publish: Callable[[Metric, float], None]) -> EngineServer:
+    """As `EngineServer.open`, for a stub build; every image feature is 0."""
+    files, settings, pace = folder.parents[2] / CHECKPOINT_FOLDER, EngineSettings(draft_tokens=0), Pace.read(folder)
+    checkpoint = Checkpoint.read(files)
+    (token,) = Tokenizer.read(files).encode_plain(pace.letter)
+    vocabulary, context = checkpoint.text.vocabulary, min(settings.context_tokens, checkpoint.text.max_positions)
+    session = PacedSession(settings.slots + settings.warm_rows, context, vocabulary, pace.times, token)
 
-    @staticmethod
-    def open(folder: Path, _ask_triton: EncodeImage, publish: Callable[[Metric, float], None]) -> EngineServer:
-        files, settings, pace = folder.parents[2] / CHECKPOINT_FOLDER, EngineSettings(draft_tokens=0), Pace.read(folder)
-        checkpoint = Checkpoint.read(files)
-        (token,) = Tokenizer.read(files).encode_plain(pace.letter)
-        vocabulary, context = checkpoint.text.vocabulary, min(settings.context_tokens, checkpoint.text.max_positions)
-        session = PacedSession(settings.slots + settings.warm_rows, context, vocabulary, pace.times, token)
+    def encode(arrays: VisionArrays) -> np.ndarray:
+        return np.zeros((len(arrays[0]) // checkpoint.images.merge_size**2, checkpoint.text.hidden), np.float32)
 
-        def encode(arrays: VisionArrays) -> np.ndarray:  # every feature is 0
-            return np.zeros((len(arrays[0]) // checkpoint.images.merge_size**2, checkpoint.text.hidden), np.float32)
-
-        return EngineServer.around(session, checkpoint, settings, files, encode, publish)
+    return EngineServer.around(session, checkpoint, settings, files, encode, publish)

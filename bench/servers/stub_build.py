@@ -13,24 +13,20 @@ from glmserve.contract import DECODER_MODEL
 from glmserve.model.config import PROCESSOR_FILES
 
 _MODELS = Path(__file__).resolve().parents[2] / "model_repository"
-_SERVING = "from glmserve.engine.server import Serving"
-_INSTEAD = "from bench.servers.paced_engine import PacedServing as Serving"
 
 
-def write_stand_in(out: Path, pace: Pace) -> Path:
+def write_stub_build(out: Path, pace: Pace) -> Path:
     """A build of this pace under `out`, named by its digest; its canary accepts any answer."""
     partial = out / f".partial-{pace.letter}"
-    repository = partial / REPOSITORY_FOLDER
-    shutil.copytree(_MODELS, repository, ignore=shutil.ignore_patterns("__pycache__"))
-    adapter = repository / DECODER_MODEL / "1" / "model.py"
-    head, line, tail = adapter.read_text("utf-8").partition(_SERVING)
-    assert line, f"the adapter of {DECODER_MODEL} opens something else by now"
-    adapter.write_text(head + _INSTEAD + tail, "utf-8")
-    pace.write(repository / DECODER_MODEL / "1")
+    shutil.copytree(_MODELS, partial / REPOSITORY_FOLDER, ignore=shutil.ignore_patterns("__pycache__"))
+    decoder = partial / REPOSITORY_FOLDER / DECODER_MODEL / "1"
+    (decoder / "model.py").rename(decoder / "adapter.py")
+    shutil.copyfile(Path(__file__).with_name("stub_model.py"), decoder / "model.py")
+    pace.write(decoder)
     (partial / CHECKPOINT_FOLDER).mkdir()
     for name in (*PROCESSOR_FILES, "generation_config.json"):
         shutil.copyfile(DEMO / name, partial / CHECKPOINT_FOLDER / name)
     write_canary(partial, partial / CANARY_FOLDER)
-    manifest = Manifest.describe(partial, "recipe", "stand-in", "fp32", "cpu")
+    manifest = Manifest.describe(partial, "recipe", "stub", "fp32", "cpu")
     manifest.write(partial)
     return partial.rename(out / manifest.digest)

@@ -12,48 +12,29 @@ from glmserve.engine.settings import EngineSettings
 from glmserve.model.config import Checkpoint, TextModel, VisionModel
 from glmserve.model.image_processor import ImageRules
 
+# fmt: off
 MODEL = Checkpoint(
     text=TextModel(
-        layers=40,
-        hidden=4096,
-        ffn=13696,
-        heads=32,
-        kv_heads=2,
-        head_dim=128,
-        vocabulary=151_552,
-        norm_eps=1e-5,
-        rope_theta=500_000.0,
-        rotary_dim=64,
-        mrope_section=(8, 12, 12),
-        max_positions=131_072,
-        tied_head=False,
+        layers=40, hidden=4096, ffn=13696, heads=32, kv_heads=2, head_dim=128, vocabulary=151_552, norm_eps=1e-5,
+        rope_theta=500_000.0, rotary_dim=64, mrope_section=(8, 12, 12), max_positions=131_072, tied_head=False,
     ),
     vision=VisionModel(
-        depth=24,
-        hidden=1536,
-        heads=12,
-        out_hidden=4096,
-        ffn=13696,
-        patch_size=14,
-        merge_size=2,
-        temporal_patch_size=2,
-        table_side=24,
-        norm_eps=1e-5,
-        rope_theta=10_000.0,
-        attention_bias=False,
+        depth=24, hidden=1536, heads=12, out_hidden=4096, ffn=13696, patch_size=14, merge_size=2,
+        temporal_patch_size=2, table_side=24, norm_eps=1e-5, rope_theta=10_000.0, attention_bias=False,
     ),
     images=ImageRules(14, 2, 2, 12_544, 9_633_792, (0.0,) * 3, (1.0,) * 3),
     image_token_id=151_363,
     eos_token_ids=(151_329,),
 )
+# fmt: on
 """The real checkpoint's shape; a test compares it with the real config.json where that lies beside the project."""
 WEIGHT_BYTES = {"bf16": 20.6e9, "int8": 12.3e9, "int4": 7.9e9}
-"""Of a build, in memory: embeddings and picture encoder stay in 16 bits."""
+"""Of a build, in memory: embeddings and vision encoder stay in 16 bits."""
 BYTES_A_PARAMETER = {"bf16": 2.0, "int8": 1.0625, "int4": 0.5625}
 """Read for every weight of the text model in every step, scales of blocks of 32 included."""
 BANDWIDTH_SHARE = 0.7
 FLOPS_SHARE = 0.4
-"""Of a card's published figures, what a step is taken to reach. Targets until they are measured on a card."""
+"""The shares of a card's published figures that a step reaches, by assumption: nothing was measured on a card yet."""
 _GIB = 1024**3
 _CHUNK_TOKENS: int = EngineSettings.model_fields["chunk_tokens"].default
 _MOST_SLOTS = 128  # beyond, a card multiplies rather than reads, and more rows gain little
@@ -83,7 +64,7 @@ GPUS = (
 
 @dataclass(frozen=True)
 class Demand:
-    """An average request, and how long anybody may wait for the next token."""
+    """An average request, and the longest time that is allowed between two tokens."""
 
     image_tokens: int = 391
     text_tokens: int = 100
@@ -98,7 +79,8 @@ class Demand:
 
 @dataclass(frozen=True)
 class Capacity:
-    """What one card does: the slots it holds, the rows that keep the gap, and requests and tokens a second at most."""
+    """What one card does: the slots it holds, the rows that keep the allowed gap, and the most requests and tokens a
+    second."""
 
     slots: int
     rows: int
@@ -106,7 +88,7 @@ class Capacity:
     tokens_per_s: float
     image_tokens_per_s: float
     first_token_s: float
-    """Of a request that need not wait: its picture and prompt, beside full rows."""
+    """Of a request that need not wait: its image and prompt, beside full rows."""
 
 
 def slots_of(gpu: Gpu, precision: str, context_tokens: int) -> int:
@@ -124,7 +106,7 @@ def slots_of(gpu: Gpu, precision: str, context_tokens: int) -> int:
 
 
 def text_parameters() -> float:
-    """Weights that every token is multiplied with, the head among them and the embeddings not."""
+    """Weights that every token is multiplied with: the head is one of them, the embeddings are not."""
     text = MODEL.text
     attention = 2 * text.hidden * text.head_dim * (text.heads + text.kv_heads)
     return text.layers * (attention + 3 * text.hidden * text.ffn) + text.hidden * text.vocabulary
@@ -143,7 +125,7 @@ def step_times(gpu: Gpu, precision: str, context_tokens: int) -> StepTimes:
 
 
 def image_s(gpu: Gpu, tokens: int) -> float:
-    """Reading a picture of so many tokens: its blocks' weights and, between all patches, attention."""
+    """The encoder's time for an image of so many tokens: its blocks' weights and, between all patches, attention."""
     vision = MODEL.vision
     patches = tokens * vision.merge_size**2
     block = 4 * vision.hidden**2 + 3 * vision.hidden * vision.out_hidden
@@ -152,16 +134,16 @@ def image_s(gpu: Gpu, tokens: int) -> float:
     return operations / (gpu.tflops * 1e12 * FLOPS_SHARE)
 
 
-def reading_s(times: StepTimes, prompt_tokens: int) -> float:
-    """A prompt is read in chunks, and each reads the weights again."""
+def prefill_s(times: StepTimes, prompt_tokens: int) -> float:
+    """Prefill runs in chunks, and each chunk reads the weights again."""
     chunks = math.ceil(prompt_tokens / _CHUNK_TOKENS)
     return chunks * times.prefill_s + prompt_tokens * times.token_s
 
 
 def requests_per_s(times: StepTimes, rows: int, prompt_tokens: int, answer_tokens: int, image_s: float) -> float:
-    """Of a server whose rows are always full: each request costs its picture, its prompt, and its share of steps."""
+    """Requests a second when all rows are always full: each costs its image, its prompt and its share of steps."""
     steps_s = (answer_tokens - 1) * times.decode(rows)
-    return rows / (rows * (image_s + reading_s(times, prompt_tokens)) + steps_s)
+    return rows / (rows * (image_s + prefill_s(times, prompt_tokens)) + steps_s)
 
 
 def capacity(gpu: Gpu, precision: str, demand: Demand = Demand()) -> Capacity | None:  # it is frozen
@@ -171,15 +153,15 @@ def capacity(gpu: Gpu, precision: str, demand: Demand = Demand()) -> Capacity | 
     fast = [rows for rows in range(1, slots + 1) if times.decode(rows) <= demand.most_gap_s]
     if not fast:
         return None
-    rows, seeing_s = fast[-1], image_s(gpu, demand.image_tokens)
-    most = requests_per_s(times, rows, demand.prompt_tokens, demand.answer_tokens, seeing_s)
+    rows, encode_s = fast[-1], image_s(gpu, demand.image_tokens)
+    most = requests_per_s(times, rows, demand.prompt_tokens, demand.answer_tokens, encode_s)
     return Capacity(
         slots=slots,
         rows=rows,
         requests_per_s=most,
         tokens_per_s=most * demand.answer_tokens,
         image_tokens_per_s=most * demand.image_tokens,
-        first_token_s=seeing_s + reading_s(times, demand.prompt_tokens) + times.decode(rows),
+        first_token_s=encode_s + prefill_s(times, demand.prompt_tokens) + times.decode(rows),
     )
 
 

@@ -1,4 +1,4 @@
-"""One replica in simulated time: the engine's own line, slots, pace and scheduler, with step times for steps."""
+"""One replica in simulated time: the engine's own wait queue, slots, chunk budget and scheduler, without a device."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from glmserve.errors import Overloaded
 
 @dataclass(frozen=True)
 class Machine:
-    """How fast a replica is and how much it holds; `image_s` is what reading a request's picture takes."""
+    """How fast a replica is and how much it holds; `image_s` is the time to encode a request's image."""
 
     times: StepTimes
     slots: int = 16
@@ -45,7 +45,7 @@ class Visit:
 
 @dataclass(eq=False)
 class _Queued:
-    """A visit whose picture is being read."""
+    """A visit whose image is being encoded."""
 
     ready_at: float
     visit: Visit
@@ -54,50 +54,49 @@ class _Queued:
 
 @dataclass
 class Replica:
-    """`arrive` and `step` come in the order of simulated time; `ended` gathers visits until someone takes them."""
+    """Call `arrive` and `step` in the order of simulated time; `ended` collects visits until someone takes them."""
 
     machine: Machine
     now: float = 0.0
     is_stepping: bool = False
     tokens: int = 0
-    decode_steps: int = 0
     ended: list[Visit] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         machine = self.machine
-        self._line = WaitQueue(machine.max_waiting, machine.max_waiting_tokens, lambda: self.now)
+        self._wait_queue = WaitQueue(machine.max_waiting, machine.max_waiting_tokens, lambda: self.now)
         self._table = SlotTable(machine.slots, machine.slots)
-        self._pace = ChunkBudget(machine.min_chunk_tokens)
-        self._scheduler = Scheduler(self._table, self._pace, machine.chunk_tokens, machine.min_chunk_tokens)
-        self._reading: deque[_Queued] = deque()
-        self._reader_free_at = 0.0
+        self._budget = ChunkBudget(machine.min_chunk_tokens)
+        self._scheduler = Scheduler(self._table, self._budget, machine.chunk_tokens, machine.min_chunk_tokens)
+        self._encoding: deque[_Queued] = deque()
+        self._encoder_free_at = 0.0
         self._visits: dict[Request, Visit] = {}
 
     def arrive(self, visit: Visit, now: float) -> bool:
-        """Whether there was a place in the line."""
+        """Whether the wait queue had room."""
         self.now = max(self.now, now)
         try:
-            place = self._line.enter(visit.prompt_tokens)
+            place = self._wait_queue.enter(visit.prompt_tokens)
         except Overloaded:
             self._end(visit, "refused", now)
             return False
         request = _request(visit)
         self._visits[request] = visit
-        self._reader_free_at = max(self._reader_free_at, now) + self.machine.image_s
-        self._reading.append(_Queued(self._reader_free_at, visit, Waiting(request, place)))
+        self._encoder_free_at = max(self._encoder_free_at, now) + self.machine.image_s
+        self._encoding.append(_Queued(self._encoder_free_at, visit, Waiting(request, place)))
         return True
 
     def next_step_at(self) -> float | None:
         """When there is something to do; None without work."""
         if not self._scheduler.is_idle:
             return self.now
-        return max(self.now, self._reading[0].ready_at) if self._reading else None
+        return max(self.now, self._encoding[0].ready_at) if self._encoding else None
 
     def step(self, now: float) -> None:
-        """What `Engine._turn` does; afterwards `now` is the moment it ends."""
+        """One step as the engine takes it; afterwards `now` is the moment it ends."""
         self.now = now
-        while self._reading and self._reading[0].ready_at <= now:
-            self._scheduler.waiting.append(self._reading.popleft().waiting)
+        while self._encoding and self._encoding[0].ready_at <= now:
+            self._scheduler.waiting.append(self._encoding.popleft().waiting)
         self._drop_the_late()
         prefill = self._scheduler.next_prefill(now)
         rows, chunks = list(self._table.decoding), prefill.chunks if prefill else []
@@ -108,8 +107,7 @@ class Replica:
         tokens = sum(chunk.tokens for chunk in chunks)
         seconds = self.machine.times.step(len(rows), tokens)
         self.now += seconds
-        self._pace.stepped(len(rows), tokens, seconds)
-        self.decode_steps += bool(rows)
+        self._budget.stepped(len(rows), tokens, seconds)
         for running in rows:
             running.length += 1
         for chunk in chunks:
@@ -138,7 +136,7 @@ class Replica:
 
     def _retire(self, running: Sequence, ending: str) -> None:
         self._table.retire(running, keep=False)
-        self._line.request_ended()
+        self._wait_queue.request_ended()
         self._end(self._visits.pop(running.request), ending, self.now)
 
     def _end(self, visit: Visit, ending: str, now: float) -> None:

@@ -1,14 +1,14 @@
-"""Up to a thousand replicas in simulated time: our gateways' choice of replica and our engine's own policy."""
+"""Up to a thousand replicas in simulated time: the gateways' load balancer and the engine's scheduler."""
 
 from __future__ import annotations
 
 import heapq
 import itertools
 import random
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass
 
-from bench.records import Row
+from bench.records import Row, Say
 from bench.simulation.capacity import requests_per_s
 from bench.simulation.replica import Machine, Replica, Visit
 from bench.simulation.step_times import StepTimes
@@ -19,21 +19,19 @@ from glmserve.errors import BackendDown
 
 REPLICAS = (1, 10, 100, 1000)
 LOADS = (0.5, 0.7, 0.8, 0.9, 1.0, 1.2)
-"""Offered, of what the replicas can do."""
+"""Offered load as shares of what the replicas can do."""
 MACHINE = Machine(
     StepTimes(decode_s=0.02, row_s=0.0003, prefill_s=0.02, token_s=0.0001), slots=16, min_chunk_tokens=256
 )
-"""About a bf16 model on a card that reads its weights in 20 ms."""
+"""Roughly a bf16 model on a card that reads its weights in 20 ms."""
 _REPLICAS_A_GATEWAY = 8
 _WARM_UP_SHARE = 0.4
 _REPLICA_SECONDS = 10_000  # of one run, so that a thousand replicas take minutes and not hours
 
-Say = Callable[[str], None]
-
 
 @dataclass(frozen=True)
 class Workload:
-    """What is asked: tokens of prompt and answer, each between two bounds, and how long a client waits."""
+    """The requests: tokens of prompt and answer, each between two bounds, and how long a client waits."""
 
     prompt_tokens: tuple[int, int] = (200, 800)
     answer_tokens: tuple[int, int] = (32, 160)
@@ -46,7 +44,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the visits ended that arrived after the warm-up, and what the replicas did since."""
+    """How visits ended that arrived after the warm-up, and what the replicas did since then."""
 
     visits: list[Visit]
     tokens_per_s: float
@@ -145,7 +143,7 @@ def measure(seconds: float, most: int, say: Say) -> list[Row]:
 
 
 class _Nobody:
-    """The backend of a replica that is only chosen, never asked."""
+    """The backend of a replica that is only chosen, never called."""
 
     def generate(self, _request: GenerateRequest) -> Generator[Chunk]:
         raise BackendDown
@@ -157,13 +155,13 @@ class _Nobody:
 
 
 def _gateways(replicas: int, chance: random.Random) -> list[LoadBalancer]:
-    """Each knows only of its own requests."""
+    """Load balancers, each of which knows only its own requests."""
     urls = ",".join(f"grpc://{_address(number)}:8001" for number in range(replicas))
     return [LoadBalancer(urls, lambda _url: _Nobody(), shuffle=chance.shuffle) for _ in range(_gateways_for(replicas))]
 
 
 def _gateways_for(replicas: int) -> int:
-    """As many as there would be."""
+    """How many gateways so many replicas would have."""
     return max(2, replicas // _REPLICAS_A_GATEWAY)
 
 

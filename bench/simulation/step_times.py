@@ -1,4 +1,4 @@
-"""How long an engine's steps take, as two straight lines: what stands in for a device where there is none."""
+"""How long an engine's steps take, as two straight lines, in place of a device."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class StepTimes:
-    """Seconds of a decode step of n rows, `decode_s + n * row_s`, and of reading n prompt tokens,
-    `prefill_s + n * token_s`."""
+    """A decode step of n rows takes `decode_s + n * row_s` seconds, a prefill of n tokens `prefill_s + n * token_s`."""
 
     decode_s: float
     row_s: float
@@ -22,7 +21,7 @@ class StepTimes:
         return self.prefill_s + tokens * self.token_s
 
     def step(self, rows: int, tokens: int) -> float:
-        """Of a step that does both: the weights are read once."""
+        """A step that does both reads the weights once."""
         if not tokens:
             return self.decode(rows)
         if not rows:

@@ -1,4 +1,4 @@
-"""What the gateway is measured with: a stand-in for Triton that keeps its beat, and a client that notes every piece."""
+"""What the gateway is measured with: a fake Triton that keeps its beat, and a client that notes every piece."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import json
 import os
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import numpy as np
 import pytest
 
 from bench.measure.stream_fanout import _gaps_ms, _Stream
-from bench.servers.gateways import Server, paced_triton
+from bench.servers.processes import Server, fake_triton
 from gateway.triton.backend import GenerateRequest
 from gateway.triton.grpc_client import TritonBackend
 from glmserve.contract import Finish
@@ -20,16 +21,16 @@ from glmserve.contract import Finish
 WAIT_S = 20
 BEAT_MS = 20.0
 TOKENS = 5
+REQUEST = GenerateRequest("r", np.arange(9), None, (), TOKENS, 0.0, 1.0, 0, 0, WAIT_S)
 
 
-def test_the_stand_in_for_triton_sends_a_token_a_beat() -> None:
-    request = GenerateRequest("r", np.arange(9), None, (), TOKENS, 0.0, 1.0, 0, 0, WAIT_S)
-    with paced_triton(BEAT_MS) as port, closing(TritonBackend(f"grpc://127.0.0.1:{port}", WAIT_S)) as backend:
+def test_the_fake_triton_sends_a_token_a_beat() -> None:
+    with fake_triton(BEAT_MS) as port, closing(TritonBackend(f"grpc://127.0.0.1:{port}", WAIT_S)) as backend:
         give_up = time.monotonic() + WAIT_S
         while not backend.models_ready():
             assert time.monotonic() < give_up
         asked_at = time.perf_counter()
-        chunks = list(backend.generate(request))
+        chunks = list(backend.generate(REQUEST))
         took_s = time.perf_counter() - asked_at
     assert [len(chunk.tokens) for chunk in chunks] == [1] * TOKENS + [0] and chunks[-1].finish == Finish.LENGTH
     assert took_s >= TOKENS * BEAT_MS / 1000
@@ -70,3 +71,14 @@ def test_a_servers_processor_time_and_memory_are_read() -> None:
     while us.cpu_s() == before_s and time.monotonic() < give_up:
         pass
     assert us.cpu_s() > before_s and us.peak_memory_mb() > 10
+
+
+def test_the_fake_triton_answers_many_calls_at_once() -> None:
+    """HTTP/2 servers often take a hundred at most; the last call of 120 would then wait for the first to end."""
+    with fake_triton(200.0) as port, closing(TritonBackend(f"grpc://127.0.0.1:{port}", WAIT_S)) as backend:
+        list(backend.generate(REQUEST))
+        began = time.perf_counter()
+        with ThreadPoolExecutor(120) as pool:
+            answers = list(pool.map(lambda _: list(backend.generate(REQUEST)), range(120)))
+        assert time.perf_counter() - began < 1.8 * TOKENS * 0.2
+    assert all(answer[-1].finish == Finish.LENGTH for answer in answers)

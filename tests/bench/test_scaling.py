@@ -56,8 +56,8 @@ def steps_of(precision: str, cpu: str) -> tuple[StepTimes, float]:
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_the_model_is_near_the_throughput_bench(precision: str) -> None:
-    """16 clients over 4: the rival answers one at a time, so its speed divides out. One client alone is helped by
-    guesses, which the model knows nothing of."""
+    """16 clients over 4: the baseline answers one at a time, so its speed divides out. One client alone is helped by
+    speculative decoding, which the model leaves out."""
     rows = {row["clients"]: row for row in records.read("throughput") if row["precision"] == precision}
     times, reading_s = steps_of(precision, rows[1]["run"]["cpu"])
     measured = rows[16]["tokens_per_s_ratio"] / rows[4]["tokens_per_s_ratio"]

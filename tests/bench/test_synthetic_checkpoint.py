@@ -12,8 +12,8 @@ from safetensors import safe_open
 from bench.baselines.bare_engine import bare_engine
 from bench.baselines.flask_transformers import Model, create_app
 from bench.checkpoints.synthetic import FULL, Shape, write_checkpoint
-from bench.load.in_process import Preparer, generate
-from bench.load.prompts import Asker
+from bench.load.in_process import Preparer
+from bench.load.prompts import QuestionMaker
 from export.build.pipeline import build
 from glmserve.model.tokenizer import Tokenizer
 
@@ -28,19 +28,19 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_answer_has_as_many_tokens_as_were_asked_for(checkpoint: Path, tmp_path: Path) -> None:
     made = build(checkpoint, tmp_path, Console(quiet=True))
     preparer = Preparer(made)
-    question = Asker(preparer.tokenizer, seed=0).question()
+    question = QuestionMaker(preparer.tokenizer, seed=0).question()
     with bare_engine(made, threads=1) as engine:
-        assert generate(engine, preparer.request(question, max_tokens=64)).tokens == 64
+        assert len(engine.answer(preparer.request(question, max_tokens=64)).tokens) == 64
 
 
 @pytest.mark.parity
-def test_the_rival_gives_the_answer_of_our_engine_and_tells_when_it_began(checkpoint: Path, tmp_path: Path) -> None:
+def test_the_baseline_gives_the_answer_of_our_engine_and_tells_when_it_began(checkpoint: Path, tmp_path: Path) -> None:
     made = build(checkpoint, tmp_path, Console(quiet=True))
     preparer = Preparer(made)
-    question = Asker(preparer.tokenizer, seed=1).question()
+    question = QuestionMaker(preparer.tokenizer, seed=1).question()
     reply = create_app(Model(checkpoint)).test_client().post("/v1/chat/vision", json=question.body(16)).json
     with bare_engine(made, threads=1) as engine:
-        tokens = [token for chunk in engine.generate(preparer.request(question, 16)) for token in chunk.tokens]
+        tokens = engine.answer(preparer.request(question, 16)).tokens
     assert reply["result"] == preparer.tokenizer.decode(tokens).strip()
     assert reply["usage"]["prompt_tokens"] == len(preparer.request(question).input_ids)
     assert reply["timings"]["first_token_s"] > 0
@@ -48,12 +48,12 @@ def test_the_rival_gives_the_answer_of_our_engine_and_tells_when_it_began(checkp
 
 def test_a_prompt_has_about_128_tokens_64_of_them_the_image(checkpoint: Path) -> None:
     tokenizer = Tokenizer.read(checkpoint)
-    text = Asker(tokenizer, seed=0).question().prompt
+    text = QuestionMaker(tokenizer, seed=0).question().prompt
     assert 50 <= len(tokenizer.encode_plain(text)) <= 58
 
 
 def test_every_question_has_an_image_and_words_of_its_own(checkpoint: Path) -> None:
-    asker = Asker(Tokenizer.read(checkpoint), seed=0)
+    asker = QuestionMaker(Tokenizer.read(checkpoint), seed=0)
     questions = [asker.question() for _ in range(20)]
     assert len({question.image for question in questions}) == len({question.prompt for question in questions}) == 20
 

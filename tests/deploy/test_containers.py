@@ -19,7 +19,7 @@ import pytest
 from compose import ROOT, services
 
 from bench.servers.paced_engine import Pace
-from bench.servers.stub_build import write_stand_in
+from bench.servers.stub_build import write_stub_build
 from bench.simulation.step_times import StepTimes
 from glmserve.system import malloc
 from launcher.ports import free_port
@@ -47,7 +47,7 @@ EXPORT = ("export.cli", "export.certificate.plots", "export.certificate.html")
 
 @pytest.fixture(scope="module")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_stand_in(tmp_path_factory.mktemp("builds"), Pace(StepTimes(0.005, 0, 0.001, 0), "a"))
+    return write_stub_build(tmp_path_factory.mktemp("builds"), Pace(StepTimes(0.005, 0, 0.001, 0), "a"))
 
 
 def wait_until(is_so: Callable[[], bool], process: subprocess.Popen[bytes] | None = None) -> None:

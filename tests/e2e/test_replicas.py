@@ -13,7 +13,7 @@ from bench.load.steady import steady_load
 from bench.measure.replicas import gateway_death, question_of, triton_death, triton_return
 from bench.servers.fleet import Fleet, fleet_of
 from bench.servers.paced_engine import Pace
-from bench.servers.stub_build import write_stand_in
+from bench.servers.stub_build import write_stub_build
 from bench.simulation.step_times import StepTimes
 
 pytestmark = [
@@ -28,7 +28,7 @@ SILENCE_S = 1.0
 @pytest.fixture(scope="module")
 def builds(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     out = tmp_path_factory.mktemp("builds")
-    return [write_stand_in(out, Pace(TIMES, letter)) for letter in "ab"]
+    return [write_stub_build(out, Pace(TIMES, letter)) for letter in "ab"]
 
 
 @pytest.fixture(scope="module")

@@ -17,11 +17,13 @@ from glmserve.errors import BackendDown, GlmServeError, to_wire
 
 
 class TritonPythonModel:
+    open_engine = staticmethod(EngineServer.open)
+
     def initialize(self, args: dict[str, str]) -> None:
         logging.basicConfig(level=logging.INFO)
         self._metrics = {metric: _register(metric) for metric in ALL_METRICS}
         folder = Path(args["model_repository"], args["model_version"])
-        self._serving = EngineServer.open(folder, _ask_triton, self._publish)
+        self._serving = self.open_engine(folder, _ask_triton, self._publish)
 
     def execute(self, requests: list) -> None:
         for request in requests:
