@@ -1,4 +1,4 @@
-"""The parts of the documents that are generated: folder trees and tables of settings. `make docs` writes them."""
+"""The generated parts of the documents: trees of folders and packages, and tables. `make docs` writes them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import ast
 import re
 from pathlib import Path
 
+import typer
 from graph_table import layer_table
 
 from export.errors import MEANING
 from gateway.settings import settings_table
 from glmserve.engine.metrics import ALL_METRICS
 from glmserve.engine.settings import EngineSettings
+from launcher.cli import app as launcher
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOTS = ("gateway", "glmserve", "export", "launcher", "demo", "bench")
@@ -46,6 +48,16 @@ def package_tree() -> str:
     return _code([f"{name + '/':<{width}}{docstring(ROOT / name / '__init__.py')}" for name in PACKAGES])
 
 
+def serve_settings_table() -> str:
+    """What `make serve` takes beside the settings of gateway and engine."""
+    rows = ["| variable | default | meaning |", "|---|---|---|"]
+    for option in typer.main.get_command(launcher).params:
+        if isinstance(option.envvar, str) and not option.envvar.startswith("GLM_"):
+            default = "none" if option.default is None else f"`{option.default}`"
+            rows.append(f"| `{option.envvar}` | {default} | {getattr(option, 'help', '')} |")
+    return "\n".join(rows)
+
+
 def engine_settings_table() -> str:
     """The engine's settings as a table; a default that depends on the machine is named, not shown."""
     rows = ["| variable | default | meaning |", "|---|---|---|"]
@@ -72,6 +84,7 @@ def engine_metrics_table() -> str:
 BLOCKS = {
     "folders": folder_tree,
     "packages": package_tree,
+    "serve settings": serve_settings_table,
     "engine settings": engine_settings_table,
     "engine metrics": engine_metrics_table,
     "exit codes": exit_codes_table,
@@ -79,8 +92,7 @@ BLOCKS = {
     "gateway settings": lambda: settings_table().strip(),
 }
 DOCUMENTS = (
-    ROOT / "README.md",
-    ROOT / "README.zh-CN.md",
+    ROOT / "docs" / "settings.md",
     ROOT / "docs" / "architecture.md",
     ROOT / "docs" / "engine.md",
     ROOT / "docs" / "export.md",
