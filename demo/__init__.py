@@ -1,1 +1,1 @@
-"""A small GLM-4.6V that really sees: drawn pictures, questions about them, and the checkpoint trained on both."""
+"""The demo model: a small GLM-4.6V, and the drawn pictures and questions that it was trained on."""

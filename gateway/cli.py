@@ -22,7 +22,7 @@ Limit = Annotated[int | None, typer.Option(min=1, help="Default: the gateway's o
 
 @app.command()
 def settings() -> None:
-    """Print every setting as a markdown table."""
+    """Print every setting as the markdown table that docs/settings.md shows."""
     typer.echo(settings_table(), nl=False)
 
 

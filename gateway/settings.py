@@ -207,7 +207,7 @@ def _is_loopback(bind: str) -> bool:
 
 
 def settings_table() -> str:
-    """All settings as a markdown table."""
+    """All settings as a markdown table, as docs/settings.md shows it."""
     rows = ["| variable | default | meaning |", "|---|---|---|"]
     for name, field in GatewaySettings.model_fields.items():
         default = "none" if field.default in ((), "", None) else f"`{field.default}`"

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from serving import Service
 
+pytest.importorskip("openai")
 pytestmark = pytest.mark.triton
 ROOT = Path(__file__).resolve().parents[2]
 VARYING = ("request_id", "timings")
@@ -40,6 +41,13 @@ def test_the_readmes_examples_get_the_answer_that_it_shows(service: Service, doc
     }
     assert list(found) == list(shown) and list(found["timings"]) == list(shown["timings"])
     assert run([sys.executable, "-c", ours["python"]]).strip() == shown["result"]
+
+
+def test_the_api_pages_json_example_gets_the_same_answer(service: Service) -> None:
+    example = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "api.md").read_text("utf-8"), re.DOTALL)[0]
+    assert "urllib.request" in example and '"temperature": 0' in example
+    printed = run([sys.executable, "-c", example.replace("http://127.0.0.1:5000", service.gateway.url)])
+    assert printed.strip() == json.loads(asked("README.md")["json"])["result"]
 
 
 def test_the_readmes_form_carries_a_real_photo(service: Service, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from gateway.schemas.vision import VisionBody
 from gateway.settings import GatewaySettings
 
 PAGES = {"/", "/docs", "/openapi.json"}
-README = (Path(__file__).resolve().parents[3] / "README.md").read_text("utf-8")
+API_PAGE = (Path(__file__).resolve().parents[3] / "docs" / "api.md").read_text("utf-8")
 
 
 @pytest.fixture
@@ -72,10 +72,11 @@ def test_defaults_are_those_that_an_absent_field_has(
     assert np.array_equal(absent.input_ids, written.input_ids)
 
 
-def test_defaults_are_those_of_the_readme(api: dict[str, Any]) -> None:
+def test_defaults_are_those_of_the_api_page(api: dict[str, Any]) -> None:
     fields = api["components"]["schemas"]["VisionBody"]["properties"]
     words = {"none": None, "random": None, "required": None, "text": {"type": "text"}}
-    rows = re.findall(r"^\| (`[^|]*) \| ([^|]*) \|", README.partition("## Settings")[0], re.MULTILINE)
+    table = API_PAGE.partition("### Fields")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`[^|]*) \| ([^|]*) \|", table, re.MULTILINE)
     told = {
         name: words[default] if default in words else json.loads(default)
         for names, defaults in rows
