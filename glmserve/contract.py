@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
+from glmserve.sampling_parameters import PARAMETERS
+
 CONTRACT_VERSION = 6
 DECODER_MODEL = "glm4v"
 WHOLE_MODEL = "glm4v_whole"
@@ -43,12 +45,8 @@ class Tensor:
         """The datatype in requests, such as UINT8."""
         return _TRITON_DTYPES[self.dtype]
 
-    @property
-    def triton_shape(self) -> list[int]:
-        return [size if isinstance(size, int) else -1 for size in self.shape]
 
-
-_TRITON_DTYPES = {"int32": "INT32", "int64": "INT64", "uint8": "UINT8", "float32": "FP32"}
+_TRITON_DTYPES = {"int32": "INT32", "int64": "INT64", "uint8": "UINT8", "float32": "FP32", "bool": "BOOL"}
 
 # --- glm4v: what the gateway sends, and what comes back on the stream ---------------------------------------------
 
@@ -58,21 +56,12 @@ PATCHES = Tensor("PATCHES", "uint8", ("patches", "patch_bytes"), is_optional=Tru
 """All pictures' patches one after another, in merge-block order."""
 GRIDS = Tensor("GRIDS", "int32", ("images", 2), is_optional=True)
 """Patch rows and columns of each picture."""
-MAX_TOKENS = Tensor("MAX_TOKENS", "int32", (1,))
-TEMPERATURE = Tensor("TEMPERATURE", "float32", (1,))
-"""0 is greedy."""
-TOP_P = Tensor("TOP_P", "float32", (1,))
-TOP_K = Tensor("TOP_K", "int32", (1,))
-"""0 is no bound of its own."""
-MIN_P = Tensor("MIN_P", "float32", (1,), is_optional=True)
-"""Least probability of a candidate as a share of the likeliest one's; 0, the default, is no bound."""
-REPETITION_PENALTY = Tensor("REPETITION_PENALTY", "float32", (1,), is_optional=True)
-"""Divides the positive logits of tokens seen before and multiplies the negative ones; 1, the default, does nothing."""
-SEED = Tensor("SEED", "int64", (1,))
-STOP_IDS = Tensor("STOP_IDS", "int64", ("stop_ids",), is_optional=True)
+SAMPLING_INPUTS = {
+    entry.name: Tensor(entry.tensor_name, entry.wire_dtype, (1,), entry.is_optional) for entry in PARAMETERS
+}
+"""The tensor of each sampling parameter, by the parameter's name."""
+STOP_TOKEN_IDS = Tensor("STOP_TOKEN_IDS", "int64", ("stop_token_ids",), is_optional=True)
 """Token ids that end the answer beside the checkpoint's own."""
-LOGPROBS = Tensor("LOGPROBS", "int32", (1,), is_optional=True)
-"""How many of the likeliest tokens are listed beside each chosen one, with log-probabilities; -1, the default: none."""
 GRAMMAR = Tensor("GRAMMAR", "uint8", ("bytes",), is_optional=True)
 """A JSON Schema in UTF-8 that the answer must match; `{"type": "object"}` asks for any JSON object."""
 CACHE_SCOPE = Tensor("CACHE_SCOPE", "int64", (1,), is_optional=True)
@@ -98,7 +87,7 @@ TIMINGS_MS = Tensor("TIMINGS_MS", "float32", (4,))
 CACHED_TOKENS = Tensor("CACHED_TOKENS", "int32", (1,))
 """Prompt tokens whose KV was taken over from an earlier request."""
 LOGPROB_IDS = Tensor("LOGPROB_IDS", "int32", ("tokens", "alternatives"))
-"""With LOGPROBS: each token's id, then those of the likeliest tokens; in messages that carry tokens only."""
+"""Where LOGPROBS is true: each token's id, then those of the likeliest tokens; in messages that carry tokens only."""
 LOGPROB_VALUES = Tensor("LOGPROB_VALUES", "float32", ("tokens", "alternatives"))
 """Natural logarithms of the model's own probabilities, before temperature, penalties and masks."""
 
@@ -106,15 +95,8 @@ DECODER_INPUTS = (
     INPUT_IDS,
     PATCHES,
     GRIDS,
-    MAX_TOKENS,
-    TEMPERATURE,
-    TOP_P,
-    TOP_K,
-    MIN_P,
-    REPETITION_PENALTY,
-    SEED,
-    STOP_IDS,
-    LOGPROBS,
+    *SAMPLING_INPUTS.values(),
+    STOP_TOKEN_IDS,
     GRAMMAR,
     CACHE_SCOPE,
     WHOLE,
@@ -219,10 +201,7 @@ class DecoderGraph:
     CHUNK = RowGroup("chunk")  # [C, S]
     PLACES = "places"  # i64 [T]: where each token is among the D + C * S places of both groups
     LOGITS_INDEX = "logits_index"  # i64 [N]: the tokens whose logits are wanted
-    TEMPERATURE = "temperature"  # f32 [N, 1]
-    TOP_K = "top_k"  # i64 [N, 1]: 1 is greedy
-    TOP_P = "top_p"  # f32 [N, 1]
-    MIN_P = "min_p"  # f32 [N, 1]
+    # Here stand the inputs of `sampling_parameters.GRAPH_PARAMETERS`, [N, 1] each; greedy is a top_k of 1.
     UNIFORM = "uniform"  # f32 [N, candidates] in (0, 1)
     PENALTY_INDEX = "penalty_index"  # i64 [P, 2]: row and token of each logit to penalise; P is 0 where none is
     PENALTY = "penalty"  # f32 [P]

@@ -8,8 +8,7 @@ SAMPLER_CANDIDATES = 64
 MAX_LOGPROBS = 20
 """Likeliest tokens that a request may have listed with each token of its answer."""
 
-MIN_REPETITION_PENALTY, MAX_REPETITION_PENALTY = 0.01, 10.0
-MAX_STOP_IDS = 64
+MAX_STOP_TOKEN_IDS = 64
 MAX_GRAMMAR_BYTES = 64 * 1024
 
 MAX_ASPECT_RATIO = 200

@@ -19,6 +19,7 @@ from glmserve.model.chat_template import ImagePart, Message, PromptBuilder
 from glmserve.model.config import Checkpoint
 from glmserve.model.image_processor import patches_of
 from glmserve.model.tokenizer import Tokenizer
+from glmserve.sampling_parameters import Sampling
 
 _DEADLINE_S = 600.0
 
@@ -52,11 +53,7 @@ class Preparer:
             input_ids=self._prompts.build(messages, grids, thinking=False),
             patches=patches,
             grids=tuple(grids),
-            max_tokens=max_tokens,
-            temperature=0.0,
-            top_p=1.0,
-            top_k=0,
-            seed=0,
+            sampling=Sampling(max_tokens=max_tokens),
             deadline_s=_DEADLINE_S,
         )
 

@@ -18,6 +18,7 @@ from bench.load.prompts import Asker
 from bench.records import Row, Spread
 from gateway.triton.backend import GenerateRequest
 from glmserve.engine.request import Event, Failed, Tokens
+from glmserve.sampling_parameters import Sampling
 
 STREAMS = 8
 LONG_PROMPT_TOKENS = 4000
@@ -121,11 +122,7 @@ def _request(preparer: Preparer, asker: Asker, prompt_tokens: int, max_tokens: i
         input_ids=np.asarray(ids, np.int64),
         patches=None,
         grids=(),
-        max_tokens=max_tokens,
-        temperature=0.0,
-        top_p=1.0,
-        top_k=0,
-        seed=0,
+        sampling=Sampling(max_tokens=max_tokens),
         deadline_s=_DEADLINE_S,
     )
 

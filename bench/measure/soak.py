@@ -18,6 +18,7 @@ from bench.load.prompts import Asker
 from gateway.triton.backend import GenerateRequest
 from glmserve.engine.metrics import RUNNING, WAITING, Metric
 from glmserve.engine.request import Event, Failed, Tokens
+from glmserve.sampling_parameters import Sampling
 
 CLIENTS = 24
 """More than there are slots, so that some always wait."""
@@ -147,10 +148,12 @@ class _Client:
         while time.monotonic() < self._give_up:
             request = replace(
                 rng.choice(self._requests),
-                max_tokens=rng.randint(1, 48),
-                temperature=rng.choice((0.0, 0.7, 1.3)),
-                top_p=rng.choice((0.8, 1.0)),
-                seed=rng.getrandbits(63),
+                sampling=Sampling(
+                    max_tokens=rng.randint(1, 48),
+                    temperature=rng.choice((0.0, 0.7, 1.3)),
+                    top_p=rng.choice((0.8, 1.0)),
+                    seed=rng.getrandbits(63),
+                ),
                 deadline_s=rng.choices(_PATIENCE_S, (1, 2, 12))[0],
             )
             visit = _Visit(leaves_after=rng.randint(1, 20) if rng.random() < 0.3 else 1 << 30)

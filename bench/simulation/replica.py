@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bench.simulation.step_times import StepTimes
-from glmserve.engine.request import Prompt, Request, Sampling, Sequence
+from glmserve.engine.request import Prompt, Request, Sequence
 from glmserve.engine.scheduler.chunk_budget import ChunkBudget
 from glmserve.engine.scheduler.kv_slots import SlotTable
 from glmserve.engine.scheduler.scheduler import Chunk, Scheduler, Waiting
 from glmserve.engine.scheduler.wait_queue import WaitQueue
 from glmserve.errors import Overloaded
+from glmserve.sampling_parameters import Sampling
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ class Replica:
     def _accept(self, running: Sequence) -> None:
         running.answer.append(0)
         self.tokens += 1
-        if len(running.answer) >= running.request.max_tokens:
+        if len(running.answer) >= running.request.sampling.max_tokens:
             self._retire(running, "done")
 
     def _drop_the_late(self) -> None:
@@ -152,8 +153,7 @@ def _request(visit: Visit) -> Request:
     prompt = Prompt(keys, np.empty((3, 0), np.int64), 0, (), np.empty(0, np.int64), keys)
     return Request(
         prompt=prompt,
-        sampling=Sampling(),
-        max_tokens=visit.answer_tokens,
+        sampling=Sampling(max_tokens=visit.answer_tokens),
         deadline=visit.deadline,
         emit=lambda _event: None,
         arrived=visit.arrived,

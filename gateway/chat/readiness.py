@@ -12,11 +12,11 @@ from pathlib import Path
 from gateway.chat.generation import whole
 from gateway.chat.service import ChatService
 from gateway.deadline import Deadline
-from gateway.schemas.common import Sampling
 from gateway.schemas.conversation import Conversation, SentImage, Turn
 from gateway.triton.backend import Backend, Cancellation
 from glmserve.build.manifest import CANARY_FOLDER
 from glmserve.errors import BadArtifact, GlmServeError, Overloaded
+from glmserve.sampling_parameters import Sampling
 
 CANARY_TOKENS = 64
 
@@ -40,7 +40,7 @@ class Canary:
             raise BadArtifact(f"Build {build} has no readable canary.") from None
         if not isinstance(prompt, str) or not isinstance(answer, str | None):
             raise BadArtifact(f"The canary of build {build} needs a prompt, and an answer that is a string or null.")
-        greedy = Sampling(max_tokens=CANARY_TOKENS, temperature=0.0, top_p=1.0, top_k=0, seed=0)
+        greedy = Sampling(max_tokens=CANARY_TOKENS)
         return Canary(Conversation((Turn("user", (image, prompt)),), greedy), answer)
 
 

@@ -139,22 +139,14 @@ class ChatService:
         traceparent: str,
         stream_buffer: StreamBuffer | None,
     ) -> GenerateRequest:
-        conversation, sampling = prepared.conversation, prepared.conversation.sampling
+        conversation = prepared.conversation
         return GenerateRequest(
             request_id=request_id,
             input_ids=prepared.prompt.input_ids,
             patches=prepared.patches,
             grids=prepared.prompt.grids,
-            max_tokens=prepared.max_tokens,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
-            seed=sampling.seed,
+            sampling=replace(conversation.sampling, max_tokens=prepared.max_tokens),
             deadline_s=deadline.left_s(),
-            min_p=sampling.min_p,
-            repetition_penalty=sampling.repetition_penalty,
-            stop_ids=sampling.stop_ids,
-            logprobs=sampling.logprobs,
             grammar=conversation.grammar,
             cache_scope=cache_scope,
             traceparent=traceparent,

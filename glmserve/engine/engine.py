@@ -261,14 +261,14 @@ class Engine:
         if token < 0:
             self._break(running)
             return False
-        if token in self._eos or token in request.stop_ids:
+        if token in self._eos or token in request.sampling.stop_token_ids:
             self._finish(running, Finish.STOP)
             return False
         running.answer.append(token)
         self._lookup.heard(running, token)
         self.meter.add(metrics.GENERATED_TOKENS)
-        self._emit(request, Tokens([token], logprobs and logprobs.cut(request.logprobs)))
-        if len(running.answer) >= request.max_tokens or running.length >= self._session.context:
+        self._emit(request, Tokens([token], logprobs and logprobs.cut(request.sampling.top_logprobs)))
+        if len(running.answer) >= request.sampling.max_tokens or running.length >= self._session.context:
             self._finish(running, Finish.LENGTH)
             return False
         if running.seen is not None and token not in running.seen:

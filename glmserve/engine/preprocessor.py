@@ -108,12 +108,9 @@ class Preprocessor:
         return Request(
             prompt=prompt_arrays(self._checkpoint, asked.input_ids, grids, features, keys),
             sampling=asked.sampling,
-            max_tokens=asked.max_tokens,
             deadline=deadline,
             emit=asking.emit,
             is_cancelled=asking.is_cancelled,
-            stop_ids=asked.stop_ids,
-            logprobs=asked.logprobs,
             grammar=grammar,
             scope=scope,
             vision_s=vision_s,

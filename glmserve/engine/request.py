@@ -14,20 +14,7 @@ import numpy as np
 from glmserve.contract import Finish
 from glmserve.engine.ngram_index import NgramIndex
 from glmserve.errors import GlmServeError
-
-NO_LOGPROBS = -1
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the next token is chosen; temperature 0 is greedy, top_k 0 and min_p 0 are no bounds of their own."""
-
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    seed: int = 0
+from glmserve.sampling_parameters import Sampling
 
 
 @dataclass(frozen=True)
@@ -120,32 +107,25 @@ class Grammar(Protocol):
 class Request:
     """What was asked; `emit` is called on the engine's thread, `is_cancelled` is polled there once a step.
 
-    `deadline` is a `time.monotonic()` instant. `logprobs` counts the alternatives listed with each token's
-    log-probability. A `grammar` comes with its first mask done. `scope` bounds with whom a prompt's KV is shared.
+    `deadline` is a `time.monotonic()` instant. A `grammar` comes with its first mask done. `scope` bounds with whom a
+    prompt's KV is shared.
     """
 
     prompt: Prompt
     sampling: Sampling
-    max_tokens: int
     deadline: float
     emit: Callable[[Event], None]
     is_cancelled: Callable[[], bool] = field(default=lambda: False)
-    stop_ids: frozenset[int] = frozenset()
-    logprobs: int = NO_LOGPROBS
     grammar: Grammar | None = None
     scope: int = 0
     vision_s: float = 0.0
     arrived: float = field(default_factory=time.monotonic)
 
-    @property
-    def wants_logprobs(self) -> bool:
-        return self.logprobs != NO_LOGPROBS
-
     @cached_property
     def is_greedy(self) -> bool:
         """Whether each token is the likeliest one, and nothing else is wanted: asked once a step."""
         plain = self.sampling.temperature <= 0 and self.sampling.repetition_penalty == 1
-        return plain and self.grammar is None and not self.wants_logprobs
+        return plain and self.grammar is None and not self.sampling.logprobs
 
 
 @dataclass(eq=False)

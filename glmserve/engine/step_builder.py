@@ -107,5 +107,4 @@ def _draw(running: Sequence) -> Draw:
         len(running.answer),
         running.seen,
         mask.result() if mask is not None and mask.done() and mask.exception() is None else None,
-        request.wants_logprobs,
     )

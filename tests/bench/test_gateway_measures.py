@@ -16,6 +16,7 @@ from bench.servers.gateways import Server, paced_triton
 from gateway.triton.backend import GenerateRequest
 from gateway.triton.grpc_client import TritonBackend
 from glmserve.contract import Finish
+from glmserve.sampling_parameters import Sampling
 
 WAIT_S = 20
 BEAT_MS = 20.0
@@ -23,7 +24,7 @@ TOKENS = 5
 
 
 def test_the_stand_in_for_triton_sends_a_token_a_beat() -> None:
-    request = GenerateRequest("r", np.arange(9), None, (), TOKENS, 0.0, 1.0, 0, 0, WAIT_S)
+    request = GenerateRequest("r", np.arange(9), None, (), Sampling(max_tokens=TOKENS), WAIT_S)
     with paced_triton(BEAT_MS) as port, closing(TritonBackend(f"grpc://127.0.0.1:{port}", WAIT_S)) as backend:
         give_up = time.monotonic() + WAIT_S
         while not backend.models_ready():

@@ -6,14 +6,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from glmserve.contract import Finish
 from glmserve.engine.engine import Engine
-from glmserve.engine.request import Done, Event, Failed, Prompt, Request, Sampling, Tokens
+from glmserve.engine.request import Done, Event, Failed, Prompt, Request, Tokens
 from glmserve.engine.runtime.decoder import FakeSession
+from glmserve.sampling_parameters import Sampling
 
 WAIT_S = 10.0
 EOS = 999
@@ -75,8 +77,7 @@ def request(
 ) -> Request:
     return Request(
         prompt=prompt(tokens),
-        sampling=sampling or Sampling(),
-        max_tokens=max_tokens,
+        sampling=replace(sampling or Sampling(), max_tokens=max_tokens),
         deadline=time.monotonic() + deadline_s,
         emit=receiver,
         is_cancelled=receiver.cancelled.is_set,

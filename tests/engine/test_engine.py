@@ -10,10 +10,10 @@ from engine_rig import EOS, GatedSession, Receiver, request, running
 
 from glmserve.contract import Finish
 from glmserve.engine.metrics import DECODE_STEPS, DECODED_ROWS
-from glmserve.engine.request import Sampling
 from glmserve.engine.runtime.decoder import FakeSession
 from glmserve.engine.scheduler.wait_queue import WaitQueue
 from glmserve.errors import BackendDown, Overloaded, PromptTooLong
+from glmserve.sampling_parameters import Sampling
 
 
 def test_an_answer_comes_token_by_token_and_ends_at_its_length() -> None:

@@ -86,11 +86,11 @@ def _tensors(images: int, deadline_s: float, schema: object) -> Tensors:
         contract.INPUT_IDS.name: np.array(ids, np.int64),
         contract.PATCHES.name: patch,
         contract.GRIDS.name: np.full((images, 2), 4, np.int32),
-        contract.MAX_TOKENS.name: np.array([3], np.int32),
-        contract.TEMPERATURE.name: np.zeros(1, np.float32),
-        contract.TOP_P.name: np.ones(1, np.float32),
-        contract.TOP_K.name: np.zeros(1, np.int32),
-        contract.SEED.name: np.zeros(1, np.int64),
+        "MAX_TOKENS": np.array([3], np.int32),
+        "TEMPERATURE": np.zeros(1, np.float32),
+        "TOP_P": np.ones(1, np.float32),
+        "TOP_K": np.zeros(1, np.int32),
+        "SEED": np.zeros(1, np.int64),
         contract.DEADLINE_MS.name: np.array([deadline_s * 1000], np.int32),
     }
     if schema is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from engine_rig import Receiver, prompt, request, running
@@ -9,9 +11,10 @@ from engine_rig import Receiver, prompt, request, running
 from glmserve.contract import Finish
 from glmserve.engine.metrics import ACCEPTED_TOKENS, DECODE_STEPS, DRAFTED_TOKENS
 from glmserve.engine.ngram_index import NgramIndex
-from glmserve.engine.request import Request, Sampling, Sequence
+from glmserve.engine.request import Request, Sequence
 from glmserve.engine.runtime.decoder import FakeSession, Step
 from glmserve.engine.speculative.proposer import Draft, NgramProposer
+from glmserve.sampling_parameters import Sampling
 
 
 @pytest.mark.parametrize(
@@ -31,9 +34,9 @@ def test_what_followed_the_last_words_before_is_expected(tokens: list[int], expe
     assert NgramIndex(tokens).continuation(4) == expected
 
 
-def an_answer(lookup: NgramProposer, tokens: list[int], **more: object) -> Sequence:
+def an_answer(lookup: NgramProposer, tokens: list[int], **sampled: Any) -> Sequence:
     """A request whose answer has come so far."""
-    asked = Request(prompt([8, 9]), Sampling(), 50, 1e9, lambda event: None, **more)  # type: ignore[arg-type]
+    asked = Request(prompt([8, 9]), Sampling(max_tokens=50, **sampled), 1e9, lambda event: None)
     running = Sequence(asked, 0.0, length=1 + len(tokens))
     say(lookup, running, tokens)
     return running
@@ -88,7 +91,7 @@ def test_no_draft_passes_the_end_of_the_answer_or_of_the_row() -> None:
 def test_nothing_is_guessed_where_each_token_changes_what_may_follow() -> None:
     lookup = NgramProposer(most=6, min_chunk_tokens=64)
     lookup.stepped(1, None, 0.040)
-    assert drafted(lookup, [an_answer(lookup, [1, 2, 3] * 5, logprobs=2)]) == 0
+    assert drafted(lookup, [an_answer(lookup, [1, 2, 3] * 5, logprobs=True)]) == 0
     assert drafted(NgramProposer(0, 64), [an_answer(NgramProposer(0, 64), [1, 2, 3] * 5)]) == 0
 
 
@@ -126,7 +129,7 @@ def test_an_answer_is_the_same_in_fewer_steps(neighbour: bool) -> None:
 def test_an_answer_that_ends_within_a_draft_ends_there() -> None:
     with running(Loops(rows=2, context=200), draft_tokens=6) as (engine, _):
         receiver = Receiver()
-        engine.submit(request([10], receiver, max_tokens=80, stop_ids=frozenset([700])))
+        engine.submit(request([10], receiver, max_tokens=80, sampling=Sampling(stop_token_ids=(700,))))
         first = Receiver()
         engine.submit(request([20], first, max_tokens=33))
         assert first.finish == Finish.LENGTH and len(first.tokens) == 33

@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from glmserve.engine.request import Request, Sampling, Sequence
+from glmserve.engine.request import Request, Sequence
 from glmserve.engine.runtime.decoder import FakeSession
 from glmserve.engine.scheduler.chunk_budget import ChunkBudget
 from glmserve.engine.scheduler.kv_slots import LEAST_SHARED, Move, SlotTable
@@ -16,6 +16,7 @@ from glmserve.engine.scheduler.scheduler import Scheduler, Waiting
 from glmserve.engine.scheduler.wait_queue import WaitQueue
 from glmserve.engine.speculative.proposer import Draft
 from glmserve.engine.step_builder import step_of
+from glmserve.sampling_parameters import Sampling
 
 SLOTS, ROWS, CONTEXT = 4, 6, 96
 
@@ -38,7 +39,7 @@ class SlotMachine(RuleBasedStateMachine):
     @rule(family=st.integers(1, 3), shared=st.integers(0, 40), own=st.integers(1, 20), scope=st.integers(0, 1))
     def arrive(self, family: int, shared: int, own: int, scope: int) -> None:
         tokens = [1000 * family + i for i in range(shared)] + [own * 7 + i for i in range(own)]
-        request = Request(prompt(tokens), Sampling(), 5, 1e9, lambda event: None, scope=scope)
+        request = Request(prompt(tokens), Sampling(max_tokens=5), 1e9, lambda event: None, scope=scope)
         self.scheduler.waiting.append(Waiting(request, self.line.enter(len(tokens))))
 
     @rule(reads=st.booleans(), decodes=st.booleans(), guessed=st.integers(0, 3), right=st.integers(0, 3))
@@ -108,7 +109,7 @@ TestSlots.settings = settings(max_examples=250, stateful_step_count=50, deadline
 def _decoding(table: SlotTable, *prompts: list[int]) -> list[Sequence]:
     runners = []
     for tokens in prompts:
-        running = Sequence(Request(prompt(tokens), Sampling(), 1, 1e9, lambda event: None), 0.0)
+        running = Sequence(Request(prompt(tokens), Sampling(max_tokens=1), 1e9, lambda event: None), 0.0)
         table.start(running)
         running.length = len(tokens)
         table.promote()
@@ -128,7 +129,7 @@ def test_a_longer_prompt_takes_over_what_an_ended_one_left() -> None:
     table = SlotTable(2, 3)
     first = _decoding(table, list(range(30)))[0]
     assert table.retire(first) == []
-    again = Sequence(Request(prompt(list(range(40))), Sampling(), 1, 1e9, lambda event: None), 0.0)
+    again = Sequence(Request(prompt(list(range(40))), Sampling(max_tokens=1), 1e9, lambda event: None), 0.0)
     assert table.start(again) == []
     assert (again.row, again.length, again.cached) == (0, 30, 30)
 
@@ -136,7 +137,7 @@ def test_a_longer_prompt_takes_over_what_an_ended_one_left() -> None:
 def test_another_scope_takes_nothing_over() -> None:
     table = SlotTable(2, 3)
     table.retire(_decoding(table, list(range(30)))[0])
-    stranger = Sequence(Request(prompt(list(range(40))), Sampling(), 1, 1e9, lambda event: None, scope=5), 0.0)
+    stranger = Sequence(Request(prompt(list(range(40))), Sampling(max_tokens=1), 1e9, lambda event: None, scope=5), 0.0)
     table.start(stranger)
     assert stranger.cached == 0
 
@@ -144,14 +145,16 @@ def test_another_scope_takes_nothing_over() -> None:
 def test_what_runs_lends_its_beginning_too() -> None:
     table = SlotTable(2, 2)
     _decoding(table, list(range(30)))
-    second = Sequence(Request(prompt([*range(LEAST_SHARED + 4), 7]), Sampling(), 1, 1e9, lambda event: None), 0.0)
+    second = Sequence(
+        Request(prompt([*range(LEAST_SHARED + 4), 7]), Sampling(max_tokens=1), 1e9, lambda event: None), 0.0
+    )
     assert table.start(second) == [Move(0, 1, LEAST_SHARED + 4)]
 
 
 def test_a_prompt_that_was_read_before_still_reads_its_last_token() -> None:
     table = SlotTable(2, 3)
     table.retire(_decoding(table, list(range(30)))[0])
-    same = Sequence(Request(prompt(list(range(30))), Sampling(), 1, 1e9, lambda event: None), 0.0)
+    same = Sequence(Request(prompt(list(range(30))), Sampling(max_tokens=1), 1e9, lambda event: None), 0.0)
     table.start(same)
     assert same.length == 29
     assert np.array_equal(same.keys, np.arange(29))

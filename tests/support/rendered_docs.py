@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from export.errors import MEANING
 from gateway.settings import settings_table
 from glmserve.engine.metrics import ALL_METRICS
 from glmserve.engine.settings import EngineSettings
+from glmserve.sampling_parameters import PARAMETERS, Parameter
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOTS = ("gateway", "glmserve", "export", "launcher", "demo", "bench")
@@ -69,12 +71,30 @@ def engine_metrics_table() -> str:
     return "\n".join(rows)
 
 
+def sampling_fields_table() -> str:
+    """The sampling fields of both chat routes, from the one table of sampling parameters."""
+    rows = ["| field | default | accepted | meaning |", "|---|---|---|---|"]
+    for entry in PARAMETERS:
+        default = "random" if entry.documented_default is None else json.dumps(entry.documented_default)
+        rows.append(
+            f"| `{entry.name}` | {default.removesuffix('.0')} | {entry.accepted} | {entry.meaning}{_aliases(entry)} |"
+        )
+    return "\n".join(rows)
+
+
+def _aliases(entry: Parameter) -> str:
+    routes = (("/v1/chat/vision", entry.vision_aliases), ("/v1/chat/completions", entry.openai_aliases))
+    named = [f"`{alias}` in `{route}`" for route, aliases in routes for alias in aliases]
+    return f" Also called {' and '.join(named)}." if named else ""
+
+
 BLOCKS = {
     "folders": folder_tree,
     "packages": package_tree,
     "engine settings": engine_settings_table,
     "engine metrics": engine_metrics_table,
     "exit codes": exit_codes_table,
+    "sampling fields": sampling_fields_table,
     "decoder layer": layer_table,
     "gateway settings": lambda: settings_table().strip(),
 }
@@ -82,6 +102,7 @@ DOCUMENTS = (
     ROOT / "README.md",
     ROOT / "README.zh-CN.md",
     ROOT / "docs" / "architecture.md",
+    ROOT / "docs" / "api.md",
     ROOT / "docs" / "engine.md",
     ROOT / "docs" / "export.md",
 )

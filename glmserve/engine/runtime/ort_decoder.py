@@ -230,16 +230,8 @@ class OrtDecoder:
 
     def _put_sampler(self, binding: Binding, sampler: SamplerInputs) -> None:
         binding.sampler = sampler
-        binding.put(DecoderGraph.TEMPERATURE, sampler.temperature)
-        binding.put(DecoderGraph.TOP_K, sampler.top_k)
-        binding.put(DecoderGraph.TOP_P, sampler.top_p)
-        binding.put(DecoderGraph.MIN_P, sampler.min_p)
-        binding.put(DecoderGraph.UNIFORM, sampler.uniform)
-        binding.put(DecoderGraph.PENALTY_INDEX, sampler.penalty_index)
-        binding.put(DecoderGraph.PENALTY, sampler.penalty)
-        binding.put(DecoderGraph.MASK_ROWS, sampler.mask_rows)
-        binding.put(DecoderGraph.MASK, sampler.mask)
-        binding.put(DecoderGraph.LOGPROB_ROWS, sampler.logprob_rows)
+        for name, array in sampler.by_input().items():
+            binding.put(name, array)
 
 
 class OrtVision:

@@ -69,7 +69,7 @@ class NgramProposer:
             return None
         running, echo = max(guessed, key=lambda pair: pair[1].luck.chance(self._luck))
         count = self._worthwhile(len(rows), echo.luck.chance(self._luck))
-        room = min(running.request.max_tokens - len(running.answer), context - running.length - 1) - 1
+        room = min(running.request.sampling.max_tokens - len(running.answer), context - running.length - 1) - 1
         if min(count, room) < 1:
             return None
         self._since_draft = 0
@@ -101,4 +101,4 @@ class NgramProposer:
 
 def _may_draft(running: Sequence) -> bool:
     request = running.request
-    return not (request.grammar or request.wants_logprobs or request.sampling.repetition_penalty != 1)
+    return not (request.grammar or request.sampling.logprobs or request.sampling.repetition_penalty != 1)
