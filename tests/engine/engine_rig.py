@@ -10,11 +10,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from fake_decoder import FakeSession
 
 from glmserve.contract import Finish
 from glmserve.engine.engine import Engine
 from glmserve.engine.request import Done, Event, Failed, Prompt, Request, Tokens
-from glmserve.engine.runtime.decoder import FakeSession
 from glmserve.sampling_parameters import Sampling
 
 WAIT_S = 10.0

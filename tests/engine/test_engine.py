@@ -7,10 +7,10 @@ import threading
 import numpy as np
 import pytest
 from engine_rig import EOS, GatedSession, Receiver, request, running
+from fake_decoder import FakeSession
 
 from glmserve.contract import Finish
 from glmserve.engine.metrics import DECODE_STEPS, DECODED_ROWS
-from glmserve.engine.runtime.decoder import FakeSession
 from glmserve.engine.scheduler.wait_queue import WaitQueue
 from glmserve.errors import BackendDown, Overloaded, PromptTooLong
 from glmserve.sampling_parameters import Sampling

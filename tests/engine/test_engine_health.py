@@ -8,11 +8,12 @@ from dataclasses import replace
 
 import pytest
 from engine_rig import GatedSession, Receiver, request, running
+from fake_decoder import FakeSession
 
 from glmserve.contract import Finish
 from glmserve.engine.engine import Engine
 from glmserve.engine.metrics import FAILED, HEALTHY
-from glmserve.engine.runtime.decoder import FakeSession, Sampled, Step
+from glmserve.engine.runtime.decoder import Sampled, Step
 from glmserve.errors import BackendDown
 from glmserve.sampling_parameters import Sampling
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from engine_rig import prompt
+from fake_decoder import FakeSession
 
 from glmserve.engine.request import Prompt, Request, Sequence
-from glmserve.engine.runtime.decoder import FakeSession
 from glmserve.engine.scheduler.kv_slots import SlotTable
 from glmserve.engine.scheduler.scheduler import Chunk
 from glmserve.engine.step_builder import feature_rows, step_of

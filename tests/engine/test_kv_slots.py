@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 from engine_rig import prompt
+from fake_decoder import FakeSession
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from glmserve.engine.request import Request, Sequence
-from glmserve.engine.runtime.decoder import FakeSession
 from glmserve.engine.scheduler.chunk_budget import ChunkBudget
 from glmserve.engine.scheduler.kv_slots import LEAST_SHARED, Move, SlotTable
 from glmserve.engine.scheduler.scheduler import Scheduler, Waiting

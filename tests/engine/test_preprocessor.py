@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from engine_rig import Receiver
+from fake_decoder import FakeSession
 
 from glmserve import contract
 from glmserve.engine.engine import Engine
 from glmserve.engine.grammar import GrammarCompiler
 from glmserve.engine.metrics import FAILED, REFUSED
 from glmserve.engine.preprocessor import Preprocessor
-from glmserve.engine.runtime.decoder import FakeSession
 from glmserve.engine.triton.tensors import Tensors
 from glmserve.engine.vision.feature_cache import FeatureCache
 from glmserve.model.config import Checkpoint

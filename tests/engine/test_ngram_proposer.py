@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 from engine_rig import Receiver, prompt, request, running
+from fake_decoder import FakeSession
 
 from glmserve.contract import Finish
 from glmserve.engine.metrics import ACCEPTED_TOKENS, DECODE_STEPS, DRAFTED_TOKENS
 from glmserve.engine.ngram_index import NgramIndex
 from glmserve.engine.request import Request, Sequence
-from glmserve.engine.runtime.decoder import FakeSession, Step
+from glmserve.engine.runtime.decoder import Step
 from glmserve.engine.speculative.proposer import Draft, NgramProposer
 from glmserve.sampling_parameters import Sampling
 
