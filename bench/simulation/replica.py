@@ -109,13 +109,13 @@ class Replica:
         tokens = sum(chunk.tokens for chunk in chunks)
         seconds = self.machine.times.step(len(rows), tokens)
         self.now += seconds
-        self._pace.stepped(len(rows), tokens, seconds)
+        self._pace.observe_step(len(rows), tokens, seconds)
         self.decode_steps += bool(rows)
         for running in rows:
             running.length += 1
         for chunk in chunks:
-            chunk.running.length = chunk.stop
-        done = [chunk.running for chunk in chunks if chunk.is_last]
+            chunk.sequence.length = chunk.stop
+        done = [chunk.sequence for chunk in chunks if chunk.is_last]
         for running in done:
             self._visits[running.request].first_token_at = self.now
             self._table.promote()
@@ -131,7 +131,7 @@ class Replica:
     def _drop_the_late(self) -> None:
         for entry in [entry for entry in self._scheduler.waiting if self.now >= entry.request.deadline]:
             self._scheduler.waiting.remove(entry)
-            entry.place.leave()
+            entry.ticket.leave()
             self._end(self._visits.pop(entry.request), "late", self.now)
         for running in (*self._table.decoding, *self._table.prefilling):
             if self.now >= running.request.deadline:

@@ -109,4 +109,4 @@ def running(session: FakeSession | None = None, **options: object) -> Iterator[t
     finally:
         engine.stop()
         engine._table.check()
-        assert engine._table.used == 0 and engine.line.requests == 0
+        assert engine._table.used == 0 and engine.wait_queue.requests == 0

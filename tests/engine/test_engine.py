@@ -87,7 +87,7 @@ def test_more_requests_than_slots_wait_their_turn() -> None:
 
 def test_a_full_waiting_line_refuses() -> None:
     session = GatedSession(rows=1)
-    with running(session, line=WaitQueue(2, 1000)) as (engine, _):
+    with running(session, wait_queue=WaitQueue(2, 1000)) as (engine, _):
         session.gate.clear()
         with pytest.raises(Overloaded):
             for _ in range(20):

@@ -75,7 +75,7 @@ def rig() -> Iterator[Rig]:
     yield made
     made.encoder.gate.set()
     made.close()
-    assert made.engine.line.requests == 0
+    assert made.engine.wait_queue.requests == 0
 
 
 def _tensors(images: int, deadline_s: float, schema: object) -> Tensors:
@@ -145,4 +145,4 @@ def test_requests_that_never_reach_the_engine_are_counted_as_failed(rig: Rig) ->
 def test_a_schema_that_cannot_be_begun_never_reaches_the_engine(rig: Rig) -> None:
     receiver = rig.ask(schema={"$ref": "#"})
     assert receiver.code == "invalid_input" and len(receiver.events) == 1
-    assert rig.engine.line.requests == 0
+    assert rig.engine.wait_queue.requests == 0

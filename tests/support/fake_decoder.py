@@ -39,9 +39,9 @@ class FakeSession:
             self._feed(step.first_row + index, length, step.input_ids[offset : offset + new])
             offset += new
         if step.draft_row is not None:
-            assert step.draft_row < count and not len(step.chunk_new) and step.guessed
+            assert step.draft_row < count and not len(step.chunk_new) and step.draft_tokens
             self._feed(step.draft_row, step.lengths[step.draft_row] + 1, step.input_ids[offset:])
-            offset += step.guessed
+            offset += step.draft_tokens
         assert offset == len(step.input_ids)
         if step.is_decode:
             for index in range(-count % self._bucket):

@@ -12,16 +12,15 @@ from glmserve.engine.runtime.sampling import SamplerInputs
 
 @dataclass(frozen=True)
 class Step:
-    """One run of the decoder: one new token for each of the rows [0, D), and beside them stretches of prompts in the
-    rows [first_row, first_row + C). D or C may be 0.
+    """One step of the decoder: one new token for each of the rows [0, D), and prefill chunks in the rows
+    [first_row, first_row + C). D or C may be 0.
 
     The T tokens lie side by side, those of the decoded rows first, then each prompt's: `input_ids` and `image_slot` i64
-    [T], `positions` i64 [3, T], `features` f32 [M, hidden] or None where no picture token is fed. `lengths` i32 [D] and
+    [T], `positions` i64 [3, T], `features` f32 [M, hidden] or None where no image token is fed. `lengths` i32 [D] and
     `chunk_lengths` i32 [C] count the tokens in the rows before, `chunk_new` i64 [C] those that a prompt's row is fed;
-    where there are several prompts, their rows are fresh. Instead of prompts, guesses at what follows the newest token
-    of the decoded row `draft_row` may stand there. A token is drawn after each of the tokens `drawn` i64 [N], which the
-    rows of `sampler` belong to. `parked` i32 counts the tokens in the rows after the decoded ones, which a plain step
-    may run as padding.
+    several chunks must begin their rows. Instead of chunks there may be draft tokens after the newest token of the
+    decoded row `draft_row`. A token is sampled after each of the tokens `drawn` i64 [N], one for each row of `sampler`.
+    `parked` i32 counts the tokens in the rows after the decoded ones, which a decode step may run as padding.
     """
 
     input_ids: np.ndarray
@@ -39,7 +38,7 @@ class Step:
 
     @staticmethod
     def drawing(input_ids: np.ndarray, positions: np.ndarray, drawn: np.ndarray, sampler: SamplerInputs) -> Step:
-        """A step of text that draws after the tokens `drawn`, with nobody in either group yet."""
+        """A step of text that samples after the tokens `drawn`, with no decoded rows and no chunks yet."""
         nobody = np.empty(0, np.int32)
         return Step(
             input_ids=input_ids,
@@ -61,19 +60,19 @@ class Step:
         return len(self.lengths)
 
     @property
-    def guessed(self) -> int:
-        """Tokens of a draft."""
+    def draft_tokens(self) -> int:
+        """How many draft tokens there are."""
         return 0 if self.draft_row is None else len(self.input_ids) - self.decoded
 
     @property
     def is_decode(self) -> bool:
-        """Whether each decoded row is fed its token and draws one, and that is all."""
+        """Whether the step only decodes, without prefill or draft tokens."""
         return not len(self.chunk_new) and self.draft_row is None
 
 
 @dataclass(frozen=True)
 class Sampled:
-    """What a step drew: `tokens` i64 [N], -1 where a row's numbers were not finite; with log-probabilities of the rows
+    """A step's samples: `tokens` i64 [N], -1 where a row's numbers were not finite; with log-probabilities of the rows
     that asked, ids i64 and values f32 [Q, 1 + alternatives]."""
 
     tokens: np.ndarray
@@ -90,7 +89,7 @@ class DecoderSession(Protocol):
     vocabulary: int
 
     def warm_up(self) -> None:
-        """Does what the first steps would take long for; on the thread that will run them, while all rows are empty."""
+        """Does the first steps' slow work in advance, on the thread that runs them, while all rows are empty."""
         ...
 
     def run(self, step: Step) -> Sampled:

@@ -1,4 +1,4 @@
-"""Tensors off the wire become what was asked, and events become tensors; see `contract` for their meaning."""
+"""Reads a request from its tensors, and writes events as tensors; `contract` says what each tensor means."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Tensors = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Asked:
-    """One request as it came, checked: pictures as patches u8 [patches, patch_bytes] with their grids."""
+    """One checked request: images as patches u8 [patches, patch_bytes] with their grids."""
 
     input_ids: np.ndarray
     images: list[tuple[np.ndarray, Grid]]
@@ -32,7 +32,7 @@ class Asked:
 
 
 def kept(array: np.ndarray) -> np.ndarray:
-    """The array itself where its memory is its own, else a copy: what Triton lends is not ours once a call is over."""
+    """The array if it owns its memory, else a copy: memory that Triton lends is invalid after the call."""
     owner = array
     while isinstance(owner.base, np.ndarray):
         owner = owner.base
@@ -40,7 +40,7 @@ def kept(array: np.ndarray) -> np.ndarray:
 
 
 def read_request(tensors: Tensors, checkpoint: Checkpoint) -> Asked:
-    """Raises InvalidInput when a tensor holds what the model cannot take."""
+    """Raises InvalidInput when a tensor holds a value that the model cannot take."""
     input_ids = tensors[contract.INPUT_IDS.name]
     vocabulary = checkpoint.text.vocabulary
     if len(input_ids) == 0 or int(input_ids.min()) < 0 or int(input_ids.max()) >= vocabulary:
@@ -62,7 +62,7 @@ def key_in(tensors: Tensors, tensor: Tensor) -> int | None:
 
 
 def asks_for_whole(tensors: Tensors) -> bool:
-    """Whether the answer is wanted in one message."""
+    """Whether the whole answer is wanted in one message."""
     return contract.WHOLE.name in tensors and bool(tensors[contract.WHOLE.name].any())
 
 
@@ -102,8 +102,8 @@ def _sampling(tensors: Tensors) -> Sampling:
 
 
 def _value(tensors: Tensors, parameter: Parameter) -> Value:
-    """Raises InvalidInput for a value out of range. The ends are in it, also one that requests must be above: a
-    float32 may round a value to it, as it rounds the ends themselves."""
+    """Raises InvalidInput for a value out of range. Both bounds are rounded as the value was and are included, even an
+    exclusive minimum, because float32 may round a valid value to it."""
     array = tensors.get(parameter.tensor_name)
     if array is None and parameter.is_optional:
         return parameter.default
@@ -115,7 +115,7 @@ def _value(tensors: Tensors, parameter: Parameter) -> Value:
 
 
 def _images(tensors: Tensors, checkpoint: Checkpoint) -> list[tuple[np.ndarray, Grid]]:
-    """Patches and grid of each picture; raises InvalidInput when the two tensors disagree."""
+    """Patches and grid of each image; raises InvalidInput when the two tensors disagree."""
     merge, images = checkpoint.images.merge_size, checkpoint.images
     rows = tensors.get(contract.GRIDS.name)
     if rows is None or len(rows) == 0:
