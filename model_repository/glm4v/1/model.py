@@ -54,7 +54,7 @@ def _ask_triton(inputs: tuple[np.ndarray, ...]) -> np.ndarray:
         model_name=VISION_MODEL, requested_output_names=[IMAGE_FEATURES.name], inputs=tensors
     ).exec()
     if answer.has_error():
-        raise BackendDown("The picture encoder failed to answer.")
+        raise BackendDown("The image encoder failed to answer.")
     return kept(pb_utils.get_output_tensor_by_name(answer, IMAGE_FEATURES.name).as_numpy())[0]
 
 
