@@ -18,10 +18,10 @@ MAX_NEW_TOKENS = 32_768
 """Upper bound of `max_tokens` in a request; the context may bound it further."""
 
 MAX_IMAGES = 16
-"""Pictures in one request."""
+"""Images in one request."""
 
 MAX_PARTS = 512
-"""Texts and pictures in one message."""
+"""Texts and images in one message."""
 
 MAX_CALLS = 128
 """Tool calls in one message."""

@@ -358,7 +358,7 @@ def _reason_to_end(request: Request, now: float) -> GlmServeError | None:
         is_cancelled = request.is_cancelled()
     except Exception:
         _log.exception("a request cannot be asked whether it is cancelled")
-        is_cancelled = True  # nobody can be reached
+        is_cancelled = True  # its client cannot be reached
     if is_cancelled:
         return Cancelled("The client went away.")
     if now >= request.deadline:

@@ -43,12 +43,12 @@ def step_of(
         drawn.append(count - 1 + np.cumsum(chunk_new))
         draws += [_draw(chunk.sequence) for chunk in chunks]
     if draft is not None:
-        sequence, guesses = draft.sequence, np.arange(1, 1 + len(draft.tokens))
+        sequence, offsets = draft.sequence, np.arange(1, 1 + len(draft.tokens))
         input_ids.append(np.array(draft.tokens, np.int64))
-        image_slot.append(zeros(len(guesses)))
-        positions.append(np.repeat(at[sequence.row] + guesses[None, :], 3, axis=0))
-        drawn.append(count - 1 + guesses)
-        draws += [Draw(sequence.request.sampling, len(sequence.answer) + int(guess)) for guess in guesses]
+        image_slot.append(zeros(len(offsets)))
+        positions.append(np.repeat(at[sequence.row] + offsets[None, :], 3, axis=0))
+        drawn.append(count - 1 + offsets)
+        draws += [Draw(sequence.request.sampling, len(sequence.answer) + int(offset)) for offset in offsets]
     return Step(
         input_ids=_joined(input_ids),
         image_slot=_joined(image_slot),
@@ -67,7 +67,7 @@ def step_of(
 
 def images_in(parts: list[tuple[Prompt, slice]]) -> tuple[list[np.ndarray], np.ndarray | None]:
     """Where each part's tokens find their feature row, i64 [tokens] each, and the rows f32 [M, hidden], the first of
-    which stands for text; None where no part shows a picture."""
+    which stands for text; None where no part holds an image token."""
     places, features, offset = [], list[np.ndarray](), 0
     for prompt, part in parts:
         slots = prompt.image_slot[part]
@@ -83,7 +83,7 @@ def images_in(parts: list[tuple[Prompt, slice]]) -> tuple[list[np.ndarray], np.n
 
 
 def feature_rows(images: tuple[np.ndarray, ...] | list[np.ndarray], first: int, last: int) -> list[np.ndarray]:
-    """Rows [first, last] of the features f32 [image tokens, hidden] of all pictures, counted from 1, as views."""
+    """Rows [first, last] of the features f32 [image tokens, hidden] of all images, counted from 1, as views."""
     rows, begin = [], 1
     for features in images:
         part = features[max(0, first - begin) : max(0, last + 1 - begin)]

@@ -39,19 +39,19 @@ class Step:
     @staticmethod
     def drawing(input_ids: np.ndarray, positions: np.ndarray, drawn: np.ndarray, sampler: SamplerInputs) -> Step:
         """A step of text that samples after the tokens `drawn`, with no decoded rows and no chunks yet."""
-        nobody = np.empty(0, np.int32)
+        empty = np.empty(0, np.int32)
         return Step(
             input_ids=input_ids,
             image_slot=np.zeros_like(input_ids),
             positions=positions,
             features=None,
-            lengths=nobody,
+            lengths=empty,
             first_row=0,
-            chunk_lengths=nobody,
+            chunk_lengths=empty,
             chunk_new=np.empty(0, np.int64),
             drawn=drawn,
             sampler=sampler,
-            parked=nobody,
+            parked=empty,
         )
 
     @property

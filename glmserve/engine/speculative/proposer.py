@@ -53,9 +53,9 @@ class NgramProposer:
         ngrams = sequence.ngrams
         if ngrams is None:
             sequence.ngrams = ngrams = NgramIndex(sequence.request.prompt.input_ids[-_REACH:].tolist())
-        elif (guess := ngrams.next_token) is not None:
+        elif (proposed := ngrams.next_token) is not None:
             for acceptance in (ngrams.acceptance, self._acceptance):
-                acceptance.record(guess == token)
+                acceptance.record(proposed == token)
         ngrams.add(token)
 
     def propose(self, rows: list[Sequence], context: int) -> Draft | None:

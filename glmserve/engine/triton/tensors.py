@@ -124,12 +124,12 @@ def _images(tensors: Tensors, checkpoint: Checkpoint) -> list[tuple[np.ndarray, 
     if len(grids) > MAX_IMAGES:
         raise InvalidInput(f"A request may hold at most {MAX_IMAGES} pictures.", "image")
     if any(g.rows < merge or g.columns < merge or g.rows % merge or g.columns % merge for g in grids):
-        raise InvalidInput(f"Picture grids must be positive multiples of {merge}.", "image")
+        raise InvalidInput(f"Image grids must be positive multiples of {merge}.", "image")
     patches = tensors.get(contract.PATCHES.name)
     wanted = sum(grid.patches for grid in grids), images.patch_bytes
     if patches is None or patches.shape != wanted:
-        raise InvalidInput(f"The pictures' grids ask for patches of shape {list(wanted)}.", "image")
+        raise InvalidInput(f"The images' grids ask for patches of shape {list(wanted)}.", "image")
     if any(images.temporal_patch_size * g.patches * images.patch_size**2 > images.max_pixels for g in grids):
-        raise InvalidInput("A picture has more patches than the model reads.", "image")
+        raise InvalidInput("An image has more patches than the model accepts.", "image")
     ends = np.cumsum([grid.patches for grid in grids])
     return list(zip(np.split(patches, ends[:-1]), grids, strict=True))
