@@ -46,11 +46,13 @@ def backend(service: Service) -> Iterator[TritonBackend]:
         yield made
 
 
-def asked(seed: int, question: str, grammar: bytes = b"", max_tokens: int = 48, **sampled: Any) -> GenerateRequest:
+def asked(
+    seed: int, question: str, grammar: bytes = b"", cache_scope: int = 0, max_tokens: int = 48, **sampled: Any
+) -> GenerateRequest:
     patches, grid = patches_of(drawn_image(seed), CHECKPOINT.images)
     ids = PROMPTS.build([Message("user", (ImagePart(), question))], [grid], False)
     sampling = Sampling(max_tokens=max_tokens, **sampled)
-    return GenerateRequest("r", ids, patches, (grid,), sampling, 30.0, grammar=grammar)
+    return GenerateRequest("r", ids, patches, (grid,), sampling, 30.0, grammar=grammar, cache_scope=cache_scope)
 
 
 def tokens_of(chunks: list[Chunk]) -> list[int]:
