@@ -10,15 +10,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
+from glmserve.sampling_parameters import PARAMETERS
+
 CONTRACT_VERSION = 6
 DECODER_MODEL = "glm4v"
 WHOLE_MODEL = "glm4v_whole"
-"""The same in one response, for clients that speak plain HTTP: inputs and outputs of DECODER_MODEL."""
+"""The same as DECODER_MODEL in one response, for clients that speak plain HTTP."""
 VISION_MODEL = "vision_encoder"
-"""In builds whose pictures one of Triton's own backends reads; in all others DECODER_MODEL reads them itself."""
+"""The image encoder, where one of Triton's own backends runs it; otherwise DECODER_MODEL encodes images itself."""
 MODELS = (DECODER_MODEL, WHOLE_MODEL)
 VISION_MAX_BATCH = 8
-"""Pictures of equal patch grid that the encoder may be handed together."""
+"""Most images in one encoder batch; they have one patch grid."""
 
 
 class Finish(IntEnum):
@@ -43,50 +45,37 @@ class Tensor:
         """The datatype in requests, such as UINT8."""
         return _TRITON_DTYPES[self.dtype]
 
-    @property
-    def triton_shape(self) -> list[int]:
-        return [size if isinstance(size, int) else -1 for size in self.shape]
 
-
-_TRITON_DTYPES = {"int32": "INT32", "int64": "INT64", "uint8": "UINT8", "float32": "FP32"}
+_TRITON_DTYPES = {"int32": "INT32", "int64": "INT64", "uint8": "UINT8", "float32": "FP32", "bool": "BOOL"}
 
 # --- glm4v: what the gateway sends, and what comes back on the stream ---------------------------------------------
 
 INPUT_IDS = Tensor("INPUT_IDS", "int64", ("tokens",))
-"""The whole prompt, every picture expanded to its tokens."""
+"""The whole prompt, every image expanded to its tokens."""
 PATCHES = Tensor("PATCHES", "uint8", ("patches", "patch_bytes"), is_optional=True)
-"""All pictures' patches one after another, in merge-block order."""
+"""All images' patches one after another, in merge-block order."""
 GRIDS = Tensor("GRIDS", "int32", ("images", 2), is_optional=True)
-"""Patch rows and columns of each picture."""
-MAX_TOKENS = Tensor("MAX_TOKENS", "int32", (1,))
-TEMPERATURE = Tensor("TEMPERATURE", "float32", (1,))
-"""0 is greedy."""
-TOP_P = Tensor("TOP_P", "float32", (1,))
-TOP_K = Tensor("TOP_K", "int32", (1,))
-"""0 is no bound of its own."""
-MIN_P = Tensor("MIN_P", "float32", (1,), is_optional=True)
-"""Least probability of a candidate as a share of the likeliest one's; 0, the default, is no bound."""
-REPETITION_PENALTY = Tensor("REPETITION_PENALTY", "float32", (1,), is_optional=True)
-"""Divides the positive logits of tokens seen before and multiplies the negative ones; 1, the default, does nothing."""
-SEED = Tensor("SEED", "int64", (1,))
-STOP_IDS = Tensor("STOP_IDS", "int64", ("stop_ids",), is_optional=True)
+"""Patch rows and columns of each image."""
+SAMPLING_INPUTS = {
+    entry.name: Tensor(entry.tensor_name, entry.wire_dtype, (1,), entry.is_optional) for entry in PARAMETERS
+}
+"""The tensor of each sampling parameter, by the parameter's name."""
+STOP_TOKEN_IDS = Tensor("STOP_TOKEN_IDS", "int64", ("stop_token_ids",), is_optional=True)
 """Token ids that end the answer beside the checkpoint's own."""
-LOGPROBS = Tensor("LOGPROBS", "int32", (1,), is_optional=True)
-"""How many of the likeliest tokens are listed beside each chosen one, with log-probabilities; -1, the default: none."""
 GRAMMAR = Tensor("GRAMMAR", "uint8", ("bytes",), is_optional=True)
 """A JSON Schema in UTF-8 that the answer must match; `{"type": "object"}` asks for any JSON object."""
 CACHE_SCOPE = Tensor("CACHE_SCOPE", "int64", (1,), is_optional=True)
-"""Cached prompts and pictures are shared only between requests of one scope; 0, the default, is one like any other."""
+"""Cached prefixes and features are shared only within one scope; the default is 0, a scope like any other."""
 WHOLE = Tensor("WHOLE", "int32", (1,), is_optional=True)
-"""1 asks for the answer in one message at its end; 0, the default, for tokens as they come."""
+"""1 asks for the whole answer in one message; 0, the default, for tokens as they are sampled."""
 DEADLINE_MS = Tensor("DEADLINE_MS", "int32", (1,))
-"""Milliseconds from arrival after which the engine gives the request up."""
+"""Milliseconds from arrival after which the engine ends the request."""
 CANCEL_KEY = Tensor("CANCEL_KEY", "int64", (1,), is_optional=True)
-"""A random name for this request, by which a later one may cancel it."""
+"""A random key of this request, by which a later request may cancel it."""
 CANCEL = Tensor("CANCEL", "int64", (1,), is_optional=True)
-"""Cancels the request of this CANCEL_KEY; such a request asks for nothing else. Its answer then ends with an error.
+"""Cancels the request with this CANCEL_KEY, which ends with an error; the cancelling request asks for nothing else.
 
-Triton's own cancellation ends the whole server now and then, when it meets an answer's end.
+Triton's own cancellation can crash the server when it meets the end of an answer.
 """
 
 TOKENS = Tensor("TOKENS", "int32", ("tokens",))
@@ -96,9 +85,9 @@ FINISH = Tensor("FINISH", "int32", (1,))
 TIMINGS_MS = Tensor("TIMINGS_MS", "float32", (4,))
 """Queue, vision, prefill and decode time so far, in milliseconds."""
 CACHED_TOKENS = Tensor("CACHED_TOKENS", "int32", (1,))
-"""Prompt tokens whose KV was taken over from an earlier request."""
+"""Prompt tokens whose KV came from a cached prefix."""
 LOGPROB_IDS = Tensor("LOGPROB_IDS", "int32", ("tokens", "alternatives"))
-"""With LOGPROBS: each token's id, then those of the likeliest tokens; in messages that carry tokens only."""
+"""Where LOGPROBS is true: each token's id, then those of the likeliest tokens; in messages that carry tokens only."""
 LOGPROB_VALUES = Tensor("LOGPROB_VALUES", "float32", ("tokens", "alternatives"))
 """Natural logarithms of the model's own probabilities, before temperature, penalties and masks."""
 
@@ -106,15 +95,8 @@ DECODER_INPUTS = (
     INPUT_IDS,
     PATCHES,
     GRIDS,
-    MAX_TOKENS,
-    TEMPERATURE,
-    TOP_P,
-    TOP_K,
-    MIN_P,
-    REPETITION_PENALTY,
-    SEED,
-    STOP_IDS,
-    LOGPROBS,
+    *SAMPLING_INPUTS.values(),
+    STOP_TOKEN_IDS,
     GRAMMAR,
     CACHE_SCOPE,
     WHOLE,
@@ -123,14 +105,14 @@ DECODER_INPUTS = (
     CANCEL,
 )
 _BETWEEN_US = (WHOLE, CANCEL_KEY, CANCEL)
-"""What only the gateway's gRPC and our own models send to `glm4v`."""
+"""Sent to `glm4v` only by the gateway over gRPC and by our own models."""
 DECODER_OUTPUTS = (TOKENS, FINISH, TIMINGS_MS, CACHED_TOKENS, LOGPROB_IDS, LOGPROB_VALUES)
 
-# --- the picture encoder: Triton's names are the graph's names, so that its ONNX and TensorRT backends can serve it ---
+# --- the image encoder: Triton's names are the graph's names, so that its ONNX and TensorRT backends can serve it -----
 
 IMAGE_PATCHES = Tensor("patches", "uint8", ("patches", "patch_bytes"))
 ROW_WEIGHTS = Tensor("row_weights", "float32", ("rows", "table_side"))
-"""Bicubic weights that turn the position table's rows into the picture's."""
+"""Bicubic weights that resize the position table's rows to the image's."""
 COLUMN_WEIGHTS = Tensor("column_weights", "float32", ("columns", "table_side"))
 IMAGE_FEATURES = Tensor("image_features", "float32", ("image_tokens", "hidden"))
 
@@ -146,7 +128,7 @@ def render_config(model: str) -> str:
 
 
 def render_vision_config(backend: str, on_gpu: bool, sizes: Mapping[str, int]) -> str:
-    """The picture encoder's `config.pbtxt` for one of Triton's own backends, onnxruntime or tensorrt.
+    """The image encoder's `config.pbtxt` for one of Triton's own backends, onnxruntime or tensorrt.
 
     These compare shapes with the model's, so `sizes` gives the words in them that are fixed in it.
     """
@@ -219,10 +201,7 @@ class DecoderGraph:
     CHUNK = RowGroup("chunk")  # [C, S]
     PLACES = "places"  # i64 [T]: where each token is among the D + C * S places of both groups
     LOGITS_INDEX = "logits_index"  # i64 [N]: the tokens whose logits are wanted
-    TEMPERATURE = "temperature"  # f32 [N, 1]
-    TOP_K = "top_k"  # i64 [N, 1]: 1 is greedy
-    TOP_P = "top_p"  # f32 [N, 1]
-    MIN_P = "min_p"  # f32 [N, 1]
+    # Here stand the inputs of `sampling_parameters.GRAPH_PARAMETERS`, [N, 1] each; greedy is a top_k of 1.
     UNIFORM = "uniform"  # f32 [N, candidates] in (0, 1)
     PENALTY_INDEX = "penalty_index"  # i64 [P, 2]: row and token of each logit to penalise; P is 0 where none is
     PENALTY = "penalty"  # f32 [P]

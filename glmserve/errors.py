@@ -11,12 +11,12 @@ GlmServeError                internal             500
 ├─ DeadlineExceeded          deadline_exceeded    504   may retry
 ├─ NumericFault              numeric_fault        500   the model's numbers were not finite
 ├─ Cancelled                 cancelled            499
-├─ DoesNotFit                does_not_fit         500   more memory is asked for than there is
-├─ BadSettings               bad_settings         500   a setting that is none, or not what it must be
-└─ BadArtifact               bad_artifact         500   a build or checkpoint that must not be loaded
+├─ DoesNotFit                does_not_fit         500   the settings ask for more memory than there is
+├─ BadSettings               bad_settings         500   unknown or invalid setting
+└─ BadArtifact               bad_artifact         500   a build or checkpoint that must not be served
    ├─ UnknownArchitecture    bad_artifact         500   a checkpoint of a model that this project does not serve
-   └─ NotCertified           bad_artifact         500   a build whose answers nobody has vouched for
-      └─ Disproved           bad_artifact         500   one that was found to answer otherwise
+   └─ NotCertified           bad_artifact         500   a build without a valid certificate
+      └─ Disproved           bad_artifact         500   a build whose answers differ from the checkpoint's
 ```
 
 A message is written for the person who will read it and never holds a foreign library's text.
@@ -51,13 +51,13 @@ class InvalidInput(GlmServeError):
 
 
 class BadImage(InvalidInput):
-    """The bytes in an image field are not a picture we accept."""
+    """The bytes in an image field are not an image we accept."""
 
     code = "bad_image"
 
 
 class PromptTooLong(InvalidInput):
-    """Prompt and picture tokens leave no room in the context."""
+    """Prompt and image tokens leave no room in the context."""
 
     code = "prompt_too_long"
 
@@ -70,7 +70,7 @@ class TooLarge(InvalidInput):
 
 
 class Overloaded(GlmServeError):
-    """Every place in the waiting line is taken; `retry_after_s` is when one is likely to be free, if that is known."""
+    """The wait queue is full; `retry_after_s` is when a place is likely to be free, if that is known."""
 
     code = "overloaded"
     status = 503

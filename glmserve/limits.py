@@ -8,8 +8,7 @@ SAMPLER_CANDIDATES = 64
 MAX_LOGPROBS = 20
 """Likeliest tokens that a request may have listed with each token of its answer."""
 
-MIN_REPETITION_PENALTY, MAX_REPETITION_PENALTY = 0.01, 10.0
-MAX_STOP_IDS = 64
+MAX_STOP_TOKEN_IDS = 64
 MAX_GRAMMAR_BYTES = 64 * 1024
 
 MAX_ASPECT_RATIO = 200
@@ -19,10 +18,10 @@ MAX_NEW_TOKENS = 32_768
 """Upper bound of `max_tokens` in a request; the context may bound it further."""
 
 MAX_IMAGES = 16
-"""Pictures in one request."""
+"""Images in one request."""
 
 MAX_PARTS = 512
-"""Texts and pictures in one message."""
+"""Texts and images in one message."""
 
 MAX_CALLS = 128
 """Tool calls in one message."""

@@ -19,7 +19,6 @@ from PIL import Image
 from bench.gpu.plan import Plan
 from bench.harness import seconds
 from glmserve.build.manifest import CHECKPOINT_FOLDER, decoder_in, vision_in
-from glmserve.engine.request import Sampling
 from glmserve.engine.runtime.decoder import Sampled, Step
 from glmserve.engine.runtime.device import Device, open_device
 from glmserve.engine.runtime.ort_decoder import OrtDecoder, OrtVision
@@ -27,6 +26,7 @@ from glmserve.engine.runtime.sampling import Draw, sampler_inputs
 from glmserve.model.config import Checkpoint
 from glmserve.model.image_processor import patches_of
 from glmserve.model.position_embedding import vision_arrays
+from glmserve.sampling_parameters import Sampling
 
 _COPIED_BYTES = 1 << 28
 _COPIES = 16
@@ -191,7 +191,7 @@ def _step(
     decoder: OrtDecoder, input_ids: np.ndarray, positions: np.ndarray, drawn: np.ndarray, wants_logprobs: bool
 ) -> Step:
     """A step of text that samples after the tokens `drawn`, with both groups still empty; i64 [T] each."""
-    draws = [Draw(Sampling(), wants_logprobs=wants_logprobs)] * len(drawn)
+    draws = [Draw(Sampling(logprobs=wants_logprobs))] * len(drawn)
     sampler = sampler_inputs(draws, decoder.candidates, decoder.vocabulary)
     return Step.drawing(input_ids, np.broadcast_to(positions, (3, len(input_ids))), drawn, sampler)
 

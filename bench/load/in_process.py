@@ -17,6 +17,7 @@ from glmserve.model.chat_template import ImagePart, Message, PromptBuilder
 from glmserve.model.config import Checkpoint
 from glmserve.model.image_processor import Grid, patches_of
 from glmserve.model.tokenizer import Tokenizer
+from glmserve.sampling_parameters import Sampling
 
 _DEADLINE_S = 600.0
 
@@ -48,4 +49,4 @@ def greedy(
     input_ids: np.ndarray, max_tokens: int, patches: np.ndarray | None = None, grids: tuple[Grid, ...] = ()
 ) -> GenerateRequest:
     """A request that takes the likeliest token each time."""
-    return GenerateRequest("bench", input_ids, patches, grids, max_tokens, 0.0, 1.0, 0, 0, _DEADLINE_S)
+    return GenerateRequest("bench", input_ids, patches, grids, Sampling(max_tokens=max_tokens), _DEADLINE_S)

@@ -18,13 +18,14 @@ from bench.load.prompts import QuestionMaker
 from bench.records import Row, Say
 from bench.simulation.step_times import StepTimes
 from glmserve.build.manifest import CHECKPOINT_FOLDER, decoder_in, vision_in
-from glmserve.engine.request import Prompt, Request, Sampling, Sequence
+from glmserve.engine.request import Prompt, Request, Sequence
 from glmserve.engine.runtime.ort_decoder import OrtDecoder, OrtVision
 from glmserve.engine.scheduler.kv_slots import SlotTable
 from glmserve.engine.scheduler.scheduler import Chunk
 from glmserve.engine.step_builder import step_of
 from glmserve.model.config import Checkpoint
 from glmserve.model.position_embedding import vision_arrays
+from glmserve.sampling_parameters import Sampling
 
 _ROWS = (1, 2, 4, 8, 16)
 _LENGTHS = (32, 64, 128, 192)
@@ -142,4 +143,4 @@ def text_request(length: int) -> Request:
     ids = np.random.default_rng().integers(0, 200, length)
     positions = np.broadcast_to(np.arange(length), (3, length))
     prompt = Prompt(ids, positions, delta=0, features=(), image_slot=np.zeros(length, np.int64), keys=ids)
-    return Request(prompt, Sampling(), max_tokens=_CONTEXT, deadline=float("inf"), emit=lambda _event: None)
+    return Request(prompt, Sampling(max_tokens=_CONTEXT), deadline=float("inf"), emit=lambda _event: None)

@@ -20,6 +20,7 @@ from bench.load.prompts import QuestionMaker
 from bench.records import Say
 from gateway.triton.backend import GenerateRequest
 from glmserve.engine.metrics import RUNNING, WAITING, Metric
+from glmserve.sampling_parameters import Sampling
 
 CLIENTS = 24
 """More than there are slots, so that some always wait."""
@@ -132,10 +133,12 @@ def _client(
     while time.monotonic() < give_up:
         request = replace(
             chance.choice(requests),
-            max_tokens=chance.randint(1, 48),
-            temperature=chance.choice((0.0, 0.7, 1.3)),
-            top_p=chance.choice((0.8, 1.0)),
-            seed=chance.getrandbits(63),
+            sampling=Sampling(
+                max_tokens=chance.randint(1, 48),
+                temperature=chance.choice((0.0, 0.7, 1.3)),
+                top_p=chance.choice((0.8, 1.0)),
+                seed=chance.getrandbits(63),
+            ),
             deadline_s=chance.choices(_DEADLINES_S, (1, 2, 12))[0],
         )
         listener = Listener(mark=chance.randint(1, 20) if chance.random() < 0.3 else NEVER)  # there it leaves

@@ -87,8 +87,9 @@ def _message(values: dict[Tensor, list[Any]]) -> bytes:
 
 
 def _max_tokens(request: Any) -> int:
-    at = [tensor.name for tensor in request.inputs].index(contract.MAX_TOKENS.name)
-    return int(np.frombuffer(request.raw_input_contents[at], contract.MAX_TOKENS.dtype)[0])
+    wanted = contract.SAMPLING_INPUTS["max_tokens"]
+    at = [tensor.name for tensor in request.inputs].index(wanted.name)
+    return int(np.frombuffer(request.raw_input_contents[at], wanted.dtype)[0])
 
 
 async def _serve(port: int, beat_s: float) -> None:

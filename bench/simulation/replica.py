@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bench.simulation.step_times import StepTimes
-from glmserve.engine.request import Prompt, Request, Sampling, Sequence
+from glmserve.engine.request import Prompt, Request, Sequence
 from glmserve.engine.scheduler.chunk_budget import ChunkBudget
 from glmserve.engine.scheduler.kv_slots import SlotTable
 from glmserve.engine.scheduler.scheduler import Chunk, Scheduler, Waiting
 from glmserve.engine.scheduler.wait_queue import WaitQueue
 from glmserve.errors import Overloaded
+from glmserve.sampling_parameters import Sampling
 
 
 @dataclass(frozen=True)
@@ -107,12 +108,12 @@ class Replica:
         tokens = sum(chunk.tokens for chunk in chunks)
         seconds = self.machine.times.step(len(rows), tokens)
         self.now += seconds
-        self._budget.stepped(len(rows), tokens, seconds)
+        self._budget.observe_step(len(rows), tokens, seconds)
         for running in rows:
             running.length += 1
         for chunk in chunks:
-            chunk.running.length = chunk.stop
-        done = [chunk.running for chunk in chunks if chunk.is_last]
+            chunk.sequence.length = chunk.stop
+        done = [chunk.sequence for chunk in chunks if chunk.is_last]
         for running in done:
             self._visits[running.request].first_token_at = self.now
             self._table.promote()
@@ -122,13 +123,13 @@ class Replica:
     def _accept(self, running: Sequence) -> None:
         running.answer.append(0)
         self.tokens += 1
-        if len(running.answer) >= running.request.max_tokens:
+        if len(running.answer) >= running.request.sampling.max_tokens:
             self._retire(running, "done")
 
     def _drop_the_late(self) -> None:
         for entry in [entry for entry in self._scheduler.waiting if self.now >= entry.request.deadline]:
             self._scheduler.waiting.remove(entry)
-            entry.place.leave()
+            entry.ticket.leave()
             self._end(self._visits.pop(entry.request), "late", self.now)
         for running in (*self._table.decoding, *self._table.prefilling):
             if self.now >= running.request.deadline:
@@ -150,8 +151,7 @@ def _request(visit: Visit) -> Request:
     prompt = Prompt(keys, np.empty((3, 0), np.int64), 0, (), np.empty(0, np.int64), keys)
     return Request(
         prompt=prompt,
-        sampling=Sampling(),
-        max_tokens=visit.answer_tokens,
+        sampling=Sampling(max_tokens=visit.answer_tokens),
         deadline=visit.deadline,
         emit=lambda _event: None,
         arrived=visit.arrived,

@@ -16,6 +16,7 @@ from export.graph.builder import declare, graph_input
 from export.graph.layers import GraphWriter
 from glmserve.contract import DecoderGraph as Names
 from glmserve.limits import MAX_LOGPROBS, SAMPLER_CANDIDATES
+from glmserve.sampling_parameters import GRAPH_PARAMETERS
 
 _EXCLUDED = -1e30  # finite, so that no candidate can turn into NaN
 
@@ -70,22 +71,22 @@ def _mask(g: GraphWriter, logits: ir.Value, vocabulary: int) -> tuple[list[ir.Va
 
 def _draw(g: GraphWriter, values: ir.Value, ids: ir.Value, candidates: int) -> tuple[list[ir.Value], ir.Value]:
     """A token i64 [N, 1] from candidates in falling order of likelihood."""
-    temperature = graph_input(Names.TEMPERATURE, ir.DataType.FLOAT, ["N", 1])
-    top_k = graph_input(Names.TOP_K, ir.DataType.INT64, ["N", 1])
-    top_p = graph_input(Names.TOP_P, ir.DataType.FLOAT, ["N", 1])
-    min_p = graph_input(Names.MIN_P, ir.DataType.FLOAT, ["N", 1])
+    parameters = {
+        entry.name: graph_input(entry.name, ir.DataType.from_numpy(np.dtype(entry.graph_dtype)), ["N", 1])
+        for entry in GRAPH_PARAMETERS
+    }
     uniform = graph_input(Names.UNIFORM, ir.DataType.FLOAT, ["N", candidates])
 
     excluded = g.constant(_EXCLUDED, np.float32)
     ranks = g.constant(np.arange(candidates)[None, :], np.int64)
-    scaled = g.op("Div", [values, temperature], "sampler.scaled")
-    in_top_k = g.op("Less", [ranks, top_k], "sampler.in_top_k")
+    scaled = g.op("Div", [values, parameters["temperature"]], "sampler.scaled")
+    in_top_k = g.op("Less", [ranks, parameters["top_k"]], "sampler.in_top_k")
     scaled = g.op("Where", [in_top_k, scaled, excluded], "sampler.narrowed")
     likelihood = g.op("Softmax", [scaled], "sampler.likelihood", axis=-1)
     before = g.op("CumSum", [likelihood, g.constant(1, np.int64)], "sampler.mass_before", exclusive=1)
-    in_top_p = g.op("Less", [before, top_p], "sampler.in_top_p")
+    in_top_p = g.op("Less", [before, parameters["top_p"]], "sampler.in_top_p")
     likeliest = g.op("Gather", [likelihood, g.constant([0], np.int64)], "sampler.likeliest", axis=1)
-    least = g.op("Mul", [likeliest, min_p], "sampler.least")
+    least = g.op("Mul", [likeliest, parameters["min_p"]], "sampler.least")
     in_min_p = g.op("GreaterOrEqual", [likelihood, least], "sampler.in_min_p")
     kept = g.op("And", [in_top_p, in_min_p], "sampler.kept")
 
@@ -95,7 +96,7 @@ def _draw(g: GraphWriter, values: ir.Value, ids: ir.Value, candidates: int) -> t
     score = g.op("Where", [kept, noisy, excluded], "sampler.score")
     choice = g.op("ArgMax", [score], "sampler.choice", axis=-1, keepdims=1)
     drawn = g.op("GatherElements", [ids, choice], "sampler.drawn", axis=-1)
-    return [temperature, top_k, top_p, min_p, uniform], drawn
+    return [*parameters.values(), uniform], drawn
 
 
 def _unless_broken(g: GraphWriter, drawn: ir.Value, hidden: ir.Value, values: ir.Value) -> ir.Value:

@@ -14,7 +14,7 @@ from export.verify.tolerances import tolerances_of
 from glmserve.build.manifest import CHECKPOINT_FOLDER, Manifest, decoder_in, vision_in
 from glmserve.contract import DecoderGraph
 from glmserve.engine.preprocessor import prompt_arrays
-from glmserve.engine.request import Prompt, Sampling
+from glmserve.engine.request import Prompt
 from glmserve.engine.runtime.decoder import Step
 from glmserve.engine.runtime.device import DeviceName, open_device
 from glmserve.engine.runtime.ort_decoder import OrtDecoder, OrtVision
@@ -27,6 +27,7 @@ from glmserve.model.config import Checkpoint
 from glmserve.model.image_processor import Grid, patches_of
 from glmserve.model.position_embedding import vision_arrays
 from glmserve.model.tokenizer import Tokenizer
+from glmserve.sampling_parameters import Sampling
 
 
 class Candidate:

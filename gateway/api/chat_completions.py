@@ -11,14 +11,15 @@ from gateway.api.body_reader import BodyReader
 from gateway.api.chat_completion_response import CompletionShape
 from gateway.api.handler import ChatHandler
 from gateway.errors import UnknownModel
-from gateway.schemas.common import Sampling, read_json, refusal
+from gateway.schemas.common import read_json, refusal
 from gateway.schemas.conversation import Conversation
 from gateway.schemas.openai import MessagesBody, parse_completion
 from gateway.settings import GatewaySettings
 from glmserve.build.certificate import Certificate
 from glmserve.build.manifest import Manifest
+from glmserve.sampling_parameters import Sampling
 
-_COUNTING = Sampling(1, 0.0, 1.0, 0, 0)
+_COUNTING = Sampling(max_tokens=1)
 
 
 def routes(

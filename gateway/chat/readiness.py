@@ -8,18 +8,18 @@ from collections.abc import Callable
 
 from gateway.chat.service import ChatService, RequestContext
 from gateway.deadline import Deadline
-from gateway.schemas.common import Sampling
 from gateway.schemas.conversation import Conversation, SentImage, Turn
 from gateway.triton.backend import BackendPool, Cancellation
 from glmserve.build.canary import Canary
 from glmserve.errors import GlmServeError, Overloaded
+from glmserve.sampling_parameters import Sampling
 
 CANARY_TOKENS = 64
 
 
 def canary_question(canary: Canary) -> Conversation:
     """The canary as a greedy request."""
-    greedy = Sampling(max_tokens=CANARY_TOKENS, temperature=0.0, top_p=1.0, top_k=0, seed=0)
+    greedy = Sampling(max_tokens=CANARY_TOKENS)
     return Conversation((Turn("user", (SentImage(canary.image), canary.prompt)),), greedy)
 
 

@@ -136,22 +136,14 @@ class ChatService:
     def _request(
         self, prepared: Prepared, context: RequestContext, stream_buffer: StreamBuffer | None
     ) -> GenerateRequest:
-        conversation, sampling = prepared.conversation, prepared.conversation.sampling
+        conversation = prepared.conversation
         return GenerateRequest(
             request_id=context.request_id,
             input_ids=prepared.prompt.input_ids,
             patches=prepared.patches,
             grids=prepared.prompt.grids,
-            max_tokens=prepared.max_tokens,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
-            seed=sampling.seed,
+            sampling=replace(conversation.sampling, max_tokens=prepared.max_tokens),
             deadline_s=context.deadline.left_s(),
-            min_p=sampling.min_p,
-            repetition_penalty=sampling.repetition_penalty,
-            stop_ids=sampling.stop_ids,
-            logprobs=sampling.logprobs,
             grammar=conversation.grammar,
             cache_scope=context.cache_scope,
             traceparent=context.traceparent,

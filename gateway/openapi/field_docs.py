@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.schemas.common import DEFAULT_MAX_TOKENS, DEFAULT_TEMPERATURE
-from glmserve.limits import SAMPLER_CANDIDATES
+from glmserve.sampling_parameters import PARAMETERS
 
 _SAME = "Another name of {}."
 
@@ -19,6 +18,14 @@ class Meaning:
     default: Any = None
 
 
+_SAMPLING = {
+    name: Meaning(parameter.meaning, parameter.documented_default)
+    if name == parameter.name
+    else Meaning(_SAME.format(parameter.name))
+    for parameter in PARAMETERS
+    for name in parameter.request_names
+}
+
 MEANINGS = {
     "image": Meaning("The picture: JPEG, PNG, WebP, BMP or GIF (first frame)."),
     "messages": Meaning("The conversation so far; the last message asks."),
@@ -30,23 +37,11 @@ MEANINGS = {
     "model": Meaning("Which model is asked; there is one here, and no need to name it."),
     "stream": Meaning("Whether the answer comes in pieces while it is generated, as server-sent events.", False),
     "stream_options": Meaning("Asks for a last chunk of the stream that tells the usage."),
-    "max_tokens": Meaning("The most tokens to generate.", DEFAULT_MAX_TOKENS),
-    "max_new_tokens": Meaning(_SAME.format("max_tokens")),
-    "max_completion_tokens": Meaning(_SAME.format("max_tokens")),
-    "temperature": Meaning("How freely tokens are drawn; 0 always takes the likeliest.", DEFAULT_TEMPERATURE),
-    "top_p": Meaning("Draws among the likeliest tokens that together have this probability.", 1),
-    "top_k": Meaning(
-        f"Draws among this many of the likeliest tokens; 0 is among {SAMPLER_CANDIDATES}, as many as there ever are.", 0
-    ),
-    "min_p": Meaning("Leaves out tokens less likely than this share of the likeliest one's probability.", 0),
-    "repetition_penalty": Meaning("Makes what was said before less likely (above 1) or more.", 1),
+    **_SAMPLING,
     "frequency_penalty": Meaning("Known for OpenAI's clients' sake.", 0),
     "presence_penalty": Meaning("Known for OpenAI's clients' sake.", 0),
-    "seed": Meaning("The same seed gives the same answer; without one each answer has its own."),
     "stop": Meaning("Text that ends the answer, which stops before it."),
     "stop_token_ids": Meaning("Tokens that end the answer."),
-    "logprobs": Meaning("Whether each token's log-probability is told.", False),
-    "top_logprobs": Meaning("Of how many of the likeliest tokens in each place it is told too; needs logprobs.", 0),
     "response_format": Meaning(
         "What the answer must look like: free text, any JSON object, or JSON that matches a schema.", {"type": "text"}
     ),

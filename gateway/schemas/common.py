@@ -3,51 +3,22 @@
 from __future__ import annotations
 
 import json
-import random
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic_core
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, create_model
 
 from glmserve.errors import InvalidInput
-from glmserve.limits import (
-    MAX_GRAMMAR_BYTES,
-    MAX_LOGPROBS,
-    MAX_NEW_TOKENS,
-    MAX_REPETITION_PENALTY,
-    MAX_STOP_CHARS,
-    MAX_STOP_IDS,
-    MAX_STOP_STRINGS,
-    MIN_REPETITION_PENALTY,
-)
+from glmserve.limits import MAX_GRAMMAR_BYTES, MAX_STOP_CHARS, MAX_STOP_STRINGS, MAX_STOP_TOKEN_IDS
+from glmserve.sampling_parameters import PARAMETERS, Parameter, Sampling, Value
 
-DEFAULT_MAX_TOKENS = 512
-DEFAULT_TEMPERATURE = 0.7
 ANY_OBJECT = {"type": "object"}
-_LARGEST_SEED = 2**63 - 1
 _LARGEST_INT32 = 2**31 - 1
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the next token is picked; a temperature of 0 is greedy, a `top_k` or `min_p` of 0 no bound."""
-
-    max_tokens: int
-    temperature: float
-    top_p: float
-    top_k: int
-    seed: int
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    stop_ids: tuple[int, ...] = ()
-    logprobs: int = -1
-
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 _Stop = Annotated[str, StringConstraints(min_length=1, max_length=MAX_STOP_CHARS)]
 _TokenId = Annotated[int, Field(ge=0, le=_LARGEST_INT32)]
-COUNT = f"a whole number from 1 to {MAX_NEW_TOKENS}"
 FLAG = "true or false"
 
 
@@ -90,34 +61,37 @@ class ThinkingFields(Body):
         return self.thinking
 
 
+_B = TypeVar("_B", bound=Body)
+
+
+def with_parameters(named: Mapping[str, Parameter]) -> Callable[[type[_B]], type[_B]]:
+    """A class decorator: gives a body one more optional field for each name, which reads that sampling parameter."""
+
+    def extended(body: type[_B]) -> type[_B]:
+        made: dict[str, Any] = {name: (parameter.type | None, _field(parameter)) for name, parameter in named.items()}
+        return create_model(body.__name__, __base__=body, __doc__=body.__doc__, __module__=body.__module__, **made)
+
+    return extended
+
+
+def _field(parameter: Parameter) -> Any:
+    if parameter.type is bool:
+        return Field(default=None, description=parameter.accepted)
+    least: dict[str, Any] = {"gt" if parameter.excludes_minimum else "ge": parameter.minimum}
+    return Field(default=None, le=parameter.maximum, description=parameter.accepted, **least)
+
+
+@with_parameters({parameter.name: parameter for parameter in PARAMETERS})
 class AnswerFields(ThinkingFields):
     """How an answer is generated; each description completes the sentence "The field … must be …"."""
 
-    max_tokens: int | None = Field(default=None, ge=1, le=MAX_NEW_TOKENS, description=COUNT)
-    temperature: float | None = Field(default=None, ge=0, le=2, description="a number from 0 to 2")
-    top_p: float | None = Field(default=None, gt=0, le=1, description="a number above 0 and at most 1")
-    top_k: int | None = Field(
-        default=None, ge=0, le=_LARGEST_INT32, description=f"a whole number from 0 to {_LARGEST_INT32}"
-    )
-    min_p: float | None = Field(default=None, ge=0, le=1, description="a number from 0 to 1")
-    repetition_penalty: float | None = Field(
-        default=None,
-        ge=MIN_REPETITION_PENALTY,
-        le=MAX_REPETITION_PENALTY,
-        description=f"a number from {MIN_REPETITION_PENALTY:g} to {MAX_REPETITION_PENALTY:g}",
-    )
-    seed: int | None = Field(default=None, ge=0, le=_LARGEST_SEED, description="a whole number from 0 to 2^63 - 1")
     stop: _Stop | Annotated[list[_Stop], Field(max_length=MAX_STOP_STRINGS)] | None = Field(
         default=None,
         description=f"a string or a list of at most {MAX_STOP_STRINGS} strings, "
         f"each of 1 to {MAX_STOP_CHARS} characters",
     )
     stop_token_ids: list[_TokenId] | None = Field(
-        default=None, max_length=MAX_STOP_IDS, description=f"a list of at most {MAX_STOP_IDS} token ids"
-    )
-    logprobs: bool | None = Field(default=None, description=FLAG)
-    top_logprobs: int | None = Field(
-        default=None, ge=0, le=MAX_LOGPROBS, description=f"a whole number from 0 to {MAX_LOGPROBS}"
+        default=None, max_length=MAX_STOP_TOKEN_IDS, description=f"a list of at most {MAX_STOP_TOKEN_IDS} token ids"
     )
     response_format: ResponseFormat | None = Field(
         default=None,
@@ -125,21 +99,20 @@ class AnswerFields(ThinkingFields):
         'or {"type": "json_schema", "json_schema": {"schema": {...}}}',
     )
 
-    def sampling(self, max_tokens: int | None) -> Sampling:
+    def sampling(self) -> Sampling:
         """The fields with their defaults; raises InvalidInput for two that contradict each other."""
-        if self.top_logprobs and not self.logprobs:
+        values: dict[str, Any] = {
+            parameter.name: parameter.requested(self._given(parameter)) for parameter in PARAMETERS
+        }
+        sampling = Sampling(**values, stop_token_ids=tuple(self.stop_token_ids or ()))
+        if sampling.top_logprobs and not sampling.logprobs:
             raise InvalidInput("The field top_logprobs needs logprobs to be true.", "top_logprobs")
-        return Sampling(
-            max_tokens=self.max_tokens or max_tokens or DEFAULT_MAX_TOKENS,
-            temperature=DEFAULT_TEMPERATURE if self.temperature is None else self.temperature,
-            top_p=1.0 if self.top_p is None else self.top_p,
-            top_k=self.top_k or 0,
-            seed=random.randrange(_LARGEST_SEED) if self.seed is None else self.seed,
-            min_p=self.min_p or 0.0,
-            repetition_penalty=1.0 if self.repetition_penalty is None else self.repetition_penalty,
-            stop_ids=tuple(self.stop_token_ids or ()),
-            logprobs=(self.top_logprobs or 0) if self.logprobs else -1,
-        )
+        return sampling
+
+    def _given(self, parameter: Parameter) -> Value | None:
+        """The value of the first of the parameter's fields that the body has and the request sets."""
+        values = (getattr(self, name, None) for name in parameter.request_names)
+        return next((value for value in values if value is not None), None)
 
     def stops(self) -> tuple[str, ...]:
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())

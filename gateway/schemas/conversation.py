@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.schemas.common import Sampling
 from glmserve.model.chat_template import Role, ToolCall
+from glmserve.sampling_parameters import Sampling
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,21 @@ from typing import Annotated, Any, Literal
 import pydantic_core
 from pydantic import Field, StringConstraints, ValidationError
 
-from gateway.schemas.common import COUNT, FLAG, AnswerFields, Body, Text, ThinkingFields, read_json, refusal
+from gateway.schemas.common import (
+    FLAG,
+    AnswerFields,
+    Body,
+    Text,
+    ThinkingFields,
+    read_json,
+    refusal,
+    with_parameters,
+)
 from gateway.schemas.conversation import Conversation, SentImage, Turn
 from glmserve.errors import InvalidInput
-from glmserve.limits import MAX_CALLS, MAX_NEW_TOKENS, MAX_PARTS
+from glmserve.limits import MAX_CALLS, MAX_PARTS
 from glmserve.model.chat_template import Role, ToolCall
+from glmserve.sampling_parameters import PARAMETERS
 
 _MAX_MESSAGES = 512
 _MAX_TOOLS = 128
@@ -120,10 +130,10 @@ class MessagesBody(ThinkingFields):
         return turns
 
 
+@with_parameters({alias: parameter for parameter in PARAMETERS for alias in parameter.openai_aliases})
 class CompletionBody(AnswerFields, MessagesBody):
     """The JSON body of a request to /v1/chat/completions."""
 
-    max_completion_tokens: int | None = Field(default=None, ge=1, le=MAX_NEW_TOKENS, description=COUNT)
     n: Literal[1] | None = Field(default=None, description="1: one answer a request")
     stream: bool | None = Field(default=None, description=FLAG)
     stream_options: StreamOptions | None = Field(default=None, description='{"include_usage": true}')
@@ -136,7 +146,7 @@ class CompletionBody(AnswerFields, MessagesBody):
         tools = () if self.tool_choice == "none" else tuple(self.tools or ())
         return Conversation(
             turns=self.turns(),
-            sampling=self.sampling(self.max_completion_tokens),
+            sampling=self.sampling(),
             stop=self.stops(),
             thinking=(thinks_by_default and not grammar) if asked is None else asked,
             grammar=grammar,

@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints, ValidationError
 
-from gateway.schemas.common import COUNT, FLAG, AnswerFields, Text, read_json, refusal
+from gateway.schemas.common import FLAG, AnswerFields, Text, read_json, refusal, with_parameters
 from gateway.schemas.conversation import Conversation, SentImage, Turn
 from glmserve.errors import InvalidInput
-from glmserve.limits import MAX_IMAGES, MAX_NEW_TOKENS
+from glmserve.limits import MAX_IMAGES
+from glmserve.sampling_parameters import PARAMETERS
 
 _PROMPTS = ("prompt", "question", "text")
 _TEXT = "a string that is not empty"
@@ -25,6 +26,7 @@ class Asked:
     is_stream: bool
 
 
+@with_parameters({alias: parameter for parameter in PARAMETERS for alias in parameter.vision_aliases})
 class VisionBody(AnswerFields):
     """The JSON body of a request to /v1/chat/vision."""
 
@@ -41,7 +43,6 @@ class VisionBody(AnswerFields):
     question: _Said | None = Field(default=None, description=_TEXT)
     text: _Said | None = Field(default=None, description=_TEXT)
     system: _Said | None = Field(default=None, description=_TEXT)
-    max_new_tokens: int | None = Field(default=None, ge=1, le=MAX_NEW_TOKENS, description=COUNT)
     stream: bool | None = Field(default=None, description=FLAG)
 
     def asked(self, files: tuple[SentImage, ...] = ()) -> Asked:
@@ -57,7 +58,7 @@ class VisionBody(AnswerFields):
         system = (Turn("system", (self.system,)),) if self.system else ()
         conversation = Conversation(
             turns=(*system, Turn("user", (*images, prompt))),
-            sampling=self.sampling(self.max_new_tokens),
+            sampling=self.sampling(),
             stop=self.stops(),
             thinking=bool(self.thinks()),
             grammar=self.grammar(),

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from gateway.triton.stream_buffer import StreamBuffer
 from glmserve.contract import Finish
 from glmserve.model.image_processor import Grid
+from glmserve.sampling_parameters import Sampling
 
 READY_TIMEOUT_S = 2.0
 """What a Triton may take to say whether a model is loaded."""
@@ -66,16 +67,8 @@ class GenerateRequest:
     input_ids: NDArray[np.int64]  # i64 [tokens]
     patches: NDArray[np.uint8] | None  # u8 [patches, patch_bytes]
     grids: tuple[Grid, ...]
-    max_tokens: int
-    temperature: float
-    top_p: float
-    top_k: int
-    seed: int
+    sampling: Sampling
     deadline_s: float
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    stop_ids: tuple[int, ...] = ()
-    logprobs: int = -1  # likeliest tokens listed beside each one; -1 is no log-probabilities at all
     grammar: bytes = b""  # a JSON Schema
     cache_scope: int = 0
     traceparent: str = ""

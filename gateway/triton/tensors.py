@@ -12,6 +12,7 @@ from gateway.triton.backend import Chunk, GenerateRequest, Ranked
 from glmserve import contract
 from glmserve.contract import Finish, Tensor
 from glmserve.errors import GlmServeError
+from glmserve.sampling_parameters import PARAMETERS
 
 _OUTPUTS = (contract.TOKENS, contract.FINISH, contract.TIMINGS_MS, contract.CACHED_TOKENS)
 _LOGPROB_OUTPUTS = (contract.LOGPROB_IDS, contract.LOGPROB_VALUES)
@@ -23,24 +24,16 @@ def tensors_of(request: GenerateRequest) -> list[tuple[Tensor, NDArray[Any]]]:
     if request.patches is not None:
         tensors += [(contract.PATCHES, request.patches)]
         tensors += [(contract.GRIDS, [[grid.rows, grid.columns] for grid in request.grids])]  # [images, 2]
-    scalars: dict[Tensor, float] = {
-        contract.MAX_TOKENS: request.max_tokens,
-        contract.TEMPERATURE: request.temperature,
-        contract.TOP_P: request.top_p,
-        contract.TOP_K: request.top_k,
-        contract.SEED: request.seed,
-        contract.DEADLINE_MS: max(1, int(request.deadline_s * 1000)),
-    }
-    optional: list[tuple[Tensor, float, float]] = [
-        (contract.MIN_P, request.min_p, 0),
-        (contract.REPETITION_PENALTY, request.repetition_penalty, 1),
-        (contract.LOGPROBS, request.logprobs, -1),
-        (contract.CACHE_SCOPE, request.cache_scope, 0),
-    ]
-    scalars |= {tensor: value for tensor, value, default in optional if value != default}
-    tensors += [(tensor, [value]) for tensor, value in scalars.items()]
-    if request.stop_ids:
-        tensors.append((contract.STOP_IDS, request.stop_ids))
+    sampling = request.sampling
+    for parameter in PARAMETERS:
+        value = getattr(sampling, parameter.name)
+        if not parameter.is_optional or value != parameter.default:
+            tensors.append((contract.SAMPLING_INPUTS[parameter.name], [value]))
+    if sampling.stop_token_ids:
+        tensors.append((contract.STOP_TOKEN_IDS, sampling.stop_token_ids))
+    tensors.append((contract.DEADLINE_MS, [max(1, int(request.deadline_s * 1000))]))
+    if request.cache_scope:
+        tensors.append((contract.CACHE_SCOPE, [request.cache_scope]))
     if request.grammar:
         tensors.append((contract.GRAMMAR, np.frombuffer(request.grammar, np.uint8)))
     return [(tensor, np.ascontiguousarray(values, tensor.dtype)) for tensor, values in tensors]
@@ -48,7 +41,7 @@ def tensors_of(request: GenerateRequest) -> list[tuple[Tensor, NDArray[Any]]]:
 
 def outputs_of(request: GenerateRequest) -> tuple[Tensor, ...]:
     """What a request wants back."""
-    return _OUTPUTS + (_LOGPROB_OUTPUTS if request.logprobs >= 0 else ())
+    return _OUTPUTS + (_LOGPROB_OUTPUTS if request.sampling.logprobs else ())
 
 
 def chunk_of(raw: Mapping[str, bytes | NDArray[Any]]) -> Chunk:

@@ -1,4 +1,4 @@
-"""Who vouches for a build's answers: its certificate, and whether that still speaks for this very build."""
+"""A build's certificate: what its answers were compared with, and whether it is valid for this build."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from glmserve.contract import CONTRACT_VERSION
 from glmserve.errors import Disproved, NotCertified
 
 REQUIRE_VARIABLE = "GLM_ENGINE_REQUIRE_CERTIFICATE"
-"""Set to false, it lets a build be served that nobody vouches for."""
+"""Set to false, it lets a build without a valid certificate be served."""
 
 
 @dataclass(frozen=True)

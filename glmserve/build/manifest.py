@@ -36,7 +36,7 @@ VISION_GRAPH = "vision.onnx"
 DECODER_PATH = f"{REPOSITORY_FOLDER}/{DECODER_MODEL}/1/{DECODER_GRAPH}"
 VISION_PATH = f"{REPOSITORY_FOLDER}/{DECODER_MODEL}/1/{VISION_GRAPH}"
 TRITONS_VISION_PATH = f"{REPOSITORY_FOLDER}/{VISION_MODEL}/1/model.onnx"
-"""Where Triton's onnxruntime backend finds the picture encoder."""
+"""Where Triton's onnxruntime backend finds the image encoder."""
 DIGEST_CHARS = 16
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4")
 TARGETS = ("cpu", "cuda")
@@ -165,13 +165,13 @@ def decoder_in(build: Path) -> Path:
 
 
 def vision_in(build: Path) -> Path:
-    """The picture encoder's graph: the engine's own, or the one that Triton's onnxruntime backend runs."""
+    """The image encoder's graph: the engine's own, or the one that Triton's onnxruntime backend runs."""
     of_triton = build / TRITONS_VISION_PATH
     return of_triton if of_triton.is_file() else build / VISION_PATH
 
 
 def _digest(precision: str, target: str, kv: str, files: dict[str, str]) -> str:
-    """What a build of these files is named by."""
+    """The digest that names a build of these files."""
     identity = json.dumps([CONTRACT_VERSION, precision, target, kv, files], sort_keys=True)
     return hashlib.sha256(identity.encode()).hexdigest()[:DIGEST_CHARS]
 

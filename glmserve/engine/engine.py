@@ -1,4 +1,4 @@
-"""The engine: one thread that takes requests in, runs a step, hands tokens out, and starts again."""
+"""The engine: one thread that admits requests, runs steps, and emits tokens."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _MOST_FAILURES = 3
 class Engine:
     """Runs requests together on one decoder session.
 
-    `submit` may be called from any thread; everything else happens on the engine's own. `line` and `meter` are shared.
+    `submit` may be called from any thread; all else runs on the engine's own. `wait_queue` and `meter` are shared.
     """
 
     def __init__(
@@ -55,19 +55,19 @@ class Engine:
         chunk_tokens: int = 256,
         min_chunk_tokens: int = 8,
         draft_tokens: int = 0,
-        line: WaitQueue | None = None,
+        wait_queue: WaitQueue | None = None,
         meter: Meter | None = None,
     ) -> None:
-        self.line = line or WaitQueue(max_requests=64, max_tokens=1 << 40)
+        self.wait_queue = wait_queue or WaitQueue(max_requests=64, max_tokens=1 << 40)
         self.meter = meter or Meter()
         self.is_healthy = True
         self._session = session
         self._eos = frozenset(eos_token_ids)
-        self._pace = ChunkBudget(min_chunk_tokens)
-        self._lookup = NgramProposer(draft_tokens, min_chunk_tokens)
+        self._chunk_budget = ChunkBudget(min_chunk_tokens)
+        self._proposer = NgramProposer(draft_tokens, min_chunk_tokens)
         self._table = SlotTable(slots or session.rows, session.rows)
-        self._scheduler = Scheduler(self._table, self._pace, chunk_tokens, min_chunk_tokens)
-        self._arrivals: queue.SimpleQueue[Waiting] = queue.SimpleQueue()  # the line bounds it
+        self._scheduler = Scheduler(self._table, self._chunk_budget, chunk_tokens, min_chunk_tokens)
+        self._arrivals: queue.SimpleQueue[Waiting] = queue.SimpleQueue()  # the wait queue bounds it
         self._failures = 0
         self._is_warm = threading.Event()
         self._stopping = threading.Event()
@@ -82,30 +82,30 @@ class Engine:
         self._thread.start()
         if not self._is_warm.wait(_WARM_UP_S) or not self.is_healthy:
             self._stopping.set()
-            raise BackendDown("The decoder does not run its first steps; the log says why.")
+            raise BackendDown("The decoder failed to run its first steps; the log says why.")
 
     def enter(self, tokens: int) -> Ticket:
-        """A place in the line for a prompt of so many tokens; raises PromptTooLong or Overloaded."""
+        """A ticket of the wait queue for a prompt of `tokens` tokens; raises PromptTooLong or Overloaded."""
         if tokens >= self._session.context:
             raise PromptTooLong(f"The prompt has {tokens} tokens; at most {self._session.context - 1} fit.", "prompt")
         try:
-            return self.line.enter(tokens)
+            return self.wait_queue.enter(tokens)
         except Overloaded:
             self.meter.add(metrics.REFUSED)
             raise
 
-    def submit(self, request: Request, place: Ticket | None = None) -> None:
-        """Takes a request in, with the place it holds already or a new one; its events follow.
+    def submit(self, request: Request, ticket: Ticket | None = None) -> None:
+        """Accepts a request, with the ticket it holds already or a new one; its events follow.
 
-        Raises PromptTooLong, Overloaded or BackendDown at once instead, and then gives the place back.
+        Raises PromptTooLong, Overloaded or BackendDown instead, and then gives the ticket back.
         """
         assert request.grammar is None or request.grammar.first_mask().done()
-        place = place or self.enter(request.prompt.length)
+        ticket = ticket or self.enter(request.prompt.length)
         with self._closing:  # so that no request slips in behind the last sweep
             if not self._stopping.is_set() and self.is_healthy:
-                self._arrivals.put(Waiting(request, place))
+                self._arrivals.put(Waiting(request, ticket))
                 return
-        place.leave()
+        ticket.leave()
         raise BackendDown("The engine is not running.")
 
     def stop(self) -> None:
@@ -131,22 +131,22 @@ class Engine:
             self._show()
 
     def _turn(self) -> None:
-        """One token for every decoded row and some of a prompt; a failing run ends the requests it held."""
+        """One step: a token for every decoded row, and prefill; a step that fails ends the requests in it."""
         try:
             self._drop_the_gone()
             chunks = self._chunks()
             rows, is_ready = self._rows(may_wait=not chunks)
             if rows or chunks:
                 self._run(rows, is_ready, chunks)
-                self._failures = 0  # and not by a turn that ran nothing
+                self._failures = 0  # only a step that ran something resets it
         except Exception:
             _log.exception("a step failed")
             self._failures += 1
-            for running in self._table.drop_all():
-                self._fail(running.request, GlmServeError())
+            for sequence in self._table.drop_all():
+                self._fail(sequence.request, GlmServeError())
 
     def _take_arrivals(self) -> None:
-        """Moves new requests into the waiting line, sleeping for the first when there is nothing else to do."""
+        """Hands new requests to the scheduler; sleeps until one comes when the engine is idle."""
         try:
             if self._scheduler.is_idle:
                 self._scheduler.waiting.append(self._arrivals.get(timeout=_IDLE_WAIT_S))
@@ -156,84 +156,84 @@ class Engine:
             return
 
     def _drop_the_gone(self) -> None:
-        """Ends requests whose client left or whose time is up, wherever they stand."""
+        """Ends requests that are cancelled or past their deadline, waiting or running."""
         now, waiting = time.monotonic(), self._scheduler.waiting
         gone = [(entry, error) for entry in waiting if (error := _reason_to_end(entry.request, now))]
         for entry, error in gone:
             waiting.remove(entry)
-            entry.place.leave()
+            entry.ticket.leave()
             self._fail(entry.request, error)
-        for running in (*self._table.decoding, *self._table.prefilling):
-            ending = _reason_to_end(running.request, now) or _mask_fault(running)
+        for sequence in (*self._table.decoding, *self._table.prefilling):
+            ending = _reason_to_end(sequence.request, now) or _mask_fault(sequence)
             if ending:
-                self._end(running, self._failed(ending))
+                self._end(sequence, self._failed(ending))
 
     def _chunks(self) -> list[Chunk]:
-        """The prompts that this step reads of."""
+        """The chunks that this step prefills."""
         prefill = self._scheduler.next_prefill(time.monotonic())
         if prefill is None:
             return []
         self._move(prefill.moves)
         for chunk in prefill.chunks:
-            grammar = chunk.running.request.grammar
+            grammar = chunk.sequence.request.grammar
             if grammar and chunk.is_last:
-                chunk.running.mask = grammar.first_mask()
+                chunk.sequence.mask = grammar.first_mask()
         return prefill.chunks
 
     def _rows(self, may_wait: bool) -> tuple[list[Sequence], list[bool]]:
-        """The rows to decode and which of them take their token: one whose grammar is not done with its mask draws
-        again in the next step. None when no row would take one."""
+        """The rows to decode, and which of them keep their token: a row whose grammar mask is late samples again in the
+        next step. Both are empty when no row would keep one."""
         rows = list(self._table.decoding)
-        late = [running.mask for running in rows if running.mask and not running.mask.done()]
+        late = [sequence.mask for sequence in rows if sequence.mask and not sequence.mask.done()]
         if may_wait and late and len(late) == len(rows):
             futures.wait(late, _MASK_WAIT_S, futures.FIRST_COMPLETED)
-        is_ready = [_has_mask(running) for running in rows]
+        is_ready = [_has_mask(sequence) for sequence in rows]
         return (rows, is_ready) if any(is_ready) else ([], [])
 
     def _run(self, rows: list[Sequence], is_ready: list[bool], chunks: list[Chunk]) -> None:
         for chunk in chunks:
-            if chunk.start == chunk.running.cached:
-                self._begin(chunk.running)
-        draft = None if chunks else self._lookup.draft(rows, self._session.context)
+            if chunk.start == chunk.sequence.cached:
+                self._begin(chunk.sequence)
+        draft = None if chunks else self._proposer.propose(rows, self._session.context)
         began = time.monotonic()
         step = step_of(rows, chunks, self._table, self._session, draft)
         sampled = self._session.run(step)
         now = time.monotonic()
         ahead = self._drawn_ahead(draft, sampled, len(rows))
         if not chunks:
-            self._lookup.stepped(len(rows), draft, now - began)
+            self._proposer.observe_step(len(rows), draft, now - began)
         if draft is None:
-            self._pace.stepped(len(rows), int(step.chunk_new.sum()), now - began)
+            self._chunk_budget.observe_step(len(rows), int(step.chunk_new.sum()), now - began)
         self._measure(rows, len(chunks), now)
-        ready = [(at, running) for at, running in enumerate(rows) if is_ready[at]]
+        ready = [(at, sequence) for at, sequence in enumerate(rows) if is_ready[at]]
         drawn = [(len(rows) + at, chunk) for at, chunk in enumerate(chunks)]
-        done = [(at, chunk.running) for at, chunk in drawn if chunk.is_last]
-        broken = [chunk.running for at, chunk in drawn if not chunk.is_last and sampled.tokens[at] < 0]
-        for _, running in ready:  # all lengths before any move: a row takes its `length` tokens along
-            running.length += 1
-            running.token_at = now
+        done = [(at, chunk.sequence) for at, chunk in drawn if chunk.is_last]
+        broken = [chunk.sequence for at, chunk in drawn if not chunk.is_last and sampled.tokens[at] < 0]
+        for _, sequence in ready:  # all lengths before any move, which copies `length` tokens
+            sequence.length += 1
+            sequence.token_at = now
         if draft is not None:
-            draft.running.length += len(ahead)
+            draft.sequence.length += len(ahead)
         for chunk in chunks:
-            chunk.running.length = chunk.stop
-        for _, running in done:  # all of them before any ends, so that rows stay dense
-            running.first_token_at = running.token_at = now
+            chunk.sequence.length = chunk.stop
+        for _, sequence in done:  # all of them before any ends, so that rows stay dense
+            sequence.first_token_at = sequence.token_at = now
             self._move(self._table.promote())
-            self.meter.observe(metrics.FIRST_TOKEN, now - running.request.arrived)
-        for running in broken:  # at once: the KV of one that left before its end would be taken over
-            self._break(running)
+            self.meter.observe(metrics.FIRST_TOKEN, now - sequence.request.arrived)
+        for sequence in broken:  # before any other ends, so that nobody reuses their KV
+            self._break(sequence)
         logprobs = _logprobs_by_row(step.sampler.logprob_rows, sampled)
-        for at, running in (*ready, *done):
-            goes_on = self._accept(running, int(sampled.tokens[at]), logprobs.get(at))
-            if draft is not None and draft.running is running:
+        for at, sequence in (*ready, *done):
+            goes_on = self._accept(sequence, int(sampled.tokens[at]), logprobs.get(at))
+            if draft is not None and draft.sequence is sequence:
                 for token in ahead:
-                    goes_on = goes_on and self._accept(running, token, None)
+                    goes_on = goes_on and self._accept(sequence, token, None)
 
     def _drawn_ahead(self, draft: Draft | None, sampled: Sampled, rows: int) -> list[int]:
-        """What was drawn after the guesses that were right."""
+        """The tokens sampled after the accepted draft tokens."""
         if draft is None:
             return []
-        drawn = [int(token) for token in sampled.tokens[[draft.running.row, *range(rows, rows + len(draft.tokens))]]]
+        drawn = [int(token) for token in sampled.tokens[[draft.sequence.row, *range(rows, rows + len(draft.tokens))]]]
         right = next((at for at, token in enumerate(draft.tokens) if drawn[at] != token), len(draft.tokens))
         self.meter.add(metrics.DRAFTED_TOKENS, len(draft.tokens))
         self.meter.add(metrics.ACCEPTED_TOKENS, right)
@@ -246,56 +246,56 @@ class Engine:
             self.meter.add(metrics.DECODE_STEPS)
             self.meter.add(metrics.DECODED_ROWS, len(rows))
             self.meter.observe(metrics.STEP_ROWS, len(rows))
-            self.meter.observe(metrics.TOKEN_GAP, max(now - running.token_at for running in rows))
+            self.meter.observe(metrics.TOKEN_GAP, max(now - sequence.token_at for sequence in rows))
 
-    def _begin(self, running: Sequence) -> None:
-        request = running.request
+    def _begin(self, sequence: Sequence) -> None:
+        request = sequence.request
         self.meter.add(metrics.PROMPT_TOKENS, request.prompt.length)
-        self.meter.add(metrics.CACHED_TOKENS, running.cached)
+        self.meter.add(metrics.CACHED_TOKENS, sequence.cached)
         if request.sampling.repetition_penalty != 1:
-            running.seen = np.unique(request.prompt.input_ids)
+            sequence.seen = np.unique(request.prompt.input_ids)
 
-    def _accept(self, running: Sequence, token: int, logprobs: Logprobs | None) -> bool:
-        """Hands a sampled token out, or ends the request with it; whether the request goes on."""
-        request = running.request
+    def _accept(self, sequence: Sequence, token: int, logprobs: Logprobs | None) -> bool:
+        """Emits a sampled token, or ends the request; returns whether the request goes on."""
+        request = sequence.request
         if token < 0:
-            self._break(running)
+            self._break(sequence)
             return False
-        if token in self._eos or token in request.stop_ids:
-            self._finish(running, Finish.STOP)
+        if token in self._eos or token in request.sampling.stop_token_ids:
+            self._finish(sequence, Finish.STOP)
             return False
-        running.answer.append(token)
-        self._lookup.heard(running, token)
+        sequence.answer.append(token)
+        self._proposer.observe_token(sequence, token)
         self.meter.add(metrics.GENERATED_TOKENS)
-        self._emit(request, Tokens([token], logprobs and logprobs.cut(request.logprobs)))
-        if len(running.answer) >= request.max_tokens or running.length >= self._session.context:
-            self._finish(running, Finish.LENGTH)
+        self._emit(request, Tokens([token], logprobs and logprobs.cut(request.sampling.top_logprobs)))
+        if len(sequence.answer) >= request.sampling.max_tokens or sequence.length >= self._session.context:
+            self._finish(sequence, Finish.LENGTH)
             return False
-        if running.seen is not None and token not in running.seen:
-            running.seen = np.append(running.seen, token)
+        if sequence.seen is not None and token not in sequence.seen:
+            sequence.seen = np.append(sequence.seen, token)
         if request.grammar:
-            running.mask = request.grammar.next_mask(token)
+            sequence.mask = request.grammar.next_mask(token)
         return True
 
-    def _break(self, running: Sequence) -> None:
-        """Ends a request whose numbers are not finite, and whose KV is of no use to anybody."""
+    def _break(self, sequence: Sequence) -> None:
+        """Ends a request whose numbers are not finite, and drops its KV."""
         error = NumericFault("The model's numbers stopped being finite for this request.")
-        self._end(running, self._failed(error), keep=False)
+        self._end(sequence, self._failed(error), keep=False)
 
-    def _finish(self, running: Sequence, finish: Finish) -> None:
-        timings = running.timings(time.monotonic())
+    def _finish(self, sequence: Sequence, finish: Finish) -> None:
+        timings = sequence.timings(time.monotonic())
         self.meter.add(metrics.FINISHED)
         self.meter.observe(metrics.QUEUE, timings.queue_s)
         self.meter.observe(metrics.VISION, timings.vision_s)
         self.meter.observe(metrics.PREFILL, timings.prefill_s)
         self.meter.observe(metrics.DECODE, timings.decode_s)
-        self._end(running, Done(finish, timings, running.cached))
+        self._end(sequence, Done(finish, timings, sequence.cached))
 
-    def _end(self, running: Sequence, last: Event, keep: bool = True) -> None:
-        """Frees a request's row and hands out its last event, before the moves: should one fail, it has ended."""
-        moves = self._table.retire(running, keep)
-        self.line.request_ended()
-        self._emit(running.request, last)
+    def _end(self, sequence: Sequence, last: Event, keep: bool = True) -> None:
+        """Frees a sequence's row and emits its last event; the moves come last, as one of them may fail."""
+        moves = self._table.retire(sequence, keep)
+        self.wait_queue.request_ended()
+        self._emit(sequence.request, last)
         self._move(moves)
 
     def _move(self, moves: list[Move]) -> None:
@@ -303,13 +303,13 @@ class Engine:
             self._session.move(move.source, move.target, move.length)
 
     def _end_all(self, error: GlmServeError) -> None:
-        for running in self._table.drop_all():
-            self._fail(running.request, error)
+        for sequence in self._table.drop_all():
+            self._fail(sequence.request, error)
         while not self._arrivals.empty():
             self._scheduler.waiting.append(self._arrivals.get_nowait())
         while self._scheduler.waiting:
             entry = self._scheduler.waiting.popleft()
-            entry.place.leave()
+            entry.ticket.leave()
             self._fail(entry.request, error)
 
     def _fail(self, request: Request, error: GlmServeError) -> None:
@@ -320,7 +320,7 @@ class Engine:
         return Failed(error)
 
     def _emit(self, request: Request, event: Event) -> None:
-        """Delivers an event; a receiver that fails loses its own events only."""
+        """Emits an event; a receiver that fails loses only its own events."""
         try:
             request.emit(event)
         except Exception:
@@ -328,9 +328,9 @@ class Engine:
 
     def _show(self) -> None:
         self.meter.set(metrics.RUNNING, self._table.used)
-        self.meter.set(metrics.WAITING, self.line.requests)
+        self.meter.set(metrics.WAITING, self.wait_queue.requests)
         self.meter.set(metrics.KV_TOKENS, self._table.tokens)
-        self.meter.set(metrics.KV_WARM_TOKENS, self._table.warm_tokens)
+        self.meter.set(metrics.KV_CACHED_TOKENS, self._table.cached_tokens)
         self.meter.set(metrics.HEALTHY, float(self.is_healthy))
 
 
@@ -341,13 +341,13 @@ def _logprobs_by_row(rows: np.ndarray, sampled: Sampled) -> dict[int, Logprobs]:
     }
 
 
-def _has_mask(running: Sequence) -> bool:
-    """Whether nothing stands in the way of the next token."""
-    return running.mask is None or (running.mask.done() and running.mask.exception() is None)
+def _has_mask(sequence: Sequence) -> bool:
+    """Whether the next token may be kept: there is no grammar, or its mask is ready."""
+    return sequence.mask is None or (sequence.mask.done() and sequence.mask.exception() is None)
 
 
-def _mask_fault(running: Sequence) -> GlmServeError | None:
-    error = running.mask.exception() if running.mask and running.mask.done() else None
+def _mask_fault(sequence: Sequence) -> GlmServeError | None:
+    error = sequence.mask.exception() if sequence.mask and sequence.mask.done() else None
     if error is None:
         return None
     return error if isinstance(error, GlmServeError) else GlmServeError()
@@ -358,7 +358,7 @@ def _reason_to_end(request: Request, now: float) -> GlmServeError | None:
         is_cancelled = request.is_cancelled()
     except Exception:
         _log.exception("a request cannot be asked whether it is cancelled")
-        is_cancelled = True  # nobody can be reached
+        is_cancelled = True  # its client cannot be reached
     if is_cancelled:
         return Cancelled("The client went away.")
     if now >= request.deadline:

@@ -1,4 +1,4 @@
-"""Answers that must match a JSON Schema: llguidance works out which tokens may come next, on threads of its own."""
+"""Structured outputs: llguidance computes which tokens a JSON Schema allows next, on two threads of their own."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class GrammarCompiler:
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="grammars")
 
     def compile(self, schema: bytes) -> SchemaGrammar:
-        """The grammar of a JSON Schema in UTF-8; raises InvalidInput when it is none or asks for too much."""
+        """The grammar of a JSON Schema in UTF-8; raises InvalidInput when it is invalid or too complex."""
         if len(schema) > MAX_GRAMMAR_BYTES:
             raise InvalidInput(f"The JSON Schema holds more than {MAX_GRAMMAR_BYTES} bytes.", _FIELD)
         try:
@@ -42,7 +42,7 @@ class GrammarCompiler:
         try:
             matcher = LLMatcher(self._tokenizer, LLMatcher.grammar_from_json_schema(document), log_level=0)
         except ValueError:  # a lone surrogate, or a number of hundreds of digits
-            raise InvalidInput("The JSON Schema holds a text or a number that no grammar can.", _FIELD) from None
+            raise InvalidInput("The JSON Schema holds a text or a number that a grammar cannot hold.", _FIELD) from None
         if matcher.is_error():
             raise InvalidInput("The JSON Schema cannot be turned into a grammar, or nothing can match it.", _FIELD)
         return SchemaGrammar(matcher, self._vocabulary, self._pool)
@@ -72,7 +72,7 @@ class SchemaGrammar:
         return self._mask()
 
     def _mask(self) -> np.ndarray:
-        """bool [vocabulary]; raises InvalidInput where the library gives up, which it does by allowing only the end."""
+        """bool [vocabulary]; raises InvalidInput where llguidance gives up and allows only the end token."""
         bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
         if self._matcher.is_error():
             raise InvalidInput("The JSON Schema refers to itself without end, or its patterns are too large.", _FIELD)

@@ -1,4 +1,4 @@
-"""What a deployment needs of its device's memory, worked out before anything is loaded."""
+"""The memory plan: what weights, KV cache and activations need, computed before anything is loaded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MIB = 1024**2
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes on the device; the picture cache lies in host memory, so it counts where that is the device."""
+    """Bytes on the device; the image cache lies in host memory, so it counts only on a CPU."""
 
     weights: int
     kv: int
@@ -37,14 +37,14 @@ class MemoryPlan:
         parts = {
             "weights": self.weights,
             "KV": self.kv,
-            "picture cache": self.image_cache,
+            "image cache": self.image_cache,
             "work space": self.work,
         }
         listed = ", ".join(f"{name} {size / _MIB:,.0f}" for name, size in parts.items())
         return f"Memory plan in MiB: {listed}; {self.total / _MIB:,.0f} of {self.available / _MIB:,.0f} to be used."
 
     def check(self) -> None:
-        """Raises DoesNotFit, with the plan and the remedies, when it needs more than there is."""
+        """Raises DoesNotFit, with the plan and the remedies, when the plan exceeds the available memory."""
         if self.total > self.available:
             raise DoesNotFit(
                 f"{self.text} Lower GLM_ENGINE_SLOTS, GLM_ENGINE_WARM_ROWS or GLM_ENGINE_CONTEXT_TOKENS, "
@@ -78,19 +78,19 @@ def element_bytes(precision: str, target: str, kv: str = "same") -> int:
 def weight_bytes(files: Iterable[Path]) -> int:
     """Bytes of the graphs and weights among some models' files.
 
-    A checkpoint's file beside the decoder's graph also holds the picture encoder, which has a file of its own.
+    A checkpoint's file beside the decoder's graph also holds the image encoder, which has a file of its own.
     """
     weights = [path for path in files if path.is_file() and path.suffix != ".py"]
     return sum(_decoder_bytes(path) if path.suffix == ".safetensors" else path.stat().st_size for path in weights)
 
 
 def decoders_files(folder: Path) -> list[Path]:
-    """What lies in a model version of the engine's, the picture encoder left out."""
+    """What lies in a model version of the engine's, without the image encoder."""
     return [path for path in folder.iterdir() if not path.name.startswith(Path(VISION_GRAPH).stem)]
 
 
 def _decoder_bytes(path: Path) -> int:
-    """Bytes of a safetensors file's tensors, those of the picture encoder left out."""
+    """Bytes of a safetensors file's tensors, those of without the image encoder."""
     _, header = read_header(path)
     places = [entry["data_offsets"] for name, entry in header.items() if not name.startswith(_NOT_THE_DECODERS)]
     return sum(end - begin for begin, end in places)
@@ -99,7 +99,7 @@ def _decoder_bytes(path: Path) -> int:
 def _decoder_work(checkpoint: Checkpoint, settings: EngineSettings) -> int:
     """Activations of the largest step (residual, norm, q, attention, output; gate, up, product, sum), 3 of logits.
 
-    On a processor the attention scores as well, which its kernel writes out.
+    On a CPU also the attention scores, which its kernel writes out.
     """
     text = checkpoint.text
     tokens = max(settings.chunk_tokens, settings.slots)
@@ -110,13 +110,13 @@ def _decoder_work(checkpoint: Checkpoint, settings: EngineSettings) -> int:
 
 
 def most_patches(checkpoint: Checkpoint, settings: EngineSettings) -> int:
-    """Patches of the largest picture that fits the context."""
+    """Patches of the largest image that fits the context."""
     images = checkpoint.images
     largest = images.max_pixels // (images.temporal_patch_size * images.patch_size**2)
     return min(largest, settings.context_tokens * images.merge_size**2)
 
 
 def _vision_work(checkpoint: Checkpoint, settings: EngineSettings) -> int:
-    """Activations of that picture: residual, norm, q, k, v, attention, output and MLP."""
+    """Activations of that image: residual, norm, q, k, v, attention, output and MLP."""
     vision = checkpoint.vision
     return _FLOAT * most_patches(checkpoint, settings) * (7 * vision.hidden + 3 * vision.out_hidden)

@@ -1,4 +1,4 @@
-"""The engine's metrics: their names and meaning, and a meter that collects them and passes them on now and then."""
+"""The engine's metrics: their names and meaning, and a meter that collects and publishes them."""
 
 from __future__ import annotations
 
@@ -44,27 +44,27 @@ RUNNING = _gauge("glm_requests_running", "Requests that hold a slot")
 WAITING = _gauge("glm_requests_waiting", "Requests that wait for a slot")
 SLOTS = _gauge("glm_slots", "Requests that can hold a slot at a time")
 KV_TOKENS = _gauge("glm_kv_tokens", "Tokens whose KV belongs to a running request")
-KV_WARM_TOKENS = _gauge("glm_kv_warm_tokens", "Tokens whose KV is kept for a request that begins alike")
-KV_CAPACITY = _gauge("glm_kv_capacity_tokens", "Tokens for whose KV there is room")
-IMAGE_CACHE_BYTES = _gauge("glm_image_cache_bytes", "Bytes of picture features that are kept")
+KV_CACHED_TOKENS = _gauge("glm_kv_warm_tokens", "Tokens of cached prefixes")
+KV_CAPACITY = _gauge("glm_kv_capacity_tokens", "Tokens that the KV cache has room for")
+IMAGE_CACHE_BYTES = _gauge("glm_image_cache_bytes", "Bytes of cached image features")
 HEALTHY = _gauge("glm_engine_healthy", "1 while the engine runs requests")
-PREFILL_CHUNKS = _counter("glm_prefill_chunks_total", "Prompt chunks run")
+PREFILL_CHUNKS = _counter("glm_prefill_chunks_total", "Prefill chunks run")
 DECODE_STEPS = _counter("glm_decode_steps_total", "Decode steps run")
 DECODED_ROWS = _counter("glm_decoded_rows_total", "Rows run in decode steps; over the steps, the mean batch size")
-GENERATED_TOKENS = _counter("glm_generated_tokens_total", "Tokens handed out")
-DRAFTED_TOKENS = _counter("glm_drafted_tokens_total", "Tokens guessed ahead of an answer")
-ACCEPTED_TOKENS = _counter("glm_accepted_tokens_total", "Guessed tokens that were right")
-PROMPT_TOKENS = _counter("glm_prompt_tokens_total", "Prompt tokens of the requests that began")
-CACHED_TOKENS = _counter("glm_prompt_tokens_cached_total", "Prompt tokens whose KV was taken over")
-IMAGE_HITS = _counter("glm_image_cache_hits_total", "Pictures whose features were kept from before")
-IMAGE_MISSES = _counter("glm_image_cache_misses_total", "Pictures that had to be encoded")
+GENERATED_TOKENS = _counter("glm_generated_tokens_total", "Tokens generated")
+DRAFTED_TOKENS = _counter("glm_drafted_tokens_total", "Draft tokens proposed (speculative decoding)")
+ACCEPTED_TOKENS = _counter("glm_accepted_tokens_total", "Draft tokens accepted")
+PROMPT_TOKENS = _counter("glm_prompt_tokens_total", "Prompt tokens of started requests")
+CACHED_TOKENS = _counter("glm_prompt_tokens_cached_total", "Prompt tokens whose KV came from a cached prefix")
+IMAGE_HITS = _counter("glm_image_cache_hits_total", "Images whose features were cached")
+IMAGE_MISSES = _counter("glm_image_cache_misses_total", "Images that had to be encoded")
 FINISHED = _counter("glm_requests_finished_total", "Requests answered")
 FAILED = _counter("glm_requests_failed_total", "Requests ended without a complete answer")
-REFUSED = _counter("glm_requests_refused_total", "Requests refused because the waiting line was full")
+REFUSED = _counter("glm_requests_refused_total", "Requests refused because the wait queue was full")
 FIRST_TOKEN = _histogram("glm_time_to_first_token_seconds", "From arrival to the first token")
-TOKEN_GAP = _histogram("glm_time_between_tokens_seconds", "Longest wait of any row, once a decode step", _GAPS)
-QUEUE = _histogram("glm_queue_seconds", "From arrival to a slot, pictures included")
-VISION = _histogram("glm_vision_seconds", "Reading a request's pictures")
+TOKEN_GAP = _histogram("glm_time_between_tokens_seconds", "Longest time between a row's tokens, per decode step", _GAPS)
+QUEUE = _histogram("glm_queue_seconds", "From arrival to a slot, image encoding included")
+VISION = _histogram("glm_vision_seconds", "Encoding a request's images")
 PREFILL = _histogram("glm_prefill_seconds", "From a slot to the first token")
 DECODE = _histogram("glm_decode_seconds", "From the first token to the last")
 STEP_ROWS = _histogram("glm_decode_step_rows", "Rows of a decode step", _ROWS)
@@ -95,7 +95,7 @@ class Meter:
                 self._samples.append((metric, value))
 
     def take(self) -> list[tuple[Metric, float]]:
-        """What is new since the last call: a gauge's value, a counter's increment, each sample of a histogram."""
+        """Changes since the last call: a gauge's value, a counter's increment, each sample of a histogram."""
         with self._lock:
             samples, self._samples = self._samples, []
             totals = dict(self.totals)
@@ -109,7 +109,7 @@ class Meter:
 
 
 class Publisher:
-    """A thread that passes a meter's news to `publish`: an update costs about 20 microseconds in Triton."""
+    """A thread that passes a meter's changes to `publish`: an update costs about 20 microseconds in Triton."""
 
     def __init__(self, meter: Meter, publish: Callable[[Metric, float], None]) -> None:
         self._meter = meter

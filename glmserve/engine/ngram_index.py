@@ -1,48 +1,48 @@
-"""What an answer may go on with: what followed its last words when they came before, and how often that was right."""
+"""An index of n-grams that proposes how a sequence goes on, and the acceptance rate of its proposals."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 _NGRAMS = (3, 2)
-"""Words that must agree for what followed them to be expected; the longer ones are looked for first."""
+"""Lengths of the n-grams that must match; the longer is tried first."""
 _FORGETTING = 0.9
-"""What an earlier expectation counts of the next one."""
+"""Weight of an earlier proposal relative to the next one."""
 _PRIOR = 2.0
-"""Other answers count as much as so many expectations of an answer's own."""
+"""The rate of all sequences counts as much as this many proposals of the sequence's own."""
 
 
 class AcceptanceRate:
-    """How many expected tokens came and how many did not; what is long ago counts little."""
+    """The share of proposed tokens that were right; recent proposals count most."""
 
     def __init__(self, right: float = 0.0, wrong: float = 0.0) -> None:
         self._right, self._wrong = right, wrong
 
-    def note(self, is_right: bool) -> None:
+    def record(self, is_right: bool) -> None:
         self._right = _FORGETTING * self._right + is_right
         self._wrong = _FORGETTING * self._wrong + (not is_right)
 
-    def chance(self, others: AcceptanceRate) -> float:
-        """That the next one is right; where little is known yet, what it is for others."""
+    def rate(self, others: AcceptanceRate) -> float:
+        """The expected rate; with few proposals so far it is close to that of `others`."""
         elsewhere = others._right / (others._right + others._wrong)
         return (self._right + _PRIOR * elsewhere) / (self._right + self._wrong + _PRIOR)
 
 
 class NgramIndex:
-    """The tokens of a prompt and its answer so far, and where each few of them were last."""
+    """The tokens of a prompt and its answer so far, and where each n-gram of them stood last."""
 
     def __init__(self, tokens: Iterable[int] = ()) -> None:
-        self.luck = AcceptanceRate()
+        self.acceptance = AcceptanceRate()
         self._tokens: list[int] = []
         self._after: dict[tuple[int, ...], int] = {}
-        self._start: int | None = None  # of what followed; looked up once a token
+        self._start: int | None = None  # of the continuation; looked up once a token
         self._is_known = False
         for token in tokens:
             self.add(token)
 
     @property
-    def guess(self) -> int | None:
-        """The next token, if there is anything to go by."""
+    def next_token(self) -> int | None:
+        """The proposed next token; None where the last tokens did not occur before."""
         start = self._where()
         return None if start is None else self._tokens[start]
 
@@ -55,9 +55,9 @@ class NgramIndex:
         self._is_known = False
 
     def continuation(self, count: int) -> list[int]:
-        """`count` tokens that followed the newest earlier place where they ended as they do now; none if there is none.
+        """The `count` tokens after the latest earlier occurrence of the last n-gram; empty if there is none.
 
-        Where that place overlaps the end, what repeats is taken to go on repeating.
+        Where that occurrence overlaps the end, the repetition goes on.
         """
         start = self._where()
         if start is None:

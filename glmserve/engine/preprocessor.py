@@ -1,4 +1,4 @@
-"""Takes requests in: a place in the line at once, then pictures, prompt and grammar made ready on a few threads."""
+"""Prepares requests: a place in the wait queue at once, then images, prompt and grammar on a few threads."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _log = logging.getLogger(__name__)
 _KEY_BITS = 62
 
 EncodeImage = Callable[[VisionArrays], np.ndarray]
-"""One picture's arrays -> features f32 [image tokens, hidden]."""
+"""One image's arrays -> features f32 [image tokens, hidden]."""
 
 
 class Preprocessor:
-    """Accepts requests on any thread; the engine's line bounds how many are here."""
+    """Accepts requests on any thread; the engine's wait queue bounds how many are being prepared."""
 
     def __init__(
         self,
@@ -52,41 +52,41 @@ class Preprocessor:
         self._grammars = grammars
         self._share_caches = share_caches
         self._closing = threading.Event()
-        self._pool = ThreadPoolExecutor(readers, thread_name_prefix="intake")
+        self._pool = ThreadPoolExecutor(readers, thread_name_prefix="preprocessor")
 
     def accept(self, tensors: Tensors, emit: Callable[[Event], None], is_cancelled: Callable[[], bool]) -> None:
         """Starts a request named by `contract.DECODER_INPUTS`; whatever goes wrong becomes its `Failed` event."""
         asking = _Asking(emit, is_cancelled, time.monotonic())
         try:
-            place = self._engine.enter(len(tensors[contract.INPUT_IDS.name]))
+            ticket = self._engine.enter(len(tensors[contract.INPUT_IDS.name]))
         except GlmServeError as error:
             self._refuse(asking, error)
             return
         try:
-            self._pool.submit(self._prepare, tensors, asking, place)
+            self._pool.submit(self._prepare, tensors, asking, ticket)
         except RuntimeError:  # the pool is shut down
-            place.leave()
+            ticket.leave()
             self._refuse(asking, BackendDown("The engine is stopping."))
 
     def close(self) -> None:
-        """What is still being prepared ends before its next picture."""
+        """Requests still in preparation fail before their next image."""
         self._closing.set()
-        self._pool.shutdown(wait=True, cancel_futures=False)  # and so each request gets its last event
+        self._pool.shutdown(wait=True, cancel_futures=False)  # each request still gets its last event
 
-    def _prepare(self, tensors: Tensors, asking: _Asking, place: Ticket) -> None:
+    def _prepare(self, tensors: Tensors, asking: _Asking, ticket: Ticket) -> None:
         try:
             asked = read_request(tensors, self._checkpoint)
-            self._engine.submit(self._request(asked, asking), place)
+            self._engine.submit(self._request(asked, asking), ticket)
         except GlmServeError as error:
-            place.leave()
+            ticket.leave()
             self._refuse(asking, error)
-        except Exception:  # a request's outer edge: the client gets our words, never a library's
+        except Exception:  # the request's outermost frame: the client gets our text, never a library's
             _log.exception("a request could not be prepared")
-            place.leave()
+            ticket.leave()
             self._refuse(asking, GlmServeError())
 
     def _refuse(self, asking: _Asking, error: GlmServeError) -> None:
-        if not isinstance(error, Overloaded):  # which has a count of its own
+        if not isinstance(error, Overloaded):  # counted apart
             self._engine.meter.add(metrics.FAILED)
         asking.emit(Failed(error))
 
@@ -108,12 +108,9 @@ class Preprocessor:
         return Request(
             prompt=prompt_arrays(self._checkpoint, asked.input_ids, grids, features, keys),
             sampling=asked.sampling,
-            max_tokens=asked.max_tokens,
             deadline=deadline,
             emit=asking.emit,
             is_cancelled=asking.is_cancelled,
-            stop_ids=asked.stop_ids,
-            logprobs=asked.logprobs,
             grammar=grammar,
             scope=scope,
             vision_s=vision_s,
@@ -125,11 +122,11 @@ class Preprocessor:
         return self._images.features(key, lambda: self._encode(vision_arrays(patches, grid, side)))
 
     def _check(self, asking: _Asking, deadline: float) -> None:
-        """Raises what has ended a request meanwhile: a picture is not read for nobody."""
+        """Raises the reason to stop preparing a request, so that no image is encoded in vain."""
         if asking.is_cancelled():
             raise Cancelled("The client went away.")
         if time.monotonic() >= deadline:
-            raise DeadlineExceeded("The request's time ran out before its pictures were read.")
+            raise DeadlineExceeded("The request's time ran out before its images were encoded.")
         if self._closing.is_set():
             raise BackendDown("The engine is stopping.")
 
@@ -144,7 +141,7 @@ class _Asking:
 
 
 def _wait_for_first_mask(grammar: SchemaGrammar, deadline: float) -> None:
-    """So that the engine never waits for it; raises what is wrong with the grammar, or DeadlineExceeded."""
+    """Keeps the engine from waiting for the mask; raises the grammar's error, or DeadlineExceeded."""
     try:
         grammar.first_mask().result(deadline - time.monotonic())
     except TimeoutError:
@@ -158,7 +155,7 @@ def prompt_arrays(
     features: list[np.ndarray],
     image_keys: list[bytes],
 ) -> Prompt:
-    """A prompt i64 [tokens] and its pictures' features f32 [image tokens, hidden] as the decoder takes them."""
+    """A prompt i64 [tokens] and its images' features f32 [image tokens, hidden] as the decoder takes them."""
     positions, delta = mrope_positions(input_ids, checkpoint.image_token_id, grids, checkpoint.vision.merge_size)
     is_image = input_ids == checkpoint.image_token_id
     keys = input_ids.copy()
@@ -174,7 +171,7 @@ def prompt_arrays(
 
 
 def _image_token_keys(image_keys: list[bytes], counts: list[int]) -> np.ndarray:
-    """Below 0, where no token id lies; picture and place in it decide."""
+    """Keys below 0, where no token id lies, made from the image's digest and the token's place in it."""
     parts = [np.empty(0, np.int64)]
     for key, count in zip(image_keys, counts, strict=True):
         first = int.from_bytes(key[:8], "little") >> (64 - _KEY_BITS)

@@ -1,4 +1,4 @@
-"""One request as the engine sees it, and the events it answers with."""
+"""A request as the engine sees it, the sequence it becomes, and the events that answer it."""
 
 from __future__ import annotations
 
@@ -14,30 +14,17 @@ import numpy as np
 from glmserve.contract import Finish
 from glmserve.engine.ngram_index import NgramIndex
 from glmserve.errors import GlmServeError
-
-NO_LOGPROBS = -1
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the next token is chosen; temperature 0 is greedy, top_k 0 and min_p 0 are no bounds of their own."""
-
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    seed: int = 0
+from glmserve.sampling_parameters import Sampling
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """Everything a prefill needs, in arrays whose first or last axis is the prompt's tokens.
+    """The arrays that prefill needs; their first or last axis is the prompt's tokens.
 
     `input_ids` i64 [tokens], `positions` i64 [3, tokens], `delta` what later tokens add to their index, `features`
-    f32 [image tokens, hidden] of each picture, `image_slot` i64 [tokens] naming a row of theirs, counted from 1 through
-    all pictures, 0 for text.
-    `keys` i64 [tokens] tell prompts apart: a text token's id, a picture token's content.
+    f32 [image tokens, hidden] of each image, `image_slot` i64 [tokens] naming a row of theirs, counted from 1 through
+    all images, 0 for text.
+    `keys` i64 [tokens] tell prompts apart: a text token's id, an image token's content.
     """
 
     input_ids: np.ndarray
@@ -54,7 +41,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Timings:
-    """Seconds spent waiting for a slot, on pictures, on the prompt and on the answer."""
+    """Seconds spent waiting for a slot, encoding images, in prefill and in decode."""
 
     queue_s: float = 0.0
     vision_s: float = 0.0
@@ -76,7 +63,7 @@ class Logprobs:
 
 @dataclass(frozen=True)
 class Tokens:
-    """New tokens of an answer that goes on."""
+    """New tokens of an unfinished answer."""
 
     tokens: list[int]
     logprobs: Logprobs | None = None
@@ -85,7 +72,7 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Done:
-    """The answer is complete; `cached_tokens` of its prompt were taken over from an earlier request."""
+    """The answer is complete; `cached_tokens` counts the prompt tokens of its cached prefix."""
 
     finish: Finish
     timings: Timings
@@ -105,56 +92,49 @@ Event = Tokens | Done | Failed
 
 
 class Grammar(Protocol):
-    """What an answer must match; each mask is worked out on another thread while the engine goes on."""
+    """A grammar that an answer must match; other threads compute its masks while the engine goes on."""
 
     def first_mask(self) -> Future[np.ndarray]:
-        """The tokens an answer may begin with, bool [vocabulary]."""
+        """Allowed first tokens, bool [vocabulary]."""
         ...
 
     def next_mask(self, token: int) -> Future[np.ndarray]:
-        """Takes a token of the answer; the tokens that may follow, bool [vocabulary]."""
+        """Adds a token to the answer; the tokens allowed next, bool [vocabulary]."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """What was asked; `emit` is called on the engine's thread, `is_cancelled` is polled there once a step.
+    """A prepared request; the engine's thread calls `emit`, and polls `is_cancelled` once a step.
 
-    `deadline` is a `time.monotonic()` instant. `logprobs` counts the alternatives listed with each token's
-    log-probability. A `grammar` comes with its first mask done. `scope` bounds with whom a prompt's KV is shared.
+    `deadline` is a `time.monotonic()` instant. A `grammar` comes with its first mask done. Requests of one `scope`
+    share cached prefixes.
     """
 
     prompt: Prompt
     sampling: Sampling
-    max_tokens: int
     deadline: float
     emit: Callable[[Event], None]
     is_cancelled: Callable[[], bool] = field(default=lambda: False)
-    stop_ids: frozenset[int] = frozenset()
-    logprobs: int = NO_LOGPROBS
     grammar: Grammar | None = None
     scope: int = 0
     vision_s: float = 0.0
     arrived: float = field(default_factory=time.monotonic)
 
-    @property
-    def wants_logprobs(self) -> bool:
-        return self.logprobs != NO_LOGPROBS
-
     @cached_property
     def is_greedy(self) -> bool:
-        """Whether each token is the likeliest one, and nothing else is wanted: asked once a step."""
+        """Whether each token is the likeliest one, without any extras; asked once a step."""
         plain = self.sampling.temperature <= 0 and self.sampling.repetition_penalty == 1
-        return plain and self.grammar is None and not self.wants_logprobs
+        return plain and self.grammar is None and not self.sampling.logprobs
 
 
 @dataclass(eq=False)
 class Sequence:
-    """A request that holds a row, and how far it has come; owned by the engine's thread.
+    """A running request: its KV row and its tokens so far; owned by the engine's thread.
 
-    `length` counts the tokens whose KV is in the row, `cached` those of them that were there before; `answer` holds
-    the sampled tokens, the last of which is not in the row yet. `seen` are the ids that a repetition penalty lowers,
-    `echo` is there once guesses may be made.
+    `length` counts the tokens whose KV is in the row, `cached` those of its cached prefix. `answer` holds the sampled
+    tokens, the last of which is not in the row yet. `seen` are the ids under a repetition penalty, `ngrams` the index
+    for speculative decoding.
     """
 
     request: Request
@@ -167,7 +147,7 @@ class Sequence:
     token_at: float = 0.0
     mask: Future[np.ndarray] | None = None
     seen: np.ndarray | None = None
-    echo: NgramIndex | None = None
+    ngrams: NgramIndex | None = None
 
     @property
     def keys(self) -> np.ndarray:

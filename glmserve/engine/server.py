@@ -1,4 +1,4 @@
-"""Puts the engine together from a build's folder: what the Triton adapter opens and closes."""
+"""Builds a running engine from a build's folder; the Triton model opens and closes it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _MIB = 1024**2
 
 
 class EngineServer:
-    """A running engine with everything around it, from `open` to `close`."""
+    """A running engine with its preprocessor, response sender and metrics, from `open` to `close`."""
 
     def __init__(
         self,
@@ -47,18 +47,18 @@ class EngineServer:
         publisher: Publisher,
     ) -> None:
         self._engine = engine
-        self._intake = preprocessor
-        self._outbox = response_sender
+        self._preprocessor = preprocessor
+        self._response_sender = response_sender
         self._grammars = grammars
         self._publisher = publisher
-        self._cancels = Cancellations()
+        self._cancellations = Cancellations()
         self._held: BinaryIO | None = None
 
     @staticmethod
     def open(folder: Path, ask_triton: EncodeImage, publish: Callable[[Metric, float], None]) -> EngineServer:
         """Opens the model version `folder` of a build.
 
-        `ask_triton` reads a picture where the repository has a model for that; `publish` takes metric updates on a
+        `ask_triton` encodes an image where the repository has an encoder model; `publish` takes metric updates on a
         thread of its own. Raises BadSettings, BadArtifact when the build must not be served, DoesNotFit when the
         settings ask for more memory than there is.
         """
@@ -105,7 +105,7 @@ class EngineServer:
     ) -> EngineServer:
         """A running engine on `session`; the checkpoint's tokenizer lies in `files`."""
         meter = Meter()
-        line = WaitQueue(settings.max_waiting, settings.max_waiting_tokens)
+        wait_queue = WaitQueue(settings.max_waiting, settings.max_waiting_tokens)
         engine = Engine(
             session,
             checkpoint.eos_token_ids,
@@ -113,7 +113,7 @@ class EngineServer:
             settings.chunk_tokens,
             settings.least_chunk_tokens,
             settings.draft_tokens,
-            line,
+            wait_queue,
             meter,
         )
         grammars = GrammarCompiler(files / "tokenizer.json", checkpoint.text.vocabulary, checkpoint.eos_token_ids)
@@ -129,24 +129,23 @@ class EngineServer:
         return self._engine.is_healthy
 
     def accept(self, tensors: Tensors, send: Send, is_cancelled: Callable[[], bool]) -> None:
-        """Starts a request, or cancels one; `send` is called on one thread with its events in order, the last of all at
-        the end."""
-        cancels, is_whole = self._cancels, asks_for_whole(tensors)
+        """Starts a request, or cancels one. One thread calls `send` with the request's events, in order."""
+        cancellations, is_whole = self._cancellations, asks_for_whole(tensors)
         cancelled, key = key_in(tensors, contract.CANCEL), key_in(tensors, contract.CANCEL_KEY)
         if cancelled is not None:
-            cancels.say(cancelled)
-            self._outbox.channel(send, is_whole)(Done(Finish.STOP, Timings()))
+            cancellations.cancel(cancelled)
+            self._response_sender.channel(send, is_whole)(Done(Finish.STOP, Timings()))
         elif key is None:
-            self._intake.accept(tensors, self._outbox.channel(send, is_whole), is_cancelled)
+            self._preprocessor.accept(tensors, self._response_sender.channel(send, is_whole), is_cancelled)
         else:
-            emit = self._outbox.channel(send, is_whole, lambda: cancels.forget(key))
-            self._intake.accept(tensors, emit, lambda: cancels.is_said(key) or is_cancelled())
+            emit = self._response_sender.channel(send, is_whole, lambda: cancellations.forget(key))
+            self._preprocessor.accept(tensors, emit, lambda: cancellations.is_cancelled(key) or is_cancelled())
 
     def close(self) -> None:
-        """Ends what runs with an error, sends it, ends every thread, and lets go of the build."""
+        """Fails the running requests, sends their last events, ends every thread, and unlocks the build."""
         self._engine.stop()
-        self._intake.close()
-        self._outbox.close()
+        self._preprocessor.close()
+        self._response_sender.close()
         self._grammars.close()
         self._publisher.close()
         if self._held is not None:
@@ -154,12 +153,12 @@ class EngineServer:
 
 
 def _tritons_own(folder: Path) -> Path:
-    """Where the model version `folder` has its picture encoder beside it, if one of Triton's backends is to run it."""
+    """The folder of the image encoder that one of Triton's own backends runs; it need not exist."""
     return folder.parents[1] / VISION_MODEL / folder.name
 
 
 def _loaded(folder: Path) -> list[Path]:
-    """The files of the decoder and of the picture encoder, whoever runs that."""
+    """The files of the decoder and of the image encoder, whichever process runs that."""
     of_triton = _tritons_own(folder)
     if not of_triton.is_dir():
         return list(folder.iterdir())
@@ -167,8 +166,8 @@ def _loaded(folder: Path) -> list[Path]:
 
 
 def _encoder(folder: Path, checkpoint: Checkpoint, settings: EngineSettings, device: Device) -> EncodeImage:
-    """The picture encoder in this process. A processor multiplies one picture as well as several: there, the first to
-    come has its features first. Elsewhere a batch takes no more memory than was planned."""
+    """The image encoder in this process. A CPU gains nothing from batches, so there each image runs alone; on a GPU a
+    batch takes no more memory than planned."""
     vision = OrtVision(folder / VISION_GRAPH, settings.vision_threads, device)
     most = 1 if device.name == "cpu" else VISION_MAX_BATCH
     return BatchEncoder(vision, most, most_patches(checkpoint, settings)).encode

@@ -20,52 +20,51 @@ class EngineSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="GLM_ENGINE_", frozen=True, extra="forbid")
 
     device: DeviceName = Field(default="cpu", description="Where the graphs run: cpu or cuda.")
-    device_number: int = Field(default=0, ge=0, description="Which of several GPUs.")
+    device_number: int = Field(default=0, ge=0, description="Index of the GPU.")
     cuda_graphs: bool = Field(default=True, description="Capture decode steps as CUDA graphs, one for each bucket.")
     memory_utilization: float = Field(
-        default=0.9, gt=0, le=1, description="Share of the device's memory that the plan made at the start may use."
+        default=0.9, gt=0, le=1, description="Share of the device's memory that the memory plan may use."
     )
     slots: int = Field(default=16, ge=1, le=1024, description="Requests that hold KV and decode together.")
     warm_rows: int = Field(
-        default=4, ge=0, le=1024, description="More rows of KV, which keep ended requests' prompts for others to go on."
+        default=4, ge=0, le=1024, description="Additional KV rows that hold cached prefixes of ended requests."
     )
     context_tokens: int = Field(
         default=8192, ge=16, description="Tokens a slot holds; the checkpoint may bound it further."
     )
     chunk_tokens: int = Field(
-        default=256, ge=1, description="Most prompt tokens run in a step; fewer while answers are under way."
+        default=256, ge=1, description="Most prompt tokens prefilled in a step; fewer while sequences decode."
     )
     min_chunk_tokens: int = Field(
         default=0,
         ge=0,
-        description="Prompt tokens that cost about one decode step, the least chunk; 0 is 8 on CPUs, 256 on CUDA.",
+        description="Smallest prefill chunk, whose tokens cost about one decode step; 0 means 8 on CPUs, 256 on CUDA.",
     )
     draft_tokens: int = Field(
-        default=6, ge=0, le=32, description="Most tokens guessed ahead in a step, for one of the answers; 0 is never."
+        default=6, ge=0, le=32, description="Most draft tokens in a step (speculative decoding); 0 turns it off."
     )
     max_waiting: int = Field(default=64, ge=1, description="Requests that may wait for a slot; more are refused.")
     max_waiting_tokens: int = Field(default=262_144, ge=1, description="Prompt tokens that may wait for a slot.")
-    image_cache_mib: int = Field(default=512, ge=0, description="MiB of picture features kept for when they return.")
+    image_cache_mib: int = Field(default=512, ge=0, description="MiB of image features kept for reuse.")
     share_caches: bool = Field(
-        default=False, description="Share cached prompts and pictures between API keys: faster, but timing tells of it."
+        default=False,
+        description="Share cached prompts and images between API keys; faster, but times then tell what others sent.",
     )
-    threads: int = Field(default_factory=_half_the_cores, ge=1, description="Processor threads of the decoder.")
-    vision_threads: int = Field(
-        default_factory=_half_the_cores, ge=1, description="Processor threads of the picture encoder."
-    )
+    threads: int = Field(default_factory=_half_the_cores, ge=1, description="CPU threads of the decoder.")
+    vision_threads: int = Field(default_factory=_half_the_cores, ge=1, description="CPU threads of the image encoder.")
     require_certificate: bool = Field(
         default=True, description="Refuse a build without a valid certificate; false serves it with a warning."
     )
-    image_readers: int = Field(default=4, ge=1, le=64, description="Requests whose pictures are read at the same time.")
+    image_readers: int = Field(default=4, ge=1, le=64, description="Requests whose images are encoded at a time.")
 
     @staticmethod
     def read() -> EngineSettings:
-        """The settings of this environment; raises BadSettings, for a GLM_ENGINE_ name that is none too."""
+        """The settings of this environment; raises BadSettings for an unknown name or an invalid value."""
         return read_settings(EngineSettings)
 
     @property
     def buckets(self) -> tuple[int, ...]:
-        """Numbers of rows that decode steps are padded to; none on a processor, where any number runs as it is."""
+        """Row counts that decode steps are padded to; none on a CPU, which runs any number of rows."""
         if self.device == "cpu":
             return ()
         powers = [1 << power for power in range(self.slots.bit_length()) if 1 << power < self.slots]
@@ -73,5 +72,5 @@ class EngineSettings(BaseSettings):
 
     @property
     def least_chunk_tokens(self) -> int:
-        """`min_chunk_tokens`, or the device's own: where reading weights takes as long as multiplying them."""
+        """`min_chunk_tokens`, or the device's default: where reading weights takes as long as multiplying by them."""
         return self.min_chunk_tokens or {"cpu": 8, "cuda": 256}[self.device]

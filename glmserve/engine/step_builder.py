@@ -24,50 +24,50 @@ def step_of(
 ) -> Step:
     """The newest token of every decoded row, and beside them the chunks of prompts, or a draft for one of the rows."""
     count = len(rows)
-    lengths = np.array([running.length for running in rows], np.int32)
-    at = lengths + np.array([running.request.prompt.delta for running in rows], np.int64)
-    input_ids = [np.array([running.answer[-1] for running in rows], np.int64)]
+    lengths = np.array([sequence.length for sequence in rows], np.int32)
+    at = lengths + np.array([sequence.request.prompt.delta for sequence in rows], np.int64)
+    input_ids = [np.array([sequence.answer[-1] for sequence in rows], np.int64)]
     image_slot, features = [zeros(count)], None
     positions = [np.repeat(at[None, :], 3, axis=0)]
     drawn = [numbered(count)]
-    draws = [_draw(running) for running in rows]
+    draws = [_draw(sequence) for sequence in rows]
     chunk_lengths, chunk_new = _NONE, zeros(0)
     if chunks:
         chunk_lengths = np.array([chunk.start for chunk in chunks], np.int32)
         chunk_new = np.array([chunk.tokens for chunk in chunks], np.int64)
-        parts = [(chunk.running.request.prompt, slice(chunk.start, chunk.stop)) for chunk in chunks]
+        parts = [(chunk.sequence.request.prompt, slice(chunk.start, chunk.stop)) for chunk in chunks]
         places, features = images_in(parts)
         input_ids += [prompt.input_ids[part] for prompt, part in parts]
         image_slot += places
         positions += [prompt.positions[:, part] for prompt, part in parts]
         drawn.append(count - 1 + np.cumsum(chunk_new))
-        draws += [_draw(chunk.running) for chunk in chunks]
+        draws += [_draw(chunk.sequence) for chunk in chunks]
     if draft is not None:
-        running, guesses = draft.running, np.arange(1, 1 + len(draft.tokens))
+        sequence, offsets = draft.sequence, np.arange(1, 1 + len(draft.tokens))
         input_ids.append(np.array(draft.tokens, np.int64))
-        image_slot.append(zeros(len(guesses)))
-        positions.append(np.repeat(at[running.row] + guesses[None, :], 3, axis=0))
-        drawn.append(count - 1 + guesses)
-        draws += [Draw(running.request.sampling, len(running.answer) + int(guess)) for guess in guesses]
+        image_slot.append(zeros(len(offsets)))
+        positions.append(np.repeat(at[sequence.row] + offsets[None, :], 3, axis=0))
+        drawn.append(count - 1 + offsets)
+        draws += [Draw(sequence.request.sampling, len(sequence.answer) + int(offset)) for offset in offsets]
     return Step(
         input_ids=_joined(input_ids),
         image_slot=_joined(image_slot),
         positions=_joined(positions),
         features=features,
         lengths=lengths,
-        first_row=chunks[0].running.row if chunks else 0,
+        first_row=chunks[0].sequence.row if chunks else 0,
         chunk_lengths=chunk_lengths,
         chunk_new=chunk_new,
         drawn=_joined(drawn),
         sampler=sampler_inputs(draws, session.candidates, session.vocabulary),
         parked=table.parked(count, session.rows - count),
-        draft_row=draft.running.row if draft else None,
+        draft_row=draft.sequence.row if draft else None,
     )
 
 
 def images_in(parts: list[tuple[Prompt, slice]]) -> tuple[list[np.ndarray], np.ndarray | None]:
     """Where each part's tokens find their feature row, i64 [tokens] each, and the rows f32 [M, hidden], the first of
-    which stands for text; None where no part shows a picture."""
+    which stands for text; None where no part holds an image token."""
     places, features, offset = [], list[np.ndarray](), 0
     for prompt, part in parts:
         slots = prompt.image_slot[part]
@@ -83,7 +83,7 @@ def images_in(parts: list[tuple[Prompt, slice]]) -> tuple[list[np.ndarray], np.n
 
 
 def feature_rows(images: tuple[np.ndarray, ...] | list[np.ndarray], first: int, last: int) -> list[np.ndarray]:
-    """Rows [first, last] of the features f32 [image tokens, hidden] of all pictures, counted from 1, as views."""
+    """Rows [first, last] of the features f32 [image tokens, hidden] of all images, counted from 1, as views."""
     rows, begin = [], 1
     for features in images:
         part = features[max(0, first - begin) : max(0, last + 1 - begin)]
@@ -98,14 +98,13 @@ def _joined(parts: list[np.ndarray]) -> np.ndarray:
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
 
 
-def _draw(running: Sequence) -> Draw:
-    request, mask = running.request, running.mask
+def _draw(sequence: Sequence) -> Draw:
+    request, mask = sequence.request, sequence.mask
     if request.is_greedy:
         return GREEDY
     return Draw(
         request.sampling,
-        len(running.answer),
-        running.seen,
+        len(sequence.answer),
+        sequence.seen,
         mask.result() if mask is not None and mask.done() and mask.exception() is None else None,
-        request.wants_logprobs,
     )

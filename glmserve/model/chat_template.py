@@ -32,7 +32,7 @@ _STAND_IN = re.compile(f"([{chr(_STAND_IN_FIRST)}-{chr(_STAND_IN_LAST)}])")
 
 @dataclass(frozen=True)
 class ImagePart:
-    """The place of the next picture inside a message."""
+    """The place of the next image inside a message."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class Message:
-    """One turn: who speaks, and text and pictures in the order they are read; thoughts and calls are an assistant's."""
+    """One turn: a role, and text and images in order; thoughts and calls are an assistant's."""
 
     role: Role
     parts: tuple[str | ImagePart, ...]
@@ -87,7 +87,7 @@ class PromptBuilder:
         thinking: bool | None,
         tools: Sequence[dict[str, Any]] = (),
     ) -> np.ndarray:
-        """Token ids i64 [tokens] that ask for an answer, each picture expanded to one token a merged block.
+        """Token ids i64 [tokens] that ask for an answer, each image expanded to one token for each merged block.
 
         `grids` are those of the messages' pictures in order; `thinking` None leaves the template's own default; `tools`
         are descriptions of functions as JSON values. Raises InvalidInput when a message cannot be rendered, naming
@@ -164,7 +164,7 @@ class PromptBuilder:
 
 
 def _join_texts(parts: tuple[str | ImagePart, ...]) -> list[str | ImagePart]:
-    """Neighbouring texts as one: a template may put them together, and a control token with them."""
+    """Joins adjacent texts first: a template may join them too, and so form a control token."""
     joined: list[str | ImagePart] = []
     for is_text, run in groupby(parts, lambda part: isinstance(part, str)):
         if is_text:

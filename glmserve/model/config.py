@@ -15,9 +15,9 @@ from glmserve.model.image_processor import ImageRules
 
 ARCHITECTURE = "Glm4vForConditionalGeneration"
 PROCESSOR_FILES = ("config.json", "preprocessor_config.json", "tokenizer.json", "chat_template.jinja")
-"""What a server needs of a checkpoint besides its graphs."""
+"""The checkpoint's files that a server needs besides the graphs."""
 OPTIONAL_FILES = ("generation_config.json",)
-"""What it reads where the checkpoint has it."""
+"""Files that it reads where the checkpoint has them."""
 _BESIDE_ROPE = ("rope_theta", "partial_rotary_factor")
 
 
@@ -42,7 +42,7 @@ class TextModel:
 
 @dataclass(frozen=True)
 class VisionModel:
-    """The picture encoder's shape; its blocks' MLP is `out_hidden` wide, only the merger uses `ffn`."""
+    """The image encoder's shape; its blocks' MLP is `out_hidden` wide, only the merger uses `ffn`."""
 
     depth: int
     hidden: int
@@ -72,7 +72,7 @@ class Checkpoint:
     image_token_id: int
     eos_token_ids: tuple[int, ...]
     is_demo: bool = False
-    """Whether this is the tiny model of drawn shapes, which says so itself."""
+    """Whether this is the demo model of drawn shapes, as its config says."""
 
     @staticmethod
     def read(folder: Path) -> Checkpoint:
@@ -177,7 +177,7 @@ def _vision_model(section: Section) -> VisionModel:
 
 
 def _image_rules(section: Section, vision: VisionModel) -> ImageRules:
-    """The preprocessor's rules, which cut pictures as the picture encoder reads them."""
+    """The preprocessor's rules, which cut images into the patches that the image encoder takes."""
     size = section.section("size")
     for key, of_vision, right in (
         ("patch_size", "patch_size", vision.patch_size),

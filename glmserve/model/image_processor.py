@@ -1,4 +1,4 @@
-"""A picture becomes uint8 patches in the order the vision encoder reads them.
+"""Turns an image into uint8 patches in the order in which the image encoder takes them.
 
 Sizes follow the model family's `smart_resize`; pixels stay uint8, because rescaling, normalisation and the repeated
 frame are folded into the encoder's first layer at export.
@@ -30,7 +30,7 @@ class ImageRules:
 
     @property
     def factor(self) -> int:
-        """Both sides of a resized picture are multiples of this many pixels."""
+        """Both sides of a resized image are multiples of this many pixels."""
         return self.patch_size * self.merge_size
 
     @property
@@ -41,7 +41,7 @@ class ImageRules:
 
 @dataclass(frozen=True)
 class Grid:
-    """How many patches a picture has down and across."""
+    """An image's rows and columns of patches."""
 
     rows: int
     columns: int
@@ -80,7 +80,7 @@ def smart_resize(height: int, width: int, rules: ImageRules) -> tuple[int, int]:
 
 
 def grid_of(height: int, width: int, rules: ImageRules) -> Grid:
-    """The patch grid a picture of this size will have, known before any pixel is decoded."""
+    """The patch grid of an image of this size, known before any pixel is decoded."""
     resized_height, resized_width = smart_resize(height, width, rules)
     return Grid(resized_height // rules.patch_size, resized_width // rules.patch_size)
 

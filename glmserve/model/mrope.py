@@ -1,4 +1,4 @@
-"""Where each token stands: M-RoPE position ids for text and pictures.
+"""M-RoPE position ids for text and image tokens.
 
 Rule (GLM-4.1V/4.6V): text counts up on all three axes; a picture of h x w merged patches that begins at position p
 has T = p, H = p + row, W = p + column, and the text after it goes on at p + max(h, w).

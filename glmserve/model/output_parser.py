@@ -1,4 +1,4 @@
-"""Splits an answer's tokens into what was thought, what is said and which tools are called, up to a stop string."""
+"""Parses an answer's tokens into thoughts, content and tool calls, up to a stop string."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 
 @dataclass(frozen=True)
 class Delta:
-    """Text that has become certain: it will not be taken back by a stop string or a later byte."""
+    """Final text, which neither a stop string nor a later byte can change."""
 
     content: str = ""
     thinking: str = ""
@@ -33,7 +33,7 @@ class AnswerReader:
         self._stop = stop
         self._reads_calls = reads_calls
         self._held = {"content": "", "thinking": ""}
-        self._call: str | None = None  # the markup of the call that is being read
+        self._call: str | None = None  # the markup of the unfinished call
         self._is_thinking = False
         self.content = ""
         self.thinking = ""
@@ -42,11 +42,11 @@ class AnswerReader:
         self.tokens = 0
 
     def is_said(self, token: int) -> bool:
-        """Whether this token, coming next, is a part of the content."""
+        """Whether this token, if it comes next, is part of the content."""
         return token not in self._control and not self._is_thinking and self._call is None and not self.stopped
 
     def push(self, tokens: list[int]) -> Delta:
-        """The text these tokens (in order) make certain."""
+        """The text that these tokens make final."""
         before = len(self.content), len(self.thinking), len(self.calls)
         for token in tokens:
             if self.stopped:
@@ -61,10 +61,10 @@ class AnswerReader:
         return self._since(*before)
 
     def finish(self) -> Delta:
-        """What was held back for a stop string or a character that never came."""
+        """The text held back for a stop string or a character that did not come."""
         before = len(self.content), len(self.thinking), len(self.calls)
         self._add(self._detokenizer.finish())
-        self._call = None  # one that was cut off is no call
+        self._call = None  # a call that was cut off does not count
         if not self.stopped:
             self.content += self._held["content"].rstrip()
             self._held["content"] = ""
@@ -97,7 +97,7 @@ class AnswerReader:
             self.content += self._settled("content", text, self._stop)
 
     def _settled(self, kind: str, text: str, stops: tuple[str, ...]) -> str:
-        """What of the held and the new text will stay, up to a stop string; the rest is held on."""
+        """The final part of the held and the new text, up to a stop string; the rest stays held."""
         text = self._held[kind] + text
         if not (self.thinking if kind == "thinking" else self.content):
             text = text.lstrip()

@@ -1,4 +1,4 @@
-"""How the vision encoder's square position table is stretched over a picture's patch grid."""
+"""Resizes the image encoder's square position table to an image's patch grid."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import numpy as np
 from glmserve.model.image_processor import Grid
 
 VisionArrays = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""One picture as `contract.VISION_INPUTS`, without the batch axis."""
+"""One image as `contract.VISION_INPUTS`, without the batch axis."""
 
 _A = -0.75  # torch's bicubic kernel
 
 
 def vision_arrays(patches: np.ndarray, grid: Grid, table_side: int) -> VisionArrays:
-    """What the encoder takes for a picture's patches u8 [patches, patch_bytes]."""
+    """The encoder's inputs for an image's patches u8 [patches, patch_bytes]."""
     return patches, bicubic_weights(grid.rows, table_side), bicubic_weights(grid.columns, table_side)
 
 

@@ -54,7 +54,7 @@ class Tokenizer:
         return self._full.decode(ids, skip_special_tokens=False)
 
     def token_bytes(self, token_id: int) -> bytes:
-        """What one token stands for, which may be a part of a character; empty for an id that is none."""
+        """The bytes of one token, which may be part of a character; empty for an unknown id."""
         if token_id in self.control_texts:
             return self.control_texts[token_id].encode()
         spelling = self._full.id_to_token(token_id) or ""
@@ -87,5 +87,5 @@ class Detokenizer:
         return self._characters.decode(self._tokenizer.token_bytes(token))
 
     def finish(self) -> str:
-        """What was held back, U+FFFD, when no more tokens will come."""
+        """The held-back bytes as U+FFFD, when no more tokens come."""
         return self._characters.decode(b"", final=True)

@@ -1,4 +1,4 @@
-"""How many of a machine's cores this process may use: those it is bound to, and no more than its container's share."""
+"""How many CPU cores this process may use, by its affinity and its container's quota."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _QUOTA_FILE = Path("/sys/fs/cgroup/cpu.max")
 
 
 def cores(quota_file: Path = _QUOTA_FILE) -> int:
-    """Cores that this process may use: those it is bound to, and no more than its container's share of time."""
+    """Cores that this process may use: those of its affinity, and no more than its container's CPU quota."""
     bound = len(os.sched_getaffinity(0))
     try:
         quota, period = quota_file.read_text("utf-8").split()

@@ -17,11 +17,12 @@ from bench.servers.processes import Server, fake_triton
 from gateway.triton.backend import GenerateRequest
 from gateway.triton.grpc_client import TritonBackend
 from glmserve.contract import Finish
+from glmserve.sampling_parameters import Sampling
 
 WAIT_S = 20
 BEAT_MS = 20.0
 TOKENS = 5
-REQUEST = GenerateRequest("r", np.arange(9), None, (), TOKENS, 0.0, 1.0, 0, 0, WAIT_S)
+REQUEST = GenerateRequest("r", np.arange(9), None, (), Sampling(max_tokens=TOKENS), WAIT_S)
 
 
 def test_the_fake_triton_sends_a_token_a_beat() -> None:

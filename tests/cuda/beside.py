@@ -15,13 +15,14 @@ import numpy as np
 from glmserve.build.manifest import CHECKPOINT_FOLDER, decoder_in, vision_in
 from glmserve.engine.engine import Engine
 from glmserve.engine.preprocessor import prompt_arrays
-from glmserve.engine.request import Event, Request, Sampling
+from glmserve.engine.request import Event, Request
 from glmserve.engine.runtime.device import open_device
 from glmserve.engine.runtime.ort_decoder import OrtDecoder, OrtVision
 from glmserve.engine.vision.batch_encoder import BatchEncoder
 from glmserve.model.config import Checkpoint
 from glmserve.model.image_processor import Grid
 from glmserve.model.position_embedding import vision_arrays
+from glmserve.sampling_parameters import Sampling
 from tests.cuda.rehearsal import Runtime, ending
 
 _CONTEXT = 256
@@ -59,9 +60,14 @@ def run(folder: Path) -> dict[str, Any]:
         events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         heard.append(events)
         prompt = prompt_arrays(checkpoint, np.arange(300, 310 + 8 * number), [], [], [])
-        sampling = Sampling(repetition_penalty=1.0 + 0.1 * (number % 3))
+        sampling = Sampling(
+            max_tokens=6 + number,
+            repetition_penalty=1.0 + 0.1 * (number % 3),
+            logprobs=True,
+            top_logprobs=number % 4,
+        )
         deadline = time.monotonic() + _WAIT_S
-        engine.submit(Request(prompt, sampling, 6 + number, deadline, events.put, logprobs=number % 4))
+        engine.submit(Request(prompt, sampling, deadline, events.put))
     endings = [ending(events) for events in heard]
     engine.stop()
     stop.set()

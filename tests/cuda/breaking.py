@@ -13,11 +13,12 @@ import numpy as np
 from glmserve.build.manifest import CHECKPOINT_FOLDER, decoder_in
 from glmserve.engine.engine import Engine
 from glmserve.engine.preprocessor import prompt_arrays
-from glmserve.engine.request import Event, Request, Sampling
+from glmserve.engine.request import Event, Request
 from glmserve.engine.runtime.device import open_device
 from glmserve.engine.runtime.ort_decoder import OrtDecoder
 from glmserve.errors import GlmServeError
 from glmserve.model.config import Checkpoint
+from glmserve.sampling_parameters import Sampling
 from tests.cuda.rehearsal import Runtime, ending
 
 _CONTEXT = 4096
@@ -36,7 +37,7 @@ def run(folder: Path) -> dict[str, str | bool]:
     def ask(max_tokens: int) -> queue.SimpleQueue[Event]:
         events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         prompt = prompt_arrays(checkpoint, np.arange(300, 320), [], [], [])
-        engine.submit(Request(prompt, Sampling(), max_tokens, time.monotonic() + _WAIT_S, events.put))
+        engine.submit(Request(prompt, Sampling(max_tokens=max_tokens), time.monotonic() + _WAIT_S, events.put))
         return events
 
     before = ending(ask(max_tokens=4))

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from glmserve.build.manifest import CHECKPOINT_FOLDER, decoder_in
-from glmserve.engine.request import Sampling
 from glmserve.engine.runtime.device import open_device
 from glmserve.engine.runtime.ort_decoder import OrtDecoder
 from glmserve.model.config import Checkpoint
+from glmserve.sampling_parameters import Sampling
 from tests.cuda.rehearsal import Runtime, WatchedDecoder, answer
 
 _CONTEXT = 1024

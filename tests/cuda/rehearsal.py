@@ -11,7 +11,7 @@ import json
 import queue
 import sys
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy as np
 from glmserve.build.manifest import CHECKPOINT_FOLDER, decoder_in, vision_in
 from glmserve.engine.engine import Engine
 from glmserve.engine.preprocessor import prompt_arrays
-from glmserve.engine.request import Event, Failed, Prompt, Request, Sampling
+from glmserve.engine.request import Event, Failed, Prompt, Request
 from glmserve.engine.runtime.decoder import Sampled, Step
 from glmserve.engine.runtime.device import open_device
 from glmserve.engine.runtime.ort_decoder import OrtDecoder, OrtVision
@@ -28,6 +28,7 @@ from glmserve.engine.runtime.sampling import filled
 from glmserve.model.config import Checkpoint
 from glmserve.model.image_processor import Grid
 from glmserve.model.position_embedding import vision_arrays
+from glmserve.sampling_parameters import Sampling
 
 _BUCKETS = (1, 2, 4, 8)
 _CONTEXT = 256
@@ -121,7 +122,7 @@ def run(folder: Path, number: int) -> dict[str, Any]:
     decoder.poison()
     endings = answer(watched, checkpoint, features, [Sampling(), Sampling(temperature=0.7, top_p=0.9)])
     with_extras = [Sampling(), Sampling(repetition_penalty=1.1)]
-    endings += answer(watched, checkpoint, features, with_extras, draft_tokens=4, logprobs=2)
+    endings += answer(watched, checkpoint, features, with_extras, draft_tokens=4, top_logprobs=2)
     return {
         "captures_graphs": decoder.captures_graphs,
         "picture": image,
@@ -147,9 +148,9 @@ def answer(
     features: np.ndarray | None,
     samplings: list[Sampling],
     draft_tokens: int = 0,
-    logprobs: int = -1,
+    top_logprobs: int | None = None,
 ) -> list[str]:
-    """What came of requests that end one after another, every second one with a picture; the first has `logprobs`."""
+    """How requests that end one after another ended, every second one with an image; the first lists `top_logprobs`."""
     engine = Engine(decoder, checkpoint.eos_token_ids, decoder.rows, chunk_tokens=64, draft_tokens=draft_tokens)
     engine.start()
     heard = []
@@ -159,12 +160,15 @@ def answer(
         engine.submit(
             Request(
                 prompt=_prompt(checkpoint, number, features if number % 2 else None),
-                sampling=samplings[number % len(samplings)],
-                max_tokens=_NEW_TOKENS + number,
+                sampling=replace(
+                    samplings[number % len(samplings)],
+                    max_tokens=_NEW_TOKENS + number,
+                    logprobs=not number and top_logprobs is not None,
+                    top_logprobs=0 if number else top_logprobs or 0,
+                ),
                 deadline=time.monotonic() + _WAIT_S,
                 emit=events.put,
                 is_cancelled=lambda: False,
-                logprobs=logprobs if not number else -1,
             )
         )
     endings = [ending(events) for events in heard]

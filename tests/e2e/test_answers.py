@@ -16,6 +16,7 @@ from gateway.triton.grpc_client import TritonBackend
 from glmserve.model.chat_template import Message, PromptBuilder
 from glmserve.model.config import Checkpoint
 from glmserve.model.tokenizer import Tokenizer
+from glmserve.sampling_parameters import Sampling
 
 pytestmark = pytest.mark.triton
 SEEN = [q for q in golden_questions() if q.has_image]
@@ -54,7 +55,7 @@ def test_greetings_without_an_image_get_the_words_of_transformers(service: Servi
     with closing(backend):
         for greeting in GREETINGS:
             ids = prompts.build([Message("user", (greeting.question,))], [], greeting.thinking)
-            request = GenerateRequest("greeting", ids, None, (), 64, 0.0, 1.0, 0, 0, 30.0)
+            request = GenerateRequest("greeting", ids, None, (), Sampling(max_tokens=64), 30.0)
             tokens = [token for chunk in backend.generate(request) for token in chunk.tokens]
             assert tokenizer.decode(tokens) == greeting.answer
 

@@ -11,8 +11,8 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +29,7 @@ from glmserve.model.chat_template import ImagePart, Message, PromptBuilder
 from glmserve.model.config import Checkpoint
 from glmserve.model.image_processor import patches_of
 from glmserve.model.tokenizer import Tokenizer
+from glmserve.sampling_parameters import Sampling
 
 pytestmark = pytest.mark.triton
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
@@ -45,11 +46,13 @@ def backend(service: Service) -> Iterator[TritonBackend]:
         yield made
 
 
-def asked(seed: int, question: str, **options: object) -> GenerateRequest:
+def asked(
+    seed: int, question: str, grammar: bytes = b"", cache_scope: int = 0, max_tokens: int = 48, **sampled: Any
+) -> GenerateRequest:
     patches, grid = patches_of(drawn_image(seed), CHECKPOINT.images)
     ids = PROMPTS.build([Message("user", (ImagePart(), question))], [grid], False)
-    request = GenerateRequest("r", ids, patches, (grid,), 48, 0.0, 1.0, 0, 0, 30.0)
-    return replace(request, **options)  # type: ignore[arg-type]
+    sampling = Sampling(max_tokens=max_tokens, **sampled)
+    return GenerateRequest("r", ids, patches, (grid,), sampling, 30.0, grammar=grammar, cache_scope=cache_scope)
 
 
 def tokens_of(chunks: list[Chunk]) -> list[int]:
@@ -82,7 +85,7 @@ def test_answers_from_warm_rows_are_the_golden_ones(service: Service, backend: T
 
 
 def test_log_probabilities_come_with_every_token_and_agree_with_the_choice(backend: TritonBackend) -> None:
-    chunks = list(backend.generate(asked(9003, "Describe the picture.", logprobs=3)))
+    chunks = list(backend.generate(asked(9003, "Describe the picture.", logprobs=True, top_logprobs=3)))
     ranked = [entry for chunk in chunks for entry in chunk.logprobs]
     assert len(ranked) == len(tokens_of(chunks)) > 3
     for token, entry in zip(tokens_of(chunks), ranked, strict=True):
@@ -125,7 +128,7 @@ def test_a_schema_that_is_none_is_refused(backend: TritonBackend) -> None:
 def test_stop_ids_end_an_answer(backend: TritonBackend) -> None:
     whole = tokens_of(list(backend.generate(asked(9005, "Describe the picture."))))
     at = whole.index(whole[3])
-    cut = tokens_of(list(backend.generate(asked(9005, "Describe the picture.", stop_ids=(whole[3],)))))
+    cut = tokens_of(list(backend.generate(asked(9005, "Describe the picture.", stop_token_ids=(whole[3],)))))
     assert cut == whole[:at]
 
 
@@ -143,9 +146,11 @@ def test_a_client_that_stops_reading_is_ended(service: Service, demo_build: Path
         "import numpy as np, sys\n"
         "from gateway.triton.backend import GenerateRequest\n"
         "from gateway.triton.grpc_client import TritonBackend\n"
+        "from glmserve.sampling_parameters import Sampling\n"
         f"backend = TritonBackend({service.triton.grpc_url!r}, 60.0)\n"
         "for n in range(10**6):\n"
-        "    request = GenerateRequest('f', np.arange(5, 60), None, (), 4000, 2.0, 1.0, 0, n, 120.0)\n"
+        "    sampling = Sampling(max_tokens=4000, temperature=2.0, seed=n)\n"
+        "    request = GenerateRequest('f', np.arange(5, 60), None, (), sampling, 120.0)\n"
         "    for chunk in backend.generate(request): print('token', flush=True)\n"
     )
     client = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)

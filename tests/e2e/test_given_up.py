@@ -20,6 +20,7 @@ from serving import triton_on
 from gateway.triton.backend import Cancellation, GenerateRequest
 from gateway.triton.grpc_client import TritonBackend
 from glmserve.errors import Cancelled
+from glmserve.sampling_parameters import Sampling
 from launcher.triton_server import EXIT_TIMEOUT_S
 
 pytestmark = pytest.mark.triton
@@ -55,7 +56,9 @@ def _seconds(backend: TritonBackend) -> float:
 
 def _answer(backend: TritonBackend, cancellation: Cancellation) -> str:
     ids = np.random.default_rng().integers(10, 200, 30)
-    request = GenerateRequest("x", ids, None, (), 12, 2.0, 1.0, 0, 1, 20.0, cancellation=cancellation)
+    request = GenerateRequest(
+        "x", ids, None, (), Sampling(max_tokens=12, temperature=2.0, seed=1), 20.0, cancellation=cancellation
+    )
     try:
         list(backend.generate(request))
     except Cancelled:

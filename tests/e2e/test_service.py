@@ -23,8 +23,11 @@ from serving import Service, metric, png, serving
 
 from gateway.triton.backend import GenerateRequest
 from gateway.triton.grpc_client import TritonBackend
+from glmserve.sampling_parameters import Sampling
 from launcher.gateway_server import GatewayServer
 from launcher.triton_server import TritonServer
+
+LONG = Sampling(max_tokens=4000, temperature=2.0, seed=1)
 
 pytestmark = pytest.mark.triton
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
@@ -76,7 +79,7 @@ def test_the_same_seed_gives_the_same_words_whatever_else_runs(service: Service)
 def test_a_client_that_leaves_frees_its_slot(endless: TritonServer) -> None:
     backend = TritonBackend(endless.grpc_url, 10.0)
     failed = metric(endless, "glm_requests_failed_total")
-    request = GenerateRequest("leaver", np.arange(5, 60), None, (), 4000, 2.0, 1.0, 0, 1, 60.0)
+    request = GenerateRequest("leaver", np.arange(5, 60), None, (), LONG, 60.0)
     chunks = backend.generate(request)
     next(chunks)
     assert eventually(lambda: metric(endless, "glm_requests_running") == 1)
@@ -105,7 +108,7 @@ def test_an_http_client_that_vanishes_frees_its_slot(
 
 def test_a_deadline_reaches_the_engine(endless: TritonServer) -> None:
     backend = TritonBackend(endless.grpc_url, 10.0)
-    request = GenerateRequest("late", np.arange(5, 60), None, (), 4000, 2.0, 1.0, 0, 1, 0.3)
+    request = GenerateRequest("late", np.arange(5, 60), None, (), LONG, 0.3)
     began = time.monotonic()
     with pytest.raises(Exception) as caught:
         list(backend.generate(request))
@@ -117,7 +120,9 @@ def test_a_deadline_reaches_the_engine(endless: TritonServer) -> None:
 def test_ids_outside_the_vocabulary_are_refused(service: Service) -> None:
     backend = TritonBackend(service.triton.grpc_url, 10.0)
     with pytest.raises(Exception, match="Token ids must lie between 0 and"):
-        list(backend.generate(GenerateRequest("x", np.array([1, 10**6]), None, (), 4, 0.0, 1.0, 0, 1, 5.0)))
+        list(
+            backend.generate(GenerateRequest("x", np.array([1, 10**6]), None, (), Sampling(max_tokens=4, seed=1), 5.0))
+        )
     backend.close()
 
 

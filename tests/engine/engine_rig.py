@@ -6,14 +6,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from fake_decoder import FakeSession
 
 from glmserve.contract import Finish
 from glmserve.engine.engine import Engine
-from glmserve.engine.request import Done, Event, Failed, Prompt, Request, Sampling, Tokens
-from glmserve.engine.runtime.decoder import FakeSession
+from glmserve.engine.request import Done, Event, Failed, Prompt, Request, Tokens
+from glmserve.sampling_parameters import Sampling
 
 WAIT_S = 10.0
 EOS = 999
@@ -75,8 +77,7 @@ def request(
 ) -> Request:
     return Request(
         prompt=prompt(tokens),
-        sampling=sampling or Sampling(),
-        max_tokens=max_tokens,
+        sampling=replace(sampling or Sampling(), max_tokens=max_tokens),
         deadline=time.monotonic() + deadline_s,
         emit=receiver,
         is_cancelled=receiver.cancelled.is_set,
@@ -108,4 +109,4 @@ def running(session: FakeSession | None = None, **options: object) -> Iterator[t
     finally:
         engine.stop()
         engine._table.check()
-        assert engine._table.used == 0 and engine.line.requests == 0
+        assert engine._table.used == 0 and engine.wait_queue.requests == 0

@@ -7,13 +7,13 @@ import threading
 import numpy as np
 import pytest
 from engine_rig import EOS, GatedSession, Receiver, request, running
+from fake_decoder import FakeSession
 
 from glmserve.contract import Finish
 from glmserve.engine.metrics import DECODE_STEPS, DECODED_ROWS
-from glmserve.engine.request import Sampling
-from glmserve.engine.runtime.decoder import FakeSession
 from glmserve.engine.scheduler.wait_queue import WaitQueue
 from glmserve.errors import BackendDown, Overloaded, PromptTooLong
+from glmserve.sampling_parameters import Sampling
 
 
 def test_an_answer_comes_token_by_token_and_ends_at_its_length() -> None:
@@ -87,7 +87,7 @@ def test_more_requests_than_slots_wait_their_turn() -> None:
 
 def test_a_full_waiting_line_refuses() -> None:
     session = GatedSession(rows=1)
-    with running(session, line=WaitQueue(2, 1000)) as (engine, _):
+    with running(session, wait_queue=WaitQueue(2, 1000)) as (engine, _):
         session.gate.clear()
         with pytest.raises(Overloaded):
             for _ in range(20):

@@ -8,12 +8,14 @@ from dataclasses import replace
 
 import pytest
 from engine_rig import GatedSession, Receiver, request, running
+from fake_decoder import FakeSession
 
 from glmserve.contract import Finish
 from glmserve.engine.engine import Engine
 from glmserve.engine.metrics import FAILED, HEALTHY
-from glmserve.engine.runtime.decoder import FakeSession, Sampled, Step
+from glmserve.engine.runtime.decoder import Sampled, Step
 from glmserve.errors import BackendDown
+from glmserve.sampling_parameters import Sampling
 
 
 def test_a_request_whose_numbers_break_ends_alone() -> None:
@@ -121,7 +123,7 @@ def test_numbers_that_break_in_the_middle_of_a_prompt_end_the_request_there() ->
 def test_stop_ids_end_an_answer_of_their_own_request_only() -> None:
     with running() as (engine, _):
         one, two = Receiver(), Receiver()
-        engine.submit(request([10], one, max_tokens=9, stop_ids=frozenset({13})))
+        engine.submit(request([10], one, max_tokens=9, sampling=Sampling(stop_token_ids=(13,))))
         engine.submit(request([10], two, max_tokens=9))
         assert one.finish == Finish.STOP and one.tokens == [11, 12]
         assert two.finish == Finish.LENGTH
@@ -130,7 +132,7 @@ def test_stop_ids_end_an_answer_of_their_own_request_only() -> None:
 def test_log_probabilities_come_with_the_tokens_of_those_who_asked() -> None:
     with running() as (engine, _):
         asking, plain = Receiver(), Receiver()
-        engine.submit(request([10], asking, max_tokens=4, logprobs=3))
+        engine.submit(request([10], asking, max_tokens=4, sampling=Sampling(logprobs=True, top_logprobs=3)))
         engine.submit(request([50], plain, max_tokens=4))
         assert asking.finish == plain.finish == Finish.LENGTH
         listed = [event.logprobs for event in asking.events[:-1]]  # type: ignore[union-attr]

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from engine_rig import Receiver, request, running
+from fake_decoder import FakeSession
 
 from glmserve.contract import Finish
 from glmserve.engine.grammar import GrammarCompiler
-from glmserve.engine.runtime.decoder import FakeSession
 from glmserve.errors import GlmServeError, InvalidInput
 from glmserve.limits import MAX_GRAMMAR_BYTES
 from glmserve.model.config import Checkpoint

@@ -7,7 +7,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from glmserve.engine.runtime.sampling import GREEDY, Draw, Sampling, filled, padded, sampler_inputs
+from glmserve.engine.runtime.sampling import GREEDY, Draw, filled, padded, sampler_inputs
+from glmserve.sampling_parameters import Sampling
 
 CANDIDATES, VOCABULARY = 64, 600
 
@@ -37,21 +38,21 @@ def test_a_row_has_the_same_numbers_whatever_is_beside_it() -> None:
     alone = sampler_inputs([draw], CANDIDATES, VOCABULARY)
     together = sampler_inputs([*others, GREEDY, draw], CANDIDATES, VOCABULARY)
     np.testing.assert_array_equal(together.uniform[-1], alone.uniform[0])
-    assert together.top_k[:, 0].tolist() == [CANDIDATES] * 5 + [1, CANDIDATES]
+    assert together.parameters["top_k"][:, 0].tolist() == [CANDIDATES] * 5 + [1, CANDIDATES]
 
 
 def test_greedy_rows_share_arrays_that_nobody_can_write_to() -> None:
     one, other = (sampler_inputs([GREEDY, Draw(Sampling())], CANDIDATES, VOCABULARY) for _ in range(2))
     assert one is other
     with pytest.raises(ValueError, match="read-only"):
-        one.temperature[0] = 2
+        one.parameters["temperature"][0] = 2
 
 
 def test_padding_repeats_what_any_row_may_have() -> None:
     greedy = sampler_inputs([GREEDY] * 3, CANDIDATES, VOCABULARY)
     assert padded(greedy, 1) is sampler_inputs([GREEDY] * 4, CANDIDATES, VOCABULARY)
     mixed = padded(sampler_inputs([Draw(Sampling(temperature=0.5)), GREEDY], CANDIDATES, VOCABULARY), 2)
-    assert mixed.temperature[:, 0].tolist() == [0.5, 1, 0.5, 0.5]
+    assert mixed.parameters["temperature"][:, 0].tolist() == [0.5, 1, 0.5, 0.5]
     assert len(mixed.uniform) == 4 and not any(mixed.extras)
 
 
@@ -60,7 +61,7 @@ def test_lists_of_extras_have_few_lengths(seen: int, wanted: int) -> None:
     mask = np.ones(VOCABULARY, np.bool_)
     draws = [
         Draw(Sampling(repetition_penalty=1.1), seen=np.arange(seen)),
-        *[Draw(Sampling(), mask=mask, wants_logprobs=True)] * 3,
+        *[Draw(Sampling(logprobs=True), mask=mask)] * 3,
     ]
     inputs = sampler_inputs(draws, CANDIDATES, VOCABULARY)
     longer = filled(inputs)

@@ -12,7 +12,7 @@ from export.build.pipeline import build
 from export.verify.candidate import Candidate
 from export.verify.cases import Case, input_ids, sketch
 from glmserve.build.manifest import decoder_in
-from glmserve.engine.request import Prompt, Request, Sampling, Sequence
+from glmserve.engine.request import Prompt, Request, Sequence
 from glmserve.engine.runtime.ort_decoder import OrtDecoder
 from glmserve.engine.scheduler.kv_slots import SlotTable
 from glmserve.engine.scheduler.scheduler import Chunk
@@ -20,6 +20,7 @@ from glmserve.engine.speculative.proposer import Draft
 from glmserve.engine.step_builder import step_of
 from glmserve.model.chat_template import ImagePart, Message
 from glmserve.model.config import Checkpoint
+from glmserve.sampling_parameters import Sampling
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 ROWS, CONTEXT = 6, 512
@@ -55,7 +56,7 @@ def read(decoder: OrtDecoder, table: SlotTable, requests: list[Sequence]) -> Non
 
 
 def running(prompt: Prompt) -> Sequence:
-    return Sequence(Request(prompt, Sampling(), 8, 1e9, lambda event: None), 0.0)
+    return Sequence(Request(prompt, Sampling(max_tokens=8), 1e9, lambda event: None), 0.0)
 
 
 def test_prompts_read_together_give_the_logits_of_each_alone(candidate: Candidate, prompts: list[Prompt]) -> None:

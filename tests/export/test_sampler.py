@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,9 @@ from export.checkpoint.weights import Weights
 from export.graph.builder import graph_input
 from export.graph.layers import GraphWriter
 from export.graph.sampler import sample
-from glmserve.engine.request import Sampling
 from glmserve.engine.runtime.sampling import Draw, filled, sampler_inputs
 from glmserve.limits import MAX_LOGPROBS, SAMPLER_CANDIDATES
+from glmserve.sampling_parameters import Sampling
 
 VOCABULARY = 200
 LOGITS = np.random.default_rng(1).normal(0, 2, VOCABULARY).astype(np.float32)
@@ -35,7 +36,7 @@ def session() -> ort.InferenceSession:
 def _run(session: ort.InferenceSession, draws: list[Draw], logits: np.ndarray, hidden: float = 0.0) -> list[np.ndarray]:
     """Tokens i64 [B], log-probabilities and their ids."""
     feeds = {"hidden": np.full((len(draws), 4), hidden, np.float32), "logits": logits}
-    token, values, ids = session.run(None, feeds | vars(sampler_inputs(draws, SAMPLER_CANDIDATES, VOCABULARY)))
+    token, values, ids = session.run(None, feeds | sampler_inputs(draws, SAMPLER_CANDIDATES, VOCABULARY).by_input())
     return [token[:, 0], values, ids]
 
 
@@ -65,7 +66,12 @@ def test_temperature_zero_is_the_likeliest_token(session: ort.InferenceSession) 
 def test_frequencies_match_the_distribution(
     session: ort.InferenceSession, temperature: float, top_k: int, top_p: float
 ) -> None:
-    found = np.bincount(_draw(session, Sampling(temperature, top_p, top_k, seed=11)), minlength=VOCABULARY) / DRAWS
+    found = (
+        np.bincount(
+            _draw(session, Sampling(temperature=temperature, top_p=top_p, top_k=top_k, seed=11)), minlength=VOCABULARY
+        )
+        / DRAWS
+    )
     wanted = _expected(temperature, top_k, top_p)
     assert not found[wanted == 0].any()
     assert np.abs(found - wanted).max() < 4 * np.sqrt(0.25 / DRAWS)
@@ -73,19 +79,19 @@ def test_frequencies_match_the_distribution(
 
 
 def test_a_seed_repeats_and_another_differs(session: ort.InferenceSession) -> None:
-    first, again, other = (_draw(session, Sampling(1.0, seed=seed), 64) for seed in (5, 5, 6))
+    first, again, other = (_draw(session, Sampling(temperature=1.0, seed=seed), 64) for seed in (5, 5, 6))
     assert (first == again).all() and (first != other).any()
 
 
 @pytest.mark.parametrize("temperature", [1e-6, 1e-3, 100.0])
 def test_extreme_temperatures_stay_finite(session: ort.InferenceSession, temperature: float) -> None:
-    drawn = _draw(session, Sampling(temperature, seed=1), 64)
+    drawn = _draw(session, Sampling(temperature=temperature, seed=1), 64)
     assert ((drawn >= 0) & (drawn < VOCABULARY)).all()
     assert temperature > 1 or (drawn == LOGITS.argmax()).all()
 
 
 def test_min_p_keeps_what_is_likely_beside_the_likeliest(session: ort.InferenceSession) -> None:
-    drawn = set(_draw(session, Sampling(1.0, min_p=0.3, seed=2)).tolist())
+    drawn = set(_draw(session, Sampling(temperature=1.0, min_p=0.3, seed=2)).tolist())
     p = np.exp(LOGITS - LOGITS.max())
     assert drawn == set(np.flatnonzero(p >= 0.3).tolist())
 
@@ -115,14 +121,14 @@ def test_at_the_least_temperatures_a_mask_still_holds(session: ort.InferenceSess
     mask = np.zeros(VOCABULARY, np.bool_)
     mask[LOGITS.argmin()] = True  # below 0, so that dividing it by next to nothing takes it very far down
     assert LOGITS.min() < 0
-    draws = [Draw(Sampling(temperature), mask=mask), Draw(Sampling(temperature))]
+    draws = [Draw(Sampling(temperature=temperature), mask=mask), Draw(Sampling(temperature=temperature))]
     assert _run(session, draws, np.tile(LOGITS, (2, 1)))[0].tolist() == [LOGITS.argmin(), LOGITS.argmax()]
 
 
 def test_log_probabilities_are_the_models_own(session: ort.InferenceSession) -> None:
     expected = LOGITS - np.log(np.exp(LOGITS.astype(np.float64)).sum())
-    hot = Sampling(1.7, top_k=5, seed=4)
-    draws = [Draw(Sampling()), Draw(hot, 3, wants_logprobs=True), Draw(hot, 3)]
+    hot = Sampling(temperature=1.7, top_k=5, seed=4)
+    draws = [Draw(Sampling()), Draw(replace(hot, logprobs=True), 3), Draw(hot, 3)]
     token, values, ids = _run(session, draws, np.tile(LOGITS, (3, 1)))
     assert token[1] == token[2] and ids.shape == (1, 1 + MAX_LOGPROBS)
     assert ids[0].tolist() == [token[1], *np.argsort(-LOGITS)[:MAX_LOGPROBS].tolist()]
@@ -142,14 +148,19 @@ def test_a_row_that_is_not_finite_yields_minus_one_and_its_neighbours_do_not_min
 def test_lists_that_are_filled_up_change_nothing(session: ort.InferenceSession) -> None:
     rng = np.random.default_rng(5)
     draws = [
-        Draw(Sampling(0.9, seed=1, repetition_penalty=1.3), 4, seen=rng.choice(VOCABULARY, 40, replace=False)),
-        Draw(Sampling(repetition_penalty=0.7), 2, seen=np.arange(7), wants_logprobs=True),
-        *[Draw(Sampling(0.8, seed=row), 1, mask=rng.random(VOCABULARY) < 0.3, wants_logprobs=True) for row in range(3)],
+        Draw(
+            Sampling(temperature=0.9, seed=1, repetition_penalty=1.3), 4, seen=rng.choice(VOCABULARY, 40, replace=False)
+        ),
+        Draw(Sampling(repetition_penalty=0.7, logprobs=True), 2, seen=np.arange(7)),
+        *[
+            Draw(Sampling(temperature=0.8, seed=row, logprobs=True), 1, mask=rng.random(VOCABULARY) < 0.3)
+            for row in range(3)
+        ],
     ]
     logits = rng.standard_normal((len(draws), VOCABULARY)).astype(np.float32)
     inputs = sampler_inputs(draws, SAMPLER_CANDIDATES, VOCABULARY)
     feeds = {"hidden": np.zeros((len(draws), 4), np.float32), "logits": logits}
-    plain, longer = (session.run(None, feeds | vars(given)) for given in (inputs, filled(inputs)))
+    plain, longer = (session.run(None, feeds | given.by_input()) for given in (inputs, filled(inputs)))
     np.testing.assert_array_equal(longer[0], plain[0])
     for listed, wanted in zip(longer[1:], plain[1:], strict=True):
         np.testing.assert_array_equal(listed[: len(wanted)], wanted)

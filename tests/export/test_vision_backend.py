@@ -27,6 +27,7 @@ from glmserve.engine.request import Done, Event
 from glmserve.model.config import Checkpoint
 from glmserve.model.image_processor import Grid
 from glmserve.model.position_embedding import VisionArrays
+from glmserve.sampling_parameters import Sampling
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 
@@ -92,7 +93,7 @@ def test_where_triton_reads_images_the_engine_asks_it_and_loads_no_encoder(
         answer: queue.SimpleQueue[Event] = queue.SimpleQueue()
         ids = np.array([1, *[checkpoint.image_token_id] * 4, 2])
         patches = np.zeros((16, checkpoint.images.patch_bytes), np.uint8)
-        request = GenerateRequest("r1", ids, patches, (Grid(4, 4),), 1, 0.0, 1.0, 0, 0, deadline_s=20.0)
+        request = GenerateRequest("r1", ids, patches, (Grid(4, 4),), Sampling(max_tokens=1), deadline_s=20.0)
         tensors = {tensor.name: values for tensor, values in tensors_of(request)}
         opened.accept(tensors, lambda events: [answer.put(event) for event in events], lambda: False)
         while not (event := answer.get(timeout=30)).is_last:

@@ -12,6 +12,7 @@ from gateway.triton.backend import GenerateRequest
 from gateway.triton.http_client import TritonHttpBackend
 from glmserve.contract import Finish
 from glmserve.errors import Overloaded
+from glmserve.sampling_parameters import Sampling
 from launcher.triton_server import TritonServer
 
 pytestmark = pytest.mark.triton
@@ -19,7 +20,9 @@ CROWD, CROWDS, TOKENS = 16, 100, 60
 
 
 def a_request(max_tokens: int = TOKENS, seed: int = 0) -> GenerateRequest:
-    return GenerateRequest("r1", np.arange(4, dtype=np.int64), None, (), max_tokens, 0.0, 1.0, 0, seed, 20.0)
+    return GenerateRequest(
+        "r1", np.arange(4, dtype=np.int64), None, (), Sampling(max_tokens=max_tokens, seed=seed), 20.0
+    )
 
 
 @pytest.fixture

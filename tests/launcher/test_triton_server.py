@@ -25,6 +25,7 @@ from glmserve.build.manifest import REPOSITORY_FOLDER
 from glmserve.contract import Finish
 from glmserve.errors import BackendDown, DeadlineExceeded, Overloaded
 from glmserve.model.image_processor import Grid
+from glmserve.sampling_parameters import Sampling
 from launcher.triton_server import TritonFailed, TritonServer
 
 pytestmark = pytest.mark.triton
@@ -32,7 +33,9 @@ WAIT_S = 20
 
 
 def a_request(max_tokens: int = 5, seed: int = 0, deadline_s: float = WAIT_S) -> GenerateRequest:
-    return GenerateRequest("r1", np.arange(4, dtype=np.int64), None, (), max_tokens, 0.0, 1.0, 0, seed, deadline_s)
+    return GenerateRequest(
+        "r1", np.arange(4, dtype=np.int64), None, (), Sampling(max_tokens=max_tokens, seed=seed), deadline_s
+    )
 
 
 @pytest.fixture

@@ -35,12 +35,12 @@ class EchoBackend:
         if "Hush" in prompt and request.cancellation.wait(HUSH_S):
             raise Cancelled
         tokens = self._tokenizer.encode(answer)
-        for token in tokens[: request.max_tokens]:
+        for token in tokens[: request.sampling.max_tokens]:
             if request.cancellation.wait(BEAT_S):
                 raise Cancelled
-            ranked = ((token, -0.25), (token, -0.25))[: 1 + max(0, request.logprobs)]
-            yield Chunk((token,), Finish.RUNNING, logprobs=(ranked,) if request.logprobs >= 0 else ())
-        is_cut = len(tokens) > request.max_tokens
+            ranked = ((token, -0.25), (token, -0.25))[: 1 + request.sampling.top_logprobs]
+            yield Chunk((token,), Finish.RUNNING, logprobs=(ranked,) if request.sampling.logprobs else ())
+        is_cut = len(tokens) > request.sampling.max_tokens
         yield Chunk((), Finish.LENGTH if is_cut else Finish.STOP, (1.0, 2.0, 3.0, 4.0), 5)
 
     @contextmanager

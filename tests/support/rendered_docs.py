@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from export.errors import MEANING
 from gateway.settings import settings_table
 from glmserve.engine.metrics import ALL_METRICS
 from glmserve.engine.settings import EngineSettings
+from glmserve.sampling_parameters import PARAMETERS, Parameter
 from launcher.cli import app as launcher
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,6 +83,23 @@ def engine_metrics_table() -> str:
     return "\n".join(rows)
 
 
+def sampling_fields_table() -> str:
+    """The sampling fields of both chat routes, from the one table of sampling parameters."""
+    rows = ["| field | default | accepted | meaning |", "|---|---|---|---|"]
+    for entry in PARAMETERS:
+        default = "random" if entry.documented_default is None else json.dumps(entry.documented_default)
+        rows.append(
+            f"| `{entry.name}` | {default.removesuffix('.0')} | {entry.accepted} | {entry.meaning}{_aliases(entry)} |"
+        )
+    return "\n".join(rows)
+
+
+def _aliases(entry: Parameter) -> str:
+    routes = (("/v1/chat/vision", entry.vision_aliases), ("/v1/chat/completions", entry.openai_aliases))
+    named = [f"`{alias}` in `{route}`" for route, aliases in routes for alias in aliases]
+    return f" Also called {' and '.join(named)}." if named else ""
+
+
 BLOCKS = {
     "folders": folder_tree,
     "packages": package_tree,
@@ -88,12 +107,14 @@ BLOCKS = {
     "engine settings": engine_settings_table,
     "engine metrics": engine_metrics_table,
     "exit codes": exit_codes_table,
+    "sampling fields": sampling_fields_table,
     "decoder layer": layer_table,
     "gateway settings": lambda: settings_table().strip(),
 }
 DOCUMENTS = (
     ROOT / "docs" / "settings.md",
     ROOT / "docs" / "architecture.md",
+    ROOT / "docs" / "api.md",
     ROOT / "docs" / "engine.md",
     ROOT / "docs" / "export.md",
 )

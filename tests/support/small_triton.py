@@ -13,6 +13,7 @@ from gateway.triton.backend import GenerateRequest
 from glmserve import contract
 from glmserve.contract import Finish, Tensor
 from glmserve.model.image_processor import Grid
+from glmserve.sampling_parameters import Sampling
 
 WAIT_S = 10
 Script = Callable[[Any, Any], Iterator[Any]]
@@ -65,11 +66,7 @@ def a_request(deadline_s: float = WAIT_S, patches: bool = True) -> GenerateReque
         input_ids=np.arange(5, dtype=np.int64),
         patches=np.arange(32 * 588, dtype=np.uint8).reshape(32, 588) if patches else None,
         grids=(Grid(4, 8),) if patches else (),
-        max_tokens=7,
-        temperature=0.5,
-        top_p=0.9,
-        top_k=3,
-        seed=2**62,
+        sampling=Sampling(max_tokens=7, temperature=0.5, top_p=0.9, top_k=3, seed=2**62),
         deadline_s=deadline_s,
     )
 

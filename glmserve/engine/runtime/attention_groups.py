@@ -46,13 +46,13 @@ def groups(step: Step) -> tuple[Group, Group, np.ndarray]:
 def _with_draft(step: Step, row: int) -> tuple[Group, Group, np.ndarray]:
     """As `groups`, the chunk being a row's newest token and its draft. That token is in both groups, which write the
     same KV for it; a row that is alone needs the chunk only."""
-    count, guessed = step.decoded, step.guessed
-    index = np.concatenate([[row], np.arange(count, count + guessed)])
-    last = int(step.lengths[row]) + guessed
+    count, draft_tokens = step.decoded, step.draft_tokens
+    index = np.concatenate([[row], np.arange(count, count + draft_tokens)])
+    last = int(step.lengths[row]) + draft_tokens
     chunk = Group(index[None, :], np.array([last], np.int32), last + 1)
     if count == 1:
-        return _STRAY, chunk, np.arange(1, 2 + guessed)
-    return _rows(step), chunk, np.concatenate([np.arange(count), count + np.arange(1, 1 + guessed)])
+        return _STRAY, chunk, np.arange(1, 2 + draft_tokens)
+    return _rows(step), chunk, np.concatenate([np.arange(count), count + np.arange(1, 1 + draft_tokens)])
 
 
 def _rows(step: Step) -> Group:

@@ -8,7 +8,7 @@ import numpy as np
 
 
 def closed(array: np.ndarray) -> np.ndarray:
-    """The array itself, which nobody can write to any more."""
+    """The array itself, made read-only."""
     array.flags.writeable = False
     return array
 

@@ -1,4 +1,4 @@
-"""What the engine needs of a decoder, and a fake one that counts."""
+"""What the engine needs of a decoder: one step in, sampled tokens out."""
 
 from __future__ import annotations
 
@@ -8,21 +8,19 @@ from typing import Protocol
 import numpy as np
 
 from glmserve.engine.runtime.sampling import SamplerInputs
-from glmserve.limits import MAX_LOGPROBS
 
 
 @dataclass(frozen=True)
 class Step:
-    """One run of the decoder: one new token for each of the rows [0, D), and beside them stretches of prompts in the
-    rows [first_row, first_row + C). D or C may be 0.
+    """One step of the decoder: one new token for each of the rows [0, D), and prefill chunks in the rows
+    [first_row, first_row + C). D or C may be 0.
 
     The T tokens lie side by side, those of the decoded rows first, then each prompt's: `input_ids` and `image_slot` i64
-    [T], `positions` i64 [3, T], `features` f32 [M, hidden] or None where no picture token is fed. `lengths` i32 [D] and
+    [T], `positions` i64 [3, T], `features` f32 [M, hidden] or None where no image token is fed. `lengths` i32 [D] and
     `chunk_lengths` i32 [C] count the tokens in the rows before, `chunk_new` i64 [C] those that a prompt's row is fed;
-    where there are several prompts, their rows are fresh. Instead of prompts, guesses at what follows the newest token
-    of the decoded row `draft_row` may stand there. A token is drawn after each of the tokens `drawn` i64 [N], which the
-    rows of `sampler` belong to. `parked` i32 counts the tokens in the rows after the decoded ones, which a plain step
-    may run as padding.
+    several chunks must begin their rows. Instead of chunks there may be draft tokens after the newest token of the
+    decoded row `draft_row`. A token is sampled after each of the tokens `drawn` i64 [N], one for each row of `sampler`.
+    `parked` i32 counts the tokens in the rows after the decoded ones, which a decode step may run as padding.
     """
 
     input_ids: np.ndarray
@@ -40,20 +38,20 @@ class Step:
 
     @staticmethod
     def drawing(input_ids: np.ndarray, positions: np.ndarray, drawn: np.ndarray, sampler: SamplerInputs) -> Step:
-        """A step of text that draws after the tokens `drawn`, with nobody in either group yet."""
-        nobody = np.empty(0, np.int32)
+        """A step of text that samples after the tokens `drawn`, with no decoded rows and no chunks yet."""
+        empty = np.empty(0, np.int32)
         return Step(
             input_ids=input_ids,
             image_slot=np.zeros_like(input_ids),
             positions=positions,
             features=None,
-            lengths=nobody,
+            lengths=empty,
             first_row=0,
-            chunk_lengths=nobody,
+            chunk_lengths=empty,
             chunk_new=np.empty(0, np.int64),
             drawn=drawn,
             sampler=sampler,
-            parked=nobody,
+            parked=empty,
         )
 
     @property
@@ -62,19 +60,19 @@ class Step:
         return len(self.lengths)
 
     @property
-    def guessed(self) -> int:
-        """Tokens of a draft."""
+    def draft_tokens(self) -> int:
+        """How many draft tokens there are."""
         return 0 if self.draft_row is None else len(self.input_ids) - self.decoded
 
     @property
     def is_decode(self) -> bool:
-        """Whether each decoded row is fed its token and draws one, and that is all."""
+        """Whether the step only decodes, without prefill or draft tokens."""
         return not len(self.chunk_new) and self.draft_row is None
 
 
 @dataclass(frozen=True)
 class Sampled:
-    """What a step drew: `tokens` i64 [N], -1 where a row's numbers were not finite; with log-probabilities of the rows
+    """A step's samples: `tokens` i64 [N], -1 where a row's numbers were not finite; with log-probabilities of the rows
     that asked, ids i64 and values f32 [Q, 1 + alternatives]."""
 
     tokens: np.ndarray
@@ -91,7 +89,7 @@ class DecoderSession(Protocol):
     vocabulary: int
 
     def warm_up(self) -> None:
-        """Does what the first steps would take long for; on the thread that will run them, while all rows are empty."""
+        """Does the first steps' slow work in advance, on the thread that runs them, while all rows are empty."""
         ...
 
     def run(self, step: Step) -> Sampled:
@@ -101,65 +99,3 @@ class DecoderSession(Protocol):
     def move(self, source: int, target: int, length: int) -> None:
         """Copies the first `length` tokens of a row's KV to another row."""
         ...
-
-
-class FakeSession:
-    """Answers each token with the next number modulo `vocabulary`, and checks that its KV rows hold what they should.
-
-    A row's "KV" is the list of tokens fed to it, so a test sees at once when a row was overwritten or misplaced.
-    Decode steps are padded to `bucket` rows, which writes a stray token into the rows that follow, as a device does.
-    A mask's first allowed token is drawn, and `broken` tokens make a row's numbers break.
-    """
-
-    def __init__(
-        self, rows: int = 4, context: int = 64, vocabulary: int = 1000, bucket: int = 1, broken: int | None = None
-    ) -> None:
-        self.rows, self.context, self.vocabulary, self.candidates = rows, context, vocabulary, 8
-        self.kv: list[list[int]] = [[] for _ in range(rows)]
-        self.steps: list[Step] = []
-        self._bucket = bucket
-        self._broken = broken
-
-    def warm_up(self) -> None:
-        pass
-
-    def run(self, step: Step) -> Sampled:
-        self.steps.append(step)
-        count, offset = step.decoded, step.decoded
-        for row, length in enumerate(step.lengths):
-            self._feed(row, length, step.input_ids[row : row + 1])
-        assert len(step.chunk_new) <= 1 or not step.chunk_lengths.any(), "only fresh rows may be read together"
-        for index, (length, new) in enumerate(zip(step.chunk_lengths, step.chunk_new, strict=True)):
-            assert step.first_row + index >= count, "a row is decoded and read at once"
-            self._feed(step.first_row + index, length, step.input_ids[offset : offset + new])
-            offset += new
-        if step.draft_row is not None:
-            assert step.draft_row < count and not len(step.chunk_new) and step.guessed
-            self._feed(step.draft_row, step.lengths[step.draft_row] + 1, step.input_ids[offset:])
-            offset += step.guessed
-        assert offset == len(step.input_ids)
-        if step.is_decode:
-            for index in range(-count % self._bucket):
-                stray = self.kv[count + index]
-                del stray[min(int(step.parked[index]), self.context - 1) :]
-                stray.append(-7)
-        last = step.input_ids[step.drawn]
-        tokens = (last + 1) % self.vocabulary
-        for row_index, mask in zip(step.sampler.mask_rows[:, 0], step.sampler.mask, strict=True):
-            tokens[row_index] = int(mask.argmax())
-        tokens[last == self._broken] = -1
-        wanted = step.sampler.logprob_rows
-        ids = np.repeat(tokens[wanted][:, None], 1 + MAX_LOGPROBS, axis=1)
-        return Sampled(tokens, ids, np.zeros(ids.shape, np.float32))
-
-    def _feed(self, index: int, length: int, tokens: np.ndarray) -> None:
-        assert index < self.rows
-        row = self.kv[index]
-        assert len(row) >= length, "the row lacks the tokens it is said to hold"
-        del row[length:]
-        row.extend(tokens.tolist())
-        assert len(row) <= self.context, "the row is longer than the context"
-
-    def move(self, source: int, target: int, length: int) -> None:
-        assert len(self.kv[source]) >= length, "a move takes along what is not there"
-        self.kv[target] = self.kv[source][:length]

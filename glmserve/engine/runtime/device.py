@@ -36,8 +36,8 @@ class Device(Protocol):
     name: DeviceName
     number: int
     capturing: threading.Lock
-    """Held while a CUDA graph is captured, and by whoever runs anything beside the decoder: an allocation on any thread
-    ends a capture."""
+    """Held while a CUDA graph is captured, and by threads that run anything beside the decoder: an allocation on any
+    thread ends a capture."""
 
     def use(self) -> None:
         """Makes it the one that this thread's calls mean."""
@@ -202,7 +202,7 @@ class Cuda:
         self._check("copying KV", call)
 
     def wait(self) -> None:
-        """For the stream of copies; a picture may be under way in another, which is nobody's business here."""
+        """Waits for the stream of copies only; an image may be encoded in another stream meanwhile."""
         self._check("waiting", self._runtime.cudaStreamSynchronize(ctypes.c_void_p(None)))
 
     def total_memory_bytes(self) -> int:

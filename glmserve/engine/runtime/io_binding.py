@@ -1,4 +1,4 @@
-"""What a run of a graph is given and gives: arrays bound once for each set of rows, and updated in place."""
+"""Binds a graph's inputs and outputs once for each set of rows, and updates them in place."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from glmserve.engine.runtime.device import Device
 from glmserve.engine.runtime.sampling import SamplerInputs
 
 _SMALL_BYTES = 1 << 16
-"""Up to this size, comparing an array with what a device holds is cheaper than copying it there again."""
+"""Up to this size, comparing an array with the device's content is cheaper than another copy."""
 
 
 class Binding:
@@ -46,10 +46,10 @@ class Binding:
         self._bind(name, value, array.shape)
 
     def lend(self, name: str, array: np.ndarray) -> None:
-        """Sets an input to an array that nobody changes any more: the processor reads it where it is."""
+        """Sets an input to an array that does not change any more; a CPU reads it in place."""
         if self._device[0] != "cpu":
             self.put(name, array)
-        elif self._hosted.get(name) is not array:  # as in every step without a picture
+        elif self._hosted.get(name) is not array:  # the same array in every step without an image
             self._hosted[name] = np.ascontiguousarray(array)
             self._bind(name, ort.OrtValue.ortvalue_from_numpy(self._hosted[name]), array.shape)
 

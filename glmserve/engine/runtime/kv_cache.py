@@ -1,4 +1,4 @@
-"""The decoder's KV: a buffer a layer for keys and one for values, of which a step binds the rows it runs."""
+"""KV cache: one key and one value buffer per layer; each step binds its rows."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class KvShape:
 class KvCache:
     """Past and present are the same memory, so a step writes its KV in place.
 
-    Beside the rows there is a stray one, a token long, for a group of rows that nobody is in.
+    One more row, a token long, is the stray row of an empty group.
     """
 
     def __init__(self, device: Device, shape: KvShape) -> None:
@@ -87,6 +87,6 @@ class KvCache:
         self._device.wait()
 
     def poison(self) -> None:
-        """Fills every row with NaN, so that a test sees whether anything not written is read."""
+        """Fills every row with NaN, so that a test notices reads of memory that was never written."""
         for block in self._blocks:
             self._device.fill_with_nan(block, self._size)

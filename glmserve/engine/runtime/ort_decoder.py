@@ -1,4 +1,4 @@
-"""The decoder and the picture encoder on ONNX Runtime."""
+"""The decoder and the image encoder on ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -230,32 +230,24 @@ class OrtDecoder:
 
     def _put_sampler(self, binding: Binding, sampler: SamplerInputs) -> None:
         binding.sampler = sampler
-        binding.put(DecoderGraph.TEMPERATURE, sampler.temperature)
-        binding.put(DecoderGraph.TOP_K, sampler.top_k)
-        binding.put(DecoderGraph.TOP_P, sampler.top_p)
-        binding.put(DecoderGraph.MIN_P, sampler.min_p)
-        binding.put(DecoderGraph.UNIFORM, sampler.uniform)
-        binding.put(DecoderGraph.PENALTY_INDEX, sampler.penalty_index)
-        binding.put(DecoderGraph.PENALTY, sampler.penalty)
-        binding.put(DecoderGraph.MASK_ROWS, sampler.mask_rows)
-        binding.put(DecoderGraph.MASK, sampler.mask)
-        binding.put(DecoderGraph.LOGPROB_ROWS, sampler.logprob_rows)
+        for name, array in sampler.by_input().items():
+            binding.put(name, array)
 
 
 class OrtVision:
-    """The picture encoder."""
+    """The image encoder."""
 
     def __init__(self, graph: Path, threads: int = 1, device: Device | None = None) -> None:
         self._device = device or Host()
         self._session = open_session(graph, self._device, threads)
 
     def run(self, patches: np.ndarray, row_weights: np.ndarray, column_weights: np.ndarray) -> np.ndarray:
-        """Features f32 [B, image tokens, hidden] of B pictures of one grid; see `contract.VISION_INPUTS`."""
+        """Features f32 [B, image tokens, hidden] of B images of one grid; see `contract.VISION_INPUTS`."""
         inputs = {IMAGE_PATCHES.name: patches, ROW_WEIGHTS.name: row_weights, COLUMN_WEIGHTS.name: column_weights}
         with self._device.capturing:
             return self._session.run([IMAGE_FEATURES.name], inputs)[0]  # type: ignore[no-any-return]
 
     def encode(self, arrays: VisionArrays) -> np.ndarray:
-        """Features f32 [image tokens, hidden] of one picture."""
+        """Features f32 [image tokens, hidden] of one image."""
         patches, rows, columns = arrays
         return self.run(patches[None], rows[None], columns[None])[0]  # type: ignore[no-any-return]

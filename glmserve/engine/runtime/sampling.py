@@ -7,8 +7,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from glmserve.engine.request import Sampling
+from glmserve.contract import DecoderGraph
 from glmserve.engine.runtime.constant_arrays import closed, numbered, zeros
+from glmserve.sampling_parameters import GRAPH_PARAMETERS, Sampling
 
 _TOKENS = 16
 """Tokens whose random numbers are made together: a generator costs as much as hundreds of its numbers."""
@@ -33,12 +34,12 @@ class Draw:
     index: int = 0
     seen: np.ndarray | None = None
     mask: np.ndarray | None = None
-    wants_logprobs: bool = False
 
     @property
     def is_greedy(self) -> bool:
         """Whether the likeliest token is taken, and nothing else is wanted."""
-        return self.sampling.temperature <= 0 and self.seen is None and self.mask is None and not self.wants_logprobs
+        sampling = self.sampling
+        return sampling.temperature <= 0 and self.seen is None and self.mask is None and not sampling.logprobs
 
 
 GREEDY = Draw(Sampling())
@@ -49,15 +50,12 @@ GREEDY = Draw(Sampling())
 class SamplerInputs:
     """The sampler's part of `contract.DecoderGraph` for B rows.
 
-    `temperature`, `top_p`, `min_p` f32 [B, 1], `top_k` i64 [B, 1], `uniform` f32 [B, candidates]. The lists of
-    extras: `penalty_index` i64 [P, 2] with `penalty` f32 [P], `mask_rows` i64 [R, 1] with `mask` bool [R, vocabulary],
+    `parameters` [B, 1] of each of GRAPH_PARAMETERS by its name, `uniform` f32 [B, candidates]. The lists of extras:
+    `penalty_index` i64 [P, 2] with `penalty` f32 [P], `mask_rows` i64 [R, 1] with `mask` bool [R, vocabulary],
     `logprob_rows` i64 [Q].
     """
 
-    temperature: np.ndarray
-    top_k: np.ndarray
-    top_p: np.ndarray
-    min_p: np.ndarray
+    parameters: dict[str, np.ndarray]
     uniform: np.ndarray
     penalty_index: np.ndarray
     penalty: np.ndarray
@@ -69,6 +67,18 @@ class SamplerInputs:
     def extras(self) -> tuple[int, int, int]:
         """The lengths P, R and Q of the lists of extras."""
         return len(self.penalty), len(self.mask_rows), len(self.logprob_rows)
+
+    def by_input(self) -> dict[str, np.ndarray]:
+        """Every array by the name of the graph's input."""
+        return {
+            **self.parameters,
+            DecoderGraph.UNIFORM: self.uniform,
+            DecoderGraph.PENALTY_INDEX: self.penalty_index,
+            DecoderGraph.PENALTY: self.penalty,
+            DecoderGraph.MASK_ROWS: self.mask_rows,
+            DecoderGraph.MASK: self.mask,
+            DecoderGraph.LOGPROB_ROWS: self.logprob_rows,
+        }
 
 
 def sampler_inputs(draws: list[Draw], candidates: int, vocabulary: int) -> SamplerInputs:
@@ -88,8 +98,8 @@ def padded(inputs: SamplerInputs, more: int) -> SamplerInputs:
     if inputs is _greedy(count, candidates, vocabulary):
         return _greedy(count + more, candidates, vocabulary)
     rows = np.concatenate([numbered(count), zeros(more)])
-    settings = ("temperature", "top_k", "top_p", "min_p", "uniform")
-    return replace(inputs, **{name: getattr(inputs, name)[rows] for name in settings})
+    parameters = {name: array[rows] for name, array in inputs.parameters.items()}
+    return replace(inputs, parameters=parameters, uniform=inputs.uniform[rows])
 
 
 def filled(inputs: SamplerInputs) -> SamplerInputs:
@@ -124,7 +134,7 @@ def _repeated(array: np.ndarray, count: int) -> np.ndarray:
 @lru_cache
 def _greedy(count: int, candidates: int, vocabulary: int) -> SamplerInputs:
     inputs = _drawn([GREEDY] * count, candidates, vocabulary)
-    for array in vars(inputs).values():
+    for array in inputs.by_input().values():
         closed(array)
     return inputs
 
@@ -141,17 +151,22 @@ def _drawn(draws: list[Draw], candidates: int, vocabulary: int) -> SamplerInputs
     index, penalty = _penalties(draws)
     masks = [(row, draw.mask) for row, draw in enumerate(draws) if draw.mask is not None]
     return SamplerInputs(
-        temperature=np.array([max(s.temperature, _LEAST_TEMPERATURE) for s in settings], np.float32)[:, None],
-        top_k=np.array([min(s.top_k or candidates, candidates) for s in settings], np.int64)[:, None],
-        top_p=np.array([s.top_p for s in settings], np.float32)[:, None],
-        min_p=np.array([s.min_p for s in settings], np.float32)[:, None],
+        parameters=_parameters(settings, candidates),
         uniform=uniform,
         penalty_index=index,
         penalty=penalty,
         mask_rows=np.array([[row] for row, _ in masks], np.int64).reshape(-1, 1),
         mask=np.stack([mask for _, mask in masks]) if masks else np.empty((0, vocabulary), np.bool_),
-        logprob_rows=np.array([row for row, draw in enumerate(draws) if draw.wants_logprobs], np.int64),
+        logprob_rows=np.array([row for row, draw in enumerate(draws) if draw.sampling.logprobs], np.int64),
     )
+
+
+def _parameters(settings: list[Sampling], candidates: int) -> dict[str, np.ndarray]:
+    """Each of GRAPH_PARAMETERS as the graph takes it, [B, 1]."""
+    values = {entry.name: [getattr(sampling, entry.name) for sampling in settings] for entry in GRAPH_PARAMETERS}
+    values["temperature"] = [max(temperature, _LEAST_TEMPERATURE) for temperature in values["temperature"]]
+    values["top_k"] = [min(top_k or candidates, candidates) for top_k in values["top_k"]]
+    return {entry.name: np.array(values[entry.name], entry.graph_dtype)[:, None] for entry in GRAPH_PARAMETERS}
 
 
 @lru_cache(_BLOCKS)

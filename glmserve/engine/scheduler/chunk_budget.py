@@ -1,4 +1,4 @@
-"""How long steps take, learnt from the steps themselves, and how much of a prompt fits beside the decoded rows."""
+"""How many prompt tokens the next step may prefill beside the decoded rows, learnt from the times of past steps."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ from collections import deque
 from statistics import median
 
 _REMEMBERED = 9
-"""Newest steps of a kind whose median counts: one that the machine held up moves nothing."""
+"""The median of this many newest steps of a kind counts, so one slow step changes nothing."""
 _LEAST_SHARE = 0.25
-"""A prompt token costs at least this share of an even part of its step, however short the step happened to be."""
+"""A prompt token costs at least this share of an even part of its step, however short the step was."""
 _STALL = 0.4
-"""Of a decode step's time, what reading a prompt may add to it for each request that waits for its first token.
+"""Share of a decode step's time that prefill may add for each request that waits for its first token.
 
-Well below 1, so that one long prompt at most doubles the gap between others' tokens, noise included.
+Well below 1, so that one long prompt at most doubles the time between the others' tokens, noise included.
 """
 
 
 class ChunkBudget:
-    """Owned by the engine's thread."""
+    """Turns step times into the next chunk's size; owned by the engine's thread."""
 
     def __init__(self, min_chunk_tokens: int) -> None:
-        """`min_chunk_tokens` prompt tokens cost next to nothing beside a decode step: fewer are never worth a step."""
-        self._ridge_tokens = min_chunk_tokens
+        """`min_chunk_tokens` prompt tokens cost about as much as one decode step, so no chunk is shorter."""
+        self._min_chunk_tokens = min_chunk_tokens
         self._decode_s: deque[float] = deque(maxlen=_REMEMBERED)
         self._token_s: deque[float] = deque(maxlen=_REMEMBERED)
 
-    def stepped(self, rows: int, tokens: int, seconds: float) -> None:
-        """Takes note of a step that decoded `rows` and read `tokens` of prompts beside them.
+    def observe_step(self, rows: int, tokens: int, seconds: float) -> None:
+        """Records the time of a step with `rows` decoded rows and `tokens` prefilled tokens.
 
-        What such a step takes longer than a decode step is what its prompt tokens cost.
+        The time beyond that of a decode step is the cost of its prompt tokens.
         """
         if not tokens:
             self._decode_s.append(seconds)
@@ -39,13 +39,13 @@ class ChunkBudget:
             self._token_s.append(max(least_s, (seconds - median(self._decode_s)) / tokens))
 
     def chunk_tokens(self, decoding: int, beginning: int, most: int) -> int:
-        """Prompt tokens for the next step, while `decoding` requests are answered and `beginning` await a first token.
+        """Prompt tokens for the next step, with `decoding` sequences and `beginning` that wait for their first token.
 
-        All of `most` when nobody is held up. Else as many as take 0.4 of a decode step for each that waits.
+        `most` where nothing decodes; otherwise as many as take 0.4 of a decode step for each that waits.
         """
         if not decoding:
             return most
         if not self._token_s or not self._decode_s:
-            return min(most, self._ridge_tokens)
+            return min(most, self._min_chunk_tokens)
         allowed_s = _STALL * median(self._decode_s) * max(1, beginning)
-        return min(most, max(self._ridge_tokens, int(allowed_s / median(self._token_s))))
+        return min(most, max(self._min_chunk_tokens, int(allowed_s / median(self._token_s))))

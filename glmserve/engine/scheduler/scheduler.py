@@ -1,4 +1,4 @@
-"""Decides what the next step reads: a chunk of one prompt, or a few short prompts whole."""
+"""Decides what the next step prefills: a chunk of one prompt, or a few short prompts whole."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from glmserve.engine.scheduler.wait_queue import Ticket
 
 @dataclass(frozen=True)
 class Waiting:
-    """A request in line, with the place it gives back when it leaves."""
+    """A waiting request and its ticket for the wait queue."""
 
     request: Request
-    place: Ticket
+    ticket: Ticket
 
 
 @dataclass(frozen=True)
 class Chunk:
     """Tokens [start, stop) of a prompt."""
 
-    running: Sequence
+    sequence: Sequence
     start: int
     stop: int
 
@@ -33,12 +33,12 @@ class Chunk:
 
     @property
     def is_last(self) -> bool:
-        return self.stop == self.running.request.prompt.length
+        return self.stop == self.sequence.request.prompt.length
 
 
 @dataclass(frozen=True)
 class Prefill:
-    """What a step reads, in rows that follow one another, after the `moves` that bring KV to be taken over."""
+    """The chunks that a step prefills, in adjacent rows, after the `moves` that copy cached KV into them."""
 
     chunks: list[Chunk]
     moves: list[Move]
@@ -47,19 +47,19 @@ class Prefill:
 class Scheduler:
     """First come, first served; owned by the engine's thread."""
 
-    def __init__(self, table: SlotTable, pace: ChunkBudget, chunk_tokens: int, min_chunk_tokens: int) -> None:
+    def __init__(self, table: SlotTable, chunk_budget: ChunkBudget, chunk_tokens: int, min_chunk_tokens: int) -> None:
         self.waiting: deque[Waiting] = deque()
         self._table = table
-        self._pace = pace
+        self._chunk_budget = chunk_budget
         self._chunk_tokens = chunk_tokens
-        self._ridge_tokens = min_chunk_tokens
+        self._min_chunk_tokens = min_chunk_tokens
 
     @property
     def is_idle(self) -> bool:
         return not self.waiting and self._table.used == 0
 
     def next_prefill(self, now: float) -> Prefill | None:
-        """What this step reads, starting waiting requests when a row is free; None when there is nothing to read."""
+        """The next step's prefill, None for none; starts waiting requests when a row is free."""
         table, moves = self._table, list[Move]()
         beginning = len(table.prefilling) + len(self.waiting)
         if not table.prefilling:
@@ -75,22 +75,22 @@ class Scheduler:
         return Prefill(chunks, moves)
 
     def _budget(self, first: Sequence, beginning: int) -> int:
-        """Tokens to read of a prompt. One that fits a chunk is not cut: half-empty decode steps in between would cost
-        everybody more than one short wait does."""
+        """Prompt tokens of the next chunk. A prompt that fits one chunk is not cut: the half-empty decode steps between
+        its parts would cost every sequence more than one short wait."""
         if first.request.prompt.length - first.cached <= self._chunk_tokens:
             return self._chunk_tokens
-        return self._pace.chunk_tokens(len(self._table.decoding), beginning, self._chunk_tokens)
+        return self._chunk_budget.chunk_tokens(len(self._table.decoding), beginning, self._chunk_tokens)
 
     def _join(self, chunks: list[Chunk], now: float) -> list[Move]:
-        """Adds the next prompts in line while all of them together still cost about as much as any step does.
+        """Adds the next waiting prompts while together they cost no more than one decode step.
 
-        Only whole prompts that share no KV: the attention kernel reads several rows at once only from their beginning.
+        Only whole prompts without a cached prefix: the attention kernel prefills several rows only from their start.
         """
         moves, tokens = list[Move](), chunks[0].tokens
         while self.waiting and self._table.can_start:
             request = self.waiting[0].request
             tokens += request.prompt.length
-            if tokens > self._ridge_tokens or request.grammar:
+            if tokens > self._min_chunk_tokens or request.grammar:
                 break
             if self._table.shared(Sequence(request, now)):
                 break
@@ -100,5 +100,5 @@ class Scheduler:
 
     def _start(self, now: float) -> list[Move]:
         waiting = self.waiting.popleft()
-        waiting.place.leave()
+        waiting.ticket.leave()
         return self._table.start(Sequence(waiting.request, started=now))

@@ -1,4 +1,4 @@
-"""Which requests were given up by whoever asked, by the keys that they came with."""
+"""The keys of cancelled requests, shared between the threads that cancel and the engine that asks."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ _MOST = 4096
 
 
 class Cancellations:
-    """Safe to share between threads. A key may be said before its request comes; the newest few thousand are known."""
+    """Safe to share between threads. A key may be cancelled before its request comes; the newest 4096 keys are kept."""
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._said: OrderedDict[int, None] = OrderedDict()
+        self._cancelled: OrderedDict[int, None] = OrderedDict()
 
-    def say(self, key: int) -> None:
+    def cancel(self, key: int) -> None:
         with self._lock:
-            self._said[key] = None
-            while len(self._said) > _MOST:
-                self._said.popitem(last=False)
+            self._cancelled[key] = None
+            while len(self._cancelled) > _MOST:
+                self._cancelled.popitem(last=False)
 
-    def is_said(self, key: int) -> bool:
-        return key in self._said
+    def is_cancelled(self, key: int) -> bool:
+        return key in self._cancelled
 
     def forget(self, key: int) -> None:
         """The request has ended."""
         with self._lock:
-            self._said.pop(key, None)
+            self._cancelled.pop(key, None)

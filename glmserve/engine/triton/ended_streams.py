@@ -1,4 +1,4 @@
-"""Keeps streams between Triton's models past their end, so that Triton's stub is not the last to let go of one."""
+"""Keeps ended BLS streams alive for some seconds, because Triton's stub must not free them itself."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ _KEPT_S = 5.0
 class EndedStreams:
     """Shared between threads.
 
-    The stub takes a stream that has ended out of a table of its own, on another thread and shortly after. Were that the
-    last that knows of it, its arrays would be freed there without Python's lock, and with many answers at a time the
-    stub dies of it.
+    The stub drops an ended stream from its own table a little later, on another thread. If that were the last
+    reference, its arrays would be freed there without Python's lock, which crashes the stub under load.
     """
 
     def __init__(self) -> None:
@@ -22,7 +21,7 @@ class EndedStreams:
         self._streams: deque[tuple[float, object]] = deque()
 
     def keep(self, stream: object) -> None:
-        """Takes one more, and lets go of those that ended some seconds ago."""
+        """Keeps one more stream, and drops those that ended some seconds ago."""
         now_s = time.monotonic()
         with self._lock:
             self._streams.append((now_s, stream))

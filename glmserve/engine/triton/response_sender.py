@@ -1,7 +1,7 @@
-"""Sends every answer's events from one thread: Triton allows each response sender one thread only.
+"""Sends the events of all requests from one thread, because a Triton response sender may be used by one thread only.
 
-A response costs about 100 microseconds. So the tokens that gather while others are being sent leave in one response,
-and the thread rests three times as long as it worked; a first token and an ending are not made to wait.
+A response costs about 100 microseconds. So tokens that gather while others are sent go into one response, and the
+thread rests three times as long as it worked. First tokens and endings are sent without that rest.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _LONGEST_REST_S = 0.03
 _JOIN_S = 10.0
 
 Send = Callable[[list[Event]], None]
-"""Sends an answer's next events in order; the last of all may only come at the end of a list."""
+"""Sends a request's next events in order; its last event may only end a list."""
 
 
 @dataclass(eq=False)
 class _Channel:
-    """One answer's way out. Its producer appends, the outbox's thread takes; each is one atomic step of a list."""
+    """The unsent events of one request: the engine appends, the sender's thread takes them, both under the lock."""
 
     send: Send
     is_whole: bool = False
@@ -39,24 +39,27 @@ class _Channel:
 
 
 class ResponseSender:
-    """Owns the thread that sends. An answer's events are bounded by its tokens, so nothing here grows without end."""
+    """Owns the sending thread. A request has no more events than tokens, which bounds what waits here."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._queue: queue.SimpleQueue[_Channel | None] = queue.SimpleQueue()
         self._urgent = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="response sender", daemon=True)
         self._thread.start()
 
     def channel(
         self, send: Send, is_whole: bool = False, when_ended: Callable[[], None] | None = None
     ) -> Callable[[Event], None]:
-        """The `emit` of one answer; one that `is_whole` is sent at its end, `when_ended` runs with its last event."""
+        """The `emit` of one request; with `is_whole`, all its events are sent together at its end.
+
+        `when_ended` runs with the last one.
+        """
         channel = _Channel(send, is_whole, when_ended)
         return lambda event: self._post(channel, event)
 
     def close(self) -> None:
-        """Sends what was posted, then ends the thread."""
+        """Sends the remaining events, then ends the thread."""
         self._queue.put(None)
         self._urgent.set()
         self._thread.join(_JOIN_S)
@@ -80,7 +83,7 @@ class ResponseSender:
             first = self._queue.get()
             began = time.monotonic()
             round_, is_closing = [first], first is None
-            self._urgent.clear()  # before the rest is taken: what is posted from here on wakes the thread again
+            self._urgent.clear()  # before the rest is taken, so that later events wake the thread again
             while not self._queue.empty():
                 round_.append(self._queue.get())
             for channel in round_:
@@ -101,12 +104,12 @@ class ResponseSender:
             channel.is_queued = False
         try:
             channel.send(_joined(events))
-        except Exception:  # one answer's receiver must not stop the others
+        except Exception:  # one failing receiver must not stop the others
             _log.exception("an answer could not be sent")
 
 
 def _joined(events: list[Event]) -> list[Event]:
-    """The same events with neighbouring tokens put together."""
+    """The same events with adjacent tokens merged."""
     joined: list[Event] = []
     for event in events:
         before = joined[-1] if joined else None

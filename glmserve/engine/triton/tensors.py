@@ -1,46 +1,38 @@
-"""Tensors off the wire become what was asked, and events become tensors; see `contract` for their meaning."""
+"""Reads a request from its tensors, and writes events as tensors; `contract` says what each tensor means."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from glmserve import contract
 from glmserve.contract import Tensor
-from glmserve.engine.request import NO_LOGPROBS, Done, Event, Failed, Logprobs, Sampling, Tokens
+from glmserve.engine.request import Done, Event, Failed, Logprobs, Tokens
 from glmserve.errors import InvalidInput
-from glmserve.limits import (
-    MAX_IMAGES,
-    MAX_LOGPROBS,
-    MAX_NEW_TOKENS,
-    MAX_REPETITION_PENALTY,
-    MAX_STOP_IDS,
-    MIN_REPETITION_PENALTY,
-)
+from glmserve.limits import MAX_IMAGES, MAX_STOP_TOKEN_IDS
 from glmserve.model.config import Checkpoint
 from glmserve.model.image_processor import Grid
+from glmserve.sampling_parameters import PARAMETERS, Parameter, Sampling, Value
 
 Tensors = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Asked:
-    """One request as it came, checked: pictures as patches u8 [patches, patch_bytes] with their grids."""
+    """One checked request: images as patches u8 [patches, patch_bytes] with their grids."""
 
     input_ids: np.ndarray
     images: list[tuple[np.ndarray, Grid]]
     sampling: Sampling
-    max_tokens: int
     deadline_s: float
-    stop_ids: frozenset[int]
-    logprobs: int
     grammar: bytes | None
     scope: int
 
 
 def kept(array: np.ndarray) -> np.ndarray:
-    """The array itself where its memory is its own, else a copy: what Triton lends is not ours once a call is over."""
+    """The array if it owns its memory, else a copy: memory that Triton lends is invalid after the call."""
     owner = array
     while isinstance(owner.base, np.ndarray):
         owner = owner.base
@@ -48,32 +40,17 @@ def kept(array: np.ndarray) -> np.ndarray:
 
 
 def read_request(tensors: Tensors, checkpoint: Checkpoint) -> Asked:
-    """Raises InvalidInput when a tensor holds what the model cannot take."""
+    """Raises InvalidInput when a tensor holds a value that the model cannot take."""
     input_ids = tensors[contract.INPUT_IDS.name]
     vocabulary = checkpoint.text.vocabulary
     if len(input_ids) == 0 or int(input_ids.min()) < 0 or int(input_ids.max()) >= vocabulary:
         raise InvalidInput(f"Token ids must lie between 0 and {vocabulary - 1}, and there must be one.", "prompt")
     grammar = tensors.get(contract.GRAMMAR.name)
-    stop_ids = tensors.get(contract.STOP_IDS.name, np.empty(0, np.int64))
-    if len(stop_ids) > MAX_STOP_IDS:
-        raise InvalidInput(f"At most {MAX_STOP_IDS} stop ids are taken.", "stop_ids")
     return Asked(
         input_ids=input_ids,
         images=_images(tensors, checkpoint),
-        sampling=Sampling(
-            temperature=_number(tensors, contract.TEMPERATURE, 0, 100),
-            top_p=_number(tensors, contract.TOP_P, 0, 1),
-            top_k=int(_number(tensors, contract.TOP_K, 0, 2**31 - 1)),
-            min_p=_number(tensors, contract.MIN_P, 0, 1, default=0),
-            repetition_penalty=_number(
-                tensors, contract.REPETITION_PENALTY, MIN_REPETITION_PENALTY, MAX_REPETITION_PENALTY, default=1
-            ),
-            seed=int(tensors[contract.SEED.name][0]),
-        ),
-        max_tokens=int(_number(tensors, contract.MAX_TOKENS, 1, MAX_NEW_TOKENS)),
+        sampling=_sampling(tensors),
         deadline_s=int(tensors[contract.DEADLINE_MS.name][0]) / 1000,
-        stop_ids=frozenset(stop_ids.tolist()),
-        logprobs=int(_number(tensors, contract.LOGPROBS, NO_LOGPROBS, MAX_LOGPROBS, default=NO_LOGPROBS)),
         grammar=None if grammar is None or not len(grammar) else grammar.tobytes(),
         scope=int(tensors.get(contract.CACHE_SCOPE.name, np.zeros(1, np.int64))[0]),
     )
@@ -85,7 +62,7 @@ def key_in(tensors: Tensors, tensor: Tensor) -> int | None:
 
 
 def asks_for_whole(tensors: Tensors) -> bool:
-    """Whether the answer is wanted in one message."""
+    """Whether the whole answer is wanted in one message."""
     return contract.WHOLE.name in tensors and bool(tensors[contract.WHOLE.name].any())
 
 
@@ -113,20 +90,32 @@ def _logprobs(logprobs: Logprobs) -> Tensors:
     }
 
 
-def _number(tensors: Tensors, tensor: Tensor, least: float, most: float, default: float | None = None) -> float:
-    array = tensors.get(tensor.name)
-    if array is None and default is not None:
-        return default
+def _sampling(tensors: Tensors) -> Sampling:
+    stop_token_ids = tensors.get(contract.STOP_TOKEN_IDS.name, np.empty(0, np.int64))
+    if len(stop_token_ids) > MAX_STOP_TOKEN_IDS:
+        raise InvalidInput(
+            f"The field stop_token_ids has {len(stop_token_ids)} ids; at most {MAX_STOP_TOKEN_IDS} are accepted.",
+            "stop_token_ids",
+        )
+    values: dict[str, Any] = {parameter.name: _value(tensors, parameter) for parameter in PARAMETERS}
+    return Sampling(**values, stop_token_ids=tuple(stop_token_ids.tolist()))
+
+
+def _value(tensors: Tensors, parameter: Parameter) -> Value:
+    """Raises InvalidInput for a value out of range. Both bounds are rounded as the value was and are included, even an
+    exclusive minimum, because float32 may round a valid value to it."""
+    array = tensors.get(parameter.tensor_name)
+    if array is None and parameter.is_optional:
+        return parameter.default
     assert array is not None  # Triton refuses a request that lacks what is not optional
-    value, rounded = float(array[0]), array.dtype.type  # a float32 of 0.01 is a little less than 0.01
-    if not rounded(least) <= value <= rounded(most):
-        name = tensor.name.lower()
-        raise InvalidInput(f"{name} must lie between {least:g} and {most:g}.", name)
-    return value
+    value, rounded = array[0], array.dtype.type
+    if not rounded(parameter.minimum) <= value <= rounded(parameter.maximum):
+        raise InvalidInput(f"The field {parameter.name} must be {parameter.accepted}.", parameter.name)
+    return parameter.type(value)
 
 
 def _images(tensors: Tensors, checkpoint: Checkpoint) -> list[tuple[np.ndarray, Grid]]:
-    """Patches and grid of each picture; raises InvalidInput when the two tensors disagree."""
+    """Patches and grid of each image; raises InvalidInput when the two tensors disagree."""
     merge, images = checkpoint.images.merge_size, checkpoint.images
     rows = tensors.get(contract.GRIDS.name)
     if rows is None or len(rows) == 0:
@@ -135,12 +124,12 @@ def _images(tensors: Tensors, checkpoint: Checkpoint) -> list[tuple[np.ndarray, 
     if len(grids) > MAX_IMAGES:
         raise InvalidInput(f"A request may hold at most {MAX_IMAGES} pictures.", "image")
     if any(g.rows < merge or g.columns < merge or g.rows % merge or g.columns % merge for g in grids):
-        raise InvalidInput(f"Picture grids must be positive multiples of {merge}.", "image")
+        raise InvalidInput(f"Image grids must be positive multiples of {merge}.", "image")
     patches = tensors.get(contract.PATCHES.name)
     wanted = sum(grid.patches for grid in grids), images.patch_bytes
     if patches is None or patches.shape != wanted:
-        raise InvalidInput(f"The pictures' grids ask for patches of shape {list(wanted)}.", "image")
+        raise InvalidInput(f"The images' grids ask for patches of shape {list(wanted)}.", "image")
     if any(images.temporal_patch_size * g.patches * images.patch_size**2 > images.max_pixels for g in grids):
-        raise InvalidInput("A picture has more patches than the model reads.", "image")
+        raise InvalidInput("An image has more patches than the model accepts.", "image")
     ends = np.cumsum([grid.patches for grid in grids])
     return list(zip(np.split(patches, ends[:-1]), grids, strict=True))

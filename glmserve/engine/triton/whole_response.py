@@ -1,4 +1,4 @@
-"""The messages of one answer joined into the single response that plain HTTP can carry."""
+"""Joins the messages of one answer into the single response that plain HTTP can carry."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _GROWING = (TOKENS.name, LOGPROB_IDS.name, LOGPROB_VALUES.name)
 
 
 def joined(messages: list[Tensors]) -> Tensors:
-    """Tensors of which every message brings a part, along their first axis; of the others the last one.
+    """Concatenates the tensors that grow with each message; of the others, keeps the last.
 
     Messages are in the order they came, each as `contract.DECODER_OUTPUTS` describes it.
     """

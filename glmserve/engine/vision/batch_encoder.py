@@ -1,4 +1,4 @@
-"""Reads pictures for many threads, a batch at a time: whoever's turn it is takes along what waits with its own."""
+"""Encodes images for many threads in batches: the thread whose turn it is also takes images that wait."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from glmserve.model.position_embedding import VisionArrays
 
 _log = logging.getLogger(__name__)
 _TURN_S = 120.0
-"""For those before it a picture waits so long at most."""
+"""An image waits at most this long for its turn."""
 
 
 class VisionSession(Protocol):
-    """What runs the picture encoder's graph."""
+    """Runs the image encoder's graph."""
 
     def run(self, patches: np.ndarray, row_weights: np.ndarray, column_weights: np.ndarray) -> np.ndarray:
-        """Features f32 [B, image tokens, hidden] of B pictures of one grid; see `contract.VISION_INPUTS`."""
+        """Features f32 [B, image tokens, hidden] of B images of one grid; see `contract.VISION_INPUTS`."""
         ...
 
 
 @dataclass(eq=False)
 class _Waiting:
-    """One picture; `answer` is its features f32 [image tokens, hidden], or why there are none."""
+    """One image; `answer` is its features f32 [image tokens, hidden], or the error."""
 
     arrays: VisionArrays
     answer: np.ndarray | Exception | None = None
@@ -38,9 +38,9 @@ class _Waiting:
 
 
 class BatchEncoder:
-    """Runs a session for any thread, never twice at a time.
+    """Runs a session for any thread, one batch at a time.
 
-    A batch is of one grid, and has at most `most` pictures and `most_patches` patches, or one picture that has more.
+    All images of a batch have one grid; it has at most `most` images and `most_patches` patches, or one larger image.
     """
 
     def __init__(self, session: VisionSession, most: int, most_patches: int) -> None:
@@ -52,26 +52,26 @@ class BatchEncoder:
         self._waiting: list[_Waiting] = []
 
     def encode(self, arrays: VisionArrays) -> np.ndarray:
-        """Features f32 [image tokens, hidden] of one picture; raises BackendDown when the graph fails or hangs."""
+        """Features f32 [image tokens, hidden] of one image; raises BackendDown when the graph fails or hangs."""
         mine = _Waiting(arrays)
         with self._lock:
             self._waiting.append(mine)
         if not self._turn.acquire(timeout=_TURN_S):
             with self._lock:
                 self._waiting = [other for other in self._waiting if other is not mine]
-            raise BackendDown("The picture encoder does not come to an end.")
+            raise BackendDown("The image encoder did not answer in time.")
         try:
             if mine.answer is None:
                 self._run(self._batch_with(mine))
         finally:
             self._turn.release()
         if isinstance(mine.answer, Exception):
-            raise BackendDown("The picture encoder failed.") from mine.answer
+            raise BackendDown("The image encoder failed.") from mine.answer
         assert mine.answer is not None
         return mine.answer
 
     def _batch_with(self, mine: _Waiting) -> list[_Waiting]:
-        """This picture and those of its grid that have waited longest, which wait no more."""
+        """Takes this image and those of its grid that have waited longest out of the queue."""
         room = max(1, min(self._most, self._most_patches // len(mine.arrays[0])))
         with self._lock:
             others = [other for other in self._waiting if other is not mine and other.shapes == mine.shapes]
@@ -84,7 +84,7 @@ class BatchEncoder:
         try:
             features = self._session.run(*(_together(column) for column in columns))
         except Exception as error:  # onnxruntime raises its own unrelated classes
-            _log.exception("a batch of %d pictures could not be read", len(batch))
+            _log.exception("a batch of %d images could not be encoded", len(batch))
             for waiting in batch:
                 waiting.answer = error
             return
@@ -93,5 +93,5 @@ class BatchEncoder:
 
 
 def _together(arrays: tuple[np.ndarray, ...]) -> np.ndarray:
-    """One batch of all; a picture by itself is not copied for it."""
+    """All arrays as one batch; a single image is not copied."""
     return arrays[0][None] if len(arrays) == 1 else np.stack(arrays)

@@ -1,4 +1,4 @@
-"""The features of pictures seen before: each is encoded once, and the least recently used are forgotten."""
+"""A cache of image features: each image is encoded once, and the least recently used is dropped first."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _WAIT_S = 120.0
 
 
 def image_key(patches: np.ndarray, grid: Grid, scope: int) -> bytes:
-    """Tells pictures apart as the model sees them: the pixels of every patch, the grid, and who may share it."""
+    """A digest of an image as the model sees it (patches and grid) and of the scope that may share it."""
     digest = hashlib.sha256(f"{scope} {grid.rows} {grid.columns} {patches.shape} {patches.dtype}|".encode())
     digest.update(np.ascontiguousarray(patches).data)
     return digest.digest()
 
 
 class FeatureCache:
-    """Safe to share between threads; whoever asks for a picture that is being encoded waits for that result."""
+    """Safe to share between threads; a request for an image that is being encoded waits for that result."""
 
     def __init__(self, max_bytes: int, meter: Meter) -> None:
         self._max_bytes = max_bytes
@@ -37,7 +37,7 @@ class FeatureCache:
         self._under_way: dict[bytes, Future[np.ndarray]] = {}
 
     def features(self, key: bytes, encode: Callable[[], np.ndarray]) -> np.ndarray:
-        """The features f32 [image tokens, hidden] of a picture; raises what `encode` raises."""
+        """The features f32 [image tokens, hidden] of an image; raises what `encode` raises."""
         with self._lock:
             kept, waiting = self._kept.get(key), self._under_way.get(key)
             if kept is not None:
@@ -52,7 +52,7 @@ class FeatureCache:
         try:
             features = encode()
         except BaseException as error:
-            mine.set_exception(error if isinstance(error, Exception) else Cancelled("The picture was given up."))
+            mine.set_exception(error if isinstance(error, Exception) else Cancelled("Encoding the image was given up."))
             raise
         else:
             mine.set_result(features)

@@ -50,13 +50,13 @@ def _register(metric: Metric) -> tuple:
 
 
 def _ask_triton(inputs: tuple[np.ndarray, ...]) -> np.ndarray:
-    """One picture through one of Triton's own backends, where the build has a model for it."""
+    """Encodes one image with one of Triton's own backends, where the build has a model for that."""
     tensors = [pb_utils.Tensor(spec.name, array[None]) for spec, array in zip(VISION_INPUTS, inputs, strict=True)]
     answer = pb_utils.InferenceRequest(
         model_name=VISION_MODEL, requested_output_names=[IMAGE_FEATURES.name], inputs=tensors
     ).exec()
     if answer.has_error():
-        raise BackendDown("The picture encoder failed to answer.")
+        raise BackendDown("The image encoder failed to answer.")
     return kept(pb_utils.get_output_tensor_by_name(answer, IMAGE_FEATURES.name).as_numpy())[0]
 
 

@@ -20,15 +20,15 @@ SCHEMA = {"type": "object", "properties": {"颜色": {"type": "string"}}}
 
 def test_sampling_fields_reach_the_backend(client: FlaskClient, backend: FakeBackend, image: str) -> None:
     ask(client, image, min_p=0.1, repetition_penalty=1.2, stop_token_ids=[7, 9])
-    request = backend.requests[0]
-    assert (request.min_p, request.repetition_penalty, request.stop_ids) == (0.1, 1.2, (7, 9))
+    sampling = backend.requests[0].sampling
+    assert (sampling.min_p, sampling.repetition_penalty, sampling.stop_token_ids) == (0.1, 1.2, (7, 9))
 
 
 def test_unset_fields_ask_for_nothing_special(client: FlaskClient, backend: FakeBackend, image: str) -> None:
     ask(client, image, min_p=None, repetition_penalty=None, stop_token_ids=None, response_format=None, logprobs=None)
-    request = backend.requests[0]
-    assert (request.min_p, request.repetition_penalty, request.stop_ids) == (0.0, 1.0, ())
-    assert (request.grammar, request.logprobs) == (b"", -1)
+    sampling = backend.requests[0].sampling
+    assert (sampling.min_p, sampling.repetition_penalty, sampling.stop_token_ids) == (0.0, 1.0, ())
+    assert (backend.requests[0].grammar, sampling.logprobs, sampling.top_logprobs) == (b"", False, 0)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,8 @@ def test_log_probabilities_come_with_text_and_bytes_of_what_is_said(
         for chunk in says("<think>hm</think>A 图")
     ]
     body = ask(client, image, logprobs=True, top_logprobs=2).get_json()
-    assert backend.requests[0].logprobs == 2
+    sampling = backend.requests[0].sampling
+    assert (sampling.logprobs, sampling.top_logprobs) == (True, 2)
     said = body["logprobs"]["content"]
     assert b"".join(bytes(entry["bytes"]) for entry in said).decode() == body["result"] == "A 图"
     assert {entry["logprob"] for entry in said} == {-0.5}

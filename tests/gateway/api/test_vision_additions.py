@@ -76,7 +76,10 @@ def test_a_form_is_as_good_as_json(client: FlaskClient, backend: FakeBackend, im
     response = client.post(URL, **form(image=a_file(), question="Hi", max_tokens="7", stop='["x"]'))
     assert response.status_code == 200
     first, second = backend.requests
-    assert np.array_equal(first.input_ids, second.input_ids) and first.max_tokens == second.max_tokens == 7
+    assert (
+        np.array_equal(first.input_ids, second.input_ids)
+        and first.sampling.max_tokens == second.sampling.max_tokens == 7
+    )
     assert first.patches is not None and np.array_equal(first.patches, second.patches)
 
 
@@ -108,7 +111,7 @@ def test_stop_strings_of_a_form_are_all_heeded(client: FlaskClient, sent: Any, r
 def test_other_lists_of_a_form_may_be_repeated_too(client: FlaskClient, backend: FakeBackend, image: str) -> None:
     for ids, wanted in ((["5", "6"], (5, 6)), ("5", (5,)), ("[5, 6]", (5, 6))):
         assert client.post(URL, **form(images=[image] * 2, prompt="Hi", stop_token_ids=ids)).status_code == 200
-        assert backend.requests[-1].stop_ids == wanted and len(backend.requests[-1].grids) == 2
+        assert backend.requests[-1].sampling.stop_token_ids == wanted and len(backend.requests[-1].grids) == 2
 
 
 @pytest.mark.parametrize("field", ["prompt", "max_tokens"])

@@ -57,27 +57,27 @@ def test_a_data_url_is_as_good_as_plain_base64(client: FlaskClient, backend: Fak
 
 def test_unset_options_have_their_documented_defaults(client: FlaskClient, backend: FakeBackend, image: str) -> None:
     ask(client, image, max_tokens=None, temperature=None, top_p=None, top_k=None, stop=None, thinking=None, seed=None)
-    request = backend.requests[0]
-    assert (request.max_tokens, request.temperature, request.top_p, request.top_k) == (512, 0.7, 1.0, 0)
+    sampling = backend.requests[0].sampling
+    assert (sampling.max_tokens, sampling.temperature, sampling.top_p, sampling.top_k) == (512, 0.7, 1.0, 0)
 
 
 def test_options_reach_the_backend(client: FlaskClient, backend: FakeBackend, image: str) -> None:
     ask(client, image, max_tokens=7, temperature=0, top_p=0.5, top_k=3, seed=11)
-    request = backend.requests[0]
-    assert (request.max_tokens, request.temperature, request.top_p, request.top_k) == (7, 0.0, 0.5, 3)
-    assert request.seed == 11
-    assert 0 < request.deadline_s <= 30
+    sampling = backend.requests[0].sampling
+    assert (sampling.max_tokens, sampling.temperature, sampling.top_p, sampling.top_k) == (7, 0.0, 0.5, 3)
+    assert sampling.seed == 11
+    assert 0 < backend.requests[0].deadline_s <= 30
 
 
 def test_max_new_tokens_is_another_name_for_max_tokens(client: FlaskClient, backend: FakeBackend, image: str) -> None:
     ask(client, image, max_new_tokens=9)
-    assert backend.requests[0].max_tokens == 9
+    assert backend.requests[0].sampling.max_tokens == 9
 
 
 def test_seeds_differ_when_none_is_asked_for(client: FlaskClient, backend: FakeBackend, image: str) -> None:
     ask(client, image)
     ask(client, image)
-    assert backend.requests[0].seed != backend.requests[1].seed
+    assert backend.requests[0].sampling.seed != backend.requests[1].sampling.seed
 
 
 def test_unknown_fields_are_passed_over(client: FlaskClient, image: str) -> None:
@@ -152,7 +152,7 @@ def test_max_tokens_is_cut_to_the_room_the_context_has(build: Any, says: Script,
     client = create_app(GatewaySettings(build=build, context_tokens=200), backend).test_client()
     assert ask(client, image).status_code == 200
     request = backend.requests[0]
-    assert request.max_tokens == 200 - len(request.input_ids)
+    assert request.sampling.max_tokens == 200 - len(request.input_ids)
 
 
 def test_a_prompt_that_leaves_no_room_is_told_the_numbers(build: Any, says: Script, image: str) -> None:

@@ -22,12 +22,12 @@ from samples import OPENAI_URL, assert_problem, base64_of
 import gateway.chat.service
 from gateway.chat.service import ChatService
 from gateway.deadline import Deadline
-from gateway.schemas.common import Sampling
 from gateway.schemas.conversation import Conversation, SentImage, Turn
 from gateway.settings import GatewaySettings
 from gateway.triton.backend import Cancellation
 from glmserve.errors import Cancelled, DeadlineExceeded
 from glmserve.model.image_processor import ImageRules, patches_of
+from glmserve.sampling_parameters import Sampling
 
 WAIT_S = 10
 Cut = tuple[np.ndarray, Any]
@@ -53,7 +53,7 @@ def on_decoding(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Image.Im
 
 
 def asked(image: str, count: int) -> Conversation:
-    return Conversation((Turn("user", (*[SentImage(image)] * count, "Hi")),), Sampling(1, 0.0, 1.0, 0, 0))
+    return Conversation((Turn("user", (*[SentImage(image)] * count, "Hi")),), Sampling(max_tokens=1))
 
 
 def test_a_client_that_leaves_has_no_further_image_decoded(service: ChatService, on_decoding: Any, image: str) -> None:

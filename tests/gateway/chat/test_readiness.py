@@ -56,7 +56,7 @@ def test_ready_names_model_and_build_once_the_canary_is_answered(client: FlaskCl
 def test_the_canary_is_asked_greedily_with_its_image(client: FlaskClient, backend: FakeBackend) -> None:
     client.get("/health/ready")
     request = backend.requests[0]
-    assert request.temperature == 0
+    assert request.sampling.temperature == 0
     assert request.patches is not None and len(request.patches) > 0
 
 

@@ -26,6 +26,7 @@ from gateway.triton.stream_buffer import StreamBuffer
 from glmserve import contract
 from glmserve.contract import Finish
 from glmserve.errors import BackendDown, Cancelled, DeadlineExceeded, GlmServeError, InvalidInput, Overloaded, to_wire
+from glmserve.sampling_parameters import Sampling
 
 WAIT_S = 10
 
@@ -118,15 +119,9 @@ def test_a_request_without_an_image_sends_no_image_tensors(triton: Any, backend:
 
 def test_optional_tensors_travel_when_they_say_something(triton: Any, backend: TritonBackend) -> None:
     triton[0].script = lambda *_: iter([message([], Finish.STOP)])
-    said = {
-        "min_p": 0.25,
-        "repetition_penalty": 1.5,
-        "stop_ids": (7, 9),
-        "logprobs": 0,
-        "grammar": b'{"type":"object"}',
-        "cache_scope": -(2**62),
-    }
-    list(backend.generate(replace(a_request(), **said)))
+    sampling = Sampling(min_p=0.25, repetition_penalty=1.5, stop_token_ids=(7, 9), logprobs=True, top_logprobs=3)
+    said = replace(a_request(), sampling=sampling, grammar=b'{"type":"object"}', cache_scope=-(2**62))
+    list(backend.generate(said))
     sent = triton[0].received[0]
     named = {t.name: t for t in contract.DECODER_INPUTS}
     arrays = {
@@ -134,7 +129,8 @@ def test_optional_tensors_travel_when_they_say_something(triton: Any, backend: T
         for i, raw in zip(sent.inputs, sent.raw_input_contents, strict=True)
     }
     assert (arrays["MIN_P"][0], arrays["REPETITION_PENALTY"][0]) == (0.25, 1.5)
-    assert (arrays["STOP_IDS"].tolist(), arrays["LOGPROBS"].tolist()) == ([7, 9], [0])
+    assert arrays["STOP_TOKEN_IDS"].tolist() == [7, 9]
+    assert (arrays["LOGPROBS"].tolist(), arrays["TOP_LOGPROBS"].tolist()) == ([True], [3])
     assert (arrays["GRAMMAR"].tobytes(), arrays["CACHE_SCOPE"].tolist()) == (b'{"type":"object"}', [-(2**62)])
     assert {output.name for output in sent.outputs} == {t.name for t in contract.DECODER_OUTPUTS}
 
@@ -148,7 +144,7 @@ def test_log_probabilities_are_asked_for_only_when_wanted(triton: Any, backend: 
 def test_log_probabilities_come_beside_their_tokens(triton: Any, backend: TritonBackend) -> None:
     rows = [[(4, -0.5), (4, -0.5), (6, -1.5)], [(5, -0.25), (5, -0.25), (8, -4.0)]]
     triton[0].script = lambda *_: iter([with_logprobs([4, 5], rows), message([], Finish.STOP)])
-    first, last = backend.generate(replace(a_request(), logprobs=2))
+    first, last = backend.generate(replace(a_request(), sampling=Sampling(logprobs=True, top_logprobs=2)))
     assert first.logprobs == tuple(tuple(row) for row in rows)
     assert last.logprobs == ()
 

@@ -25,6 +25,7 @@ from gateway.triton.http_client import TritonHttpBackend
 from glmserve import contract
 from glmserve.contract import Finish
 from glmserve.errors import BackendDown, Cancelled, DeadlineExceeded, GlmServeError, InvalidInput, Overloaded, to_wire
+from glmserve.sampling_parameters import Sampling
 
 WAIT_S = 10
 LARGE_BYTES = 32 * 1024**2  # more than the sockets between two processes hold
@@ -121,7 +122,7 @@ def test_an_answer_comes_in_one_piece(backend: TritonHttpBackend) -> None:
 
 
 def test_every_tensor_travels_as_the_contract_says(triton: SmallHttpTriton, backend: TritonHttpBackend) -> None:
-    request = replace(a_request(), traceparent="00-1-2-01", stop_ids=(7,))
+    request = replace(a_request(), traceparent="00-1-2-01", sampling=Sampling(stop_token_ids=(7,)))
     list(backend.generate(request))
     ((path, headers, body),) = triton.received
     assert path == "/v2/models/glm4v_whole/infer" and headers["traceparent"] == "00-1-2-01"
@@ -134,7 +135,7 @@ def test_every_tensor_travels_as_the_contract_says(triton: SmallHttpTriton, back
         at += size
     assert at == len(body) and values["id"] == "r1"
     assert np.array_equal(arrays["PATCHES"], request.patches)
-    assert arrays["GRIDS"].tolist() == [[4, 8]] and arrays["STOP_IDS"].tolist() == [7]
+    assert arrays["GRIDS"].tolist() == [[4, 8]] and arrays["STOP_TOKEN_IDS"].tolist() == [7]
     assert {output["name"] for output in values["outputs"]} == {t.name for t in ANSWER}
 
 
@@ -160,7 +161,7 @@ def test_an_image_that_was_sent_is_not_kept_while_its_answer_is_waited_for(
 
 def test_log_probabilities_come_beside_their_tokens(triton: SmallHttpTriton, backend: TritonHttpBackend) -> None:
     triton.reply = lambda: answer(ANSWER | LOGPROBS)
-    (chunk,) = backend.generate(replace(a_request(), logprobs=1))
+    (chunk,) = backend.generate(replace(a_request(), sampling=Sampling(logprobs=True, top_logprobs=1)))
     assert chunk.logprobs == (((1, -0.5), (1, -0.5)), ((2, -2.0), (7, -1.0)), ((3, -3.0), (3, -3.0)))
 
 

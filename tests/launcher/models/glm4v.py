@@ -9,7 +9,7 @@ import time
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from glmserve.contract import CACHED_TOKENS, FINISH, MAX_TOKENS, SEED, TIMINGS_MS, TOKENS, WHOLE, Finish
+from glmserve.contract import CACHED_TOKENS, FINISH, SAMPLING_INPUTS, TIMINGS_MS, TOKENS, WHOLE, Finish
 from glmserve.errors import Overloaded, to_wire
 
 PACE_S = 0.005
@@ -25,7 +25,7 @@ class TritonPythonModel:
 
     def stream(self, request, sender):
         final = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
-        seed = number(request, SEED)
+        seed = number(request, SAMPLING_INPUTS["seed"])
         if seed == 1:
             sender.send(response([self.cancelled], Finish.STOP), flags=final)
             return
@@ -35,7 +35,7 @@ class TritonPythonModel:
             return
         said = []
         is_whole = pb_utils.get_input_tensor_by_name(request, WHOLE.name) is not None
-        for i in range(number(request, MAX_TOKENS)):
+        for i in range(number(request, SAMPLING_INPUTS["max_tokens"])):
             if request.is_cancelled():
                 self.cancelled += 1
                 sender.send(flags=final)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from engine_rig import prompt
+from fake_decoder import FakeSession
 
-from glmserve.engine.request import Prompt, Request, Sampling, Sequence
-from glmserve.engine.runtime.decoder import FakeSession
+from glmserve.engine.request import Prompt, Request, Sequence
 from glmserve.engine.scheduler.kv_slots import SlotTable
 from glmserve.engine.scheduler.scheduler import Chunk
 from glmserve.engine.step_builder import feature_rows, step_of
 from glmserve.engine.triton.tensors import kept
+from glmserve.sampling_parameters import Sampling
 
 IMAGES = [np.arange(12, dtype=np.float32).reshape(4, 3), np.arange(12, 27, dtype=np.float32).reshape(5, 3)]
 
@@ -28,7 +29,7 @@ def test_every_image_token_finds_its_own_row_in_its_chunk(chunk: int) -> None:
     slots = np.array([0, 1, 2, 3, 4, 0, 0, 5, 6, 7, 8, 9, 0])
     text = prompt([1] * len(slots))
     shown = Prompt(text.input_ids, text.positions, 0, IMAGES, slots, text.keys)
-    running = Sequence(Request(shown, Sampling(), 1, 1e9, lambda event: None), 0.0, row=0)
+    running = Sequence(Request(shown, Sampling(max_tokens=1), 1e9, lambda event: None), 0.0, row=0)
     everything = np.concatenate(IMAGES)
     for start in range(0, len(slots), chunk):
         part = Chunk(running, start, min(start + chunk, len(slots)))

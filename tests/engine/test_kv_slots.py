@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 from engine_rig import prompt
+from fake_decoder import FakeSession
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from glmserve.engine.request import Request, Sampling, Sequence
-from glmserve.engine.runtime.decoder import FakeSession
+from glmserve.engine.request import Request, Sequence
 from glmserve.engine.scheduler.chunk_budget import ChunkBudget
 from glmserve.engine.scheduler.kv_slots import LEAST_SHARED, Move, SlotTable
 from glmserve.engine.scheduler.scheduler import Scheduler, Waiting
 from glmserve.engine.scheduler.wait_queue import WaitQueue
 from glmserve.engine.speculative.proposer import Draft
 from glmserve.engine.step_builder import step_of
+from glmserve.sampling_parameters import Sampling
 
 SLOTS, ROWS, CONTEXT = 4, 6, 96
 
@@ -30,16 +31,16 @@ class SlotMachine(RuleBasedStateMachine):
         super().__init__()
         self.session = FakeSession(rows=ROWS, context=CONTEXT, vocabulary=10**9, bucket=SLOTS)
         self.table = SlotTable(SLOTS, ROWS)
-        pace = ChunkBudget(min_chunk_tokens=24)
-        self.scheduler = Scheduler(self.table, pace, chunk_tokens=24, min_chunk_tokens=24)
-        self.line = WaitQueue(6, 10**6)
+        chunk_budget = ChunkBudget(min_chunk_tokens=24)
+        self.scheduler = Scheduler(self.table, chunk_budget, chunk_tokens=24, min_chunk_tokens=24)
+        self.wait_queue = WaitQueue(6, 10**6)
 
-    @precondition(lambda self: self.line.requests < 6)
+    @precondition(lambda self: self.wait_queue.requests < 6)
     @rule(family=st.integers(1, 3), shared=st.integers(0, 40), own=st.integers(1, 20), scope=st.integers(0, 1))
     def arrive(self, family: int, shared: int, own: int, scope: int) -> None:
         tokens = [1000 * family + i for i in range(shared)] + [own * 7 + i for i in range(own)]
-        request = Request(prompt(tokens), Sampling(), 5, 1e9, lambda event: None, scope=scope)
-        self.scheduler.waiting.append(Waiting(request, self.line.enter(len(tokens))))
+        request = Request(prompt(tokens), Sampling(max_tokens=5), 1e9, lambda event: None, scope=scope)
+        self.scheduler.waiting.append(Waiting(request, self.wait_queue.enter(len(tokens))))
 
     @rule(reads=st.booleans(), decodes=st.booleans(), guessed=st.integers(0, 3), right=st.integers(0, 3))
     def step(self, reads: bool, decodes: bool, guessed: int, right: int) -> None:
@@ -52,22 +53,22 @@ class SlotMachine(RuleBasedStateMachine):
             return
         draft = None if chunks else _draft(rows, guessed, right)
         tokens = self.session.run(step_of(rows, chunks, self.table, self.session, draft)).tokens
-        for running in rows:
-            running.length += 1
+        for sequence in rows:
+            sequence.length += 1
         ahead = tokens[len(rows) :].tolist()[:right] if draft else []
         if draft:
-            draft.running.length += len(ahead)
+            draft.sequence.length += len(ahead)
         for chunk in chunks:
-            chunk.running.length = chunk.stop
-        done = [(len(rows) + at, chunk.running) for at, chunk in enumerate(chunks) if chunk.is_last]
+            chunk.sequence.length = chunk.stop
+        done = [(len(rows) + at, chunk.sequence) for at, chunk in enumerate(chunks) if chunk.is_last]
         for _ in done:
             self._move(self.table.promote())
-        for at, running in (*enumerate(rows), *done):
-            running.answer.append(int(tokens[at]))
+        for at, sequence in (*enumerate(rows), *done):
+            sequence.answer.append(int(tokens[at]))
         if draft:
-            draft.running.answer += ahead
-        for running in [r for r in rows if r.length >= CONTEXT]:
-            self._move(self.table.retire(running))
+            draft.sequence.answer += ahead
+        for sequence in [r for r in rows if r.length >= CONTEXT]:
+            self._move(self.table.retire(sequence))
 
     @precondition(lambda self: self.table.used)
     @rule(data=st.data(), keep=st.booleans())
@@ -78,13 +79,13 @@ class SlotMachine(RuleBasedStateMachine):
     @invariant()
     def every_row_holds_its_own_tokens(self) -> None:
         self.table.check()
-        for running in [*self.table.decoding, *self.table.prefilling]:
-            fed = (running.request.prompt.input_ids.tolist() + running.answer)[: running.length]
-            assert self.session.kv[running.row][: running.length] == fed
+        for sequence in [*self.table.decoding, *self.table.prefilling]:
+            fed = (sequence.request.prompt.input_ids.tolist() + sequence.answer)[: sequence.length]
+            assert self.session.kv[sequence.row][: sequence.length] == fed
 
     @invariant()
     def warm_rows_hold_what_they_promise(self) -> None:
-        for row, warm in self.table._warm.items():
+        for row, warm in self.table._cached.items():
             promised = warm.keys[: CONTEXT - 1].tolist()  # the last place of a full row is where strays go
             assert self.session.kv[row][: len(promised)] == promised
 
@@ -95,10 +96,10 @@ class SlotMachine(RuleBasedStateMachine):
 
 def _draft(rows: list[Sequence], guessed: int, right: int) -> Draft | None:
     """Guesses for one of the rows, of which the first are what the fake session draws."""
-    running = rows[guessed % len(rows)]
-    guessed = min(guessed, CONTEXT - running.length - 2)
-    tokens = [running.answer[-1] + 1 + at if at < right else 0 for at in range(guessed)]
-    return Draft(running, tokens) if tokens else None
+    sequence = rows[guessed % len(rows)]
+    guessed = min(guessed, CONTEXT - sequence.length - 2)
+    tokens = [sequence.answer[-1] + 1 + at if at < right else 0 for at in range(guessed)]
+    return Draft(sequence, tokens) if tokens else None
 
 
 TestSlots = SlotMachine.TestCase
@@ -108,11 +109,11 @@ TestSlots.settings = settings(max_examples=250, stateful_step_count=50, deadline
 def _decoding(table: SlotTable, *prompts: list[int]) -> list[Sequence]:
     runners = []
     for tokens in prompts:
-        running = Sequence(Request(prompt(tokens), Sampling(), 1, 1e9, lambda event: None), 0.0)
-        table.start(running)
-        running.length = len(tokens)
+        sequence = Sequence(Request(prompt(tokens), Sampling(max_tokens=1), 1e9, lambda event: None), 0.0)
+        table.start(sequence)
+        sequence.length = len(tokens)
         table.promote()
-        runners.append(running)
+        runners.append(sequence)
     return runners
 
 
@@ -128,7 +129,7 @@ def test_a_longer_prompt_takes_over_what_an_ended_one_left() -> None:
     table = SlotTable(2, 3)
     first = _decoding(table, list(range(30)))[0]
     assert table.retire(first) == []
-    again = Sequence(Request(prompt(list(range(40))), Sampling(), 1, 1e9, lambda event: None), 0.0)
+    again = Sequence(Request(prompt(list(range(40))), Sampling(max_tokens=1), 1e9, lambda event: None), 0.0)
     assert table.start(again) == []
     assert (again.row, again.length, again.cached) == (0, 30, 30)
 
@@ -136,7 +137,7 @@ def test_a_longer_prompt_takes_over_what_an_ended_one_left() -> None:
 def test_another_scope_takes_nothing_over() -> None:
     table = SlotTable(2, 3)
     table.retire(_decoding(table, list(range(30)))[0])
-    stranger = Sequence(Request(prompt(list(range(40))), Sampling(), 1, 1e9, lambda event: None, scope=5), 0.0)
+    stranger = Sequence(Request(prompt(list(range(40))), Sampling(max_tokens=1), 1e9, lambda event: None, scope=5), 0.0)
     table.start(stranger)
     assert stranger.cached == 0
 
@@ -144,14 +145,16 @@ def test_another_scope_takes_nothing_over() -> None:
 def test_what_runs_lends_its_beginning_too() -> None:
     table = SlotTable(2, 2)
     _decoding(table, list(range(30)))
-    second = Sequence(Request(prompt([*range(LEAST_SHARED + 4), 7]), Sampling(), 1, 1e9, lambda event: None), 0.0)
+    second = Sequence(
+        Request(prompt([*range(LEAST_SHARED + 4), 7]), Sampling(max_tokens=1), 1e9, lambda event: None), 0.0
+    )
     assert table.start(second) == [Move(0, 1, LEAST_SHARED + 4)]
 
 
 def test_a_prompt_that_was_read_before_still_reads_its_last_token() -> None:
     table = SlotTable(2, 3)
     table.retire(_decoding(table, list(range(30)))[0])
-    same = Sequence(Request(prompt(list(range(30))), Sampling(), 1, 1e9, lambda event: None), 0.0)
+    same = Sequence(Request(prompt(list(range(30))), Sampling(max_tokens=1), 1e9, lambda event: None), 0.0)
     table.start(same)
     assert same.length == 29
     assert np.array_equal(same.keys, np.arange(29))

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from engine_rig import Receiver
+from fake_decoder import FakeSession
 
 from glmserve import contract
 from glmserve.engine.engine import Engine
 from glmserve.engine.grammar import GrammarCompiler
 from glmserve.engine.metrics import FAILED, REFUSED
 from glmserve.engine.preprocessor import Preprocessor
-from glmserve.engine.runtime.decoder import FakeSession
 from glmserve.engine.triton.tensors import Tensors
 from glmserve.engine.vision.feature_cache import FeatureCache
 from glmserve.model.config import Checkpoint
@@ -75,7 +75,7 @@ def rig() -> Iterator[Rig]:
     yield made
     made.encoder.gate.set()
     made.close()
-    assert made.engine.line.requests == 0
+    assert made.engine.wait_queue.requests == 0
 
 
 def _tensors(images: int, deadline_s: float, schema: object) -> Tensors:
@@ -86,11 +86,11 @@ def _tensors(images: int, deadline_s: float, schema: object) -> Tensors:
         contract.INPUT_IDS.name: np.array(ids, np.int64),
         contract.PATCHES.name: patch,
         contract.GRIDS.name: np.full((images, 2), 4, np.int32),
-        contract.MAX_TOKENS.name: np.array([3], np.int32),
-        contract.TEMPERATURE.name: np.zeros(1, np.float32),
-        contract.TOP_P.name: np.ones(1, np.float32),
-        contract.TOP_K.name: np.zeros(1, np.int32),
-        contract.SEED.name: np.zeros(1, np.int64),
+        "MAX_TOKENS": np.array([3], np.int32),
+        "TEMPERATURE": np.zeros(1, np.float32),
+        "TOP_P": np.ones(1, np.float32),
+        "TOP_K": np.zeros(1, np.int32),
+        "SEED": np.zeros(1, np.int64),
         contract.DEADLINE_MS.name: np.array([deadline_s * 1000], np.int32),
     }
     if schema is not None:
@@ -145,4 +145,4 @@ def test_requests_that_never_reach_the_engine_are_counted_as_failed(rig: Rig) ->
 def test_a_schema_that_cannot_be_begun_never_reaches_the_engine(rig: Rig) -> None:
     receiver = rig.ask(schema={"$ref": "#"})
     assert receiver.code == "invalid_input" and len(receiver.events) == 1
-    assert rig.engine.line.requests == 0
+    assert rig.engine.wait_queue.requests == 0

@@ -112,7 +112,7 @@ def test_a_graph_that_fails_fails_its_batch_and_nobody_else(session: GatedSessio
         session.gate.release()
     assert (first.result(TIMEOUT_S) == 0).all() and (other.result(TIMEOUT_S) == 7).all()
     for each in together:
-        with pytest.raises(BackendDown, match="picture encoder failed"):
+        with pytest.raises(BackendDown, match="image encoder failed"):
             each.result(TIMEOUT_S)
     assert (encoder.encode(image(2)) == 2).all()
 
@@ -123,7 +123,7 @@ def test_a_graph_that_hangs_is_waited_for_so_long(
     monkeypatch.setattr(module, "_TURN_S", 0.05)
     encoder = BatchEncoder(session, most=8, most_patches=MANY)
     first = hold(pool, encoder, session)
-    with pytest.raises(BackendDown, match="does not come to an end"):
+    with pytest.raises(BackendDown, match="did not answer in time"):
         encoder.encode(image(1))
     session.gate.release()
     assert (first.result(TIMEOUT_S) == 0).all()

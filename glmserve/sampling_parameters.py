@@ -1,0 +1,183 @@
+"""The one table of sampling parameters: request fields, tensors, range checks and documentation are made from it.
+
+A parameter is a field of `Sampling`, declared with `parameter`. CONTRIBUTING.md says how to add one.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from functools import partial
+from typing import Any
+
+from glmserve.limits import MAX_LOGPROBS, MAX_NEW_TOKENS, SAMPLER_CANDIDATES
+
+Value = float | int | bool
+DEFAULT_MAX_TOKENS = 512
+_LARGEST_INT32 = 2**31 - 1
+_LARGEST_INT64 = 2**63 - 1
+_WIRE_DTYPES = {bool: "bool", int: "int32", float: "float32"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """One sampling parameter. `name` is its name everywhere: in requests, in Python and in the graph.
+
+    `default` is the engine's value for a request that does not set it, `request_default` the HTTP routes', where it
+    differs: a value, or a function that makes a new one for each request.
+    """
+
+    name: str
+    type: type[Value]
+    default: Value
+    meaning: str
+    minimum: Value
+    maximum: Value
+    excludes_minimum: bool = False
+    request_default: Value | Callable[[], Value] | None = None
+    vision_aliases: tuple[str, ...] = ()  # other names of the field in /v1/chat/vision
+    openai_aliases: tuple[str, ...] = ()  # and in /v1/chat/completions
+    is_optional: bool = True  # whether the tensor may be left out, which then stands for `default`
+    wire_dtype: str
+    graph_dtype: str | None = None  # of the decoder graph's input of this name, [rows, 1]; None where it has none
+
+    @property
+    def tensor_name(self) -> str:
+        """The name of its tensor in a request to Triton."""
+        return self.name.upper()
+
+    @property
+    def request_names(self) -> tuple[str, ...]:
+        """The names of its field in requests, the first of which counts most."""
+        return self.name, *self.vision_aliases, *self.openai_aliases
+
+    @property
+    def documented_default(self) -> Value | None:
+        """What stands for an absent field; None where each request gets a value of its own."""
+        if callable(self.request_default):
+            return None
+        return self.default if self.request_default is None else self.request_default
+
+    @property
+    def accepted(self) -> str:
+        """The accepted values in words, as in "The field … must be …"."""
+        if self.type is bool:
+            return "true or false"
+        if self.excludes_minimum:
+            return f"a number above {_text(self.minimum)} and at most {_text(self.maximum)}"
+        kind = "a whole number" if self.type is int else "a number"
+        return f"{kind} from {_text(self.minimum)} to {_text(self.maximum)}"
+
+    def requested(self, value: Value | None) -> Value:
+        """The value of a request whose field holds `value`; None stands for an absent field."""
+        if value is not None:
+            return value
+        if callable(self.request_default):
+            return self.request_default()
+        return self.default if self.request_default is None else self.request_default
+
+
+def _text(value: Value) -> str:
+    if value == _LARGEST_INT64:
+        return "2^63 - 1"
+    return str(value) if isinstance(value, int) else f"{value:g}"
+
+
+def parameter(default: Value, **described: Any) -> Any:
+    """A field of `Sampling` that is a sampling parameter; `described` are the fields of its `Parameter`."""
+    return field(default=default, metadata={"described": described})
+
+
+def parameters_of(sampling: type) -> tuple[Parameter, ...]:
+    """The table: every parameter of a dataclass, in order."""
+    table = []
+    for declared in fields(sampling):
+        if "described" in declared.metadata:
+            default: Any = declared.default
+            described = {"wire_dtype": _WIRE_DTYPES[type(default)], **declared.metadata["described"]}
+            table.append(Parameter(name=declared.name, type=type(default), default=default, **described))
+    return tuple(table)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How one answer's tokens are sampled; without arguments, greedily. The gateway makes it, the engine uses it."""
+
+    max_tokens: int = parameter(
+        DEFAULT_MAX_TOKENS,
+        meaning="The most tokens to generate.",
+        minimum=1,
+        maximum=MAX_NEW_TOKENS,
+        vision_aliases=("max_new_tokens",),
+        openai_aliases=("max_completion_tokens",),
+        is_optional=False,
+    )
+    temperature: float = parameter(
+        0.0,
+        meaning="How freely tokens are drawn; 0 always takes the likeliest.",
+        minimum=0,
+        maximum=2,
+        request_default=0.7,
+        is_optional=False,
+        graph_dtype="float32",
+    )
+    top_p: float = parameter(
+        1.0,
+        meaning="Draws among the likeliest tokens that together have this probability.",
+        minimum=0,
+        excludes_minimum=True,
+        maximum=1,
+        is_optional=False,
+        graph_dtype="float32",
+    )
+    top_k: int = parameter(
+        0,
+        meaning=f"Draws among this many of the likeliest tokens; 0 is among {SAMPLER_CANDIDATES}, "
+        "as many as there ever are.",
+        minimum=0,
+        maximum=_LARGEST_INT32,
+        is_optional=False,
+        graph_dtype="int64",
+    )
+    min_p: float = parameter(
+        0.0,
+        meaning="Leaves out tokens less likely than this share of the likeliest one's probability.",
+        minimum=0,
+        maximum=1,
+        graph_dtype="float32",
+    )
+    repetition_penalty: float = parameter(
+        1.0,
+        meaning="Makes what was said before less likely (above 1) or more.",
+        minimum=0.01,
+        maximum=10,
+    )
+    seed: int = parameter(
+        0,
+        meaning="The same seed gives the same answer; without one each answer has its own.",
+        minimum=0,
+        maximum=_LARGEST_INT64,
+        request_default=partial(random.randrange, _LARGEST_INT64),
+        is_optional=False,
+        wire_dtype="int64",
+    )
+    logprobs: bool = parameter(
+        False,
+        meaning="Whether each token's log-probability is told.",
+        minimum=False,
+        maximum=True,
+    )
+    top_logprobs: int = parameter(
+        0,
+        meaning="Of how many of the likeliest tokens in each place it is told too; needs logprobs.",
+        minimum=0,
+        maximum=MAX_LOGPROBS,
+    )
+    stop_token_ids: tuple[int, ...] = ()
+    """Token ids that end the answer beside the checkpoint's own. A list, so it is no entry of the table."""
+
+
+PARAMETERS = parameters_of(Sampling)
+GRAPH_PARAMETERS = tuple(entry for entry in PARAMETERS if entry.graph_dtype)
+"""Those that the decoder's graph takes, one value a row."""

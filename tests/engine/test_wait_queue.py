@@ -1,0 +1,80 @@
+"""The wait queue counts exactly and says when to retry, and chunks leave room for decoding sequences."""
+
+from __future__ import annotations
+
+import pytest
+
+from glmserve.engine.scheduler.chunk_budget import ChunkBudget
+from glmserve.engine.scheduler.wait_queue import WaitQueue
+from glmserve.errors import Overloaded, from_wire, to_wire
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_places_are_bounded_by_requests_and_by_tokens_and_come_back_once() -> None:
+    wait_queue = WaitQueue(max_requests=3, max_tokens=100)
+    places = [wait_queue.enter(40), wait_queue.enter(40)]
+    with pytest.raises(Overloaded):
+        wait_queue.enter(40)
+    places.append(wait_queue.enter(20))
+    with pytest.raises(Overloaded):
+        wait_queue.enter(0)
+    places[0].leave()
+    places[0].leave()
+    assert (wait_queue.requests, wait_queue.tokens) == (2, 60)
+
+
+def test_a_prompt_longer_than_the_line_allows_may_wait_alone() -> None:
+    wait_queue = WaitQueue(max_requests=3, max_tokens=100)
+    wait_queue.enter(500).leave()
+    assert wait_queue.requests == 0
+
+
+def test_a_refusal_says_when_to_come_back() -> None:
+    clock = Clock()
+    wait_queue = WaitQueue(max_requests=10, max_tokens=10**6, clock=clock)
+    for _ in range(10):
+        wait_queue.enter(1)
+    for _ in range(20):
+        clock.now += 0.8
+        wait_queue.request_ended()
+    with pytest.raises(Overloaded) as caught:
+        wait_queue.enter(1)
+    assert caught.value.retry_after_s == 4  # half of ten requests, 0.8 s apart
+    sent = from_wire(to_wire(caught.value))
+    assert isinstance(sent, Overloaded) and sent.retry_after_s == 4 and sent.message == caught.value.message
+
+
+def test_a_long_prompt_takes_less_than_a_decode_step_while_others_are_answered() -> None:
+    chunk_budget = ChunkBudget(min_chunk_tokens=8)
+    for _ in range(20):
+        chunk_budget.observe_step(8, 0, 0.040)
+        chunk_budget.observe_step(8, 32, 0.072)
+    assert 12 <= chunk_budget.chunk_tokens(decoding=8, beginning=1, most=256) <= 16
+    assert chunk_budget.chunk_tokens(decoding=0, beginning=1, most=256) == 256
+
+
+def test_a_crowd_that_waits_is_read_faster() -> None:
+    chunk_budget = ChunkBudget(min_chunk_tokens=8)
+    chunk_budget.observe_step(1, 0, 0.040)
+    chunk_budget.observe_step(1, 32, 0.072)
+    assert chunk_budget.chunk_tokens(decoding=1, beginning=8, most=1000) > 6 * chunk_budget.chunk_tokens(1, 1, 1000)
+
+
+def test_a_chunk_is_never_less_than_what_costs_a_step_anyway() -> None:
+    chunk_budget = ChunkBudget(min_chunk_tokens=256)
+    chunk_budget.observe_step(8, 0, 0.005)
+    chunk_budget.observe_step(0, 256, 0.006)
+    assert chunk_budget.chunk_tokens(decoding=8, beginning=1, most=2048) == 256
+
+
+def test_a_step_that_happened_to_be_short_makes_no_chunk_huge() -> None:
+    chunk_budget = ChunkBudget(min_chunk_tokens=8)
+    chunk_budget.observe_step(8, 0, 0.040)
+    chunk_budget.observe_step(8, 8, 0.035)  # sooner than a decode step alone
+    assert chunk_budget.chunk_tokens(decoding=8, beginning=1, most=4096) < 64

@@ -1,0 +1,70 @@
+"""A decoder for tests: it counts instead of computing, and checks that its KV rows hold what they should."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from glmserve.engine.runtime.decoder import Sampled, Step
+from glmserve.limits import MAX_LOGPROBS
+
+
+class FakeSession:
+    """Answers each token with the next number modulo `vocabulary`, and checks that its KV rows hold what they should.
+
+    A row's "KV" is the list of tokens fed to it, so a test sees at once when a row was overwritten or misplaced.
+    Decode steps are padded to `bucket` rows, which writes a stray token into the rows that follow, as a device does.
+    A mask's first allowed token is drawn, and `broken` tokens make a row's numbers break.
+    """
+
+    def __init__(
+        self, rows: int = 4, context: int = 64, vocabulary: int = 1000, bucket: int = 1, broken: int | None = None
+    ) -> None:
+        self.rows, self.context, self.vocabulary, self.candidates = rows, context, vocabulary, 8
+        self.kv: list[list[int]] = [[] for _ in range(rows)]
+        self.steps: list[Step] = []
+        self._bucket = bucket
+        self._broken = broken
+
+    def warm_up(self) -> None:
+        pass
+
+    def run(self, step: Step) -> Sampled:
+        self.steps.append(step)
+        count, offset = step.decoded, step.decoded
+        for row, length in enumerate(step.lengths):
+            self._feed(row, length, step.input_ids[row : row + 1])
+        assert len(step.chunk_new) <= 1 or not step.chunk_lengths.any(), "only fresh rows may be read together"
+        for index, (length, new) in enumerate(zip(step.chunk_lengths, step.chunk_new, strict=True)):
+            assert step.first_row + index >= count, "a row is decoded and read at once"
+            self._feed(step.first_row + index, length, step.input_ids[offset : offset + new])
+            offset += new
+        if step.draft_row is not None:
+            assert step.draft_row < count and not len(step.chunk_new) and step.draft_tokens
+            self._feed(step.draft_row, step.lengths[step.draft_row] + 1, step.input_ids[offset:])
+            offset += step.draft_tokens
+        assert offset == len(step.input_ids)
+        if step.is_decode:
+            for index in range(-count % self._bucket):
+                stray = self.kv[count + index]
+                del stray[min(int(step.parked[index]), self.context - 1) :]
+                stray.append(-7)
+        last = step.input_ids[step.drawn]
+        tokens = (last + 1) % self.vocabulary
+        for row_index, mask in zip(step.sampler.mask_rows[:, 0], step.sampler.mask, strict=True):
+            tokens[row_index] = int(mask.argmax())
+        tokens[last == self._broken] = -1
+        wanted = step.sampler.logprob_rows
+        ids = np.repeat(tokens[wanted][:, None], 1 + MAX_LOGPROBS, axis=1)
+        return Sampled(tokens, ids, np.zeros(ids.shape, np.float32))
+
+    def _feed(self, index: int, length: int, tokens: np.ndarray) -> None:
+        assert index < self.rows
+        row = self.kv[index]
+        assert len(row) >= length, "the row lacks the tokens it is said to hold"
+        del row[length:]
+        row.extend(tokens.tolist())
+        assert len(row) <= self.context, "the row is longer than the context"
+
+    def move(self, source: int, target: int, length: int) -> None:
+        assert len(self.kv[source]) >= length, "a move takes along what is not there"
+        self.kv[target] = self.kv[source][:length]
