@@ -13,11 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+from bench.servers.ports import free_port
 from bench.servers.processes import environment, wait_until_it_answers
 from glmserve.build.manifest import REPOSITORY_FOLDER
 from launcher.children import Child
 from launcher.gateway_server import GatewayServer
-from launcher.ports import free_port
 from launcher.triton_server import TritonServer
 
 SLOTS = 8

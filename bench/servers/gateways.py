@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.servers.ports import free_port
 from bench.servers.processes import log_of, program, wait_until, wait_until_it_answers
-from launcher.ports import free_port
 
 _HOST = "127.0.0.1"
 _START_TIMEOUT_S = 60.0

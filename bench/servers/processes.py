@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench.checkpoints.builds import CACHE
+from bench.servers.ports import free_port
 from glmserve.build.manifest import REPOSITORY_FOLDER
 from launcher.children import Child
 from launcher.gateway_server import GatewayServer
-from launcher.ports import free_port
 from launcher.probe import get
 from launcher.triton_server import TritonServer
 

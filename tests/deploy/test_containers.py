@@ -17,12 +17,12 @@ from pathlib import Path
 
 import pytest
 from compose import ROOT, services
+from ports import free_port
 
 from bench.servers.paced_engine import Pace
 from bench.servers.stub_build import write_stand_in
 from bench.simulation.step_times import StepTimes
 from launcher.c_library import memory_variables
-from launcher.ports import free_port
 from launcher.triton_server import _environment as stub_environment
 
 DOCKER = ROOT / "deploy" / "docker"

@@ -19,6 +19,7 @@ from eventually import eventually
 from flask.testing import FlaskClient
 from limits.strategies import SlidingWindowCounterRateLimiter
 from live_gateway import live_gateway
+from ports import free_port
 from samples import OPENAI_URL
 from structlog.testing import capture_logs
 
@@ -27,7 +28,6 @@ from gateway.limits.rate_limit import RateLimitCounters
 from gateway.limits.redis_storage import REDIS_TIMEOUT_S
 from gateway.settings import GatewaySettings
 from gateway.triton.backend import FakeBackend
-from launcher.ports import free_port
 
 FAR = "203.0.113.7"
 WAIT_S = 15
