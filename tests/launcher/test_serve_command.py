@@ -225,7 +225,7 @@ def test_wrong_settings_are_named_in_a_line_each_before_anything_starts(stand_in
 def test_what_would_be_overwritten_is_refused(name: str) -> None:
     with launched(**{name: "grpc://10.0.0.1:8001"}) as launcher:
         assert launcher.end() == Exit.WRONG_SETTINGS
-    assert f"{name}=grpc://10.0.0.1:8001: `make serve` chooses this itself" in launcher.said
+    assert f"{name}=grpc://10.0.0.1:8001: `make serve` sets this itself" in launcher.said
 
 
 def test_an_address_for_others_needs_keys(stand_in_build: Path) -> None:

@@ -157,7 +157,7 @@ def test_the_end_leaves_no_process_no_folder_and_no_shared_memory(stand_in_build
     server.stop()
     assert not [pid for pid in processes if is_alive(pid)]
     assert not folder.exists()
-    assert not [r for r in Path("/dev/shm").iterdir() if r not in regions and r.name.startswith("glm_")]
+    assert not [r for r in Path("/dev/shm").iterdir() if r not in regions and r.name.startswith(f"glm_{os.getpid()}_")]
 
 
 def test_a_killed_server_ends_its_streams_at_once(stand_in_build: Path) -> None:
