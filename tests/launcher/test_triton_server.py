@@ -77,7 +77,8 @@ def test_the_buffers_of_an_image_are_used_again(triton: TritonServer, backend: T
     for _ in range(20):
         list(backend.generate(request))
         counted.append(faults())
-    # The median: a thread that sees its first picture now takes new pages once; given back, they cost 350 each time.
+    # The median, since a thread that meets its first image only now takes new pages once. Buffers that are given back
+    # instead of being used again cost 350 faults each time.
     assert np.median(np.diff(counted)) < 50
 
 
