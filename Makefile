@@ -1,4 +1,4 @@
-# Every routine of the project; `make` or `make help` lists them.
+# Every routine of the project; `make help` lists them.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -9,6 +9,11 @@ PYTHON ?= $(shell for python in python3.11 python3.12; do \
 	"$$python" -c 'import ensurepip' 2>/dev/null && command -v "$$python" && break; done)
 REQUIREMENTS := requirements/serve.txt requirements/constraints.txt
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements/constraints.txt
+# What fails here has said why. Ended by SIGINT, make adds no line of its own, and its exit code is 130. The pause lets make
+# take the signal before the end of its child.
+FAIL_QUIETLY := kill -INT $$PPID; sleep 0.5
+UNDER_MAKE := $(BIN)/python -m launcher.under_make
+INSTALL := $(UNDER_MAKE) launcher.install --constraint requirements/constraints.txt
 
 .PHONY: help
 help: ## List the routines
@@ -18,14 +23,27 @@ help: ## List the routines
 	@echo '  START_TIMEOUT_S= (900: seconds for loading the models) and every setting of docs/settings.md, for example'
 	@echo '    make serve PORT=8080 CHECKPOINT=/models/GLM-4.6V-Flash'
 
-# The launcher takes its settings from the environment, where make puts what stands on its command line.
+# The programs take their settings from the environment, where make puts what stands on its command line.
 .PHONY: serve
-serve: $(VENV)/.serve-installed ## Serve the demo (or CHECKPOINT=, or BUILD=) at http://127.0.0.1:5000 until Ctrl-C
-	@exec $(BIN)/python -m launcher
+serve: known-precision $(VENV)/.serve-installed ## Serve the demo (or CHECKPOINT=, or BUILD=) at http://127.0.0.1:5000 until Ctrl-C
+	@exec $(UNDER_MAKE) launcher
 
 .PHONY: export
-export: $(VENV)/.serve-installed ## Make the build of a checkpoint (CHECKPOINT=demo/checkpoint)
-	@$(BIN)/python -m export build --checkpoint $(or $(CHECKPOINT),demo/checkpoint) --out builds --precision $(or $(PRECISION),fp32)
+export: known-precision $(VENV)/.serve-installed ## Export a checkpoint (CHECKPOINT=demo) into a build that can be served
+	@exec $(UNDER_MAKE) export build --checkpoint $(or $(CHECKPOINT),demo) --out builds --precision $(or $(PRECISION),fp32)
+
+# Before anything is installed: the same sentence as the launcher's.
+.PHONY: known-precision
+known-precision:
+	@case "$$PRECISION" in ''|fp32|fp16|bf16|int8|int4) ;; \
+		*) echo "$$PRECISION is no precision; choose fp32, fp16, int8 or int4." >&2; $(FAIL_QUIETLY);; esac
+
+.PHONY: wheel
+wheel: $(VENV)/.serve-installed ## Build the wheel into dist/: the packages, the Triton models, the demo and the web page
+	@rm -rf build
+	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
+	@rm -rf build
+	@ls dist/*.whl
 
 .PHONY: test
 test: $(VENV)/.test-installed ## Run all tests
@@ -80,7 +98,7 @@ fuzz: $(VENV)/.test-installed ## Send 2,000 requests (CASES=2000) made from the 
 	PYTHONPATH=. $(BIN)/python tests/support/fuzz.py $(or $(CASES),2000)
 LOAD_SECONDS ?= 30
 .PHONY: load
-load: $(VENV)/.load-installed ## Let 16 people (USERS=) use a running `make serve` (or URL=) for 30 s (LOAD_SECONDS=, at most 300)
+load: $(VENV)/.load-installed ## Let 16 simulated users (USERS=) ask a running `make serve` (or URL=) for 30 s (LOAD_SECONDS=, at most 300)
 	$(BIN)/locust --headless --locustfile bench/profiles/locustfile.py --host $(or $(URL),http://127.0.0.1:5000) \
 		--users $(or $(USERS),16) --spawn-rate 4 --run-time $(shell echo $$(($(LOAD_SECONDS) < 300 ? $(LOAD_SECONDS) : 300)))s \
 		--stop-timeout 30 --only-summary --exit-code-on-error 1
@@ -91,29 +109,31 @@ docs: $(VENV)/.serve-installed ## Write the generated parts of the documents ane
 
 .PHONY: clean
 clean: ## Remove the virtual environment and every cache; builds stay
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache *.egg-info
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Stamps: a changed list of requirements installs again, an unchanged one costs nothing.
+# Stamps: a changed list of requirements is installed again; an unchanged one costs nothing.
 $(VENV)/.made:
-	@test -n "$(PYTHON)" || { echo 'No Python 3.11 or 3.12 that can make an environment: install one, or name it with PYTHON=.' >&2; exit 1; }
-	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' \
-		|| { echo '$(PYTHON) is not Python 3.11 or 3.12: name another with PYTHON=.' >&2; exit 1; }
+	@test -n "$(PYTHON)" || { \
+		echo 'No Python 3.11 or 3.12 with ensurepip was found: install one, or name one with PYTHON=.' >&2; $(FAIL_QUIETLY); }
+	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || { \
+		echo '$(PYTHON) is not Python 3.11 or 3.12: name another with PYTHON=.' >&2; $(FAIL_QUIETLY); }
 	@test -x $(BIN)/python || { echo 'Making $(VENV) with $(PYTHON) ...' && "$(PYTHON)" -m venv $(VENV); }
 	@touch $@
 
 $(VENV)/.serve-installed: $(REQUIREMENTS) pyproject.toml | $(VENV)/.made
-	@echo 'Installing what serving needs ...'
-	@$(PIP_INSTALL) --requirement requirements/serve.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@echo 'Installing what serving needs into $(VENV); this takes a minute or two, once ...'
+	@$(INSTALL) --requirement requirements/serve.txt
+	@echo 'Installing this project ...'
+	@$(INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.test-installed: requirements/test.txt $(VENV)/.serve-installed
 	@echo 'Installing what the tests need ...'
-	@$(PIP_INSTALL) --requirement requirements/test.txt
+	@$(INSTALL) --requirement requirements/test.txt
 	@touch $@
 
 $(VENV)/.load-installed: requirements/load.txt $(VENV)/.serve-installed
-	@echo 'Installing what asks for answers ...'
-	@$(PIP_INSTALL) --requirement requirements/load.txt
+	@echo 'Installing the load generator ...'
+	@$(INSTALL) --requirement requirements/load.txt
 	@touch $@

@@ -79,7 +79,7 @@ def revoke(name: str, file: File) -> None:
 def main() -> None:
     """The entry point; a mistake of the user is one line and exit code 1."""
     try:
-        app(prog_name="python -m gateway")
+        app()
     except (BadKeyFile, BadSettings) as error:
         typer.echo(error.message, err=True)
         sys.exit(1)

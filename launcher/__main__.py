@@ -1,4 +1,4 @@
-"""`python -m launcher`: what `make serve` runs."""
+"""`python -m launcher`: the same as `glm-serve`."""
 
 from launcher.cli import main
 

@@ -10,13 +10,15 @@ from pathlib import Path
 from glmserve.build.certificate import Certificate
 from glmserve.build.manifest import CERTIFICATE_FILE, CURRENT, REPOSITORY_FOLDER, Manifest, find_build
 from glmserve.errors import BadArtifact, NotCertified
+from glmserve.system.bundled_files import DEMO
 
-DEMO = Path("demo/checkpoint")
 DEFAULT_PRECISION = "fp32"
+PRECISIONS = ("fp32", "fp16", "int8", "int4")
+_CUDA_PRECISION = "bf16"  # the export says what else it takes
 
 
 class UnclearChoice(Exception):
-    """What is to be served was named twice, or by half; the message says which settings do not go together."""
+    """The settings do not say what to serve; the message says which of them are wrong or contradict each other."""
 
 
 class NoBuild(Exception):
@@ -24,11 +26,11 @@ class NoBuild(Exception):
 
 
 class ExportFailed(Exception):
-    """The checkpoint could not be exported; the export's own words are above."""
+    """The checkpoint could not be exported; the export has printed why."""
 
 
 class Unverified(Exception):
-    """Nobody vouches for the build's answers, and nobody said that it is to be served all the same."""
+    """The build has no certificate that holds, and no setting allows serving it without."""
 
 
 @dataclass(frozen=True)
@@ -40,83 +42,89 @@ class Choice:
     warning: str | None = None
 
 
+def check_precision(precision: str | None) -> None:
+    """Raises UnclearChoice for a precision that does not exist."""
+    if precision and precision not in (*PRECISIONS, _CUDA_PRECISION):
+        raise UnclearChoice(f"{precision} is no precision; choose {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}.")
+
+
 def choose(
     build: str | None, checkpoint: str | None, precision: str | None, out: Path, is_certificate_required: bool
 ) -> Choice:
-    """The named build, else the named checkpoint's (made now if need be), else the published one, else the demo's.
+    """The named build, else the named checkpoint's (exported now if need be), else the published one, else the demo's.
 
-    Raises UnclearChoice, NoBuild or ExportFailed when there is none, Unverified when its certificate does not hold. One
-    that has none is served with a warning where it was exported from a checkpoint that somebody named.
+    Raises UnclearChoice, NoBuild or ExportFailed when there is none, Unverified when its certificate does not hold. A
+    build without a certificate is served with a warning where somebody named the checkpoint it was exported from.
     """
     is_published = (out / CURRENT).is_symlink()
     _check_choice(build, checkpoint, precision, out / CURRENT if is_published else None)
     if build:
         folder, origin = named_build(out, build), f"build {build}, as named"
     elif checkpoint or precision:
-        folder = exported_build(checkpoint or str(DEMO), out, precision or DEFAULT_PRECISION)
-        origin = f"build {folder} of checkpoint {checkpoint or DEMO}"
+        folder = exported_build(checkpoint or DEMO, out, precision or DEFAULT_PRECISION)
+        origin = f"build {folder} of {f'checkpoint {checkpoint}' if checkpoint else 'the demo'}"
     elif is_published:
         folder = named_build(out, str((out / CURRENT).resolve()))  # followed once: it may change while we run
         origin = f"build {folder.name}, which was published as {out / CURRENT}"
     else:
-        folder = exported_build(str(DEMO), out, DEFAULT_PRECISION)
+        folder = exported_build(DEMO, out, DEFAULT_PRECISION)
         origin = f"build {folder} of the demo; nothing was published as {out / CURRENT}"
-    may_lack = checkpoint is not None and not build and not (folder / CERTIFICATE_FILE).exists()
-    return Choice(folder, origin, _fault(folder, is_certificate_required and not may_lack))
+    may_lack_certificate = checkpoint is not None and not build and not (folder / CERTIFICATE_FILE).exists()
+    return Choice(folder, origin, _fault(folder, is_certificate_required and not may_lack_certificate))
 
 
 def named_build(out: Path, name: str) -> Path:
-    """The build of a digest in `out` or in a folder; raises NoBuild when it is none that this version serves."""
+    """The build of a digest in `out` or in a folder; raises NoBuild when this version cannot serve it."""
     try:
         folder = find_build(out, name)
         Manifest.read(folder)
     except BadArtifact as error:
-        raise NoBuild(f"{error.message} BUILD= names it; `python -m export list` lists those there are.") from None
+        raise NoBuild(f"{error.message} BUILD= names a build; `python -m export list` lists them.") from None
     if not (folder / REPOSITORY_FOLDER).is_dir():
-        raise NoBuild(f"Build {folder} has no {REPOSITORY_FOLDER}.")
+        raise NoBuild(f"Build {folder} has no folder {REPOSITORY_FOLDER}: export it again.")
     return folder
 
 
 def exported_build(checkpoint: str, out: Path, precision: str) -> Path:
-    """The build of a checkpoint, made now if it was not yet: the last line that the export prints.
+    """The build of a checkpoint, exported now unless it was before: the last line that the export prints.
 
-    `checkpoint` is a folder, or the hub's `owner/name[@revision]`, which the export downloads.
+    `checkpoint` is a folder, `demo`, or the hub's `owner/name[@revision]`, which the export downloads.
     """
-    if not (Path(checkpoint) / "config.json").is_file() and not _is_on_hub(checkpoint):
+    if checkpoint != DEMO and not (Path(checkpoint) / "config.json").is_file() and not _is_on_hub(checkpoint):
         raise NoBuild(
             f"There is no checkpoint in {checkpoint}; CHECKPOINT= takes a Hugging Face folder, or a name on the hub "
-            "(owner/name)."
+            f"(owner/name), or {DEMO}."
         )
     options = ["--checkpoint", checkpoint, "--out", str(out), "--precision", precision]
     command = [sys.executable, "-m", "export", "build", *options]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     lines = done.stdout.strip().splitlines()
     if done.returncode != 0 or not lines:
-        raise ExportFailed(f"The export of {checkpoint} failed with code {done.returncode}.")
+        raise ExportFailed(f"Exporting checkpoint {checkpoint} failed (exit code {done.returncode}).")
     return named_build(out, lines[-1])
 
 
 def _check_choice(build: str | None, checkpoint: str | None, precision: str | None, published: Path | None) -> None:
     if build and (checkpoint or precision):
         raise UnclearChoice(
-            "BUILD= names a build that was exported before, and CHECKPOINT= and PRECISION= say what to export: "
-            "leave out the one or the others."
+            "BUILD= names a build that was exported before, while CHECKPOINT= and PRECISION= say what to export: "
+            "use the one or the others."
         )
     if precision and not checkpoint and published:
         raise UnclearChoice(
-            f"PRECISION={precision} says how a checkpoint is to be exported, but none is named, and {published} was "
-            f"published: name one with CHECKPOINT= (the demo is {DEMO}), or leave PRECISION= out."
+            f"PRECISION={precision} says how to export a checkpoint, but none is named, and {published} was published: "
+            f"name a checkpoint with CHECKPOINT= (CHECKPOINT={DEMO} is the demo), or leave PRECISION= out."
         )
 
 
 def _is_on_hub(checkpoint: str) -> bool:
-    """Whether it reads as a name on the hub, and nothing of that name is here."""
+    """Whether it looks like a name on the hub, and no file or folder here has that name."""
     path = Path(checkpoint)
     return not path.exists() and not path.is_absolute() and len(path.parts) == 2 and ".." not in path.parts
 
 
 def _fault(folder: Path, is_certificate_required: bool) -> str | None:
-    """What is wrong with a build's certificate, or None; raises Unverified where nothing may be."""
+    """What is wrong with a build's certificate, or None; raises Unverified where it must hold and does not."""
     try:
         Certificate.demand(folder, Manifest.read(folder))
     except NotCertified as error:

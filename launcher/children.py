@@ -1,4 +1,4 @@
-"""A process that cannot outlive us and always comes to an end."""
+"""A child process that always ends: when it is told to, and when we die."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ import ctypes, os, signal, sys
 parent, *command = sys.argv[1:]
 PR_SET_PDEATHSIG = 1
 ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # by Python, for itself
+for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and our child must not
     signal.signal(ignored, signal.SIG_DFL)
-if os.getppid() == int(parent):  # else it died before we asked
+if os.getppid() == int(parent):  # else the parent died before prctl
     os.execvp(command[0], command)
 """
-"""Becomes the command. It is a program of its own because between fork and exec no Python may run: libraries with
-threads, gRPC above all, are woken there by a fork, and now and then the new process dies of it."""
+"""Becomes the command. It is a program of its own because no Python may run between fork and exec: a fork wakes the
+fork handlers of threaded libraries, gRPC above all, and now and then the new process dies of it."""
 
 
 class Child:
     """One process in a session of its own, so that Ctrl-C reaches only us; the kernel ends it when we die.
 
-    Linux ties that last promise to the thread that starts the process: start it from one that stays.
+    Linux ends it when the *thread* that started it dies: start it from one that stays.
     """
 
     def __init__(
@@ -55,11 +55,11 @@ class Child:
         return self._process.poll()
 
     def stop(self, patience_s: float) -> None:
-        """Asks it to end and, after `patience_s`, ends it and everything in its session."""
+        """Sends SIGTERM and, after `patience_s`, kills it; then kills whatever is left in its session."""
         if self._process.poll() is None:
             self._process.terminate()
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(patience_s)
         with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)  # its own children as well, should one have stayed
+            os.killpg(self._process.pid, signal.SIGKILL)  # its children too, if any is left
         self._process.wait(_KILL_WAIT_S)

@@ -1,4 +1,4 @@
-"""The command line of `make serve`: check, find the build, start Triton and the gateway, watch, and end both."""
+"""The command line of `glm-serve`: check, find the build, start Triton and the gateway, watch, and end both."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ import typer
 from glmserve.build.canary import CANARY_IMAGE, Canary
 from glmserve.build.certificate import REQUIRE_VARIABLE
 from glmserve.build.manifest import REPOSITORY_FOLDER
-from launcher.builds import ExportFailed, NoBuild, UnclearChoice, Unverified, choose
+from launcher.builds import PRECISIONS, ExportFailed, NoBuild, UnclearChoice, Unverified, check_precision, choose
 from launcher.gateway_server import GatewayFailed, GatewayServer
-from launcher.ports import Port, PortTaken, claim
+from launcher.logs import EventLog, event_log
+from launcher.ports import Port, UnusablePort, claim
 from launcher.probe import START_TIMEOUT_VARIABLE
 from launcher.settings import WrongSettings, checked_settings
 from launcher.triton_server import TritonFailed, TritonServer
@@ -35,10 +36,10 @@ _UNVERIFIED = """
 
 
 class Exit(IntEnum):
-    """Why the service ended; 0 is Ctrl-C or SIGTERM. Through make, whatever is not 0 is 2."""
+    """Why the service ended; 0 is Ctrl-C or SIGTERM."""
 
     WRONG_COMMAND_LINE = 2
-    PORT_TAKEN = 3
+    UNUSABLE_PORT = 3
     NO_BUILD = 4
     EXPORT_FAILED = 5
     TRITON_FAILED = 6
@@ -48,8 +49,12 @@ class Exit(IntEnum):
     WRONG_SETTINGS = 10
 
 
+class ChildDied(Exception):
+    """Triton or the gateway has ended by itself."""
+
+
 _FAILURES: dict[type[Exception], Exit] = {
-    PortTaken: Exit.PORT_TAKEN,
+    UnusablePort: Exit.UNUSABLE_PORT,
     WrongSettings: Exit.WRONG_SETTINGS,
     UnclearChoice: Exit.WRONG_COMMAND_LINE,
     NoBuild: Exit.NO_BUILD,
@@ -57,6 +62,7 @@ _FAILURES: dict[type[Exception], Exit] = {
     Unverified: Exit.UNVERIFIED,
     TritonFailed: Exit.TRITON_FAILED,
     GatewayFailed: Exit.GATEWAY_FAILED,
+    ChildDied: Exit.CHILD_DIED,
 }
 
 
@@ -64,18 +70,14 @@ class Ended(BaseException):
     """A signal asked us to end."""
 
 
-class ChildDied(Exception):
-    """Something that must run does not run any more."""
-
-
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 @app.command()
 def serve(
     port: Annotated[int, typer.Option(min=1, max=65535, envvar="PORT", help="Port of the web service.")] = 5000,
     host: Annotated[
-        str, typer.Option(envvar="HOST", help="Address the web service listens on; others need API keys.")
+        str, typer.Option(envvar="HOST", help="Address of the web service; one that others can reach needs API keys.")
     ] = LOOPBACK,
     triton_http_port: Annotated[
         int, typer.Option(min=1, max=65535, envvar="TRITON_HTTP_PORT", help="Triton's HTTP port, on loopback.")
@@ -93,48 +95,49 @@ def serve(
         str | None,
         typer.Option(
             envvar="CHECKPOINT",
-            help="A checkpoint to serve, a folder or a name on the hub; its build is made if there is none yet.",
+            help="A checkpoint to serve: a folder, a name on the hub, or demo; exported unless it was before.",
         ),
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(envvar="PRECISION", help="What it is exported in: fp32, fp16, int8 or int4.")
+        str | None, typer.Option(envvar="PRECISION", help=f"What a checkpoint is exported in: {', '.join(PRECISIONS)}.")
     ] = None,
     require_certificate: Annotated[
         bool,
-        typer.Option(envvar=REQUIRE_VARIABLE, help="Refuse a build that no valid certificate vouches for."),
+        typer.Option(envvar=REQUIRE_VARIABLE, help="Refuse a build without a valid certificate."),
     ] = True,
     start_timeout_s: Annotated[
         float, typer.Option(min=1, envvar=START_TIMEOUT_VARIABLE, help="Seconds that loading the models may take.")
     ] = 900.0,
 ) -> None:
-    """Serve a build in the foreground: Triton with its models and the web gateway, until Ctrl-C.
+    """Serve a build until Ctrl-C: start Triton with its models and the web gateway, and watch both.
 
-    Without --build and --checkpoint it is the one that was published (builds/current), or else the demo's.
+    Without --build and --checkpoint, serve the published build (builds/current), or else the demo's.
 
-    Exit codes: 0 ended by Ctrl-C or SIGTERM, 2 wrong command line, 3 a port is in use, 4 no build or checkpoint,
+    Exit codes: 0 ended by Ctrl-C or SIGTERM, 2 wrong command line, 3 a port cannot be used, 4 no build or checkpoint,
     5 the export failed, 6 Triton failed to start, 7 the gateway failed to start, 8 one of them died,
-    9 no valid certificate, 10 an unknown or invalid setting in the environment.
+    9 no valid certificate, 10 unknown or invalid setting in the environment.
     """
     signal.signal(signal.SIGINT, _end)
     signal.signal(signal.SIGTERM, _end)
     try:
+        check_precision(precision)
         claim(
             [
-                Port(host, port, "PORT" if host == LOOPBACK else "HOST= or PORT"),
+                Port(host, port, "PORT"),
                 Port(LOOPBACK, triton_http_port, "TRITON_HTTP_PORT"),
                 Port(LOOPBACK, triton_grpc_port, "TRITON_GRPC_PORT"),
                 Port(LOOPBACK, triton_metrics_port, "TRITON_METRICS_PORT"),
             ]
         )
+        _say("Checking the settings ...")
         settings = checked_settings(f"{host}:{port}")
         _say("Looking for the build ...")
         choice = choose(build, checkpoint, precision, BUILDS, require_certificate)
-        folder = choice.folder
         _say(f"Serving {choice.origin}.")
         if choice.warning:
             _say(_UNVERIFIED.format(choice.warning))
         triton = TritonServer(
-            folder / REPOSITORY_FOLDER,
+            choice.folder / REPOSITORY_FOLDER,
             triton_http_port,
             triton_grpc_port,
             triton_metrics_port,
@@ -142,49 +145,56 @@ def serve(
             start_timeout_s,
             require_certificate=choice.warning is None,
         )
-        gateway = GatewayServer(folder, triton.grpc_url, host, port)
-        _run(folder, triton, gateway, start_timeout_s, "GLM_GATEWAY_KEYS_FILE" in settings)
+        with event_log("gateway") as log:
+            gateway = GatewayServer(choice.folder, triton.grpc_url, host, port, log.stream)
+            try:
+                _run(choice.folder, triton, gateway, log, start_timeout_s, "GLM_GATEWAY_KEYS_FILE" in settings)
+            except GatewayFailed as error:
+                raise GatewayFailed(f"{error}{log.tail}") from None
     except Ended:
         _say("Ended.")
-    except ChildDied as error:
-        _say(str(error))
-        raise typer.Exit(Exit.CHILD_DIED) from None
     except tuple(_FAILURES) as error:
-        _say(str(error))
+        typer.echo(str(error), err=True)
         raise typer.Exit(_FAILURES[type(error)]) from None
 
 
 def _run(
-    folder: Path, triton: TritonServer, gateway: GatewayServer, start_timeout_s: float, asks_for_key: bool
+    folder: Path,
+    triton: TritonServer,
+    gateway: GatewayServer,
+    log: EventLog,
+    start_timeout_s: float,
+    needs_key: bool,
 ) -> None:
-    """Starts both, watches both, and ends both, whatever happens; the gateway goes first so that its answers finish."""
+    """Starts both, watches both, and ends both, whatever happens; the gateway first, so that its answers finish."""
     with ExitStack() as stack:
         stack.callback(triton.stop)
         stack.callback(gateway.stop)
-        stack.callback(_ignore_signals)  # the first to run: an impatient second Ctrl-C must not leave a child behind
-        _say(f"Starting Triton on {triton.grpc_url} with build {folder} ...")
+        stack.callback(_begin_to_end)  # runs first
         triton.start()
-        _say(f"Triton writes its log to {triton.log_path}")
+        _say(f"Triton is starting on {triton.grpc_url} and writes its log to {triton.log_path}")
         gateway.start()
+        _say(f"The gateway is starting on {gateway.url} and writes its log to {log.path or 'stderr'}")
+        _say("Triton is loading the models ...")
         triton.wait_ready(start_timeout_s)
-        _say("Triton is ready. Asking the canary picture through the gateway ...")
+        _say("Triton has loaded the models. The gateway asks them the canary question ...")
         gateway.wait_ready(start_timeout_s, lambda reason: _say(f"Not ready yet: {reason}"))
-        hint = " with one of its keys in KEY" if asks_for_key else ""
-        line = curl_line(folder, gateway.url, asks_for_key)
+        hint = " with one of its keys in KEY" if needs_key else ""
+        line = curl_line(folder, gateway.url, needs_key)
         _say(f"\nReady: {gateway.url}\n\nTry it{hint}:\n\n{line}\n\nCtrl-C ends the service.")
         while True:
-            for name, code in (("Triton", triton.exit_code()), ("The gateway", gateway.exit_code())):
-                if code is not None:
-                    tail = f"\n{triton.log_tail()}" if name == "Triton" else ""
-                    raise ChildDied(f"{name} has died (code {code}); ending the rest.{tail}")
+            if (code := triton.exit_code()) is not None:
+                raise ChildDied(f"Triton has died (exit code {code}); ending the gateway.\n{triton.log_tail()}")
+            if (code := gateway.exit_code()) is not None:
+                raise ChildDied(f"The gateway has died (exit code {code}); ending Triton.{log.tail}")
             time.sleep(WATCH_S)
 
 
-def curl_line(build: Path, url: str, asks_for_key: bool) -> str:
-    """A command to paste into a shell: asks the build's canary question about its picture."""
+def curl_line(build: Path, url: str, needs_key: bool) -> str:
+    """A command to paste into a shell: asks the build's canary question about its image."""
     image, prompt = shlex.quote(str(build / CANARY_IMAGE)), Canary.read(build).prompt
     body = shlex.quote('{"image": "%s", "prompt": %s}')
-    key = ' -H "Authorization: Bearer $KEY"' if asks_for_key else ""
+    key = ' -H "Authorization: Bearer $KEY"' if needs_key else ""
     return (
         f'printf {body} "$(base64 -w0 {image})" {shlex.quote(json.dumps(prompt, ensure_ascii=False))} '
         f"| curl -s{key} -H 'Content-Type: application/json' -d @- {url}/v1/chat/vision"
@@ -192,17 +202,18 @@ def curl_line(build: Path, url: str, asks_for_key: bool) -> str:
 
 
 def main() -> None:
-    """The entry of `python -m launcher`."""
-    app(prog_name="python -m launcher")
+    """The entry of `glm-serve` and of `python -m launcher`."""
+    app()
 
 
 def _end(_signal: int, _frame: FrameType | None) -> None:
     raise Ended
 
 
-def _ignore_signals() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _begin_to_end() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave a child behind
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _say("Ending: the gateway finishes the requests it has, then Triton stops.")
 
 
 def _say(text: str) -> None:

@@ -19,11 +19,11 @@ _POLL_S = 0.25
 
 
 class GatewayFailed(Exception):
-    """The gateway could not be started or never became ready; the message says what it answered last."""
+    """The gateway ended or did not become ready in time; the message says what it answered last."""
 
 
 class GatewayServer:
-    """One gateway, from `start` to `stop` or as a `with` block; its log lines go to `log`, or to our output."""
+    """One gateway, from `start` to `stop` or as a `with` block; its log events go to `log`, or to our output."""
 
     def __init__(self, build: Path, triton_url: str, host: str, port: int, log: IO[bytes] | None = None) -> None:
         self.url = f"http://{host}:{port}"
@@ -50,16 +50,15 @@ class GatewayServer:
 
     def start(self) -> None:
         command = [sys.executable, "-m", "gunicorn", "-c", "python:gateway.server.gunicorn_config"]
-        project = Path(__file__).resolve().parents[1]
-        self._child = Child("gateway", command, {**os.environ, **self._chosen}, project, self._log)
+        self._child = Child("gateway", command, {**os.environ, **self._chosen}, None, self._log)
 
     def wait_ready(self, timeout_s: float, tell: Callable[[str], None] = lambda _reason: None) -> None:
-        """Returns once the canary picture was answered; raises GatewayFailed when that does not come about.
+        """Returns once the canary question was answered; raises GatewayFailed when the gateway ends or takes longer.
 
-        `tell` hears each new reason why it is not ready yet.
+        `tell` is called with each new reason why it is not ready yet.
         """
         give_up = time.monotonic() + timeout_s
-        reason = "It did not answer."
+        reason = "It did not answer at all."
         while self.exit_code() is None:
             reply = get(self._host, self._port, "/health/ready", _PROBE_TIMEOUT_S)
             if reply is not None and reply.status == 200:
@@ -72,7 +71,7 @@ class GatewayServer:
                     f"The gateway was not ready within {timeout_s:g} s ({START_TIMEOUT_VARIABLE}). {reason}"
                 )
             time.sleep(_POLL_S)
-        raise GatewayFailed("The gateway ended while it started; its own words are above.")
+        raise GatewayFailed(f"The gateway ended while it started (exit code {self.exit_code()}).")
 
     def exit_code(self) -> int | None:
         """None while it runs."""
@@ -81,7 +80,7 @@ class GatewayServer:
         return self._child.exit_code()
 
     def stop(self) -> None:
-        """Lets running requests finish, for a bounded time; harmless when it never started."""
+        """Lets running requests finish, for a bounded time; does nothing if it never started."""
         if self._child is not None:
             self._child.stop(_STOP_AFTER_S)
             self._child = None

@@ -1,43 +1,56 @@
-"""Finds out before anything starts whether a port is free."""
+"""Finds out before anything starts whether each port can be opened."""
 
 from __future__ import annotations
 
+import errno
 import socket
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Port:
-    """A port someone chose, and the setting they chose it with."""
+    """A port that somebody chose, and the setting that chose it."""
 
     host: str
     number: int
     setting: str
 
 
-class PortTaken(Exception):
-    """A port cannot be used; the message names it and its setting."""
+class UnusablePort(Exception):
+    """A port cannot be opened; the message says why, and which setting chooses another."""
 
 
 def claim(ports: list[Port]) -> None:
-    """Raises PortTaken for the first port that another program, or another of these, has already."""
+    """Raises UnusablePort for the first port that cannot be opened or that two settings share."""
     seen: dict[int, Port] = {}
     for port in ports:
         if port.number in seen:
-            raise PortTaken(f"{port.setting} and {seen[port.number].setting} are both {port.number}.")
+            raise UnusablePort(
+                f"{seen[port.number].setting} and {port.setting} are both {port.number}: give one of them another port."
+            )
         seen[port.number] = port
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((port.host, port.number))
-            except OSError:
-                raise PortTaken(
-                    f"Port {port.number} of {port.host} is in use or not allowed; choose another {port.setting}=."
-                ) from None
+            except OSError as error:
+                raise UnusablePort(_reason(port, error)) from None
 
 
-def free_port(host: str = "127.0.0.1") -> int:
-    """A port that was free a moment ago, for tests."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+def _reason(port: Port, error: OSError) -> str:
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        return (
+            f"HOST={port.host} is no IPv4 address of this machine: choose one that it has, "
+            "or 127.0.0.1 (this machine alone) or 0.0.0.0 (all its addresses)."
+        )
+    if error.errno == errno.EACCES:
+        return (
+            f"Port {port.number} is forbidden: this user may not open ports below 1024. "
+            f"Choose a higher one with {port.setting}=."
+        )
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"Port {port.number} of {port.host} is taken: another program listens there. "
+            f"End that program, or choose another port with {port.setting}=."
+        )
+    return f"Port {port.number} of {port.host} cannot be opened ({error.strerror}); choose another {port.setting}=."

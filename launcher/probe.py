@@ -1,4 +1,4 @@
-"""Asks a local address over HTTP, without proxies and without patience."""
+"""Asks a local address over HTTP, past any proxy and with a short timeout."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 START_TIMEOUT_VARIABLE = "START_TIMEOUT_S"
-"""Sets how long the launcher asks before it gives up."""
+"""Sets how long the launcher waits for the models to load."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """A status and, where the body was a JSON object, what it held."""
+    """A status and, where the body was a JSON object, its members."""
 
     status: int
     values: dict[str, Any]

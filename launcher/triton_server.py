@@ -17,13 +17,13 @@ from types import TracebackType
 from glmserve.build.certificate import REQUIRE_VARIABLE
 from glmserve.system import malloc
 from launcher.children import Child
+from launcher.logs import log_tail
 from launcher.probe import START_TIMEOUT_VARIABLE, get
 
 EXIT_TIMEOUT_S = 10
 _KILL_AFTER_S = EXIT_TIMEOUT_S + 5
 _PROBE_TIMEOUT_S = 1.0
 _POLL_S = 0.05
-_LOG_LINES = 25
 _SHARED_MEMORY = Path("/dev/shm")
 _CLOSED_APIS = "model-repository,shared-memory,model-config,statistics,trace,logging"
 
@@ -69,7 +69,7 @@ class TritonServer:
 
     @property
     def log_path(self) -> Path:
-        """Where the server writes; the folder goes with the server."""
+        """Where the server writes; the folder is removed with the server."""
         if self._runtime is None:
             raise RuntimeError("the server was not started")
         return self._runtime / "triton.log"
@@ -79,7 +79,7 @@ class TritonServer:
         return self._child.pid if self._child else None
 
     def start(self) -> None:
-        """Starts the process; raises TritonFailed when this Python has none to start."""
+        """Starts the process; raises TritonFailed when this Python has no tritonserver that it can run."""
         wheel = _wheel_folder()
         self._runtime = Path(tempfile.mkdtemp(prefix="glm-triton-"))
         backends = _link_backends(wheel, self._runtime)
@@ -100,7 +100,7 @@ class TritonServer:
                     f"Triton was not ready within {timeout_s:g} s ({START_TIMEOUT_VARIABLE}).\n{self.log_tail()}"
                 )
             time.sleep(_POLL_S)
-        raise TritonFailed(f"Triton ended while it started.\n{self.log_tail()}")
+        raise TritonFailed(f"Triton ended while it started (exit code {self.exit_code()}).\n{self.log_tail()}")
 
     def exit_code(self) -> int | None:
         """None while it runs."""
@@ -109,12 +109,11 @@ class TritonServer:
         return self._child.exit_code()
 
     def log_tail(self) -> str:
-        """The last lines of the server's log, for whoever must find out."""
-        lines = self.log_path.read_text("utf-8", errors="replace").splitlines()
-        return "\n".join(["The end of its log:", *(f"  {line}" for line in lines[-_LOG_LINES:])])
+        """The last lines of the server's log."""
+        return log_tail(self.log_path)
 
     def stop(self) -> None:
-        """Ends the server within a bounded time and removes what it left; harmless when it never started."""
+        """Ends the server within a bounded time and removes what it left; does nothing if it never started."""
         try:
             if self._child is not None:
                 self._child.stop(_KILL_AFTER_S)
@@ -127,7 +126,7 @@ class TritonServer:
                 self._runtime = None
 
     def _options(self, backends: Path) -> list[str]:
-        key = secrets.token_hex(16)  # told to nobody: the closed parts stay closed
+        key = secrets.token_hex(16)  # nobody is told, so these APIs stay closed
         return [
             f"--model-repository={self._repository.resolve()}",
             f"--backend-directory={backends}",
@@ -137,7 +136,7 @@ class TritonServer:
             *(f"--{name}-port={port}" for name, port in self._ports.items()),
             f"--http-restricted-api={_CLOSED_APIS}:closed={key}",
             f"--grpc-restricted-protocol={_CLOSED_APIS}:closed={key}",
-            "--grpc-keepalive-time=5000",  # a frozen client is noticed, and its answer cancelled
+            "--grpc-keepalive-time=5000",  # notices a frozen client, whose answer is then cancelled
             "--grpc-keepalive-timeout=5000",
             f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
             f"--backend-config=python,shm-region-prefix-name={self._shm_prefix}",
@@ -151,16 +150,16 @@ class TritonServer:
 def _wheel_folder() -> Path:
     spec = importlib.util.find_spec("pytriton")  # finds without importing, which takes seconds
     if spec is None or not spec.submodule_search_locations:
-        raise TritonFailed("The package nvidia-pytriton, which carries tritonserver, is not installed.")
+        raise TritonFailed("The package nvidia-pytriton, which contains tritonserver, is not installed.")
     return Path(next(iter(spec.submodule_search_locations))) / "tritonserver"
 
 
 def _link_backends(wheel: Path, runtime: Path) -> Path:
-    """A backend folder in which the stub of this Python lies beside the library, where Triton looks for it."""
+    """A backend folder with this Python's stub beside the library, where Triton looks for it."""
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     stub = wheel / "python_backend_stubs" / version / "triton_python_backend_stub"
     if not stub.is_file():
-        raise TritonFailed(f"The nvidia-pytriton wheel has no stub for Python {version}.")
+        raise TritonFailed(f"The nvidia-pytriton wheel has no stub for Python {version}: use Python 3.11 or 3.12.")
     library = f"libpython{version}.so.1.0"
     beside = Path(sysconfig.get_config_var("LIBDIR")) / library
     if not beside.exists() and ctypes.util.find_library(f"python{version}") is None:
@@ -176,7 +175,7 @@ def _link_backends(wheel: Path, runtime: Path) -> Path:
 
 
 def _environment() -> dict[str, str]:
-    """Our environment, changed so that Triton's stubs run this very Python with its packages."""
+    """Our environment, changed so that Triton's stubs run this Python with its packages."""
     environment = dict(os.environ)
     libraries = [sysconfig.get_config_var("LIBDIR"), environment.get("LD_LIBRARY_PATH")]
     environment["LD_LIBRARY_PATH"] = ":".join(filter(None, libraries))

@@ -15,8 +15,8 @@ from export.checkpoint.hard_links import linkable, refer
 from export.checkpoint.header_weights import Reading
 from export.graph.standard_ops import share, standard_of, weights_in_files
 from glmserve.build.manifest import CANARY_FOLDER, CHECKPOINT_FOLDER, DECODER_PATH, MANIFEST_FILE, REPOSITORY_FOLDER
+from glmserve.system.bundled_files import MODEL_REPOSITORY
 
-MODELS = Path(__file__).resolve().parents[2] / "model_repository"
 _MANIFEST_LINE = 80
 """Bytes of a file's line in the manifest, its name aside."""
 
@@ -74,8 +74,8 @@ def inventory(order: BuildSpec) -> BuildInventory:
 
 def _small_files(order: BuildSpec) -> dict[str, int]:
     files = {f"{CHECKPOINT_FOLDER}/{path.name}": path.stat().st_size for path in order.small_files}
-    for path in (*MODELS.rglob("*.py"), *MODELS.rglob("*.pbtxt")):
-        files[f"{REPOSITORY_FOLDER}/{path.relative_to(MODELS)}"] = path.stat().st_size
+    for path in (*MODEL_REPOSITORY.rglob("*.py"), *MODEL_REPOSITORY.rglob("*.pbtxt")):
+        files[f"{REPOSITORY_FOLDER}/{path.relative_to(MODEL_REPOSITORY)}"] = path.stat().st_size
     if order.entry is not None:
         files[ENTRY_PATH] = len(order.entry.encode())
     golden = order.folder / "golden"

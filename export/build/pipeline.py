@@ -14,7 +14,7 @@ from uuid import uuid4
 from rich.console import Console
 
 from export.build.canary import write_canary
-from export.build.inventory import MODELS, inventory
+from export.build.inventory import inventory
 from export.build.onnx_writer import unplaced, write_graph
 from export.build.progress import Advance, byte_progress
 from export.build.spec import ENTRY_PATH, BuildSpec
@@ -34,6 +34,7 @@ from glmserve.build import manifest as layout
 from glmserve.build.certificate import Certificate
 from glmserve.build.manifest import DECODER_PATH, DIGEST_CHARS, Manifest, sha256_of
 from glmserve.errors import BadArtifact
+from glmserve.system.bundled_files import MODEL_REPOSITORY
 
 _JOURNAL = "journal.jsonl"
 _GB = 1e9
@@ -89,7 +90,7 @@ def can_link(order: BuildSpec, out: Path) -> bool:
 def _write(order: BuildSpec, parts: Path, out: Path, digests: dict[Path, str], recipe: str, console: Console) -> Path:
     partial = parts / "build"
     partial.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(MODELS, partial / layout.REPOSITORY_FOLDER, ignore=_NO_CACHES, dirs_exist_ok=True)
+    shutil.copytree(MODEL_REPOSITORY, partial / layout.REPOSITORY_FOLDER, ignore=_NO_CACHES, dirs_exist_ok=True)
     _copy_processor(order, partial / layout.CHECKPOINT_FOLDER)
     write_canary(order.folder, partial / layout.CANARY_FOLDER)
     if order.entry is not None:
@@ -218,7 +219,7 @@ def _recipe(order: BuildSpec, digests: dict[Path, str]) -> str:
     and writes the graphs, and the versions of what that uses."""
     exporter, shared = Path(__file__).parents[1], Path(layout.__file__).parents[1]
     code = [path for path in shared.rglob("*.py") if not path.is_relative_to(shared / "engine")]
-    code += [*exporter.rglob("*.py"), *MODELS.rglob("*.py"), *MODELS.rglob("*.pbtxt")]
+    code += [*exporter.rglob("*.py"), *MODEL_REPOSITORY.rglob("*.py"), *MODEL_REPOSITORY.rglob("*.pbtxt")]
     parts = [[path.name, sha256_of(path)] for path in (*order.small_files, *golden_files(order.folder))]
     parts += [[str(path.relative_to(shared.parent)), sha256_of(path)] for path in code]
     parts += [[path.name, digest] for path, digest in digests.items()]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from export.errors import DiskFull, DownloadFailed, MissingPackage, is_full
 from glmserve.errors import BadArtifact
+from glmserve.system.bundled_files import DEMO, DEMO_CHECKPOINT
 
 _HUB_ID = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 _WANTED = ("*.safetensors", "*.json", "*.jinja")
@@ -23,12 +24,13 @@ class Source:
 
     @staticmethod
     def of(text: str) -> Source:
-        """The folder `text`, or the hub's `owner/name[@revision]`, downloaded unless it was before.
+        """The folder `text`, `demo` for the one that comes with the project, or the hub's `owner/name[@revision]`,
+        downloaded unless it was before.
 
         Raises BadArtifact when it is neither, MissingPackage without huggingface_hub, DownloadFailed when the hub
         refuses or cannot be reached.
         """
-        folder = Path(text)
+        folder = DEMO_CHECKPOINT if text == DEMO else Path(text)
         if folder.is_dir():
             return Source(folder, folder.resolve().name)
         match = _HUB_ID.fullmatch(text)

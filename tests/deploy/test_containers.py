@@ -17,12 +17,12 @@ from pathlib import Path
 
 import pytest
 from compose import ROOT, services
+from ports import free_port
 
 from bench.servers.paced_engine import Pace
 from bench.servers.stub_build import write_stub_build
 from bench.simulation.step_times import StepTimes
 from glmserve.system import malloc
-from launcher.ports import free_port
 from launcher.triton_server import _environment as stub_environment
 
 DOCKER = ROOT / "deploy" / "docker"

@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 from compose import ROOT
+from ports import free_port
 
 from gateway.settings import GatewaySettings
-from launcher.ports import free_port
 
 PROGRAM = shutil.which("nginx", path="/usr/sbin:/usr/bin")
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="nginx is not installed")

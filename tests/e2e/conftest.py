@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ports import free_port
 from rich.console import Console
 from serving import READY_S, Service, serving, triton_on
 
 from export.build.pipeline import build
 from glmserve.model.tokenizer import Tokenizer
 from launcher.gateway_server import GatewayServer
-from launcher.ports import free_port
 from launcher.probe import get
 from launcher.triton_server import TritonServer
 

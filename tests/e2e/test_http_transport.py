@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ports import free_port
 from serving import READY_S, Service, png
 
 from demo.golden_set import drawn_image, golden_questions
 from launcher.gateway_server import GatewayServer
-from launcher.ports import free_port
 
 pytestmark = pytest.mark.triton
 QUESTIONS = [question for question in golden_questions() if question.has_image][:4]

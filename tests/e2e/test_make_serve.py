@@ -11,8 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-
-from launcher.ports import free_port
+from ports import free_port
 
 pytestmark = pytest.mark.triton
 ROOT = Path(__file__).resolve().parents[2]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from launcher.ports import free_port
+from ports import free_port
+
 from launcher.triton_server import TritonServer
 
 READY_S = 60

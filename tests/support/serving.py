@@ -16,10 +16,10 @@ from urllib.error import HTTPError
 
 from eventually import eventually
 from PIL import Image
+from ports import free_port
 
 from glmserve.build.manifest import REPOSITORY_FOLDER
 from launcher.gateway_server import GatewayServer
-from launcher.ports import free_port
 from launcher.triton_server import TritonServer
 
 READY_S = 90.0

@@ -20,6 +20,7 @@ from fake_backend import FakeBackend
 from flask.testing import FlaskClient
 from limits.strategies import SlidingWindowCounterRateLimiter
 from live_gateway import live_gateway
+from ports import free_port
 from samples import OPENAI_URL
 from structlog.testing import capture_logs
 
@@ -27,7 +28,6 @@ from gateway.app import create_app
 from gateway.limits.rate_limit import RateLimitCounters
 from gateway.limits.redis_storage import REDIS_TIMEOUT_S
 from gateway.settings import GatewaySettings
-from launcher.ports import free_port
 
 FAR = "203.0.113.7"
 WAIT_S = 15

@@ -18,12 +18,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from ports import free_port
 from servers import children_of, is_alive
 
 from glmserve.build.manifest import REPOSITORY_FOLDER
 from glmserve.contract import DECODER_MODEL
 from launcher.cli import Exit, curl_line
-from launcher.ports import Port, PortTaken, claim, free_port
 
 PROJECT = Path(__file__).parents[2]
 WAIT_S = 60
@@ -146,14 +146,23 @@ def test_a_port_in_use_is_named_before_anything_starts(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         with launched(TRITON_GRPC_PORT=port, BUILD=str(tmp_path)) as launcher:
-            assert launcher.end() == Exit.PORT_TAKEN
-    assert port in launcher.said and "TRITON_GRPC_PORT" in launcher.said
+            assert launcher.end() == Exit.UNUSABLE_PORT
+    assert launcher.said == (
+        f"Port {port} of 127.0.0.1 is taken: another program listens there. "
+        "End that program, or choose another port with TRITON_GRPC_PORT=.\n"
+    )
 
 
 def test_an_address_that_is_not_this_machines_is_named() -> None:
     with launched(HOST="192.0.2.1") as launcher:
-        assert launcher.end() == Exit.PORT_TAKEN
-    assert "of 192.0.2.1 is in use or not allowed; choose another HOST= or PORT=." in launcher.said
+        assert launcher.end() == Exit.UNUSABLE_PORT
+    assert "HOST=192.0.2.1 is no IPv4 address of this machine: choose one that it has" in launcher.said
+
+
+def test_a_precision_that_does_not_exist_is_refused_before_anything_else(tmp_path: Path) -> None:
+    with launched(PRECISION="int7", BUILD=str(tmp_path), PORT="1") as launcher:
+        assert launcher.end() == Exit.WRONG_COMMAND_LINE
+    assert launcher.said == "int7 is no precision; choose fp32, fp16, int8 or int4.\n"
 
 
 def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
@@ -204,7 +213,8 @@ def test_wrong_settings_are_named_in_a_line_each_before_anything_starts(stand_in
     with launched(BUILD=str(stand_in_build), **wrong) as launcher:
         assert launcher.end() == Exit.WRONG_SETTINGS
     assert launcher.said.splitlines() == [
-        "GLM_GATEWAY_BUILD=/x: `make serve` chooses this itself; use BUILD= instead.",
+        "Checking the settings ...",
+        "GLM_GATEWAY_BUILD=/x: `make serve` sets this itself; use BUILD= instead.",
         "GLM_GATEWAY_DEADLINE_S=abc: must be a number.",
         "GLM_ENGINE_SLOT: unknown setting; did you mean GLM_ENGINE_SLOTS?",
         "GLM_ENGINE_SLOTS=0: must be at least 1.",
@@ -215,7 +225,7 @@ def test_wrong_settings_are_named_in_a_line_each_before_anything_starts(stand_in
 def test_what_would_be_overwritten_is_refused(name: str) -> None:
     with launched(**{name: "grpc://10.0.0.1:8001"}) as launcher:
         assert launcher.end() == Exit.WRONG_SETTINGS
-    assert f"{name}=grpc://10.0.0.1:8001: `make serve` chooses this itself" in launcher.said
+    assert f"{name}=grpc://10.0.0.1:8001: `make serve` sets this itself" in launcher.said
 
 
 def test_an_address_for_others_needs_keys(stand_in_build: Path) -> None:
@@ -248,12 +258,6 @@ def test_a_start_that_takes_too_long_names_the_variable(stand_in_build: Path, tm
     with launched(BUILD=str(slow), START_TIMEOUT_S="1") as launcher:
         assert launcher.end() == Exit.TRITON_FAILED
     assert "was not ready within 1 s (START_TIMEOUT_S)." in launcher.said
-
-
-def test_two_settings_with_one_port_are_both_named() -> None:
-    port = free_port()
-    with pytest.raises(PortTaken, match=r"TRITON_HTTP_PORT and PORT are both"):
-        claim([Port("127.0.0.1", port, "PORT"), Port("127.0.0.1", port, "TRITON_HTTP_PORT")])
 
 
 def test_a_curl_line_survives_quotes_in_the_prompt(stand_in_build: Path) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from glmserve.build.manifest import CERTIFICATE_FILE, CURRENT
+from glmserve.system.bundled_files import DEMO
 from launcher import builds
-from launcher.builds import DEMO, ExportFailed, NoBuild, UnclearChoice, Unverified, choose
+from launcher.builds import PRECISIONS, ExportFailed, NoBuild, UnclearChoice, Unverified, check_precision, choose
 
 
 @pytest.fixture
@@ -45,16 +46,16 @@ def test_the_published_build_is_served_when_nothing_is_named(out: Path, exported
 def test_the_demo_is_served_where_nothing_was_published(out: Path, exported: list) -> None:
     (out / CURRENT).unlink()
     choice = choose(None, None, None, out, True)
-    assert exported == [(str(DEMO), "fp32")] and "nothing was published" in choice.origin
+    assert exported == [(DEMO, "fp32")] and "nothing was published" in choice.origin
 
 
 def test_what_is_named_comes_before_what_was_published(out: Path, exported: list, tmp_path: Path) -> None:
     assert choose(str(out / "new"), None, None, out, True).folder == out / "new" and not exported
     choose(None, str(tmp_path / "checkpoint"), None, out, True)
-    choose(None, str(DEMO), "int8", out, True)
+    choose(None, DEMO, "int8", out, True)
     (out / CURRENT).unlink()
     choose(None, None, "int8", out, True)
-    assert exported == [(str(tmp_path / "checkpoint"), "fp32"), (str(DEMO), "int8"), (str(DEMO), "int8")]
+    assert exported == [(str(tmp_path / "checkpoint"), "fp32"), (DEMO, "int8"), (DEMO, "int8")]
 
 
 def test_a_build_is_named_by_its_digest_or_by_its_folder(out: Path) -> None:
@@ -76,6 +77,13 @@ def test_a_precision_alone_does_not_push_the_published_build_aside(out: Path, ex
     with pytest.raises(UnclearChoice, match=r"PRECISION=int8 .* published"):
         choose(None, None, "int8", out, True)
     assert not exported
+
+
+def test_a_precision_that_does_not_exist_is_refused_and_the_others_are_named() -> None:
+    with pytest.raises(UnclearChoice, match=r"^int7 is no precision; choose fp32, fp16, int8 or int4\.$"):
+        check_precision("int7")
+    for precision in (None, "", "bf16", *PRECISIONS):  # the export says that bf16 needs a GPU
+        check_precision(precision)
 
 
 @pytest.mark.parametrize("name", ["zai-org/GLM-4.6V-Flash", "zai-org/GLM-4.6V-Flash@main"])

@@ -1,0 +1,44 @@
+"""Runs a program for make and keeps make quiet when it fails: `python -m launcher.under_make MODULE [ARGUMENT ...]`.
+
+A program of ours that fails has printed why. make would add a line, `*** Error`, for any exit code but 0. Ended by
+SIGINT, as by Ctrl-C, it adds none, and its own exit code, 130, still says that something failed. Run MODULE itself for
+the exact code.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import signal
+import sys
+import time
+
+_INIT = 1
+_PAUSE_S = 0.5  # make must take the signal before it learns that its child has ended
+
+
+def main() -> None:
+    del sys.argv[0]
+    code = _exit_code_of(sys.argv[0])
+    make = os.getppid()
+    if code == 0 or make == _INIT:  # the parent has gone, and another took its place
+        sys.exit(code)
+    os.kill(make, signal.SIGINT)
+    time.sleep(_PAUSE_S)
+
+
+def _exit_code_of(module: str) -> int:
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as ended:
+        if isinstance(ended.code, str):
+            print(ended.code, file=sys.stderr)
+            return 1
+        return ended.code or 0
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    return 0
+
+
+if __name__ == "__main__":
+    main()

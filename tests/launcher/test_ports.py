@@ -1,0 +1,44 @@
+"""Each reason why a port cannot be opened is a sentence of its own, which names the setting."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+import pytest
+from ports import free_port
+
+from launcher.ports import Port, UnusablePort, claim
+
+LOOPBACK = "127.0.0.1"
+
+
+def test_two_settings_with_one_port_are_both_named() -> None:
+    port = free_port()
+    with pytest.raises(UnusablePort, match=rf"^PORT and TRITON_HTTP_PORT are both {port}: give one of them another"):
+        claim([Port(LOOPBACK, port, "PORT"), Port(LOOPBACK, port, "TRITON_HTTP_PORT")])
+
+
+def test_a_taken_port_is_not_called_forbidden() -> None:
+    with socket.create_server((LOOPBACK, 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(
+            UnusablePort, match=rf"^Port {port} of 127\.0\.0\.1 is taken: .* another port with PORT=\.$"
+        ):
+            claim([Port(LOOPBACK, port, "PORT")])
+
+
+def test_a_forbidden_port_is_not_called_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("launcher.ports.socket.socket.bind", refuse)  # the tests may run as root, who may open any
+    sentence = r"^Port 80 is forbidden: this user may not open ports below 1024\. Choose a higher one with PORT=\.$"
+    with pytest.raises(UnusablePort, match=sentence):
+        claim([Port(LOOPBACK, 80, "PORT")])
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no.such.name.invalid", "::1"])
+def test_an_address_that_this_machine_lacks_is_named(host: str) -> None:
+    with pytest.raises(UnusablePort, match=rf"^HOST={host} is no IPv4 address of this machine: choose one"):
+        claim([Port(host, free_port(), "PORT")])
