@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from export.certificate.plots import Bar, Dot, error_plot, share_plot
 
@@ -28,8 +29,8 @@ def page(certificate: Mapping[str, Any]) -> str:
     return environment.get_template(_TEMPLATE).render(
         certificate=certificate,
         failed=[stage["name"] for stage in stages if not stage["passed"]],
-        errors=error_plot(_rows(errors)),
-        shares=share_plot([_bar(stage) for stage in shares]) if shares else "",
+        errors=Markup(error_plot(_rows(errors))),
+        shares=Markup(share_plot([_bar(stage) for stage in shares])) if shares else "",
         conversations=_by_conversation(stages),
     )
 
