@@ -58,6 +58,6 @@ def _greedy_agreement(reference: Reference, candidate: Candidate, answers: int) 
         prompt, wanted = candidate.prompt(ids, [image]), reference.answer(ids, [image], _ANSWER_TOKENS)
         changed_answers.append(candidate.answer(prompt, _ANSWER_TOKENS) != wanted)
         changed_tokens += (candidate.likeliest(prompt, wanted) != np.asarray(wanted)).tolist()
-    allowed = candidate.allowed
-    yield share_changed(f"{answers} greedy answers: share changed", changed_answers, allowed.answers)
-    yield share_changed(f"their {len(changed_tokens)} tokens: share changed", changed_tokens, allowed.tokens)
+    tolerances = candidate.tolerances
+    yield share_changed(f"{answers} greedy answers: share changed", changed_answers, tolerances.answers)
+    yield share_changed(f"their {len(changed_tokens)} tokens: share changed", changed_tokens, tolerances.tokens)

@@ -8,18 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from PIL import Image
 
 from export.checkpoint.weights import EMBEDDING, Weights
-from export.precision import KvPrecision, Precision, Target, numbers_of
+from export.precision import Precision, Target, numbers_of
 from export.verify.cases import Case, sketch
 from export.verify.comparison import Stage
 from export.verify.layer_reference import ReferenceLayers
 from export.verify.subgraph import Subgraphs
+from export.verify.tolerances import tolerances_of
 from glmserve.build.manifest import CHECKPOINT_FOLDER, Manifest, decoder_in, vision_in
 from glmserve.contract import (
     COLUMN_WEIGHTS,
@@ -37,14 +37,6 @@ from glmserve.model.mrope import mrope_positions
 from glmserve.model.position_embedding import vision_arrays
 from glmserve.model.tokenizer import Tokenizer
 
-ALLOWED = {
-    Precision.FP32: 1e-5,
-    Precision.BF16: 1e-2,  # computed in fp32; what is left is the rounding of weights that were no bf16
-    Precision.FP16: 5e-3,
-    Precision.INT8: 0.03,
-    Precision.INT4: 0.2,
-}
-"""The worst error of a layer's output against the length of the vector it is an error of."""
 _ROWS_AT_ONCE = 8192
 
 
@@ -77,10 +69,8 @@ class _Build:
         folder = build / CHECKPOINT_FOLDER
         manifest = Manifest.read(build)
         precision = Precision(manifest.precision)
-        self.allowed = ALLOWED[precision]
+        self.tolerance = tolerances_of(manifest).layer
         self.is_rounded = numbers_of(precision, Target(manifest.target)).bits is not None
-        if manifest.kv == KvPrecision.INT8:
-            self.allowed = max(self.allowed, ALLOWED[Precision.INT8])
         self.checkpoint = Checkpoint.read(folder)
         self.prompts = PromptBuilder.read(
             folder, Tokenizer.read(folder), self.checkpoint.image_token_id, self.checkpoint.vision.merge_size
@@ -158,8 +148,8 @@ def _look(ours: _Build, theirs: ReferenceLayers, name: str, image: Image.Image) 
     patches, grid = patches_of(image, ours.checkpoint.images)
     arrays = vision_arrays(patches, grid, ours.checkpoint.vision.table_side)
     names = (IMAGE_PATCHES.name, ROW_WEIGHTS.name, COLUMN_WEIGHTS.name)
-    pixels, their_grid = theirs.pixels(image)
-    assert grid == their_grid, "the sketches' sizes are the same on both sides"
+    pixels, their_grids = theirs.processor.pixels([image])
+    assert [grid] == their_grids, "the sketches' sizes are the same on both sides"
     inputs = {key: array[None] for key, array in zip(names, arrays, strict=True)}
     return _Sight(name, pixels, grid, inputs, theirs.vision_entry(pixels, grid))
 
@@ -169,25 +159,16 @@ def _compare_prompt(ours: _Build, theirs: ReferenceLayers, sample: _Sample) -> I
     case, merge = sample.case, ours.checkpoint.vision.merge_size
     assert sample.grids is not None and sample.features is not None
     ids = ours.prompts.build(list(case.messages), sample.grids, case.thinking)
-    sizes = iter(grid.tokens(merge) for grid in sample.grids)
     image = ours.checkpoint.image_token_id
-    wanted: list[int] = []
-    for token in theirs.prompt([_as_theirs(message) for message in case.messages], case.thinking):
-        wanted += [token] * (next(sizes) if token == image else 1)
-    yield Stage.of(f"{case.name}: tokens", ids, np.asarray(wanted, np.int64), 0)
+    yield Stage.of(f"{case.name}: tokens", ids, theirs.processor.input_ids(case, sample.grids), 0)
     positions, _ = mrope_positions(ids, image, sample.grids, merge)
     yield Stage.of(f"{case.name}: positions", positions, theirs.positions(ids, sample.grids), 0)
     is_word = ids != image
     rows = np.array(ours.decoder.table(EMBEDDING)[ids[is_word]]).astype(np.float32)
     state = theirs.words(ids)
-    yield Stage.of(f"{case.name}: embeddings", rows, state[is_word], ours.allowed, is_relative=True)
+    yield Stage.of(f"{case.name}: embeddings", rows, state[is_word], ours.tolerance, is_relative=True)
     state[~is_word] = sample.features[1:]
     sample.input_ids, sample.positions, sample.state = ids, positions, state
-
-
-def _as_theirs(message: Message) -> dict[str, Any]:
-    parts = [{"type": "image"} if isinstance(p, ImagePart) else {"type": "text", "text": p} for p in message.parts]
-    return {"role": message.role, "content": parts}
 
 
 def _compare_layers(ours: _Build, theirs: ReferenceLayers, samples: list[_Sample]) -> Iterator[Stage]:
@@ -257,4 +238,4 @@ def _group(decoder: Subgraphs, text: TextModel, layer: int, names: RowGroup, tok
 
 
 def _stage(name: str, found: np.ndarray, wanted: np.ndarray, ours: _Build) -> Stage:
-    return Stage.of(name, found, wanted, ours.allowed, is_relative=True)
+    return Stage.of(name, found, wanted, ours.tolerance, is_relative=True)
