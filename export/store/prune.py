@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from uuid import uuid4
 
 from export.errors import Locked
-from export.store.build_store import BUILD_LOCK, ENGINE_PARTS, ENGINES, ENGINES_LOCK, FORECAST, PARTS, builds_in, locked
+from export.store.build_store import BUILD_LOCK, ENGINE_PARTS, ENGINES, ENGINES_LOCK, PARTS, builds_in, locked
 from export.store.durable_io import sync_folder
 from export.store.publish import current, earlier, history
 from glmserve.build.lock import unused
 from glmserve.build.manifest import MANIFEST_FILE
 
 _REMOVING = ".removing-"
-_FORECAST_S = 3600.0
-"""No `plan` takes as long: a folder of one that is older was left behind."""
 
 
 def to_prune(out: Path, keep: int) -> list[Path]:
@@ -72,7 +69,6 @@ def prune(out: Path, builds: Sequence[Path]) -> list[Path]:
             _hide(engines, out)
     sync_folder(out)
     _remove(out.glob(f"{_REMOVING}*"))
-    _remove(path for path in out.glob(f"{FORECAST}*") if _is_left(path))
     _remove_unless_locked(out, BUILD_LOCK, PARTS)
     _remove_unless_locked(out / ENGINES, ENGINES_LOCK, ENGINE_PARTS)
     return stay
@@ -81,14 +77,6 @@ def prune(out: Path, builds: Sequence[Path]) -> list[Path]:
 def _hide(path: Path, out: Path) -> None:
     """Takes a folder out of sight in one step, under a name that none has that was left half removed."""
     path.rename(out / f"{_REMOVING}{path.name}-{uuid4().hex}")
-
-
-def _is_left(forecast: Path) -> bool:
-    """Whether the `plan` that made this folder must have been killed."""
-    try:
-        return forecast.stat().st_mtime < time.time() - _FORECAST_S
-    except FileNotFoundError:
-        return False
 
 
 def _remove(folders: Iterable[Path]) -> None:
