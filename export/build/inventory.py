@@ -12,7 +12,6 @@ from export.build.onnx_writer import graph_bytes, place, tensors_of, unplaced, w
 from export.build.spec import ENTRY_PATH, BuildSpec
 from export.build.tensor_writer import places_of
 from export.checkpoint.hard_links import linkable, refer
-from export.checkpoint.header_weights import Reading
 from export.graph.standard_ops import share, standard_of, weights_in_files
 from glmserve.build.manifest import CANARY_FOLDER, CHECKPOINT_FOLDER, DECODER_PATH, MANIFEST_FILE, REPOSITORY_FOLDER
 
@@ -24,12 +23,12 @@ _MANIFEST_LINE = 80
 @dataclass(frozen=True)
 class BuildInventory:
     """`files` maps paths in the build to bytes; `linked` are the checkpoint's own, which take no room where the file
-    system can link; `readings` are the tensors that are copied or rounded, `kept` the bytes held meanwhile."""
+    system can link. `memory_bytes` is what making the build adds to the process at its peak, `weights` the size of all
+    graphs and weights."""
 
     files: dict[str, int]
     linked: frozenset[str]
-    readings: tuple[Reading, ...]
-    kept: int
+    memory_bytes: int
     weights: int
 
     def new_bytes(self, can_link: bool) -> int:
@@ -41,9 +40,8 @@ def inventory(order: BuildSpec) -> BuildInventory:
     """Puts the graphs together without a number in them. Raises BadShard for a tensor that is missing or misshapen."""
     files = _small_files(order)
     linked: set[str] = set()
-    readings: list[Reading] = []
     placed = {}
-    kept = used = 0
+    kept = used = largest = 0
     for path, model in order.graphs(order.headers):
         graph = Path(path)
         if path == DECODER_PATH:
@@ -55,8 +53,7 @@ def inventory(order: BuildSpec) -> BuildInventory:
                     refer(value, found, graph.parent)
         values = unplaced(model)
         tensors = tensors_of(values)
-        known = order.headers.readings
-        readings += [known[str(value.name)] for value in values if str(value.name) in known]
+        largest = max([largest, *(order.headers.peaks.get(str(value.name), 0) for value in values)])
         kept = max(kept, sum(tensor.nbytes for tensor in tensors if not isinstance(tensor, ir.LazyTensor)))
         if tensors:
             files[str(weights_file(graph))] = places_of(tensors)[-1]
@@ -69,7 +66,7 @@ def inventory(order: BuildSpec) -> BuildInventory:
         share(model, placed[path])
         files[str(standard_of(Path(path)))] = len(graph_bytes(model))
     files[MANIFEST_FILE] = sum(len(json.dumps(name)) + _MANIFEST_LINE for name in files)
-    return BuildInventory(dict(sorted(files.items())), frozenset(linked), tuple(readings), kept, used)
+    return BuildInventory(dict(sorted(files.items())), frozenset(linked), kept + largest, used)
 
 
 def _small_files(order: BuildSpec) -> dict[str, int]:

@@ -15,30 +15,12 @@ from export.errors import BadShard
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What one tensor costs to write: bytes read, bytes written, and the bits it is rounded to, if it is.
-
-    `is_kept`: read while the graph is put together and kept in memory until it is written.
-    """
-
-    stored: int
-    written: int
-    bits: int | None = None
-    is_kept: bool = False
-
-    @property
-    def peak(self) -> int:
-        """Most bytes in memory: the mapped file and the array read from it, then that array and what is made of it."""
-        return max(2 * self.stored, self.stored + self.written)
-
-
-@dataclass(frozen=True)
 class HeaderWeights(Weights):
-    """Weights that are all zero and cost nothing; `readings` tells by initializer what a build would read and
-    write."""
+    """Weights that are all zero and cost nothing; `peaks` holds, for each initializer, the bytes of memory that a
+    build needs at most while it reads, converts and writes it."""
 
     places: dict[str, Place]
-    readings: dict[str, Reading]
+    peaks: dict[str, int]
 
     @staticmethod
     def of(weights: Weights) -> HeaderWeights:
@@ -57,7 +39,7 @@ class HeaderWeights(Weights):
 
     def read(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         stored = self._stored(name, shape)
-        self.readings[name] = Reading(stored, 4 * prod(shape), is_kept=True)
+        self.peaks[name] = _peak(stored, 4 * prod(shape))
         return np.broadcast_to(np.float32(0), shape)
 
     def stored_dtype(self, name: str) -> ir.DataType:
@@ -69,21 +51,21 @@ class HeaderWeights(Weights):
     def lazy(self, name: str, shape: tuple[int, ...], dtype: ir.DataType = ir.DataType.FLOAT) -> ir.LazyTensor:
         is_cast = self.stored_dtype(name) != dtype
         stored = self._stored(name, shape)
-        self.readings[name] = Reading(stored, int(prod(shape) * dtype.itemsize) if is_cast else stored)
+        self.peaks[name] = _peak(stored, int(prod(shape) * dtype.itemsize) if is_cast else stored)
         return _zeros(super().lazy(name, shape, dtype))
 
     def lazy_rounded(
         self, name: str, shape: tuple[int, int], bits: int, real: ir.DataType, title: str
     ) -> tuple[ir.LazyTensor, ir.LazyTensor]:
         scales, codes = super().lazy_rounded(name, shape, bits, real, title)
-        self.readings[title] = Reading(self._stored(name, shape), scales.nbytes + codes.nbytes, bits)
+        self.peaks[title] = _peak(self._stored(name, shape), scales.nbytes + codes.nbytes)
         return _zeros(scales), _zeros(codes)
 
     def lazy_bytes(self, name: str, shape: tuple[int, int], title: str) -> list[tuple[ir.LazyTensor, ir.LazyTensor]]:
         made, stored = super().lazy_bytes(name, shape, title), self._stored(name, shape)
         for scales, codes in made:
             written = scales.nbytes + codes.nbytes
-            self.readings[str(codes.name)] = Reading(stored // len(made), written, bits=8)
+            self.peaks[str(codes.name)] = _peak(stored // len(made), written)
         return [(_zeros(scales), _zeros(codes)) for scales, codes in made]
 
     def _stored(self, name: str, shape: tuple[int, ...]) -> int:
@@ -100,6 +82,11 @@ class HeaderWeights(Weights):
         if name not in self.places:
             raise BadShard(f"The checkpoint has no tensor {name}.")
         return self.places[name]
+
+
+def _peak(stored: int, written: int) -> int:
+    """Most bytes in memory: the mapped file and the array read from it, then that array and what is made of it."""
+    return max(2 * stored, stored + written)
 
 
 def _zeros(tensor: ir.LazyTensor) -> ir.LazyTensor:

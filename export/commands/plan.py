@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +15,6 @@ from export.build.inventory import BuildInventory, inventory
 from export.build.pipeline import can_link
 from export.build.spec import BuildSpec
 from export.build.vision_backend import VisionBackend
-from export.checkpoint.weights import EMBEDDING
 from export.commands.common import (
     BUILDS,
     KvOption,
@@ -28,12 +25,9 @@ from export.commands.common import (
     exit_with_sentence,
     plain_console,
 )
-from export.errors import is_full
-from export.plan.cost_model import Base, Forecast, Shard, forecast
+from export.plan.build_memory import peak_bytes
 from export.plan.gpu_fit import Fit, fits
-from export.plan.machine_rates import cached_share, measure, resident_bytes, running_s
 from export.precision import KvPrecision, Precision, Target
-from export.store.build_store import FORECAST
 from glmserve.engine.settings import EngineSettings
 from glmserve.errors import BadArtifact
 
@@ -50,20 +44,18 @@ class Plan:
 
     inventory: BuildInventory
     new_bytes: int
-    forecast: Forecast
+    peak_bytes: int
     slots: int
     length: int
     cards: list[Fit]
 
     def as_json(self) -> dict[str, Any]:
-        """As `--json` prints it; bytes and seconds."""
+        """As `--json` prints it; sizes in bytes."""
         return {
             "files": self.inventory.files,
             "linked": sorted(self.inventory.linked),
             "new_bytes": self.new_bytes,
-            "peak_bytes": self.forecast.peak_bytes,
-            "core_seconds": round(self.forecast.core_seconds, 1),
-            "seconds": round(self.forecast.seconds, 1),
+            "peak_bytes": self.peak_bytes,
             "slots": self.slots,
             "length": self.length,
             "cards": [
@@ -99,10 +91,10 @@ def plan(
     ),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, sizes in bytes.")] = False,
 ) -> None:
-    """Say what a build would hold, what making it takes, and whether this machine (or, with --target cuda, which cards)
-    could serve it; nothing is written.
+    """Say how large a build would be, how much memory making it takes, and whether this machine (or, with --target
+    cuda, which graphics card) could serve it. Nothing is written.
 
-    Reads the checkpoint's configuration and headers, and measures this machine for some seconds.
+    Reads only the checkpoint's configuration and the headers of its weights.
     """
     folder = Path(checkpoint)
     if not folder.is_dir():
@@ -119,34 +111,16 @@ def plan(
 
 def _plan(order: BuildSpec, out: Path, slots: int, length: int) -> Plan:
     held = inventory(order)
-    base = Base(resident_bytes(), time.process_time(), running_s())
     place = next(folder for folder in (out.resolve(), *out.resolve().parents) if folder.is_dir())
-    links = can_link(order, place)
-    shards = [Shard(path.stat().st_size, cached_share(path)) for path in order.weights.files]
-    stored = order.headers.stored_dtype(EMBEDDING)
-    with _scratch(place) as scratch:
-        rates = measure(Path(scratch), stored.numpy(), order.numbers.real.numpy())
     settings = EngineSettings(device=order.target.value, slots=slots, context_tokens=length)
     return Plan(
         inventory=held,
-        new_bytes=held.new_bytes(links),
-        forecast=forecast(held, shards, rates, links, base),
+        new_bytes=held.new_bytes(can_link(order, place)),
+        peak_bytes=peak_bytes(held),
         slots=slots,
         length=min(length, order.checkpoint.text.max_positions),
         cards=fits(order.checkpoint, settings, held.weights, order.numbers),
     )
-
-
-def _scratch(place: Path) -> tempfile.TemporaryDirectory[str]:
-    """A folder to try the disk in: where the build would be, or, where nothing can be written, the system's own."""
-    try:
-        return tempfile.TemporaryDirectory(dir=place, prefix=FORECAST)
-    except OSError as error:
-        if is_full(error):
-            raise
-    other = tempfile.gettempdir()
-    typer.echo(f"{place} cannot be written to: the disk of {other} is measured in its place.", err=True)
-    return tempfile.TemporaryDirectory(prefix=FORECAST)
 
 
 def _show(found: Plan, console: Console) -> None:
@@ -156,11 +130,7 @@ def _show(found: Plan, console: Console) -> None:
         files.add_row(name, f"{size / 1e6:,.2f}", note)
     console.print(files)
     console.print(f"On the disk: {found.new_bytes / _GB:,.2f} GB more.")
-    console.print(f"Peak memory of the build: {found.forecast.peak_bytes / _GB:,.2f} GB.")
-    console.print(
-        f"Time: about {found.forecast.seconds:,.0f} s as busy as this machine is now, "
-        f"{found.forecast.core_seconds:,.0f} s of them on a core."
-    )
+    console.print(f"Peak memory of the build: {found.peak_bytes / _GB:,.2f} GB.")
     needed = found.cards[0].plan
     sizes = {"weights": needed.weights, "KV": needed.kv, "work space": needed.work}
     if needed.image_cache:
