@@ -18,7 +18,7 @@ _SHARE = ": share changed"
 
 
 def page(certificate: Mapping[str, Any]) -> str:
-    """The HTML page of a certificate as `attest` puts it together."""
+    """The HTML page of a certificate as `write_certificate` puts it together."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -40,7 +40,7 @@ def _rows(stages: list[dict[str, Any]]) -> list[tuple[str, list[Dot]]]:
     rows: dict[str, list[Dot]] = defaultdict(list)
     for stage in stages:
         conversation, part = _split(stage["name"])
-        title = f"{conversation}: worst {_figure(stage['worst'])}, allowed {_figure(stage['tolerance'])}"
+        title = f"{conversation}: worst {_figure(stage['worst'])}, tolerance {_figure(stage['tolerance'])}"
         worst, typical = (_ratio(stage[kind], stage["tolerance"]) for kind in ("worst", "typical"))
         rows[part].append(Dot(worst, typical, stage["passed"], title))
     return list(rows.items())

@@ -52,7 +52,7 @@ def error_plot(rows: Sequence[tuple[str, Sequence[Dot]]]) -> str:
     _label_rows(axes, [label for label, _ in rows])
     axes.grid(True)
     ticks = [1e-4, 1e-3, 1e-2, 1e-1, 1, 10]
-    axes.set_xticks(ticks, ["allowed" if tick == 1 else f"{tick:g}x" for tick in ticks])
+    axes.set_xticks(ticks, ["tolerance" if tick == 1 else f"{tick:g}x" for tick in ticks])
     axes.xaxis.get_ticklabels()[ticks.index(1)].set(color=ORANGE, fontweight="bold")
     axes.axvline(1, color=ORANGE, linewidth=2)
     tooltips: dict[str, str] = {}
@@ -66,7 +66,7 @@ def error_plot(rows: Sequence[tuple[str, Sequence[Dot]]]) -> str:
     typical = axes.plot([], [], **_HOLLOW, label="typical (median) error")
     axes.legend(handles=[*worst, *typical], loc="upper left", bbox_to_anchor=(0, 0), ncols=2)
     _show_whole(axes)
-    return svg(plot, "Errors of every stage, as multiples of what is allowed", tooltips)
+    return svg(plot, "Errors of every stage, as multiples of the tolerance", tooltips)
 
 
 def share_plot(bars: Sequence[Bar]) -> str:

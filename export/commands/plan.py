@@ -1,4 +1,4 @@
-"""`plan`: what a build would be and what it would cost, before anything is written."""
+"""`plan`: how large a build would be and how much memory it takes, before anything is written."""
 
 from __future__ import annotations
 
@@ -32,9 +32,7 @@ from glmserve.engine.settings import EngineSettings
 from glmserve.errors import BadArtifact
 
 _GB = 1e9
-_CHECKPOINT = Annotated[
-    str, typer.Option("--checkpoint", metavar="DIR", help="A Hugging Face folder; headers are read.")
-]
+_CHECKPOINT = Annotated[str, typer.Option("--checkpoint", metavar="DIR", help="The checkpoint's folder.")]
 _DEFAULT = EngineSettings.model_fields
 
 
@@ -83,13 +81,13 @@ def plan(
     target: TargetOption = Target.CPU,
     vision_backend: VisionBackendOption = VisionBackend.ENGINE,
     kv: KvOption = KvPrecision.SAME,
-    slots: Annotated[int, typer.Option(min=1, max=1024, help="Requests that are to run together.")] = (
+    slots: Annotated[int, typer.Option(min=1, max=1024, help="Requests that run at the same time.")] = (
         _DEFAULT["slots"].default
     ),
-    length: Annotated[int, typer.Option(min=16, help="Tokens, pictures included, that each may have.")] = (
+    length: Annotated[int, typer.Option(min=16, help="Most tokens of each request, images included.")] = (
         _DEFAULT["context_tokens"].default
     ),
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, sizes in bytes.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with sizes in bytes.")] = False,
 ) -> None:
     """Say how large a build would be, how much memory making it takes, and whether this machine (or, with --target
     cuda, which graphics card) could serve it. Nothing is written.
@@ -99,8 +97,8 @@ def plan(
     folder = Path(checkpoint)
     if not folder.is_dir():
         raise BadArtifact(
-            f"There is no checkpoint folder {checkpoint}, and plan reads a folder: what is on the hub must be "
-            f"downloaded first, `hf download {checkpoint} --local-dir DIR`."
+            f"There is no folder {checkpoint}, and `plan` takes a folder. Download a checkpoint of the hub first: "
+            f"`hf download {checkpoint} --local-dir DIR`."
         )
     found = _plan(BuildSpec.of(folder, precision, target, vision_backend, kv=kv), out, slots, length)
     if as_json:
@@ -109,17 +107,17 @@ def plan(
         _show(found, plain_console())
 
 
-def _plan(order: BuildSpec, out: Path, slots: int, length: int) -> Plan:
-    held = inventory(order)
+def _plan(spec: BuildSpec, out: Path, slots: int, length: int) -> Plan:
+    held = inventory(spec)
     place = next(folder for folder in (out.resolve(), *out.resolve().parents) if folder.is_dir())
-    settings = EngineSettings(device=order.target.value, slots=slots, context_tokens=length)
+    settings = EngineSettings(device=spec.target.value, slots=slots, context_tokens=length)
     return Plan(
         inventory=held,
-        new_bytes=held.new_bytes(can_link(order, place)),
+        new_bytes=held.new_bytes(can_link(spec, place)),
         peak_bytes=peak_bytes(held),
         slots=slots,
-        length=min(length, order.checkpoint.text.max_positions),
-        cards=fits(order.checkpoint, settings, held.weights, order.numbers),
+        length=min(length, spec.checkpoint.text.max_positions),
+        cards=fits(spec.checkpoint, settings, held.weights, spec.numbers),
     )
 
 
@@ -134,9 +132,9 @@ def _show(found: Plan, console: Console) -> None:
     needed = found.cards[0].plan
     sizes = {"weights": needed.weights, "KV": needed.kv, "work space": needed.work}
     if needed.image_cache:
-        sizes["picture cache"] = needed.image_cache
+        sizes["image cache"] = needed.image_cache
     listed = ", ".join(f"{name} {size / _GB:,.1f}" for name, size in sizes.items())
-    console.print(f"Serving {found.slots} requests at a time of {found.length:,} tokens each takes, in GB: {listed}.")
+    console.print(f"Memory to serve {found.slots} requests at a time, {found.length:,} tokens each, in GB: {listed}.")
     cards = Table("where", "usable GB", "", title="Where it would fit")
     for fit in found.cards:
         cards.add_row(fit.card, f"{fit.plan.available / _GB:,.1f}", fit.verdict)

@@ -1,4 +1,4 @@
-"""The folder that builds stand in: which are there, and how commands that change it keep out of one another's way."""
+"""The folder that holds all builds: what is in it, and the locks of the commands that change it."""
 
 from __future__ import annotations
 

@@ -257,7 +257,7 @@ def test_prune_leaves_a_build_that_is_served_and_says_so(tmp_path: Path) -> None
     with hold(out / "a"):
         for options in (("--dry-run",), ()):
             result = run("prune", "--out", out, "--keep", 0, *options)
-            assert result.stdout == "b\n" and result.stderr.startswith("a stays: a service runs on it")
+            assert result.stdout == "b\n" and result.stderr.startswith("a stays: a service uses it")
     assert (out / "a").is_dir() and not (out / "b").exists()
     assert run("prune", "--out", out, "--keep", 0).stdout == "a\n" and not (out / "a").exists()
 
