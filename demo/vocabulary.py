@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterator
-from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -77,21 +75,6 @@ def build_tokenizer(sentences: int = 20_000) -> Tokenizer:
     if tokenizer.get_vocab_size() != VOCABULARY_SIZE:
         raise ValueError(f"the vocabulary has {tokenizer.get_vocab_size()} tokens, not {VOCABULARY_SIZE}")
     return tokenizer
-
-
-def save_tokenizer(folder: Path) -> None:
-    """Write tokenizer.json and tokenizer_config.json."""
-    build_tokenizer().save(str(folder / "tokenizer.json"))
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "eos_token": END_OF_TEXT,
-        "pad_token": END_OF_TEXT,
-        "padding_side": "left",
-        "model_max_length": 4096,
-        "clean_up_tokenization_spaces": False,
-        "additional_special_tokens": [text for text, special in SPECIAL_TOKENS if special],
-    }
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def _chinese_names() -> list[str]:

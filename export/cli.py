@@ -16,7 +16,7 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Turn a Hugging Face checkpoint into a build that Triton serves, and prove that it answers alike.",
+    help="Turn a Hugging Face checkpoint into a build that Triton serves, and prove that both give the same answers.",
     epilog=EXIT_CODES,
 )
 for command in (plan, build, verify, publish, rollback, tensorrt):

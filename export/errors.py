@@ -1,4 +1,4 @@
-"""Why an export command can end without success: an error for each reason, and each reason's exit code."""
+"""How export commands fail: an error class and an exit code for each reason."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class BadShard(BadArtifact):
-    """A file of weights is missing, truncated, or not the one that the checkpoint's index or config means."""
+    """A weights file is missing, truncated, or not the one that the checkpoint's index or config describes."""
 
 
 class NoTokenizer(BadArtifact):
-    """A checkpoint came without files that turn text into tokens, or they do not do so for its model."""
+    """The checkpoint's tokenizer or chat template is missing, or does not fit its model."""
 
 
 class DiskFull(GlmServeError):
-    """There is no room for what is to be written."""
+    """The disk has too little room."""
 
 
 class NoAccess(GlmServeError):
@@ -45,15 +45,15 @@ class MissingPackage(GlmServeError):
 
 
 class DownloadFailed(GlmServeError):
-    """The hub did not hand the checkpoint out."""
+    """The checkpoint could not be downloaded from the hub."""
 
 
 class NotAnswered(GlmServeError):
-    """The candidate did not answer its golden picture as it should, so it is not published."""
+    """The build did not answer its canary question as it should, so it is not published."""
 
 
 class NothingBefore(GlmServeError):
-    """There is no earlier build to go back to."""
+    """There is no earlier build to roll back to."""
 
 
 class Exit(IntEnum):
@@ -77,20 +77,20 @@ class Exit(IntEnum):
 
 MEANING = {
     0: "success",
-    1: "a fault of this program",
-    2: "a wrong command line",
-    Exit.BAD_ARTIFACT: "a checkpoint or build that is incomplete, altered or of another version",
-    Exit.PARITY_FAILED: "the build does not compute what the checkpoint does",
+    1: "a bug in this program",
+    2: "an invalid command line",
+    Exit.BAD_ARTIFACT: "the checkpoint or build is incomplete, altered or of another version",
+    Exit.PARITY_FAILED: "the build does not compute what the checkpoint computes",
     Exit.MISSING_PACKAGE: "a package that only this command needs is not installed",
-    Exit.BAD_SHARD: "a file of weights is missing, truncated, or not the right one",
-    Exit.UNKNOWN_ARCHITECTURE: "a model that this project does not serve",
-    Exit.NO_TOKENIZER: "tokenizer.json or chat_template.jinja is missing, broken, or of another model",
-    Exit.DISK_FULL: "no room on the disk",
-    Exit.LOCKED: "another command works on the same builds",
-    Exit.DOWNLOAD_FAILED: "the hub did not hand the checkpoint out",
-    Exit.NOT_CERTIFIED: "no valid certificate, so not published",
-    Exit.NOT_ANSWERED: "the golden picture was not answered rightly, so not published",
-    Exit.NOTHING_BEFORE: "no earlier build to roll back to",
+    Exit.BAD_SHARD: "a weights file is missing, truncated or the wrong one",
+    Exit.UNKNOWN_ARCHITECTURE: "this project does not serve that model",
+    Exit.NO_TOKENIZER: "tokenizer.json or chat_template.jinja is missing, broken or of another model",
+    Exit.DISK_FULL: "the disk is full",
+    Exit.LOCKED: "another command is at work on the same builds",
+    Exit.DOWNLOAD_FAILED: "the download from the hub failed",
+    Exit.NOT_CERTIFIED: "not published: no valid certificate",
+    Exit.NOT_ANSWERED: "not published: wrong answer to the canary question",
+    Exit.NOTHING_BEFORE: "there is no earlier build to roll back to",
     Exit.MISSING_TENSORRT: "TensorRT or a GPU is missing",
     Exit.NO_ACCESS: "a file or folder cannot be read or written",
 }
@@ -121,8 +121,8 @@ def exit_code(error: GlmServeError) -> int:
 
 
 def is_full(error: OSError) -> bool:
-    """Whether an error of the system means that there is no room, by quota or by the largest size of a file too."""
-    if isinstance(error, shutil.Error):  # of a copied tree: it keeps no numbers, only what was said of each file
+    """Whether a system error means that there is no room: a full disk, a quota, or the limit on a file's size."""
+    if isinstance(error, shutil.Error):  # from copying a tree: it has no error number, only a text for each file
         said = [str(why) for _, _, why in error.args[0]] if isinstance(error.args[0], list) else []
         return any(why.startswith(f"[Errno {number}]") for why in said for number in _NO_ROOM)
     return error.errno in _NO_ROOM
@@ -144,7 +144,7 @@ def room_on(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def named_files() -> Iterator[None]:
-    """Turns what the system says of a file into NoAccess, or DiskFull; where it names none, it is a fault of ours."""
+    """Turns a system error about a file into NoAccess or DiskFull. One that names no file is our own bug and passes."""
     try:
         yield
     except OSError as error:

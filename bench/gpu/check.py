@@ -20,7 +20,7 @@ from bench.gpu.plan import TINY, Plan, full_size, rehearsal
 from bench.gpu.report import card, report, rows_of
 from bench.records import Row, Say
 from export.precision import Precision, Target
-from export.verify.tolerances import ALLOWED
+from export.verify.tolerances import TOLERANCES
 
 _HALF_TIMEOUT_S = 3600.0
 _PROBE_TIMEOUT_S = 120.0
@@ -128,8 +128,7 @@ def _half(program: str, scratch: Path, files: list[str]) -> dict[str, Any]:
 
 
 def _is_right(plan: Plan, rows: list[Row], torchs: dict[str, Any]) -> bool:
-    """Whether the build agrees with torch. Both round in a low precision, so of two tokens that are nearly as likely
-    each side may choose another."""
-    features = ALLOWED[Precision(plan.precision)].features
+    """Both sides round where precision is low, so of two tokens that are nearly as likely each may choose another."""
+    features = TOLERANCES[Precision(plan.precision)].features
     worst = max(row["worst_loss"] for row in rows if row["kv"] == "same")
     return bool(worst <= _MOST_LOST[plan.precision] and torchs["feature_error"]["worst"] <= features)

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from export.build.onnx_writer import graph_bytes, place, tensors_of, unplaced, weights_file
-from export.build.spec import ENTRY_PATH, BuildSpec
-from export.build.tensor_writer import places_of
+from export.build.onnx_writer import graph_bytes, refer_to_file, tensors_of, unwritten, weights_file
+from export.build.spec import VISION_CONFIG_PATH, BuildSpec
+from export.build.tensor_writer import offsets_of
 from export.checkpoint.hard_links import linkable, refer
-from export.checkpoint.header_weights import Reading
 from export.graph.standard_ops import share, standard_of, weights_in_files
 from glmserve.build.manifest import CANARY_FOLDER, CHECKPOINT_FOLDER, DECODER_PATH, MANIFEST_FILE, REPOSITORY_FOLDER
 from glmserve.system.bundled_files import MODEL_REPOSITORY
@@ -24,12 +23,12 @@ _MANIFEST_LINE = 80
 @dataclass(frozen=True)
 class BuildInventory:
     """`files` maps paths in the build to bytes; `linked` are the checkpoint's own, which take no room where the file
-    system can link; `readings` are the tensors that are copied or rounded, `kept` the bytes held meanwhile."""
+    system can link. `memory_bytes` is what making the build adds to the process at its peak, `weights` the size of all
+    graphs and weights."""
 
     files: dict[str, int]
     linked: frozenset[str]
-    readings: tuple[Reading, ...]
-    kept: int
+    memory_bytes: int
     weights: int
 
     def new_bytes(self, can_link: bool) -> int:
@@ -37,48 +36,46 @@ class BuildInventory:
         return sum(size for name, size in self.files.items() if not (can_link and name in self.linked))
 
 
-def inventory(order: BuildSpec) -> BuildInventory:
+def inventory(spec: BuildSpec) -> BuildInventory:
     """Puts the graphs together without a number in them. Raises BadShard for a tensor that is missing or misshapen."""
-    files = _small_files(order)
+    files = _small_files(spec)
     linked: set[str] = set()
-    readings: list[Reading] = []
     placed = {}
-    kept = used = 0
-    for path, model in order.graphs(order.headers):
+    kept = used = largest = 0
+    for path, model in spec.graphs(spec.headers):
         graph = Path(path)
         if path == DECODER_PATH:
-            for source, held in linkable(model, order.weights).items():
+            for source, held in linkable(model, spec.weights).items():
                 linked.add(str(graph.parent / source.name))
                 files[str(graph.parent / source.name)] = source.stat().st_size
                 used += sum(found.length for _, found in held)
                 for value, found in held:
                     refer(value, found, graph.parent)
-        values = unplaced(model)
+        values = unwritten(model)
         tensors = tensors_of(values)
-        known = order.headers.readings
-        readings += [known[str(value.name)] for value in values if str(value.name) in known]
+        largest = max([largest, *(spec.headers.peaks.get(str(value.name), 0) for value in values)])
         kept = max(kept, sum(tensor.nbytes for tensor in tensors if not isinstance(tensor, ir.LazyTensor)))
         if tensors:
-            files[str(weights_file(graph))] = places_of(tensors)[-1]
-            used += places_of(tensors)[-1]
-            place(values, weights_file(graph))
+            files[str(weights_file(graph))] = offsets_of(tensors)[-1]
+            used += offsets_of(tensors)[-1]
+            refer_to_file(values, weights_file(graph))
         files[path] = len(graph_bytes(model))
         used += files[path]
         placed[path] = weights_in_files(model)
-    for path, model in order.standard_graphs(order.headers):
+    for path, model in spec.standard_graphs(spec.headers):
         share(model, placed[path])
         files[str(standard_of(Path(path)))] = len(graph_bytes(model))
     files[MANIFEST_FILE] = sum(len(json.dumps(name)) + _MANIFEST_LINE for name in files)
-    return BuildInventory(dict(sorted(files.items())), frozenset(linked), tuple(readings), kept, used)
+    return BuildInventory(dict(sorted(files.items())), frozenset(linked), kept + largest, used)
 
 
-def _small_files(order: BuildSpec) -> dict[str, int]:
-    files = {f"{CHECKPOINT_FOLDER}/{path.name}": path.stat().st_size for path in order.small_files}
+def _small_files(spec: BuildSpec) -> dict[str, int]:
+    files = {f"{CHECKPOINT_FOLDER}/{path.name}": path.stat().st_size for path in spec.small_files}
     for path in (*MODEL_REPOSITORY.rglob("*.py"), *MODEL_REPOSITORY.rglob("*.pbtxt")):
         files[f"{REPOSITORY_FOLDER}/{path.relative_to(MODEL_REPOSITORY)}"] = path.stat().st_size
-    if order.entry is not None:
-        files[ENTRY_PATH] = len(order.entry.encode())
-    golden = order.folder / "golden"
+    if spec.vision_config is not None:
+        files[VISION_CONFIG_PATH] = len(spec.vision_config.encode())
+    golden = spec.folder / "golden"
     for source, name in (("canary.png", "image.png"), ("canary.json", "canary.json")):
         if (golden / source).is_file():
             files[f"{CANARY_FOLDER}/{name}"] = (golden / source).stat().st_size

@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from export.build.progress import Advance
-from export.build.tensor_writer import Journal, places_of, write_tensors
+from export.build.tensor_writer import Journal, offsets_of, write_tensors
 from export.store.durable_io import sync
 
 _INLINE_BYTES = 256
@@ -19,7 +19,7 @@ def weights_file(graph: Path) -> Path:
     return graph.with_suffix(".data")
 
 
-def unplaced(model: ir.Model) -> list[ir.Value]:
+def unwritten(model: ir.Model) -> list[ir.Value]:
     """The initializers to be written beside the graph, in the order of the file."""
     return [
         value
@@ -34,10 +34,10 @@ def tensors_of(values: list[ir.Value]) -> list[ir.TensorProtocol]:
     return [value.const_value for value in values if value.const_value is not None]
 
 
-def place(values: list[ir.Value], path: Path) -> None:
+def refer_to_file(values: list[ir.Value], path: Path) -> None:
     """Lets initializers be what `write_tensors` puts, or will put, into the file at `path`."""
     tensors = tensors_of(values)
-    for value, tensor, offset in zip(values, tensors, places_of(tensors), strict=False):
+    for value, tensor, offset in zip(values, tensors, offsets_of(tensors), strict=False):
         value.const_value = ir.ExternalTensor(
             path.name,
             offset,
@@ -57,11 +57,11 @@ def graph_bytes(model: ir.Model) -> bytes:
 
 def write_graph(model: ir.Model, path: Path, journal: Journal, advance: Advance) -> dict[Path, str]:
     """Writes both files; returns the SHA-256 of the weights' one, which needs no second reading."""
-    values, known = unplaced(model), {}
+    values, known = unwritten(model), {}
     if values:
         weights = weights_file(path)
         known[weights] = write_tensors(tensors_of(values), weights, journal, advance)
-        place(values, weights)
+        refer_to_file(values, weights)
     with path.open("wb") as file:
         file.write(graph_bytes(model))
         sync(file)

@@ -15,12 +15,12 @@ from rich.console import Console
 
 from export.build.canary import write_canary
 from export.build.inventory import inventory
-from export.build.onnx_writer import unplaced, write_graph
+from export.build.onnx_writer import unwritten, write_graph
 from export.build.progress import Advance, byte_progress
-from export.build.spec import ENTRY_PATH, BuildSpec
+from export.build.spec import VISION_CONFIG_PATH, BuildSpec
 from export.build.tensor_writer import Journal, digest_of
 from export.build.vision_backend import VisionBackend
-from export.certificate.writer import GOLDEN, attest
+from export.certificate.writer import GOLDEN, write_certificate
 from export.checkpoint.hard_links import link_weights
 from export.checkpoint.weights import READERS
 from export.errors import DiskFull, room_on
@@ -59,13 +59,13 @@ def build(
     while another build writes into `out`, BadArtifact for golden cases that cannot be compared with, and DiskFull,
     which may also come later.
     """
-    order = BuildSpec.of(checkpoint, precision, target, vision_backend, source, kv)
-    plan = inventory(order)
+    spec = BuildSpec.of(checkpoint, precision, target, vision_backend, source, kv)
+    plan = inventory(spec)
     if has_golden(checkpoint):
-        room_for(read_golden(checkpoint), order.checkpoint)
+        room_for(read_golden(checkpoint), spec.checkpoint)
     out.mkdir(parents=True, exist_ok=True)
-    digests = _read_through(order, console)
-    recipe = _recipe(order, digests)
+    digests = _read_through(spec, console)
+    recipe = _recipe(spec, digests)
     existing = _find(out, recipe)
     if existing and ((existing / layout.CERTIFICATE_FILE).exists() or not has_golden(checkpoint)):
         return existing
@@ -73,33 +73,33 @@ def build(
         parts = out / f"{PARTS}{recipe[:DIGEST_CHARS]}"
         existing = existing or _find(out, recipe)  # somebody may have made it in the meantime
         if existing is None:
-            _check_room(plan.new_bytes(can_link(order, out)), out, parts)
+            _check_room(plan.new_bytes(can_link(spec, out)), out, parts)
             with room_on(out):
-                existing = _write(order, parts, out, digests, recipe, console)
+                existing = _write(spec, parts, out, digests, recipe, console)
         elif not (existing / layout.CERTIFICATE_FILE).exists():
-            _certify(order, existing, console)
+            _certify(spec, existing, console)
         shutil.rmtree(parts, ignore_errors=True)
         return existing
 
 
-def can_link(order: BuildSpec, out: Path) -> bool:
+def can_link(spec: BuildSpec, out: Path) -> bool:
     """Whether the checkpoint lies on the file system that the build goes to."""
-    return all(path.stat().st_dev == out.stat().st_dev for path in order.weights.files)
+    return all(path.stat().st_dev == out.stat().st_dev for path in spec.weights.files)
 
 
-def _write(order: BuildSpec, parts: Path, out: Path, digests: dict[Path, str], recipe: str, console: Console) -> Path:
+def _write(spec: BuildSpec, parts: Path, out: Path, digests: dict[Path, str], recipe: str, console: Console) -> Path:
     partial = parts / "build"
     partial.mkdir(parents=True, exist_ok=True)
     shutil.copytree(MODEL_REPOSITORY, partial / layout.REPOSITORY_FOLDER, ignore=_NO_CACHES, dirs_exist_ok=True)
-    _copy_processor(order, partial / layout.CHECKPOINT_FOLDER)
-    write_canary(order.folder, partial / layout.CANARY_FOLDER)
-    if order.entry is not None:
-        (partial / ENTRY_PATH).parent.mkdir(exist_ok=True)
-        (partial / ENTRY_PATH).write_text(order.entry, "utf-8")
-    known = _write_graphs(order, partial, Journal(parts / _JOURNAL), digests, console)
-    manifest = Manifest.describe(partial, recipe, order.source, order.precision, order.target, order.kv, known)
+    _copy_processor(spec, partial / layout.CHECKPOINT_FOLDER)
+    write_canary(spec.folder, partial / layout.CANARY_FOLDER)
+    if spec.vision_config is not None:
+        (partial / VISION_CONFIG_PATH).parent.mkdir(exist_ok=True)
+        (partial / VISION_CONFIG_PATH).write_text(spec.vision_config, "utf-8")
+    known = _write_graphs(spec, partial, Journal(parts / _JOURNAL), digests, console)
+    manifest = Manifest.describe(partial, recipe, spec.source, spec.precision, spec.target, spec.kv, known)
     manifest.write(partial)
-    _certify(order, partial, console)
+    _certify(spec, partial, console)
     _sync_tree(partial)
     final = out / manifest.digest
     if final.exists():
@@ -131,16 +131,16 @@ def _is_whole(build: Path, manifest: Manifest) -> bool:
     return True
 
 
-def _certify(order: BuildSpec, build: Path, console: Console) -> None:
+def _certify(spec: BuildSpec, build: Path, console: Console) -> None:
     """Leaves a certificate in a build whose checkpoint has recorded logits, if this machine can run it."""
-    if not has_golden(order.folder):
+    if not has_golden(spec.folder):
         return
-    if order.target is not Target.CPU:
+    if spec.target is not Target.CPU:
         console.print("Not certified: this build runs on CUDA. Certify it there with `verify`.")
         return
-    cases = read_golden(order.folder)
-    stages = compare_golden(Candidate(build, slots=1, context=room_for(cases, order.checkpoint)), cases)
-    passed = attest(build, Manifest.read(build), stages, GOLDEN, Console(quiet=True))
+    cases = read_golden(spec.folder)
+    stages = compare_golden(Candidate(build, slots=1, context=room_for(cases, spec.checkpoint)), cases)
+    passed = write_certificate(build, Manifest.read(build), stages, GOLDEN, Console(quiet=True))
     verdict = "It computes" if passed else "IT DOES NOT COMPUTE"
     console.print(f"{verdict} what the {len(cases)} golden cases beside the checkpoint say: {layout.CERTIFICATE_PAGE}")
 
@@ -149,22 +149,22 @@ _NO_CACHES = shutil.ignore_patterns("__pycache__")
 
 
 def _write_graphs(
-    order: BuildSpec, partial: Path, journal: Journal, digests: dict[Path, str], console: Console
+    spec: BuildSpec, partial: Path, journal: Journal, digests: dict[Path, str], console: Console
 ) -> dict[tuple[int, int], str]:
     """Writes every graph and its weights; the SHA-256 of the large files, by device and inode."""
     known: dict[Path, str] = {}
     placed = {}
-    for name, model in order.graphs(order.weights):
+    for name, model in spec.graphs(spec.weights):
         path = partial / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if name == DECODER_PATH:
-            for source in link_weights(model, order.weights, path.parent):
+            for source in link_weights(model, spec.weights, path.parent):
                 known[source] = digests[source]
-        total = sum(value.const_value.nbytes for value in unplaced(model) if value.const_value is not None)
+        total = sum(value.const_value.nbytes for value in unwritten(model) if value.const_value is not None)
         with byte_progress(console, model.graph.name or path.stem, total) as advance:
             known |= write_graph(model, path, journal, advance)
         placed[name] = weights_in_files(model)
-    for name, model in order.standard_graphs(order.weights):
+    for name, model in spec.standard_graphs(spec.weights):
         write_standard(model, placed[name], partial / name)
     return {(path.stat().st_dev, path.stat().st_ino): digest for path, digest in known.items()}
 
@@ -180,9 +180,9 @@ def _sync_tree(folder: Path) -> None:
     sync_folder(folder)
 
 
-def _copy_processor(order: BuildSpec, folder: Path) -> None:
+def _copy_processor(spec: BuildSpec, folder: Path) -> None:
     folder.mkdir(exist_ok=True)
-    for path in order.small_files:
+    for path in spec.small_files:
         shutil.copyfile(path, folder / path.name)
 
 
@@ -197,9 +197,9 @@ def _check_room(needed: int, out: Path, parts: Path) -> None:
         )
 
 
-def _read_through(order: BuildSpec, console: Console) -> dict[Path, str]:
+def _read_through(spec: BuildSpec, console: Console) -> dict[Path, str]:
     """The SHA-256 of each of the checkpoint's files of weights, several at a time."""
-    files, digests = order.weights.files, {}
+    files, digests = spec.weights.files, {}
     with (
         byte_progress(console, "reading", sum(path.stat().st_size for path in files)) as advance,
         ThreadPoolExecutor(READERS) as readers,
@@ -214,18 +214,18 @@ def _read_one(path: Path, advance: Advance) -> str:
         return digest_of(file, advance).hexdigest()
 
 
-def _recipe(order: BuildSpec, digests: dict[Path, str]) -> str:
+def _recipe(spec: BuildSpec, digests: dict[Path, str]) -> str:
     """What a build is made of: precisions, target, every file of the checkpoint that matters, the code that reads it
     and writes the graphs, and the versions of what that uses."""
     exporter, shared = Path(__file__).parents[1], Path(layout.__file__).parents[1]
     code = [path for path in shared.rglob("*.py") if not path.is_relative_to(shared / "engine")]
     code += [*exporter.rglob("*.py"), *MODEL_REPOSITORY.rglob("*.py"), *MODEL_REPOSITORY.rglob("*.pbtxt")]
-    parts = [[path.name, sha256_of(path)] for path in (*order.small_files, *golden_files(order.folder))]
+    parts = [[path.name, sha256_of(path)] for path in (*spec.small_files, *golden_files(spec.folder))]
     parts += [[str(path.relative_to(shared.parent)), sha256_of(path)] for path in code]
     parts += [[path.name, digest] for path, digest in digests.items()]
     parts += [[name, version(name)] for name in _PACKAGES]
     return hashlib.sha256(
-        json.dumps([order.precision, order.target, order.kv, order.vision_backend, sorted(parts)]).encode()
+        json.dumps([spec.precision, spec.target, spec.kv, spec.vision_backend, sorted(parts)]).encode()
     ).hexdigest()
 
 

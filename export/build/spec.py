@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from export.build.vision_backend import VisionBackend, check_backend, entry
+from export.build.vision_backend import VisionBackend, check_backend, vision_config
 from export.checkpoint.header_weights import HeaderWeights
 from export.checkpoint.preflight import try_prompt
 from export.checkpoint.weights import Weights
@@ -20,7 +20,7 @@ from glmserve.contract import VISION_MODEL
 from glmserve.model.config import OPTIONAL_FILES, PROCESSOR_FILES, Checkpoint
 from glmserve.system import malloc
 
-ENTRY_PATH = f"{REPOSITORY_FOLDER}/{VISION_MODEL}/config.pbtxt"
+VISION_CONFIG_PATH = f"{REPOSITORY_FOLDER}/{VISION_MODEL}/config.pbtxt"
 
 
 @dataclass(frozen=True)
@@ -67,14 +67,14 @@ class BuildSpec:
         return [self.folder / name for name in names if (self.folder / name).is_file()]
 
     @property
-    def entry(self) -> str | None:
-        """What stands at ENTRY_PATH in the build; None for nothing."""
-        return entry(self.vision_backend, self.checkpoint, self.target)
+    def vision_config(self) -> str | None:
+        """The `config.pbtxt` of the vision model, for VISION_CONFIG_PATH; None where the engine runs the encoder."""
+        return vision_config(self.vision_backend, self.checkpoint, self.target)
 
     @property
     def vision_path(self) -> str:
         """Where the picture encoder's graph lies in the build."""
-        return VISION_PATH if self.entry is None else TRITONS_VISION_PATH
+        return VISION_PATH if self.vision_config is None else TRITONS_VISION_PATH
 
     def graphs(self, weights: Weights) -> Iterator[tuple[str, ir.Model]]:
         """The build's graphs one after the other, each with its path in the build; `weights` is one of the two."""

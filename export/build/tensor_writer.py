@@ -58,7 +58,7 @@ class Journal:
             sync(file)
 
 
-def places_of(tensors: Sequence[ir.TensorProtocol]) -> list[int]:
+def offsets_of(tensors: Sequence[ir.TensorProtocol]) -> list[int]:
     """Where each tensor begins in a file of all of them; the last number is the file's size."""
     offsets, end = [], 0
     for tensor in tensors:
@@ -81,7 +81,7 @@ def write_tensors(
     if done.sha256 is not None:
         advance(done.size)
         return done.sha256
-    offsets = places_of(tensors)
+    offsets = offsets_of(tensors)
     with path.open("r+b" if done.size else "w+b") as file:
         file.truncate(done.size)
         digest = digest_of(file, advance)

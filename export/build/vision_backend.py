@@ -26,7 +26,7 @@ def check_backend(backend: VisionBackend, precision: Precision, kv: KvPrecision 
         raise BadArtifact("KV in int8 has no form that TensorRT parses: leave --kv at same for it.")
 
 
-def entry(backend: VisionBackend, checkpoint: Checkpoint, target: Target) -> str | None:
+def vision_config(backend: VisionBackend, checkpoint: Checkpoint, target: Target) -> str | None:
     """The `config.pbtxt` of the model `vision_encoder` in a build for a backend; None where it has no such model.
 
     TensorRT's engines are made on the machine that serves them: until then, and wherever none fits, the engine reads

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from export.certificate.plots import Bar, Dot, error_plot, share_plot
 
@@ -17,7 +18,7 @@ _SHARE = ": share changed"
 
 
 def page(certificate: Mapping[str, Any]) -> str:
-    """The HTML page of a certificate as `attest` puts it together."""
+    """The HTML page of a certificate as `write_certificate` puts it together."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -28,8 +29,8 @@ def page(certificate: Mapping[str, Any]) -> str:
     return environment.get_template(_TEMPLATE).render(
         certificate=certificate,
         failed=[stage["name"] for stage in stages if not stage["passed"]],
-        errors=error_plot(_rows(errors)),
-        shares=share_plot([_bar(stage) for stage in shares]) if shares else "",
+        errors=Markup(error_plot(_rows(errors))),
+        shares=Markup(share_plot([_bar(stage) for stage in shares])) if shares else "",
         conversations=_by_conversation(stages),
     )
 
@@ -39,7 +40,7 @@ def _rows(stages: list[dict[str, Any]]) -> list[tuple[str, list[Dot]]]:
     rows: dict[str, list[Dot]] = defaultdict(list)
     for stage in stages:
         conversation, part = _split(stage["name"])
-        title = f"{conversation}: worst {_figure(stage['worst'])}, allowed {_figure(stage['tolerance'])}"
+        title = f"{conversation}: worst {_figure(stage['worst'])}, tolerance {_figure(stage['tolerance'])}"
         worst, typical = (_ratio(stage[kind], stage["tolerance"]) for kind in ("worst", "typical"))
         rows[part].append(Dot(worst, typical, stage["passed"], title))
     return list(rows.items())

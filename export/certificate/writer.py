@@ -23,11 +23,11 @@ from glmserve.contract import CONTRACT_VERSION
 TRANSFORMERS = "transformers"
 GOLDEN = "golden logits"
 _CERTIFICATE_BYTES = 256 * 1024
-"""More than a certificate and its page have, by far."""
+"""Far more than a certificate and its page need."""
 _PACKAGES = ("torch", "transformers", "onnxruntime", "numpy", "pillow", "tokenizers")
 
 
-def attest(
+def write_certificate(
     build: Path,
     manifest: Manifest,
     stages: Iterable[Stage],
@@ -35,7 +35,7 @@ def attest(
     console: Console,
     valid_days: int | None = None,
 ) -> bool:
-    """Prints each stage as it comes, then leaves the certificate in the build; True when all kept to their tolerance.
+    """Prints each stage as it is done, then writes the certificate into the build. True when every stage passed.
 
     The certificate expires after `valid_days`, if that is given.
     """
@@ -66,8 +66,8 @@ def attest(
 
 
 def check_writable(build: Path) -> None:
-    """Raises NoAccess or DiskFull when no certificate could be left in a build: better before a comparison of minutes
-    than after it."""
+    """Raises NoAccess or DiskFull when no certificate can be written into a build. Call it before the comparison, which
+    takes minutes."""
     try:
         with tempfile.TemporaryFile(dir=build, prefix=".") as file:
             file.write(bytes(_CERTIFICATE_BYTES))
@@ -78,7 +78,7 @@ def check_writable(build: Path) -> None:
 
 
 def _versions() -> dict[str, str]:
-    """Of every package that had a part in it and is installed."""
+    """The installed versions of the packages that a comparison uses."""
     found: dict[str, str] = {}
     for name in _PACKAGES:
         try:

@@ -20,7 +20,7 @@ _LEAST_SHARE = 0.5
 
 
 @dataclass(frozen=True)
-class Place:
+class StoredTensor:
     """Where a tensor's bytes lie in its file."""
 
     file: str
@@ -47,27 +47,27 @@ def link_weights(model: ir.Model, weights: Weights, folder: Path) -> list[Path]:
     for path, values in found.items():
         if not (folder / path.name).exists():
             _link(path, folder / path.name)
-        for value, place in values:
-            refer(value, place, folder)
+        for value, tensor in values:
+            refer(value, tensor, folder)
     return list(found)
 
 
-def linkable(model: ir.Model, weights: Weights) -> dict[Path, list[tuple[ir.Value, Place]]]:
+def linkable(model: ir.Model, weights: Weights) -> dict[Path, list[tuple[ir.Value, StoredTensor]]]:
     """The checkpoint's files that are worth taking into a build whole, and the initializers that each holds."""
-    places = {
-        name: place
+    tensors = {
+        name: tensor
         for path in weights.files
-        for name, place in places_in(path).items()
+        for name, tensor in stored_tensors_in(path).items()
         if weights.shards.get(name) == path.name  # another file may hold a tensor of that name, which nobody means
     }
     used: dict[str, list[ir.Value]] = defaultdict(list)
     for name, value in model.graph.initializers.items():
-        if name in places and places[name].holds(value):
-            used[places[name].file].append(value)
+        if name in tensors and tensors[name].holds(value):
+            used[tensors[name].file].append(value)
     found = {}
     for path in weights.files:
-        values = [(value, places[str(value.name)]) for value in used[path.name]]
-        if sum(place.length for _, place in values) >= _LEAST_SHARE * path.stat().st_size:
+        values = [(value, tensors[str(value.name)]) for value in used[path.name]]
+        if sum(tensor.length for _, tensor in values) >= _LEAST_SHARE * path.stat().st_size:
             found[path] = values
     return found
 
@@ -81,27 +81,27 @@ def _link(source: Path, target: Path) -> None:
         partial.rename(target)
 
 
-def refer(value: ir.Value, place: Place, folder: Path) -> None:
+def refer(value: ir.Value, tensor: StoredTensor, folder: Path) -> None:
     """Lets an initializer be the bytes at a place of a file in `folder`."""
-    assert place.dtype is not None
+    assert tensor.dtype is not None
     value.const_value = ir.ExternalTensor(
-        place.file,
-        place.offset,
-        place.length,
-        place.dtype,
-        shape=ir.Shape(place.shape),
+        tensor.file,
+        tensor.offset,
+        tensor.length,
+        tensor.dtype,
+        shape=ir.Shape(tensor.shape),
         name=str(value.name),
         base_dir=folder,
     )
 
 
-def places_in(path: Path) -> dict[str, Place]:
+def stored_tensors_in(path: Path) -> dict[str, StoredTensor]:
     """Every tensor of a safetensors file; raises BadShard when its header cannot be read or contradicts itself."""
     try:
         begin, header = read_header(path)
         header.pop(METADATA, None)
-        places = {
-            name: Place(
+        tensors = {
+            name: StoredTensor(
                 path.name,
                 begin + entry["data_offsets"][0],
                 entry["data_offsets"][1] - entry["data_offsets"][0],
@@ -110,20 +110,20 @@ def places_in(path: Path) -> dict[str, Place]:
             )
             for name, entry in header.items()
         }
-        _check_places(path, begin, places)
+        _check_layout(path, begin, tensors)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise BadShard(f"{path.name} is truncated or not a safetensors file.") from None
-    return places
+    return tensors
 
 
-def _check_places(path: Path, begin: int, places: dict[str, Place]) -> None:
+def _check_layout(path: Path, begin: int, tensors: dict[str, StoredTensor]) -> None:
     """From `begin` on tensors lie one right behind the other, each as long as its type and shape make it."""
     end = begin
-    for name, place in sorted(places.items(), key=lambda item: (item[1].offset, item[1].length)):
-        is_as_long = place.dtype is None or place.length == prod(place.shape) * place.dtype.itemsize
-        if place.offset != end or not is_as_long:
+    for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].offset, item[1].length)):
+        is_as_long = tensor.dtype is None or tensor.length == prod(tensor.shape) * tensor.dtype.itemsize
+        if tensor.offset != end or not is_as_long:
             raise BadShard(
-                f"{path.name} is damaged: its header puts tensor {name} at {place.offset} with {place.length} bytes, "
-                f"which does not fit its type and shape {list(place.shape)}, or what stands before it."
+                f"{path.name} is damaged: its header puts tensor {name} at {tensor.offset} with {tensor.length} bytes, "
+                f"which does not fit its type and shape {list(tensor.shape)}, or what stands before it."
             )
-        end += place.length
+        end += tensor.length

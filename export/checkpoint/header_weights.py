@@ -9,59 +9,41 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from export.checkpoint.hard_links import Place, places_in
+from export.checkpoint.hard_links import StoredTensor, stored_tensors_in
 from export.checkpoint.weights import Weights
 from export.errors import BadShard
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What one tensor costs to write: bytes read, bytes written, and the bits it is rounded to, if it is.
-
-    `is_kept`: read while the graph is put together and kept in memory until it is written.
-    """
-
-    stored: int
-    written: int
-    bits: int | None = None
-    is_kept: bool = False
-
-    @property
-    def peak(self) -> int:
-        """Most bytes in memory: the mapped file and the array read from it, then that array and what is made of it."""
-        return max(2 * self.stored, self.stored + self.written)
-
-
-@dataclass(frozen=True)
 class HeaderWeights(Weights):
-    """Weights that are all zero and cost nothing; `readings` tells by initializer what a build would read and
-    write."""
+    """Weights that are all zero and cost nothing; `peaks` holds, for each initializer, the bytes of memory that a
+    build needs at most while it reads, converts and writes it."""
 
-    places: dict[str, Place]
-    readings: dict[str, Reading]
+    tensors: dict[str, StoredTensor]
+    peaks: dict[str, int]
 
     @staticmethod
     def of(weights: Weights) -> HeaderWeights:
         """Reads every header; raises BadShard for a file that is truncated, or lacks a tensor the index finds there."""
-        places: dict[str, Place] = {}
+        tensors: dict[str, StoredTensor] = {}
         for path in weights.files:
-            held = places_in(path)
+            held = stored_tensors_in(path)
             _check_length(path, held)
-            places |= {name: place for name, place in held.items() if weights.shards.get(name) == path.name}
-        missing = sorted(weights.shards.keys() - places.keys())
+            tensors |= {name: tensor for name, tensor in held.items() if weights.shards.get(name) == path.name}
+        missing = sorted(weights.shards.keys() - tensors.keys())
         if missing:
             raise BadShard(
                 f"{weights.shards[missing[0]]} is not the shard that the index means: it lacks {missing[0]}."
             )
-        return HeaderWeights(weights.folder, weights.shards, places, {})
+        return HeaderWeights(weights.folder, weights.shards, tensors, {})
 
     def read(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         stored = self._stored(name, shape)
-        self.readings[name] = Reading(stored, 4 * prod(shape), is_kept=True)
+        self.peaks[name] = _peak(stored, 4 * prod(shape))
         return np.broadcast_to(np.float32(0), shape)
 
     def stored_dtype(self, name: str) -> ir.DataType:
-        dtype = self._place(name).dtype
+        dtype = self._tensor(name).dtype
         if dtype is None:
             raise BadShard(f"Tensor {name} in {self.shards[name]} is not stored in fp32, fp16 or bf16.")
         return dtype
@@ -69,37 +51,42 @@ class HeaderWeights(Weights):
     def lazy(self, name: str, shape: tuple[int, ...], dtype: ir.DataType = ir.DataType.FLOAT) -> ir.LazyTensor:
         is_cast = self.stored_dtype(name) != dtype
         stored = self._stored(name, shape)
-        self.readings[name] = Reading(stored, int(prod(shape) * dtype.itemsize) if is_cast else stored)
+        self.peaks[name] = _peak(stored, int(prod(shape) * dtype.itemsize) if is_cast else stored)
         return _zeros(super().lazy(name, shape, dtype))
 
     def lazy_rounded(
         self, name: str, shape: tuple[int, int], bits: int, real: ir.DataType, title: str
     ) -> tuple[ir.LazyTensor, ir.LazyTensor]:
         scales, codes = super().lazy_rounded(name, shape, bits, real, title)
-        self.readings[title] = Reading(self._stored(name, shape), scales.nbytes + codes.nbytes, bits)
+        self.peaks[title] = _peak(self._stored(name, shape), scales.nbytes + codes.nbytes)
         return _zeros(scales), _zeros(codes)
 
     def lazy_bytes(self, name: str, shape: tuple[int, int], title: str) -> list[tuple[ir.LazyTensor, ir.LazyTensor]]:
         made, stored = super().lazy_bytes(name, shape, title), self._stored(name, shape)
         for scales, codes in made:
             written = scales.nbytes + codes.nbytes
-            self.readings[str(codes.name)] = Reading(stored // len(made), written, bits=8)
+            self.peaks[str(codes.name)] = _peak(stored // len(made), written)
         return [(_zeros(scales), _zeros(codes)) for scales, codes in made]
 
     def _stored(self, name: str, shape: tuple[int, ...]) -> int:
         """The bytes of a tensor in the checkpoint; raises BadShard when it is missing or of another shape."""
         self.stored_dtype(name)
-        place = self._place(name)
-        if place.shape != shape:
+        tensor = self._tensor(name)
+        if tensor.shape != shape:
             raise BadShard(
-                f"Tensor {name} in {self.shards[name]} is {list(place.shape)}, not {list(shape)} as in the config."
+                f"Tensor {name} in {self.shards[name]} is {list(tensor.shape)}, not {list(shape)} as in the config."
             )
-        return place.length
+        return tensor.length
 
-    def _place(self, name: str) -> Place:
-        if name not in self.places:
+    def _tensor(self, name: str) -> StoredTensor:
+        if name not in self.tensors:
             raise BadShard(f"The checkpoint has no tensor {name}.")
-        return self.places[name]
+        return self.tensors[name]
+
+
+def _peak(stored: int, written: int) -> int:
+    """Most bytes in memory: the mapped file and the array read from it, then that array and what is made of it."""
+    return max(2 * stored, stored + written)
 
 
 def _zeros(tensor: ir.LazyTensor) -> ir.LazyTensor:
@@ -112,8 +99,8 @@ def _zeros(tensor: ir.LazyTensor) -> ir.LazyTensor:
     return ir.LazyTensor(load, dtype, tensor.shape, name=str(tensor.name))
 
 
-def _check_length(path: Path, places: dict[str, Place]) -> None:
+def _check_length(path: Path, tensors: dict[str, StoredTensor]) -> None:
     """A whole file ends where its last tensor does."""
-    end = max((place.offset + place.length for place in places.values()), default=0)
+    end = max((tensor.offset + tensor.length for tensor in tensors.values()), default=0)
     if path.stat().st_size != end:
         raise BadShard(f"{path.name} is truncated: it has {path.stat().st_size} bytes, its header speaks of {end}.")

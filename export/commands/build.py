@@ -32,13 +32,13 @@ def build(
     vision_backend: VisionBackendOption = VisionBackend.ENGINE,
     kv: KvOption = KvPrecision.SAME,
 ) -> None:
-    """Write the checkpoint's build; its folder is the last line printed.
+    """Make the checkpoint's build. The last line printed is its folder.
 
-    An existing build is found, not made again; one that was interrupted goes on where it stopped.
+    An existing build is found, not made again. An interrupted one continues where it stopped.
     """
     source = Source.of(checkpoint)
     path = make_build(
         source.folder, out, plain_console(stderr=True), precision, target, vision_backend, source.name, kv
     )
     typer.echo(str(path))
-    Certificate.find(path, Manifest.read(path))  # says so if it was found to compute something else
+    Certificate.find(path, Manifest.read(path))  # raises if the comparison failed

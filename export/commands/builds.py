@@ -26,9 +26,9 @@ _COLUMNS = ("digest", "made", "precision", "target", "gb", "certificate", "sourc
 @exit_with_sentence
 def list_builds(
     out: OutOption = BUILDS,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Name every build, the one that is served, and every choice there was."""
+    """List every build, which one is current, and every publish and rollback so far."""
     now, choices = current(out), history(out)
     rows = [_row(path, manifest) for path, manifest in builds_in(out)]
     digest = now.digest if now else None
@@ -43,7 +43,7 @@ def list_builds(
     console = plain_console(width=WIDE)
     console.print(table)
     if choices:
-        console.print("\n* is served. Every choice, the latest first:")
+        console.print("\n* is current. Every publish and rollback, the latest first:")
     for entry in choices:
         console.print(f"{entry.number:>4}  {entry.made}  {entry.action:<8}  {entry.digest}")
 
@@ -51,13 +51,13 @@ def list_builds(
 @exit_with_sentence
 def prune_builds(
     out: OutOption = BUILDS,
-    keep: Annotated[int, typer.Option(min=0, help="Builds to keep that rollback would go to.")] = 2,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Name what would go, and remove nothing.")] = False,
+    keep: Annotated[int, typer.Option(min=0, help="How many earlier builds to keep for rollback.")] = 2,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be removed, and remove nothing.")] = False,
 ) -> None:
-    """Remove builds that nobody will go back to, and what killed commands left behind.
+    """Remove old builds, and what killed commands left behind.
 
-    The current build, those that rollback would go to first, and any made since the current one stay, and so does a
-    build that a service runs on.
+    Kept are the current build, those that rollback would reach first, those made since the current one, and every build
+    that a running service uses.
     """
     with locked(out, PUBLISH_LOCK):
         builds = to_prune(out, keep)
@@ -66,7 +66,7 @@ def prune_builds(
         if path not in stay:
             typer.echo(path.name)
     for path in stay:
-        typer.echo(f"{path.name} stays: a service runs on it, or its file system does not tell.", err=True)
+        typer.echo(f"{path.name} stays: a service uses it, or its file system cannot tell whether one does.", err=True)
 
 
 def _row(path: Path, manifest: Manifest) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def _row(path: Path, manifest: Manifest) -> dict[str, Any]:
 
 
 def _vouched_by(path: Path, manifest: Manifest) -> str:
-    """What the build was compared with, or what is wrong with its certificate."""
+    """What the build was compared with, or why its certificate is not valid."""
     try:
         found = Certificate.find(path, manifest)
     except NotCertified as error:

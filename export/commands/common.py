@@ -20,35 +20,43 @@ from glmserve.errors import GlmServeError
 P = ParamSpec("P")
 
 WIDE = 160
-"""Columns of a table where no terminal says how many there are."""
+"""Columns of a table when there is no terminal to ask."""
 
 BUILDS = Path("builds")
 EXIT_CODES = "Exit codes: " + ", ".join(f"{code} {text}" for code, text in sorted(MEANING.items())) + "."
 
 CheckpointOption = Annotated[
-    str, typer.Option("--checkpoint", metavar="DIR|OWNER/NAME[@REVISION]", help="A Hugging Face folder, or a hub id.")
+    str,
+    typer.Option(
+        "--checkpoint",
+        metavar="DIR|OWNER/NAME[@REVISION]",
+        help="A checkpoint's folder, or its name on the Hugging Face hub.",
+    ),
 ]
-OutOption = Annotated[Path, typer.Option("--out", file_okay=False, help="Where builds are kept.")]
-PrecisionOption = Annotated[Precision, typer.Option(help="What weights are kept in; int8 is the fast one on a CPU.")]
+OutOption = Annotated[Path, typer.Option("--out", file_okay=False, help="The folder that holds all builds.")]
+PrecisionOption = Annotated[Precision, typer.Option(help="How linear layers are stored. int8 is the fastest on a CPU.")]
 KvOption = Annotated[
-    KvPrecision, typer.Option(help="What KV is kept in; int8 holds two to four times the tokens in the same memory.")
+    KvPrecision,
+    typer.Option(help="How the KV cache is stored. int8 fits two to four times the tokens in the same memory."),
 ]
-TargetOption = Annotated[Target, typer.Option(help="Where the build is to run.")]
+TargetOption = Annotated[Target, typer.Option(help="The device that will run the build.")]
 
 VisionBackendOption = Annotated[
     VisionBackend,
-    typer.Option(help="Who runs the picture encoder: the engine, or a backend of Triton's; tensorrt: see the command."),
+    typer.Option(
+        help="What runs the vision encoder: the engine, or one of Triton's backends. tensorrt needs that command too."
+    ),
 ]
 
-BuildArgument = Annotated[str, typer.Argument(metavar="BUILD", help="A build's digest, or its folder.")]
+BuildArgument = Annotated[str, typer.Argument(metavar="BUILD", help="The build's digest, or its folder.")]
 DeviceOption = Annotated[
-    Target | None, typer.Option(help="Where the comparison runs; the build's own target if not given.")
+    Target | None, typer.Option(help="The device to run the build on here. Default: the build's own target.")
 ]
 
 
 def plain_console(stderr: bool = False, width: int | None = None) -> Console:
-    """Prints text as it is, since what folders are called and models answer is no markup; where there is no terminal,
-    no line is broken. `width` is a terminal's own if not given."""
+    """A console that prints text unchanged: names of folders and a model's answers may hold square brackets, which are
+    no markup. Without a terminal it breaks no line. `width` defaults to the terminal's own."""
     console = Console(stderr=stderr, markup=False, emoji=False, width=width)
     if console.is_terminal:
         return console
@@ -61,7 +69,7 @@ def device_for(manifest: Manifest, chosen: Target | None) -> DeviceName:
 
 
 def exit_with_sentence(command: Callable[P, None]) -> Callable[P, None]:
-    """A command whose errors are a sentence on stderr and the exit code of their kind."""
+    """Makes a command print its errors as one sentence on stderr and exit with the error's code."""
 
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:

@@ -1,10 +1,8 @@
-"""`plan`: what a build would be and what it would cost, before anything is written."""
+"""`plan`: how large a build would be and how much memory it takes, before anything is written."""
 
 from __future__ import annotations
 
 import json
-import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +15,6 @@ from export.build.inventory import BuildInventory, inventory
 from export.build.pipeline import can_link
 from export.build.spec import BuildSpec
 from export.build.vision_backend import VisionBackend
-from export.checkpoint.weights import EMBEDDING
 from export.commands.common import (
     BUILDS,
     KvOption,
@@ -28,19 +25,14 @@ from export.commands.common import (
     exit_with_sentence,
     plain_console,
 )
-from export.errors import is_full
-from export.plan.cost_model import Base, Forecast, Shard, forecast
+from export.plan.build_memory import peak_bytes
 from export.plan.gpu_fit import Fit, fits
-from export.plan.machine_rates import cached_share, measure, resident_bytes, running_s
 from export.precision import KvPrecision, Precision, Target
-from export.store.build_store import FORECAST
 from glmserve.engine.settings import EngineSettings
 from glmserve.errors import BadArtifact
 
 _GB = 1e9
-_CHECKPOINT = Annotated[
-    str, typer.Option("--checkpoint", metavar="DIR", help="A Hugging Face folder; headers are read.")
-]
+_CHECKPOINT = Annotated[str, typer.Option("--checkpoint", metavar="DIR", help="The checkpoint's folder.")]
 _DEFAULT = EngineSettings.model_fields
 
 
@@ -50,20 +42,18 @@ class Plan:
 
     inventory: BuildInventory
     new_bytes: int
-    forecast: Forecast
+    peak_bytes: int
     slots: int
     length: int
     cards: list[Fit]
 
     def as_json(self) -> dict[str, Any]:
-        """As `--json` prints it; bytes and seconds."""
+        """As `--json` prints it; sizes in bytes."""
         return {
             "files": self.inventory.files,
             "linked": sorted(self.inventory.linked),
             "new_bytes": self.new_bytes,
-            "peak_bytes": self.forecast.peak_bytes,
-            "core_seconds": round(self.forecast.core_seconds, 1),
-            "seconds": round(self.forecast.seconds, 1),
+            "peak_bytes": self.peak_bytes,
             "slots": self.slots,
             "length": self.length,
             "cards": [
@@ -91,24 +81,24 @@ def plan(
     target: TargetOption = Target.CPU,
     vision_backend: VisionBackendOption = VisionBackend.ENGINE,
     kv: KvOption = KvPrecision.SAME,
-    slots: Annotated[int, typer.Option(min=1, max=1024, help="Requests that are to run together.")] = (
+    slots: Annotated[int, typer.Option(min=1, max=1024, help="Requests that run at the same time.")] = (
         _DEFAULT["slots"].default
     ),
-    length: Annotated[int, typer.Option(min=16, help="Tokens, pictures included, that each may have.")] = (
+    length: Annotated[int, typer.Option(min=16, help="Most tokens of each request, images included.")] = (
         _DEFAULT["context_tokens"].default
     ),
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, sizes in bytes.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with sizes in bytes.")] = False,
 ) -> None:
-    """Say what a build would hold, what making it takes, and whether this machine (or, with --target cuda, which cards)
-    could serve it; nothing is written.
+    """Say how large a build would be, how much memory making it takes, and whether this machine (or, with --target
+    cuda, which graphics card) could serve it. Nothing is written.
 
-    Reads the checkpoint's configuration and headers, and measures this machine for some seconds.
+    Reads only the checkpoint's configuration and the headers of its weights.
     """
     folder = Path(checkpoint)
     if not folder.is_dir():
         raise BadArtifact(
-            f"There is no checkpoint folder {checkpoint}, and plan reads a folder: what is on the hub must be "
-            f"downloaded first, `hf download {checkpoint} --local-dir DIR`."
+            f"There is no folder {checkpoint}, and `plan` takes a folder. Download a checkpoint of the hub first: "
+            f"`hf download {checkpoint} --local-dir DIR`."
         )
     found = _plan(BuildSpec.of(folder, precision, target, vision_backend, kv=kv), out, slots, length)
     if as_json:
@@ -117,36 +107,18 @@ def plan(
         _show(found, plain_console())
 
 
-def _plan(order: BuildSpec, out: Path, slots: int, length: int) -> Plan:
-    held = inventory(order)
-    base = Base(resident_bytes(), time.process_time(), running_s())
+def _plan(spec: BuildSpec, out: Path, slots: int, length: int) -> Plan:
+    held = inventory(spec)
     place = next(folder for folder in (out.resolve(), *out.resolve().parents) if folder.is_dir())
-    links = can_link(order, place)
-    shards = [Shard(path.stat().st_size, cached_share(path)) for path in order.weights.files]
-    stored = order.headers.stored_dtype(EMBEDDING)
-    with _scratch(place) as scratch:
-        rates = measure(Path(scratch), stored.numpy(), order.numbers.real.numpy())
-    settings = EngineSettings(device=order.target.value, slots=slots, context_tokens=length)
+    settings = EngineSettings(device=spec.target.value, slots=slots, context_tokens=length)
     return Plan(
         inventory=held,
-        new_bytes=held.new_bytes(links),
-        forecast=forecast(held, shards, rates, links, base),
+        new_bytes=held.new_bytes(can_link(spec, place)),
+        peak_bytes=peak_bytes(held),
         slots=slots,
-        length=min(length, order.checkpoint.text.max_positions),
-        cards=fits(order.checkpoint, settings, held.weights, order.numbers),
+        length=min(length, spec.checkpoint.text.max_positions),
+        cards=fits(spec.checkpoint, settings, held.weights, spec.numbers),
     )
-
-
-def _scratch(place: Path) -> tempfile.TemporaryDirectory[str]:
-    """A folder to try the disk in: where the build would be, or, where nothing can be written, the system's own."""
-    try:
-        return tempfile.TemporaryDirectory(dir=place, prefix=FORECAST)
-    except OSError as error:
-        if is_full(error):
-            raise
-    other = tempfile.gettempdir()
-    typer.echo(f"{place} cannot be written to: the disk of {other} is measured in its place.", err=True)
-    return tempfile.TemporaryDirectory(prefix=FORECAST)
 
 
 def _show(found: Plan, console: Console) -> None:
@@ -156,17 +128,13 @@ def _show(found: Plan, console: Console) -> None:
         files.add_row(name, f"{size / 1e6:,.2f}", note)
     console.print(files)
     console.print(f"On the disk: {found.new_bytes / _GB:,.2f} GB more.")
-    console.print(f"Peak memory of the build: {found.forecast.peak_bytes / _GB:,.2f} GB.")
-    console.print(
-        f"Time: about {found.forecast.seconds:,.0f} s as busy as this machine is now, "
-        f"{found.forecast.core_seconds:,.0f} s of them on a core."
-    )
+    console.print(f"Peak memory of the build: {found.peak_bytes / _GB:,.2f} GB.")
     needed = found.cards[0].plan
     sizes = {"weights": needed.weights, "KV": needed.kv, "work space": needed.work}
     if needed.image_cache:
-        sizes["picture cache"] = needed.image_cache
+        sizes["image cache"] = needed.image_cache
     listed = ", ".join(f"{name} {size / _GB:,.1f}" for name, size in sizes.items())
-    console.print(f"Serving {found.slots} requests at a time of {found.length:,} tokens each takes, in GB: {listed}.")
+    console.print(f"Memory to serve {found.slots} requests at a time, {found.length:,} tokens each, in GB: {listed}.")
     cards = Table("where", "usable GB", "", title="Where it would fit")
     for fit in found.cards:
         cards.add_row(fit.card, f"{fit.plan.available / _GB:,.1f}", fit.verdict)

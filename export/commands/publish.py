@@ -17,7 +17,7 @@ from export.commands.common import (
     plain_console,
 )
 from export.precision import Target
-from export.store import publish as shelf
+from export.store import publish as store
 from export.store.build_store import PUBLISH_LOCK, build_in, locked
 from export.verify.smoke_test import smoke_test
 from glmserve.build.certificate import Certificate
@@ -26,9 +26,9 @@ from glmserve.build.manifest import CURRENT, Manifest
 
 @exit_with_sentence
 def publish(build: BuildArgument, out: OutOption = BUILDS, device: DeviceOption = None) -> None:
-    """Make a build the one that is served, once its certificate holds and it has answered its golden picture.
+    """Make a build the current one, if its certificate is valid and it answers its canary question.
 
-    A service that runs goes on with the build it was started with; the next start takes this one.
+    A running service keeps the build it was started with. The next start serves this one.
     """
     with locked(out, PUBLISH_LOCK):
         _publish(build_in(out, build), device, plain_console(stderr=True))
@@ -37,16 +37,16 @@ def publish(build: BuildArgument, out: OutOption = BUILDS, device: DeviceOption 
 
 @exit_with_sentence
 def rollback(out: OutOption = BUILDS, device: DeviceOption = None) -> None:
-    """Make the build before the current one current again, under the same conditions."""
+    """Make the build that was current before this one current again. The same checks apply as for publish."""
     with locked(out, PUBLISH_LOCK):
-        _try_out(out / shelf.previous(out).digest, device, plain_console(stderr=True))
-        entry = shelf.rollback(out)
+        _try_out(out / store.previous(out).digest, device, plain_console(stderr=True))
+        entry = store.rollback(out)
         typer.echo(f"{out / CURRENT} is {entry.digest} again.")
 
 
 def _publish(build: Path, device: Target | None, console: Console) -> None:
     _try_out(build, device, console)
-    entry = shelf.publish(build.parent, build.name)
+    entry = store.publish(build.parent, build.name)
     console.print(f"Published {entry.digest} as number {entry.number}.")
 
 
@@ -55,4 +55,4 @@ def _try_out(build: Path, device: Target | None, console: Console) -> None:
     manifest = Manifest.read(build)
     Certificate.demand(build, manifest)
     manifest.check(build)
-    console.print(f"It answers its golden picture: {smoke_test(build, device_for(manifest, device))}")
+    console.print(f"Its answer to the canary question: {smoke_test(build, device_for(manifest, device))}")

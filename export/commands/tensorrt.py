@@ -1,4 +1,4 @@
-"""`tensorrt`: makes, or finds, the TensorRT engine of a build's picture encoder for this machine."""
+"""`tensorrt`: compiles, or finds, the TensorRT engine of a build's vision encoder for this machine."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ def tensorrt(
     out: OutOption = BUILDS,
     engines: Annotated[
         Path | None,
-        typer.Option(file_okay=False, help="Where engines are kept; `engines` beside the build if not given."),
+        typer.Option(file_okay=False, help="The folder that holds all engines. Default: `engines` beside the build."),
     ] = None,
     find: Annotated[
         bool,
-        typer.Option("--find", help="Make nothing: name the repository to serve, the build's own if no engine fits."),
+        typer.Option(
+            "--find", help="Compile nothing. Print the model repository to serve: the build's own if no engine fits."
+        ),
     ] = False,
 ) -> None:
-    """Make the picture encoder's engine on the machine that will serve it; the last line is the model repository."""
+    """Compile the vision encoder for this machine's GPU. The last line printed is the model repository to serve."""
     folder = find_build(out, build)
     kept = engines or folder.resolve().parent / ENGINES
     if find:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from export.certificate.writer import GOLDEN, TRANSFORMERS, attest, check_writable
+from export.certificate.writer import GOLDEN, TRANSFORMERS, check_writable, write_certificate
 from export.checkpoint.hub import Source
 from export.commands.common import (
     BUILDS,
@@ -36,16 +36,16 @@ def verify(
     build: BuildArgument,
     checkpoint: CheckpointOption,
     out: OutOption = BUILDS,
-    samples: Annotated[int, typer.Option(min=1, help="Greedy answers to compare token by token.")] = 8,
+    samples: Annotated[int, typer.Option(min=1, help="How many greedy answers to compare, token by token.")] = 8,
     valid_days: Annotated[
-        int | None, typer.Option(min=1, max=36_500, help="Days until the certificate expires; never, if not given.")
+        int | None, typer.Option(min=1, max=36_500, help="Days until the certificate expires. Default: never.")
     ] = None,
     device: DeviceOption = None,
 ) -> None:
-    """Compare every stage of a build with transformers, and write its certificate as JSON and as a page.
+    """Compare every stage of a build with transformers, and write its certificate, as JSON and as an HTML page.
 
-    The checkpoint must be the one that the build was made of. Where torch and transformers are not installed, the build
-    is compared with the logits recorded beside its checkpoint, if there are any.
+    The checkpoint must be the one that the build was made from. Without torch and transformers, the build is compared
+    with the logits that were recorded beside the checkpoint, if there are any.
     """
     console = plain_console()
     folder = find_build(out, build)
@@ -55,7 +55,7 @@ def verify(
     source = Source.of(checkpoint)
     check_origin(folder, manifest, source.folder)
     against, stages = _comparison(folder, source.folder, samples, device_for(manifest, device), console)
-    if not attest(folder, manifest, stages, against, console, valid_days):
+    if not write_certificate(folder, manifest, stages, against, console, valid_days):
         raise typer.Exit(Exit.PARITY_FAILED)
 
 

@@ -1,4 +1,4 @@
-"""A notebook for writing an ONNX graph: named nodes, constants and initializers, and the model that they become.
+"""Builds an ONNX graph from named nodes, constants and initializers.
 
 Names follow one grammar: `layers.3.attn.q` is the value, and the node that makes it carries the same name.
 """

@@ -16,7 +16,7 @@ _INT8_ACTIVATIONS = 4
 
 
 class GraphWriter(OnnxGraphBuilder):
-    """One graph's notebook that knows layers; `real` is the type of its activations, `kv` that of its KV.
+    """Builds one graph layer by layer; `real` is the type of its activations, `kv` that of its KV.
 
     Rounded weights have no standard form.
     """

@@ -1,25 +1,24 @@
-"""The folder that builds stand in: which are there, and how commands that change it keep out of one another's way."""
+"""The folder that holds all builds: what is in it, and the locks of the commands that change it."""
 
 from __future__ import annotations
 
+import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from export.errors import Locked
 from export.store.durable_io import sync, sync_folder
 from glmserve.build.manifest import MANIFEST_FILE, Manifest, find_build
 from glmserve.errors import BadArtifact
 
+_RETRY_S = 0.05
 PARTS = ".parts-"
 """A folder of this name and a recipe holds what is done of a build that is not finished."""
 BUILD_LOCK = ".build.lock"
 """Held while a build is written."""
-FORECAST = ".forecast-"
-"""Folders that begin so are where `plan` tries out the disk."""
 ENGINES = "engines"
 """The folder of TensorRT engines, by the digest of the build that they are for."""
 ENGINE_PARTS = ".partial-"
@@ -71,9 +70,21 @@ def write_whole(path: Path, text: str, made_ns: int | None = None) -> None:
 
 @contextmanager
 def locked(out: Path, name: str, timeout_s: float = 0.0) -> Iterator[None]:
-    """Holds a lock that ends with the process, however it ends; raises Locked when another holds it for so long."""
-    try:
-        with FileLock(out / name, timeout=timeout_s):
-            yield
-    except Timeout:
-        raise Locked(f"Another command is at work in {out} (it holds {name}): wait until it ends.") from None
+    """Holds a lock, which the system frees when the process ends, however it ends.
+
+    Raises Locked when another command still holds it after `timeout_s`.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    give_up_s = time.monotonic() + timeout_s
+    with (out / name).open("ab") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= give_up_s:
+                    raise Locked(
+                        f"Another command is at work in {out} (it holds {name}): wait until it ends."
+                    ) from None
+                time.sleep(_RETRY_S)
+        yield

@@ -1,30 +1,27 @@
-"""Removes builds that nobody will go back to, and what killed commands left behind."""
+"""Removes old builds, and what killed commands left behind."""
 
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from uuid import uuid4
 
 from export.errors import Locked
-from export.store.build_store import BUILD_LOCK, ENGINE_PARTS, ENGINES, ENGINES_LOCK, FORECAST, PARTS, builds_in, locked
+from export.store.build_store import BUILD_LOCK, ENGINE_PARTS, ENGINES, ENGINES_LOCK, PARTS, builds_in, locked
 from export.store.durable_io import sync_folder
 from export.store.publish import current, earlier, history
 from glmserve.build.lock import unused
 from glmserve.build.manifest import MANIFEST_FILE
 
 _REMOVING = ".removing-"
-_FORECAST_S = 3600.0
-"""No `plan` takes as long: a folder of one that is older was left behind."""
 
 
 def to_prune(out: Path, keep: int) -> list[Path]:
-    """The builds that nobody needs: published before, or made before the current one and never published.
+    """The builds to remove: those published earlier, and those older than the current one that never were published.
 
-    The current build is none of them, nor are the first `keep` that `rollback` would go to, nor any made since. Where
-    nothing was published, there are none.
+    Kept are the current build, the first `keep` that `rollback` would reach, and any made since. Empty when nothing was
+    published.
     """
     now = current(out)
     if now is None:
@@ -38,7 +35,7 @@ def to_prune(out: Path, keep: int) -> list[Path]:
 
 
 def _made(build: Path) -> tuple[int, Path]:
-    """When a build was made, and its path where two were made at once; what is gone was made before everything."""
+    """A build's age, to sort by: when it was made, then its path. One that is gone counts as the oldest."""
     try:
         return (build / MANIFEST_FILE).stat().st_mtime_ns, build
     except FileNotFoundError:
@@ -46,7 +43,7 @@ def _made(build: Path) -> tuple[int, Path]:
 
 
 def served(builds: Sequence[Path]) -> list[Path]:
-    """Those of the builds that somebody serves, and those of which that cannot be found out."""
+    """Those of the builds that a service uses, or may use where that cannot be found out."""
     found = []
     for path in builds:
         with unused(path) as is_unused:
@@ -56,9 +53,10 @@ def served(builds: Sequence[Path]) -> list[Path]:
 
 
 def prune(out: Path, builds: Sequence[Path]) -> list[Path]:
-    """Removes builds, each from sight at once and from the disk after that, engines of builds that are no more, and
-    what was left half removed or half written; the parts of what is being written stay. Returns the builds that stay
-    because somebody serves them, or because that cannot be found out. The caller holds the lock on publishing.
+    """Removes builds, TensorRT engines of builds that are gone, and what killed commands left behind.
+
+    A build is first renamed out of sight, in one step, and then deleted. What a running command is writing stays.
+    Returns the builds that stay because a service uses them, or may use them. The caller holds the lock on publishing.
     """
     stay = []
     for path in builds:
@@ -72,23 +70,14 @@ def prune(out: Path, builds: Sequence[Path]) -> list[Path]:
             _hide(engines, out)
     sync_folder(out)
     _remove(out.glob(f"{_REMOVING}*"))
-    _remove(path for path in out.glob(f"{FORECAST}*") if _is_left(path))
     _remove_unless_locked(out, BUILD_LOCK, PARTS)
     _remove_unless_locked(out / ENGINES, ENGINES_LOCK, ENGINE_PARTS)
     return stay
 
 
 def _hide(path: Path, out: Path) -> None:
-    """Takes a folder out of sight in one step, under a name that none has that was left half removed."""
+    """Takes a folder out of sight in one step, under a name that is used only once."""
     path.rename(out / f"{_REMOVING}{path.name}-{uuid4().hex}")
-
-
-def _is_left(forecast: Path) -> bool:
-    """Whether the `plan` that made this folder must have been killed."""
-    try:
-        return forecast.stat().st_mtime < time.time() - _FORECAST_S
-    except FileNotFoundError:
-        return False
 
 
 def _remove(folders: Iterable[Path]) -> None:
@@ -97,7 +86,7 @@ def _remove(folders: Iterable[Path]) -> None:
 
 
 def _remove_unless_locked(out: Path, lock: str, beginning: str) -> None:
-    """Removes the folders in `out` whose names begin so, unless whoever writes such folders is at work."""
+    """Removes the folders in `out` whose names begin so, unless a command that writes such folders is running."""
     left = list(out.glob(f"{beginning}*"))
     if not left:
         return

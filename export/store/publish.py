@@ -31,7 +31,7 @@ _ENTRY = "entry.json"
 _BUILD = "build"
 _NEW = ".new-"
 _LINK = ".link"
-"""Beginnings that a kill may leave behind, of an entry and of the link."""
+"""Unfinished entries and links that a kill may leave behind begin so."""
 
 
 class Action(StrEnum):
@@ -54,8 +54,8 @@ class Entry:
 
 
 def current(out: Path) -> Entry | None:
-    """What is served now, or None when nothing was published; raises BadArtifact when there is a `current` that is no
-    link of ours."""
+    """The current choice, or None when nothing was published. Raises BadArtifact when `current` is not a link that
+    `publish` made."""
     link = out / CURRENT
     if not link.is_symlink() and not link.exists():
         return None
@@ -109,19 +109,19 @@ def rollback(out: Path) -> Entry:
 
 
 def _switch(out: Path, digest: str, action: Action, after: int | None, back: int | None) -> Entry:
-    shelf = out / PUBLISHED
-    shelf.mkdir(exist_ok=True)
-    for stale in shelf.glob(f"{_NEW}*"):
+    choices = out / PUBLISHED
+    choices.mkdir(exist_ok=True)
+    for stale in choices.glob(f"{_NEW}*"):
         shutil.rmtree(stale)
-    number = 1 + max((int(path.name) for path in shelf.iterdir() if path.name.isdecimal()), default=0)
+    number = 1 + max((int(path.name) for path in choices.iterdir() if path.name.isdecimal()), default=0)
     entry = Entry(number, digest, action, datetime.now(UTC).isoformat(timespec="seconds"), after, back)
-    new = shelf / f"{_NEW}{uuid4().hex}"
+    new = choices / f"{_NEW}{uuid4().hex}"
     new.mkdir()
     (new / _BUILD).symlink_to(Path("..", "..", digest))
     write_whole(new / _ENTRY, json.dumps(asdict(entry)) + "\n")
-    new.rename(shelf / f"{number:06d}")
-    sync_folder(shelf)
-    link = shelf / _LINK
+    new.rename(choices / f"{number:06d}")
+    sync_folder(choices)
+    link = choices / _LINK
     link.unlink(missing_ok=True)
     link.symlink_to(Path(PUBLISHED, f"{number:06d}", _BUILD))
     link.replace(out / CURRENT)

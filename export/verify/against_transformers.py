@@ -9,7 +9,7 @@ import numpy as np
 from rich.console import Console
 
 from export.verify.candidate import Candidate
-from export.verify.cases import Case, input_ids, sketch, standard_cases
+from export.verify.cases import Case, input_ids, standard_cases, synthetic_image
 from export.verify.comparison import Stage, share_changed
 from export.verify.layerwise import layerwise_stages, must_stream
 from export.verify.parity import compare
@@ -51,13 +51,13 @@ def _greedy_agreement(reference: Reference, candidate: Candidate, answers: int) 
     stands before them does not."""
     changed_answers, changed_tokens = [], []
     for index in range(answers):
-        image = sketch(112 + 28 * (index % 5), 112 + 28 * (index % 3), seed=100 + index)
+        image = synthetic_image(112 + 28 * (index % 5), 112 + 28 * (index % 3), seed=100 + index)
         question = _QUESTIONS[index % len(_QUESTIONS)]
         case = Case(f"answer {index}", (Message("user", (ImagePart(), question)),), (image,))
         ids = input_ids(candidate, case)
         prompt, wanted = candidate.prompt(ids, [image]), reference.answer(ids, [image], _ANSWER_TOKENS)
         changed_answers.append(candidate.answer(prompt, _ANSWER_TOKENS) != wanted)
         changed_tokens += (candidate.likeliest(prompt, wanted) != np.asarray(wanted)).tolist()
-    allowed = candidate.allowed
-    yield share_changed(f"{answers} greedy answers: share changed", changed_answers, allowed.answers)
-    yield share_changed(f"their {len(changed_tokens)} tokens: share changed", changed_tokens, allowed.tokens)
+    tolerances = candidate.tolerances
+    yield share_changed(f"{answers} greedy answers: share changed", changed_answers, tolerances.answers)
+    yield share_changed(f"their {len(changed_tokens)} tokens: share changed", changed_tokens, tolerances.tokens)

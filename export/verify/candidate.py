@@ -36,7 +36,7 @@ class Candidate:
     def __init__(self, build: Path, slots: int, context: int, device: DeviceName = "cpu") -> None:
         folder, manifest = build / CHECKPOINT_FOLDER, Manifest.read(build)
         _check_runs_on(device, manifest)
-        self.allowed = tolerances_of(manifest)
+        self.tolerances = tolerances_of(manifest)
         self.checkpoint = Checkpoint.read(folder)
         self.tokenizer = Tokenizer.read(folder)
         self.prompts = PromptBuilder.read(

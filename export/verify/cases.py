@@ -23,7 +23,7 @@ class Case:
 
 def standard_cases() -> list[Case]:
     """Text only, one picture, a non-square one, two pictures, a second turn, thinking, Chinese."""
-    square, wide, tall = sketch(224, 224, 1), sketch(500, 180, 2), sketch(90, 333, 3)
+    square, wide, tall = synthetic_image(224, 224, 1), synthetic_image(500, 180, 2), synthetic_image(90, 333, 3)
     one = ImagePart()
     return [
         Case("text only", (Message("user", ("Hello, who are you?",)),)),
@@ -45,7 +45,7 @@ def standard_cases() -> list[Case]:
     ]
 
 
-def sketch(width: int, height: int, seed: int) -> Image.Image:
+def synthetic_image(width: int, height: int, seed: int) -> Image.Image:
     """A busy picture that depends on nothing but its arguments."""
     random = np.random.default_rng(seed)
     small = random.integers(0, 255, (max(1, height // 12), max(1, width // 12), 3), dtype=np.uint8)

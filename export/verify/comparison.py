@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-TOLERANCE = 1e-4
-
 
 @dataclass(frozen=True)
 class Stage:
@@ -23,9 +21,7 @@ class Stage:
         return bool(self.worst <= self.tolerance)  # a NaN does not pass
 
     @staticmethod
-    def of(
-        name: str, found: np.ndarray, wanted: np.ndarray, tolerance: float = TOLERANCE, is_relative: bool = False
-    ) -> Stage:
+    def of(name: str, found: np.ndarray, wanted: np.ndarray, tolerance: float, is_relative: bool = False) -> Stage:
         """Compares number by number, or, relatively, vector by vector along the last axis."""
         if found.shape != wanted.shape:
             return Stage(f"{name} (shape {list(found.shape)}, not {list(wanted.shape)})", np.inf, np.inf, tolerance)

@@ -78,7 +78,7 @@ def room_for(cases: list[GoldenCase], checkpoint: Checkpoint) -> int:
 
 def compare_golden(candidate: Candidate, cases: list[GoldenCase]) -> Iterator[Stage]:
     """Every stage of every case as it is done, then the greedy answers of all."""
-    allowed = candidate.allowed
+    tolerances = candidate.tolerances
     answers, tokens = [], []
     for golden in cases:
         name = golden.case.name
@@ -89,13 +89,13 @@ def compare_golden(candidate: Candidate, cases: list[GoldenCase]) -> Iterator[St
         candidate.poison()
         prompt = candidate.prompt(golden.input_ids, list(golden.case.images))
         ours = candidate.logits_along(prompt, golden.answer, _CHUNK_TOKENS)
-        yield Stage.of(f"{name}: logits", ours, golden.logits, allowed.logits, allowed.is_relative)
-        yield Stage.of_divergence(f"{name}: logits", ours, golden.logits, allowed.divergence)
+        yield Stage.of(f"{name}: logits", ours, golden.logits, tolerances.logits, tolerances.is_relative)
+        yield Stage.of_divergence(f"{name}: logits", ours, golden.logits, tolerances.divergence)
         changed = (ours.argmax(axis=-1) != np.asarray(golden.answer)).tolist()
         tokens += changed
         answers.append(any(changed))
-    yield share_changed(f"{len(answers)} greedy answers: share changed", answers, allowed.answers)
-    yield share_changed(f"their {len(tokens)} tokens: share changed", tokens, allowed.tokens)
+    yield share_changed(f"{len(answers)} greedy answers: share changed", answers, tolerances.answers)
+    yield share_changed(f"their {len(tokens)} tokens: share changed", tokens, tolerances.tokens)
 
 
 def _tokens_of(golden: GoldenCase) -> int:

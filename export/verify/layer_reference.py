@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig
 from transformers.models.glm4v.modeling_glm4v import Glm4vModel, Glm4vTextModel, Glm4vVisionModel
-from transformers.models.glm46v.image_processing_pil_glm46v import Glm46VImageProcessorPil
 
 from export.checkpoint.weights import Weights
+from export.verify.reference_processor import ReferenceProcessor
 from glmserve.model.image_processor import Grid
 
 _TEXT, _VISION = "model.language_model", "model.visual"
@@ -31,8 +30,7 @@ class ReferenceLayers:
         self._weights = Weights.open(checkpoint)
         config: Any = AutoConfig.from_pretrained(checkpoint)
         self._config = config
-        self._processor: Any = Glm46VImageProcessorPil.from_pretrained(checkpoint)
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint)
+        self.processor = ReferenceProcessor(checkpoint)
         text, vision = deepcopy(config.text_config), deepcopy(config.vision_config)
         text.num_hidden_layers, text.vocab_size, text.pad_token_id = 1, 1, 0  # words are looked up by `words`
         vision.depth = 1
@@ -43,25 +41,12 @@ class ReferenceLayers:
         with torch.device("meta"):
             self._positions: Any = Glm4vModel(config)
 
-    def prompt(self, messages: list[dict[str, Any]], thinking: bool) -> list[int]:
-        """The chat template's tokens, one a picture."""
-        text = self._tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True, enable_thinking=thinking
-        )
-        return list(self._tokenizer.encode(text, add_special_tokens=False))
-
     def positions(self, input_ids: np.ndarray, grids: list[Grid]) -> np.ndarray:
         """M-RoPE ids i64 [3, tokens]."""
         ids = torch.from_numpy(input_ids)[None]
         grid = torch.tensor([[1, one.rows, one.columns] for one in grids]) if grids else None
         kinds = (ids == self._config.image_token_id).int()
         return np.asarray(self._positions.get_rope_index(ids, kinds, image_grid_thw=grid)[0][:, 0])
-
-    def pixels(self, image: Image.Image) -> tuple[np.ndarray, Grid]:
-        """Normalised patches f32 [patches, 3 * frames * patch * patch] and the grid."""
-        read = self._processor(images=[image.convert("RGB")], return_tensors="np")
-        _, rows, columns = read["image_grid_thw"][0]
-        return read["pixel_values"], Grid(int(rows), int(columns))
 
     def words(self, input_ids: np.ndarray) -> np.ndarray:
         """The embeddings of tokens."""

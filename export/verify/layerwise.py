@@ -8,18 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from PIL import Image
 
 from export.checkpoint.weights import EMBEDDING, Weights
-from export.precision import KvPrecision, Precision, Target, numbers_of
-from export.verify.cases import Case, sketch
+from export.precision import Precision, Target, numbers_of
+from export.verify.cases import Case, synthetic_image
 from export.verify.comparison import Stage
 from export.verify.layer_reference import ReferenceLayers
 from export.verify.subgraph import Subgraphs
+from export.verify.tolerances import tolerances_of
 from glmserve.build.manifest import CHECKPOINT_FOLDER, Manifest, decoder_in, vision_in
 from glmserve.contract import (
     COLUMN_WEIGHTS,
@@ -37,14 +37,6 @@ from glmserve.model.mrope import mrope_positions
 from glmserve.model.position_embedding import vision_arrays
 from glmserve.model.tokenizer import Tokenizer
 
-ALLOWED = {
-    Precision.FP32: 1e-5,
-    Precision.BF16: 1e-2,  # computed in fp32; what is left is the rounding of weights that were no bf16
-    Precision.FP16: 5e-3,
-    Precision.INT8: 0.03,
-    Precision.INT4: 0.2,
-}
-"""The worst error of a layer's output against the length of the vector it is an error of."""
 _ROWS_AT_ONCE = 8192
 
 
@@ -71,16 +63,14 @@ def must_stream(checkpoint: Path) -> bool:
 
 
 class _Build:
-    """What a build holds, opened in pieces."""
+    """What a build holds; its graphs are run part by part."""
 
     def __init__(self, build: Path) -> None:
         folder = build / CHECKPOINT_FOLDER
         manifest = Manifest.read(build)
         precision = Precision(manifest.precision)
-        self.allowed = ALLOWED[precision]
+        self.tolerance = tolerances_of(manifest).layer
         self.is_rounded = numbers_of(precision, Target(manifest.target)).bits is not None
-        if manifest.kv == KvPrecision.INT8:
-            self.allowed = max(self.allowed, ALLOWED[Precision.INT8])
         self.checkpoint = Checkpoint.read(folder)
         self.prompts = PromptBuilder.read(
             folder, Tokenizer.read(folder), self.checkpoint.image_token_id, self.checkpoint.vision.merge_size
@@ -102,8 +92,8 @@ class _Sample:
 
 
 @dataclass
-class _Sight:
-    """A picture on its way through the encoder's blocks."""
+class _ImageState:
+    """An image on its way through the encoder's blocks; `state` is what goes into the next."""
 
     name: str
     pixels: np.ndarray
@@ -113,7 +103,7 @@ class _Sight:
 
 
 def _cases() -> list[Case]:
-    wide, square = sketch(250, 90, 2), sketch(112, 112, 1)
+    wide, square = synthetic_image(250, 90, 2), synthetic_image(112, 112, 1)
     one = ImagePart()
     return [
         Case("two pictures", (Message("user", (one, one, "Which one is red?")),), (wide, square)),
@@ -124,44 +114,45 @@ def _cases() -> list[Case]:
 def _compare_vision(ours: _Build, theirs: ReferenceLayers, samples: list[_Sample]) -> Iterator[Stage]:
     """The picture encoder: what stands before its blocks, each block, and what follows them."""
     theirs.load_vision_ends()
-    sights = []
+    images = []
     for sample in samples:
-        seen = [_look(ours, theirs, f"{sample.case.name}: picture {i}", p) for i, p in enumerate(sample.case.images)]
-        sample.grids = [sight.grid for sight in seen]
-        sights += seen
-    for sight in sights:
-        found = ours.vision.run(sight.inputs, ["embed"])[0][0]
-        yield _stage(f"{sight.name}: patches and positions", found, sight.state, ours)
+        name = sample.case.name
+        seen = [_read_image(ours, theirs, f"{name}: picture {i}", image) for i, image in enumerate(sample.case.images)]
+        sample.grids = [image.grid for image in seen]
+        images += seen
+    for image in images:
+        found = ours.vision.run(image.inputs, ["embed"])[0][0]
+        yield _stage(f"{image.name}: patches and positions", found, image.state, ours)
     for index in range(ours.checkpoint.vision.depth):
         theirs.load_vision_block(index)
         before = "embed" if index == 0 else f"blocks.{index - 1}.mlp.residual"
-        for sight in sights:
-            wanted = theirs.vision_block(sight.state, sight.pixels, sight.grid)
-            given = sight.inputs | {before: sight.state[None]}
+        for image in images:
+            wanted = theirs.vision_block(image.state, image.pixels, image.grid)
+            given = image.inputs | {before: image.state[None]}
             given = {name: given[name] for name in (before, ROW_WEIGHTS.name, COLUMN_WEIGHTS.name)}
             found = ours.vision.run(given, [f"blocks.{index}.mlp.residual"])[0][0]
-            yield _stage(f"{sight.name}: block {index}", found, wanted, ours)
-            sight.state = wanted
+            yield _stage(f"{image.name}: block {index}", found, wanted, ours)
+            image.state = wanted
     last = f"blocks.{ours.checkpoint.vision.depth - 1}.mlp.residual"
     features = []
-    for sight in sights:
-        wanted = theirs.features(sight.state, sight.pixels, sight.grid)
-        found = ours.vision.run({last: sight.state[None]}, [IMAGE_FEATURES.name])[0][0]
-        yield _stage(f"{sight.name}: features", found, wanted, ours)
+    for image in images:
+        wanted = theirs.features(image.state, image.pixels, image.grid)
+        found = ours.vision.run({last: image.state[None]}, [IMAGE_FEATURES.name])[0][0]
+        yield _stage(f"{image.name}: features", found, wanted, ours)
         features.append(wanted)
     for sample in samples:
         own, features = features[: len(sample.case.images)], features[len(sample.case.images) :]
         sample.features = np.concatenate([np.zeros((1, ours.checkpoint.text.hidden), np.float32), *own])
 
 
-def _look(ours: _Build, theirs: ReferenceLayers, name: str, image: Image.Image) -> _Sight:
+def _read_image(ours: _Build, theirs: ReferenceLayers, name: str, image: Image.Image) -> _ImageState:
     patches, grid = patches_of(image, ours.checkpoint.images)
     arrays = vision_arrays(patches, grid, ours.checkpoint.vision.table_side)
     names = (IMAGE_PATCHES.name, ROW_WEIGHTS.name, COLUMN_WEIGHTS.name)
-    pixels, their_grid = theirs.pixels(image)
-    assert grid == their_grid, "the sketches' sizes are the same on both sides"
+    pixels, their_grids = theirs.processor.pixels([image])
+    assert [grid] == their_grids, "both sides resize an image to the same size"
     inputs = {key: array[None] for key, array in zip(names, arrays, strict=True)}
-    return _Sight(name, pixels, grid, inputs, theirs.vision_entry(pixels, grid))
+    return _ImageState(name, pixels, grid, inputs, theirs.vision_entry(pixels, grid))
 
 
 def _compare_prompt(ours: _Build, theirs: ReferenceLayers, sample: _Sample) -> Iterator[Stage]:
@@ -169,25 +160,16 @@ def _compare_prompt(ours: _Build, theirs: ReferenceLayers, sample: _Sample) -> I
     case, merge = sample.case, ours.checkpoint.vision.merge_size
     assert sample.grids is not None and sample.features is not None
     ids = ours.prompts.build(list(case.messages), sample.grids, case.thinking)
-    sizes = iter(grid.tokens(merge) for grid in sample.grids)
     image = ours.checkpoint.image_token_id
-    wanted: list[int] = []
-    for token in theirs.prompt([_as_theirs(message) for message in case.messages], case.thinking):
-        wanted += [token] * (next(sizes) if token == image else 1)
-    yield Stage.of(f"{case.name}: tokens", ids, np.asarray(wanted, np.int64), 0)
+    yield Stage.of(f"{case.name}: tokens", ids, theirs.processor.input_ids(case, sample.grids), 0)
     positions, _ = mrope_positions(ids, image, sample.grids, merge)
     yield Stage.of(f"{case.name}: positions", positions, theirs.positions(ids, sample.grids), 0)
     is_word = ids != image
     rows = np.array(ours.decoder.table(EMBEDDING)[ids[is_word]]).astype(np.float32)
     state = theirs.words(ids)
-    yield Stage.of(f"{case.name}: embeddings", rows, state[is_word], ours.allowed, is_relative=True)
+    yield Stage.of(f"{case.name}: embeddings", rows, state[is_word], ours.tolerance, is_relative=True)
     state[~is_word] = sample.features[1:]
     sample.input_ids, sample.positions, sample.state = ids, positions, state
-
-
-def _as_theirs(message: Message) -> dict[str, Any]:
-    parts = [{"type": "image"} if isinstance(p, ImagePart) else {"type": "text", "text": p} for p in message.parts]
-    return {"role": message.role, "content": parts}
 
 
 def _compare_layers(ours: _Build, theirs: ReferenceLayers, samples: list[_Sample]) -> Iterator[Stage]:
@@ -257,4 +239,4 @@ def _group(decoder: Subgraphs, text: TextModel, layer: int, names: RowGroup, tok
 
 
 def _stage(name: str, found: np.ndarray, wanted: np.ndarray, ours: _Build) -> Stage:
-    return Stage.of(name, found, wanted, ours.allowed, is_relative=True)
+    return Stage.of(name, found, wanted, ours.tolerance, is_relative=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
@@ -11,7 +10,7 @@ from export.verify.candidate import Candidate
 from export.verify.cases import Case, input_ids
 from export.verify.comparison import Stage
 from export.verify.reference import Reference
-from glmserve.model.chat_template import ImagePart, Message
+from export.verify.tolerances import PATCHES
 from glmserve.model.image_processor import Grid
 
 _CHUNKS = (16, 37, 256)
@@ -28,18 +27,18 @@ def compare(reference: Reference, candidate: Candidate, cases: list[Case]) -> It
 
 def _compare_case(reference: Reference, candidate: Candidate, case: Case) -> Iterator[Stage]:
     grids: list[Grid] = []
-    allowed = candidate.allowed
+    tolerances = candidate.tolerances
     for image in case.images:
         normalised, grid = candidate.normalised(image)
-        pixels, _ = reference.pixels([image])
+        pixels, _ = reference.processor.pixels([image])
         frames = pixels.reshape(len(pixels), 3, -1, normalised.shape[-1])
-        yield Stage.of(f"{case.name}: patches", normalised, frames[:, :, 0], 1e-5)
+        yield Stage.of(f"{case.name}: patches", normalised, frames[:, :, 0], PATCHES)
         features, _ = candidate.features(image)
         right = reference.features(pixels, [grid])
-        yield Stage.of(f"{case.name}: vision", features, right, allowed.features, allowed.is_relative)
+        yield Stage.of(f"{case.name}: vision", features, right, tolerances.features, tolerances.is_relative)
         grids.append(grid)
     ids = input_ids(candidate, case)
-    yield Stage.of(f"{case.name}: tokens", ids, _expanded(reference, candidate, case, grids), 0)
+    yield Stage.of(f"{case.name}: tokens", ids, reference.processor.input_ids(case, grids), 0)
     prompt = candidate.prompt(ids, list(case.images))
     yield Stage.of(f"{case.name}: positions", prompt.positions, reference.positions(ids, grids), 0)
     wanted = reference.logits(ids, list(case.images))
@@ -48,7 +47,7 @@ def _compare_case(reference: Reference, candidate: Candidate, case: Case) -> Ite
         found = candidate.prefill(prompt, row=candidate.decoder.rows - 1, chunk_tokens=chunk)
         ends = [min(start + chunk, len(ids)) - 1 for start in range(0, len(ids), chunk)]
         title = "prefill" if chunk == _WHOLE else f"prefill in chunks of {chunk}"
-        yield Stage.of(f"{case.name}: {title}", found, wanted[ends], allowed.logits, allowed.is_relative)
+        yield Stage.of(f"{case.name}: {title}", found, wanted[ends], tolerances.logits, tolerances.is_relative)
 
 
 def compare_decode(reference: Reference, candidate: Candidate, cases: list[Case]) -> list[Stage]:
@@ -77,22 +76,6 @@ def compare_decode(reference: Reference, candidate: Candidate, cases: list[Case]
         wanted = reference.logits(np.asarray(sequences[row], np.int64), list(case.images))
         start = prompts[row].length - 1
         title, found, right = f"{case.name}: decode among {count} rows", np.stack(logits[row]), wanted[start:]
-        stages.append(Stage.of(title, found, right, candidate.allowed.logits, candidate.allowed.is_relative))
-        stages.append(Stage.of_divergence(title, found, right, candidate.allowed.divergence))
+        stages.append(Stage.of(title, found, right, candidate.tolerances.logits, candidate.tolerances.is_relative))
+        stages.append(Stage.of_divergence(title, found, right, candidate.tolerances.divergence))
     return stages
-
-
-def _expanded(reference: Reference, candidate: Candidate, case: Case, grids: list[Grid]) -> np.ndarray:
-    """transformers' own prompt tokens with each picture's token repeated as its processor does."""
-    messages = [{"role": message.role, "content": _content(message)} for message in case.messages]
-    sizes = iter(grid.tokens(candidate.checkpoint.vision.merge_size) for grid in grids)
-    expanded: list[int] = []
-    for token in reference.prompt(messages, case.thinking):
-        expanded += [token] * (next(sizes) if token == candidate.checkpoint.image_token_id else 1)
-    return np.asarray(expanded, np.int64)
-
-
-def _content(message: Message) -> str | list[dict[str, Any]]:
-    if all(isinstance(part, str) for part in message.parts):
-        return "".join(map(str, message.parts))
-    return [{"type": "image"} if isinstance(p, ImagePart) else {"type": "text", "text": p} for p in message.parts]

@@ -1,4 +1,4 @@
-"""Whether a checkpoint is the one that a build was made of, as far as its small files and its embeddings tell."""
+"""Checks that a checkpoint is the one a build was made from, by its small files and its embeddings."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _ROWS = 16
 
 
 def check_origin(build: Path, manifest: Manifest, checkpoint: Path) -> None:
-    """Raises BadArtifact naming what differs. Of the weights only some embeddings are looked at, which no build rounds;
-    whether the others are the build's is for a comparison to find out."""
+    """Raises BadArtifact naming what differs. Of the weights it reads only some embeddings, which no build rounds; the
+    comparison that follows finds out about the others."""
     for name in (*PROCESSOR_FILES, *OPTIONAL_FILES):
         if _content(build / CHECKPOINT_FOLDER / name) != _content(checkpoint / name):
             raise _other(manifest, checkpoint, f"its {name} is not the build's")

@@ -8,35 +8,22 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoTokenizer
-from transformers.models.glm46v.image_processing_pil_glm46v import Glm46VImageProcessorPil
+from transformers import AutoModelForImageTextToText
 from transformers.utils import logging
 
+from export.verify.reference_processor import ReferenceProcessor
 from glmserve.model.image_processor import Grid
 
 
 class Reference:
-    """`transformers` in fp32 on the CPU, with its own processor and tokenizer."""
+    """The whole model in fp32 on the CPU, behind its own processor."""
 
     def __init__(self, checkpoint: Path) -> None:
         library: Any = AutoModelForImageTextToText
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         self._model: Any = library.from_pretrained(checkpoint, dtype=torch.float32).eval()
-        self._processor: Any = Glm46VImageProcessorPil.from_pretrained(checkpoint)
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint)
+        self.processor = ReferenceProcessor(checkpoint)
         self._image_token_id: int = self._model.config.image_token_id
-
-    def pixels(self, images: list[Image.Image]) -> tuple[np.ndarray, list[Grid]]:
-        """Normalised patches f32 [patches, 3 * frames * patch * patch] and the pictures' grids."""
-        read = self._processor(images=[p.convert("RGB") for p in images], return_tensors="np")
-        return read["pixel_values"], [Grid(int(h), int(w)) for _, h, w in read["image_grid_thw"]]
-
-    def prompt(self, messages: list[dict[str, Any]], thinking: bool) -> list[int]:
-        """The chat template's tokens, one a picture."""
-        text = self._tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True, enable_thinking=thinking
-        )
-        return list(self._tokenizer.encode(text, add_special_tokens=False))
 
     def positions(self, input_ids: np.ndarray, grids: list[Grid]) -> np.ndarray:
         """M-RoPE ids i64 [3, tokens]."""
@@ -74,7 +61,7 @@ class Reference:
         ids = torch.from_numpy(input_ids)[None]
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "mm_token_type_ids": self._kinds(ids)}
         if images:
-            pixels, grids = self.pixels(images)
+            pixels, grids = self.processor.pixels(images)
             inputs |= {"pixel_values": torch.from_numpy(pixels), "image_grid_thw": _grid_thw(grids)}
         return inputs
 

@@ -1,4 +1,4 @@
-"""Lets a candidate answer its golden picture before anybody is sent to it."""
+"""Asks a build its canary question before it is published."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _MOST_TOKENS = 64
 
 
 def smoke_test(build: Path, device: DeviceName) -> str:
-    """The candidate's greedy answer to its canary, which is the right one where that is known.
+    """The build's greedy answer to its canary question.
 
-    Raises NotAnswered when it is another, empty, or made of numbers that are not finite; BadArtifact when the build or
-    its canary cannot be read, or this machine has no such device.
+    Raises NotAnswered when the answer is not the recorded one, is empty, or comes from logits that are not finite.
+    Raises BadArtifact when the build or its canary cannot be read, or this machine has no such device.
     """
     canary = Canary.read(build)
     try:

@@ -1,4 +1,4 @@
-"""Runs pieces of a build's graph, each with its own weights only, so that memory holds one piece at a time."""
+"""Runs parts of a build's graph, each with its own weights only, so that memory holds one part at a time."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from glmserve.engine.runtime.device import multiply_bytes_exactly
 
 
 class Subgraphs:
-    """One graph of a build, run piece by piece on the processor.
+    """One graph of a build, run part by part on the CPU.
 
-    The processor has no attention in bf16: what a graph keeps in bf16 is computed in fp32 here, from the same weights.
+    The CPU has no bf16 attention, so what a graph computes in bf16 is computed in fp32 here, from the same weights.
     """
 
     def __init__(self, graph: Path, threads: int = 1) -> None:
@@ -25,21 +25,21 @@ class Subgraphs:
 
     def run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> list[np.ndarray]:
         """Values of the graph in fp32, from any others that they depend on, which are given."""
-        piece = ir.convenience.extract(self._model.graph, list(inputs), list(outputs))
-        real = _real(piece)
+        subgraph = ir.convenience.extract(self._model.graph, list(inputs), list(outputs))
+        real = _real(subgraph)
         if real == ir.DataType.BFLOAT16:
-            _compute_in_fp32(piece)
+            _compute_in_fp32(subgraph)
             real = ir.DataType.FLOAT
         feeds = {}
-        for value in piece.inputs:
+        for value in subgraph.inputs:
             array = inputs[str(value.name)]
             is_real = array.dtype == np.float32 and value.dtype in (None, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
             value.type = ir.TensorType(real if is_real else ir.DataType.from_numpy(array.dtype))
             value.shape = ir.Shape([None] * array.ndim)
             feeds[str(value.name)] = array.astype(real.numpy()) if is_real else array
-        for value in piece.outputs:
+        for value in subgraph.outputs:
             value.type = value.type or ir.TensorType(real)
-        found = self._session(piece).run([str(value.name) for value in piece.outputs], feeds)
+        found = self._session(subgraph).run([str(value.name) for value in subgraph.outputs], feeds)
         return [np.asarray(array, np.float32) for array in found]
 
     def input_dtype(self, name: str) -> np.dtype:
@@ -53,10 +53,10 @@ class Subgraphs:
         tensor = self._model.graph.initializers[name].const_value
         assert isinstance(tensor, ir.ExternalTensor)
         # onnx_ir itself reads no file with several hard links, as a linked checkpoint's has
-        place, shape = self._folder / tensor.location, tuple(tensor.shape.numpy())
-        return np.memmap(place, tensor.dtype.numpy(), "r", tensor.offset or 0, shape)
+        file, shape = self._folder / tensor.location, tuple(tensor.shape.numpy())
+        return np.memmap(file, tensor.dtype.numpy(), "r", tensor.offset or 0, shape)
 
-    def _session(self, piece: ir.Graph) -> ort.InferenceSession:
+    def _session(self, subgraph: ir.Graph) -> ort.InferenceSession:
         """Without the copies that make weights faster to use often."""
         options = ort.SessionOptions()
         options.intra_op_num_threads = self._threads
@@ -64,34 +64,34 @@ class Subgraphs:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(self._folder))
         options.add_session_config_entry("session.disable_prepacking", "1")
         multiply_bytes_exactly(options)
-        model = ir.Model(piece, ir_version=self._model.ir_version)
+        model = ir.Model(subgraph, ir_version=self._model.ir_version)
         content: bytes = ir.to_proto(model).SerializeToString()
         return ort.InferenceSession(
             content, options, providers=["CPUExecutionProvider"], disabled_optimizers=["ConstantFolding"]
         )
 
 
-def _real(piece: ir.Graph) -> ir.DataType:
-    """What the piece's activations are kept in: the type of its weights, rounded ones and tables apart."""
-    kinds = {value.dtype for value in piece.initializers.values()}
+def _real(subgraph: ir.Graph) -> ir.DataType:
+    """What the subgraph's activations are kept in: the type of its weights, rounded ones and tables apart."""
+    kinds = {value.dtype for value in subgraph.initializers.values()}
     for half in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16):
         if half in kinds:
             return half
     return ir.DataType.FLOAT
 
 
-def _compute_in_fp32(piece: ir.Graph) -> None:
+def _compute_in_fp32(subgraph: ir.Graph) -> None:
     """Casts every bf16 weight before its use, and nothing else to bf16."""
-    for value in list(piece.initializers.values()):
+    for value in list(subgraph.initializers.values()):
         if value.dtype != ir.DataType.BFLOAT16:
             continue
         uses = list(value.uses())
         cast = ir.node("Cast", [value], {"to": int(ir.DataType.FLOAT)}, name=f"{value.name}.fp32")
         cast.outputs[0].name = f"{value.name}.fp32"
-        piece.insert_before(piece[0], cast)
+        subgraph.insert_before(subgraph[0], cast)
         for user, index in uses:
             user.replace_input_with(index, cast.outputs[0])
-    for node in piece:
+    for node in subgraph:
         to = node.attributes.get("to")
         if node.op_type == "Cast" and to is not None and to.as_int() == int(ir.DataType.BFLOAT16):
             node.attributes["to"] = ir.AttrInt64("to", int(ir.DataType.FLOAT))

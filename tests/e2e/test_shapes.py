@@ -17,7 +17,7 @@ pytest.importorskip("torch", reason="torch and transformers are not installed")
 from random_checkpoints import SHAPES, make
 
 from export.verify.candidate import Candidate
-from export.verify.cases import Case, input_ids, sketch
+from export.verify.cases import Case, input_ids, synthetic_image
 from export.verify.reference import Reference
 from gateway.app import create_app
 from gateway.settings import GatewaySettings
@@ -42,7 +42,7 @@ def test_a_checkpoint_of_another_shape_answers_as_transformers_does(shape, tmp_p
     ):
         client = create_app(GatewaySettings(build=folder), pool).test_client()
         for number, (question, size) in enumerate(zip(QUESTIONS, SIZES, strict=True)):
-            image = sketch(*size, seed=number)
+            image = synthetic_image(*size, seed=number)
             body = {
                 "image": base64.b64encode(png(image)).decode(),
                 "prompt": question,

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from filelock import FileLock
 from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner, Result
 
 from export.cli import app
 from export.errors import MEANING, Exit, exit_code
+from export.store.build_store import locked
 from glmserve.errors import GlmServeError
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
@@ -137,10 +137,10 @@ def test_an_index_of_other_files_beside_the_single_one_is_refused(checkpoint: Pa
 def test_a_second_build_at_once_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "builds"
     out.mkdir()
-    with FileLock(out / ".build.lock", timeout=1):
+    with locked(out, ".build.lock", timeout_s=1):
         assert_refused(build(checkpoint, out), Exit.LOCKED, "Another command is at work", out)
     assert build(checkpoint, out).exit_code == 0
-    with FileLock(out / ".build.lock", timeout=1):
+    with locked(out, ".build.lock", timeout_s=1):
         assert build(checkpoint, out).exit_code == 0  # it is there already: nothing is to be written
 
 

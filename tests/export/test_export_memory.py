@@ -25,11 +25,11 @@ CODE = "build(Path(sys.argv[1]), Path(sys.argv[2]), Console(quiet=True), Precisi
 ORDERED = """
 import sys
 from pathlib import Path
-from export.build.spec import Order
+from export.build.spec import BuildSpec
 from export.precision import Precision, Target
-from export.plan.machine_rates import resident_bytes
+from export.plan.build_memory import resident_bytes
 before = resident_bytes()
-order = Order.of(Path(sys.argv[1]), Precision.FP32, Target.CPU)
+spec = BuildSpec.of(Path(sys.argv[1]), Precision.FP32, Target.CPU)
 print(resident_bytes() - before)
 """
 WORDS = 300_000

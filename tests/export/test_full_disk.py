@@ -60,11 +60,11 @@ def test_a_build_that_takes_no_certificate_is_named_before_anything_is_compared(
         check_writable(Path("/proc"))
 
 
-def test_publish_plan_and_a_certificate_that_is_made_again(tmp_path: Path) -> None:
+def test_publish_and_a_certificate_that_is_made_again_find_no_room_and_plan_needs_none(tmp_path: Path) -> None:
     made = build(DEMO, tmp_path, QUIET)
     assert_full(run(0, "publish", made.name, "--out", tmp_path))
     assert not (tmp_path / CURRENT).exists()
-    assert_full(run(1_000_000, "plan", "--checkpoint", DEMO, "--out", tmp_path))
+    assert run(0, "plan", "--checkpoint", DEMO, "--out", tmp_path).returncode == 0
     (made / CERTIFICATE_FILE).unlink()
     assert_full(run(1000, "build", "--checkpoint", DEMO, "--out", tmp_path))
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from export.build.pipeline import build
 from export.verify.candidate import Candidate
-from export.verify.cases import Case, input_ids, sketch
+from export.verify.cases import Case, input_ids, synthetic_image
 from glmserve.build.manifest import decoder_in
 from glmserve.engine.request import Prompt, Request, Sequence
 from glmserve.engine.runtime.ort_decoder import OrtDecoder
@@ -39,7 +39,7 @@ def candidate(demo_build: Path) -> Candidate:
 @pytest.fixture(scope="module")
 def prompts(candidate: Candidate) -> list[Prompt]:
     """Text and pictures of several lengths."""
-    images = [sketch(112, 112, 1), sketch(200, 90, 2)]
+    images = [synthetic_image(112, 112, 1), synthetic_image(200, 90, 2)]
     cases = [Case("", (Message("user", (ImagePart(), "What is this?")),), (image,)) for image in images]
     cases += [Case("", (Message("user", (text,)),)) for text in ("Hi", "How many red circles do you see? 你好")]
     return [candidate.prompt(input_ids(candidate, case), list(case.images)) for case in cases]

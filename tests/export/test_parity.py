@@ -99,7 +99,7 @@ def test_a_comparison_notices_what_it_should() -> None:
     import numpy as np
 
     right = np.zeros((2, 3), np.float32)
-    assert Stage.of("same", right, right).passed
-    assert not Stage.of("off", right + 2e-4, right).passed
-    assert not Stage.of("not a number", right * np.nan, right).passed
-    assert not Stage.of("other shape", right[:1], right).passed
+    assert Stage.of("same", right, right, 1e-4).passed
+    assert not Stage.of("off", right + 2e-4, right, 1e-4).passed
+    assert not Stage.of("not a number", right * np.nan, right, 1e-4).passed
+    assert not Stage.of("other shape", right[:1], right, 1e-4).passed

@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +74,6 @@ def test_size_and_memory_of_a_large_build_are_foretold(tmp_path: Path) -> None:
     assert {name: told["files"].get(name) for name in large} == large
     assert found.keys() - told["files"].keys() <= {"canary/image.png", "canary/canary.json"}
     assert abs(peak - told["peak_bytes"]) <= MOST_OFF * peak, (peak, told["peak_bytes"])
-    assert told["seconds"] > 0 and told["core_seconds"] > 0
 
 
 @pytest.mark.parametrize(
@@ -105,7 +103,7 @@ def test_the_table_names_files_memory_and_where_it_fits(
     command = ["plan", "--checkpoint", str(DEMO), "--out", str(tmp_path / "builds"), *options]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
-    for words in ("decoder.data", "Peak memory", "Time: about", "fits", *places):
+    for words in ("decoder.data", "Peak memory", "fits", *places):
         assert words in result.stdout
     assert not [words for words in others if words in result.stdout]
     assert not list(tmp_path.iterdir())
@@ -137,15 +135,8 @@ def test_the_real_model_in_bf16_does_not_fit_24_gb_and_in_int4_does(tmp_path: Pa
     assert fits == {"bf16": [False, False, False, True, True], "int4": [True] * 5}
 
 
-def test_where_no_build_can_be_written_the_systems_own_disk_is_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    command = ["plan", "--json", "--checkpoint", str(DEMO), "--out", "/proc/builds"]
-    result = CliRunner().invoke(app, command)
-    assert result.exit_code == 0 and json.loads(result.stdout)["seconds"] > 0
-    assert f"/proc cannot be written to: the disk of {tmp_path} is measured" in result.stderr
-    assert not list(tmp_path.iterdir())
+def test_a_plan_needs_no_folder_that_can_be_written_to() -> None:
+    assert plan(DEMO, Path("/proc/builds"))["peak_bytes"] > 0
 
 
 def test_a_tensor_of_integers_that_nothing_needs_is_no_hindrance(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from export.build.pipeline import build
 from export.precision import Precision, Target
 from export.quantize.blockwise import find_scales, round_to_codes
 from export.verify.candidate import Candidate
-from export.verify.cases import Case, input_ids, sketch
+from export.verify.cases import Case, input_ids, synthetic_image
 from glmserve.build.manifest import Manifest, decoder_in
 from glmserve.contract import DecoderGraph
 from glmserve.errors import BadArtifact
@@ -50,7 +50,7 @@ def test_image_features_point_the_same_way(builds: Path, precision: Precision) -
     exact = Candidate(build(DEMO, builds, QUIET), 1, 64)
     rounded = Candidate(build(DEMO, builds, QUIET, precision), 1, 64)
     for size in ((112, 112), (200, 90)):
-        wanted, found = (candidate.features(sketch(*size, seed=1))[0] for candidate in (exact, rounded))
+        wanted, found = (candidate.features(synthetic_image(*size, seed=1))[0] for candidate in (exact, rounded))
         cosine = (wanted * found).sum(-1) / np.linalg.norm(wanted, axis=-1) / np.linalg.norm(found, axis=-1)
         assert cosine.min() >= 0.999
 

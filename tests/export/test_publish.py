@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from filelock import FileLock
 from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner, Result
@@ -23,6 +22,7 @@ from export.build.pipeline import build
 from export.cli import app
 from export.errors import Exit, NothingBefore
 from export.precision import Precision
+from export.store.build_store import locked
 from export.store.prune import prune, to_prune
 from export.store.publish import Action, current, earlier, history, publish, rollback
 from export.verify.smoke_test import smoke_test
@@ -143,7 +143,7 @@ def test_a_path_serves_as_well_as_a_digest_and_what_lies_elsewhere_does_not(out:
 
 
 def test_two_commands_at_once_are_refused(out: Path) -> None:
-    with FileLock(out / ".publish.lock", timeout=1):
+    with locked(out, ".publish.lock", timeout_s=1):
         for command in (("publish", digests(out)[0]), ("rollback",), ("prune",)):
             assert run(*command, "--out", out).exit_code == Exit.LOCKED
 
@@ -224,7 +224,7 @@ def test_a_dry_run_removes_nothing_and_parts_of_a_running_build_stay(tmp_path: P
     result = run("prune", "--out", out, "--keep", 0, "--dry-run")
     assert result.stdout == "a\n" and (out / "a").is_dir()
     (out / ".parts-0123").mkdir()
-    with FileLock(out / ".build.lock", timeout=1):
+    with locked(out, ".build.lock", timeout_s=1):
         assert run("prune", "--out", out, "--keep", 0).exit_code == 0
     assert not (out / "a").exists() and (out / ".parts-0123").is_dir()
 
@@ -257,7 +257,7 @@ def test_prune_leaves_a_build_that_is_served_and_says_so(tmp_path: Path) -> None
     with hold(out / "a"):
         for options in (("--dry-run",), ()):
             result = run("prune", "--out", out, "--keep", 0, *options)
-            assert result.stdout == "b\n" and result.stderr.startswith("a stays: a service runs on it")
+            assert result.stdout == "b\n" and result.stderr.startswith("a stays: a service uses it")
     assert (out / "a").is_dir() and not (out / "b").exists()
     assert run("prune", "--out", out, "--keep", 0).stdout == "a\n" and not (out / "a").exists()
 
@@ -284,16 +284,13 @@ def test_a_build_made_again_after_a_prune_was_killed_can_be_pruned_again(tmp_pat
     assert sorted(path.name for path in out.glob("[!.]*")) == ["b", CURRENT] and not list(out.glob(".removing-*"))
 
 
-def test_prune_clears_away_what_killed_plans_and_engines_left_and_nothing_that_is_at_work(tmp_path: Path) -> None:
+def test_prune_clears_away_what_killed_engines_left_and_nothing_that_is_at_work(tmp_path: Path) -> None:
     out = stand_ins(tmp_path, "a")
     publish(out, "a")
-    for name in (".forecast-old", ".forecast-running", "engines/.partial-0123"):
-        (out / name).mkdir(parents=True)
-    os.utime(out / ".forecast-old", (0, 0))
-    with FileLock(out / "engines" / ".engines.lock", timeout=1):
+    (out / "engines" / ".partial-0123").mkdir(parents=True)
+    with locked(out / "engines", ".engines.lock", timeout_s=1):
         prune(out, [])
-    assert not (out / ".forecast-old").exists()
-    assert (out / ".forecast-running").is_dir() and (out / "engines" / ".partial-0123").is_dir()
+    assert (out / "engines" / ".partial-0123").is_dir()
     prune(out, [])
     assert not (out / "engines" / ".partial-0123").exists()
 

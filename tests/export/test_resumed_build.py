@@ -13,7 +13,7 @@ from rich.console import Console
 
 from export.build import tensor_writer
 from export.build.pipeline import build
-from export.build.tensor_writer import Journal, Progress, places_of, write_tensors
+from export.build.tensor_writer import Journal, Progress, offsets_of, write_tensors
 from export.precision import Precision
 from glmserve.build.manifest import Manifest
 
@@ -99,7 +99,7 @@ def test_finished_tensors_are_not_made_again(tmp_path: Path, monkeypatch: pytest
     values[8] = tensors(12)[0][8]
     digest = write_tensors(values, path, journal, lambda _: None, sync_bytes=1000)
     assert read[8:] == [index for index in read[8:] if index >= journal_before(8)] and 0 not in read[8:]
-    assert path.stat().st_size == places_of(values)[-1]
+    assert path.stat().st_size == offsets_of(values)[-1]
     again: list[int] = []
     monkeypatch.setattr(tensor_writer, "_write_bytes", lambda *_: again.append(1))
     assert write_tensors(values, path, journal, lambda _: None) == digest and not again

@@ -32,25 +32,25 @@ from glmserve.sampling_parameters import Sampling
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 
 
-def _entry(tmp_path: Path, backend: VisionBackend, target: Target = Target.CPU) -> Path:
+def _model_folder(tmp_path: Path, backend: VisionBackend, target: Target = Target.CPU) -> Path:
     made = build(DEMO, tmp_path / "builds", Console(quiet=True), Precision.FP16, target, backend)
     return made / REPOSITORY_FOLDER / VISION_MODEL
 
 
-def _config(entry: Path) -> model_config_pb2.ModelConfig:
-    return text_format.Parse((entry / "config.pbtxt").read_text("utf-8"), model_config_pb2.ModelConfig())
+def _config(folder: Path) -> model_config_pb2.ModelConfig:
+    return text_format.Parse((folder / "config.pbtxt").read_text("utf-8"), model_config_pb2.ModelConfig())
 
 
 @pytest.mark.parametrize("target", list(Target))
 def test_the_onnxruntime_backend_finds_a_graph_with_the_shapes_of_its_configuration(
     tmp_path: Path, target: Target
 ) -> None:
-    entry = _entry(tmp_path, VisionBackend.ONNXRUNTIME, target)
-    config, graph = _config(entry), ir.load(entry / "1" / "model.onnx").graph
+    folder = _model_folder(tmp_path, VisionBackend.ONNXRUNTIME, target)
+    config, graph = _config(folder), ir.load(folder / "1" / "model.onnx").graph
     assert config.backend == "onnxruntime" and config.name == VISION_MODEL and config.max_batch_size == 8
     groups = model_config_pb2.ModelInstanceGroup
     assert config.instance_group[0].kind == (groups.KIND_GPU if target is Target.CUDA else groups.KIND_CPU)
-    assert not (entry / "1" / "model.py").exists() and config.HasField("dynamic_batching")
+    assert not (folder / "1" / "model.py").exists() and config.HasField("dynamic_batching")
     for tensors, values in ((config.input, graph.inputs), (config.output, graph.outputs)):
         sizes = {tensor.name: list(tensor.dims) for tensor in tensors}
         assert len(values) == len(sizes)
@@ -63,12 +63,12 @@ def test_the_onnxruntime_backend_finds_a_graph_with_the_shapes_of_its_configurat
 
 @pytest.mark.parametrize("backend", [VisionBackend.ENGINE, VisionBackend.TENSORRT])
 def test_the_engine_reads_images_until_triton_has_an_engine(tmp_path: Path, backend: VisionBackend) -> None:
-    entry = _entry(tmp_path, backend)
-    assert not entry.exists() and (entry.parent / DECODER_MODEL / "1" / VISION_GRAPH).is_file()
+    folder = _model_folder(tmp_path, backend)
+    assert not folder.exists() and (folder.parent / DECODER_MODEL / "1" / VISION_GRAPH).is_file()
 
 
 def test_builds_for_different_backends_are_different_builds(tmp_path: Path) -> None:
-    assert len({_entry(tmp_path, backend).parents[1].name for backend in VisionBackend}) == 3
+    assert len({_model_folder(tmp_path, backend).parents[1].name for backend in VisionBackend}) == 3
 
 
 def test_where_triton_reads_images_the_engine_asks_it_and_loads_no_encoder(
@@ -79,7 +79,7 @@ def test_where_triton_reads_images_the_engine_asks_it_and_loads_no_encoder(
 
     monkeypatch.setattr(server, "OrtVision", no_encoder)
     monkeypatch.setenv("GLM_ENGINE_CONTEXT_TOKENS", "64")
-    folder = _entry(tmp_path, VisionBackend.ONNXRUNTIME).parent / DECODER_MODEL / "1"
+    folder = _model_folder(tmp_path, VisionBackend.ONNXRUNTIME).parent / DECODER_MODEL / "1"
     monkeypatch.setenv("GLM_ENGINE_REQUIRE_CERTIFICATE", "false")
     asked: list[tuple[int, ...]] = []
 

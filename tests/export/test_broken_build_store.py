@@ -41,7 +41,7 @@ def stand_in(out: Path, name: str) -> None:
 
 @pytest.mark.parametrize("answer", ["A sign says [STOP] and [/img]", "[stop here] in [red] :red_circle:"])
 def test_an_answer_is_told_word_for_word(answer: str, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("export.commands.publish.rehearse", lambda *_: answer)
+    monkeypatch.setattr("export.commands.publish.smoke_test", lambda *_: answer)
     result = run("publish", copy.name, "--out", copy.parent)
     assert result.exit_code == 0 and answer in result.stderr
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from safetensors.numpy import load_file, save_file
 
 from export.build.pipeline import build
-from export.checkpoint.hard_links import Place, places_in
+from export.checkpoint.hard_links import StoredTensor, stored_tensors_in
 from export.precision import Precision
 from export.verify.candidate import Candidate
 from export.verify.subgraph import Subgraphs
@@ -96,10 +96,10 @@ def test_a_rounded_build_copies_what_little_it_keeps(tmp_path: Path) -> None:
 
 
 def test_tensors_that_do_not_begin_at_a_multiple_of_their_elements_are_copied(tmp_path: Path) -> None:
-    place = Place("f", 9, 8, ir.DataType.FLOAT, (2,))
+    tensor = StoredTensor("f", 9, 8, ir.DataType.FLOAT, (2,))
     value = ir.Value(name="w", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape((2,)))
-    assert not place.holds(value)
-    assert Place("f", 12, 8, ir.DataType.FLOAT, (2,)).holds(value)
+    assert not tensor.holds(value)
+    assert StoredTensor("f", 12, 8, ir.DataType.FLOAT, (2,)).holds(value)
 
 
 def _in_two_shards(checkpoint: Path, first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> None:
@@ -122,18 +122,18 @@ def test_of_two_tensors_of_one_name_the_index_chooses(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found, tensors[HEAD])
 
 
-@pytest.mark.parametrize(("tensor", "place"), [("first", [0, 16]), ("first", [0, 36]), ("second", [4, 36])])
-def test_a_header_that_contradicts_itself_is_refused_by_tensor(tensor: str, place: list[int], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("tensor", "offsets"), [("first", [0, 16]), ("first", [0, 36]), ("second", [4, 36])])
+def test_a_header_that_contradicts_itself_is_refused_by_tensor(tensor: str, offsets: list[int], tmp_path: Path) -> None:
     save_file({"first": np.zeros(8, np.float32), "second": np.ones(8, np.float32)}, tmp_path / SHARD)
     begin, header = read_header(tmp_path / SHARD)
-    header[tensor]["data_offsets"] = place  # of [0, 32] and [32, 64]: too short, too long, and over the one before
+    header[tensor]["data_offsets"] = offsets  # of [0, 32] and [32, 64]: too short, too long, and over the one before
     text, body = json.dumps(header).encode(), (tmp_path / SHARD).read_bytes()[begin:]
     (tmp_path / SHARD).write_bytes(len(text).to_bytes(8, "little") + text + body)
     with pytest.raises(BadArtifact, match=rf"model\.safetensors is damaged: its header puts tensor {tensor}"):
-        places_in(tmp_path / SHARD)
+        stored_tensors_in(tmp_path / SHARD)
 
 
 def test_a_file_that_is_no_safetensors_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken.safetensors").write_bytes(b"\xff" * 40)
     with pytest.raises(BadArtifact, match=r"broken\.safetensors is truncated"):
-        places_in(tmp_path / "broken.safetensors")
+        stored_tensors_in(tmp_path / "broken.safetensors")
