@@ -28,8 +28,17 @@ export: $(VENV)/.serve-installed ## Make the build of a checkpoint (CHECKPOINT=d
 	@$(BIN)/python -m export build --checkpoint $(or $(CHECKPOINT),demo/checkpoint) --out builds --precision $(or $(PRECISION),fp32)
 
 .PHONY: test
-test: $(VENV)/.test-installed ## Run all tests
-	$(BIN)/python -m pytest
+test: $(VENV)/.test-installed ## Run all tests, 2 at a time (WORKERS=2); CI=1 makes random tests try as much as CI does
+	$(BIN)/python -m pytest $(IN_PARALLEL)
+
+IN_PARALLEL := --numprocesses $(or $(WORKERS),2) --dist loadgroup --no-loadscope-reorder
+
+.PHONY: test-fast
+test-fast: $(VENV)/.test-installed ## Run the tests without builds, programs, Triton, torch and browser (under half a minute)
+	$(BIN)/python -m pytest $(IN_PARALLEL) -m "not (triton or build or process or parity or browser)"
+
+.PHONY: precommit
+precommit: check test-fast ## Do both before a commit
 
 .PHONY: check
 check: $(VENV)/.test-installed ## Lint, formatting, types, and which floor may import which

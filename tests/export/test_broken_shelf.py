@@ -7,26 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from rich.console import Console
+from shared_builds import copied
 from typer.testing import CliRunner, Result
 
-from export.build.pipeline import build
 from export.cli import app
 from export.errors import Exit
 from export.store.publish import history, publish
 from glmserve.build.manifest import CURRENT, Manifest
 
-DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(DEMO, tmp_path_factory.mktemp("made"), Console(quiet=True))
-
 
 @pytest.fixture
-def copy(made: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(made, tmp_path / "builds" / made.name))
+def copy(demo_build: Path, tmp_path: Path) -> Path:
+    return copied(demo_build, tmp_path / "builds")
 
 
 def run(*arguments: object) -> Result:
@@ -41,7 +33,7 @@ def stand_in(out: Path, name: str) -> None:
 
 @pytest.mark.parametrize("answer", ["A sign says [STOP] and [/img]", "[stop here] in [red] :red_circle:"])
 def test_an_answer_is_told_word_for_word(answer: str, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("export.commands.publish.rehearse", lambda *_: answer)
+    monkeypatch.setattr("export.commands.publish.smoke_test", lambda *_: answer)
     result = run("publish", copy.name, "--out", copy.parent)
     assert result.exit_code == 0 and answer in result.stderr
 
