@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for python in python3.11 python3.12; do \
 	"$$python" -c 'import ensurepip' 2>/dev/null && command -v "$$python" && break; done)
 REQUIREMENTS := requirements/serve.txt requirements/constraints.txt
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements/constraints.txt
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer-binary --constraint requirements/constraints.txt
 
 .PHONY: help
 help: ## List the routines
@@ -69,15 +69,15 @@ gpu-check: $(VENV)/.test-installed ## Run the full-size model (MODEL=DIR with it
 	$(BIN)/python -m bench gpu-check $(if $(MODEL),--model $(MODEL))
 
 REHEARSAL := .cuda/.installed
-$(REHEARSAL): requirements/gpu.txt requirements/cuda-headers.txt $(VENV)/.test-installed
+$(REHEARSAL): requirements/gpu.txt requirements/cuda-headers.txt | $(VENV)/.made
 	rm -rf .cuda
-	$(PIP_INSTALL) --no-deps --target .cuda $$(grep '^onnxruntime-gpu==' requirements/gpu.txt)
-	$(PIP_INSTALL) --no-deps --target .cuda/headers \
+	$(PIP_INSTALL) --no-deps --no-compile --target .cuda $$(grep '^onnxruntime-gpu==' requirements/gpu.txt)
+	$(PIP_INSTALL) --no-deps --no-compile --target .cuda/headers \
 		$$(grep '^nvidia-cuda-runtime==' requirements/gpu.txt) --requirement requirements/cuda-headers.txt
 	touch $@
 
 .PHONY: cuda-rehearsal
-cuda-rehearsal: $(REHEARSAL) ## Run the CUDA path without a GPU, on a runtime whose kernels do nothing (fetches 260 MB once)
+cuda-rehearsal: $(REHEARSAL) $(VENV)/.test-installed ## Run the CUDA path without a GPU, on a runtime whose kernels do nothing (fetches 260 MB once)
 	$(BIN)/python -m pytest tests/cuda
 
 .PHONY: soak
@@ -117,10 +117,12 @@ $(VENV)/.serve-installed: $(REQUIREMENTS) pyproject.toml | $(VENV)/.made
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.test-installed: requirements/test.txt $(VENV)/.serve-installed
-	@echo 'Installing what the tests need ...'
-	@$(PIP_INSTALL) --requirement requirements/test.txt
-	@touch $@
+# In one go with what serving needs, so that pip resolves once; what is imported is compiled then, and nothing else.
+$(VENV)/.test-installed: requirements/test.txt $(REQUIREMENTS) pyproject.toml | $(VENV)/.made
+	@echo 'Installing what serving and the tests need ...'
+	@$(PIP_INSTALL) --no-compile --requirement requirements/serve.txt --requirement requirements/test.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $(VENV)/.serve-installed $@
 
 $(VENV)/.load-installed: requirements/load.txt $(VENV)/.serve-installed
 	@echo 'Installing what asks for answers ...'

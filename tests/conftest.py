@@ -41,14 +41,16 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return None if any(takes(lambda name, has=has, **_: name in has) for has in kinds) else True
 
 
-@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Marks a test with its kinds, and with its group: one process runs all tests that share servers."""
+    for kind in kinds_of_test(item.path, item.nodeid.split("::")[1].partition("[")[0]):
+        item.add_marker(kind)
+    servers = [name for name in ("endless", "service") if name in getattr(item, "fixturenames", ())]
+    item.add_marker(pytest.mark.xdist_group(servers[0] if servers else str(item.path.relative_to(TESTS))))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks each test with its kinds and its group, whose tests share servers; what takes longest begins first."""
-    for item in items:
-        for kind in kinds_of_test(item.path, item.nodeid.split("::")[1].partition("[")[0]):
-            item.add_marker(kind)
-        shared = [name for name in ("endless", "service") if name in getattr(item, "fixturenames", ())]
-        item.add_marker(pytest.mark.xdist_group(shared[0] if shared else str(item.path.relative_to(TESTS))))
+    """What takes longest begins first, so that no process waits for another's last group."""
     items.sort(key=lambda item: (not item.get_closest_marker("triton"), not _needs_something(item)))
 
 

@@ -94,7 +94,7 @@ folder of the build that is neither copied nor compared, as the gateways need no
   args:
     - |
       import pathlib, sys
-      from glmserve.manifest import Manifest
+      from glmserve.build.manifest import Manifest
       folder, digest, *left_out = pathlib.Path(sys.argv[1]), *sys.argv[2:]
       manifest = Manifest.read(folder)
       manifest.check(folder, left_out)
