@@ -13,7 +13,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 # take the signal before the end of its child.
 FAIL_QUIETLY := kill -INT $$PPID; sleep 0.5
 UNDER_MAKE := $(BIN)/python -m launcher.under_make
-INSTALL := $(UNDER_MAKE) launcher.install --constraint requirements/constraints.txt
+INSTALL := $(UNDER_MAKE) launcher.install --prefer-binary --constraint requirements/constraints.txt
 
 .PHONY: help
 help: ## List the routines
@@ -46,8 +46,17 @@ wheel: $(VENV)/.serve-installed ## Build the wheel into dist/: the packages, the
 	@ls dist/*.whl
 
 .PHONY: test
-test: $(VENV)/.test-installed ## Run all tests
-	$(BIN)/python -m pytest
+test: $(VENV)/.test-installed ## Run all tests, 2 at a time (WORKERS=2); CI=1 makes random tests try as much as CI does
+	$(BIN)/python -m pytest $(IN_PARALLEL)
+
+IN_PARALLEL := --numprocesses $(or $(WORKERS),2) --dist loadgroup --no-loadscope-reorder
+
+.PHONY: test-fast
+test-fast: $(VENV)/.test-installed ## Run the tests without builds, programs, Triton, torch and browser (under half a minute)
+	$(BIN)/python -m pytest $(IN_PARALLEL) -m "not (triton or build or process or parity or browser)"
+
+.PHONY: precommit
+precommit: check test-fast ## Do both before a commit
 
 .PHONY: check
 check: $(VENV)/.test-installed ## Lint, formatting, types, and which floor may import which
@@ -78,15 +87,15 @@ gpu-check: $(VENV)/.test-installed ## Run the full-size model (MODEL=DIR with it
 	$(BIN)/python -m bench gpu-check $(if $(MODEL),--model $(MODEL))
 
 REHEARSAL := .cuda/.installed
-$(REHEARSAL): requirements/gpu.txt requirements/cuda-headers.txt $(VENV)/.test-installed
+$(REHEARSAL): requirements/gpu.txt requirements/cuda-headers.txt | $(VENV)/.made
 	rm -rf .cuda
-	$(PIP_INSTALL) --no-deps --target .cuda $$(grep '^onnxruntime-gpu==' requirements/gpu.txt)
-	$(PIP_INSTALL) --no-deps --target .cuda/headers \
+	$(PIP_INSTALL) --no-deps --no-compile --target .cuda $$(grep '^onnxruntime-gpu==' requirements/gpu.txt)
+	$(PIP_INSTALL) --no-deps --no-compile --target .cuda/headers \
 		$$(grep '^nvidia-cuda-runtime==' requirements/gpu.txt) --requirement requirements/cuda-headers.txt
 	touch $@
 
 .PHONY: cuda-rehearsal
-cuda-rehearsal: $(REHEARSAL) ## Run the CUDA path without a GPU, on a runtime whose kernels do nothing (fetches 260 MB once)
+cuda-rehearsal: $(REHEARSAL) $(VENV)/.test-installed ## Run the CUDA path without a GPU, on a runtime whose kernels do nothing (fetches 260 MB once)
 	$(BIN)/python -m pytest tests/cuda
 
 .PHONY: soak
@@ -128,10 +137,13 @@ $(VENV)/.serve-installed: $(REQUIREMENTS) pyproject.toml | $(VENV)/.made
 	@$(INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.test-installed: requirements/test.txt $(VENV)/.serve-installed
-	@echo 'Installing what the tests need ...'
-	@$(INSTALL) --requirement requirements/test.txt
-	@touch $@
+# In one go with what serving needs, so that pip resolves once; what is imported is compiled then, and nothing else.
+$(VENV)/.test-installed: requirements/test.txt $(REQUIREMENTS) pyproject.toml | $(VENV)/.made
+	@echo 'Installing what serving and the tests need into $(VENV); this takes two or three minutes, once ...'
+	@$(INSTALL) --no-compile --requirement requirements/serve.txt --requirement requirements/test.txt
+	@echo 'Installing this project ...'
+	@$(INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $(VENV)/.serve-installed $@
 
 $(VENV)/.load-installed: requirements/load.txt $(VENV)/.serve-installed
 	@echo 'Installing the load generator ...'

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
+from shared_builds import build_of_demo, copied
 
-from bench.checkpoints.synthetic import DEMO
 from bench.measure.soak import soak
-from export.build.pipeline import build
 
 
 def test_ten_seconds_of_random_requests_leave_nothing_behind(tmp_path: Path) -> None:
-    made = build(DEMO, tmp_path, Console(quiet=True))
+    made = copied(build_of_demo(), tmp_path)
     summary = soak(made, minutes=1 / 6, threads=1, seed=0, say=print)
     assert set(summary.endings) == {"done", "cancelled", "deadline_exceeded"}
     assert summary.running_at_end == summary.waiting_at_end == summary.thread_growth == summary.file_growth == 0

@@ -10,7 +10,6 @@ from rich.console import Console
 from safetensors import safe_open
 
 from bench.baselines.bare_engine import bare_engine
-from bench.baselines.flask_transformers import Model, create_app
 from bench.checkpoints.synthetic import FULL, Shape, write_checkpoint
 from bench.load.in_process import Preparer
 from bench.load.prompts import QuestionMaker
@@ -35,6 +34,8 @@ def test_an_answer_has_as_many_tokens_as_were_asked_for(checkpoint: Path, tmp_pa
 
 @pytest.mark.parity
 def test_the_baseline_gives_the_answer_of_our_engine_and_tells_when_it_began(checkpoint: Path, tmp_path: Path) -> None:
+    from bench.baselines.flask_transformers import Model, create_app  # brings torch, which takes seconds
+
     made = build(checkpoint, tmp_path, Console(quiet=True))
     preparer = Preparer(made)
     question = QuestionMaker(preparer.tokenizer, seed=1).question()

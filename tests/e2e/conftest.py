@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from ports import free_port
-from rich.console import Console
 from serving import READY_S, Service, serving, triton_on
+from shared_builds import build_of_endless
 
-from export.build.pipeline import build
-from glmserve.model.tokenizer import Tokenizer
 from launcher.gateway_server import GatewayServer
 from launcher.probe import get
 from launcher.triton_server import TritonServer
-
-DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
-
-
-@pytest.fixture(scope="session")
-def demo_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(DEMO, tmp_path_factory.mktemp("builds"), Console(quiet=True))
 
 
 @pytest.fixture(scope="session")
@@ -34,12 +23,8 @@ def service(demo_build: Path) -> Iterator[Service]:
 
 
 @pytest.fixture(scope="session")
-def endless_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo with an eos id that it never says, so that an answer runs until somebody ends it."""
-    checkpoint = Path(shutil.copytree(DEMO, tmp_path_factory.mktemp("endless") / "checkpoint"))
-    never = Tokenizer.read(checkpoint).control_tokens["<|end_of_audio|>"]
-    (checkpoint / "generation_config.json").write_text(json.dumps({"eos_token_id": [never]}), "utf-8")
-    return build(checkpoint, checkpoint.parent / "builds", Console(quiet=True))
+def endless_build() -> Path:
+    return build_of_endless()
 
 
 @pytest.fixture(scope="session")

@@ -5,18 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 from serving import serving
+from shared_builds import build_of_demo, copied
 from typer.testing import CliRunner
 
-from export.build.pipeline import build
 from export.cli import app
 from export.precision import Precision
 from glmserve.build.manifest import CURRENT
 
 pytestmark = pytest.mark.triton
-DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
-QUIET = Console(quiet=True)
 
 
 def run(*arguments: object) -> None:
@@ -25,7 +22,7 @@ def run(*arguments: object) -> None:
 
 
 def test_an_older_build_rolls_back_and_serves(tmp_path: Path) -> None:
-    older, newer = (build(DEMO, tmp_path, QUIET, precision) for precision in (Precision.FP32, Precision.INT8))
+    older, newer = (copied(build_of_demo(precision), tmp_path) for precision in (Precision.FP32, Precision.INT8))
     for folder in (older, newer):
         run("publish", folder.name, "--out", tmp_path)
     assert (tmp_path / CURRENT).resolve() == newer
@@ -37,7 +34,7 @@ def test_an_older_build_rolls_back_and_serves(tmp_path: Path) -> None:
 
 
 def test_prune_leaves_a_build_as_long_as_triton_serves_it(tmp_path: Path) -> None:
-    older, newer = (build(DEMO, tmp_path, QUIET, precision) for precision in (Precision.FP32, Precision.INT8))
+    older, newer = (copied(build_of_demo(precision), tmp_path) for precision in (Precision.FP32, Precision.INT8))
     for folder in (older, newer):
         run("publish", folder.name, "--out", tmp_path)
     with serving(older):

@@ -7,26 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from rich.console import Console
+from shared_builds import copied
 from typer.testing import CliRunner, Result
 
-from export.build.pipeline import build
 from export.cli import app
 from export.errors import Exit
 from export.store.publish import history, publish
 from glmserve.build.manifest import CURRENT, Manifest
 
-DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(DEMO, tmp_path_factory.mktemp("made"), Console(quiet=True))
-
 
 @pytest.fixture
-def copy(made: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(made, tmp_path / "builds" / made.name))
+def copy(demo_build: Path, tmp_path: Path) -> Path:
+    return copied(demo_build, tmp_path / "builds")
 
 
 def run(*arguments: object) -> Result:

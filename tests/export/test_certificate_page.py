@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from shared_builds import build_of_demo, copied
 from typer.testing import CliRunner
 
-from export.build.pipeline import build
 from export.certificate.html import page
 from export.certificate.writer import write_certificate
 from export.cli import app
@@ -141,7 +141,7 @@ def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("without_torch")
 def test_without_torch_verify_takes_the_recorded_logits(tmp_path: Path) -> None:
-    made = build(DEMO, tmp_path / "builds", QUIET)
+    made = copied(build_of_demo(), tmp_path / "builds")
     (made / CERTIFICATE_FILE).unlink()
     named = ["verify", made.name, "--out", str(made.parent)]  # by its digest
     result = CliRunner().invoke(app, [*named, "--checkpoint", str(DEMO), "--valid-days", "7"])
@@ -151,7 +151,7 @@ def test_without_torch_verify_takes_the_recorded_logits(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("without_torch")
 def test_verify_prints_a_line_a_stage_whatever_its_folder_is_called(tmp_path: Path) -> None:
-    made = build(DEMO, tmp_path / "[/data] builds", QUIET)
+    made = copied(build_of_demo(), tmp_path / "[/data] builds")
     result = CliRunner().invoke(app, ["verify", str(made), "--checkpoint", str(DEMO)])
     lines = result.stdout.splitlines()
     assert result.exit_code == 0 and lines[-1] == f"passed: {made / CERTIFICATE_FILE}"
@@ -160,7 +160,7 @@ def test_verify_prints_a_line_a_stage_whatever_its_folder_is_called(tmp_path: Pa
 
 @pytest.mark.usefixtures("without_torch")
 def test_without_torch_and_recorded_logits_verify_says_what_is_missing(tmp_path: Path) -> None:
-    made = build(DEMO, tmp_path / "builds", QUIET)
+    made = copied(build_of_demo(), tmp_path / "builds")
     checkpoint = shutil.copytree(DEMO, tmp_path / "checkpoint", ignore=shutil.ignore_patterns("golden"))
     result = CliRunner().invoke(app, ["verify", str(made), "--checkpoint", str(checkpoint)])
     assert result.exit_code == Exit.MISSING_PACKAGE and "pip install -r requirements/test.txt" in result.stderr

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 from safetensors.numpy import load_file, save_file
+from shared_builds import build_of_demo, copied
 from typer.testing import CliRunner
 
 from export.build.pipeline import build
@@ -33,15 +34,15 @@ QUIET = Console(quiet=True)
 STRICT, LAX = EngineSettings(require_certificate=True), EngineSettings(require_certificate=False)
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(DEMO, tmp_path_factory.mktemp("builds"), QUIET)
+@pytest.fixture
+def demo(demo_build: Path) -> Path:
+    return demo_build
 
 
 @pytest.fixture
 def copy(demo: Path, tmp_path: Path) -> Path:
     """A build of one's own to spoil."""
-    return Path(shutil.copytree(demo, tmp_path / demo.name))
+    return copied(demo, tmp_path)
 
 
 def certificate(folder: Path) -> dict[str, Any]:
@@ -63,13 +64,13 @@ def test_the_demo_is_certified_by_its_golden_logits_while_it_is_exported(demo: P
 
 
 @pytest.mark.parametrize("precision", [Precision.FP16, Precision.INT8, Precision.INT4])
-def test_rounded_builds_are_certified_within_their_own_tolerances(tmp_path: Path, precision: Precision) -> None:
-    found = certificate(build(DEMO, tmp_path, QUIET, precision))
+def test_rounded_builds_are_certified_within_their_own_tolerances(precision: Precision) -> None:
+    found = certificate(build_of_demo(precision))
     assert found["passed"] and any(stage["worst"] > 0 for stage in found["stages"])
 
 
-def test_a_build_for_cuda_waits_for_a_machine_that_runs_it(tmp_path: Path) -> None:
-    folder = build(DEMO, tmp_path, QUIET, Precision.BF16, Target.CUDA)
+def test_a_build_for_cuda_waits_for_a_machine_that_runs_it() -> None:
+    folder = build_of_demo(Precision.BF16, Target.CUDA)
     assert not (folder / CERTIFICATE_FILE).exists()
     with pytest.raises(NotCertified, match="has no certificate"):
         load(folder)
@@ -77,14 +78,14 @@ def test_a_build_for_cuda_waits_for_a_machine_that_runs_it(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("precision", [Precision.BF16, Precision.INT8])
 def test_a_build_in_bf16_says_why_it_cannot_be_tried_on_the_cpu(precision: Precision, tmp_path: Path) -> None:
-    folder = build(DEMO, tmp_path, QUIET, precision, Target.CUDA)
+    folder = copied(build_of_demo(precision, Target.CUDA), tmp_path)
     result = CliRunner().invoke(app, ["verify", str(folder), "--checkpoint", str(DEMO), "--device", "cpu"])
     assert result.exit_code == Exit.BAD_ARTIFACT and "no bf16 attention for the CPU" in result.stderr
     assert "in transformers" not in result.stdout
 
 
 def test_a_missing_gpu_is_found_before_the_checkpoint_is_loaded(tmp_path: Path) -> None:
-    folder = build(DEMO, tmp_path, QUIET, Precision.FP16, Target.CUDA)
+    folder = copied(build_of_demo(Precision.FP16, Target.CUDA), tmp_path)
     result = CliRunner().invoke(app, ["verify", str(folder), "--checkpoint", str(DEMO), "--device", "cuda"])
     assert result.exit_code == Exit.BAD_ARTIFACT and "no CUDA provider" in result.stderr
     assert "in transformers" not in result.stdout
@@ -104,7 +105,7 @@ def test_a_build_that_computes_something_else_is_not_passed_and_not_loaded(tmp_p
 
 
 def test_a_lost_certificate_is_made_again(tmp_path: Path) -> None:
-    folder = build(DEMO, tmp_path, QUIET)
+    folder = copied(build_of_demo(), tmp_path)
     (folder / CERTIFICATE_FILE).unlink()
     assert build(DEMO, tmp_path, QUIET) == folder and certificate(folder)["passed"]
 

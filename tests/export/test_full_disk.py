@@ -10,9 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from rich.console import Console
+from shared_builds import build_of_demo, copied
 
-from export.build.pipeline import build
 from export.build.vision_backend import VisionBackend
 from export.certificate.writer import check_writable
 from export.errors import Exit, NoAccess, is_full
@@ -20,7 +19,6 @@ from export.precision import Precision, Target
 from glmserve.build.manifest import CERTIFICATE_FILE, CURRENT
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
-QUIET = Console(quiet=True)
 ENGINE = """
 import export.tensorrt.engine_cache as engines
 engines.EngineKey.here = staticmethod(lambda digest: engines.EngineKey(digest, "9.0", "10.15.1"))
@@ -31,7 +29,7 @@ engines.vision_plan = lambda *_: bytes(9000)
 def run(room: int, *arguments: object, before: str = "") -> subprocess.CompletedProcess[str]:
     """A command whose files the system lets grow to so many bytes, as where a quota or the disk ends."""
     code = f"{before}\nfrom export.cli import main\nmain()"
-    command = [sys.executable, "-c", code, *map(str, arguments)]
+    command = [sys.executable, "-B", "-c", code, *map(str, arguments)]  # -B: or half of a .pyc would stay
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))  # noqa: E731
     return subprocess.run(command, capture_output=True, text=True, timeout=120, preexec_fn=limit, check=False)
 
@@ -47,7 +45,7 @@ def test_a_build_whose_first_small_files_find_no_room(tmp_path: Path) -> None:
 
 
 def test_verify_finds_out_before_it_compares(tmp_path: Path) -> None:
-    made = build(DEMO, tmp_path, QUIET)
+    made = copied(build_of_demo(), tmp_path)
     right = (made / CERTIFICATE_FILE).read_bytes()
     done = run(1000, "verify", made, "--checkpoint", DEMO, "--samples", 1)
     assert_full(done)
@@ -61,7 +59,7 @@ def test_a_build_that_takes_no_certificate_is_named_before_anything_is_compared(
 
 
 def test_publish_and_a_certificate_that_is_made_again_find_no_room_and_plan_needs_none(tmp_path: Path) -> None:
-    made = build(DEMO, tmp_path, QUIET)
+    made = copied(build_of_demo(), tmp_path)
     assert_full(run(0, "publish", made.name, "--out", tmp_path))
     assert not (tmp_path / CURRENT).exists()
     assert run(0, "plan", "--checkpoint", DEMO, "--out", tmp_path).returncode == 0
@@ -70,7 +68,7 @@ def test_publish_and_a_certificate_that_is_made_again_find_no_room_and_plan_need
 
 
 def test_an_engine_that_finds_no_room(tmp_path: Path) -> None:
-    made = build(DEMO, tmp_path, QUIET, Precision.FP16, Target.CUDA, VisionBackend.TENSORRT)
+    made = copied(build_of_demo(Precision.FP16, Target.CUDA, VisionBackend.TENSORRT), tmp_path)
     (tmp_path / "engines").mkdir()
     assert_full(run(3000, "tensorrt", made, before=ENGINE))
     assert not list((tmp_path / "engines").rglob("model.plan"))

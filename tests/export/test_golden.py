@@ -24,12 +24,12 @@ TOLERANCE = 1e-4
 
 
 @pytest.fixture(scope="module")
-def candidate(tmp_path_factory: pytest.TempPathFactory) -> Candidate:
-    return _candidate(DEMO, tmp_path_factory.mktemp("builds"))
+def candidate(demo_build: Path) -> Candidate:
+    return _candidate(demo_build)
 
 
-def _candidate(checkpoint: Path, out: Path) -> Candidate:
-    return Candidate(build(checkpoint, out, Console(quiet=True)), slots=2, context=1024)
+def _candidate(made: Path) -> Candidate:
+    return Candidate(made, slots=2, context=1024)
 
 
 def _parts(content: str | list[dict[str, str]]) -> tuple[str | ImagePart, ...]:
@@ -86,4 +86,4 @@ def test_golden_logits_notice_what_answers_would_not(
     target[key] = value
     (checkpoint / file).write_text(json.dumps(values), "utf-8")
     case = next(case for case in CASES if case.name == "one_picture")
-    assert _error(_candidate(checkpoint, tmp_path / "builds"), case) > 100 * TOLERANCE
+    assert _error(_candidate(build(checkpoint, tmp_path / "builds", Console(quiet=True))), case) > 100 * TOLERANCE

@@ -13,6 +13,7 @@ import pytest
 from large_checkpoint import DEMO
 from rich.console import Console
 from safetensors.numpy import load_file, save_file
+from shared_builds import build_of_demo
 
 from export.build.pipeline import build
 from export.checkpoint.hard_links import StoredTensor, stored_tensors_in
@@ -59,7 +60,7 @@ def test_a_build_of_the_same_type_of_numbers_shares_the_checkpoints_file(tmp_pat
 
 def test_the_plan_counts_no_weight_twice(tmp_path: Path) -> None:
     shared = build(_copied(tmp_path, np.float32), tmp_path / "builds", QUIET)
-    own = build(DEMO, tmp_path / "builds", QUIET)
+    own = build_of_demo()
     sizes = [weight_bytes(decoder_in(path).parent.iterdir()) for path in (shared, own)]
     assert abs(sizes[0] - sizes[1]) < 0.01 * sizes[1]
 

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from rich.console import Console
+from shared_builds import build_of_demo
 
 from demo.golden_set import GoldenQuestion, drawn_image, golden_questions
 from export.build.pipeline import build
@@ -29,8 +30,8 @@ ASKED = [question for question in golden_questions() if question.has_image][::4]
 
 
 @pytest.fixture(scope="module")
-def rounded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(DEMO, tmp_path_factory.mktemp("builds"), QUIET, kv=KvPrecision.INT8)
+def rounded() -> Path:
+    return build_of_demo(kv=KvPrecision.INT8)
 
 
 def _answer(candidate: Candidate, question: GoldenQuestion) -> list[int]:

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.parity
 layerwise = pytest.importorskip("export.verify.layerwise", reason="torch and transformers are not installed")
 
 from random_checkpoints import DEMO, SHAPES, Shape, make  # noqa: E402
+from shared_builds import build_of_demo, copied  # noqa: E402
 
 from export.build.pipeline import build  # noqa: E402
 from export.checkpoint import weights  # noqa: E402
@@ -53,9 +54,9 @@ def test_every_layer_of_a_right_build_passes(number: int, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("precision", list(Precision))
-def test_every_precision_of_the_demo_passes(precision: Precision, tmp_path: Path) -> None:
+def test_every_precision_of_the_demo_passes(precision: Precision) -> None:
     target = Target.CUDA if precision is Precision.BF16 else Target.CPU
-    made = build(DEMO, tmp_path / "builds", QUIET, precision, target)
+    made = build_of_demo(precision, target)
     assert not [stage for stage in layerwise.layerwise_stages(made, DEMO) if not stage.passed]
 
 
@@ -110,7 +111,7 @@ def test_a_first_tensor_of_integers_does_not_say_what_the_others_are(tmp_path: P
 def test_verify_goes_layer_by_layer_where_the_checkpoint_does_not_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = build(DEMO, tmp_path / "builds", QUIET)
+    made = copied(build_of_demo(), tmp_path / "builds")
     monkeypatch.setattr(Host, "total_memory_bytes", lambda _: 1 << 20)
     result = CliRunner().invoke(app, ["verify", str(made), "--checkpoint", str(DEMO)])
     assert result.exit_code == 0 and "each layer is loaded and compared alone" in result.output

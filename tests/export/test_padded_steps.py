@@ -6,9 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
-from export.build.pipeline import build
 from export.verify.candidate import Candidate
 from export.verify.cases import Case, input_ids, synthetic_image
 from glmserve.build.manifest import decoder_in
@@ -24,11 +22,6 @@ from glmserve.sampling_parameters import Sampling
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 ROWS, CONTEXT = 6, 512
-
-
-@pytest.fixture(scope="module")
-def demo_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(DEMO, tmp_path_factory.mktemp("builds"), Console(quiet=True))
 
 
 @pytest.fixture(scope="module")

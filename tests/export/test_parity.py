@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from safetensors.numpy import load_file, save_file
+from shared_builds import build_of_demo, copied
 from typer.testing import CliRunner
 
 from export.build.pipeline import build
@@ -41,7 +42,7 @@ def _assert_all_pass(stages: list[Stage]) -> None:
 
 
 def test_verify_certifies_the_demo(tmp_path: Path) -> None:
-    folder = build(DEMO, tmp_path / "builds", Console(quiet=True))
+    folder = copied(build_of_demo(), tmp_path / "builds")
     result = CliRunner().invoke(app, ["verify", str(folder), "--checkpoint", str(DEMO), "--samples", "4"])
     assert result.exit_code == 0, result.output
     certificate = json.loads((folder / "certificate.json").read_text("utf-8"))
@@ -63,7 +64,7 @@ def test_verify_fails_a_build_that_computes_something_else(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "config.json", "embeddings"])
 def test_verify_with_another_checkpoint_compares_nothing_and_leaves_the_certificate(name: str, tmp_path: Path) -> None:
-    folder = build(DEMO, tmp_path / "builds", Console(quiet=True))
+    folder = copied(build_of_demo(), tmp_path / "builds")
     before = (folder / "certificate.json").read_bytes()
     other = Path(shutil.copytree(DEMO, tmp_path / "other"))
     if name == "embeddings":

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from rich.console import Console
+from shared_builds import build_of_demo
 
 from demo.golden_set import drawn_image, golden_questions
 from export.build.pipeline import build
@@ -26,14 +27,9 @@ SEEN = [question for question in golden_questions() if question.has_image]
 MOST_CHANGED = {Precision.FP16: 0.01, Precision.INT8: 0.02, Precision.INT4: 0.06}
 
 
-@pytest.fixture(scope="module")
-def builds(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("builds")
-
-
 @pytest.mark.parametrize("precision", list(MOST_CHANGED))
-def test_few_golden_answers_change(builds: Path, precision: Precision) -> None:
-    folder = build(DEMO, builds, QUIET, precision)
+def test_few_golden_answers_change(precision: Precision) -> None:
+    folder = build_of_demo(precision)
     assert Manifest.read(folder).precision == precision
     candidate = Candidate(folder, 1, 512)
     changed = 0
@@ -46,29 +42,29 @@ def test_few_golden_answers_change(builds: Path, precision: Precision) -> None:
 
 
 @pytest.mark.parametrize("precision", list(MOST_CHANGED))
-def test_image_features_point_the_same_way(builds: Path, precision: Precision) -> None:
-    exact = Candidate(build(DEMO, builds, QUIET), 1, 64)
-    rounded = Candidate(build(DEMO, builds, QUIET, precision), 1, 64)
+def test_image_features_point_the_same_way(precision: Precision) -> None:
+    exact = Candidate(build_of_demo(), 1, 64)
+    rounded = Candidate(build_of_demo(precision), 1, 64)
     for size in ((112, 112), (200, 90)):
         wanted, found = (candidate.features(synthetic_image(*size, seed=1))[0] for candidate in (exact, rounded))
         cosine = (wanted * found).sum(-1) / np.linalg.norm(wanted, axis=-1) / np.linalg.norm(found, axis=-1)
         assert cosine.min() >= 0.999
 
 
-def test_fewer_bits_take_less_room(builds: Path) -> None:
+def test_fewer_bits_take_less_room() -> None:
     sizes = {}
     for precision in (Precision.FP32, *MOST_CHANGED):
-        folder = build(DEMO, builds, QUIET, precision)
+        folder = build_of_demo(precision)
         sizes[precision] = sum(path.stat().st_size for path in folder.rglob("decoder.data"))
     full = sizes[Precision.FP32]
     assert sizes[Precision.FP16] < 0.51 * full
     assert sizes[Precision.INT8] < 0.35 * full and sizes[Precision.INT4] < 0.25 * full
 
 
-def test_bf16_is_for_cuda_and_keeps_kv_in_it(builds: Path) -> None:
+def test_bf16_is_for_cuda_and_keeps_kv_in_it(tmp_path: Path) -> None:
     with pytest.raises(BadArtifact, match="bf16 runs on CUDA only"):
-        build(DEMO, builds, QUIET, Precision.BF16)
-    folder = build(DEMO, builds, QUIET, Precision.BF16, Target.CUDA)
+        build(DEMO, tmp_path, QUIET, Precision.BF16)
+    folder = build_of_demo(Precision.BF16, Target.CUDA)
     model = ir.load(decoder_in(folder))
     types = {value.name: value.dtype for value in (*model.graph.inputs, *model.graph.outputs)}
     for name in (*DecoderGraph.CHUNK.past(0), *DecoderGraph.DECODED.present(0)):

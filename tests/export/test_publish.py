@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
+from shared_builds import build_of_demo, copied
 from typer.testing import CliRunner, Result
 
 from export.build.pipeline import build
@@ -40,7 +41,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the demo's fp32 and int8 builds."""
     out = tmp_path_factory.mktemp("two")
     for precision in (Precision.FP32, Precision.INT8):
-        build(DEMO, out, QUIET, precision)
+        copied(build_of_demo(precision), out)
     return out
 
 

@@ -15,6 +15,7 @@ pytestmark = pytest.mark.parity
 pytest.importorskip("export.verify.reference", reason="torch and transformers are not installed")
 
 from random_checkpoints import DEMO, SHAPES, make  # noqa: E402
+from shared_builds import build_of_demo  # noqa: E402
 
 from export.build.pipeline import build  # noqa: E402
 from export.build.vision_backend import VisionBackend  # noqa: E402
@@ -58,8 +59,8 @@ def test_standard_graphs_compute_what_transformers_computes(number: int, tmp_pat
     assert any("decode among 3 rows" in stage.name for stage in stages)
 
 
-def test_standard_graphs_have_standard_operators_only_and_no_weights_of_their_own(tmp_path: Path) -> None:
-    made = build(DEMO, tmp_path / "builds", QUIET, Precision.BF16, Target.CUDA, VisionBackend.TENSORRT)
+def test_standard_graphs_have_standard_operators_only_and_no_weights_of_their_own() -> None:
+    made = build_of_demo(Precision.BF16, Target.CUDA, VisionBackend.TENSORRT)
     kinds = set()
     for path in (standard_of(decoder_in(made)), standard_of(vision_in(made))):
         assert path.stat().st_size < 300_000

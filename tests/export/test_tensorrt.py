@@ -16,11 +16,10 @@ import pytest
 from fake_tensorrt import PLAN, FakeTensorRt
 from google.protobuf import text_format
 from real_checkpoint import REAL, needs_real
-from rich.console import Console
+from shared_builds import build_of_demo, copied
 from tritonclient.grpc import model_config_pb2
 from typer.testing import CliRunner
 
-from export.build.pipeline import build
 from export.build.vision_backend import VisionBackend
 from export.cli import app
 from export.graph.standard_ops import standard_of
@@ -39,8 +38,7 @@ DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    builds = tmp_path_factory.mktemp("builds")
-    return build(DEMO, builds, Console(quiet=True), Precision.FP16, Target.CUDA, VisionBackend.TENSORRT)
+    return copied(build_of_demo(Precision.FP16, Target.CUDA, VisionBackend.TENSORRT), tmp_path_factory.mktemp("builds"))
 
 
 @pytest.fixture
@@ -177,7 +175,7 @@ def test_without_tensorrt_the_command_says_what_is_missing(made: Path, find: boo
 
 
 def test_a_build_that_was_not_made_for_tensorrt_says_how_to_make_one(machine: FakeTensorRt, tmp_path: Path) -> None:
-    plain = build(DEMO, tmp_path / "builds", Console(quiet=True), Precision.FP16, Target.CUDA)
+    plain = copied(build_of_demo(Precision.FP16, Target.CUDA), tmp_path / "builds")
     with pytest.raises(BadArtifact, match="--vision-backend tensorrt"):
         make_engine(plain, tmp_path / "engines")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from real_checkpoint import REAL, needs_real
 
@@ -82,7 +82,6 @@ def test_control_tokens_in_a_question_stay_characters(text: str, folder: Path, r
     assert tokenizer.decode(ids) == tokenizer.decode(harmless).replace("Q/nothink", f"{text}/nothink")
 
 
-@settings(max_examples=150, deadline=None)
 @given(
     pieces=st.lists(st.sampled_from([*HOSTILE, "<|", "|>", "image", "<", "think>", " ", "\n", "你", "a"]), max_size=8)
 )

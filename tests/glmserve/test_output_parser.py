@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from real_checkpoint import REAL, needs_real
 from tokenizers import Tokenizer as LibraryTokenizer
@@ -60,7 +60,6 @@ def test_tokens_that_end_one_character_and_begin_the_next() -> None:
     assert pieces == ["", "", "캠", "", "퍼", "", "스"] and stream.finish() == ""
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.text(max_size=40))
 def test_any_text_survives_the_stream(text: str) -> None:
     stream = Detokenizer(TOKENIZER)
@@ -99,7 +98,6 @@ def test_a_stop_string_ends_the_answer_before_itself(stop: tuple[str, ...], want
     assert reader.stopped == (wanted != "one STOP two")
 
 
-@settings(max_examples=200, deadline=None)
 @given(text=st.text("ab", max_size=30), stop=st.text("ab", min_size=1, max_size=4))
 def test_what_was_sent_is_never_taken_back(text: str, stop: str) -> None:
     reader, deltas = _read(text, (stop,))

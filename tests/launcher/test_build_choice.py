@@ -86,6 +86,7 @@ def test_a_precision_that_does_not_exist_is_refused_and_the_others_are_named() -
         check_precision(precision)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", ["zai-org/GLM-4.6V-Flash", "zai-org/GLM-4.6V-Flash@main"])
 def test_a_checkpoint_may_be_a_name_on_the_hub(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The export downloads it; where it cannot, its own words say why."""

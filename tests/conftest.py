@@ -1,0 +1,87 @@
+"""What all tests share: their markers, the builds they read, turns between processes, and how hard Hypothesis tries."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from _pytest.mark.expression import Expression
+from hypothesis import settings
+from kinds import SIGNS, TESTS, kinds_of_test, tests_in
+from turns import turn
+
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # the tests start Python a hundred times: compile once
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of torch: the processors are shared already
+
+settings.register_profile("ci", max_examples=250, deadline=None, derandomize=False, print_blob=True)
+settings.register_profile("dev", max_examples=25, deadline=None, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+PROGRAMS: list[str] = []
+"""The programs that the running test has started."""
+sys.addaudithook(lambda event, found: PROGRAMS.append(str(found[0])) if event == "subprocess.Popen" else None)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leaves out, before it is imported, a file of which `-m` takes no test: torch alone takes seconds."""
+    wanted = config.option.markexpr
+    is_of_kinds = set(re.findall(r"\w+", wanted)) - {"not", "or", "and"} <= SIGNS.keys()
+    if not wanted or not is_of_kinds or not collection_path.match("test_*.py"):
+        return None
+    takes = Expression.compile(wanted).evaluate
+    kinds = [kinds_of_test(collection_path, name) for name in tests_in(collection_path)]
+    return None if any(takes(lambda name, has=has, **_: name in has) for has in kinds) else True
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Marks a test with its kinds, and with its group: one process runs all tests that share servers."""
+    for kind in kinds_of_test(item.path, item.nodeid.split("::")[1].partition("[")[0]):
+        item.add_marker(kind)
+    servers = [name for name in ("endless", "service") if name in getattr(item, "fixturenames", ())]
+    item.add_marker(pytest.mark.xdist_group(servers[0] if servers else str(item.path.relative_to(TESTS))))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first, so that no process waits for another's last group."""
+    items.sort(key=lambda item: (not item.get_closest_marker("triton"), not _needs_something(item)))
+
+
+def _needs_something(item: pytest.Item) -> bool:
+    return any(map(item.get_closest_marker, SIGNS))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Lets a test that measures run alone, whatever the other processes of this run do."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    if run is None:
+        return (yield)
+    folder = Path(tempfile.gettempdir()) / f"turns-{run}"
+    folder.mkdir(exist_ok=True)
+    with turn(folder, is_alone=item.get_closest_marker("alone") is not None):
+        return (yield)
+
+
+@pytest.fixture(autouse=True)
+def only_marked_tests_start_programs(request: pytest.FixtureRequest) -> Iterator[None]:
+    """So that `make test-fast` stays fast: `tests/support/kinds.py` must know why this test is slow."""
+    PROGRAMS.clear()
+    yield
+    started = set(PROGRAMS) - {"lscpu"}  # numpy.testing's, while it is imported
+    assert _needs_something(request.node) or not started, f"not marked `process`, and started {started}"
+
+
+@pytest.fixture(scope="session")
+def demo_build() -> Path:
+    """The demo in fp32, shared by all tests: whoever alters it takes a copy."""
+    from shared_builds import build_of_demo
+
+    return build_of_demo()

@@ -1,0 +1,158 @@
+"""What each test needs (a build, a process, Triton, torch, a browser), read from its source before it is imported.
+
+A test is of a kind when it, or a function or fixture that it uses here, in a conftest or in `tests/support`, names what
+makes it so.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+TESTS = Path(__file__).resolve().parents[1]
+SUPPORT = Path(__file__).resolve().parent
+SIGNS = {
+    "triton": ("launcher.triton_server.TritonServer", "bench.servers.fleet"),
+    "build": (
+        "export.build.pipeline.build",
+        "export.commands",
+        "export.cli",
+        "bench.checkpoints.builds",
+        "bench.servers.stub_build",
+    ),
+    "process": (
+        "bench.measure.export_cost",
+        "bench.records.write",
+        "subprocess",
+        "multiprocessing",
+        "launcher.children",
+        "launcher.gateway_server",
+        "bench.servers",
+        "bench.cli",
+    ),
+    "parity": ("torch", "transformers", "export.verify.reference", "demo.model", "bench.baselines.flask_transformers"),
+    "browser": ("playwright",),
+}
+"""A kind of test, and the modules and functions that make a test one; `pytest.mark.KIND` does, too."""
+
+
+Name = tuple[Path, str]
+"""A name, and the file that uses it."""
+
+
+def kinds_of_test(path: Path, name: str) -> frozenset[str]:
+    """The kinds of a test function, or of a class of tests."""
+    found: set[str] = set()
+    seen: set[Name] = set()
+    left: list[Name] = [(path, name), (path, _WHOLE_FILE)]
+    while left:
+        one = left.pop()
+        if one not in seen:
+            seen.add(one)
+            kinds, uses = _step(*one)
+            found |= kinds
+            left += uses
+    return frozenset(found)
+
+
+def tests_in(path: Path) -> list[str]:
+    return [name for name in _source(path).uses if name.startswith(("test_", "Test"))]
+
+
+_WHOLE_FILE = "pytestmark"
+
+
+@cache
+def _step(path: Path, name: str) -> tuple[frozenset[str], tuple[Name, ...]]:
+    """What a name in a file says by itself, and what it leads to."""
+    source = _source(path)
+    first, _, rest = name.partition(".")
+    if first in source.uses:
+        return frozenset(), tuple((path, used) for used in source.uses[first])
+    if first in source.imports:
+        name = ".".join(filter(None, (source.imports[first], rest)))
+        module, _, inside = name.partition(".")
+        ours = [folder / f"{module}.py" for folder in (path.parent, SUPPORT)]
+        return _signs(name), tuple((helper, inside or _WHOLE_FILE) for helper in ours if helper.is_file())
+    for conftest in _conftests(path):
+        if first in _source(conftest).uses:
+            return frozenset(), ((conftest, first),)
+    return _signs(name), ()
+
+
+def _signs(name: str) -> frozenset[str]:
+    return frozenset(
+        kind
+        for kind, signs in SIGNS.items()
+        if any(f"{name}.".startswith(f"{sign}.") for sign in (*signs, f"pytest.mark.{kind}"))
+    )
+
+
+@cache
+def _conftests(path: Path) -> tuple[Path, ...]:
+    folders = [folder for folder in path.parents if folder.is_relative_to(TESTS)]
+    found = (folder / "conftest.py" for folder in folders)
+    return tuple(conftest for conftest in found if conftest.is_file() and conftest != path)
+
+
+class _Source:
+    """What a file imports, and which names each name that it defines uses."""
+
+    def __init__(self, path: Path) -> None:
+        self.imports: dict[str, str] = {}
+        self.uses: dict[str, set[str]] = {}
+        tree = ast.parse(path.read_text("utf-8"))
+        for statement in tree.body:
+            used = set(_uses(statement))
+            for name in _defines(statement):
+                self.uses.setdefault(name, set()).update(used)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom):
+                self.imports |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+            elif isinstance(node, ast.Import):
+                self.imports |= {alias.asname or alias.name.split(".")[0]: alias.name for alias in node.names}
+
+
+@cache
+def _source(path: Path) -> _Source:
+    return _Source(path)
+
+
+def _defines(statement: ast.stmt) -> Iterator[str]:
+    if isinstance(statement, ast.FunctionDef | ast.ClassDef):
+        yield statement.name
+    elif isinstance(statement, ast.Import | ast.ImportFrom):
+        return
+    else:
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                yield node.id
+            elif isinstance(node, ast.Attribute) and node.attr == "importorskip":
+                yield _WHOLE_FILE
+
+
+_NAMING = ("importorskip", "usefixtures")
+"""Calls whose arguments are names of modules and fixtures."""
+
+
+def _uses(statement: ast.AST) -> Iterator[str]:
+    """Names and parameters, which may be fixtures, and what `importorskip` and `usefixtures` are given."""
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node, ast.Attribute):
+            yield _dotted(node)
+        elif isinstance(node, ast.arg):
+            yield node.arg
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            yield from (
+                text.value for text in node.args if isinstance(text, ast.Constant) and node.func.attr in _NAMING
+            )
+
+
+def _dotted(node: ast.expr) -> str:
+    if isinstance(node, ast.Attribute):
+        return f"{_dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""

@@ -1,0 +1,74 @@
+"""Builds that many tests read. Each is made once, for all processes of a run and for later runs, and never altered.
+
+Builds are found by their recipe, so changed code makes new ones. A test that alters one takes a copy.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from functools import cache
+from pathlib import Path
+
+from filelock import FileLock
+from rich.console import Console
+
+from export.build.pipeline import build
+from export.build.vision_backend import VisionBackend
+from export.precision import KvPrecision, Precision, Target
+from glmserve.build.manifest import MANIFEST_FILE
+from glmserve.model.tokenizer import Tokenizer
+
+TESTS = Path(__file__).resolve().parents[1]
+DEMO = TESTS.parent / "demo" / "checkpoint"
+CACHE = TESTS / ".cache"
+KEPT_S = 24 * 3600.0
+"""Builds that no run has used for so long are removed."""
+
+
+@cache
+def build_of_demo(
+    precision: Precision = Precision.FP32,
+    target: Target = Target.CPU,
+    vision_backend: VisionBackend = VisionBackend.ENGINE,
+    kv: KvPrecision = KvPrecision.SAME,
+) -> Path:
+    """The demo, built so."""
+    return _shared(DEMO, Path(precision, target, vision_backend, kv), precision, target, vision_backend, kv=kv)
+
+
+@cache
+def build_of_endless() -> Path:
+    """The demo with an eos id that it never says, so that an answer runs until somebody ends it."""
+    checkpoint = CACHE / "endless" / "checkpoint"
+    with _lock(CACHE):
+        shutil.copytree(DEMO, checkpoint, dirs_exist_ok=True)
+        never = Tokenizer.read(checkpoint).control_tokens["<|end_of_audio|>"]
+        (checkpoint / "generation_config.json").write_text(json.dumps({"eos_token_id": [never]}), "utf-8")
+    return _shared(checkpoint, Path("endless"))
+
+
+def copied(shared: Path, out: Path) -> Path:
+    """A copy of a build in another folder of builds, for a test that alters it. It counts as made now."""
+    copy = Path(shutil.copytree(shared, out / shared.name))
+    os.utime(copy / MANIFEST_FILE)
+    return copy
+
+
+def _shared(checkpoint: Path, name: Path, *how: object, **more: object) -> Path:
+    out = CACHE / "builds" / name
+    out.mkdir(parents=True, exist_ok=True)
+    with _lock(out):
+        made = build(checkpoint, out, Console(quiet=True), *how, **more)  # type: ignore[arg-type]
+        os.utime(made)
+        for other in out.glob("*/"):
+            if other != made and other.stat().st_mtime < time.time() - KEPT_S:
+                shutil.rmtree(other)
+    return made
+
+
+def _lock(folder: Path) -> FileLock:
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / ".tests.lock")
