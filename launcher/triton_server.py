@@ -6,25 +6,27 @@ import ctypes.util
 import importlib.util
 import os
 import secrets
-import shutil
 import sys
 import sysconfig
-import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
 
 from glmserve.build.certificate import REQUIRE_VARIABLE
+from glmserve.errors import BadArtifact
+from glmserve.system.runtime_folder import RuntimeFolder
+from launcher.build_view import lay_out
 from launcher.c_library import memory_variables
 from launcher.children import Child
 from launcher.probe import START_TIMEOUT_VARIABLE, get
 
 EXIT_TIMEOUT_S = 10
-_KILL_AFTER_S = EXIT_TIMEOUT_S + 5
+KILL_AFTER_S = EXIT_TIMEOUT_S + 5
 _PROBE_TIMEOUT_S = 1.0
 _POLL_S = 0.05
 _LOG_LINES = 25
 _SHARED_MEMORY = Path("/dev/shm")
+_FOLDER_PREFIX = "glm-triton-"
 _CLOSED_APIS = "model-repository,shared-memory,model-config,statistics,trace,logging"
 
 
@@ -51,11 +53,12 @@ class TritonServer:
         self.grpc_url = f"grpc://{host}:{grpc_port}"
         self.metrics_url = f"http://{host}:{metrics_port}/metrics"
         self._repository = repository
+        self.metrics_port = metrics_port
+        self._id = f"glm-{secrets.token_hex(8)}"  # tells our server from another one that holds the port
         self._ports = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
         self._load_timeout_s = load_timeout_s
         self._require_certificate = require_certificate
-        self._shm_prefix = f"glm_{os.getpid()}_{secrets.token_hex(4)}_"
-        self._runtime: Path | None = None
+        self._runtime: RuntimeFolder | None = None
         self._child: Child | None = None
 
     def __enter__(self) -> TritonServer:
@@ -72,7 +75,7 @@ class TritonServer:
         """Where the server writes; the folder goes with the server."""
         if self._runtime is None:
             raise RuntimeError("the server was not started")
-        return self._runtime / "triton.log"
+        return self._runtime.path / "triton.log"
 
     @property
     def pid(self) -> int | None:
@@ -81,19 +84,22 @@ class TritonServer:
     def start(self) -> None:
         """Starts the process; raises TritonFailed when this Python has none to start."""
         wheel = _wheel_folder()
-        self._runtime = Path(tempfile.mkdtemp(prefix="glm-triton-"))
-        backends = _link_backends(wheel, self._runtime)
-        command = [str(wheel / "bin" / "tritonserver"), *self._options(backends)]
+        self._runtime = RuntimeFolder(_FOLDER_PREFIX, _remove_shared_memory)
+        try:
+            repository = lay_out(self._repository.parent, self._runtime.path / "build")
+        except BadArtifact as error:
+            raise TritonFailed(error.message) from None
+        backends = _link_backends(wheel, self._runtime.path)
+        command = [str(wheel / "bin" / "tritonserver"), *self._options(repository, backends)]
         with self.log_path.open("wb") as log:
             environment = _environment() | {REQUIRE_VARIABLE: str(self._require_certificate).lower()}
-            self._child = Child("tritonserver", command, environment, self._runtime, log)
+            self._child = Child("tritonserver", command, environment, self._runtime.path, log)
 
     def wait_ready(self, timeout_s: float) -> None:
         """Returns once every model is loaded; raises TritonFailed when it ends first or takes longer."""
         give_up = time.monotonic() + timeout_s
         while self.exit_code() is None:
-            reply = get(self.host, self.http_port, "/v2/health/ready", _PROBE_TIMEOUT_S)
-            if reply is not None and reply.status == 200:
+            if self.is_ready():
                 return
             if time.monotonic() > give_up:
                 raise TritonFailed(
@@ -101,6 +107,18 @@ class TritonServer:
                 )
             time.sleep(_POLL_S)
         raise TritonFailed(f"Triton ended while it started.\n{self.log_tail()}")
+
+    def is_ready(self) -> bool:
+        """Whether every model is loaded, as this very server says; raises TritonFailed when another holds the port."""
+        reply = get(self.host, self.http_port, "/v2/health/ready", _PROBE_TIMEOUT_S)
+        if reply is None or reply.status != 200:
+            return False
+        who = get(self.host, self.http_port, "/v2", _PROBE_TIMEOUT_S)
+        if who is None or who.status != 200:
+            return False
+        if who.values.get("name") != self._id:
+            raise TritonFailed(f"Another Triton answers on {self.http_url}: stop it, or choose other TRITON_*_PORT=.")
+        return True
 
     def exit_code(self) -> int | None:
         """None while it runs."""
@@ -113,23 +131,22 @@ class TritonServer:
         lines = self.log_path.read_text("utf-8", errors="replace").splitlines()
         return "\n".join(["The end of its log:", *(f"  {line}" for line in lines[-_LOG_LINES:])])
 
-    def stop(self) -> None:
-        """Ends the server within a bounded time and removes what it left; harmless when it never started."""
+    def stop(self, patience_s: float = KILL_AFTER_S) -> None:
+        """Ends the server within `patience_s` and removes what it left; harmless when it never started."""
         try:
             if self._child is not None:
-                self._child.stop(_KILL_AFTER_S)
+                self._child.stop(patience_s)
         finally:
             self._child = None
-            for region in _SHARED_MEMORY.glob(f"{self._shm_prefix}*"):
-                region.unlink(missing_ok=True)
             if self._runtime is not None:
-                shutil.rmtree(self._runtime, ignore_errors=True)
+                self._runtime.remove()
                 self._runtime = None
 
-    def _options(self, backends: Path) -> list[str]:
+    def _options(self, repository: Path, backends: Path) -> list[str]:
         key = secrets.token_hex(16)  # told to nobody: the closed parts stay closed
         return [
-            f"--model-repository={self._repository.resolve()}",
+            f"--id={self._id}",
+            f"--model-repository={repository}",
             f"--backend-directory={backends}",
             "--model-control-mode=none",
             "--disable-auto-complete-config",
@@ -140,12 +157,22 @@ class TritonServer:
             "--grpc-keepalive-time=5000",  # a frozen client is noticed, and its answer cancelled
             "--grpc-keepalive-timeout=5000",
             f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
-            f"--backend-config=python,shm-region-prefix-name={self._shm_prefix}",
+            f"--backend-config=python,shm-region-prefix-name={_shm_prefix(backends.parent)}",
             f"--backend-config=python,stub-timeout-seconds={int(self._load_timeout_s)}",
             "--http-thread-count=2",
             "--allow-gpu-metrics=false",
             "--log-info=false",
         ]
+
+
+def _shm_prefix(folder: Path) -> str:
+    """What the names of a server's shared memory begin with, from its runtime folder's."""
+    return f"glm_{folder.name.removeprefix(_FOLDER_PREFIX)}_"
+
+
+def _remove_shared_memory(folder: Path) -> None:
+    for region in _SHARED_MEMORY.glob(f"{_shm_prefix(folder)}*"):
+        region.unlink(missing_ok=True)
 
 
 def _wheel_folder() -> Path:
