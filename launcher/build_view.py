@@ -30,6 +30,7 @@ def lay_out(build: Path, folder: Path) -> Path:
     Raises BadArtifact for a build whose manifest cannot be read, which lacks a file, or whose code was altered.
     """
     manifest = Manifest.read(build)
+    (folder / REPOSITORY_FOLDER).mkdir(parents=True)
     for name in _files(build, manifest):
         source = build / name
         if not source.is_file():

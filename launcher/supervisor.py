@@ -7,9 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from launcher.restart_policy import RestartPolicy
-from launcher.triton_server import KILL_AFTER_S, TritonFailed, TritonServer
+from launcher.triton_server import TritonFailed, TritonServer
 from launcher.vital_signs import FROZEN_AFTER_S, Process, PulseReader, is_running, is_stopped, stubs_of
 
+LOOK_EVERY_S = 0.1
+STEP_TIMEOUT_S = 60.0
+"""A step of a chunk of a prompt takes a second or two on the slowest machine that was measured."""
 _AT_ONCE_S = 0.0
 """A server of which a part died would wait its whole exit timeout for it."""
 _OVERSLEPT_S = 3.0
@@ -39,7 +42,7 @@ class Supervisor:
         make: Callable[[], TritonServer],
         tell: Callable[[str], None],
         load_timeout_s: float,
-        step_timeout_s: float,
+        step_timeout_s: float = STEP_TIMEOUT_S,
         policy: RestartPolicy | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -146,7 +149,7 @@ class Supervisor:
         self._tell(f"Triton failed: {fault}. Starting it again{f' in {wait_s:g} s' if wait_s else ''} ...")
         self._restart_at = self._clock() + wait_s
 
-    def _end(self, patience_s: float = KILL_AFTER_S) -> None:
+    def _end(self, patience_s: float | None = None) -> None:
         self.is_ready = False
         if self._pulse is not None:
             self._pulse.close()
