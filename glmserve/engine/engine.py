@@ -332,6 +332,7 @@ class Engine:
         self.meter.set(metrics.KV_TOKENS, self._table.tokens)
         self.meter.set(metrics.KV_CACHED_TOKENS, self._table.cached_tokens)
         self.meter.set(metrics.HEALTHY, float(self.is_healthy))
+        self.meter.set(metrics.LOOP_AT, time.time())
 
 
 def _logprobs_by_row(rows: np.ndarray, sampled: Sampled) -> dict[int, Logprobs]:

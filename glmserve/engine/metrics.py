@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -48,6 +49,8 @@ KV_CACHED_TOKENS = _gauge("glm_kv_warm_tokens", "Tokens of cached prefixes")
 KV_CAPACITY = _gauge("glm_kv_capacity_tokens", "Tokens that the KV cache has room for")
 IMAGE_CACHE_BYTES = _gauge("glm_image_cache_bytes", "Bytes of cached image features")
 HEALTHY = _gauge("glm_engine_healthy", "1 while the engine runs requests")
+ALIVE_AT = _gauge("glm_engine_alive_timestamp_seconds", "When the engine's process last showed life, in Unix time")
+LOOP_AT = _gauge("glm_engine_loop_timestamp_seconds", "When the engine's loop last turned, in Unix time")
 PREFILL_CHUNKS = _counter("glm_prefill_chunks_total", "Prefill chunks run")
 DECODE_STEPS = _counter("glm_decode_steps_total", "Decode steps run")
 DECODED_ROWS = _counter("glm_decoded_rows_total", "Rows run in decode steps; over the steps, the mean batch size")
@@ -124,6 +127,7 @@ class Publisher:
 
     def _run(self) -> None:
         while not self._stopping.wait(_PUBLISH_EVERY_S):
+            self._meter.set(ALIVE_AT, time.time())
             try:
                 for metric, value in self._meter.take():
                     self._publish(metric, value)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from servers import READY_S, server_of
-from stand_in_build import write_certificate, write_processor_and_canary
+from stand_in_build import describe_again, write_processor_and_canary
 
-from glmserve.build.manifest import REPOSITORY_FOLDER, Manifest
+from glmserve.build.manifest import REPOSITORY_FOLDER
 from glmserve.contract import MODELS, WHOLE_MODEL, render_config
 from launcher.triton_server import TritonServer
 
@@ -28,8 +28,7 @@ def stand_in_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (version.parent / "config.pbtxt").write_text(render_config(model), "utf-8")
         stand_in = HERE / "models" / f"{model}.py"
         shutil.copy(OURS / model / "1" / "model.py" if model == WHOLE_MODEL else stand_in, version / "model.py")
-    Manifest.describe(folder, "recipe", "stand-in", "fp32", "cpu").write(folder)
-    write_certificate(folder)
+    describe_again(folder)
     return folder
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 from ports import free_port
 from servers import children_of, is_alive
+from stand_in_build import describe_again
 
 from glmserve.build.manifest import REPOSITORY_FOLDER
 from glmserve.contract import DECODER_MODEL
@@ -252,9 +253,10 @@ def test_where_a_key_is_needed_the_printed_line_carries_it(stand_in_build: Path,
 
 @pytest.mark.triton
 def test_a_start_that_takes_too_long_names_the_variable(stand_in_build: Path, tmp_path: Path) -> None:
-    slow = shutil.copytree(stand_in_build, tmp_path / "build")
+    slow = Path(shutil.copytree(stand_in_build, tmp_path / "build"))
     model = slow / REPOSITORY_FOLDER / DECODER_MODEL / "1" / "model.py"
     model.write_text(model.read_text("utf-8").replace("self.cancelled = 0", "time.sleep(20)", 1), "utf-8")
+    describe_again(slow)
     with launched(BUILD=str(slow), START_TIMEOUT_S="1") as launcher:
         assert launcher.end() == Exit.TRITON_FAILED
     assert "was not ready within 1 s (START_TIMEOUT_S)." in launcher.said

@@ -16,6 +16,7 @@ import grpc
 import numpy as np
 import pytest
 from servers import READY_S, children_of, is_alive, server_of
+from stand_in_build import describe_again
 from structlog.testing import capture_logs
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
@@ -205,10 +206,11 @@ def test_a_frozen_model_ends_its_stream_soon_after_the_silence_that_is_allowed(s
 
 
 def test_a_model_that_cannot_load_is_told_with_the_end_of_the_log(stand_in_build: Path, tmp_path: Path) -> None:
-    broken = tmp_path / "repository"
-    shutil.copytree(stand_in_build / REPOSITORY_FOLDER, broken)
-    (broken / "glm4v" / "1" / "model.py").write_text("raise RuntimeError('no weights here')", "utf-8")
-    with server_of(broken) as server, pytest.raises(TritonFailed, match="no weights here"):
+    broken = Path(shutil.copytree(stand_in_build, tmp_path / "build"))
+    repository = broken / REPOSITORY_FOLDER
+    (repository / "glm4v" / "1" / "model.py").write_text("raise RuntimeError('no weights here')", "utf-8")
+    describe_again(broken)
+    with server_of(repository) as server, pytest.raises(TritonFailed, match="no weights here"):
         server.wait_ready(READY_S)
 
 

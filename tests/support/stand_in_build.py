@@ -26,6 +26,12 @@ def write_processor_and_canary(folder: Path, prompt: str, answer: str | None) ->
     (folder / CANARY_FOLDER / "canary.json").write_text(json.dumps(canary), "utf-8")
 
 
+def describe_again(build: Path) -> None:
+    """For a stand-in build that a test has altered on purpose: its manifest and certificate say what is in it now."""
+    Manifest.describe(build, "recipe", "stand-in", "fp32", "cpu").write(build)
+    write_certificate(build)
+
+
 def write_certificate(build: Path) -> None:
     """For a build with its manifest: somebody vouches for it, for ever."""
     values = {

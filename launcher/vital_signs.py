@@ -1,0 +1,137 @@
+"""Whether a tritonserver and its stubs are alive and at work, seen from outside: processes, and the engine's own pulse.
+
+Triton does not restart the process of a Python model that died, and calls the model ready all the same. So we look at
+the processes ourselves, a few times a second, and read from the metrics when the engine was last at work.
+"""
+
+from __future__ import annotations
+
+import http.client
+import re
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+FROZEN_AFTER_S = 9.0
+"""A stub that stands still for 10 s makes tritonserver abort (boost's lock_exception); 8 s it survives."""
+_PROBE_EVERY_S = 1.0
+_PROBE_TIMEOUT_S = 2.0
+_JOIN_S = 5.0
+_MOST_BYTES = 4 << 20
+_STUB = "triton_python_backend_stub"
+_PULSE = re.compile(
+    r"^(glm_engine_(?:healthy|alive_timestamp_seconds|loop_timestamp_seconds))(?:\{[^}]*\})? (\S+)$", re.M
+)
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process by its id and the moment it began, which tells it from a later one with the same id."""
+
+    pid: int
+    started: int
+
+
+@dataclass(frozen=True)
+class Pulse:
+    """What the engine's metrics say: its health, and how many seconds ago it was alive and its loop turned."""
+
+    is_healthy: bool
+    alive_age_s: float
+    loop_age_s: float
+
+
+def stubs_of(pid: int) -> set[Process]:
+    """The stubs that this tritonserver has started and that have not been collected since."""
+    found = set()
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in _read(children).split():
+            if Path(_read(Path(f"/proc/{child}/cmdline")).partition("\0")[0]).name == _STUB:
+                state = _state(int(child))
+                if state is not None:
+                    found.add(Process(int(child), state[1]))
+    return found
+
+
+def is_running(process: Process) -> bool:
+    """Whether it has not ended; one that nobody has collected yet has ended."""
+    state = _state(process.pid)
+    return state is not None and state[1] == process.started and state[0] not in "ZX"
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether somebody has stopped it (SIGSTOP)."""
+    state = _state(pid)
+    return state is not None and state[0] in "Tt"
+
+
+class PulseReader:
+    """Reads the engine's pulse from Triton's metrics, on a thread of its own: a server that hangs delays only that."""
+
+    def __init__(self, host: str, port: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._host, self._port, self._clock = host, port, clock
+        self._lock = threading.Lock()
+        self._answered_at = clock()
+        self._pulse: Pulse | None = None
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
+        self._thread.start()
+
+    def silent_s(self) -> float:
+        """Seconds since Triton last answered."""
+        with self._lock:
+            return self._clock() - self._answered_at
+
+    def last(self) -> Pulse | None:
+        """What it said then; None before the engine has said anything."""
+        with self._lock:
+            return self._pulse
+
+    def close(self) -> None:
+        self._closing.set()
+        self._thread.join(_JOIN_S)
+
+    def _run(self) -> None:
+        while not self._closing.wait(_PROBE_EVERY_S):
+            text = _metrics(self._host, self._port)
+            if text is None:
+                continue
+            with self._lock:
+                self._answered_at = self._clock()
+                self._pulse = pulse_in(text, time.time())
+
+
+def pulse_in(metrics: str, now_s: float) -> Pulse | None:
+    """The pulse in a page of metrics; `now_s` is the wall clock's time, which the engine's stamps are in."""
+    found = {name: float(value) for name, value in _PULSE.findall(metrics)}
+    try:
+        alive, loop = found["glm_engine_alive_timestamp_seconds"], found["glm_engine_loop_timestamp_seconds"]
+        return Pulse(found["glm_engine_healthy"] > 0, now_s - alive, now_s - loop)
+    except KeyError:
+        return None
+
+
+def _metrics(host: str, port: int) -> str | None:
+    try:
+        with closing(http.client.HTTPConnection(host, port, timeout=_PROBE_TIMEOUT_S)) as connection:
+            connection.request("GET", "/metrics")
+            reply = connection.getresponse()
+            return reply.read(_MOST_BYTES).decode("utf-8", "replace") if reply.status == 200 else None
+    except (OSError, http.client.HTTPException):
+        return None
+
+
+def _state(pid: int) -> tuple[str, int] | None:
+    """A process's state letter and its start in clock ticks since boot; None when there is none."""
+    fields = _read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
+    return (fields[0], int(fields[19])) if len(fields) > 19 else None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8", "replace")
+    except OSError:
+        return ""

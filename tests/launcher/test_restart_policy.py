@@ -1,0 +1,36 @@
+"""The first restart comes at once, further ones wait longer and longer, and too many in a while are the last."""
+
+from __future__ import annotations
+
+from launcher.restart_policy import RestartPolicy
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_waits_double_from_the_second_failure_on() -> None:
+    policy = RestartPolicy(Clock(), most=5)
+    assert [policy.failed() for _ in range(5)] == [0.0, 0.5, 1.0, 2.0, 4.0]
+
+
+def test_more_failures_than_allowed_within_the_window_give_up() -> None:
+    policy = RestartPolicy(Clock(), most=2)
+    assert [policy.failed() for _ in range(3)] == [0.0, 0.5, None]
+
+
+def test_a_failure_long_ago_counts_no_more() -> None:
+    clock = Clock()
+    policy = RestartPolicy(clock, most=2, window_s=60)
+    for _ in range(10):
+        assert policy.failed() == 0.0
+        clock.now += 61
+
+
+def test_no_wait_is_longer_than_the_longest() -> None:
+    policy = RestartPolicy(Clock(), most=20)
+    assert max(policy.failed() or 0.0 for _ in range(20)) == policy.longest_wait_s
