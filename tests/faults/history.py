@@ -104,10 +104,12 @@ class Violation:
 class Terms:
     """What the faults of a run allow. `breaks` are spans of time (from, to) in which connections may break.
 
+    `freezes` are spans in which a part that clients talk to stood still, which counts for no request's time.
     `breaking_clients` are clients behind something that cuts their connections at any time.
     """
 
     breaks: tuple[tuple[float, float], ...] = ()
+    freezes: tuple[tuple[float, float], ...] = ()
     breaking_clients: frozenset[str] = frozenset()
     most_s: float = 45.0
     statuses: frozenset[int] = PROMISED_STATUSES
@@ -208,7 +210,8 @@ def _faults_of_ending(
         found.append((Rule.CODE, end.code))
     if end.echoed_id is not None and end.echoed_id != sent.request_id:
         found.append((Rule.OWN_ID, f"it carries {end.echoed_id}"))
-    if end.at_s - sent.at_s > terms.most_s:
+    still_s = sum(max(0.0, min(end.at_s, until) - max(sent.at_s, since)) for since, until in terms.freezes)
+    if end.at_s - sent.at_s - still_s > terms.most_s:
         found.append((Rule.IN_TIME, f"it took {end.at_s - sent.at_s:.1f} s"))
     return found
 
