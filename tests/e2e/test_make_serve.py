@@ -14,7 +14,7 @@ import pytest
 
 from launcher.ports import free_port
 
-pytestmark = pytest.mark.triton
+pytestmark = [pytest.mark.triton, pytest.mark.alone]
 ROOT = Path(__file__).resolve().parents[2]
 READY_WITHIN_S = 15
 
