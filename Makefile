@@ -49,7 +49,7 @@ wheel: $(VENV)/.serve-installed ## Build the wheel into dist/: the packages, the
 test: $(VENV)/.test-installed ## Run all tests, 2 at a time (WORKERS=2); CI=1 makes random tests try as much as CI does
 	$(BIN)/python -m pytest $(IN_PARALLEL)
 
-IN_PARALLEL := --numprocesses $(or $(WORKERS),2) --dist loadgroup --no-loadscope-reorder
+IN_PARALLEL := --numprocesses $(or $(WORKERS),2) --dist loadscope --no-loadscope-reorder
 
 .PHONY: test-fast
 test-fast: $(VENV)/.test-installed ## Run the tests without builds, programs, Triton, torch and browser (under half a minute)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from ports import free_port
 
-pytestmark = pytest.mark.triton
+pytestmark = [pytest.mark.triton, pytest.mark.alone]
 ROOT = Path(__file__).resolve().parents[2]
 READY_WITHIN_S = 15
 
