@@ -28,6 +28,8 @@ SIGNS = {
         "subprocess",
         "multiprocessing",
         "launcher.children",
+        "launcher.install",
+        "launcher.settings.checked_settings",
         "launcher.gateway_server",
         "bench.servers",
         "bench.cli",
