@@ -1,4 +1,4 @@
-"""When to start Triton again after it died, and when to give up."""
+"""When to start a part again after it died, and when to give up."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ class RestartPolicy:
     first_wait_s: float = 0.5
     longest_wait_s: float = 30.0
     _failures: deque[float] = field(default_factory=deque)
+
+    @property
+    def too_often(self) -> str:
+        """What has happened when `failed` says to give up."""
+        return f"failed {self.most + 1} times within {self.window_s / 60:g} minutes"
 
     def failed(self) -> float | None:
         """Notes a failure; seconds to wait before the restart, or None to give up."""

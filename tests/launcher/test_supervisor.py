@@ -35,6 +35,7 @@ class Watched:
             lambda: TritonServer(build / REPOSITORY_FOLDER, *ports),
             self.said.append,
             LOAD_S,
+            "START_TIMEOUT_S",
             step_timeout_s=60.0,
             policy=RestartPolicy(time.monotonic, most=most),
         )
