@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 from launcher.gateway_server import GatewayFailed, GatewayServer
 from launcher.restart_policy import RestartPolicy
-from launcher.vital_signs import FROZEN_AFTER_S, Frozen, ending, is_stopped
+from launcher.vital_signs import Frozen, ending, is_stopped
 
+_FROZEN_AFTER_S = 5.0
 _AT_ONCE_S = 0.0
 _POLL_S = 0.25
 _JOIN_S = 0.5
@@ -86,15 +87,16 @@ class GatewaySupervisor:
             return f"it has ended ({ending(code)})"
         pid = self._gateway.pid
         stopped = {pid} if pid is not None and is_stopped(pid) else set()
-        if self._frozen.longest_s(stopped, now) >= FROZEN_AFTER_S:
-            return f"its master has stood still for {FROZEN_AFTER_S:g} s"
+        if self._frozen.longest_s(stopped, now) >= _FROZEN_AFTER_S:
+            return f"its master has stood still for {_FROZEN_AFTER_S:g} s"
         return None
 
     def _replace(self, fault: str) -> None:
+        has_served = self.is_ready
         self._end(_AT_ONCE_S)
         if not self._was_ready:
             raise GatewayFailed(f"The gateway failed to start: {fault}.")
-        wait_s = self._policy.failed()
+        wait_s = self._policy.failed(has_served)
         if wait_s is None:
             raise GatewayFailed(f"The gateway {self._policy.too_often}; the last time, {fault}. Giving up.")
         self._tell(f"The gateway failed: {fault}. Starting it again{f' in {wait_s:g} s' if wait_s else ''} ...")

@@ -128,11 +128,11 @@ class Supervisor:
         return None
 
     def _replace(self, fault: str) -> None:
-        tail = self.server.log_tail()
+        tail, has_served = self.server.log_tail(), self.is_ready
         self._end(_AT_ONCE_S)
         if not self._was_ready:
             raise TritonFailed(f"Triton failed to start: {fault}.\n{tail}")
-        wait_s = self._policy.failed()
+        wait_s = self._policy.failed(has_served)
         if wait_s is None:
             raise TritonFailed(f"Triton {self._policy.too_often}; the last time, {fault}. Giving up.\n{tail}")
         self._tell(f"Triton failed: {fault}. Starting it again{f' in {wait_s:g} s' if wait_s else ''} ...")

@@ -36,7 +36,7 @@ workers = _settings.workers
 threads = _settings.threads
 preload_app = False  # a gRPC channel must be made after the fork
 graceful_timeout = _settings.graceful_timeout_s
-timeout = 8
+timeout = 6
 """A worker whose main thread is stuck for so many seconds is replaced: aborted at first, killed a second later, and the
 next one needs two or three seconds to start. Requests have their own deadlines."""
 keepalive = 5

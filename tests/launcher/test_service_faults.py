@@ -77,6 +77,12 @@ class Service:
         except OSError:
             return 0, "", ""
 
+    def answers_curl(self) -> bool:
+        """Whether the printed line gets an answer. Just after its master's death an orphaned worker may take a request
+        and die."""
+        done = subprocess.run(["bash", "-c", self.curl], capture_output=True, check=False, timeout=WAIT_S)
+        return done.returncode == 0 and json.loads(done.stdout).get("success") is True
+
     def back_after_s(self, began: float) -> float:
         """When it answered again; what came meanwhile was a refusal that says when to come back, or no connection."""
         while True:
@@ -120,8 +126,7 @@ def test_it_answers_again_within_15_seconds_when(fault: str, service: Service) -
     os.kill(pid, number)
     assert eventually(lambda: not is_alive(pid), BACK_WITHIN_S)  # a stopped one is ended too
     assert service.back_after_s(began) < BACK_WITHIN_S
-    answer = subprocess.run(["bash", "-c", service.curl], capture_output=True, check=True, timeout=WAIT_S)
-    assert json.loads(answer.stdout)["success"] is True
+    assert eventually(service.answers_curl, BACK_WITHIN_S - (time.monotonic() - began))
 
 
 @pytest.mark.parametrize("is_stream", [True, False])
@@ -186,8 +191,8 @@ def test_a_part_that_fails_again_and_again_is_given_up_in_words(stand_in_build: 
         service = Service(launcher)
         while launcher.process.poll() is None:
             try:
-                os.kill(service.child("gunicorn"), signal.SIGKILL)
+                os.kill(service.child("tritonserver"), signal.SIGKILL)  # before it can serve
             except (AssertionError, OSError):
                 time.sleep(0.05)
         assert launcher.end() == Exit.CHILD_DIED
-        assert "The gateway failed 6 times within 10 minutes" in launcher.said
+        assert "Triton failed 6 times within 10 minutes" in launcher.said
