@@ -127,7 +127,7 @@ $(VENV)/.made:
 		echo 'No Python 3.11 or 3.12 with ensurepip was found: install one, or name one with PYTHON=.' >&2; $(FAIL_QUIETLY); }
 	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || { \
 		echo '$(PYTHON) is not Python 3.11 or 3.12: name another with PYTHON=.' >&2; $(FAIL_QUIETLY); }
-	@test -x $(BIN)/python || { echo 'Making $(VENV) with $(PYTHON) ...' && "$(PYTHON)" -m venv $(VENV); }
+	@"$(PYTHON)" -c 'import sys; from launcher.install import make_environment; sys.exit(make_environment("$(VENV)"))'
 	@touch $@
 
 $(VENV)/.serve-installed: $(REQUIREMENTS) pyproject.toml | $(VENV)/.made

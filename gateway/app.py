@@ -58,7 +58,7 @@ def create_app(settings: GatewaySettings, backend: BackendPool) -> Flask:
     created_s = int((settings.build / MANIFEST_FILE).stat().st_mtime)
     app.register_blueprint(vision.routes(settings, bodies, handler))
     app.register_blueprint(chat_completions.routes(settings, bodies, handler, manifest, created_s))
-    app.register_blueprint(metrics_route.routes(metrics))
+    app.register_blueprint(metrics_route.routes(metrics, backend.count_up))
     app.register_blueprint(web_ui.routes(settings))
     app.register_blueprint(health.routes(settings, readiness, manifest.digest))
     return app

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -58,6 +60,7 @@ class RequestContext:
     cancellation: Cancellation
     cache_scope: int = 0
     traceparent: str = ""
+    is_probe: bool = False
 
 
 class ChatService:
@@ -70,6 +73,8 @@ class ChatService:
         self.tokenizer = Tokenizer.read(folder)
         self._settings = settings
         self._pool = pool
+        self.heard_at_s = float("-inf")
+        """When Triton last sent a part of any answer but a probe's, by time.monotonic."""
         self.is_demo = checkpoint.is_demo
         self._rules = checkpoint.images
         self._prompts = PromptBuilder.read(
@@ -131,7 +136,14 @@ class ChatService:
     ) -> Generator[Event]:
         request = self._request(prepared, context, stream_buffer)
         conversation = prepared.conversation
-        return AnswerStream(self.tokenizer, conversation.stop, conversation.tools).events(self._pool, request)
+        events = AnswerStream(self.tokenizer, conversation.stop, conversation.tools).events(self._pool, request)
+        return events if context.is_probe else self._noting(events)
+
+    def _noting(self, events: Generator[Event]) -> Generator[Event]:
+        with closing(events):
+            for event in events:
+                self.heard_at_s = time.monotonic()
+                yield event
 
     def _request(
         self, prepared: Prepared, context: RequestContext, stream_buffer: StreamBuffer | None
