@@ -11,7 +11,7 @@ REQUIREMENTS := requirements/serve.txt requirements/constraints.txt
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements/constraints.txt
 # What fails here has said why. Ended by SIGINT, make adds no line of its own, and its exit code is 130. The pause lets make
 # take the signal before the end of its child.
-FAIL_QUIETLY := kill -INT $$PPID; sleep 0.5
+FAIL_QUIETLY := grep -q '^SigIgn:.*[2367abef]$$' /proc/$$PPID/status && exit 1; kill -INT $$PPID; sleep 0.5
 UNDER_MAKE := $(BIN)/python -m launcher.under_make
 INSTALL := $(UNDER_MAKE) launcher.install --prefer-binary --constraint requirements/constraints.txt
 

@@ -52,7 +52,12 @@ def test_a_port_in_use_is_named() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         done = subprocess.run(
-            ["make", "serve", f"PORT={port}"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+            ["env", "--default-signal=INT", "make", "serve", f"PORT={port}"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
     assert done.returncode != 0
     assert f"Port {port}" in done.stdout + done.stderr and "PORT=" in done.stdout + done.stderr
