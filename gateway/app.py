@@ -20,7 +20,7 @@ from gateway.observability.metrics import Metrics
 from gateway.observability.request_hooks import RequestHooks
 from gateway.observability.request_record import RequestRecord
 from gateway.observability.tracing import Tracing
-from gateway.resources import AUDIT, BODIES, DISCONNECTS, TRACING
+from gateway.resources import AUDIT, BODIES, DECODERS, DISCONNECTS, TRACING
 from gateway.settings import GatewaySettings
 from gateway.streaming.disconnects import DisconnectWatcher
 from gateway.triton.backend import Backend
@@ -42,6 +42,7 @@ def create_app(settings: GatewaySettings, backend: Backend) -> Flask:
     app.json.sort_keys = False  # type: ignore[attr-defined]
     clients = app.extensions[DISCONNECTS] = DisconnectWatcher()
     bodies = app.extensions[BODIES] = BodyReader(settings.max_body_bytes, settings.body_timeout_s)
+    app.extensions[DECODERS] = service.decoders
     quotas = RateLimiter(settings, RateLimitCounters(settings.redis_url))
     places = max(1, settings.threads - max(1, settings.threads // _SPARE_SHARE))
     admission = Admission(settings.admission_tokens, places, settings.max_waiting)

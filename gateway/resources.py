@@ -8,6 +8,8 @@ DISCONNECTS = "disconnects"
 """Watches the sockets of clients that wait."""
 BODIES = "bodies"
 """Reads request bodies."""
+DECODERS = "decoders"
+"""The processes that decode images."""
 TRACING = "tracing"
 """Sends traces."""
 BACKEND = "backend"
@@ -16,7 +18,7 @@ STREAMS = "streams"
 """The thread that reads Triton's streams; outlives the backend, whose channels it ends."""
 AUDIT = "audit"
 """The audit log, if there is one; last, since whatever else ends may still be written there."""
-CLOSING_ORDER = (DISCONNECTS, BODIES, TRACING, BACKEND, STREAMS, AUDIT)
+CLOSING_ORDER = (DISCONNECTS, BODIES, DECODERS, TRACING, BACKEND, STREAMS, AUDIT)
 
 
 def close_all(app: Flask) -> None:

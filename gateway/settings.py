@@ -161,6 +161,14 @@ class GatewaySettings(BaseSettings):
         validate_default=True,
         description="Pictures one worker decodes at a time; `auto` leaves one core to refuse and to stream with.",
     )
+    image_memory_bytes: _Bytes = Field(
+        default=200 * 1024**2, description="Memory that decoding one image may take; an image that needs more is a 400."
+    )
+    image_cpu_s: _Seconds = Field(
+        default=1.0,
+        description="Processor time that decoding one image may take, beside 25 ns a pixel; one that needs more is a "
+        "400.",
+    )
     deadline_s: _Seconds = Field(default=30.0, description="Time for one answer once its request was read.")
     response_timeout_s: _Seconds = Field(
         default=RESPONSE_TIMEOUT_S, description="Silence between two messages of an answer after which it is given up."
