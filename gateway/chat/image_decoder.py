@@ -37,7 +37,7 @@ class ImageSizeLimits:
     max_pixels: int
     max_side: int
     shrinks: bool
-    memory_bytes: int = 200 << 20
+    memory_bytes: int = 192 << 20
     cpu_s: float = 1.0
 
 

@@ -1,6 +1,6 @@
 """The program of a decoding process: file after file becomes pixels, each within its own bounds of time and memory.
 
-It imports nothing but Pillow. The kernel ends it when a file has used up its processor time, and when whoever asked
+It imports little but Pillow. The kernel ends it when a file has used up its processor time, and when whoever asked
 hangs up or dies, in the middle of whatever it decodes.
 """
 
@@ -10,6 +10,7 @@ import fcntl
 import io
 import os
 import resource
+import select
 import signal
 import socket
 import sys
@@ -18,12 +19,13 @@ from pathlib import Path
 from gateway.images.job import JOB_BYTES, Job, Outcome
 from gateway.images.pixels import final_pixels, prepare
 
+_IDLE_S = 5.0
 _UNBOUNDED = resource.RLIM_INFINITY
 
 
 def serve(parent: socket.socket, shared: int) -> None:
     """Decodes until `parent` hangs up; files come and pixels go in the memory behind the descriptor `shared`."""
-    while packed := parent.recv(JOB_BYTES, socket.MSG_WAITALL):
+    while packed := _next_job(parent):
         job = Job.unpacked(packed)
         _hang_up_ends_us(parent, True)
         signal.setitimer(signal.ITIMER_PROF, job.cpu_s)
@@ -33,6 +35,15 @@ def serve(parent: socket.socket, shared: int) -> None:
         signal.setitimer(signal.ITIMER_PROF, 0)
         _hang_up_ends_us(parent, False)
         parent.send(bytes((outcome,)))
+
+
+def _next_job(parent: socket.socket) -> bytes:
+    """The next job, nothing once `parent` has hung up; after a while without one, freed memory goes back."""
+    if not select.select((parent,), (), (), _IDLE_S)[0]:
+        from glmserve.system.malloc_trim import give_back_freed  # with ctypes, which the first images can do without
+
+        give_back_freed()
+    return parent.recv(JOB_BYTES, socket.MSG_WAITALL)
 
 
 def _decode(job: Job, shared: int) -> Outcome:

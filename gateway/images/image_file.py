@@ -45,4 +45,9 @@ class Budget:
     def spend(self, count: int = 1) -> None:
         self.left -= count
         if self.left < 0:
-            raise Refused(f"The image has more than {self._most:,} {self._what}; at most {self._most:,} are accepted.")
+            raise too_many(self._most, self._what)
+
+
+def too_many(most: int, what: str) -> Refused:
+    """The refusal of an image that has more than `most` of something."""
+    return Refused(f"The image has more than {most:,} {what}; at most {most:,} are accepted.")

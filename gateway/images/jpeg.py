@@ -13,6 +13,8 @@ MOST_SEGMENTS = 1024  # 15 MB in the largest segments are 240
 MOST_SCANS = 64  # encoders write 1 or 10, the most frugal ones some 20
 MOST_TABLE_BYTES = 1 << 16  # four quantisation and eight Huffman tables are 3 kB
 MOST_FILLER_BYTES = 1 << 16
+MOST_STUFFED_BYTES = 1 << 12
+"""In 128 kB of a scan: coded data has 500, and every one of them takes a step to pass."""
 MOST_SCAN_WORK = 6
 """How often the scans may visit all coefficients; an ordinary progressive file visits each three to four times."""
 SMALL_SCAN_WORK = 100_000_000
@@ -20,6 +22,7 @@ SMALL_SCAN_WORK = 100_000_000
 
 _MARKER = re.compile(rb"\xff[\xc0-\xcf\xd8-\xff]")  # within a scan: neither a stuffed byte nor a restart
 _NOT_FILLER = re.compile(rb"[^\xff]")
+_WINDOW = 1 << 17
 _DHT, _JPG, _DAC = 0xC4, 0xC8, 0xCC
 _SOI, _EOI, _SOS, _DQT, _DNL, _DRI = 0xD8, 0xD9, 0xDA, 0xDB, 0xDC, 0xDD
 _APP0, _APP1, _APP2, _APP14, _APP15, _COM = 0xE0, 0xE1, 0xE2, 0xEE, 0xEF, 0xFE
@@ -118,7 +121,7 @@ class _Walk:
         """Where the next scan's header begins and ends, and the bytes of tables before it; None at the end."""
         table_bytes = 0
         while True:
-            found = _MARKER.search(self.data, self.at)
+            found = self._coded_marker()
             if found is None:
                 return None
             marker, self.at = self.data[found.end() - 1], found.start()
@@ -141,6 +144,18 @@ class _Walk:
                 return begin, end, table_bytes
             if marker in _TABLES:
                 table_bytes += end - begin
+
+    def _coded_marker(self) -> re.Match[bytes] | None:
+        """The next marker in what a scan holds; raises Refused for data of little else than stuffed bytes."""
+        while self.at < len(self.data):
+            end = self.at + _WINDOW
+            found = _MARKER.search(self.data, self.at, end + 1)
+            if found is not None:
+                return found
+            if self.data.count(b"\xff", self.at, end) > MOST_STUFFED_BYTES:
+                raise Refused(f"In {_WINDOW >> 10} kB of the image more than {MOST_STUFFED_BYTES:,} bytes are stuffed.")
+            self.at = end
+        return None
 
 
 def _read_segment(header: _Header, marker: int, segment: memoryview) -> None:

@@ -16,8 +16,10 @@ from gateway.images.job import Job
 from gateway.images.png_bands import png_bands
 
 LARGE_PIXELS = 4_000_000
-"""An image of more pixels is converted in bands."""
-BAND_PIXELS = 1_000_000
+"""An image of more pixels is converted in bands, if it has to be converted."""
+HUGE_PIXELS = 16_000_000
+"""A PNG of more pixels is also decoded in bands, where that saves memory; it takes a fifth more time."""
+BAND_PIXELS = 250_000
 
 _WHITE = (255, 255, 255, 255)
 _UPRIGHT = {
@@ -56,14 +58,20 @@ def upright_pixels(file: IO[bytes], job: Job) -> Image.Image:
         if job.draft_width:
             image.draft(None, (job.draft_width, job.draft_height))
         stored = image.size
-        if _pixels(stored) <= LARGE_PIXELS or (turn is None and image.mode == "RGB" and image.format != "PNG"):
+        if _pixels(stored) <= LARGE_PIXELS or _is_rgb_throughout(image):
             whole = _as_rgb(image)
-        elif turn is None and _goes_across_first(stored, size):
+        elif turn is None and (_factors(stored, size) != (1, 1) or _goes_across_first(stored, size)):
             return _shrunk(_bands(image, file), stored, size)
         else:
             whole = _joined(_bands(image, file), stored)
     whole = whole if turn is None else whole.transpose(turn)
     return whole if whole.size == size else whole.resize(size, _BICUBIC, reducing_gap=_REDUCING_GAP)
+
+
+def _is_rgb_throughout(image: Image.Image) -> bool:
+    """Whether there is nothing to convert, and nothing to gain by decoding in bands."""
+    is_huge = image.format == "PNG" and _pixels(image.size) > HUGE_PIXELS
+    return image.mode == "RGB" and not image.has_transparency_data and not is_huge
 
 
 class _OneFrame(WebPImagePlugin.WebPImageFile):
@@ -78,7 +86,7 @@ class _OneFrame(WebPImagePlugin.WebPImageFile):
 def _bands(image: Image.Image, file: IO[bytes]) -> Iterator[Image.Image]:
     """The image in RGB bands from top to bottom, each of as many rows but for the last."""
     rows = max(1, BAND_PIXELS // image.width)
-    bands = png_bands(image, file, rows)
+    bands = png_bands(image, file, rows) if _pixels(image.size) > HUGE_PIXELS else None
     if bands is None:
         image.load()
         edges = range(0, image.height, rows)
@@ -94,6 +102,11 @@ def _joined(bands: Iterator[Image.Image], size: tuple[int, int]) -> Image.Image:
     return whole
 
 
+def _factors(stored: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    """By which whole numbers Pillow reduces an image first, across and down."""
+    return int(stored[0] / size[0] / _REDUCING_GAP) or 1, int(stored[1] / size[1] / _REDUCING_GAP) or 1
+
+
 def _goes_across_first(stored: tuple[int, int], size: tuple[int, int]) -> bool:
     """Whether Pillow makes an image smaller across before it does so down: not where that drops far more rows."""
     columns, rows = stored[0] - size[0], stored[1] - size[1]
@@ -106,7 +119,7 @@ def _shrunk(bands: Iterator[Image.Image], stored: tuple[int, int], size: tuple[i
     Pillow resizes across and then down, and reduces by whole numbers before where an image is far larger, so each band
     can be done by itself until the step down.
     """
-    across, down = (int(before / after / _REDUCING_GAP) or 1 for before, after in zip(stored, size, strict=True))
+    across, down = _factors(stored, size)
     if across == down == 1:
         narrow = (band.resize((size[0], band.height), _BICUBIC) for band in bands)
         return _joined(narrow, (size[0], stored[1])).resize(size, _BICUBIC)
