@@ -41,7 +41,9 @@ def create_app(settings: GatewaySettings, backend: Backend) -> Flask:
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     app.json.sort_keys = False  # type: ignore[attr-defined]
     clients = app.extensions[DISCONNECTS] = DisconnectWatcher()
-    bodies = app.extensions[BODIES] = BodyReader(settings.max_body_bytes, settings.body_timeout_s)
+    bodies = app.extensions[BODIES] = BodyReader(
+        settings.max_body_bytes, settings.max_json_bytes, settings.body_timeout_s
+    )
     app.extensions[DECODERS] = service.decoders
     quotas = RateLimiter(settings, RateLimitCounters(settings.redis_url))
     places = max(1, settings.threads - max(1, settings.threads // _SPARE_SHARE))

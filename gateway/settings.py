@@ -137,6 +137,9 @@ class GatewaySettings(BaseSettings):
     )
     graceful_timeout_s: _Count = Field(default=30, description="Seconds for running requests to end at a shutdown.")
     max_body_bytes: _Bytes = Field(default=20 * 1024**2, description="Largest request body; more is a 413.")
+    max_json_bytes: _Bytes = Field(
+        default=16 * 1024**2, description="Largest request body that is no form, but JSON; more is a 413."
+    )
     body_timeout_s: _Seconds = Field(default=30.0, description="Time in which a request body must have arrived.")
     max_image_bytes: _Bytes = Field(default=15 * 1024**2, description="Largest picture file once base64 is undone.")
     max_image_pixels: Annotated[int, Field(ge=1, le=_LARGEST_IMAGE)] = Field(

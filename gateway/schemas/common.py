@@ -7,9 +7,9 @@ import random
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-import pydantic_core
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from gateway.schemas.json_reader import parse_json
 from glmserve.errors import InvalidInput
 from glmserve.limits import (
     MAX_GRAMMAR_BYTES,
@@ -165,9 +165,9 @@ class AnswerFields(ThinkingFields):
 
 
 def read_json(body: bytes, needed: str) -> dict[str, Any]:
-    """The object in a request body; `needed` names, for whoever sent something else, the fields it must have."""
+    """The object in a request body; raises InvalidInput, naming the fields that are `needed` to who sent no object."""
     try:
-        document = pydantic_core.from_json(body, allow_inf_nan=False)
+        document = parse_json(body)
     except ValueError:
         raise InvalidInput("The request body is not valid JSON.") from None
     if not isinstance(document, dict):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-import pydantic_core
 from pydantic import Field, StringConstraints, ValidationError
 
 from gateway.schemas.common import COUNT, FLAG, AnswerFields, Body, Text, ThinkingFields, read_json, refusal
 from gateway.schemas.conversation import Conversation, SentImage, Turn
+from gateway.schemas.json_reader import parse_json
 from glmserve.errors import InvalidInput
 from glmserve.limits import MAX_CALLS, MAX_NEW_TOKENS, MAX_PARTS
 from glmserve.model.chat_template import Role, ToolCall
@@ -194,7 +194,7 @@ def _part(part: Part, field: str) -> str | SentImage:
 
 def _call(call: Call, field: str) -> ToolCall:
     try:
-        arguments = pydantic_core.from_json(call.function.arguments or "{}", allow_inf_nan=False)
+        arguments = parse_json(call.function.arguments or "{}")
     except ValueError:
         arguments = None
     if not isinstance(arguments, dict):
