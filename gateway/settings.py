@@ -168,8 +168,8 @@ class GatewaySettings(BaseSettings):
         default=192 * 1024**2, description="Memory that decoding one image may take; an image that needs more is a 400."
     )
     image_cpu_s: _Seconds = Field(
-        default=1.0,
-        description="Processor time that decoding one image may take, beside 25 ns a pixel; one that needs more is a "
+        default=0.8,
+        description="Processor time that decoding one image may take, beside 30 ns a pixel; one that needs more is a "
         "400.",
     )
     deadline_s: _Seconds = Field(default=30.0, description="Time for one answer once its request was read.")

@@ -38,7 +38,7 @@ class ImageSizeLimits:
     max_side: int
     shrinks: bool
     memory_bytes: int = 192 << 20
-    cpu_s: float = 1.0
+    cpu_s: float = 0.8
 
 
 def bytes_of_base64(text: str, max_bytes: int, field: str = "image") -> bytes:

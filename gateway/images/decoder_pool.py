@@ -159,7 +159,7 @@ class _Decoder:
             self.is_ready = outcome is Outcome.UNDECODABLE
             raise DecodingFailed(outcome)
         planes = np.empty((3, job.final_height, job.final_width), np.uint8)
-        os.preadv(self._shared, [planes], 0)
+        os.preadv(self._shared, [planes.data], 0)
         if max(job.file_bytes, planes.nbytes) > _KEPT_SHARED_BYTES:
             os.ftruncate(self._shared, _KEPT_SHARED_BYTES)
         self.is_ready = True

@@ -7,8 +7,8 @@ from dataclasses import astuple, dataclass
 from enum import IntEnum
 
 _PACKED = struct.Struct("<8sQ9IdQ")
-PIXEL_NS = 25
-"""Processor time that decoding a pixel may take, whatever the file: an honest 50-megapixel image needs 20."""
+PIXEL_NS = 30
+"""Processor time that decoding a pixel may take, whatever the file: an honest 50-megapixel image needs 20 to 25."""
 
 
 class Outcome(IntEnum):

@@ -53,7 +53,6 @@ class _Header:
     exif: bytes = b""
     xmp: bytes = b""
     several: bytes = b""
-    has_gain_map: bool = False
     table_bytes: Budget = field(default_factory=lambda: Budget(MOST_TABLE_BYTES, "bytes of tables"))
 
 
@@ -183,7 +182,6 @@ def _read_notes(header: _Header, content: memoryview) -> None:
         header.exif = header.exif or bytes(content)
     elif content[: len(_XMP)] == _XMP:
         header.xmp = bytes(content)
-    header.has_gain_map |= _GAIN_MAP in bytes(content)
 
 
 def _holds_several(header: _Header) -> bool:
@@ -192,7 +190,7 @@ def _holds_several(header: _Header) -> bool:
         count = tiff_number(header.several, _NUMBER_OF_IMAGES) if header.several else None
     except (struct.error, ValueError):
         return False
-    return count is not None and count > 1 and not header.has_gain_map
+    return count is not None and count > 1 and _GAIN_MAP not in header.xmp
 
 
 def _read_components(header: _Header, frame: memoryview) -> None:

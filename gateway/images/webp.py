@@ -42,7 +42,7 @@ def read_webp(data: bytes) -> ImageFile:
 
 def _size(first: memoryview) -> tuple[int, int]:
     """Width and height from the first chunk, which is the canvas where there is one."""
-    name, content = bytes(first[:4]), first[8:]
+    name, content = bytes(first[:4]), bytes(first[8:18])
     if name == _EXTENDED:
         sides = int.from_bytes(content[4:7], "little") + 1, int.from_bytes(content[7:10], "little") + 1
     elif name == b"VP8 " and content[3:6] == b"\x9d\x01\x2a":

@@ -41,7 +41,8 @@ MIB = 1 << 20
 WAIT_S = 20
 STRUCTURE_S = 0.005
 FREED_S = 0.5
-NOISE_S = 0.3  # that a loaded machine adds to a second
+NOISE_S = 0.5  # by which the kernel's clock of a process is late on a loaded machine
+GRANTED_S = GatewaySettings.model_fields["image_cpu_s"].default
 
 REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     **{
@@ -174,14 +175,14 @@ def test_a_structure_that_costs_is_refused_before_anything_is_decoded(name: str)
 def test_no_file_takes_more_than_its_pixels_are_granted(name: str) -> None:
     cost = cost_of(BOUNDED[name]())
     assert cost.structure_s < 4 * STRUCTURE_S
-    assert cost.cpu_s < 1 + cost.pixels * PIXEL_NS / 1e9 + NOISE_S, cost
+    assert cost.cpu_s < GRANTED_S + cost.pixels * PIXEL_NS / 1e9 + NOISE_S, cost
     assert cost.grown_bytes < 200 * MIB, cost
     assert cost.refusal is None or not name.startswith(HONEST), cost
 
 
 def test_what_runs_out_of_processor_time_is_told_so() -> None:
     cost = cost_of(made.png_deflate_blocks(1_200_000))
-    assert cost.refusal is not None and "more than 1.0 s of processor time" in cost.refusal
+    assert cost.refusal is not None and "more than 0.8 s of processor time" in cost.refusal
 
 
 @pytest.mark.parametrize("megabytes", [20, 60])
