@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -17,9 +19,10 @@ from typing import Any
 import hostile_images as made
 import pytest
 from decoding import limits
-from decoding_cost import cost_of, decoder_pids, planes
+from decoding_cost import cost_of, decoder_pids, is_decoder, planes
 from eventually import eventually
 from flask.testing import FlaskClient
+from live_gateway import running_gateway
 from samples import OPENAI_URL, URL, ask, assert_problem
 
 import gateway.images.decoder_pool as pools
@@ -358,6 +361,20 @@ def test_what_is_handed_to_the_decoder_holds_no_notes() -> None:
     assert sum(map(len, read_structure(noted).parts)) < 1000
 
 
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
+def test_the_processes_of_a_served_worker_end_with_it(build: Path, sent: signal.Signals) -> None:
+    with running_gateway(build) as running:
+        body = {"image": base64.b64encode(made.small_jpeg()).decode(), "prompt": "Hi"}
+        request = urllib.request.Request(
+            running.url + URL, json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=WAIT_S) as reply:
+            assert reply.status == 200
+        (decoder,) = _decoders_of(running.pid)
+        os.kill(_parent(decoder) if sent is signal.SIGKILL else running.pid, sent)
+        assert eventually(lambda: _state(decoder) in ("", "Z", "X"))
+
+
 def _state(pid: int) -> str:
     """One letter, nothing for a process that is gone."""
     try:
@@ -368,3 +385,13 @@ def _state(pid: int) -> str:
 
 def _asked(data: bytes) -> Conversation:
     return Conversation((Turn("user", (SentImage(data), "Hi")),), Sampling(1, 0.0, 1.0, 0, 0))
+
+
+def _decoders_of(master: int) -> list[int]:
+    """The decoding processes of a web server's workers."""
+    pids = [int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdigit()]
+    return [pid for pid in pids if is_decoder(pid) and _parent(_parent(pid)) == master]
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[1])

@@ -76,12 +76,17 @@ def _pids() -> Iterator[int]:
     return (int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdigit())
 
 
+def is_decoder(pid: int) -> bool:
+    """Whether a process decodes images, for whomever."""
+    with suppress(OSError):
+        return _PROGRAM in Path(f"/proc/{pid}/cmdline").read_text("utf-8", "replace")
+    return False
+
+
 def _is_ours(pid: int) -> bool:
-    with suppress(OSError, ValueError):
+    with suppress(OSError):
         status = Path(f"/proc/{pid}/status").read_text("utf-8")
-        parent = next(line.split()[1] for line in status.splitlines() if line.startswith("PPid:"))
-        is_decoder = _PROGRAM in Path(f"/proc/{pid}/cmdline").read_text("utf-8")
-        return is_decoder and int(parent) == _own_pid()
+        return f"PPid:\t{_own_pid()}\n" in status and is_decoder(pid)
     return False
 
 
