@@ -165,7 +165,7 @@ class GatewaySettings(BaseSettings):
         description="Pictures one worker decodes at a time; `auto` leaves one core to refuse and to stream with.",
     )
     image_memory_bytes: _Bytes = Field(
-        default=192 * 1024**2, description="Memory that decoding one image may take; an image that needs more is a 400."
+        default=176 * 1024**2, description="Memory that decoding one image may take; an image that needs more is a 400."
     )
     image_cpu_s: _Seconds = Field(
         default=0.8,

@@ -23,6 +23,7 @@ _URL_SAFE = str.maketrans("-_", "+/")
 _LYING = (5, 6, 7, 8)
 _SCALES = (2, 4, 8)
 _CLOSE = 0.9
+_PIXEL_BYTES = 4  # as Pillow keeps them
 _PADDING = 2  # bytes that padding makes a file look larger than it is
 
 
@@ -37,7 +38,7 @@ class ImageSizeLimits:
     max_pixels: int
     max_side: int
     shrinks: bool
-    memory_bytes: int = 192 << 20
+    memory_bytes: int = 176 << 20
     cpu_s: float = 0.8
 
 
@@ -106,12 +107,13 @@ class OpenedImage:
                 f"The image has {file.width} x {file.height} pixels; at most {limits.max_pixels} in all are accepted.",
                 field,
             )
-        if file.buffer_bytes > limits.memory_bytes:
-            raise self._too_heavy(file.buffer_bytes)
         self.size = (file.height, file.width) if file.orientation in _LYING else (file.width, file.height)
         self._draft = (0, 0)
         if max(self.size) > limits.max_side:
             self._fit()
+        needed_bytes = file.buffer_bytes + self._decoded_bytes() if file.buffer_bytes else 0
+        if needed_bytes > limits.memory_bytes:
+            raise self._too_heavy(needed_bytes)
 
     def planes(
         self,
@@ -175,6 +177,17 @@ class OpenedImage:
             return 0
         most, longer = self._limits.max_side, max(self.size)
         return next((s for s in _SCALES if _CLOSE * most <= math.ceil(longer / s) <= most), 0)
+
+    def _decoded_bytes(self) -> int:
+        """What a JPEG weighs as pixels, beside what its decoder holds; others count theirs among that."""
+        width, height = self.file.width, self.file.height
+        if self.file.kind != "JPEG":
+            return 0
+        if self._draft[0]:
+            scale = min(width // self._draft[0], height // self._draft[1])
+            by = next((s for s in reversed(_SCALES) if s <= scale), 1)
+            width, height = math.ceil(width / by), math.ceil(height / by)
+        return width * height * _PIXEL_BYTES
 
     def _undecodable(self) -> BadImage:
         return BadImage(

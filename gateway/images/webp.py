@@ -7,7 +7,7 @@ import struct
 from gateway.images.image_file import Budget, ImageFile, Undecodable
 from gateway.images.tiff import orientation_of
 
-MOST_CHUNKS = 4096  # a frame is one
+MOST_CHUNKS = 2048  # a frame is one
 _MOST_NOTE_BYTES = 1 << 16
 _RIFF_BYTES = 12
 _EXTENDED = b"VP8X"
