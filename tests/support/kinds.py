@@ -28,6 +28,7 @@ SIGNS = {
         "subprocess",
         "multiprocessing",
         "launcher.children",
+        "gateway.images.decoder_pool",
         "launcher.install",
         "launcher.settings.checked_settings",
         "launcher.gateway_server",
