@@ -90,6 +90,7 @@ def test_a_deadline_ends_decoding_at_once(pool: DecoderPool, pids: Pids) -> None
     assert pids() == []
 
 
+@pytest.mark.process
 def test_a_departure_gives_the_decoding_place_to_the_next(build: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()  # decoding processes of its own
     service = ChatService(GatewaySettings(build=build, image_decoders=1, image_cpu_s=60), FakeBackend())
@@ -105,7 +106,7 @@ def test_a_departure_gives_the_decoding_place_to_the_next(build: Path, monkeypat
 
         thread = threading.Thread(target=ask_and_leave)
         thread.start()
-        assert eventually(lambda: service._image_decoders.state()[0] == 1)
+        assert eventually(lambda: service._image_decoders.counts()[0] == 1)
         cancellation.cancel()
         begun_s = time.monotonic()
         service.prepare(_asked(made.small_jpeg()), Deadline.after(WAIT_S), Cancellation())
