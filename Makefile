@@ -11,7 +11,7 @@ REQUIREMENTS := requirements/serve.txt requirements/constraints.txt
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements/constraints.txt
 # What fails here has said why. Ended by SIGINT, make adds no line of its own, and its exit code is 130. The pause lets make
 # take the signal before the end of its child.
-FAIL_QUIETLY := kill -INT $$PPID; sleep 0.5
+FAIL_QUIETLY := grep -q '^SigIgn:.*[2367abef]$$' /proc/$$PPID/status && exit 1; kill -INT $$PPID; sleep 0.5
 UNDER_MAKE := $(BIN)/python -m launcher.under_make
 INSTALL := $(UNDER_MAKE) launcher.install --prefer-binary --constraint requirements/constraints.txt
 
@@ -49,7 +49,7 @@ wheel: $(VENV)/.serve-installed ## Build the wheel into dist/: the packages, the
 test: $(VENV)/.test-installed ## Run all tests, 2 at a time (WORKERS=2); CI=1 makes random tests try as much as CI does
 	$(BIN)/python -m pytest $(IN_PARALLEL)
 
-IN_PARALLEL := --numprocesses $(or $(WORKERS),2) --dist loadgroup --no-loadscope-reorder
+IN_PARALLEL := --numprocesses $(or $(WORKERS),2) --dist loadscope --no-loadscope-reorder
 
 .PHONY: test-fast
 test-fast: $(VENV)/.test-installed ## Run the tests without builds, programs, Triton, torch and browser (under half a minute)
@@ -131,7 +131,7 @@ $(VENV)/.made:
 		echo 'No Python 3.11 or 3.12 with ensurepip was found: install one, or name one with PYTHON=.' >&2; $(FAIL_QUIETLY); }
 	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || { \
 		echo '$(PYTHON) is not Python 3.11 or 3.12: name another with PYTHON=.' >&2; $(FAIL_QUIETLY); }
-	@test -x $(BIN)/python || { echo 'Making $(VENV) with $(PYTHON) ...' && "$(PYTHON)" -m venv $(VENV); }
+	@"$(PYTHON)" -c 'import sys; from launcher.install import make_environment; sys.exit(make_environment("$(VENV)"))'
 	@touch $@
 
 $(VENV)/.serve-installed: $(REQUIREMENTS) pyproject.toml | $(VENV)/.made

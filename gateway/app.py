@@ -19,7 +19,7 @@ from gateway.observability.metrics import Metrics
 from gateway.observability.request_hooks import RequestHooks
 from gateway.observability.request_record import RequestRecord
 from gateway.observability.tracing import Tracing
-from gateway.resources import AUDIT, BODIES, DISCONNECTS, TRACING
+from gateway.resources import AUDIT, BODIES, DECODERS, DISCONNECTS, TRACING
 from gateway.settings import GatewaySettings
 from gateway.streaming.disconnects import DisconnectWatcher
 from gateway.triton.backend import BackendPool
@@ -41,7 +41,10 @@ def create_app(settings: GatewaySettings, backend: BackendPool) -> Flask:
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     app.json.sort_keys = False  # type: ignore[attr-defined]
     disconnects = app.extensions[DISCONNECTS] = DisconnectWatcher()
-    bodies = app.extensions[BODIES] = BodyReader(settings.max_body_bytes, settings.body_timeout_s)
+    bodies = app.extensions[BODIES] = BodyReader(
+        settings.max_body_bytes, settings.max_json_bytes, settings.body_timeout_s
+    )
+    app.extensions[DECODERS] = service.decoders
     rate_limiter = RateLimiter(settings, RateLimitCounters(settings.redis_url))
     concurrent = max(1, settings.threads - max(1, settings.threads // _SPARE_SHARE))
     admission = Admission(settings.admission_tokens, concurrent, settings.max_waiting)
@@ -58,7 +61,7 @@ def create_app(settings: GatewaySettings, backend: BackendPool) -> Flask:
     created_s = int((settings.build / MANIFEST_FILE).stat().st_mtime)
     app.register_blueprint(vision.routes(settings, bodies, handler))
     app.register_blueprint(chat_completions.routes(settings, bodies, handler, manifest, created_s))
-    app.register_blueprint(metrics_route.routes(metrics))
+    app.register_blueprint(metrics_route.routes(metrics, backend.count_up))
     app.register_blueprint(web_ui.routes(settings))
     app.register_blueprint(health.routes(settings, readiness, manifest.digest))
     return app

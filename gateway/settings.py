@@ -135,6 +135,9 @@ class GatewaySettings(BaseSettings):
     )
     graceful_timeout_s: _Count = Field(default=30, description="Seconds for running requests to finish at a shutdown.")
     max_body_bytes: _Bytes = Field(default=20 * 1024**2, description="Largest request body in bytes; more is a 413.")
+    max_json_bytes: _Bytes = Field(
+        default=16 * 1024**2, description="Largest JSON body in bytes (forms excepted); more is a 413."
+    )
     body_timeout_s: _Seconds = Field(default=30.0, description="Seconds in which a request body must arrive.")
     max_image_bytes: _Bytes = Field(default=15 * 1024**2, description="Largest image file in bytes, base64 decoded.")
     max_image_pixels: Annotated[int, Field(ge=1, le=_LARGEST_IMAGE)] = Field(
@@ -159,6 +162,13 @@ class GatewaySettings(BaseSettings):
         default=AUTO,
         validate_default=True,
         description="Images that one worker decodes at a time; `auto` is all cores but one.",
+    )
+    image_memory_bytes: _Bytes = Field(
+        default=176 * 1024**2, description="Bytes of memory that decoding one image may take; more is a 400."
+    )
+    image_cpu_s: _Seconds = Field(
+        default=0.8,
+        description="Seconds of processor time that decoding one image may take, plus 30 ns per pixel; more is a 400.",
     )
     deadline_s: _Seconds = Field(default=30.0, description="Seconds for an answer, from when its request was read.")
     response_timeout_s: _Seconds = Field(

@@ -42,7 +42,8 @@ def canary_fault() -> str | None:
     settings = GatewaySettings.read()
     with closing(_backend(settings)) as backend:
         service, canary = ChatService(settings, backend), Canary.read(settings.build)
-        return Readiness(service, backend, canary, settings.canary_timeout_s, settings.canary_cache_s).fault()
+        with closing(service.decoders):
+            return Readiness(service, backend, canary, settings.canary_timeout_s, settings.canary_cache_s).fault()
 
 
 def _backend(settings: GatewaySettings, streams: StreamThread | None = None) -> LoadBalancer:

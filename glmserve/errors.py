@@ -82,11 +82,12 @@ class Overloaded(GlmServeError):
 
 
 class BackendDown(GlmServeError):
-    """The engine cannot be reached or has stopped."""
+    """The engine cannot be reached or has stopped; `retry_after_s` is when it is likely back, if that is known."""
 
     code = "backend_down"
     status = 503
     may_retry = True
+    retry_after_s: int | None = None
 
 
 class DeadlineExceeded(GlmServeError):

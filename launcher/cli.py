@@ -1,11 +1,11 @@
-"""The command line of `glm-serve`: check, find the build, start Triton and the gateway, watch, and end both."""
+"""The command line of `glm-serve`: finds the build, starts Triton and the gateway, keeps both running, ends both."""
 
 from __future__ import annotations
 
 import json
 import shlex
 import signal
-import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from enum import IntEnum
 from pathlib import Path
@@ -18,14 +18,17 @@ from glmserve.build.canary import CANARY_IMAGE, Canary
 from glmserve.build.certificate import REQUIRE_VARIABLE
 from glmserve.build.manifest import REPOSITORY_FOLDER
 from launcher.builds import PRECISIONS, ExportFailed, NoBuild, UnclearChoice, Unverified, check_precision, choose
-from launcher.gateway_server import GatewayFailed, GatewayServer
+from launcher.gateway_server import GRACEFUL_TIMEOUT_S, GatewayFailed, GatewayServer
+from launcher.gateway_supervisor import GatewaySupervisor
 from launcher.logs import EventLog, event_log
+from launcher.notify import notify
 from launcher.ports import Port, UnusablePort, claim
 from launcher.probe import START_TIMEOUT_VARIABLE
+from launcher.service import ChildDied, Service
 from launcher.settings import WrongSettings, checked_settings
+from launcher.supervisor import Supervisor
 from launcher.triton_server import TritonFailed, TritonServer
 
-WATCH_S = 0.2
 BUILDS = Path("builds")
 LOOPBACK = "127.0.0.1"
 _UNVERIFIED = """
@@ -47,10 +50,6 @@ class Exit(IntEnum):
     CHILD_DIED = 8
     UNVERIFIED = 9
     WRONG_SETTINGS = 10
-
-
-class ChildDied(Exception):
-    """Triton or the gateway has ended by itself."""
 
 
 _FAILURES: dict[type[Exception], Exit] = {
@@ -109,12 +108,12 @@ def serve(
         float, typer.Option(min=1, envvar=START_TIMEOUT_VARIABLE, help="Seconds that loading the models may take.")
     ] = 900.0,
 ) -> None:
-    """Serve a build until Ctrl-C: start Triton with its models and the web gateway, and watch both.
+    """Serve a build until Ctrl-C: start Triton with its models and the web gateway, and start again what fails.
 
     Without --build and --checkpoint, serve the published build (builds/current), or else the demo's.
 
     Exit codes: 0 ended by Ctrl-C or SIGTERM, 2 wrong command line, 3 a port cannot be used, 4 no build or checkpoint,
-    5 the export failed, 6 Triton failed to start, 7 the gateway failed to start, 8 one of them died,
+    5 the export failed, 6 Triton failed to start, 7 the gateway failed to start, 8 one of them failed too often,
     9 no valid certificate, 10 unknown or invalid setting in the environment.
     """
     signal.signal(signal.SIGINT, _end)
@@ -136,19 +135,24 @@ def serve(
         _say(f"Serving {choice.origin}.")
         if choice.warning:
             _say(_UNVERIFIED.format(choice.warning))
-        triton = TritonServer(
-            choice.folder / REPOSITORY_FOLDER,
-            triton_http_port,
-            triton_grpc_port,
-            triton_metrics_port,
-            LOOPBACK,
-            start_timeout_s,
-            require_certificate=choice.warning is None,
-        )
+
+        def make_triton() -> TritonServer:
+            return TritonServer(
+                choice.folder / REPOSITORY_FOLDER,
+                triton_http_port,
+                triton_grpc_port,
+                triton_metrics_port,
+                LOOPBACK,
+                start_timeout_s,
+                require_certificate=choice.warning is None,
+            )
+
         with event_log("gateway") as log:
-            gateway = GatewayServer(choice.folder, triton.grpc_url, host, port, log.stream)
+            graceful_s = float(settings.get("GLM_GATEWAY_GRACEFUL_TIMEOUT_S", GRACEFUL_TIMEOUT_S))
+            url = f"grpc://{LOOPBACK}:{triton_grpc_port}"
+            gateway = GatewayServer(choice.folder, url, host, port, log.stream, graceful_s)
             try:
-                _run(choice.folder, triton, gateway, log, start_timeout_s, "GLM_GATEWAY_KEYS_FILE" in settings)
+                _run(choice.folder, make_triton, gateway, log, start_timeout_s, "GLM_GATEWAY_KEYS_FILE" in settings)
             except GatewayFailed as error:
                 raise GatewayFailed(f"{error}{log.tail}") from None
     except Ended:
@@ -160,34 +164,31 @@ def serve(
 
 def _run(
     folder: Path,
-    triton: TritonServer,
+    make_triton: Callable[[], TritonServer],
     gateway: GatewayServer,
     log: EventLog,
     start_timeout_s: float,
     needs_key: bool,
 ) -> None:
-    """Starts both, watches both, and ends both, whatever happens; the gateway first, so that its answers finish."""
-    with ExitStack() as stack:
-        stack.callback(triton.stop)
-        stack.callback(gateway.stop)
-        stack.callback(_begin_to_end)  # runs first
-        triton.start()
-        _say(f"Triton is starting on {triton.grpc_url} and writes its log to {triton.log_path}")
-        gateway.start()
-        _say(f"The gateway is starting on {gateway.url} and writes its log to {log.path or 'stderr'}")
-        _say("Triton is loading the models ...")
-        triton.wait_ready(start_timeout_s)
-        _say("Triton has loaded the models. The gateway asks them the canary question ...")
-        gateway.wait_ready(start_timeout_s, lambda reason: _say(f"Not ready yet: {reason}"))
+    """Keeps both running until the end, whatever happens; the gateway ends first, so that its answers finish."""
+
+    def say_ready() -> None:
         hint = " with one of its keys in KEY" if needs_key else ""
         line = curl_line(folder, gateway.url, needs_key)
         _say(f"\nReady: {gateway.url}\n\nTry it{hint}:\n\n{line}\n\nCtrl-C ends the service.")
-        while True:
-            if (code := triton.exit_code()) is not None:
-                raise ChildDied(f"Triton has died (exit code {code}); ending the gateway.\n{triton.log_tail()}")
-            if (code := gateway.exit_code()) is not None:
-                raise ChildDied(f"The gateway has died (exit code {code}); ending Triton.{log.tail}")
-            time.sleep(WATCH_S)
+
+    triton = Supervisor(make_triton, _say, start_timeout_s, START_TIMEOUT_VARIABLE)
+    gateway_supervisor = GatewaySupervisor(gateway, _say)
+    with ExitStack() as stack:
+        stack.callback(triton.stop)
+        stack.callback(gateway_supervisor.stop)
+        stack.callback(_begin_to_end)  # runs first
+        triton.start()
+        _say(f"Triton is starting on {triton.server.grpc_url} and writes its log to {triton.server.log_path}")
+        gateway_supervisor.start()
+        _say(f"The gateway is starting on {gateway.url} and writes its log to {log.path or 'stderr'}")
+        _say("Triton is loading the models ...")
+        Service(triton, gateway_supervisor, start_timeout_s, say_ready, _say).run()
 
 
 def curl_line(build: Path, url: str, needs_key: bool) -> str:
@@ -213,6 +214,7 @@ def _end(_signal: int, _frame: FrameType | None) -> None:
 def _begin_to_end() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave a child behind
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    notify("STOPPING=1")
     _say("Ending: the gateway finishes the requests it has, then Triton stops.")
 
 

@@ -10,10 +10,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+from gateway.settings import GatewaySettings
 from launcher.children import Child
 from launcher.probe import START_TIMEOUT_VARIABLE, get
 
-_STOP_AFTER_S = 35.0  # above the gateway's own graceful timeout
+_STOP_MARGIN_S = 5.0  # for what the gateway does once its last answer has ended
+GRACEFUL_TIMEOUT_S = float(GatewaySettings.model_fields["graceful_timeout_s"].default)
 _PROBE_TIMEOUT_S = 15.0  # a readiness probe may ask the canary
 _POLL_S = 0.25
 
@@ -25,7 +27,16 @@ class GatewayFailed(Exception):
 class GatewayServer:
     """One gateway, from `start` to `stop` or as a `with` block; its log events go to `log`, or to our output."""
 
-    def __init__(self, build: Path, triton_url: str, host: str, port: int, log: IO[bytes] | None = None) -> None:
+    def __init__(
+        self,
+        build: Path,
+        triton_url: str,
+        host: str,
+        port: int,
+        log: IO[bytes] | None = None,
+        graceful_timeout_s: float = GRACEFUL_TIMEOUT_S,
+    ) -> None:
+        """`graceful_timeout_s` is the gateway's own setting: how long its running requests may take to finish."""
         self.url = f"http://{host}:{port}"
         self._host, self._port, self._log = host, port, log
         self._chosen = {
@@ -33,6 +44,7 @@ class GatewayServer:
             "GLM_GATEWAY_TRITON_URL": triton_url,
             "GLM_GATEWAY_BIND": f"{host}:{port}",
         }
+        self._stop_after_s = graceful_timeout_s + _STOP_MARGIN_S
         self._child: Child | None = None
 
     def __enter__(self) -> GatewayServer:
@@ -60,11 +72,11 @@ class GatewayServer:
         give_up = time.monotonic() + timeout_s
         reason = "It did not answer at all."
         while self.exit_code() is None:
-            reply = get(self._host, self._port, "/health/ready", _PROBE_TIMEOUT_S)
-            if reply is not None and reply.status == 200:
+            is_ready, now = self.readiness(reason)
+            if is_ready:
                 return
-            if reply is not None and reply.values.get("reason", reason) != reason:
-                reason = str(reply.values["reason"])
+            if now != reason:
+                reason = now
                 tell(reason)
             if time.monotonic() > give_up:
                 raise GatewayFailed(
@@ -73,14 +85,22 @@ class GatewayServer:
             time.sleep(_POLL_S)
         raise GatewayFailed(f"The gateway ended while it started (exit code {self.exit_code()}).")
 
+    def readiness(self, last_reason: str) -> tuple[bool, str]:
+        """Whether it has just answered the canary question, and else why not: `last_reason` when it does not say."""
+        reply = get(self._host, self._port, "/health/ready", _PROBE_TIMEOUT_S)
+        if reply is None:
+            return False, last_reason
+        return reply.status == 200, str(reply.values.get("reason", last_reason))
+
     def exit_code(self) -> int | None:
         """None while it runs."""
         if self._child is None:
             raise RuntimeError("the gateway was not started")
         return self._child.exit_code()
 
-    def stop(self) -> None:
-        """Lets running requests finish, for a bounded time; does nothing if it never started."""
+    def stop(self, patience_s: float | None = None) -> None:
+        """Lets running requests finish for `patience_s`, or as long as the gateway itself waits for them; then kills
+        what is left, workers without a master too. Does nothing if it never started."""
         if self._child is not None:
-            self._child.stop(_STOP_AFTER_S)
+            self._child.stop(self._stop_after_s if patience_s is None else patience_s)
             self._child = None

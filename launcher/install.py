@@ -1,15 +1,20 @@
 """Installs packages with pip and says every few seconds how far it is: `python -m launcher.install [pip's options]`.
 
-It runs before anything is installed, so it needs the standard library alone.
+It runs before anything is installed, so it needs the standard library alone. Two installations into one environment at
+a time wait for one another.
 """
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
 import subprocess
 import sys
 import sysconfig
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _REPORT_EVERY_S = 3.0
@@ -54,8 +59,37 @@ def main() -> None:
 def install(options: list[str]) -> int:
     """Runs pip, whose errors stay on stderr as they are; returns its exit code."""
     pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off"]
+    with alone_in(Path(sys.prefix)):
+        return _run_pip([*pip, *options])
+
+
+def make_environment(folder: str) -> int:
+    """Makes a virtual environment of this Python unless there is one; returns the exit code."""
+    with alone_in(Path(folder).absolute().parent):
+        if Path(folder, "bin", "pip").exists():  # which is written last
+            return 0
+        print(f"Making {folder} with {sys.executable} ...", flush=True)
+        return subprocess.run([sys.executable, "-m", "venv", folder], check=False).returncode
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Holds the lock of a folder, which a process that dies gives back; waits for whoever holds it."""
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"Another installation into {folder} is running; waiting for its end ...", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _run_pip(command: list[str]) -> int:
     progress = Progress(_installed_packages())
-    with subprocess.Popen([*pip, *options], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         reader = threading.Thread(target=_read, args=(process, progress))
         reader.start()
         while reader.is_alive():

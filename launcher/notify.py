@@ -7,6 +7,13 @@ import socket
 from contextlib import suppress
 
 
+def watchdog_interval_s() -> float | None:
+    """How often systemd wants to hear WATCHDOG=1, halved to be safe; None where it does not ask."""
+    microseconds = os.environ.get("WATCHDOG_USEC", "")
+    ours = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+    return int(microseconds) / 2e6 if ours and microseconds.isdecimal() and int(microseconds) else None
+
+
 def notify(state: str) -> None:
     """Sends a line such as READY=1 or STATUS=…; does nothing where nobody listens."""
     address = os.environ.get("NOTIFY_SOCKET")

@@ -1,4 +1,4 @@
-"""When to start Triton again after it died, and when to give up."""
+"""When to start a part again after it died, and when to give up."""
 
 from __future__ import annotations
 
@@ -9,26 +9,38 @@ from dataclasses import dataclass, field
 
 @dataclass
 class RestartPolicy:
-    """The first restart comes at once, each further one after twice the wait of the one before.
+    """A part that had served is started again at once. If it fails again before it serves, each further restart comes
+    after twice the wait of the one before.
 
-    More than `most` failures within `window_s` seconds are too many. A failure leaves the window after that time, and
-    the wait shrinks with it.
+    More than `most` failures in a row without serving in between, or more than `most_in_all`, within `window_s` seconds
+    are too many. A failure leaves the window after that time, and the wait shrinks with it.
     """
 
     clock: Callable[[], float]
     most: int = 5
+    most_in_all: int = 40
     window_s: float = 600.0
     first_wait_s: float = 0.5
     longest_wait_s: float = 30.0
-    _failures: deque[float] = field(default_factory=deque)
+    _in_a_row: deque[float] = field(default_factory=deque)
+    _in_all: deque[float] = field(default_factory=deque)
 
-    def failed(self) -> float | None:
-        """Notes a failure; seconds to wait before the restart, or None to give up."""
+    def failed(self, has_served: bool = False) -> float | None:
+        """Notes a failure, and whether the part had served before it; seconds to wait before the restart, or None to
+        give up."""
         now = self.clock()
-        while self._failures and now - self._failures[0] > self.window_s:
-            self._failures.popleft()
-        self._failures.append(now)
-        count = len(self._failures)
-        if count > self.most:
+        if has_served:
+            self._in_a_row.clear()
+        for failures in (self._in_a_row, self._in_all):
+            while failures and now - failures[0] > self.window_s:
+                failures.popleft()
+            failures.append(now)
+        count = len(self._in_a_row)
+        if count > self.most or len(self._in_all) > self.most_in_all:
             return None
         return 0.0 if count == 1 else min(self.longest_wait_s, self.first_wait_s * 2 ** (count - 2))
+
+    @property
+    def too_often(self) -> str:
+        """What has happened when `failed` says to give up."""
+        return f"failed {len(self._in_all)} times within {self.window_s / 60:g} minutes"

@@ -22,6 +22,7 @@ from launcher.triton_server import TritonFailed, TritonServer
 _USAGE, _NO_BUILD, _FAILED = 2, 4, 6
 _EVERYWHERE = "0.0.0.0"
 _PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}
+_LOAD_TIMEOUT_VARIABLE = "TRITON_LOAD_TIMEOUT_S"
 _LOAD_TIMEOUT_S, _EXIT_TIMEOUT_S = "900", "40"
 
 
@@ -34,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not (Path(build) / REPOSITORY_FOLDER).is_dir():
         _say(f"There is no build in {build}.")
         return _NO_BUILD
-    load_timeout_s = float(os.environ.get("TRITON_LOAD_TIMEOUT_S", _LOAD_TIMEOUT_S))
+    load_timeout_s = float(os.environ.get(_LOAD_TIMEOUT_VARIABLE, _LOAD_TIMEOUT_S))
     exit_timeout_s = int(os.environ.get("TRITON_EXIT_TIMEOUT_S", _EXIT_TIMEOUT_S))
     http, grpc, metrics = (_port(name, options) for name in _PORTS)
 
@@ -56,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    supervisor = Supervisor(make, _tell, load_timeout_s)
+    supervisor = Supervisor(make, _tell, load_timeout_s, _LOAD_TIMEOUT_VARIABLE)
     try:
         supervisor.start()
         while not ended.wait(LOOK_EVERY_S):

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from launcher.restart_policy import RestartPolicy
 from launcher.triton_server import TritonFailed, TritonServer
-from launcher.vital_signs import FROZEN_AFTER_S, Process, PulseReader, is_running, is_stopped, stubs_of
+from launcher.vital_signs import FROZEN_AFTER_S, Frozen, Process, PulseReader, ending, is_running, is_stopped, stubs_of
 
 LOOK_EVERY_S = 0.1
 STEP_TIMEOUT_S = 60.0
@@ -17,18 +16,6 @@ _AT_ONCE_S = 0.0
 """A server of which a part died would wait its whole exit timeout for it."""
 _OVERSLEPT_S = 3.0
 """After a gap this long between two looks it was we who stood still: nobody else is blamed for it."""
-
-
-@dataclass
-class Frozen:
-    """How long each process has stood still, as `look` saw it."""
-
-    since: dict[int, float] = field(default_factory=dict)
-
-    def longest_s(self, stopped: set[int], now_s: float) -> float:
-        """The longest of those that stand still now."""
-        self.since = {pid: self.since.get(pid, now_s) for pid in stopped}
-        return max((now_s - since for since in self.since.values()), default=0.0)
 
 
 class Supervisor:
@@ -42,13 +29,16 @@ class Supervisor:
         make: Callable[[], TritonServer],
         tell: Callable[[str], None],
         load_timeout_s: float,
+        load_timeout_setting: str,
         step_timeout_s: float = STEP_TIMEOUT_S,
         policy: RestartPolicy | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`step_timeout_s` is the longest that one step of the engine may take before it counts as hung."""
+        """`load_timeout_setting` names the setting that chose `load_timeout_s`. `step_timeout_s` is the longest that
+        one step of the engine may take before it counts as hung."""
         self._make, self._tell, self._clock = make, tell, clock
-        self._load_timeout_s, self._step_timeout_s = load_timeout_s, step_timeout_s
+        self._load_timeout_s, self._load_timeout_setting = load_timeout_s, load_timeout_setting
+        self._step_timeout_s = step_timeout_s
         self._policy = policy or RestartPolicy(clock)
         self._server: TritonServer | None = None
         self._pulse: PulseReader | None = None
@@ -104,7 +94,7 @@ class Supervisor:
         server = self.server
         code = server.exit_code()
         if code is not None:
-            return f"tritonserver has ended ({_ending(code)})"
+            return f"tritonserver has ended ({ending(code)})"
         if server.pid is None:
             return None
         alive = stubs_of(server.pid)
@@ -116,7 +106,9 @@ class Supervisor:
             return f"a process has stood still for {FROZEN_AFTER_S:g} s"
         if not self.is_ready:
             late = now - self._began_at > self._load_timeout_s
-            return f"it was not ready within {self._load_timeout_s:g} s" if late else None
+            return (
+                f"it was not ready within {self._load_timeout_s:g} s ({self._load_timeout_setting})" if late else None
+            )
         return self._pulse_fault() if now >= self._trusts_pulse_from else None
 
     def _pulse_fault(self) -> str | None:
@@ -136,16 +128,13 @@ class Supervisor:
         return None
 
     def _replace(self, fault: str) -> None:
-        tail = self.server.log_tail()
+        tail, has_served = self.server.log_tail(), self.is_ready
         self._end(_AT_ONCE_S)
         if not self._was_ready:
             raise TritonFailed(f"Triton failed to start: {fault}.\n{tail}")
-        wait_s = self._policy.failed()
+        wait_s = self._policy.failed(has_served)
         if wait_s is None:
-            raise TritonFailed(
-                f"Triton failed {self._policy.most + 1} times within {self._policy.window_s / 60:g} minutes; the last "
-                f"time, {fault}. Giving up.\n{tail}"
-            )
+            raise TritonFailed(f"Triton {self._policy.too_often}; the last time, {fault}. Giving up.\n{tail}")
         self._tell(f"Triton failed: {fault}. Starting it again{f' in {wait_s:g} s' if wait_s else ''} ...")
         self._restart_at = self._clock() + wait_s
 
@@ -156,8 +145,3 @@ class Supervisor:
             self._pulse = None
         if self._server is not None:
             self._server.stop(patience_s)
-
-
-def _ending(code: int) -> str:
-    """An exit code in words: a negative one is a signal's number."""
-    return f"signal {-code}" if code < 0 else f"exit code {code}"

@@ -1,8 +1,8 @@
 """Runs a program for make and keeps make quiet when it fails: `python -m launcher.under_make MODULE [ARGUMENT ...]`.
 
 A program of ours that fails has printed why. make would add a line, `*** Error`, for any exit code but 0. Ended by
-SIGINT, as by Ctrl-C, it adds none, and its own exit code, 130, still says that something failed. Run MODULE itself for
-the exact code.
+SIGINT, as by Ctrl-C, it adds none, and its own exit code, 130, still says that something failed. A make that ignores
+SIGINT (in the background of a script, under nohup) gets the exit code instead. Run MODULE itself for the exact code.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import runpy
 import signal
 import sys
 import time
+from pathlib import Path
 
 _INIT = 1
 _PAUSE_S = 0.5  # make must take the signal before it learns that its child has ended
@@ -21,10 +22,16 @@ def main() -> None:
     del sys.argv[0]
     code = _exit_code_of(sys.argv[0])
     make = os.getppid()
-    if code == 0 or make == _INIT:  # the parent has gone, and another took its place
+    if code == 0 or make == _INIT or _ignores_sigint(make):  # init: the parent has gone
         sys.exit(code)
     os.kill(make, signal.SIGINT)
     time.sleep(_PAUSE_S)
+
+
+def _ignores_sigint(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text("ascii", "replace")
+    ignored = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigIgn:"))
+    return bool(ignored >> (signal.SIGINT - 1) & 1)
 
 
 def _exit_code_of(module: str) -> int:

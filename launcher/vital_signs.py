@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 FROZEN_AFTER_S = 9.0
@@ -42,6 +42,23 @@ class Pulse:
     is_healthy: bool
     alive_age_s: float
     loop_age_s: float
+
+
+@dataclass
+class Frozen:
+    """How long each process has stood still, as whoever looks several times a second saw it."""
+
+    since: dict[int, float] = field(default_factory=dict)
+
+    def longest_s(self, stopped: set[int], now_s: float) -> float:
+        """The longest of those that stand still now."""
+        self.since = {pid: self.since.get(pid, now_s) for pid in stopped}
+        return max((now_s - since for since in self.since.values()), default=0.0)
+
+
+def ending(code: int) -> str:
+    """An exit code in words: a negative one is a signal's number."""
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
 def stubs_of(pid: int) -> set[Process]:

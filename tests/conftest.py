@@ -8,11 +8,12 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from _pytest.mark.expression import Expression
 from hypothesis import settings
-from kinds import SIGNS, TESTS, kinds_of_test, tests_in
+from kinds import SIGNS, TESTS, group_of_test, kinds_of_test, tests_in
 from turns import turn
 
 sys.dont_write_bytecode = False
@@ -42,11 +43,26 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Marks a test with its kinds, and with its group: one process runs all tests that share servers."""
-    for kind in kinds_of_test(item.path, item.nodeid.split("::")[1].partition("[")[0]):
+    for kind in kinds_of_test(*_place(item.nodeid)):
         item.add_marker(kind)
-    servers = [name for name in ("endless", "service") if name in getattr(item, "fixturenames", ())]
-    item.add_marker(pytest.mark.xdist_group(servers[0] if servers else str(item.path.relative_to(TESTS))))
+
+
+def _place(nodeid: str) -> tuple[Path, str]:
+    """A test's file and the name it has there."""
+    path, name = nodeid.split("::")[:2]
+    return TESTS.parent / path, name.partition("[")[0]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """One process runs all tests of a group. (xdist's own `loadgroup` does nothing under pytest 9.)"""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of_test(*_place(nodeid))
+
+    return ByGroup(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from export.errors import Locked
 from export.store.durable_io import sync, sync_folder
 from glmserve.build.manifest import MANIFEST_FILE, Manifest, find_build
 from glmserve.errors import BadArtifact
+from glmserve.system.file_lock import file_lock
 
-_RETRY_S = 0.05
 PARTS = ".parts-"
 """A folder of this name and a recipe holds what is done of a build that is not finished."""
 BUILD_LOCK = ".build.lock"
@@ -75,16 +73,9 @@ def locked(out: Path, name: str, timeout_s: float = 0.0) -> Iterator[None]:
     Raises Locked when another command still holds it after `timeout_s`.
     """
     out.mkdir(parents=True, exist_ok=True)
-    give_up_s = time.monotonic() + timeout_s
-    with (out / name).open("ab") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= give_up_s:
-                    raise Locked(
-                        f"Another command is at work in {out} (it holds {name}): wait until it ends."
-                    ) from None
-                time.sleep(_RETRY_S)
+    with ExitStack() as held:
+        try:
+            held.enter_context(file_lock(out / name, timeout_s))
+        except TimeoutError:
+            raise Locked(f"Another command is at work in {out} (it holds {name}): wait until it ends.") from None
         yield

@@ -7,6 +7,7 @@ from typing import IO
 
 from werkzeug.wrappers import Request
 
+from gateway.schemas.multipart import FORM
 from gateway.server.connection import READ_ERRORS, client_socket
 from gateway.timeouts import Watchdog, stop_reading
 from glmserve.errors import InvalidInput, TooLarge
@@ -16,10 +17,15 @@ _SPILL_FACTOR = 4
 
 
 class BodyReader:
-    """Reads bodies of at most `max_bytes`, each within `timeout_s`."""
+    """Reads bodies of at most `max_bytes`, each within `timeout_s`.
 
-    def __init__(self, max_bytes: int, timeout_s: float) -> None:
+
+    What is not a form may have at most `max_json_bytes`: JSON is turned into objects, which weigh more than files do.
+    """
+
+    def __init__(self, max_bytes: int, max_json_bytes: int, timeout_s: float) -> None:
         self._max_bytes = max_bytes
+        self._max_json_bytes = min(max_bytes, max_json_bytes)
         self._timeout_s = timeout_s
         self._watchdog = Watchdog()
 
@@ -43,20 +49,24 @@ class BodyReader:
 
     def _read(self, request: Request) -> bytes:
         pieces: list[bytes] = []
-        count = 0
+        count, most = 0, self._max_bytes if request.mimetype == FORM else self._max_json_bytes
         for piece in _pieces(request.stream):
             count += len(piece)
-            if count <= self._max_bytes:
+            if count <= most:
                 pieces.append(piece)
             else:
                 pieces.clear()
-            if count > self._max_bytes * _SPILL_FACTOR:
+            if count > most * _SPILL_FACTOR:
                 break
-        if count > self._max_bytes:
-            raise TooLarge(f"The request body is too large: at most {self._max_bytes} bytes are accepted.")
+        if count > most:
+            raise self._too_large(most)
         if request.content_length is not None and count != request.content_length:
             raise _broken()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _too_large(self, most: int) -> TooLarge:
+        of_a_form = "" if most == self._max_bytes else f", and {self._max_bytes} of a form with files"
+        return TooLarge(f"The request body is too large: at most {most} bytes are accepted{of_a_form}.")
 
 
 def _pieces(stream: IO[bytes]) -> Iterator[bytes]:

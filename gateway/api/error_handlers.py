@@ -54,7 +54,7 @@ def _from_tree(error: GlmServeError) -> Response:
     if isinstance(error, Unauthorized):
         response.headers["WWW-Authenticate"] = "Bearer"
     if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
-        known_s = error.retry_after_s if isinstance(error, Overloaded) else None
+        known_s = error.retry_after_s if isinstance(error, Overloaded | BackendDown) else None
         response.headers["Retry-After"] = str(known_s or RETRY_AFTER_S)
     return response
 

@@ -1,51 +1,52 @@
-"""The picture in a request: base64 becomes bytes, and bytes become RGB pixels, whatever the bytes are."""
+"""The image in a request: base64 becomes bytes, and bytes an image of known size and cost, then pixels."""
 
 from __future__ import annotations
 
-import io
 import math
 import re
 from dataclasses import dataclass
 
 import numpy as np
 import pybase64
-from PIL import Image
+from numpy.typing import NDArray
 
+from gateway.deadline import Deadline
+from gateway.images.decoder_pool import DecoderPool, DecodingFailed
+from gateway.images.image_file import Refused, Undecodable
+from gateway.images.job import PIXEL_NS, Job, Outcome
+from gateway.images.structure import read_structure
+from gateway.triton.backend import Cancellation
 from glmserve.errors import BadImage, TooLarge
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 _DATA_URL = re.compile(r"data:image/[a-z0-9.+-]{1,32};base64,", re.IGNORECASE)
 _URL_SAFE = str.maketrans("-_", "+/")
-_WHITE = (255, 255, 255, 255)
-_ORIENTATION = 0x0112
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 _LYING = (5, 6, 7, 8)
-_JPEG_SCALES = (2, 4, 8)
+_SCALES = (2, 4, 8)
 _CLOSE = 0.9
+_PIXEL_BYTES = 4  # as Pillow keeps them
 _PADDING = 2  # bytes that padding makes a file look larger than it is
 
 
 @dataclass(frozen=True)
 class ImageSizeLimits:
-    """How large a picture may be: file, pixels, and the longer side, beyond which it is made smaller or refused."""
+    """How large an image may be: file, pixels, and the longer side, beyond which it is made smaller or refused.
+
+    And what decoding it may take: memory, and seconds of processor time beyond what its pixels are granted.
+    """
 
     max_bytes: int
     max_pixels: int
     max_side: int
     shrinks: bool
+    memory_bytes: int = 176 << 20
+    cpu_s: float = 0.8
 
 
 def bytes_of_base64(text: str, max_bytes: int, field: str = "image") -> bytes:
     """The file in a base64 string or data URL; either alphabet, line breaks and missing padding are fine."""
     start = 0
+    if not text.isascii():  # a copy of any other text may weigh four times as much
+        raise BadImage(f"The field {field} is not valid base64.", field)
     if text[:5].lower() == "data:":
         head = _DATA_URL.match(text)
         if not head:
@@ -85,87 +86,121 @@ def _too_large(max_bytes: int, field: str) -> TooLarge:
 
 
 class OpenedImage:
-    """A picture of which only the header was read; `size` is the width and height that `pixels` will have.
+    """An image of which only the structure was read; `size` is the width and height that it will have, upright.
 
     `field` is where in the request it stood.
     """
 
-    def __init__(self, data: bytes, rules: ImageSizeLimits, field: str = "image") -> None:
-        """Raises BadImage for bytes that are no picture, and for one that is too large.
-
-        The size is checked before a pixel is decoded: a file of 2 kB can ask for gigabytes.
-        """
+    def __init__(self, data: bytes, limits: ImageSizeLimits, field: str = "image") -> None:
+        """Raises BadImage for bytes that are no image, and for one that is too large or built to be dear."""
         self.field = field
+        self._limits = limits
         try:
-            self._image = Image.open(io.BytesIO(data), formats=FORMATS)
-            self._orientation = _orientation(self._image)
-        except Exception as error:  # hostile bytes draw almost any exception out of Pillow's readers
+            self.file = read_structure(data)
+        except Undecodable as error:
             raise self._undecodable() from error
-        width, height = self._image.size
-        self.size = (height, width) if self._orientation in _LYING else (width, height)
-        if width * height > rules.max_pixels:
+        except Refused as error:
+            raise BadImage(str(error), field) from None
+        file = self.file
+        if file.width * file.height > limits.max_pixels:
             raise BadImage(
-                f"The image has {width} x {height} pixels; at most {rules.max_pixels} in all are accepted.", field
+                f"The image has {file.width} x {file.height} pixels; at most {limits.max_pixels} in all are accepted.",
+                field,
             )
-        if max(self.size) > rules.max_side:
-            self._fit(rules)
+        self.size = (file.height, file.width) if file.orientation in _LYING else (file.width, file.height)
+        self._draft = (0, 0)
+        if max(self.size) > limits.max_side:
+            self._fit()
+        needed_bytes = file.buffer_bytes + self._decoded_bytes() if file.buffer_bytes else 0
+        if needed_bytes > limits.memory_bytes:
+            raise self._too_heavy(needed_bytes)
 
-    def pixels(self) -> Image.Image:
-        """The upright RGB picture, its first frame if it moves; raises BadImage when the data is not whole."""
+    def planes(
+        self,
+        decoders: DecoderPool,
+        size: tuple[int, int],
+        deadline: Deadline,
+        cancellation: Cancellation,
+    ) -> NDArray[np.uint8]:
+        """Red, green and blue of the first frame, u8 [3, height, width], in the width and height that are asked for.
+
+        Raises BadImage when the data is not whole, or takes too much time or memory; DeadlineExceeded and Cancelled.
+        """
+        job = self.job(size)
         try:
-            self._image.load()
-            image = _as_rgb(self._image)
-        except MemoryError:
-            raise
-        except Exception as error:
-            raise self._undecodable() from error
-        turn = _UPRIGHT.get(self._orientation)
-        image = image if turn is None else image.transpose(turn)
-        return image if image.size == self.size else image.resize(self.size, Image.Resampling.BICUBIC, reducing_gap=3)
-
-    def _fit(self, rules: ImageSizeLimits) -> None:
-        width, height = self.size
-        if not rules.shrinks:
+            return decoders.decode(self.file.parts, job, deadline, cancellation)
+        except DecodingFailed as error:
+            if error.outcome is Outcome.OUT_OF_MEMORY:
+                raise self._too_heavy() from error
+            if error.outcome is Outcome.UNDECODABLE:
+                raise self._undecodable() from error
             raise BadImage(
-                f"The image is {width} x {height} pixels; its longer side may have at most {rules.max_side}.",
+                f"Decoding the image takes more than {job.cpu_s:.1f} s of processor time, which is all that one of "
+                f"{job.width} x {job.height} pixels may take.",
                 self.field,
-            )
-        scale = self._jpeg_scale(rules.max_side) or max(width, height) / rules.max_side
-        self.size = max(1, math.ceil(width / scale)), max(1, math.ceil(height / scale))
-        file_size = self.size[::-1] if self._orientation in _LYING else self.size
-        self._image.draft(None, file_size)  # a JPEG is decoded no larger than this takes; others pass over it
+            ) from error
 
-    def _jpeg_scale(self, max_side: int) -> int:
+    def job(self, size: tuple[int, int]) -> Job:
+        """What a decoding process is asked to do, for a width and height that the model reads."""
+        file, limits = self.file, self._limits
+        return Job(
+            file.kind,
+            sum(map(len, file.parts)),
+            file.width,
+            file.height,
+            file.orientation,
+            *self._draft,
+            *self.size,
+            *size,
+            limits.cpu_s + file.width * file.height * PIXEL_NS / 1e9,
+            limits.memory_bytes,
+        )
+
+    def _fit(self) -> None:
+        width, height = self.size
+        most = self._limits.max_side
+        if not self._limits.shrinks:
+            raise BadImage(
+                f"The image is {width} x {height} pixels; its longer side may have at most {most}.", self.field
+            )
+        scale = self._scale() or max(width, height) / most
+        self.size = max(1, math.ceil(width / scale)), max(1, math.ceil(height / scale))
+        # a JPEG is decoded no larger than this takes
+        self._draft = self.size[::-1] if self.file.orientation in _LYING else self.size
+
+    def _scale(self) -> int:
         """By how much a JPEG's own reduced decoding gets close below the limit, 0 where it does not.
 
         It leaves out coefficients instead of computing pixels that are thrown away: a third of the time.
         """
-        if self._image.format != "JPEG":
+        if not self.file.scales:
             return 0
-        longer = max(self.size)
-        return next((s for s in _JPEG_SCALES if _CLOSE * max_side <= math.ceil(longer / s) <= max_side), 0)
+        most, longer = self._limits.max_side, max(self.size)
+        return next((s for s in _SCALES if _CLOSE * most <= math.ceil(longer / s) <= most), 0)
+
+    def _decoded_bytes(self) -> int:
+        """What a JPEG weighs as pixels, beside what its decoder holds; others count theirs among that."""
+        width, height = self.file.width, self.file.height
+        if self.file.kind != "JPEG":
+            return 0
+        if self._draft[0]:
+            scale = min(width // self._draft[0], height // self._draft[1])
+            by = next((s for s in reversed(_SCALES) if s <= scale), 1)
+            width, height = math.ceil(width / by), math.ceil(height / by)
+        return width * height * _PIXEL_BYTES
 
     def _undecodable(self) -> BadImage:
         return BadImage(
             "The image cannot be decoded: it must be a whole JPEG, PNG, WebP, BMP or GIF picture.", self.field
         )
 
-
-def _orientation(image: Image.Image) -> int:
-    """How the camera was held, as far as the header says: asking further would decode the picture."""
-    if "exif" not in image.info:
-        return 1
-    try:
-        return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # a broken note on a picture does not make it a broken picture
-        return 1
-
-
-def _as_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits a pixel; Pillow's own conversion clips instead of scaling
-        levels = np.asarray(image).astype(np.int64)
-        return Image.fromarray((levels.clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, _WHITE), layer).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
+    def _too_heavy(self, needed_bytes: int = 0) -> BadImage:
+        most = f"{self._limits.memory_bytes >> 20} MiB"
+        needed = (
+            f"about {needed_bytes >> 20} MiB of memory, and at most {most} are allowed"
+            if needed_bytes
+            else (f"more than {most} of memory")
+        )
+        return BadImage(
+            f"Decoding the image takes {needed}: send it smaller, or a photo as a baseline JPEG.", self.field
+        )

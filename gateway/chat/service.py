@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +16,7 @@ from gateway.chat.image_decoder import ImageSizeLimits, OpenedImage, bytes_of_ba
 from gateway.chat.image_fetcher import ImageFetcher, is_url
 from gateway.chat.retry import with_one_retry
 from gateway.deadline import Deadline
+from gateway.images.decoder_pool import DecoderPool
 from gateway.limits.admission import Admission
 from gateway.schemas.conversation import Conversation, SentImage, Turn
 from gateway.settings import GatewaySettings
@@ -24,7 +27,7 @@ from glmserve.errors import BadImage, InvalidInput, PromptTooLong, TooLarge
 from glmserve.limits import MAX_IMAGES
 from glmserve.model.chat_template import ImagePart, Message, PromptBuilder
 from glmserve.model.config import Checkpoint
-from glmserve.model.image_processor import Grid, grid_of, patches_of
+from glmserve.model.image_processor import Grid, grid_of, merge_planes, smart_resize
 from glmserve.model.tokenizer import Tokenizer
 
 
@@ -58,6 +61,7 @@ class RequestContext:
     cancellation: Cancellation
     cache_scope: int = 0
     traceparent: str = ""
+    is_probe: bool = False
 
 
 class ChatService:
@@ -70,6 +74,8 @@ class ChatService:
         self.tokenizer = Tokenizer.read(folder)
         self._settings = settings
         self._pool = pool
+        self.heard_at_s = float("-inf")
+        """When Triton last sent a part of any answer but a probe's, by time.monotonic."""
         self.is_demo = checkpoint.is_demo
         self._rules = checkpoint.images
         self._prompts = PromptBuilder.read(
@@ -78,12 +84,15 @@ class ChatService:
         self.context_tokens = min(settings.context_tokens, checkpoint.text.max_positions)
         # Here an image counts as one token.
         self._image_decoders = Admission(settings.image_decoders, settings.threads, settings.threads)
+        self.decoders = DecoderPool()
         self._urls = ImageFetcher(settings.image_hosts, settings.max_image_bytes, settings.image_fetch_timeout_s)
         self._sizes = ImageSizeLimits(
             settings.max_image_bytes,
             settings.max_image_pixels,
             settings.max_image_side,
             settings.large_images == "downscale",
+            settings.image_memory_bytes,
+            settings.image_cpu_s,
         )
 
     def prepare(
@@ -131,7 +140,14 @@ class ChatService:
     ) -> Generator[Event]:
         request = self._request(prepared, context, stream_buffer)
         conversation = prepared.conversation
-        return AnswerStream(self.tokenizer, conversation.stop, conversation.tools).events(self._pool, request)
+        events = AnswerStream(self.tokenizer, conversation.stop, conversation.tools).events(self._pool, request)
+        return events if context.is_probe else self._noting(events)
+
+    def _noting(self, events: Generator[Event]) -> Generator[Event]:
+        with closing(events):
+            for event in events:
+                self.heard_at_s = time.monotonic()
+                yield event
 
     def _request(
         self, prepared: Prepared, context: RequestContext, stream_buffer: StreamBuffer | None
@@ -191,17 +207,22 @@ class ChatService:
     def _patches(
         self, opened: list[OpenedImage], deadline: Deadline, cancellation: Cancellation
     ) -> NDArray[np.uint8] | None:
-        """Empties `opened`, because a decoded image may take 200 MB.
+        """Takes each image out of `opened`: its file may weigh 15 MB.
 
         Between two images of a request, other requests get their turn, in the order in which they came.
         """
         decoded = []
         while opened:
             with self._image_decoders.admit(1, deadline, cancellation):
-                decoded.append(patches_of(opened.pop(0).pixels(), self._rules)[0])
+                decoded.append(self._decode(opened.pop(0), deadline, cancellation))
         if not decoded:
             return None
         return decoded[0] if len(decoded) == 1 else np.concatenate(decoded)
+
+    def _decode(self, image: OpenedImage, deadline: Deadline, cancellation: Cancellation) -> NDArray[np.uint8]:
+        width, height = image.size
+        height, width = smart_resize(height, width, self._rules)
+        return merge_planes(image.planes(self.decoders, (width, height), deadline, cancellation), self._rules)
 
     def _room_after(self, prompt_tokens: int, field: str) -> int:
         room = self.context_tokens - prompt_tokens

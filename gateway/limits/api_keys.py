@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Literal
 
 import structlog
-from filelock import FileLock, Timeout
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from gateway.errors import BadKeyFile
+from glmserve.system.file_lock import file_lock
 
 PREFIX = "glm-"
 _CHECK_EVERY_S = 1.0
@@ -149,9 +149,7 @@ def _change(path: Path, change: Callable[[list[ApiKey]], list[ApiKey]]) -> None:
     """Rewrites the file, one writer at a time, and replaces it in one step; raises BadKeyFile when that fails."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.with_name(f"{path.name}.lock")
-        lock.touch()  # fails at once where FileLock would wait
-        with FileLock(lock, timeout=_LOCK_TIMEOUT_S):
+        with file_lock(path.with_name(f"{path.name}.lock"), _LOCK_TIMEOUT_S):
             text = _KeyFile(keys=change(read_keys(path))).model_dump_json(indent=1, exclude_none=True)
             aside = path.with_name(f"{path.name}.new")
             with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
@@ -159,7 +157,7 @@ def _change(path: Path, change: Callable[[list[ApiKey]], list[ApiKey]]) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             aside.replace(path)
-    except Timeout:
+    except TimeoutError:
         raise BadKeyFile(f"{path} is being changed by another command: try again when that has ended.") from None
     except OSError as error:
         raise BadKeyFile(f"The keys cannot be kept in {path}: {error.strerror}.") from None

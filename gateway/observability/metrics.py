@@ -52,6 +52,16 @@ class Metrics:
                 ("admitted_tokens", "Tokens that the running requests may come to."),
             )
         )
+        self._up = Gauge(
+            "glm_gateway_tritons_up",
+            "Tritons that have not died, as the worker saw it that was asked last.",
+            registry=registry,
+            multiprocess_mode="livemostrecent",
+        )
+
+    def tritons_up(self, count: int) -> None:
+        """Sets the gauge of Tritons that are up now."""
+        self._up.set(count)
 
     def crowd(self, running: int, waiting: int, tokens: int) -> None:
         """Sets the gauges of what runs and waits now."""

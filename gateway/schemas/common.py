@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-import pydantic_core
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, create_model
 
+from gateway.schemas.json_reader import parse_json
 from glmserve.errors import InvalidInput
 from glmserve.limits import MAX_GRAMMAR_BYTES, MAX_STOP_CHARS, MAX_STOP_STRINGS, MAX_STOP_TOKEN_IDS
 from glmserve.sampling_parameters import PARAMETERS, Parameter, Sampling, Value
@@ -138,9 +138,9 @@ class AnswerFields(ThinkingFields):
 
 
 def read_json(body: bytes, needed: str) -> dict[str, Any]:
-    """The object in a request body; `needed` names, for whoever sent something else, the fields it must have."""
+    """The object in a request body; raises InvalidInput, naming the fields that are `needed` to who sent no object."""
     try:
-        document = pydantic_core.from_json(body, allow_inf_nan=False)
+        document = parse_json(body)
     except ValueError:
         raise InvalidInput("The request body is not valid JSON.") from None
     if not isinstance(document, dict):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 from typing import Any
 
-import pydantic_core
 from werkzeug.formparser import FormDataParser
 from werkzeug.http import parse_options_header
 
 from gateway.schemas.conversation import SentImage
+from gateway.schemas.json_reader import parse_json
 from gateway.schemas.vision import VisionBody
 from glmserve.errors import InvalidInput
 from glmserve.limits import MAX_IMAGES, MAX_STOP_STRINGS
@@ -58,7 +58,7 @@ def _value(name: str, text: str) -> Any:
     if name in _WORDS:
         return text
     try:
-        value = pydantic_core.from_json(text, allow_inf_nan=False)
+        value = parse_json(text)
     except ValueError:
         return text
     is_word = name in _LISTS_OF_WORDS and not isinstance(value, str | list | None)

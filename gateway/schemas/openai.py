@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-import pydantic_core
 from pydantic import Field, StringConstraints, ValidationError
 
 from gateway.schemas.common import (
@@ -19,6 +18,7 @@ from gateway.schemas.common import (
     with_parameters,
 )
 from gateway.schemas.conversation import Conversation, SentImage, Turn
+from gateway.schemas.json_reader import parse_json
 from glmserve.errors import InvalidInput
 from glmserve.limits import MAX_CALLS, MAX_PARTS
 from glmserve.model.chat_template import Role, ToolCall
@@ -204,7 +204,7 @@ def _part(part: Part, field: str) -> str | SentImage:
 
 def _call(call: Call, field: str) -> ToolCall:
     try:
-        arguments = pydantic_core.from_json(call.function.arguments or "{}", allow_inf_nan=False)
+        arguments = parse_json(call.function.arguments or "{}")
     except ValueError:
         arguments = None
     if not isinstance(arguments, dict):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from typing import Any
 
 import gunicorn.http.wsgi  # type: ignore[import-untyped]
@@ -16,14 +15,16 @@ from gateway.server.response import JoinedResponse
 from gateway.settings import PREFIX, GatewaySettings
 from glmserve.errors import BadSettings
 from glmserve.limits import ANSWER_GRACE_S, REQUEST_HEAD_TIMEOUT_S
+from glmserve.system.runtime_folder import RuntimeFolder
 
 try:
     _settings = GatewaySettings.read()
 except BadSettings as error:
     sys.exit(error.message)
+_own_folder = RuntimeFolder("glm-metrics-") if _settings.workers > 1 and _settings.metrics_folder is None else None
 if _settings.workers > 1:
     # prometheus_client reads this variable when it is first imported, and workers inherit ours
-    _folder = str(_settings.metrics_folder or tempfile.mkdtemp(prefix="glm-metrics-"))
+    _folder = str(_settings.metrics_folder if _own_folder is None else _own_folder.path)
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = os.environ[f"{PREFIX}METRICS_FOLDER"] = _folder
 
 gunicorn.http.wsgi.SERVER = "web"  # the Server header cannot be left out, but it need not name us
@@ -35,7 +36,9 @@ workers = _settings.workers
 threads = _settings.threads
 preload_app = False  # a gRPC channel must be made after the fork
 graceful_timeout = _settings.graceful_timeout_s
-timeout = 60  # a worker whose main thread is stuck this long is replaced; requests have their own deadlines
+timeout = 6
+"""A worker whose main thread is stuck for so many seconds is replaced: aborted at first, killed a second later, and the
+next one needs two or three seconds to start. Requests have their own deadlines."""
 keepalive = 5
 accesslog = None  # the application logs one event per request
 errorlog = "-"
@@ -47,6 +50,12 @@ def post_fork(_server: Any, worker: Any) -> None:
     """Sets both timeouts of a new worker."""
     worker.head_timeout_s = min(REQUEST_HEAD_TIMEOUT_S, _settings.body_timeout_s)
     worker.rest_timeout_s = _settings.body_timeout_s + _settings.deadline_s + ANSWER_GRACE_S
+
+
+def on_exit(_server: Any) -> None:
+    """Removes the metrics; a gateway that was killed leaves them to the next one."""
+    if _own_folder is not None:
+        _own_folder.remove()
 
 
 def worker_exit(_server: Any, worker: Any) -> None:

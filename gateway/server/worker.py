@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from typing import Any
 
@@ -11,6 +12,7 @@ from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped
 from gateway.timeouts import Watchdog, hang_up
 
 _NOTIFY_EVERY_S = 1.0
+_LOAD_TIMEOUT_S = 120.0
 
 
 class GatewayWorker(ThreadWorker):  # type: ignore[misc]
@@ -27,6 +29,21 @@ class GatewayWorker(ThreadWorker):  # type: ignore[misc]
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.watchdog = Watchdog()
+
+    def load_wsgi(self) -> None:
+        """Loads the application, and tells the master meanwhile that this worker is alive: on a slow machine that takes
+        longer than a worker may be silent."""
+        loaded = threading.Event()
+        threading.Thread(target=self._notify_until, args=(loaded,), name="loading", daemon=True).start()
+        try:
+            super().load_wsgi()
+        finally:
+            loaded.set()
+
+    def _notify_until(self, loaded: threading.Event) -> None:
+        give_up_s = time.monotonic() + _LOAD_TIMEOUT_S
+        while not loaded.wait(_NOTIFY_EVERY_S) and time.monotonic() < give_up_s:
+            self.tmp.notify()
 
     def set_accept_enabled(self, enabled: bool) -> None:
         """Closes the listening sockets once the worker has been told to end; called on its main thread.

@@ -110,6 +110,10 @@ class Backend(Protocol):
 class BackendPool(Protocol):
     """All Tritons behind this gateway; shared between threads, and closed by whoever made it."""
 
+    def count_up(self) -> int:
+        """How many Tritons have not died, as far as is known without asking a model; answers at once."""
+        ...
+
     def choose(self) -> AbstractContextManager[Backend]:
         """The Triton for one answer, which is read inside the block; raises BackendDown when there is none."""
         ...

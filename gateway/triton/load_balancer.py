@@ -7,17 +7,20 @@ import itertools
 import random
 import socket
 import threading
+import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from gateway.triton.backend import Backend
+from gateway.triton.outages import Outages
 from glmserve.errors import BackendDown
 
 _PROBE_EVERY_S = 0.25
 _LOOK_UP_EVERY = 8  # rounds of probing
 _MOST_PROBED = 3  # replicas probed for readiness, so that more replicas do not make it slower
 _JOIN_S = 5.0
+_CONNECT_S = 0.3
 
 
 @dataclass(eq=False)
@@ -28,8 +31,12 @@ class Replica:
     backend: Backend
     running: int = 0
     taken: int = 0
-    is_down: bool = False
+    down_since_s: float | None = None
     is_gone: bool = False
+
+    @property
+    def is_down(self) -> bool:
+        return self.down_since_s is not None
 
 
 class LoadBalancer:
@@ -45,6 +52,7 @@ class LoadBalancer:
         connect: Callable[[str], Backend],
         look_up: Callable[[str], list[str]] | None = None,
         shuffle: Callable[[list[str]], None] = random.shuffle,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`urls` are scheme://host:port with commas in between; `connect` opens the backend of one address.
 
@@ -54,6 +62,8 @@ class LoadBalancer:
         self._connect = connect
         self._look_up = look_up or addresses_of
         self._shuffle = shuffle
+        self._clock = clock
+        self._outages = Outages()
         self._lock = threading.Lock()
         self._turns = itertools.count(1)
         self._replicas: dict[str, Replica] = {}
@@ -66,12 +76,15 @@ class LoadBalancer:
 
     @contextmanager
     def choose(self) -> Generator[Backend]:
-        """One replica for one answer; after a BackendDown the next choice is another one."""
+        """One replica for one answer; after a BackendDown the next choice is another one.
+
+        A BackendDown says when to come back, if no replica is up: by how long the last outages took (see Outages).
+        """
         replica = self.take()
         try:
             yield replica.backend
-        except BackendDown:
-            replica.is_down = True
+        except BackendDown as error:
+            error.retry_after_s = self._went_down(replica)
             raise
         finally:
             self.give_back(replica)
@@ -80,6 +93,13 @@ class LoadBalancer:
         with self._lock:
             likely = sorted(self._replicas.values(), key=self._rank)[:_MOST_PROBED]
         return any(replica.backend.models_ready() for replica in likely)
+
+    def count_up(self) -> int:
+        """Of how many replicas something listens on the port; a Triton that has died refuses at once. One that was down
+        at the last try counts only once its models are loaded."""
+        with self._lock:
+            likely = [replica.url for replica in self._replicas.values() if not replica.is_down]
+        return sum(map(_listens, likely))
 
     def close(self) -> None:
         self._closing.set()
@@ -116,7 +136,8 @@ class LoadBalancer:
         with self._lock:
             down = [replica for replica in self._replicas.values() if replica.is_down]
         for replica in down:
-            replica.is_down = not replica.backend.models_ready()
+            if replica.backend.models_ready():
+                self._came_back(replica)
 
     def take(self) -> Replica:
         """The next replica, for one answer; raises BackendDown when there is no replica at all."""
@@ -135,6 +156,24 @@ class LoadBalancer:
             is_over = replica.is_gone and replica.running == 0
         if is_over:
             _close_all([replica])
+
+    def _went_down(self, replica: Replica) -> int | None:
+        """Seconds until one of them is likely back; None while another is up."""
+        with self._lock:
+            now_s = self._clock()
+            if replica.down_since_s is None:
+                replica.down_since_s = now_s
+            since = [other.down_since_s for other in self._replicas.values()]
+            down_for_s = [now_s - began_s for began_s in since if began_s is not None]
+            if not down_for_s or len(down_for_s) < len(since):
+                return None
+            return min(map(self._outages.retry_after_s, down_for_s))
+
+    def _came_back(self, replica: Replica) -> None:
+        with self._lock:
+            if replica.down_since_s is not None:
+                self._outages.ended(self._clock() - replica.down_since_s)
+                replica.down_since_s = None
 
     def _rank(self, replica: Replica) -> tuple[bool, int, int]:
         """The sort key: replicas that are down last, then by running requests, then the least recently used first."""
@@ -170,6 +209,18 @@ def _parts(url: str) -> tuple[str, str, str]:
     scheme, _, place = url.partition("://")
     host, _, port = place.rpartition(":")
     return scheme, host, port
+
+
+def _listens(url: str) -> bool:
+    """Whether the port is open; a host that is slow to say so counts as open."""
+    _, host, port = _parts(url)
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_S).close()
+    except TimeoutError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def _close_all(replicas: Iterable[Replica]) -> None:

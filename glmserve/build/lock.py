@@ -1,6 +1,6 @@
 """Locks on builds: whoever serves one holds a shared lock on it, so that nobody removes it.
 
-flock, because filelock has no locks that several processes can share. The lock ends with the process.
+A shared lock, which `glmserve.system.file_lock` has not: many processes may serve one build.
 """
 
 from __future__ import annotations

@@ -24,7 +24,11 @@ def test_a_package_shows_at_most_20_modules_and_packages_on_one_level(package: s
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_package_says_in_one_sentence_what_it_is(package: str) -> None:
-    sentence = ast.get_docstring(ast.parse((ROOT / package / "__init__.py").read_text("utf-8")))
+    """In the first line; reasons and figures may follow in paragraphs of their own."""
+    text = ast.get_docstring(ast.parse((ROOT / package / "__init__.py").read_text("utf-8")))
+    assert text
+    sentence, _, more = text.partition("\n")
+    assert not more or more.startswith("\n")
     assert sentence and re.fullmatch(r"[^\n]+\.", sentence) and not re.search(r"[.!?] ", sentence), sentence
 
 

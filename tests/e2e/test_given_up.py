@@ -37,7 +37,7 @@ def test_answers_given_up_at_any_moment_leave_triton_whole(demo_build: Path) -> 
             usual_s = median(_seconds(backend) for _ in range(9))
             for _ in range(ANSWERS):
                 cancellation = Cancellation()
-                timer = threading.Timer(chance.uniform(0, WITHIN * usual_s), cancellation.say)
+                timer = threading.Timer(chance.uniform(0, WITHIN * usual_s), cancellation.cancel)
                 timer.start()
                 seen[_answer(backend, cancellation)] += 1
                 timer.join()

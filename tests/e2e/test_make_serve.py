@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from ports import free_port
 
-pytestmark = pytest.mark.triton
+pytestmark = [pytest.mark.triton, pytest.mark.alone]
 ROOT = Path(__file__).resolve().parents[2]
 READY_WITHIN_S = 15
 
@@ -52,7 +52,12 @@ def test_a_port_in_use_is_named() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         done = subprocess.run(
-            ["make", "serve", f"PORT={port}"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+            ["env", "--default-signal=INT", "make", "serve", f"PORT={port}"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
     assert done.returncode != 0
     assert f"Port {port}" in done.stdout + done.stderr and "PORT=" in done.stdout + done.stderr

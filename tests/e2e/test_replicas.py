@@ -18,6 +18,7 @@ from bench.simulation.step_times import StepTimes
 
 pytestmark = [
     pytest.mark.triton,
+    pytest.mark.alone,
     pytest.mark.skipif(shutil.which("nginx", path="/usr/sbin:/usr/bin") is None, reason="nginx is not installed"),
 ]
 TIMES = StepTimes(decode_s=0.03, row_s=0.0, prefill_s=0.005, token_s=0.0001)

@@ -142,16 +142,18 @@ def test_a_dead_engine_is_a_503_and_never_a_hang(demo_build: Path) -> None:
         assert doomed.get("/health/live")[0] == 200
 
 
-def test_a_dead_stub_turns_readiness_red(demo_build: Path) -> None:
+def test_a_dead_stub_turns_readiness_red(demo_build: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Triton itself goes on calling the model ready when its Python process is gone."""
+    monkeypatch.setenv("GLM_GATEWAY_CANARY_TIMEOUT_S", "2")  # or this alone would take 10 s
     with serving(demo_build) as doomed:
         stubs = subprocess.run(
             ["pgrep", "-P", str(doomed.triton.pid), "-f", "stub.*glm4v"], capture_output=True, text=True, check=False
         ).stdout.split()
-        assert stubs
+        assert stubs and doomed.triton.pid is not None
         for stub in stubs:
             os.kill(int(stub), signal.SIGKILL)
         assert eventually(lambda: doomed.get("/health/ready")[0] == 503, 20.0)
+        os.kill(doomed.triton.pid, signal.SIGKILL)  # it would wait 10 s for its dead models
 
 
 @pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import shutil
 import subprocess
 import sys
@@ -156,9 +155,10 @@ def test_a_disk_without_room_is_refused_before_anything_is_written(
 def test_a_disk_that_fills_up_ends_the_build_and_what_was_done_is_kept(checkpoint: Path, tmp_path: Path) -> None:
     """The system refuses to let any file grow past 8 MB, as it would where a quota or the disk ends."""
     out = tmp_path / "builds"
-    command = [sys.executable, "-m", "export", "build", "--checkpoint", str(checkpoint), "--out", str(out)]
-    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (8_000_000, 8_000_000))  # noqa: E731
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, preexec_fn=limit, check=False)
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (8_000_000, 8_000_000))"
+    code = f"{limit}\nfrom export.cli import main\nmain()"
+    command = [sys.executable, "-c", code, "build", "--checkpoint", str(checkpoint), "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == Exit.DISK_FULL, done.stderr
     assert "is full" in done.stderr and "Traceback" not in done.stderr
     assert not list(out.glob("[!.]*"))

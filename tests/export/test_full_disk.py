@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import resource
 import shutil
 import subprocess
 import sys
@@ -28,10 +27,10 @@ engines.vision_plan = lambda *_: bytes(9000)
 
 def run(room: int, *arguments: object, before: str = "") -> subprocess.CompletedProcess[str]:
     """A command whose files the system lets grow to so many bytes, as where a quota or the disk ends."""
-    code = f"{before}\nfrom export.cli import main\nmain()"
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room}))"
+    code = f"{limit}\n{before}\nfrom export.cli import main\nmain()"
     command = [sys.executable, "-B", "-c", code, *map(str, arguments)]  # -B: or half of a .pyc would stay
-    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))  # noqa: E731
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, preexec_fn=limit, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
 def assert_full(done: subprocess.CompletedProcess[str]) -> None:

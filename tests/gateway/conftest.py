@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from samples import base64_of
 from stand_in_build import write_processor_and_canary
 from werkzeug.test import TestResponse
 
+import gateway.chat.service
 from gateway.app import create_app
+from gateway.images.decoder_pool import DecoderPool
 from gateway.settings import GatewaySettings
 from gateway.triton.backend import Chunk
 from glmserve.build.manifest import CHECKPOINT_FOLDER, Manifest
@@ -39,6 +42,19 @@ class SentClient(FlaskClient):
 @pytest.fixture(autouse=True)
 def sent_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Flask, "test_client_class", SentClient)
+
+
+@pytest.fixture(scope="session")
+def decoders() -> Iterator[DecoderPool]:
+    """Decoding processes that all tests share."""
+    with closing(DecoderPool()) as pool:
+        yield pool
+
+
+@pytest.fixture(autouse=True)
+def shared_decoders(monkeypatch: pytest.MonkeyPatch, decoders: DecoderPool) -> None:
+    """Applications have processes of their own; to start some for each test takes a tenth of a second."""
+    monkeypatch.setattr(gateway.chat.service, "DecoderPool", lambda: decoders)
 
 
 @pytest.fixture(scope="session")

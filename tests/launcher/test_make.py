@@ -14,10 +14,17 @@ from launcher.builds import PRECISIONS
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def make(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def make(folder: Path, *words: str, sigint: str = "default") -> subprocess.CompletedProcess[str]:
+    """As from a terminal, or with `sigint` "ignore" as in the background of a script."""
     ours = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(
-        ["make", *words], cwd=folder, env=ours, capture_output=True, text=True, timeout=60, check=False
+        ["env", f"--{sigint}-signal=INT", "make", *words],
+        cwd=folder,
+        env=ours,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 
@@ -35,6 +42,14 @@ def test_a_precision_that_does_not_exist_is_refused_before_anything_is_installed
     assert done.returncode != 0 and not done.stdout
     assert done.stderr == "int7 is no precision; choose fp32, fp16, int8 or int4.\n"
     assert not (fresh / ".venv").exists()
+
+
+def test_a_make_that_ignores_sigint_fails_all_the_same(fresh: Path) -> None:
+    assert make(fresh, "serve", "PRECISION=int7", sigint="ignore").returncode != 0
+    (fresh / "Makefile").unlink()
+    command = f"{sys.executable} -m launcher.under_make does_not_exist"
+    (fresh / "Makefile").write_text(f"goal:\n\t@exec {command}\n", "utf-8")
+    assert make(fresh, "goal", sigint="ignore").returncode != 0
 
 
 @pytest.mark.parametrize("precision", [*PRECISIONS, "bf16", ""])

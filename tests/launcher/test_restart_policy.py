@@ -31,6 +31,21 @@ def test_a_failure_long_ago_counts_no_more() -> None:
         clock.now += 61
 
 
+def test_a_part_that_serves_between_its_failures_is_always_started_again_at_once() -> None:
+    clock = Clock()
+    policy = RestartPolicy(clock)
+    for _ in range(20):
+        assert policy.failed(has_served=True) == 0.0
+        clock.now += 10
+    assert [policy.failed() for _ in range(3)] == [0.5, 1.0, 2.0]
+
+
+def test_failures_without_end_are_given_up_even_if_it_serves_between_them() -> None:
+    policy = RestartPolicy(Clock(), most_in_all=3)
+    assert [policy.failed(has_served=True) for _ in range(4)] == [0.0, 0.0, 0.0, None]
+    assert policy.too_often == "failed 4 times within 10 minutes"
+
+
 def test_no_wait_is_longer_than_the_longest() -> None:
     policy = RestartPolicy(Clock(), most=20)
     assert max(policy.failed() or 0.0 for _ in range(20)) == policy.longest_wait_s

@@ -10,80 +10,19 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ports import free_port
+from launched import PROJECT, WAIT_S, launched
 from servers import children_of, is_alive
 from stand_in_build import describe_again
 
 from glmserve.build.manifest import REPOSITORY_FOLDER
 from glmserve.contract import DECODER_MODEL
 from launcher.cli import Exit, curl_line
-
-PROJECT = Path(__file__).parents[2]
-WAIT_S = 60
-PORTS = ("PORT", "TRITON_HTTP_PORT", "TRITON_GRPC_PORT", "TRITON_METRICS_PORT")
-
-
-class Launcher:
-    """One launcher process and what it has printed so far."""
-
-    def __init__(self, **environment: str) -> None:
-        ports = {name: str(free_port()) for name in PORTS}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "launcher"],
-            cwd=PROJECT,
-            env={**os.environ, **ports, **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self.lines: list[str] = []
-        self._changed = threading.Condition()
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def wait_for(self, words: str) -> None:
-        with self._changed:
-            found = self._changed.wait_for(lambda: words in self.said or self.process.poll() is not None, WAIT_S)
-        assert found and words in self.said, self.said
-
-    @property
-    def said(self) -> str:
-        return "".join(self.lines)
-
-    def end(self) -> int:
-        """The exit code, once its output is closed too."""
-        code = self.process.wait(WAIT_S)
-        self._reader.join(WAIT_S)
-        return code
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        with self.process.stdout as output:
-            for line in output:
-                with self._changed:
-                    self.lines.append(line)
-                    self._changed.notify_all()
-        with self._changed:
-            self._changed.notify_all()
-
-
-@contextmanager
-def launched(**environment: str) -> Generator[Launcher]:
-    launcher = Launcher(**environment)
-    try:
-        yield launcher
-    finally:
-        if launcher.process.poll() is None:
-            launcher.process.kill()
-        launcher.end()
 
 
 def wait_until(fact: Callable[[], bool]) -> None:
@@ -120,18 +59,6 @@ def test_an_answer_in_flight_is_finished_when_the_service_ends(stand_in_build: P
         answer, _ = asking.communicate(timeout=WAIT_S)
         assert json.loads(answer)["usage"]["completion_tokens"] == 512
         assert launcher.end() == 0, launcher.said
-
-
-@pytest.mark.triton
-def test_when_triton_dies_the_launcher_says_so_and_ends_the_gateway(stand_in_build: Path) -> None:
-    with launched(BUILD=str(stand_in_build)) as launcher:
-        launcher.wait_for("Ctrl-C ends the service.")
-        processes = children_of(launcher.process.pid)
-        server = next(pid for pid in processes if "tritonserver" in Path(f"/proc/{pid}/cmdline").read_text())
-        os.kill(server, signal.SIGKILL)
-        assert launcher.end() == Exit.CHILD_DIED
-        assert "Triton has died" in launcher.said
-        wait_until(lambda: not [pid for pid in processes if is_alive(pid)])
 
 
 @pytest.mark.triton

@@ -28,15 +28,16 @@ LOOK_EVERY_S = 0.05
 class Watched:
     """A supervisor, looked at until something is so."""
 
-    def __init__(self, build: Path, most: int = 5) -> None:
+    def __init__(self, build: Path, most: int = 40) -> None:
         ports = free_port(), free_port(), free_port()
         self.said: list[str] = []
         self.supervisor = Supervisor(
             lambda: TritonServer(build / REPOSITORY_FOLDER, *ports),
             self.said.append,
             LOAD_S,
+            "START_TIMEOUT_S",
             step_timeout_s=60.0,
-            policy=RestartPolicy(time.monotonic, most=most),
+            policy=RestartPolicy(time.monotonic, most_in_all=most),
         )
 
     def until(self, fact: Callable[[], bool], within_s: float) -> float:

@@ -47,6 +47,9 @@ class EchoBackend:
     def choose(self) -> Generator[EchoBackend]:
         yield self
 
+    def count_up(self) -> int:
+        return 1
+
     def models_ready(self) -> bool:
         return True
 

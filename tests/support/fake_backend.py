@@ -26,6 +26,7 @@ class FakeBackend:
     chunks: list[Chunk] = field(default_factory=list)
     error: GlmServeError | None = None
     is_ready: bool = True
+    up: int = 1
     gate: threading.Event | None = None
     beat_s: float = 0.0
     requests: list[GenerateRequest] = field(default_factory=list)
@@ -59,6 +60,9 @@ class FakeBackend:
     def choose(self) -> Generator[FakeBackend]:
         """The pool of one that is this backend itself."""
         yield self
+
+    def count_up(self) -> int:
+        return self.up
 
     def models_ready(self) -> bool:
         return self.is_ready

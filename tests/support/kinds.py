@@ -28,6 +28,9 @@ SIGNS = {
         "subprocess",
         "multiprocessing",
         "launcher.children",
+        "gateway.images.decoder_pool",
+        "launcher.install",
+        "launcher.settings.checked_settings",
         "launcher.gateway_server",
         "bench.servers",
         "bench.cli",
@@ -38,23 +41,37 @@ SIGNS = {
 """A kind of test, and the modules and functions that make a test one; `pytest.mark.KIND` does, too."""
 
 
+SHARED_SERVERS = ("endless", "service", "triton")
+"""Fixtures of conftests that live as long as the process they are in."""
 Name = tuple[Path, str]
 """A name, and the file that uses it."""
 
 
+@cache
 def kinds_of_test(path: Path, name: str) -> frozenset[str]:
     """The kinds of a test function, or of a class of tests."""
-    found: set[str] = set()
+    return frozenset(kind for one in _reached(path, name) for kind in _step(*one)[0])
+
+
+@cache
+def group_of_test(path: Path, name: str) -> str:
+    """Tests of one group run in one process: those that share a server, or else those of one file."""
+    for place, used in _reached(path, name):
+        if used in SHARED_SERVERS and place.name == "conftest.py":
+            return used
+    return str(path)
+
+
+def _reached(path: Path, name: str) -> set[Name]:
+    """All that a test uses, through functions and fixtures of ours."""
     seen: set[Name] = set()
     left: list[Name] = [(path, name), (path, _WHOLE_FILE)]
     while left:
         one = left.pop()
         if one not in seen:
             seen.add(one)
-            kinds, uses = _step(*one)
-            found |= kinds
-            left += uses
-    return frozenset(found)
+            left += _step(*one)[1]
+    return seen
 
 
 def tests_in(path: Path) -> list[str]:

@@ -7,6 +7,7 @@ import io
 
 import numpy as np
 import pytest
+from decoding import pixels_of
 from PIL import Image, ImageOps
 from samples import file_of
 
@@ -17,7 +18,7 @@ MOST = 1_000_000
 
 
 def image_of(data: bytes, most: int, side: int = 4000, shrinks: bool = True) -> Image.Image:
-    return OpenedImage(data, ImageSizeLimits(MOST, most, side, shrinks)).pixels()
+    return pixels_of(OpenedImage(data, ImageSizeLimits(MOST, most, side, shrinks)))
 
 
 def colour_at(image: Image.Image, x: int = 0, y: int = 0) -> tuple[int, int, int]:
@@ -84,7 +85,7 @@ def test_the_size_is_known_before_decoding_however_the_camera_was_held(orientati
     opened = OpenedImage(data, ImageSizeLimits(MOST, MOST, 4000, True))
     upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
     assert opened.size == upright.size
-    assert np.array_equal(np.asarray(opened.pixels()), np.asarray(upright))
+    assert np.array_equal(np.asarray(pixels_of(opened)), np.asarray(upright))
 
 
 def test_a_longer_side_is_made_to_fit() -> None:
@@ -104,7 +105,7 @@ def test_a_large_jpeg_is_decoded_small_and_looks_the_same(
     image = Image.linear_gradient("L").resize((width, width // 2)).convert("RGB")
     data = file_of(image, "JPEG", quality=95, exif=exif)
     opened = OpenedImage(data, ImageSizeLimits(MOST, MOST, 200, True))
-    pixels = opened.pixels()
+    pixels = pixels_of(opened)
     assert pixels.size == opened.size == (wanted if orientation == 1 else wanted[::-1])
     exact = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).resize(pixels.size, Image.Resampling.BICUBIC)
     assert np.abs(np.asarray(pixels).astype(int) - np.asarray(exact)).max() <= 8

@@ -26,11 +26,10 @@ from gateway.schemas.conversation import Conversation, SentImage, Turn
 from gateway.settings import GatewaySettings
 from gateway.triton.backend import Cancellation
 from glmserve.errors import Cancelled, DeadlineExceeded
-from glmserve.model.image_processor import ImageRules, patches_of
+from glmserve.model.image_processor import ImageRules, merge_planes
 from glmserve.sampling_parameters import Sampling
 
 WAIT_S = 10
-Cut = tuple[np.ndarray, Any]
 
 
 @pytest.fixture
@@ -39,15 +38,15 @@ def service(build: Path) -> ChatService:
 
 
 @pytest.fixture
-def on_decoding(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Image.Image], None]], None]:
+def on_decoding(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[np.ndarray], None]], None]:
     """Has a function called with every picture once it is decoded."""
 
-    def install(look: Callable[[Image.Image], None]) -> None:
-        def looked_at(image: Image.Image, rules: ImageRules) -> Cut:
-            look(image)
-            return patches_of(image, rules)
+    def install(look: Callable[[np.ndarray], None]) -> None:
+        def looked_at(planes: np.ndarray, rules: ImageRules) -> np.ndarray:
+            look(planes)
+            return merge_planes(planes, rules)
 
-        monkeypatch.setattr(gateway.chat.service, "patches_of", looked_at)
+        monkeypatch.setattr(gateway.chat.service, "merge_planes", looked_at)
 
     return install
 
@@ -57,7 +56,7 @@ def asked(image: str, count: int) -> Conversation:
 
 
 def test_a_client_that_leaves_has_no_further_image_decoded(service: ChatService, on_decoding: Any, image: str) -> None:
-    cancellation, decoded = Cancellation(), list[Image.Image]()
+    cancellation, decoded = Cancellation(), list[np.ndarray]()
     on_decoding(lambda image: (decoded.append(image), cancellation.cancel()))
     with pytest.raises(Cancelled):
         service.prepare(asked(image, 3), Deadline.after(WAIT_S), cancellation)
@@ -67,7 +66,7 @@ def test_a_client_that_leaves_has_no_further_image_decoded(service: ChatService,
 def test_a_deadline_that_passes_has_no_further_image_decoded(
     service: ChatService, on_decoding: Any, image: str
 ) -> None:
-    decoded = list[Image.Image]()
+    decoded = list[np.ndarray]()
 
     @dataclass(frozen=True)
     class UntilTheFirst(Deadline):
@@ -85,7 +84,7 @@ def test_a_deadline_that_passes_has_no_further_image_decoded(
 def test_another_request_decodes_between_two_images_of_one(service: ChatService, on_decoding: Any, image: str) -> None:
     order, begun, gate = list[str](), threading.Event(), threading.Event()
 
-    def look(_: Image.Image) -> None:
+    def look(_: np.ndarray) -> None:
         order.append(threading.current_thread().name)
         begun.set()
         gate.wait(WAIT_S)
@@ -109,9 +108,9 @@ def test_another_request_decodes_between_two_images_of_one(service: ChatService,
 def test_a_decoded_image_is_not_kept_while_the_next_is_decoded(
     service: ChatService, on_decoding: Any, image: str
 ) -> None:
-    seen, alive = list[weakref.ref[Image.Image]](), list[int]()
+    seen, alive = list[weakref.ref[np.ndarray]](), list[int]()
 
-    def look(image: Image.Image) -> None:
+    def look(image: np.ndarray) -> None:
         alive.append(sum(earlier() is not None for earlier in seen))
         seen.append(weakref.ref(image))
 

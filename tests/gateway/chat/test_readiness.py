@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from eventually import eventually
 from fake_backend import FakeBackend
 from flask.testing import FlaskClient
 
 from gateway.app import create_app
-from gateway.chat.readiness import Readiness
-from gateway.chat.service import ChatService
+from gateway.chat.readiness import Readiness, canary_question
+from gateway.chat.service import ChatService, RequestContext
+from gateway.deadline import Deadline
 from gateway.settings import GatewaySettings
-from gateway.triton.backend import Chunk
+from gateway.triton.backend import Cancellation, Chunk
 from glmserve.build.canary import Canary
 from glmserve.build.manifest import Manifest
 from glmserve.contract import Finish
@@ -87,6 +90,46 @@ def test_not_ready_when_the_canary_takes_too_long(build: Path, says: Script) -> 
     assert_not_ready(client, "deadline_exceeded")
 
 
+def test_a_canary_that_waits_in_vain_while_others_are_answered_leaves_a_busy_service_ready(
+    build: Path, says: Script
+) -> None:
+    backend, now = FakeBackend(says()), [0.0]
+    service = ChatService(GatewaySettings(build=build), backend)
+    readiness = Readiness(service, backend, Canary.read(build), 0.2, 5.0, lambda: now[0])
+    assert readiness.fault() is None
+    backend.gate = threading.Event()
+    now[0] = 6.0
+    with ThreadPoolExecutor(1) as pool:
+        finding = pool.submit(readiness.fault)
+        assert eventually(lambda: len(backend.requests) == 2)
+        service.heard_at_s = time.monotonic()  # another answer goes on
+        assert finding.result(timeout=10) is None
+        now[0] = 120.0
+        finding = pool.submit(readiness.fault)
+        assert eventually(lambda: len(backend.requests) == 3)
+        service.heard_at_s = time.monotonic()
+        assert "deadline_exceeded" in str(finding.result(timeout=10))  # nothing excuses it for good
+
+
+def test_an_answer_of_another_is_heard_and_a_probes_is_not(build: Path, says: Script) -> None:
+    backend = FakeBackend(says())
+    service = ChatService(GatewaySettings(build=build), backend)
+    question = canary_question(Canary.read(build))
+    for is_probe in (True, False):
+        deadline, cancellation = Deadline.after(5), Cancellation()
+        prepared = service.prepare(question, deadline, cancellation)
+        service.answer(prepared, RequestContext("r", deadline, cancellation, is_probe=is_probe))
+        assert (service.heard_at_s > 0) is not is_probe
+
+
+def test_a_jammed_image_decoder_is_not_ready(build: Path, backend: FakeBackend) -> None:
+    service = ChatService(GatewaySettings(build=build, image_decoders=1), backend)
+    readiness = Readiness(service, backend, Canary.read(build), 0.1, 5.0)
+    with service._image_decoders.admit(1, Deadline.after(60), Cancellation()):
+        assert readiness.fault() == "No image decoder was free within 0.1 s."
+    assert not backend.requests
+
+
 def test_a_finding_holds_for_a_few_seconds_and_no_longer(build: Path, backend: FakeBackend) -> None:
     now = [0.0]
     readiness = readiness_of(build, backend, clock=lambda: now[0])
@@ -96,6 +139,15 @@ def test_a_finding_holds_for_a_few_seconds_and_no_longer(build: Path, backend: F
     assert readiness.fault() is None
     now[0] = 5.1
     assert readiness.fault() == "The models are not loaded."
+
+
+def test_a_good_finding_is_dropped_at_once_when_the_last_triton_has_died(build: Path, backend: FakeBackend) -> None:
+    readiness = readiness_of(build, backend)
+    assert readiness.fault() is None
+    backend.up = 0
+    assert readiness.fault() == "No Triton is up."
+    backend.up = 1
+    assert readiness.fault() is None
 
 
 def test_many_who_ask_at_once_share_one_canary(build: Path, says: Script) -> None:
