@@ -42,7 +42,7 @@ _BY_STATUS: dict[grpc.StatusCode, type[GlmServeError]] = {
     grpc.StatusCode.UNAVAILABLE: BackendDown,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
     grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
-    grpc.StatusCode.CANCELLED: Cancelled,
+    grpc.StatusCode.CANCELLED: BackendDown,  # by a Triton that ends: our own cancellation is told apart before
     grpc.StatusCode.NOT_FOUND: BackendDown,
     grpc.StatusCode.UNKNOWN: BackendDown,
     grpc.StatusCode.ABORTED: BackendDown,
@@ -201,7 +201,7 @@ def _drain(call: Iterator[Any]) -> None:
 
 def _from_rpc(error: grpc.RpcError) -> GlmServeError:
     status, details = error.code(), error.details() or ""
-    if status not in (grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED):
+    if status is not grpc.StatusCode.DEADLINE_EXCEEDED:
         log_refusal(status.name, details)
     ours = from_wire(details)
     if ours is not None:

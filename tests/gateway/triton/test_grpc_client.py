@@ -245,6 +245,7 @@ def test_any_other_word_of_triton_is_our_failure_without_the_word(triton: Any, b
         (grpc.StatusCode.RESOURCE_EXHAUSTED, Overloaded),
         (grpc.StatusCode.DEADLINE_EXCEEDED, DeadlineExceeded),
         (grpc.StatusCode.UNKNOWN, BackendDown),
+        (grpc.StatusCode.CANCELLED, BackendDown),  # a Triton that ends cancels its calls; the client has not left
         (grpc.StatusCode.INVALID_ARGUMENT, GlmServeError),
     ],
 )
