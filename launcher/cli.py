@@ -23,6 +23,7 @@ from launcher.gateway_supervisor import GatewaySupervisor
 from launcher.logs import EventLog, event_log
 from launcher.notify import notify
 from launcher.ports import Port, UnusablePort, claim
+from launcher.predecessor import say_that_we_end
 from launcher.probe import START_TIMEOUT_VARIABLE
 from launcher.service import ChildDied, Service
 from launcher.settings import WrongSettings, checked_settings
@@ -126,7 +127,8 @@ def serve(
                 Port(LOOPBACK, triton_http_port, "TRITON_HTTP_PORT"),
                 Port(LOOPBACK, triton_grpc_port, "TRITON_GRPC_PORT"),
                 Port(LOOPBACK, triton_metrics_port, "TRITON_METRICS_PORT"),
-            ]
+            ],
+            _say,
         )
         _say("Checking the settings ...")
         settings = checked_settings(f"{host}:{port}")
@@ -214,6 +216,7 @@ def _end(_signal: int, _frame: FrameType | None) -> None:
 def _begin_to_end() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave a child behind
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    say_that_we_end()
     notify("STOPPING=1")
     _say("Ending: the gateway finishes the requests it has, then Triton stops.")
 
