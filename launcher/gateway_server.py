@@ -10,12 +10,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from gateway.settings import GatewaySettings
+from glmserve.limits import GRACEFUL_TIMEOUT_S
 from launcher.children import Child
 from launcher.probe import START_TIMEOUT_VARIABLE, get
 
 _STOP_MARGIN_S = 5.0  # for what the gateway does once its last answer has ended
-GRACEFUL_TIMEOUT_S = float(GatewaySettings.model_fields["graceful_timeout_s"].default)
 _PROBE_TIMEOUT_S = 15.0  # a readiness probe may ask the canary
 _POLL_S = 0.25
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from launched import WAIT_S, Launcher
 from servers import children_of
 
-from launcher.vital_signs import stubs_of
+from launcher.supervision.vital_signs import stubs_of
 
 SHORT = 4
 
