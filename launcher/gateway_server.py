@@ -12,6 +12,7 @@ from typing import IO
 
 from glmserve.limits import GRACEFUL_TIMEOUT_S
 from launcher.children import Child
+from launcher.notify import without_systemd
 from launcher.probe import START_TIMEOUT_VARIABLE, get
 
 _STOP_MARGIN_S = 5.0  # for what the gateway does once its last answer has ended
@@ -61,7 +62,7 @@ class GatewayServer:
 
     def start(self) -> None:
         command = [sys.executable, "-m", "gunicorn", "-c", "python:gateway.server.gunicorn_config"]
-        self._child = Child("gateway", command, {**os.environ, **self._chosen}, None, self._log)
+        self._child = Child("gateway", command, {**without_systemd(os.environ), **self._chosen}, None, self._log)
 
     def wait_ready(self, timeout_s: float, tell: Callable[[str], None] = lambda _reason: None) -> None:
         """Returns once the canary question was answered; raises GatewayFailed when the gateway ends or takes longer.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -186,3 +187,28 @@ def test_of_two_services_that_start_at_once_on_the_same_triton_ports_one_serves_
             assert "Triton failed to start" in loser.said or "Another Triton" in loser.said or "taken" in loser.said
             assert "Ready:" not in loser.said
             assert RunningService(winner).ask()[0] == 200
+
+
+def test_systemd_hears_how_the_service_is(stand_in_build: Path, tmp_path: Path) -> None:
+    heard: list[str] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(WAIT_S)
+
+        def hears(state: str) -> None:
+            while not heard or heard[-1] != state:
+                heard.append(systemd.recv(4096).decode())
+
+        asked = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "1000000"}
+        with launched(BUILD=str(stand_in_build), **asked) as launcher:
+            hears("STATUS=Starting.")
+            hears("READY=1")
+            hears("WATCHDOG=1")
+            service = RunningService(launcher)
+            os.kill(service.child("tritonserver"), signal.SIGKILL)
+            hears("STATUS=A part has failed and is being started again.")
+            hears("STATUS=Serving.")
+            launcher.process.send_signal(signal.SIGTERM)
+            hears("STOPPING=1")
+            assert launcher.end() == 0
+    assert heard.count("READY=1") == 1
