@@ -149,8 +149,8 @@ class TritonSupervisor:
 
     def _end(self, patience_s: float | None = None) -> None:
         self.is_ready = False
-        if self._pulse is not None:
-            self._pulse.close()
-            self._pulse = None
         if self._server is not None:
             self._server.stop(patience_s)
+        if self._pulse is not None:
+            self._pulse.close()  # at last: a question that a frozen server left open has ended with it
+            self._pulse = None
