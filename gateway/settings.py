@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, 
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from glmserve.errors import BadSettings
-from glmserve.limits import RESPONSE_TIMEOUT_S
+from glmserve.limits import GRACEFUL_TIMEOUT_S, RESPONSE_TIMEOUT_S
 from glmserve.system import cpu_count
 from glmserve.system.env_settings import read_settings
 
@@ -133,7 +133,9 @@ class GatewaySettings(BaseSettings):
     workers: Annotated[_Count, _from_cores(auto_workers)] = Field(
         default=AUTO, validate_default=True, description="Worker processes; `auto` is one per two cores, at most 4."
     )
-    graceful_timeout_s: _Count = Field(default=30, description="Seconds for running requests to finish at a shutdown.")
+    graceful_timeout_s: _Count = Field(
+        default=GRACEFUL_TIMEOUT_S, description="Seconds for running requests to finish at a shutdown."
+    )
     max_body_bytes: _Bytes = Field(default=20 * 1024**2, description="Largest request body in bytes; more is a 413.")
     max_json_bytes: _Bytes = Field(
         default=16 * 1024**2, description="Largest JSON body in bytes (forms excepted); more is a 413."

@@ -35,6 +35,9 @@ RESPONSE_TIMEOUT_S = 10.0
 REQUEST_HEAD_TIMEOUT_S = 10.0
 """Time in which a request's line and headers must have arrived."""
 
+GRACEFUL_TIMEOUT_S = 30
+"""Time for running requests to finish at a shutdown, unless the gateway's setting says otherwise."""
+
 ANSWER_GRACE_S = 5.0
 """Time for a client to have read its answer once its body's time and its deadline are both over."""
 

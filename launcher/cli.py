@@ -17,16 +17,18 @@ import typer
 from glmserve.build.canary import CANARY_IMAGE, Canary
 from glmserve.build.certificate import REQUIRE_VARIABLE
 from glmserve.build.manifest import REPOSITORY_FOLDER
+from glmserve.limits import GRACEFUL_TIMEOUT_S
 from launcher.builds import PRECISIONS, ExportFailed, NoBuild, UnclearChoice, Unverified, check_precision, choose
-from launcher.gateway_server import GRACEFUL_TIMEOUT_S, GatewayFailed, GatewayServer
-from launcher.gateway_supervisor import GatewaySupervisor
+from launcher.gateway_server import GatewayFailed, GatewayServer
 from launcher.logs import EventLog, event_log
 from launcher.notify import notify
 from launcher.ports import Port, UnusablePort, claim
+from launcher.predecessor import say_that_we_end
 from launcher.probe import START_TIMEOUT_VARIABLE
-from launcher.service import ChildDied, Service
 from launcher.settings import WrongSettings, checked_settings
-from launcher.supervisor import Supervisor
+from launcher.supervision.gateway_supervisor import GatewaySupervisor
+from launcher.supervision.service import ChildDied, Service
+from launcher.supervision.triton_supervisor import TritonSupervisor
 from launcher.triton_server import TritonFailed, TritonServer
 
 BUILDS = Path("builds")
@@ -126,7 +128,8 @@ def serve(
                 Port(LOOPBACK, triton_http_port, "TRITON_HTTP_PORT"),
                 Port(LOOPBACK, triton_grpc_port, "TRITON_GRPC_PORT"),
                 Port(LOOPBACK, triton_metrics_port, "TRITON_METRICS_PORT"),
-            ]
+            ],
+            _say,
         )
         _say("Checking the settings ...")
         settings = checked_settings(f"{host}:{port}")
@@ -177,7 +180,7 @@ def _run(
         line = curl_line(folder, gateway.url, needs_key)
         _say(f"\nReady: {gateway.url}\n\nTry it{hint}:\n\n{line}\n\nCtrl-C ends the service.")
 
-    triton = Supervisor(make_triton, _say, start_timeout_s, START_TIMEOUT_VARIABLE)
+    triton = TritonSupervisor(make_triton, _say, start_timeout_s, START_TIMEOUT_VARIABLE)
     gateway_supervisor = GatewaySupervisor(gateway, _say)
     with ExitStack() as stack:
         stack.callback(triton.stop)
@@ -214,6 +217,7 @@ def _end(_signal: int, _frame: FrameType | None) -> None:
 def _begin_to_end() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave a child behind
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    say_that_we_end()
     notify("STOPPING=1")
     _say("Ending: the gateway finishes the requests it has, then Triton stops.")
 

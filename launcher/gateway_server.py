@@ -10,12 +10,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from gateway.settings import GatewaySettings
+from glmserve.limits import GRACEFUL_TIMEOUT_S
 from launcher.children import Child
+from launcher.notify import without_systemd
 from launcher.probe import START_TIMEOUT_VARIABLE, get
 
 _STOP_MARGIN_S = 5.0  # for what the gateway does once its last answer has ended
-GRACEFUL_TIMEOUT_S = float(GatewaySettings.model_fields["graceful_timeout_s"].default)
 _PROBE_TIMEOUT_S = 15.0  # a readiness probe may ask the canary
 _POLL_S = 0.25
 
@@ -62,7 +62,7 @@ class GatewayServer:
 
     def start(self) -> None:
         command = [sys.executable, "-m", "gunicorn", "-c", "python:gateway.server.gunicorn_config"]
-        self._child = Child("gateway", command, {**os.environ, **self._chosen}, None, self._log)
+        self._child = Child("gateway", command, {**without_systemd(os.environ), **self._chosen}, None, self._log)
 
     def wait_ready(self, timeout_s: float, tell: Callable[[str], None] = lambda _reason: None) -> None:
         """Returns once the canary question was answered; raises GatewayFailed when the gateway ends or takes longer.

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping
 from contextlib import suppress
+
+_SYSTEMD = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+
+
+def without_systemd(environment: Mapping[str, str]) -> dict[str, str]:
+    """For a child that would speak to systemd itself, as gunicorn does: only we know when the service is ready."""
+    return {name: value for name, value in environment.items() if name not in _SYSTEMD}
 
 
 def watchdog_interval_s() -> float | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from glmserve.build.manifest import REPOSITORY_FOLDER
 from launcher.installation import of_the_image
 from launcher.notify import notify
-from launcher.supervisor import LOOK_EVERY_S, Supervisor
+from launcher.supervision.triton_supervisor import LOOK_EVERY_S, TritonSupervisor
 from launcher.triton_server import TritonFailed, TritonServer
 
 _USAGE, _NO_BUILD, _FAILED = 2, 4, 6
@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    supervisor = Supervisor(make, _tell, load_timeout_s, _LOAD_TIMEOUT_VARIABLE)
+    supervisor = TritonSupervisor(make, _tell, load_timeout_s, _LOAD_TIMEOUT_VARIABLE)
     try:
         supervisor.start()
         while not ended.wait(LOOK_EVERY_S):

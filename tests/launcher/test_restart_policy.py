@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from launcher.restart_policy import RestartPolicy
+from launcher.supervision.restart_policy import RestartPolicy
 
 
 class Clock:

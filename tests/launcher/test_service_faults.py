@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import signal
-import subprocess
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -17,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from eventually import eventually
-from launched import WAIT_S, Launcher, launched
+from launched import WAIT_S, launched
+from running_service import RunningService
 from servers import children_of, is_alive
 
 from gateway.triton.backend import GenerateRequest
@@ -25,112 +24,61 @@ from gateway.triton.http_client import TritonHttpBackend
 from glmserve.errors import GlmServeError
 from glmserve.sampling_parameters import Sampling
 from launcher.cli import Exit
-from launcher.vital_signs import stubs_of
 
 pytestmark = pytest.mark.triton
 BACK_WITHIN_S = 15.0
 ENDS_WITHIN_S = 2.0
-SHORT, LONG = 4, 2000
+LONG = 2000
 
 
-class Service:
-    """A running `make serve` and its processes."""
-
-    def __init__(self, launcher: Launcher) -> None:
-        self.launcher = launcher
-        launcher.wait_for("Ctrl-C ends the service.")
-        found = re.search(r"Ready: (\S+)", launcher.said)
-        assert found
-        self.url = found[1]
-        self.curl = next(line for line in launcher.lines if line.startswith("printf"))
-
-    def child(self, program: str) -> int:
-        """The launcher's own child with this in its command line."""
-        for task in Path(f"/proc/{self.launcher.process.pid}/task").glob("*/children"):
-            for pid in map(int, task.read_text().split()):
-                if program in Path(f"/proc/{pid}/cmdline").read_text():
-                    return pid
-        raise AssertionError(program)
-
-    def stub(self, which: int) -> int:
-        return sorted(stub.pid for stub in stubs_of(self.child("tritonserver")))[which]
-
-    def worker(self) -> int:
-        return children_of(self.child("gunicorn"))[0]
-
-    def ask(self, max_tokens: int = SHORT, is_stream: bool = False) -> tuple[int, str, str]:
-        """Status, Retry-After and body; status 0 where nobody answered."""
-        body = {
-            "model": "GLM-4.6V-Flash-WEB",
-            "messages": [{"role": "user", "content": "Say something."}],
-            "max_tokens": max_tokens,
-            "stream": is_stream,
-        }
-        request = urllib.request.Request(
-            f"{self.url}/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=WAIT_S) as reply:
-                return reply.status, "", reply.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.headers.get("Retry-After", ""), error.read().decode()
-        except OSError:
-            return 0, "", ""
-
-    def answers_curl(self) -> bool:
-        """Whether the printed line gets an answer. Just after its master's death an orphaned worker may take a request
-        and die."""
-        done = subprocess.run(["bash", "-c", self.curl], capture_output=True, check=False, timeout=WAIT_S)
-        return done.returncode == 0 and json.loads(done.stdout).get("success") is True
-
-    def back_after_s(self, began: float) -> float:
-        """When it answered again; what came meanwhile was a refusal that says when to come back, or no connection."""
-        while True:
-            status, retry_after, body = self.ask()
-            if status == 200:
-                return time.monotonic() - began
-            assert status == 0 or (status == 503 and int(retry_after) >= 1), (status, retry_after, body)
-            assert time.monotonic() - began < BACK_WITHIN_S, self.launcher.said
-            time.sleep(0.1)
+def back_after_s(service: RunningService, began: float) -> float:
+    """When it answered again; what came meanwhile was a refusal that says when to come back, or no connection."""
+    while True:
+        status, retry_after, body = service.ask()
+        if status == 200:
+            return time.monotonic() - began
+        assert status == 0 or (status == 503 and int(retry_after) >= 1), (status, retry_after, body)
+        assert time.monotonic() - began < BACK_WITHIN_S, service.launcher.said
+        time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")
-def service(stand_in_build: Path) -> Iterator[Service]:
+def service(stand_in_build: Path) -> Iterator[RunningService]:
     with launched(BUILD=str(stand_in_build), GLM_GATEWAY_WORKERS="1") as launcher:
-        yield Service(launcher)
+        yield RunningService(launcher)
         launcher.process.send_signal(signal.SIGTERM)
         assert launcher.end() == 0, launcher.said
 
 
 @pytest.fixture(autouse=True)
-def whole(service: Service) -> None:
+def whole(service: RunningService) -> None:
     """Each test finds a service that answers."""
     assert eventually(lambda: service.ask()[0] == 200, WAIT_S)
 
 
-FAULTS: dict[str, tuple[Callable[[Service], int], int]] = {
+FAULTS: dict[str, tuple[Callable[[RunningService], int], int]] = {
     "a model's process is killed": (lambda service: service.stub(0), signal.SIGKILL),
     "tritonserver is killed": (lambda service: service.child("tritonserver"), signal.SIGKILL),
-    "the only worker is killed": (Service.worker, signal.SIGKILL),
-    "the only worker is stopped": (Service.worker, signal.SIGSTOP),
+    "the only worker is killed": (RunningService.worker, signal.SIGKILL),
+    "the only worker is stopped": (RunningService.worker, signal.SIGSTOP),
     "gunicorn's master is killed": (lambda service: service.child("gunicorn"), signal.SIGKILL),
     "gunicorn's master is stopped": (lambda service: service.child("gunicorn"), signal.SIGSTOP),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_it_answers_again_within_15_seconds_when(fault: str, service: Service) -> None:
+def test_it_answers_again_within_15_seconds_when(fault: str, service: RunningService) -> None:
     process, number = FAULTS[fault]
     pid = process(service)
     began = time.monotonic()
     os.kill(pid, number)
     assert eventually(lambda: not is_alive(pid), BACK_WITHIN_S)  # a stopped one is ended too
-    assert service.back_after_s(began) < BACK_WITHIN_S
+    assert back_after_s(service, began) < BACK_WITHIN_S
     assert eventually(service.answers_curl, BACK_WITHIN_S - (time.monotonic() - began))
 
 
 @pytest.mark.parametrize("is_stream", [True, False])
-def test_an_answer_under_way_ends_within_two_seconds_of_a_death(is_stream: bool, service: Service) -> None:
+def test_an_answer_under_way_ends_within_two_seconds_of_a_death(is_stream: bool, service: RunningService) -> None:
     with ThreadPoolExecutor(1) as pool:
         asking = pool.submit(service.ask, LONG, is_stream)
         time.sleep(1)  # into the answer
@@ -141,7 +89,7 @@ def test_an_answer_under_way_ends_within_two_seconds_of_a_death(is_stream: bool,
     assert is_stream or int(retry_after) >= 1
 
 
-def test_answers_over_http_come_back_when_the_process_of_glm4v_whole_is_killed(service: Service) -> None:
+def test_answers_over_http_come_back_when_the_process_of_glm4v_whole_is_killed(service: RunningService) -> None:
     backend = TritonHttpBackend(f"http://127.0.0.1:{service.launcher.ports['TRITON_HTTP_PORT']}")
 
     def answers() -> bool:
@@ -159,7 +107,7 @@ def test_answers_over_http_come_back_when_the_process_of_glm4v_whole_is_killed(s
     assert eventually(answers, BACK_WITHIN_S) and time.monotonic() - began < BACK_WITHIN_S
 
 
-def test_readiness_is_red_at_once_and_the_gateway_stays_up_while_triton_is_away(service: Service) -> None:
+def test_readiness_is_red_at_once_and_the_gateway_stays_up_while_triton_is_away(service: RunningService) -> None:
     def readiness() -> int:
         try:
             with urllib.request.urlopen(f"{service.url}/health/ready", timeout=WAIT_S) as reply:
@@ -177,7 +125,7 @@ def test_readiness_is_red_at_once_and_the_gateway_stays_up_while_triton_is_away(
 
 def test_it_ends_cleanly_while_triton_is_being_started_again(stand_in_build: Path) -> None:
     with launched(BUILD=str(stand_in_build)) as launcher:
-        service = Service(launcher)
+        service = RunningService(launcher)
         os.kill(service.child("tritonserver"), signal.SIGKILL)
         launcher.wait_for("Starting it again")
         processes = children_of(launcher.process.pid)
@@ -188,7 +136,7 @@ def test_it_ends_cleanly_while_triton_is_being_started_again(stand_in_build: Pat
 
 def test_a_part_that_fails_again_and_again_is_given_up_in_words(stand_in_build: Path) -> None:
     with launched(BUILD=str(stand_in_build)) as launcher:
-        service = Service(launcher)
+        service = RunningService(launcher)
         while launcher.process.poll() is None:
             try:
                 os.kill(service.child("tritonserver"), signal.SIGKILL)  # before it can serve
@@ -196,3 +144,71 @@ def test_a_part_that_fails_again_and_again_is_given_up_in_words(stand_in_build: 
                 time.sleep(0.05)
         assert launcher.end() == Exit.CHILD_DIED
         assert "Triton failed 6 times within 10 minutes" in launcher.said
+
+
+def test_a_start_right_after_a_launcher_was_killed_waits_for_what_it_left(stand_in_build: Path) -> None:
+    with launched(BUILD=str(stand_in_build)) as first:
+        server = RunningService(first).child("tritonserver")
+        os.kill(server, signal.SIGSTOP)  # takes its time to end
+        first.process.kill()
+        first.process.wait(WAIT_S)
+        with launched(BUILD=str(stand_in_build), **first.ports) as second:
+            second.wait_for("is held by a service that is ending")
+            os.kill(server, signal.SIGCONT)
+            second.wait_for("Ctrl-C ends the service.")
+            second.process.send_signal(signal.SIGTERM)
+            assert second.end() == 0
+
+
+def test_a_start_while_the_last_service_ends_waits_for_it(stand_in_build: Path) -> None:
+    with launched(BUILD=str(stand_in_build)) as first, ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(RunningService(first).ask, 700)
+        time.sleep(1)  # into the answer
+        first.process.send_signal(signal.SIGTERM)
+        first.wait_for("Ending: the gateway finishes")
+        with launched(BUILD=str(stand_in_build), **first.ports) as second:
+            second.wait_for("is held by a service that is ending")
+            assert asking.result(timeout=WAIT_S)[0] == 200
+            second.wait_for("Ctrl-C ends the service.")
+            second.process.send_signal(signal.SIGTERM)
+            assert second.end() == 0
+
+
+def test_of_two_services_that_start_at_once_on_the_same_triton_ports_one_serves_and_one_says_why_not(
+    stand_in_build: Path,
+) -> None:
+    with launched(BUILD=str(stand_in_build)) as first:
+        ports = {name: port for name, port in first.ports.items() if name != "PORT"}
+        with launched(BUILD=str(stand_in_build), **ports) as second:
+            both = (first, second)
+            assert eventually(lambda: any(one.process.poll() is not None for one in both), WAIT_S)
+            loser, winner = sorted(both, key=lambda one: one.process.poll() is None)
+            assert loser.end() in (Exit.TRITON_FAILED, Exit.UNUSABLE_PORT)
+            assert "Triton failed to start" in loser.said or "Another Triton" in loser.said or "taken" in loser.said
+            assert "Ready:" not in loser.said
+            assert RunningService(winner).ask()[0] == 200
+
+
+def test_systemd_hears_how_the_service_is(stand_in_build: Path, tmp_path: Path) -> None:
+    heard: list[str] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(WAIT_S)
+
+        def hears(state: str) -> None:
+            while not heard or heard[-1] != state:
+                heard.append(systemd.recv(4096).decode())
+
+        asked = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "1000000"}
+        with launched(BUILD=str(stand_in_build), **asked) as launcher:
+            hears("STATUS=Starting.")
+            hears("READY=1")
+            hears("WATCHDOG=1")
+            service = RunningService(launcher)
+            os.kill(service.child("tritonserver"), signal.SIGKILL)
+            hears("STATUS=A part has failed and is being started again.")
+            hears("STATUS=Serving.")
+            launcher.process.send_signal(signal.SIGTERM)
+            hears("STOPPING=1")
+            assert launcher.end() == 0
+    assert heard.count("READY=1") == 1

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from eventually import eventually
 
-from launcher.vital_signs import Process, Pulse, is_running, is_stopped, pulse_in, stubs_of
+from launcher.supervision.vital_signs import Process, Pulse, is_running, is_stopped, pulse_in, stubs_of
 
 METRICS = """# HELP glm_engine_healthy 1 while the engine runs requests
 # TYPE glm_engine_healthy gauge

@@ -14,10 +14,10 @@ from ports import free_port
 from servers import children_of, is_alive
 
 from glmserve.build.manifest import REPOSITORY_FOLDER
-from launcher.restart_policy import RestartPolicy
-from launcher.supervisor import Supervisor
+from launcher.supervision.restart_policy import RestartPolicy
+from launcher.supervision.triton_supervisor import TritonSupervisor
+from launcher.supervision.vital_signs import stubs_of
 from launcher.triton_server import TritonFailed, TritonServer
-from launcher.vital_signs import stubs_of
 
 pytestmark = pytest.mark.triton
 BACK_WITHIN_S = 15.0
@@ -31,7 +31,7 @@ class Watched:
     def __init__(self, build: Path, most: int = 40) -> None:
         ports = free_port(), free_port(), free_port()
         self.said: list[str] = []
-        self.supervisor = Supervisor(
+        self.supervisor = TritonSupervisor(
             lambda: TritonServer(build / REPOSITORY_FOLDER, *ports),
             self.said.append,
             LOAD_S,

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 
 from launcher.gateway_server import GatewayFailed, GatewayServer
-from launcher.restart_policy import RestartPolicy
-from launcher.vital_signs import Frozen, ending, is_stopped
+from launcher.supervision.restart_policy import RestartPolicy
+from launcher.supervision.vital_signs import Frozen, ending, is_stopped
 
 _FROZEN_AFTER_S = 5.0
 _AT_ONCE_S = 0.0

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable
 
 from launcher.gateway_server import GatewayFailed
-from launcher.gateway_supervisor import GatewaySupervisor
 from launcher.notify import notify, watchdog_interval_s
 from launcher.probe import START_TIMEOUT_VARIABLE
-from launcher.supervisor import LOOK_EVERY_S, Supervisor
+from launcher.supervision.gateway_supervisor import GatewaySupervisor
+from launcher.supervision.triton_supervisor import LOOK_EVERY_S, TritonSupervisor
 from launcher.triton_server import TritonFailed
 
 _OVERSLEPT_S = 3.0
@@ -31,7 +31,7 @@ class Service:
 
     def __init__(
         self,
-        triton: Supervisor,
+        triton: TritonSupervisor,
         gateway: GatewaySupervisor,
         ready_timeout_s: float,
         when_ready: Callable[[], None],

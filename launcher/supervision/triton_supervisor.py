@@ -5,9 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from launcher.restart_policy import RestartPolicy
+from launcher.supervision.restart_policy import RestartPolicy
+from launcher.supervision.vital_signs import (
+    FROZEN_AFTER_S,
+    Frozen,
+    Process,
+    PulseReader,
+    ending,
+    is_running,
+    is_stopped,
+    stubs_of,
+)
 from launcher.triton_server import TritonFailed, TritonServer
-from launcher.vital_signs import FROZEN_AFTER_S, Frozen, Process, PulseReader, ending, is_running, is_stopped, stubs_of
 
 LOOK_EVERY_S = 0.1
 STEP_TIMEOUT_S = 60.0
@@ -18,7 +27,7 @@ _OVERSLEPT_S = 3.0
 """After a gap this long between two looks it was we who stood still: nobody else is blamed for it."""
 
 
-class Supervisor:
+class TritonSupervisor:
     """Owns a tritonserver from `start` to `stop`; one thread calls everything.
 
     `look` is to be called several times a second. Each Triton is a new one of `make`, on the same ports.
@@ -140,8 +149,8 @@ class Supervisor:
 
     def _end(self, patience_s: float | None = None) -> None:
         self.is_ready = False
-        if self._pulse is not None:
-            self._pulse.close()
-            self._pulse = None
         if self._server is not None:
             self._server.stop(patience_s)
+        if self._pulse is not None:
+            self._pulse.close()  # at last: a question that a frozen server left open has ended with it
+            self._pulse = None

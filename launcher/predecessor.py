@@ -1,0 +1,61 @@
+"""Whether the program that holds a port is part of a service of ours that is ending, so that its port is soon free."""
+
+from __future__ import annotations
+
+import ctypes
+from contextlib import suppress
+from pathlib import Path
+
+_ENDING = "glm-ending"
+_PR_SET_NAME = 15
+_LISTENING = "0A"
+_LAUNCHER, _OURS = b"launcher", (b"--id=glm-", b"gateway.server.gunicorn_config")
+
+
+def say_that_we_end() -> None:
+    """Renames this process, so that a launcher that starts meanwhile knows what it waits for."""
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, _ENDING.encode(), 0, 0, 0)
+
+
+def is_ending(port: int) -> bool:
+    """Whether a tritonserver or a gateway of ours listens there whose launcher is ending or has died."""
+    sockets = _listening_on(port)
+    return any(_is_left_over(process) for process in Path("/proc").glob("[0-9]*") if sockets & _sockets_of(process))
+
+
+def _is_left_over(process: Path) -> bool:
+    command = _read(process / "cmdline")
+    if not any(sign in command for sign in _OURS):
+        return False
+    parent = process.parent / _field(process / "status", b"PPid:")
+    if any(sign in _read(parent / "cmdline") for sign in _OURS):
+        parent = parent.parent / _field(parent / "status", b"PPid:")  # of a worker's master
+    has_launcher = _LAUNCHER in _read(parent / "cmdline")
+    return not has_launcher or _read(parent / "comm").decode().strip() == _ENDING
+
+
+def _listening_on(port: int) -> set[str]:
+    lines = [line.split() for line in _read(Path("/proc/net/tcp")).decode().splitlines()[1:]]
+    return {
+        f"socket:[{line[9]}]" for line in lines if line[3] == _LISTENING and int(line[1].rpartition(":")[2], 16) == port
+    }
+
+
+def _sockets_of(process: Path) -> set[str]:
+    found = set()
+    with suppress(OSError):  # it has ended, or is another user's
+        for descriptor in (process / "fd").iterdir():
+            with suppress(OSError):
+                found.add(str(descriptor.readlink()))
+    return found
+
+
+def _field(path: Path, name: bytes) -> str:
+    return next((line.split()[1].decode() for line in _read(path).splitlines() if line.startswith(name)), "0")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""

@@ -1,0 +1,68 @@
+"""Measures how soon `make serve` answers again after each fault: `python tests/faults/recovery.py [TIMES [BUILD]]`.
+
+Prints a row for each fault: median and worst seconds until the next answer.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support"), str(ROOT / "tests" / "launcher")]
+
+from launched import launched  # noqa: E402
+from running_service import RunningService  # noqa: E402
+
+GIVE_UP_S = 60.0
+FAULTS: dict[str, tuple[Callable[[RunningService], int], signal.Signals]] = {
+    "glm4v's process: SIGKILL": (lambda service: service.stub(0), signal.SIGKILL),
+    "glm4v's process: SIGABRT": (lambda service: service.stub(0), signal.SIGABRT),
+    "glm4v's process: SIGSTOP": (lambda service: service.stub(0), signal.SIGSTOP),
+    "glm4v_whole's process: SIGKILL": (lambda service: service.stub(-1), signal.SIGKILL),
+    "tritonserver: SIGKILL": (lambda service: service.child("tritonserver"), signal.SIGKILL),
+    "tritonserver: SIGABRT": (lambda service: service.child("tritonserver"), signal.SIGABRT),
+    "tritonserver: SIGSTOP": (lambda service: service.child("tritonserver"), signal.SIGSTOP),
+    "the only worker: SIGKILL": (RunningService.worker, signal.SIGKILL),
+    "the only worker: SIGSTOP": (RunningService.worker, signal.SIGSTOP),
+    "gunicorn's master: SIGKILL": (lambda service: service.child("gunicorn"), signal.SIGKILL),
+    "gunicorn's master: SIGSTOP": (lambda service: service.child("gunicorn"), signal.SIGSTOP),
+}
+
+
+def main() -> None:
+    times = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    build = {"BUILD": sys.argv[2]} if len(sys.argv) > 2 else {}
+    print("| fault | median | worst |\n|---|---|---|", flush=True)
+    for name, (process, number) in FAULTS.items():
+        with launched(GLM_GATEWAY_WORKERS="1", **build) as launcher:
+            service = RunningService(launcher)
+            took = [_recovery_s(service, process(service), number) for _ in range(times)]
+            launcher.process.send_signal(signal.SIGTERM)
+            launcher.end()
+        print(f"| {name} | {statistics.median(took):.1f} s | {max(took):.1f} s |", flush=True)
+
+
+def _recovery_s(service: RunningService, victim: int, number: signal.Signals) -> float:
+    began = time.monotonic()
+    os.kill(victim, number)
+    while Path(f"/proc/{victim}").exists() and time.monotonic() - began < GIVE_UP_S:
+        time.sleep(0.02)  # an answer before that says nothing
+    while service.ask()[0] != 200:
+        if time.monotonic() - began > GIVE_UP_S:
+            raise SystemExit(f"No answer within {GIVE_UP_S:g} s.\n{service.launcher.said}")
+        time.sleep(0.05)
+    took = time.monotonic() - began
+    time.sleep(3)
+    while service.ask()[0] != 200:
+        time.sleep(0.05)
+    return took
+
+
+if __name__ == "__main__":
+    main()
