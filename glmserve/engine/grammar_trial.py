@@ -107,7 +107,9 @@ class GrammarTrial:
             return b""
 
     def _started(self) -> subprocess.Popen[bytes]:
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        ours = str(Path(__file__).resolve().parents[2])  # an editable installation is found by a hook, not by a path
+        path = os.pathsep.join([ours, *(folder for folder in sys.path if Path(folder).is_absolute())])
+        environment = {**os.environ, "PYTHONPATH": path}
         environment |= {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}  # a fork has one thread
         return subprocess.Popen(
             [_python(), "-B", "-m", __name__, *self._arguments],
