@@ -12,7 +12,8 @@ from gateway.api.handler import ChatHandler
 from gateway.chat.readiness import Readiness
 from gateway.chat.service import ChatService
 from gateway.limits.admission import Admission
-from gateway.limits.auth import Authenticator, is_local
+from gateway.limits.auth import Authenticator
+from gateway.limits.cross_site import check_content_type
 from gateway.limits.rate_limit import RateLimitCounters, RateLimiter
 from gateway.observability.audit import AuditLog
 from gateway.observability.metrics import Metrics
@@ -26,7 +27,8 @@ from gateway.triton.backend import BackendPool
 from glmserve.build.canary import Canary
 from glmserve.build.manifest import MANIFEST_FILE, Manifest
 
-_HEALTH = "/health/"  # probes are never refused
+_HEALTH = "/health/"  # probes need no key, count for nobody, and come from the allowed networks
+_FORM_PATHS = ("/v1/chat/vision",)
 _SPARE_SHARE = 8  # one thread in eight is kept free to refuse requests
 
 
@@ -72,14 +74,18 @@ def _authenticate(authenticator: Authenticator, rate_limiter: RateLimiter) -> Re
     if request.method == "OPTIONS":
         return Response(status=204)
     if request.path.startswith(_HEALTH):
+        authenticator.check_probe(request)
         return None
     record: RequestRecord = g.record
     address = authenticator.client_address(request)
-    rate_limiter.check_address(address, is_local(request, address))
+    authenticator.check_site(request)
+    rate_limiter.check_address(address, authenticator.is_exempt(request, address))
     record.caller = authenticator.authenticate(request, address)
     if request.method == "POST":
         limit = rate_limiter.charge_request(record.caller)
         record.headers = limit.headers() if limit else {}
+        if request.url_rule is not None:
+            check_content_type(request, request.path in _FORM_PATHS)
     return None
 
 

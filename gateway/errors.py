@@ -12,6 +12,16 @@ class UnknownModel(InvalidInput):
     status = 404
 
 
+class NotJson(InvalidInput):
+    """A body of a kind that this route does not read."""
+
+    code = "unsupported_media_type"
+    status = 415
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "Content-Type")
+
+
 class BadKeyFile(GlmServeError):
     """The file of API keys cannot be read, or cannot be changed as asked."""
 
@@ -26,7 +36,7 @@ class Unauthorized(GlmServeError):
 
 
 class Forbidden(GlmServeError):
-    """A key whose role does not allow this, or an address outside the allowed networks."""
+    """A key whose role does not allow this, an address outside the allowed networks, or another site's page."""
 
     code = "forbidden"
     status = 403

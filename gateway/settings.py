@@ -84,6 +84,11 @@ class GatewaySettings(BaseSettings):
     trusted_proxies: Annotated[int, Field(ge=0, le=16)] = Field(
         default=0, description="Number of our own proxies in front; that many entries of X-Forwarded-For are trusted."
     )
+    exempt_loopback: bool = Field(
+        default=False,
+        description="Let requests of this machine without a key have no rate limit. Not behind a proxy on it: "
+        "one that adds no header makes every request seem to come from here.",
+    )
     requests_per_minute: _Count = Field(
         default=120, description="Requests per minute of one key, or of one address without a key."
     )
@@ -181,7 +186,7 @@ class GatewaySettings(BaseSettings):
 
     @model_validator(mode="after")
     def _is_safe(self) -> GatewaySettings:
-        if self.keys_file is None and not self.no_auth and not _is_loopback(self.bind):
+        if self.keys_file is None and not self.no_auth and not is_loopback(self.bind):
             raise ValueError(
                 f"{PREFIX}BIND={self.bind} can be reached by others, and no API keys are set: name their file in "
                 f"{PREFIX}KEYS_FILE (python -m gateway keys create), or set {PREFIX}NO_AUTH=true to allow everybody."
@@ -210,7 +215,8 @@ class GatewaySettings(BaseSettings):
         return read_settings(GatewaySettings, file, {_FILE})
 
 
-def _is_loopback(bind: str) -> bool:
+def is_loopback(bind: str) -> bool:
+    """Whether only this machine can reach an address that the web server listens on."""
     host = bind.rpartition(":")[0].strip("[]")
     try:
         return ipaddress.ip_address(host).is_loopback

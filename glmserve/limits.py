@@ -10,6 +10,11 @@ MAX_LOGPROBS = 20
 
 MAX_STOP_TOKEN_IDS = 64
 MAX_GRAMMAR_BYTES = 64 * 1024
+GRAMMAR_COMPILE_CPU_S = 1.0
+GRAMMAR_COMPILE_MEMORY_BYTES = 512 * 1024**2
+"""What turning a JSON Schema into a grammar may cost; more is the caller's 400."""
+
+MAX_KEPT_GRAMMARS = 64
 
 MAX_ASPECT_RATIO = 200
 """Longest side over shortest side; the model family's own processor refuses more."""

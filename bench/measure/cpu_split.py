@@ -97,5 +97,5 @@ def _stages(
 
 
 def _charge(limiter: RateLimiter, caller: Caller) -> None:
-    limiter.check_address(caller.address, is_local=False)
+    limiter.check_address(caller.address, is_exempt=False)
     limiter.charge_request(caller)

@@ -5,7 +5,7 @@ RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
 WORKDIR /app
 COPY requirements/ requirements/
-RUN pip install --requirement requirements/gateway.txt --constraint requirements/constraints.txt
+RUN pip install --require-hashes --only-binary=:all: --requirement requirements/gateway.lock
 COPY . .
 RUN pip install --no-deps --no-build-isolation --editable .
 

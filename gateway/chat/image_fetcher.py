@@ -8,17 +8,33 @@ import ipaddress
 import re
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from glmserve.errors import BadImage, TooLarge
 
 _REDIRECTS = 3
+_LOOK_UPS = threading.BoundedSemaphore(16)
 _PORTS = {"http": 80, "https": 443}
 _PIECE_BYTES = 1 << 16
 _URL = re.compile(r"\s*[a-z][a-z0-9+.-]{0,31}://", re.IGNORECASE)
+_CARRIERS = [
+    ipaddress.IPv6Network(network)
+    for network in (
+        "::/96",  # IPv4-compatible
+        "::ffff:0:0/96",  # IPv4-mapped
+        "::ffff:0:0:0/96",  # IPv4-translated
+        "64:ff9b::/96",  # NAT64
+        "64:ff9b:1::/48",  # NAT64, local
+        "2001::/32",  # Teredo
+        "2002::/16",  # 6to4
+        "fec0::/10",  # site-local
+    )
+]
 _MOVED = (301, 302, 303, 307, 308)
 
 
@@ -28,8 +44,33 @@ def is_url(text: str) -> bool:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address belongs to the open internet."""
-    return ipaddress.ip_address(address).is_global and not ipaddress.ip_address(address).is_multicast
+    """Whether an IP address belongs to the open internet, and carries no IPv4 address that a gateway would go on to."""
+    ip = ipaddress.ip_address(address)
+    if isinstance(ip, ipaddress.IPv6Address) and any(ip in network for network in _CARRIERS):
+        return False
+    return ip.is_global and not ip.is_multicast and not ip.is_reserved
+
+
+def resolved(host: str, port: int, timeout_s: float) -> list[str]:
+    """A name's addresses; raises OSError, which TimeoutError is one of.
+
+    The C library has no time limit of its own. A look-up that hangs keeps its thread; when all are taken, so that no
+    more threads are made, looking up fails until the C library gives one of them up.
+    """
+    if not _LOOK_UPS.acquire(timeout=timeout_s):
+        raise TimeoutError
+    found: Future[list[str]] = Future()
+
+    def look_up() -> None:
+        try:
+            found.set_result([str(one[4][0]) for one in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)])
+        except Exception as error:  # goes to whoever waits
+            found.set_exception(error)
+        finally:
+            _LOOK_UPS.release()
+
+    threading.Thread(target=look_up, name="look-up", daemon=True).start()
+    return found.result(timeout_s)
 
 
 class ImageFetcher:
@@ -78,7 +119,7 @@ class ImageFetcher:
     def _get(self, parts: SplitResult, give_up_s: float, field: str) -> bytes | str:
         """The file, or where it has moved."""
         host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
-        address = self._resolved(host, port, field)
+        address = self._resolved(host, port, give_up_s, field)
         connection = http.client.HTTPConnection(host, port)
         site = socket.create_connection((address, port), _left(give_up_s))
         try:
@@ -96,8 +137,8 @@ class ImageFetcher:
         finally:
             site.close()
 
-    def _resolved(self, host: str, port: int, field: str) -> str:
-        addresses = [str(found[4][0]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+    def _resolved(self, host: str, port: int, give_up_s: float, field: str) -> str:
+        addresses = resolved(host, port, _left(give_up_s))
         if not all(self._is_open(address) for address in addresses):
             raise BadImage(f"The URL in {field} leads to an address that pictures may not be fetched from.", field)
         return addresses[0]

@@ -146,13 +146,20 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
 
 
 def _change(path: Path, change: Callable[[list[ApiKey]], list[ApiKey]]) -> None:
-    """Rewrites the file, one writer at a time, and replaces it in one step; raises BadKeyFile when that fails."""
+    """Rewrites the file, one writer at a time, and replaces it in one step; raises BadKeyFile when that fails.
+
+    Only reading follows links (Kubernetes mounts keys as links): else whoever may write to the folder could have us
+    overwrite any file.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with file_lock(path.with_name(f"{path.name}.lock"), _LOCK_TIMEOUT_S):
+        lock, aside = path.with_name(f"{path.name}.lock"), path.with_name(f"{path.name}.new")
+        _refuse_links(path, lock)
+        with file_lock(lock, _LOCK_TIMEOUT_S):
             text = _KeyFile(keys=change(read_keys(path))).model_dump_json(indent=1, exclude_none=True)
-            aside = path.with_name(f"{path.name}.new")
-            with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            aside.unlink(missing_ok=True)  # of a command that was killed, or somebody's link
+            opened = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+            with os.fdopen(opened, "w", encoding="utf-8") as file:
                 file.write(text + "\n")
                 file.flush()
                 os.fsync(file.fileno())
@@ -161,3 +168,9 @@ def _change(path: Path, change: Callable[[list[ApiKey]], list[ApiKey]]) -> None:
         raise BadKeyFile(f"{path} is being changed by another command: try again when that has ended.") from None
     except OSError as error:
         raise BadKeyFile(f"The keys cannot be kept in {path}: {error.strerror}.") from None
+
+
+def _refuse_links(*paths: Path) -> None:
+    for path in paths:
+        if path.is_symlink():
+            raise BadKeyFile(f"{path} is a link, and keys are never written through one: name the file itself.")

@@ -10,7 +10,8 @@ from werkzeug.wrappers import Request
 
 from gateway.errors import Forbidden, Unauthorized
 from gateway.limits.api_keys import ApiKey, KeyStore, Role
-from gateway.settings import GatewaySettings
+from gateway.limits.cross_site import check_host, check_origin, has_passed_a_proxy, is_local_host
+from gateway.settings import GatewaySettings, is_loopback
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _OPEN_PATHS = ("/", "/docs", "/openapi.json", "/health/live", "/health/ready")
@@ -25,8 +26,8 @@ class Caller:
 
     address: str
     key: ApiKey | None
-    is_local: bool = False
-    """On this machine and without a key: its owner, who has no rate limit."""
+    is_exempt: bool = False
+    """On this machine, without a key, and the settings say that such callers have no rate limit."""
 
     @property
     def name(self) -> str | None:
@@ -49,19 +50,38 @@ class Authenticator:
         self._keys = KeyStore(settings.keys_file) if settings.keys_file else None
         self._networks: list[Network] = [ipaddress.ip_network(text) for text in settings.allowed_addresses]
         self._proxies = settings.trusted_proxies
+        self._exempts_loopback = settings.exempt_loopback
+        self._cors_origins = settings.cors_origins
+        is_open = settings.keys_file is None and not settings.no_auth and is_loopback(settings.bind)
+        self._is_open_to_browsers = is_open and not settings.bind.startswith("unix:")
 
     def client_address(self, request: Request) -> str:
         """The address a request comes from; raises Forbidden when that is not in the allowed networks."""
         address = _forwarded_address(request, self._proxies)
         if self._networks and not any(_is_in(address, network) for network in self._networks):
-            raise Forbidden("This address may not use this service.")
+            raise Forbidden(f"The address {address} may not use this service.")
         return address
+
+    def check_probe(self, request: Request) -> None:
+        """Raises Forbidden for a health check from elsewhere than the allowed networks or this machine itself."""
+        if not _is_from_here(request, _forwarded_address(request, self._proxies)):
+            self.client_address(request)
+
+    def check_site(self, request: Request) -> None:
+        """Raises Forbidden for another site's page, where no keys keep such pages away."""
+        if self._is_open_to_browsers:
+            check_host(request)
+            check_origin(request, self._cors_origins)
+
+    def is_exempt(self, request: Request, address: str) -> bool:
+        """Whether a request without a key has no rate limit: from this machine, to its own name, through no proxy."""
+        return self._exempts_loopback and _is_from_here(request, address) and is_local_host(request)
 
     def authenticate(self, request: Request, address: str) -> Caller:
         """The caller of a request; raises Forbidden or Unauthorized."""
         path = request.path
         if self._keys is None or path in _OPEN_PATHS or path.startswith(_OPEN_FOLDERS):
-            return Caller(address, None, is_local(request, address))
+            return Caller(address, None, self.is_exempt(request, address))
         secret = _secret(request)
         if secret is None:
             raise Unauthorized("An API key is needed: send it as Authorization: Bearer <key> or as X-API-Key.")
@@ -101,6 +121,6 @@ def _is_in(address: str, network: Network) -> bool:
     return (mapped or ip) in network
 
 
-def is_local(request: Request, address: str) -> bool:
+def _is_from_here(request: Request, address: str) -> bool:
     """Whether a request comes from this machine, and not from elsewhere through a proxy that nobody told us of."""
-    return ipaddress.ip_address(address).is_loopback and "X-Forwarded-For" not in request.headers
+    return ipaddress.ip_address(address).is_loopback and not has_passed_a_proxy(request)

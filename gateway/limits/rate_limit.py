@@ -115,9 +115,9 @@ class RateLimiter:
         self._lock = threading.Lock()
         self._running: Counter[str] = Counter()
 
-    def check_address(self, address: str, is_local: bool) -> None:
+    def check_address(self, address: str, is_exempt: bool) -> None:
         """Charges an address for one request, with a right key or a wrong one; raises RateLimited."""
-        if not is_local:
+        if not is_exempt:
             limit = self._settings.address_requests_per_minute
             _charge(
                 self._rates.hit,
@@ -130,7 +130,7 @@ class RateLimiter:
 
     def charge_request(self, caller: Caller) -> RateLimitStatus | None:
         """Charges a caller for one request, and says what is left; raises RateLimited when the minute's are used up."""
-        if caller.is_local:
+        if caller.is_exempt:
             return None
         limit = (caller.key and caller.key.requests_per_minute) or self._settings.requests_per_minute
         return _charge(
@@ -151,7 +151,7 @@ class RateLimiter:
         self._image_tokens(caller, tokens, self._rates.hit)
 
     def _image_tokens(self, caller: Caller, tokens: int, count: _Count) -> None:
-        if caller.is_local or tokens == 0:
+        if caller.is_exempt or tokens == 0:
             return
         what = "picture tokens"
         limit = (caller.key and caller.key.image_tokens_per_minute) or self._settings.image_tokens_per_minute
@@ -164,7 +164,7 @@ class RateLimiter:
     @contextmanager
     def concurrency_slot(self, caller: Caller) -> Generator[None]:
         """Counts one concurrent request of the caller and of its address; raises RateLimited if there are too many."""
-        if caller.is_local:
+        if caller.is_exempt:
             yield
             return
         limit = (caller.key and caller.key.concurrent_requests) or self._settings.concurrent_requests

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+import warnings
 
 import structlog
 
 
 def configure() -> None:
     """Sets up structlog for this process; called once, at its start."""
+    warnings.filterwarnings("ignore", module=r"PIL(\.|$)")  # one small file can hold forty thousand
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import random
 import re
+import secrets
 import time
 from contextlib import ExitStack
 from typing import Any
@@ -23,7 +23,7 @@ class RequestRecord:
 
     def __init__(self, request_id: str) -> None:
         """Keeps the client's own id if it has no unsafe characters."""
-        self.request_id = request_id if _REQUEST_ID.fullmatch(request_id) else f"{random.getrandbits(128):032x}"
+        self.request_id = request_id if _REQUEST_ID.fullmatch(request_id) else secrets.token_hex(16)
         self.started_s = time.monotonic()
         self.facts: dict[str, Any] = {}
         self.error_code: str | None = None

@@ -17,15 +17,16 @@ from gateway.streaming.sse import MIMETYPE
 _WHY = {
     "400": "The request is wrong; the answer names the field.",
     "401": "An API key is needed, and this is none.",
-    "403": "This key or address may not do this.",
+    "403": "This key, address or page may not do this.",
     "404": "There is no such model.",
     "413": "The request is too large.",
+    "415": "The body's Content-Type is not one that this route reads.",
     "429": "The caller's own limit is used up; Retry-After says when there will be room.",
     "500": "The service failed.",
     "503": "The service is full or starting; Retry-After says when to come back.",
     "504": "Time ran out.",
 }
-_ASKING = ("400", "401", "403", "413", "429", "500", "503", "504")
+_ASKING = ("400", "401", "403", "413", "415", "429", "500", "503", "504")
 _LOOKING = ("401", "403", "429")
 _CHOICES = (("image", "images"), ("prompt", "question", "text"))
 """Of each of these fields a question about a picture needs one."""
@@ -59,7 +60,7 @@ def document(model_name: str, thinks: bool) -> dict[str, Any]:
     tokenize["requestBody"] = _body("MessagesBody")
     model = _operation("The model, by its name.", "Model", (*_LOOKING, "404"), "Problem")
     model["parameters"] = [{"name": "name", "in": "path", "required": True, "schema": said("string")}]
-    ready = _operation("Whether a picture can be answered right now.", "Health", ("503",), "Health")
+    ready = _operation("Whether a picture can be answered right now.", "Health", ("403", "503"), "Health")
     ready["responses"]["503"]["description"] = "Not ready; the answer says why."
     metrics = _operation("The gateway's numbers, for Prometheus.", None, _LOOKING, "VisionProblem")
     return {

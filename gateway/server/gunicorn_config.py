@@ -10,7 +10,9 @@ import sys
 from typing import Any
 
 import gunicorn.http.wsgi  # type: ignore[import-untyped]
+import gunicorn.util  # type: ignore[import-untyped]
 
+from gateway.server.plain_errors import write_error
 from gateway.server.response import JoinedResponse
 from gateway.settings import PREFIX, GatewaySettings
 from glmserve.errors import BadSettings
@@ -29,6 +31,7 @@ if _settings.workers > 1:
 
 gunicorn.http.wsgi.SERVER = "web"  # the Server header cannot be left out, but it need not name us
 gunicorn.http.wsgi.Response = JoinedResponse
+gunicorn.util.write_error = write_error
 wsgi_app = "gateway.wsgi:application()"
 bind = _settings.bind
 worker_class = "gateway.server.worker.GatewayWorker"
@@ -44,6 +47,10 @@ accesslog = None  # the application logs one event per request
 errorlog = "-"
 loglevel = "warning"
 control_socket_disable = True
+# No header names our path (SCRIPT_NAME) or scheme, not even from loopback.
+forwarded_allow_ips = ""
+forwarder_headers = ""
+secure_scheme_headers: dict[str, str] = {}
 
 
 def post_fork(_server: Any, worker: Any) -> None:

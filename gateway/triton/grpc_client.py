@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+import secrets
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -85,7 +85,7 @@ class TritonBackend:
         The first message may take until the deadline, because the request may wait in the queue.
         """
         metadata = (("traceparent", request.traceparent),) if request.traceparent else None
-        key, timeout_s = random.getrandbits(_KEY_BITS), request.deadline_s + _GRACE_S
+        key, timeout_s = secrets.randbits(_KEY_BITS), request.deadline_s + _GRACE_S
         call: Stream | _Call
         if request.stream_buffer is not None:
             call = self._streams.ask(asking(request, key), timeout_s, metadata, request.stream_buffer)

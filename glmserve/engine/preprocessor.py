@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,9 @@ import numpy as np
 from glmserve import contract
 from glmserve.engine import metrics
 from glmserve.engine.engine import Engine
+from glmserve.engine.fair_queue import FairQueue
 from glmserve.engine.grammar import GrammarCompiler, SchemaGrammar
+from glmserve.engine.grammar_trial import NICENESS
 from glmserve.engine.request import Event, Failed, Prompt, Request
 from glmserve.engine.scheduler.wait_queue import Ticket
 from glmserve.engine.triton.tensors import Asked, Tensors, read_request
@@ -53,6 +56,7 @@ class Preprocessor:
         self._share_caches = share_caches
         self._closing = threading.Event()
         self._pool = ThreadPoolExecutor(readers, thread_name_prefix="preprocessor")
+        self._compiling = FairQueue("grammar-compiler", NICENESS)
 
     def accept(self, tensors: Tensors, emit: Callable[[Event], None], is_cancelled: Callable[[], bool]) -> None:
         """Starts a request named by `contract.DECODER_INPUTS`; whatever goes wrong becomes its `Failed` event."""
@@ -71,16 +75,38 @@ class Preprocessor:
     def close(self) -> None:
         """Requests still in preparation fail before their next image."""
         self._closing.set()
+        self._compiling.close()
         self._pool.shutdown(wait=True, cancel_futures=False)  # each request still gets its last event
 
     def _prepare(self, tensors: Tensors, asking: _Asking, ticket: Ticket) -> None:
-        try:
+        with self._refusing(asking, ticket):
             asked = read_request(tensors, self._checkpoint)
-            self._engine.submit(self._request(asked, asking), ticket)
+            grammar = self._grammars.kept(asked.grammar, asked.scope) if asked.grammar else None
+            if asked.grammar and grammar is None:  # elsewhere: these threads are everybody's
+                self._compiling.add(asked.scope, lambda: self._compile(asked, asking, ticket))
+            else:
+                self._engine.submit(self._request(asked, asking, grammar), ticket)
+
+    def _compile(self, asked: Asked, asking: _Asking, ticket: Ticket) -> None:
+        with self._refusing(asking, ticket):
+            self._check(asking, asking.arrived + asked.deadline_s)
+            assert asked.grammar is not None
+            grammar = self._grammars.compile(asked.grammar, asked.scope)
+            self._pool.submit(self._submit, asked, asking, ticket, grammar)
+
+    def _submit(self, asked: Asked, asking: _Asking, ticket: Ticket, grammar: SchemaGrammar) -> None:
+        with self._refusing(asking, ticket):
+            self._engine.submit(self._request(asked, asking, grammar), ticket)
+
+    @contextmanager
+    def _refusing(self, asking: _Asking, ticket: Ticket) -> Generator[None]:
+        """The outermost frame of a request on one of our threads: what goes wrong in it is the request's last event."""
+        try:
+            yield
         except GlmServeError as error:
             ticket.leave()
             self._refuse(asking, error)
-        except Exception:  # the request's outermost frame: the client gets our text, never a library's
+        except Exception:  # the client gets our text, never a library's
             _log.exception("a request could not be prepared")
             ticket.leave()
             self._refuse(asking, GlmServeError())
@@ -90,10 +116,9 @@ class Preprocessor:
             self._engine.meter.add(metrics.FAILED)
         asking.emit(Failed(error))
 
-    def _request(self, asked: Asked, asking: _Asking) -> Request:
+    def _request(self, asked: Asked, asking: _Asking, grammar: SchemaGrammar | None) -> Request:
         deadline = asking.arrived + asked.deadline_s
         self._check(asking, deadline)
-        grammar = self._grammars.compile(asked.grammar) if asked.grammar else None
         began = time.monotonic()
         scope = 0 if self._share_caches else asked.scope
         grids = [grid for _, grid in asked.images]
@@ -103,8 +128,6 @@ class Preprocessor:
             self._check(asking, deadline)
             features.append(self._features(key, patches, grid))
         vision_s = time.monotonic() - began
-        if grammar:
-            _wait_for_first_mask(grammar, deadline)
         return Request(
             prompt=prompt_arrays(self._checkpoint, asked.input_ids, grids, features, keys),
             sampling=asked.sampling,
@@ -126,7 +149,7 @@ class Preprocessor:
         if asking.is_cancelled():
             raise Cancelled("The client went away.")
         if time.monotonic() >= deadline:
-            raise DeadlineExceeded("The request's time ran out before its images were encoded.")
+            raise DeadlineExceeded("The request's time ran out before it was prepared.")
         if self._closing.is_set():
             raise BackendDown("The engine is stopping.")
 
@@ -138,14 +161,6 @@ class _Asking:
     emit: Callable[[Event], None]
     is_cancelled: Callable[[], bool]
     arrived: float
-
-
-def _wait_for_first_mask(grammar: SchemaGrammar, deadline: float) -> None:
-    """Keeps the engine from waiting for the mask; raises the grammar's error, or DeadlineExceeded."""
-    try:
-        grammar.first_mask().result(deadline - time.monotonic())
-    except TimeoutError:
-        raise DeadlineExceeded("The request's time ran out before its grammar was ready.") from None
 
 
 def prompt_arrays(

@@ -92,6 +92,7 @@ class EngineServer:
             decoder, checkpoint, settings, folder.parents[2] / CHECKPOINT_FOLDER, encode, publish
         )
         serving._held = held
+        serving._grammars.start()
         return serving
 
     @staticmethod

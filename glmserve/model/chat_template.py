@@ -103,7 +103,7 @@ class PromptBuilder:
             values["enable_thinking"] = thinking
         try:
             text = self._template.render(add_generation_prompt=True, **values)
-        except jinja2.TemplateError as error:
+        except Exception as error:  # a template is a foreign program, run on what the caller sent
             raise InvalidInput("These messages do not fit the model's chat template.") from error
         return self._expand(self._encode(text, hidden), grids)
 

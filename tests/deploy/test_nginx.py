@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import shutil
+import socket
 import subprocess
 import threading
 import time
@@ -183,3 +184,37 @@ def test_no_gateway_is_a_503_in_json_that_says_when_to_come_back(tmp_path: Path,
 
 def test_a_request_that_is_none_is_a_400_in_json(front: Front) -> None:
     assert_refused(front.ask(OURS, X=f"{'x' * 60_000}"), 400, "could not be read")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"nonsense\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"GET / HTTP/9.9\r\nHost: x\r\n\r\n",
+        b"GET /%zz HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"GET /../../x HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"GET /" + b"a" * 60_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"TRACE / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+    ],
+    ids=lambda sent: sent[:24].decode("latin1"),
+)
+def test_a_malformed_request_is_the_callers_mistake_in_json(front: Front, sent: bytes) -> None:
+    with closing(socket.create_connection(("127.0.0.1", front.port), WAIT_S)) as client:
+        client.sendall(sent)
+        client.shutdown(socket.SHUT_WR)
+        reply = http.client.HTTPResponse(client)
+        reply.begin()
+        body = json.loads(reply.read())
+    assert 400 <= reply.status <= 505 and reply.status != 500, reply.status
+    assert reply.getheader("Content-Type") == "application/json"
+    assert set(body) == {"error", "success", "request_id"} and body["success"] is False
+
+
+def test_the_page_of_problems_is_no_address_of_its_own(front: Front) -> None:
+    assert front.ask("/problem", 0, "GET").status == 404

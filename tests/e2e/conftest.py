@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ports import free_port
-from serving import READY_S, Service, serving, triton_on
+from serving import READY_S, Service, gateway_on, serving, triton_on
 from shared_builds import build_of_endless
 
 from launcher.gateway_server import GatewayServer
@@ -36,7 +35,7 @@ def endless(endless_build: Path) -> Iterator[TritonServer]:
 @pytest.fixture(scope="session")
 def endless_gateway(endless_build: Path, endless: TritonServer) -> Iterator[GatewayServer]:
     """Alive, but never ready: the canary is answered without an end."""
-    with GatewayServer(endless_build, endless.grpc_url, "127.0.0.1", free_port()) as gateway:
+    with gateway_on(endless_build, endless.grpc_url) as gateway:
         give_up = time.monotonic() + READY_S
         while get("127.0.0.1", int(gateway.url.rpartition(":")[2]), "/health/live", 1.0) is None:
             assert time.monotonic() < give_up

@@ -8,11 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ports import free_port
-from serving import READY_S, Service, png
+from serving import READY_S, Service, gateway_on, png
 
 from demo.golden_set import drawn_image, golden_questions
-from launcher.gateway_server import GatewayServer
 
 pytestmark = pytest.mark.triton
 QUESTIONS = [question for question in golden_questions() if question.has_image][:4]
@@ -21,7 +19,7 @@ GREEDY = {"temperature": 0, "max_tokens": 96}
 
 @pytest.fixture(scope="module")
 def over_http(service: Service, demo_build: Path) -> Iterator[Service]:
-    with GatewayServer(demo_build, service.triton.http_url, "127.0.0.1", free_port()) as gateway:
+    with gateway_on(demo_build, service.triton.http_url) as gateway:
         gateway.wait_ready(READY_S)
         yield Service(service.triton, gateway)
 
@@ -51,7 +49,8 @@ def test_log_probabilities_and_a_schema_travel_too(service: Service, over_http: 
 
 def test_a_stream_is_one_piece_and_the_end(over_http: Service) -> None:
     body = {"messages": [{"role": "user", "content": "How many shapes are there?"}], "stream": True, **GREEDY}
-    request = urllib.request.Request(f"{over_http.gateway.url}/v1/chat/completions", json.dumps(body).encode())
+    address = f"{over_http.gateway.url}/v1/chat/completions"
+    request = urllib.request.Request(address, json.dumps(body).encode(), {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=60) as reply:
         events = [line[6:] for line in reply.read().decode().split("\n\n") if line.startswith("data: ")]
     assert events.pop() == "[DONE]"

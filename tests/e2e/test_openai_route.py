@@ -20,7 +20,8 @@ QUESTIONS = [question for question in golden_questions() if question.has_image][
 
 
 def chat(service: Service, body: dict[str, Any]) -> str:
-    request = urllib.request.Request(f"{service.gateway.url}/v1/chat/completions", json.dumps(body).encode())
+    address = f"{service.gateway.url}/v1/chat/completions"
+    request = urllib.request.Request(address, json.dumps(body).encode(), {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=60) as reply:
         return str(reply.read().decode())
 

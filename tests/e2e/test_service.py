@@ -98,7 +98,10 @@ def test_an_http_client_that_vanishes_frees_its_slot(
     body = json.dumps(asked).encode()
     host, port = endless_gateway.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), 10) as connection:
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = (
+            f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        )
         connection.sendall(head.encode() + body)
         if not is_early:
             assert eventually(lambda: metric(endless, "glm_requests_running") == 1)

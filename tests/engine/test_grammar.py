@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -14,8 +15,9 @@ from fake_decoder import FakeSession
 
 from glmserve.contract import Finish
 from glmserve.engine.grammar import GrammarCompiler
+from glmserve.engine.grammar_trial import GrammarTrial
 from glmserve.errors import GlmServeError, InvalidInput
-from glmserve.limits import MAX_GRAMMAR_BYTES
+from glmserve.limits import MAX_GRAMMAR_BYTES, MAX_KEPT_GRAMMARS
 from glmserve.model.config import Checkpoint
 from glmserve.model.tokenizer import Tokenizer
 
@@ -27,6 +29,7 @@ SCHEMA = {
     "additionalProperties": False,
 }
 WAIT_S = 10
+pytestmark = pytest.mark.process  # grammars are tried in a process of their own
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +88,79 @@ def test_an_answer_that_its_schema_leads_nowhere_is_not_ended_as_if_it_were_whol
     with pytest.raises(InvalidInput, match="without end"):
         for token in Tokenizer.read(DEMO).encode_plain('{"a":'):
             assert grammar.next_mask(token).result(WAIT_S).any()
+
+
+def _properties(count: int, **more: object) -> bytes:
+    return json.dumps({"properties": {f"p{i}": {"type": "integer"} for i in range(count)}, **more}).encode()
+
+
+def test_an_object_of_many_optional_properties_is_followed_to_its_end(compiler: GrammarCompiler) -> None:
+    """llguidance's own limit of alternatives ends at 500 of them, after the first token."""
+    schema, tokenizer = _properties(800, additionalProperties=False, type="object"), Tokenizer.read(DEMO)
+    grammar = compiler.compile(schema)
+    mask = grammar.first_mask().result(WAIT_S)
+    for token in tokenizer.encode_plain('{"p0": 7, "p1": 8, "p799": 9}'):
+        assert mask[token]
+        mask = grammar.next_mask(token).result(WAIT_S)
+    assert set(np.flatnonzero(mask)) & set(Checkpoint.read(DEMO).eos_token_ids)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "integer", "multipleOf": 999_983},
+        {"type": "string", "allOf": [{"pattern": f"a{{{i}}}|b"} for i in range(200)]},
+        {"properties": {format(i, "x"): {"enum": [i]} for i in range(2_500)}},
+    ],
+    ids=["multiple", "patterns", "properties"],
+)
+def test_a_schema_that_takes_too_long_is_the_users_mistake_and_ends(compiler: GrammarCompiler, schema: object) -> None:
+    began_s = time.process_time()
+    with pytest.raises(InvalidInput, match="too complex") as caught:
+        compiler.compile(json.dumps(schema).encode())
+    assert caught.value.field == "response_format"
+    assert time.process_time() - began_s < 0.5, "this process did the work"
+    assert compiler.compile(json.dumps(SCHEMA).encode())
+
+
+def test_a_schema_whose_answer_becomes_too_complex_later_is_the_users_mistake(compiler: GrammarCompiler) -> None:
+    inner = json.loads(_properties(1_200))
+    grammar = compiler.compile(json.dumps({"properties": {"a": inner}, "required": ["a"]}).encode())
+    with pytest.raises(InvalidInput, match="too complex") as caught:
+        for token in Tokenizer.read(DEMO).encode_plain('{"a": {"p'):
+            grammar.next_mask(token).result(WAIT_S)
+    assert caught.value.field == "response_format"
+
+
+def test_a_schema_is_compiled_once_for_each_scope(compiler: GrammarCompiler, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+    verdict = GrammarTrial.verdict
+    monkeypatch.setattr(GrammarTrial, "verdict", lambda trial, text: (tried.append(text), verdict(trial, text))[1])
+    schema, wrong = _properties(3), b'{"type": 8}'
+    assert compiler.kept(schema, 1) is None
+    first, second = compiler.compile(schema, 1), compiler.compile(schema, 1)
+    token = Tokenizer.read(DEMO).encode_plain("{")[0]
+    assert first.next_mask(token).result(WAIT_S).any() and second.next_mask(token).result(WAIT_S).any()
+    assert compiler.kept(schema, 1) and len(tried) == 1
+    assert compiler.kept(schema, 2) is None
+    for _ in range(2):
+        with pytest.raises(InvalidInput):
+            compiler.compile(wrong, 1)
+    assert len(tried) == 2
+
+
+def test_only_the_latest_grammars_are_kept(compiler: GrammarCompiler) -> None:
+    schemas = [_properties(2, title=str(i)) for i in range(MAX_KEPT_GRAMMARS + 1)]
+    for schema in schemas:
+        compiler.compile(schema, 3)
+    assert compiler.kept(schemas[0], 3) is None and compiler.kept(schemas[-1], 3) is not None
+
+
+def test_the_process_that_tries_grammars_is_started_again_when_it_dies(compiler: GrammarCompiler) -> None:
+    compiler.compile(_properties(4))
+    compiler._trial._process.kill()
+    compiler._trial._process.wait()
+    assert compiler.compile(_properties(5))
 
 
 class _SlowGrammar:

@@ -16,6 +16,7 @@ from fake_decoder import FakeSession
 from glmserve import contract
 from glmserve.engine.engine import Engine
 from glmserve.engine.grammar import GrammarCompiler
+from glmserve.engine.grammar_trial import GrammarTrial, Verdict
 from glmserve.engine.metrics import FAILED, REFUSED
 from glmserve.engine.preprocessor import Preprocessor
 from glmserve.engine.triton.tensors import Tensors
@@ -27,6 +28,7 @@ DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 CHECKPOINT = Checkpoint.read(DEMO)
 EOS = CHECKPOINT.eos_token_ids
 WAIT_S = 10.0
+pytestmark = pytest.mark.process  # grammars are tried in a process of their own
 
 
 class Encoder:
@@ -58,9 +60,9 @@ class Rig:
         images = FeatureCache(1 << 20, self.engine.meter)
         self.preprocessor = Preprocessor(CHECKPOINT, self.engine, self.encoder, images, self.grammars, readers=1)
 
-    def ask(self, images: int = 0, deadline_s: float = WAIT_S, schema: object = None) -> Receiver:
+    def ask(self, images: int = 0, deadline_s: float = WAIT_S, schema: object = None, scope: int = 0) -> Receiver:
         receiver = Receiver()
-        self.preprocessor.accept(_tensors(images, deadline_s, schema), receiver, receiver.cancelled.is_set)
+        self.preprocessor.accept(_tensors(images, deadline_s, schema, scope), receiver, receiver.cancelled.is_set)
         return receiver
 
     def close(self) -> None:
@@ -78,7 +80,7 @@ def rig() -> Iterator[Rig]:
     assert made.engine.wait_queue.requests == 0
 
 
-def _tensors(images: int, deadline_s: float, schema: object) -> Tensors:
+def _tensors(images: int, deadline_s: float, schema: object, scope: int) -> Tensors:
     """Pictures of 4 x 4 patches, of which no two are alike."""
     ids = [300, *([CHECKPOINT.image_token_id] * 4 + [301]) * images]
     patch = np.random.default_rng(images).integers(0, 256, (16 * images, CHECKPOINT.images.patch_bytes), np.uint8)
@@ -91,10 +93,11 @@ def _tensors(images: int, deadline_s: float, schema: object) -> Tensors:
         "TOP_P": np.ones(1, np.float32),
         "TOP_K": np.zeros(1, np.int32),
         "SEED": np.zeros(1, np.int64),
+        contract.CACHE_SCOPE.name: np.array([scope], np.int64),
         contract.DEADLINE_MS.name: np.array([deadline_s * 1000], np.int32),
     }
     if schema is not None:
-        tensors[contract.GRAMMAR.name] = np.array([json.dumps(schema).encode()], np.object_)
+        tensors[contract.GRAMMAR.name] = np.frombuffer(json.dumps(schema).encode(), np.uint8)
     return tensors
 
 
@@ -146,3 +149,51 @@ def test_a_schema_that_cannot_be_begun_never_reaches_the_engine(rig: Rig) -> Non
     receiver = rig.ask(schema={"$ref": "#"})
     assert receiver.code == "invalid_input" and len(receiver.events) == 1
     assert rig.engine.wait_queue.requests == 0
+
+
+def test_schemas_that_are_being_compiled_hold_up_nobody_elses_text(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever number of keys sends them, and however few threads prepare requests."""
+    gate = threading.Event()
+    monkeypatch.setattr(GrammarTrial, "verdict", lambda _trial, _text: (gate.wait(WAIT_S), Verdict.FITS)[1])
+    bound = [rig.ask(schema={"type": "integer", "title": str(i)}, scope=i) for i in range(4)]
+    free = rig.ask(scope=9)
+    assert free.got_token.wait(WAIT_S) and not any(receiver.events for receiver in bound)
+    gate.set()
+    assert all(receiver.got_token.wait(WAIT_S) for receiver in bound)
+
+
+def test_one_keys_many_schemas_wait_behind_another_keys_first(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+    gate = threading.Event()
+
+    def verdict(_trial: GrammarTrial, text: str) -> Verdict:
+        tried.append(text)
+        assert gate.wait(WAIT_S)
+        return Verdict.FITS
+
+    monkeypatch.setattr(GrammarTrial, "verdict", verdict)
+    many = [rig.ask(schema={"type": "integer", "title": f"many{i}"}, scope=1) for i in range(3)]
+    while not tried:
+        time.sleep(0.001)
+    one = rig.ask(schema={"type": "integer", "title": "other"}, scope=2)
+    while not rig.preprocessor._compiling._waiting.get(2):
+        time.sleep(0.001)
+    gate.set()
+    for receiver in (*many, one):
+        receiver.wait()
+    order = [next(name for name in ("many", "other") if name in text) for text in tried]
+    assert order.index("other") <= 2, order
+
+
+def test_a_schema_whose_request_is_over_is_not_compiled(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, tried = threading.Event(), list[str]()
+    monkeypatch.setattr(
+        GrammarTrial, "verdict", lambda _trial, text: (tried.append(text), gate.wait(WAIT_S), Verdict.FITS)[2]
+    )
+    first = rig.ask(schema={"type": "integer"})
+    while not tried:
+        time.sleep(0.001)
+    second = rig.ask(schema={"type": "string"})
+    second.cancelled.set()
+    gate.set()
+    assert second.code == "cancelled" and first.wait() and len(tried) == 1

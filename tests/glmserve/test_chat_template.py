@@ -115,3 +115,23 @@ def test_images_and_places_must_match(demo) -> None:
 
 def test_ids_are_i64(demo) -> None:
     assert demo[0].build(_one("Q"), [Grid(2, 2)], False).dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "{{ 1e308 * 10 ** 400 }}",
+        "{{ 1 // 0 }}",
+        "{{ [] | first + 1 }}",
+        "{{ messages[9].role.upper() }}",
+        "{{ 'a' + 1 }}",
+        "{{ ''.__class__.mro() }}",
+        "{{ range(10 ** 9) | list | length }}",
+        "{{ '%d' | format('x') }}",
+        "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}",
+    ],
+)
+def test_whatever_fails_inside_a_template_is_the_requests_mistake(demo, fault: str) -> None:
+    _, tokenizer, image = demo
+    with pytest.raises(InvalidInput, match="do not fit the model's chat template"):
+        PromptBuilder(fault, tokenizer, image, 2).build([Message("user", ("Q",))], [], None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.metadata import requires, version
 from pathlib import Path
 
@@ -12,8 +13,12 @@ from packaging.utils import canonicalize_name
 FOLDER = Path(__file__).parents[2] / "requirements"
 
 
+def read(name: str) -> str:
+    return (FOLDER / name).read_text()
+
+
 def lines(name: str) -> list[str]:
-    return [line for line in (FOLDER / name).read_text().splitlines() if line and not line.startswith("#")]
+    return [line for line in read(name).splitlines() if line and not line.startswith("#")]
 
 
 def pins(name: str) -> dict[str, str]:
@@ -45,6 +50,16 @@ def test_every_direct_dependency_is_pinned_to_what_was_tested(name: str) -> None
 def test_what_a_dependency_brings_along_is_pinned_to_what_is_installed(name: str) -> None:
     installed = {package: version(package) for package in everything_of(name)}
     assert installed.items() <= pins("constraints.txt").items()
+
+
+def test_the_gateways_image_checks_a_hash_of_everything_it_installs() -> None:
+    """Else run deploy/docker/lock-requirements."""
+    locked = re.findall(r"^(\S+)==(\S+)((?: \\\n    --hash=sha256:[0-9a-f]{64})+)$", read("gateway.lock"), re.MULTILINE)
+    versions = {canonicalize_name(name): version for name, version, _ in locked}
+    assert set(versions) >= everything_of("gateway.txt") and versions.items() <= pins("constraints.txt").items()
+    assert sum(1 + hashes.count("\n") for _, _, hashes in locked) == len(lines("gateway.lock"))
+    dockerfile = (FOLDER.parent / "deploy" / "docker" / "gateway.Dockerfile").read_text()
+    assert "pip install --require-hashes --only-binary=:all: --requirement requirements/gateway.lock" in dockerfile
 
 
 def test_both_clients_of_triton_are_asked_for_with_all_that_they_import() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 
+import pytest
 from eventually import eventually
 from PIL import Image
 from ports import free_port
@@ -60,9 +61,22 @@ class Service:
 @contextmanager
 def serving(build: Path) -> Iterator[Service]:
     """Triton and the gateway on free ports, ready to answer."""
-    with triton_on(build) as triton, GatewayServer(build, triton.grpc_url, "127.0.0.1", free_port()) as gateway:
+    with triton_on(build) as triton, gateway_on(build, triton.grpc_url) as gateway:
         gateway.wait_ready(READY_S)
         yield Service(triton, gateway)
+
+
+@contextmanager
+def gateway_on(build: Path, triton_url: str) -> Iterator[GatewayServer]:
+    """A gateway on a free port that counts none of the tests' requests: they all come from this machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GLM_GATEWAY_EXEMPT_LOOPBACK", "true")
+        gateway = GatewayServer(build, triton_url, "127.0.0.1", free_port())
+        gateway.start()
+    try:
+        yield gateway
+    finally:
+        gateway.stop()
 
 
 @contextmanager

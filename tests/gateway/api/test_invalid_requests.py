@@ -118,7 +118,7 @@ def test_a_body_that_is_no_json_object_is_a_400(client: FlaskClient, url: str, b
 
 def test_of_two_equal_keys_the_last_one_counts(client: FlaskClient, image: str) -> None:
     body = f'{{"image": "{image}", "prompt": 5, "prompt": "Hi"}}'
-    assert client.post(URL, data=body).status_code == 200
+    assert client.post(URL, data=body, content_type="application/json").status_code == 200
 
 
 @pytest.mark.parametrize("field", ["image", "prompt"])

@@ -107,3 +107,51 @@ def test_other_urls_are_refused(url: str) -> None:
 )
 def test_private_addresses_are_known(address: str, public: bool) -> None:
     assert is_public(address) is public
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "64:ff9b::7f00:1",
+        "64:ff9b::a9fe:a9fe",
+        "64:ff9b:1::1",
+        "2002:7f00:1::1",
+        "2002:808:808::1",
+        "2001:0:4136:e378::1",
+        "fec0::1",
+        "::ffff:10.0.0.1",
+        "::ffff:8.8.8.8",
+        "::ffff:0:8.8.8.8",
+        "::127.0.0.1",
+        "::",
+        "240.0.0.1",
+        "100.64.0.1",
+        "255.255.255.255",
+        "ff02::1",
+        "fe80::1",
+        "fc00::1",
+    ],
+)
+def test_an_address_that_may_lead_inside_is_not_public(address: str) -> None:
+    """NAT64, 6to4, Teredo and mapped addresses carry an IPv4 address, and whoever translates them goes there."""
+    assert not is_public(address)
+
+
+def test_a_name_that_is_looked_up_for_ever_ends_with_the_requests_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+
+    def hangs(*_: object, **__: object) -> list[object]:
+        over.wait(10)
+        return []
+
+    monkeypatch.setattr("gateway.chat.image_fetcher.socket.getaddrinfo", hangs)
+    fetcher = ImageFetcher(("slow.example",), 1000, 5.0)
+    before, began = threading.active_count(), time.monotonic()
+    for _ in range(24):  # more than ever hang at a time
+        with pytest.raises(BadImage, match="could not be fetched"):
+            fetcher.read("http://slow.example/a.png", "image", 0.05)
+    assert time.monotonic() - began < 4
+    assert threading.active_count() - before <= 16
+    over.set()
+    while threading.active_count() > before:
+        time.sleep(0.01)

@@ -123,3 +123,26 @@ def test_a_folder_that_cannot_be_written_to_is_a_sentence(folder: str) -> None:
     done = run("create", "shop", "--file", f"{folder}/keys.json")
     assert done.returncode == 1 and done.stderr.startswith(f"The keys cannot be kept in {folder}/keys.json: ")
     assert len(done.stderr.splitlines()) == 1 and not done.stdout
+
+
+@pytest.mark.parametrize("name", ["keys.json", "keys.json.lock", "keys.json.new"])
+@pytest.mark.parametrize("is_there", [True, False])
+def test_keys_are_never_written_through_a_link(tmp_path: Path, name: str, is_there: bool) -> None:
+    folder, victim = tmp_path / "keys", tmp_path / "victim"
+    folder.mkdir()
+    if is_there:
+        victim.write_text('{"keys": []}')
+    (folder / name).symlink_to(victim)
+    if name.endswith(".new"):
+        create_key(folder / "keys.json", "shop")
+        assert [key.name for key in read_keys(folder / "keys.json")] == ["shop"]
+    else:
+        with pytest.raises(BadKeyFile, match="is a link"):
+            create_key(folder / "keys.json", "shop")
+    assert (victim.read_text() == '{"keys": []}') if is_there else not victim.exists()
+
+
+def test_keys_are_read_through_a_link_as_kubernetes_mounts_them(tmp_path: Path) -> None:
+    create_key(tmp_path / "real.json", "shop")
+    (tmp_path / "keys.json").symlink_to(tmp_path / "real.json")
+    assert [key.name for key in read_keys(tmp_path / "keys.json")] == ["shop"]

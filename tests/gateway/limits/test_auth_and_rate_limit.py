@@ -226,15 +226,52 @@ def test_an_address_has_limits_whatever_keys_come_from_it(
     assert post(client, image, X_API_Key=two).status_code == 200
 
 
-def test_the_owner_of_the_machine_is_not_counted(build: Path, backend: FakeBackend, image: str) -> None:
-    client = app_of(build, backend, requests_per_minute=1, concurrent_requests=1, image_tokens_per_minute=1)
+_ONE = {"requests_per_minute": 1, "concurrent_requests": 1, "image_tokens_per_minute": 10_000}
+
+
+def test_the_owner_of_the_machine_is_not_counted_where_the_settings_say_so(
+    build: Path, backend: FakeBackend, image: str
+) -> None:
+    client = app_of(build, backend, exempt_loopback=True, **{**_ONE, "image_tokens_per_minute": 1})
     assert [ask(client, image).status_code for _ in range(3)] == [200] * 3
 
 
-def test_callers_behind_a_proxy_that_nobody_named_are_counted(build: Path, backend: FakeBackend, image: str) -> None:
-    client = app_of(build, backend, requests_per_minute=1)
-    codes = [post(client, image, "127.0.0.1", X_Forwarded_For=FAR).status_code for _ in range(2)]
-    assert codes == [200, 429]
+def test_callers_from_loopback_are_counted_unless_the_settings_say_otherwise(
+    build: Path, backend: FakeBackend, image: str
+) -> None:
+    """A proxy on this machine may add no header, and then everybody seems to come from here."""
+    client = app_of(build, backend, **_ONE)
+    assert [post(client, image, "127.0.0.1").status_code for _ in range(2)] == [200, 429]
+
+
+@pytest.mark.parametrize(
+    "sign",
+    [
+        {"X_Forwarded_For": FAR},
+        {"X_Forwarded_Proto": "https"},
+        {"X_Forwarded_Host": "shop.example"},
+        {"X_Real_IP": FAR},
+        {"Forwarded": f"for={FAR}"},
+        {"Via": "1.1 proxy"},
+        {"Host": "shop.example"},
+        {"Host": "127.0.0.1.shop.example"},
+    ],
+)
+def test_callers_behind_a_proxy_that_nobody_named_are_counted(
+    build: Path, backend: FakeBackend, image: str, sign: dict[str, str]
+) -> None:
+    client = app_of(build, backend, exempt_loopback=True, no_auth=True, **_ONE)
+    assert [post(client, image, "127.0.0.1", **sign).status_code for _ in range(2)] == [200, 429]
+
+
+def test_health_checks_come_from_the_allowed_networks_or_this_machine(build: Path, backend: FakeBackend) -> None:
+    client = app_of(build, backend, allowed_addresses="203.0.113.0/24")
+
+    def probe(address: str, **headers: str) -> int:
+        return client.get("/health/live", environ_overrides={"REMOTE_ADDR": address}, headers=headers).status_code
+
+    assert (probe(FAR), probe("127.0.0.1")) == (200, 200)
+    assert (probe("198.51.100.1"), probe("127.0.0.1", Via="1.1 proxy")) == (403, 403)
 
 
 @pytest.mark.parametrize("path", ["/health/live", "/v1/models", "/nothing"])

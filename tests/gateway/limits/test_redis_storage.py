@@ -81,7 +81,8 @@ def app_of(build: Path, backend: FakeBackend, url: str, limit: int) -> FlaskClie
 
 
 def code(client: FlaskClient) -> int:
-    return client.post(OPENAI_URL, data=BODY, environ_overrides={"REMOTE_ADDR": FAR}).status_code
+    far = {"REMOTE_ADDR": FAR}
+    return client.post(OPENAI_URL, data=BODY, content_type="application/json", environ_overrides=far).status_code
 
 
 def test_workers_share_their_counts(build: Path, backend: FakeBackend, redis: RedisServer) -> None:
@@ -166,7 +167,8 @@ class Load:
 
     def _ask(self) -> None:
         while not self._over.is_set():
-            request = urllib.request.Request(self._url + OPENAI_URL, BODY, {"X-Forwarded-For": FAR})
+            headers = {"X-Forwarded-For": FAR, "Content-Type": "application/json"}
+            request = urllib.request.Request(self._url + OPENAI_URL, BODY, headers)
             began = time.monotonic()
             with urllib.request.urlopen(request, timeout=WAIT_S) as reply:
                 reply.read()

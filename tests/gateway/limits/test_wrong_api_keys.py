@@ -49,7 +49,7 @@ def test_none_of_two_thousand_wrong_keys_passes_or_leaves_anything_behind(
 ) -> None:
     client = client_of(build, backend, key[0])
     asked = EnvironBuilder(
-        "/v1/tokenize", method="POST", environ_overrides={"REMOTE_ADDR": "203.0.113.7"}
+        "/v1/tokenize", method="POST", content_type="application/json", environ_overrides={"REMOTE_ADDR": "203.0.113.7"}
     ).get_environ()
 
     def ask(secret: str) -> int:

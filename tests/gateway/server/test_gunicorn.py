@@ -33,6 +33,7 @@ def port(build: Path) -> Generator[int]:
         "MAX_BODY_BYTES": str(MAX_BODY),
         "BODY_TIMEOUT_S": "0.5",
         "THREADS": "4",
+        "EXEMPT_LOOPBACK": "true",
     }
     process = subprocess.Popen(
         [sys.executable, "-m", "gunicorn", "-c", "python:gateway.server.gunicorn_config"],
@@ -59,15 +60,16 @@ def answers(port: int) -> bool:
 def ask(port: int, method: str, path: str, body: bytes | Iterator[bytes] | None) -> tuple[int, dict[str, object]]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT_S)
     try:
-        connection.request(method, path, body, encode_chunked=isinstance(body, Iterator), headers=chunked(body))
+        connection.request(method, path, body, encode_chunked=isinstance(body, Iterator), headers=headers_of(body))
         response = connection.getresponse()
         return response.status, json.loads(response.read())
     finally:
         connection.close()
 
 
-def chunked(body: object) -> dict[str, str]:
-    return {"Transfer-Encoding": "chunked"} if isinstance(body, Iterator) else {}
+def headers_of(body: object) -> dict[str, str]:
+    sent = {"Content-Type": "application/json"}
+    return sent | {"Transfer-Encoding": "chunked"} if isinstance(body, Iterator) else sent
 
 
 def raw(port: int, data: bytes) -> bytes:
@@ -103,7 +105,11 @@ def test_a_client_that_sends_too_much_reads_its_413(port: int, size: int) -> Non
 )
 def test_a_body_that_never_arrives_whole_is_a_400_in_bounded_time(port: int, sent: bytes) -> None:
     started = time.monotonic()
-    reply = raw(port, b"POST /v1/chat/vision HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + sent)
+    reply = raw(
+        port,
+        b"POST /v1/chat/vision HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Connection: close\r\n" + sent,
+    )
     assert reply.startswith(b"HTTP/1.1 400")
     assert b"did not arrive whole" in reply
     assert time.monotonic() - started < 3
@@ -112,7 +118,10 @@ def test_a_body_that_never_arrives_whole_is_a_400_in_bounded_time(port: int, sen
 def test_a_body_that_trickles_in_is_a_400_when_its_time_is_up(port: int) -> None:
     started = time.monotonic()
     with socket.create_connection(("127.0.0.1", port), timeout=0.05) as connection:
-        connection.sendall(b"POST /v1/chat/vision HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n{")
+        connection.sendall(
+            b"POST /v1/chat/vision HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 5000\r\n\r\n{"
+        )
         reply = b""
         while not reply and time.monotonic() - started < WAIT_S:
             connection.sendall(b" ")
@@ -136,3 +145,34 @@ def test_clients_that_never_close_keep_nobody_waiting(port: int) -> None:
 def test_not_ready_without_triton_but_alive(port: int) -> None:
     assert ask(port, "GET", "/health/ready", None)[0] == 503
     assert ask(port, "GET", "/health/live", None)[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET / HTTP/9.9\r\nHost: localhost\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nbad header\r\n\r\n", 400),
+        (b"GET /" + b"a" * 9_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 414),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 70_000 + b"\r\n\r\n", 431),
+        (b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip\r\n\r\n", 400),
+    ],
+)
+def test_what_gunicorn_refuses_is_answered_in_json(port: int, sent: bytes, status: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=WAIT_S) as connection:
+        with suppress(OSError):
+            connection.sendall(sent)
+        reply = http.client.HTTPResponse(connection)
+        reply.begin()
+        body = json.loads(reply.read())
+    assert reply.status == status and reply.getheader("Content-Type") == "application/json"
+    assert set(body) == {"error", "success", "request_id"} and body["success"] is False
+    assert body["request_id"] == reply.getheader("X-Request-ID")
+    assert "nonsense" not in body["error"] and body["error"].endswith(".")
+
+
+@pytest.mark.parametrize("name", ["SCRIPT_NAME", "Script-Name", "PATH_INFO", "X-Forwarded-Proto", "X-Forwarded-Prefix"])
+def test_no_header_moves_the_service_elsewhere(port: int, name: str) -> None:
+    head = f"GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{name}: /health\r\n\r\n"
+    reply = raw(port, head.encode())
+    assert reply.startswith(b"HTTP/1.1 200"), reply

@@ -29,7 +29,10 @@ def gateway(build: Path) -> Generator[RunningGateway]:
 
 def request_of(prompt: str, is_stream: bool) -> bytes:
     body = json.dumps({"messages": [{"role": "user", "content": prompt}], "max_tokens": LARGE, "stream": is_stream})
-    return f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+    return (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
+    )
 
 
 def connected(gateway: RunningGateway) -> socket.socket:

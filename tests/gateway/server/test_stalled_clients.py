@@ -18,7 +18,7 @@ from glmserve.limits import ANSWER_GRACE_S
 WAIT_S = 20
 HEAD_S = 0.5
 DEADLINE_S = 1.0
-REQUEST = b"GET /docs HTTP/1.1\r\nHost: x\r\n\r\n"
+REQUEST = b"GET /docs HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,10 @@ def sent(url: str, **options: Any) -> socket.socket:
     said = f"Say [[{'word ' * 400}]]"
     body = json.dumps({"messages": [{"role": "user", "content": said}], "max_tokens": 2000, **options}).encode()
     connection = socket.create_connection((host, int(port)), WAIT_S)
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
     connection.sendall(head.encode() + body)
     return connection
 

@@ -66,7 +66,10 @@ def sent(url: str, path: str, values: dict[str, Any], version: str = "1.1") -> s
     host, port = url.removeprefix("http://").split(":")
     body = json.dumps(values).encode()
     connection = socket.create_connection((host, int(port)), WAIT_S)
-    head = f"POST {path} HTTP/{version}\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = (
+        f"POST {path} HTTP/{version}\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
     connection.sendall(head.encode() + body)
     return connection
 

@@ -1,0 +1,174 @@
+"""Compiles a JSON Schema on trial, in a process that can be ended: llguidance bounds neither its time nor its memory.
+
+A schema of 50 bytes (`{"type": "integer", "multipleOf": 999983}`) compiles for minutes. The trial's process reads the
+tokenizer once and forks for each schema, so that what a schema makes it do ends with the fork.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from enum import IntEnum
+from pathlib import Path
+from typing import BinaryIO
+
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+
+from glmserve.errors import BadArtifact, GlmServeError
+from glmserve.limits import GRAMMAR_COMPILE_CPU_S, GRAMMAR_COMPILE_MEMORY_BYTES
+
+NICENESS = 10
+_WALL_S = 15.0  # for a machine so busy that a niced process gets little of it
+_LENGTH_BYTES = 4
+_READY = b"R"
+_LIMITS = LLParserLimits(
+    max_items_in_row=4_100,  # an optional property of an object takes four: 1,000 of them at 6 ms a token
+    step_max_items=100_000,
+    max_lexer_states=50_000,  # 100 MB for one answer at most
+    verbose_errors=False,
+)
+
+
+class Verdict(IntEnum):
+    """What became of a schema; also the exit code of its fork."""
+
+    FITS = 0
+    UNSUPPORTED = 1
+    """It can't be turned into a grammar, or nothing can match it."""
+    TOO_COMPLEX = 2
+    """It takes too long, too much memory, or too many alternatives at once."""
+    NO_START = 3
+    """Not even the first token can be found."""
+    LATE = 4
+    """The machine was too busy to find out."""
+
+
+def load_tokenizer(tokenizer: Path, vocabulary: int, eos_token_ids: tuple[int, ...]) -> LLTokenizer:
+    """`tokenizer` is a `tokenizer.json`; takes a second or two for a large one. Raises BadArtifact."""
+    try:
+        return LLTokenizer(str(tokenizer), n_vocab=vocabulary, eos_token=list(eos_token_ids))
+    except Exception as error:  # llguidance raises what its tokenizer library does
+        raise BadArtifact("tokenizer.json cannot be used for structured answers.") from error
+
+
+def matcher_of(tokenizer: LLTokenizer, grammar: str) -> LLMatcher:
+    """The matcher of a grammar that `LLMatcher.grammar_from_json_schema` made, within our limits."""
+    return LLMatcher(tokenizer, grammar, log_level=0, limits=_LIMITS)
+
+
+class GrammarTrial:
+    """The trial's process, seen from the engine. One thread at a time asks it."""
+
+    def __init__(self, tokenizer: Path, vocabulary: int, eos_token_ids: tuple[int, ...]) -> None:
+        self._arguments = [str(tokenizer), str(vocabulary), *map(str, eos_token_ids)]
+        self._process: subprocess.Popen[bytes] | None = None
+        self._is_ready = False
+
+    def start(self) -> None:
+        """Starts the process, unless it runs; it reads the tokenizer while others do other things."""
+        if self._process is None:
+            self._process, self._is_ready = self._started(), False
+
+    def verdict(self, grammar: str) -> Verdict:
+        """Tries one grammar; a process that died meanwhile is started again. Raises GlmServeError when that fails."""
+        for _ in range(2):
+            self.start()
+            answer = self._ask(grammar.encode())
+            if answer:
+                return Verdict(answer[0])
+            self.close()
+        raise GlmServeError("The process that tries grammars does not start.")
+
+    def close(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        assert process.stdin and process.stdout
+        for pipe in (process.stdin, process.stdout):
+            with suppress(OSError):  # what was not read any more
+                pipe.close()
+        process.kill()
+        process.wait()
+
+    def _ask(self, grammar: bytes) -> bytes:
+        assert self._process and self._process.stdin and self._process.stdout
+        question, answers = self._process.stdin, self._process.stdout
+        try:
+            if not self._is_ready:
+                self._is_ready = answers.read(1) == _READY
+            question.write(len(grammar).to_bytes(_LENGTH_BYTES, "big") + grammar)
+            question.flush()
+            return answers.read(1)
+        except OSError:
+            return b""
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        ours = str(Path(__file__).resolve().parents[2])  # an editable installation is found by a hook, not by a path
+        path = os.pathsep.join([ours, *(folder for folder in sys.path if Path(folder).is_absolute())])
+        environment = {**os.environ, "PYTHONPATH": path}
+        environment |= {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}  # a fork has one thread
+        return subprocess.Popen(
+            [_python(), "-B", "-m", __name__, *self._arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # Rust writes there when it runs out of memory
+            env=environment,
+            start_new_session=True,  # Ctrl-C is for the server, which then closes our pipe
+        )
+
+
+def _python() -> str:
+    """This Python as a program: inside Triton's stub `sys.executable` names another, or none."""
+    name = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    found = Path(sys.base_exec_prefix, "bin", name)
+    return str(found) if found.is_file() else sys.executable or name
+
+
+def _try(tokenizer: LLTokenizer, grammar: str) -> Verdict:
+    """Runs in a fork, which a signal ends when it exceeds its limits."""
+    signal.setitimer(signal.ITIMER_PROF, GRAMMAR_COMPILE_CPU_S)
+    signal.setitimer(signal.ITIMER_REAL, _WALL_S)
+    now_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    most_bytes = now_bytes + GRAMMAR_COMPILE_MEMORY_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (most_bytes, most_bytes))
+    matcher = matcher_of(tokenizer, grammar)
+    if matcher.is_error():
+        return Verdict.TOO_COMPLEX if "too big" in matcher.get_error() else Verdict.UNSUPPORTED
+    matcher.compute_bitmask()
+    if matcher.is_error():
+        return Verdict.NO_START
+    for token in tokenizer.greedy_tokenize('{"'):  # an object's first key is where its properties are tried at once
+        if matcher.is_error() or not matcher.validate_tokens([token]):
+            break
+        matcher.consume_token(token)
+        matcher.compute_bitmask()
+    return Verdict.TOO_COMPLEX if matcher.is_error() else Verdict.FITS
+
+
+def _serve(questions: BinaryIO, answers: BinaryIO, tokenizer: LLTokenizer) -> None:
+    """Answers until the engine closes the pipe or has died."""
+    answers.write(_READY)
+    answers.flush()
+    while len(length := questions.read(_LENGTH_BYTES)) == _LENGTH_BYTES:
+        grammar = questions.read(int.from_bytes(length, "big")).decode()
+        pid = os.fork()
+        if pid == 0:
+            os._exit(_try(tokenizer, grammar))
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        ended_by_signal = Verdict.LATE if code == -signal.SIGALRM else Verdict.TOO_COMPLEX
+        answers.write(bytes([code if code >= 0 else ended_by_signal]))
+        answers.flush()
+
+
+def _main(tokenizer: str, vocabulary: str, *eos_token_ids: str) -> None:
+    os.nice(NICENESS)
+    loaded = load_tokenizer(Path(tokenizer), int(vocabulary), tuple(map(int, eos_token_ids)))
+    _serve(sys.stdin.buffer, sys.stdout.buffer, loaded)
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
