@@ -15,6 +15,7 @@ from gateway.limits.admission import Admission
 from gateway.limits.auth import Authenticator, is_local
 from gateway.limits.rate_limit import RateLimitCounters, RateLimiter
 from gateway.observability.audit import AuditLog
+from gateway.observability.line_writer import LineWriter
 from gateway.observability.metrics import Metrics
 from gateway.observability.request_hooks import RequestHooks
 from gateway.observability.request_record import RequestRecord
@@ -30,7 +31,7 @@ _HEALTH = "/health/"  # probes are never refused
 _SPARE_SHARE = 8  # one thread in eight is kept free to refuse requests
 
 
-def create_app(settings: GatewaySettings, backend: BackendPool) -> Flask:
+def create_app(settings: GatewaySettings, backend: BackendPool, log_lines: LineWriter | None = None) -> Flask:
     """The web application for one build; raises BadArtifact if the build is incomplete. The caller closes `backend`."""
     manifest = Manifest.read(settings.build)
     service = ChatService(settings, backend)
@@ -49,6 +50,9 @@ def create_app(settings: GatewaySettings, backend: BackendPool) -> Flask:
     tracing = app.extensions[TRACING] = Tracing.to(settings.otlp_endpoint)
     handler = ChatHandler(settings, service, disconnects, rate_limiter, admission, metrics)
     audit = app.extensions[AUDIT] = AuditLog(settings.audit_file) if settings.audit_file else None
+    for log, lines in (("stdout", log_lines), ("audit", audit and audit.lines)):
+        if lines is not None:
+            lines.report_to(partial(metrics.log_lost, log))
     hooks = RequestHooks(tracing, metrics, admission, manifest.digest, audit)
     app.before_request(hooks.begin)
     app.before_request(partial(_authenticate, Authenticator(settings), rate_limiter))

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
+from typing import TextIO, cast
 
 import structlog
 
+from gateway.observability.line_writer import LineWriter
 
-def configure() -> None:
-    """Sets up structlog for this process; called once, at its start."""
+
+def configure() -> LineWriter:
+    """Sets up structlog for this process; called once, at its start. Returns what counts the lines that are lost."""
+    lines = LineWriter(sys.stdout.fileno())
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -16,6 +20,7 @@ def configure() -> None:
             structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(),
         ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stdout),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, lines)),
         cache_logger_on_first_use=True,
     )
+    return lines

@@ -44,6 +44,9 @@ class Metrics:
             "glm_gateway_stage_seconds", "Time in each stage.", ["stage"], buckets=_BUCKETS, registry=registry
         )
         self._tokens = Counter("glm_gateway_tokens", "Tokens of answered requests.", ["kind"], registry=registry)
+        self._lost = Counter(
+            "glm_gateway_lost_log_lines", "Log lines that could not be written, by log.", ["log"], registry=registry
+        )
         self._running, self._waiting, self._room = (
             Gauge(f"glm_gateway_{name}", text, registry=registry, multiprocess_mode="livesum")
             for name, text in (
@@ -52,6 +55,10 @@ class Metrics:
                 ("admitted_tokens", "Tokens that the running requests may come to."),
             )
         )
+
+    def log_lost(self, log: str, lines: int) -> None:
+        """Counts lines that could not be written, of `log` stdout or audit."""
+        self._of(self._lost, log).inc(lines)
 
     def crowd(self, running: int, waiting: int, tokens: int) -> None:
         """Sets the gauges of what runs and waits now."""

@@ -45,10 +45,10 @@ class RequestHooks:
         self, record: RequestRecord, end_span: EndSpan | None, route: str | None, method: str, status: int
     ) -> None:
         record.holds.close()
+        self._metrics.ended(route, status, record.error_code, record.ms(), record.facts)
+        self._metrics.crowd(*self._admission.counts())
         record.log(route, method, status)
         if self._audit is not None:
             self._audit.write(record, route, status)
-        self._metrics.ended(route, status, record.error_code, record.ms(), record.facts)
-        self._metrics.crowd(*self._admission.counts())
         if end_span is not None:
             end_span(route or "none", status, record.facts)

@@ -114,6 +114,10 @@ class BackendPool(Protocol):
         """The Triton for one answer, which is read inside the block; raises BackendDown when there is none."""
         ...
 
+    def has_another(self) -> bool:
+        """After a BackendDown: whether some Triton is not known to be down, so that trying again may help."""
+        ...
+
     def models_ready(self) -> bool:
         """Whether one Triton at least has every model loaded; answers within seconds and does not raise."""
         ...

@@ -76,6 +76,11 @@ class LoadBalancer:
         finally:
             self.give_back(replica)
 
+    def has_another(self) -> bool:
+        """Whether a replica is not known to be down; one that has just died is down until it says it is ready."""
+        with self._lock:
+            return any(not replica.is_down for replica in self._replicas.values())
+
     def models_ready(self) -> bool:
         with self._lock:
             likely = sorted(self._replicas.values(), key=self._rank)[:_MOST_PROBED]

@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from engine_rig import EOS, GatedSession, Receiver, request, running
+from engine_rig import EOS, WAIT_S, GatedSession, Receiver, request, running
 from fake_decoder import FakeSession
 
 from glmserve.contract import Finish

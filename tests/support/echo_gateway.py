@@ -47,6 +47,9 @@ class EchoBackend:
     def choose(self) -> Generator[EchoBackend]:
         yield self
 
+    def has_another(self) -> bool:
+        return True
+
     def models_ready(self) -> bool:
         return True
 

@@ -60,6 +60,9 @@ class FakeBackend:
         """The pool of one that is this backend itself."""
         yield self
 
+    def has_another(self) -> bool:
+        return self.is_ready
+
     def models_ready(self) -> bool:
         return self.is_ready
 

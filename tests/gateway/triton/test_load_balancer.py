@@ -124,6 +124,19 @@ def test_one_that_was_down_gets_nothing_until_it_is_ready_again() -> None:
     assert replicas.models_ready()
 
 
+def test_another_try_may_help_only_where_one_is_not_known_to_be_down() -> None:
+    world = World()
+    replicas = world.replicas(f"{ONE},{TWO}")
+    for url, may_help in ((ONE, True), (TWO, False)):
+        world.backends[url].is_down = True
+        with pytest.raises(BackendDown):
+            answer(replicas)
+        assert replicas.has_another() is may_help
+    world.backends[ONE].is_down = False
+    replicas.ask()
+    assert replicas.has_another()
+
+
 def test_when_all_are_down_they_are_tried_all_the_same() -> None:
     world = World()
     replicas = world.replicas(f"{ONE},{TWO}")
