@@ -47,6 +47,8 @@ class Metrics:
         self._lost = Counter(
             "glm_gateway_lost_log_lines", "Log lines that could not be written, by log.", ["log"], registry=registry
         )
+        for log in ("stdout", "audit"):
+            self._of(self._lost, log)  # so that it is there before the first line is lost
         self._running, self._waiting, self._room = (
             Gauge(f"glm_gateway_{name}", text, registry=registry, multiprocess_mode="livesum")
             for name, text in (

@@ -8,6 +8,7 @@ import random
 import socket
 import threading
 from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from glmserve.errors import BackendDown
 _PROBE_EVERY_S = 0.25
 _LOOK_UP_EVERY = 8  # rounds of probing
 _MOST_PROBED = 3  # replicas probed for readiness, so that more replicas do not make it slower
+_MOST_AT_ONCE = 16
 _JOIN_S = 5.0
 
 
@@ -84,7 +86,12 @@ class LoadBalancer:
     def models_ready(self) -> bool:
         with self._lock:
             likely = sorted(self._replicas.values(), key=self._rank)[:_MOST_PROBED]
-        return any(replica.backend.models_ready() for replica in likely)
+        pool = ThreadPoolExecutor(_MOST_PROBED, thread_name_prefix="readiness")
+        try:
+            probes = [pool.submit(replica.backend.models_ready) for replica in likely]
+            return any(probe.result() for probe in as_completed(probes))
+        finally:
+            pool.shutdown(wait=False)  # one that says yes is enough; a frozen one takes its time
 
     def close(self) -> None:
         self._closing.set()
@@ -120,8 +127,9 @@ class LoadBalancer:
         """Probes the replicas that were down; each answers within seconds."""
         with self._lock:
             down = [replica for replica in self._replicas.values() if replica.is_down]
-        for replica in down:
-            replica.is_down = not replica.backend.models_ready()
+        if down:
+            with ThreadPoolExecutor(min(len(down), _MOST_AT_ONCE), thread_name_prefix="probes") as pool:
+                list(pool.map(_probe, down))
 
     def take(self) -> Replica:
         """The next replica, for one answer; raises BackendDown when there is no replica at all."""
@@ -152,6 +160,10 @@ class LoadBalancer:
             self.ask()
             if number % _LOOK_UP_EVERY == 0:
                 self.look_up()
+
+
+def _probe(replica: Replica) -> None:
+    replica.is_down = not replica.backend.models_ready()
 
 
 def addresses_of(url: str) -> list[str]:
