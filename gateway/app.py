@@ -50,7 +50,7 @@ def create_app(settings: GatewaySettings, backend: BackendPool, log_lines: LineW
     tracing = app.extensions[TRACING] = Tracing.to(settings.otlp_endpoint)
     handler = ChatHandler(settings, service, disconnects, rate_limiter, admission, metrics)
     audit = app.extensions[AUDIT] = AuditLog(settings.audit_file) if settings.audit_file else None
-    for log, lines in (("stdout", log_lines), ("audit", audit and audit.lines)):
+    for log, lines in (("stdout", log_lines), ("audit", audit.lines if audit else None)):
         if lines is not None:
             lines.report_to(partial(metrics.log_lost, log))
     hooks = RequestHooks(tracing, metrics, admission, manifest.digest, audit)
