@@ -16,6 +16,7 @@ from gateway.limits.auth import Authenticator
 from gateway.limits.cross_site import check_content_type
 from gateway.limits.rate_limit import RateLimitCounters, RateLimiter
 from gateway.observability.audit import AuditLog
+from gateway.observability.line_writer import LineWriter
 from gateway.observability.metrics import Metrics
 from gateway.observability.request_hooks import RequestHooks
 from gateway.observability.request_record import RequestRecord
@@ -32,7 +33,7 @@ _FORM_PATHS = ("/v1/chat/vision",)
 _SPARE_SHARE = 8  # one thread in eight is kept free to refuse requests
 
 
-def create_app(settings: GatewaySettings, backend: BackendPool) -> Flask:
+def create_app(settings: GatewaySettings, backend: BackendPool, log_lines: LineWriter | None = None) -> Flask:
     """The web application for one build; raises BadArtifact if the build is incomplete. The caller closes `backend`."""
     manifest = Manifest.read(settings.build)
     service = ChatService(settings, backend)
@@ -54,6 +55,9 @@ def create_app(settings: GatewaySettings, backend: BackendPool) -> Flask:
     tracing = app.extensions[TRACING] = Tracing.to(settings.otlp_endpoint)
     handler = ChatHandler(settings, service, disconnects, rate_limiter, admission, metrics)
     audit = app.extensions[AUDIT] = AuditLog(settings.audit_file) if settings.audit_file else None
+    for log, lines in (("stdout", log_lines), ("audit", audit.lines if audit else None)):
+        if lines is not None:
+            lines.report_to(partial(metrics.log_lost, log))
     hooks = RequestHooks(tracing, metrics, admission, manifest.digest, audit)
     app.before_request(hooks.begin)
     app.before_request(partial(_authenticate, Authenticator(settings), rate_limiter))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -9,8 +10,19 @@ from glmserve.errors import DeadlineExceeded
 
 DEADLINE_HEADER = "X-Request-Timeout"
 """The client's own deadline in seconds; the service's deadline bounds it."""
+START_HEADER = "X-Request-Start"
+"""When our own proxy first passed the request on: `t=` and seconds since 1970. What another gateway took counts."""
 LEAST_DEADLINE_S = 0.1
 """The shortest deadline a client may ask for; no answer is ready sooner."""
+
+
+def seconds_since(start: str) -> float:
+    """The seconds since the moment that stands in START_HEADER; 0 for one that is malformed or lies ahead."""
+    try:
+        age_s = time.time() - float(start.removeprefix("t="))
+    except ValueError:
+        return 0.0
+    return age_s if 0 < age_s < math.inf else 0.0
 
 
 @dataclass(frozen=True)

@@ -24,13 +24,13 @@ from glmserve.system import malloc
 def application() -> Flask:
     """The application of this process, with its own connections to Triton."""
     malloc.keep_buffers()
-    logging.configure()
+    log_lines = logging.configure()
     settings = GatewaySettings.read()
     structlog.get_logger().info("gateway_starting", **settings.shown())
     streams = StreamThread()
     backend = _backend(settings, streams)
     backend.start()
-    app = create_app(settings, backend)
+    app = create_app(settings, backend, log_lines)
     app.extensions[BACKEND] = backend
     app.extensions[STREAMS] = streams
     malloc.trim_after_start()

@@ -65,7 +65,7 @@ class Replica:
 
     def __post_init__(self) -> None:
         machine = self.machine
-        self._wait_queue = WaitQueue(machine.max_waiting, machine.max_waiting_tokens, lambda: self.now)
+        self._wait_queue = WaitQueue(machine.max_waiting, machine.max_waiting_tokens, lambda: self.now, machine.slots)
         self._table = SlotTable(machine.slots, machine.slots)
         self._budget = ChunkBudget(machine.min_chunk_tokens)
         self._scheduler = Scheduler(self._table, self._budget, machine.chunk_tokens, machine.min_chunk_tokens)
@@ -77,7 +77,7 @@ class Replica:
         """Whether the wait queue had room."""
         self.now = max(self.now, now)
         try:
-            place = self._wait_queue.enter(visit.prompt_tokens)
+            place = self._wait_queue.enter(visit.prompt_tokens, visit.answer_tokens, visit.deadline - now)
         except Overloaded:
             self._end(visit, "refused", now)
             return False
@@ -111,6 +111,8 @@ class Replica:
         self._budget.observe_step(len(rows), tokens, seconds)
         for running in rows:
             running.length += 1
+        if rows:
+            self._wait_queue.observe_pace(seconds)
         for chunk in chunks:
             chunk.sequence.length = chunk.stop
         done = [chunk.sequence for chunk in chunks if chunk.is_last]
@@ -137,8 +139,13 @@ class Replica:
 
     def _retire(self, running: Sequence, ending: str) -> None:
         self._table.retire(running, keep=False)
+        visit = self._visits.pop(running.request)
+        running.give_back()
         self._wait_queue.request_ended()
-        self._end(self._visits.pop(running.request), ending, self.now)
+        if ending == "done":
+            prefill_s, decode_s = visit.first_token_at - running.started, self.now - visit.first_token_at
+            self._wait_queue.observe_answer(visit.answer_tokens, len(running.answer), prefill_s, decode_s)
+        self._end(visit, ending, self.now)
 
     def _end(self, visit: Visit, ending: str, now: float) -> None:
         visit.ending, visit.ended_at = ending, now

@@ -9,7 +9,7 @@ from flask import Response, g, jsonify, request
 
 from gateway.chat.generation import Answer
 from gateway.chat.service import ChatService, Prepared, Prompt, RequestContext
-from gateway.deadline import DEADLINE_HEADER, LEAST_DEADLINE_S, Deadline
+from gateway.deadline import DEADLINE_HEADER, LEAST_DEADLINE_S, START_HEADER, Deadline, seconds_since
 from gateway.limits.admission import Admission
 from gateway.limits.rate_limit import RateLimiter
 from gateway.observability.metrics import Metrics
@@ -51,8 +51,9 @@ class ChatHandler:
         def admit(prompt: Prompt, max_tokens: int) -> None:
             self.rate_limiter.check_image_tokens(caller, prompt.image_tokens)
             arrived_ms = record.ms()
-            room = self.admission.admit(len(prompt.input_ids) + max_tokens, deadline, cancellation)
-            record.holds.enter_context(room)
+            tokens = len(prompt.input_ids) + max_tokens
+            record.max_tokens = max_tokens
+            record.holds.enter_context(self.admission.admit(tokens, deadline, cancellation, max_tokens))
             self.rate_limiter.charge_image_tokens(caller, prompt.image_tokens)
             record.facts["admission_ms"] = round(record.ms() - arrived_ms, 1)
             self.metrics.crowd(*self.admission.counts())
@@ -93,4 +94,5 @@ class ChatHandler:
                 f"The header {DEADLINE_HEADER} must be a number of seconds, at least {LEAST_DEADLINE_S}.",
                 DEADLINE_HEADER,
             )
-        return Deadline.after(min(wanted_s, self.settings.deadline_s))
+        start = request.headers.get(START_HEADER, "") if self.settings.trusted_proxies else ""
+        return Deadline.after(min(wanted_s, self.settings.deadline_s) - seconds_since(start))

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from gateway.chat.generation import Answer, AnswerStream, Event, StartedAnswer, started, whole
 from gateway.chat.image_decoder import ImageSizeLimits, OpenedImage, bytes_of_base64
 from gateway.chat.image_fetcher import ImageFetcher, is_url
-from gateway.chat.retry import with_one_retry
+from gateway.chat.retry import RetryBudget, with_one_retry
 from gateway.deadline import Deadline
 from gateway.images.decoder_pool import DecoderPool
 from gateway.limits.admission import Admission
@@ -29,6 +30,8 @@ from glmserve.model.chat_template import ImagePart, Message, PromptBuilder
 from glmserve.model.config import Checkpoint
 from glmserve.model.image_processor import Grid, grid_of, merge_planes, smart_resize
 from glmserve.model.tokenizer import Tokenizer
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ class ChatService:
         self._pool = pool
         self.heard_at_s = float("-inf")
         """When Triton last sent a part of any answer but a probe's, by time.monotonic."""
+        self._retries = RetryBudget()
         self.is_demo = checkpoint.is_demo
         self._rules = checkpoint.images
         self._prompts = PromptBuilder.read(
@@ -124,7 +128,7 @@ class ChatService:
 
     def answer(self, prepared: Prepared, context: RequestContext) -> Answer:
         """The whole answer; begun again once if its Triton goes down."""
-        return with_one_retry(lambda: whole(self._events(prepared, context)), context.request_id)
+        return self._begun(lambda: whole(self._events(prepared, context)), context)
 
     def stream(
         self, prepared: Prepared, context: RequestContext, stream_buffer: StreamBuffer | None = None
@@ -133,7 +137,10 @@ class ChatService:
 
         With a `stream_buffer`, and a backend that fills it, each piece the buffer holds comes without waiting.
         """
-        return with_one_retry(lambda: started(self._events(prepared, context, stream_buffer)), context.request_id)
+        return self._begun(lambda: started(self._events(prepared, context, stream_buffer)), context)
+
+    def _begun(self, begin: Callable[[], T], context: RequestContext) -> T:
+        return with_one_retry(begin, context.request_id, self._retries, self._pool.has_another)
 
     def _events(
         self, prepared: Prepared, context: RequestContext, stream_buffer: StreamBuffer | None = None

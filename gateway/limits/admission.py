@@ -1,8 +1,7 @@
-"""Which requests may start: as many as their tokens have room for; a bounded number wait, the rest are refused."""
+"""Which requests may start: as many as their tokens have room for; some wait, the rest and the late are refused."""
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections import deque
@@ -12,17 +11,19 @@ from dataclasses import dataclass
 
 from gateway.deadline import Deadline
 from gateway.triton.backend import Cancellation
-from glmserve.errors import Cancelled, Overloaded
-
-_LONGEST_RETRY_S = 30
-_SMOOTHING = 0.1
+from glmserve.errors import Cancelled
+from glmserve.queue_estimator import Job, QueueEstimator
 
 
 @dataclass(eq=False)
 class _Ticket:
-    cost: int
+    job: Job
     admitted: threading.Event | None = None  # of one that waits
-    admitted_at_s: float | None = None
+    has_left: bool = False
+
+    @property
+    def is_admitted(self) -> bool:
+        return self.job.started is not None
 
 
 class Admission:
@@ -36,67 +37,81 @@ class Admission:
         self._max_requests = max_requests
         self._max_waiting = max_waiting
         self._lock = threading.Lock()
-        self._used = 0
-        self._running = 0
         self._waiting: deque[_Ticket] = deque()
-        self._mean_s = 1.0
+        self._estimator = QueueEstimator(capacity_tokens)
 
     @contextmanager
-    def admit(self, tokens: int, deadline: Deadline, cancellation: Cancellation) -> Generator[None]:
-        """Holds room for a request; raises Overloaded at once when the wait queue is full, or after too long a wait.
+    def admit(
+        self, tokens: int, deadline: Deadline, cancellation: Cancellation, max_tokens: int = 0
+    ) -> Generator[None]:
+        """Holds room for a request until it ends or its client leaves.
 
-        Raises DeadlineExceeded when there is no time left, and Cancelled when the client has left.
+        Raises Overloaded at once when the wait queue is full or an answer of `max_tokens` would not end in time, or
+        after too long a wait; DeadlineExceeded when there is no time left, and Cancelled when the client has left.
         """
         left_s = deadline.left_s()
-        ticket = _Ticket(min(tokens, self._capacity))
+        ticket = _Ticket(Job(min(tokens, self._capacity), max_tokens, deadline.at_s))
         with self._lock:
-            if self._running + len(self._waiting) >= self._max_requests:
-                raise Overloaded(retry_after_s=self._retry_after_s())
-            self._waiting.append(ticket)
-            self._admit_waiting()
-            if ticket.admitted_at_s is None and len(self._waiting) > self._max_waiting:
-                self._waiting.remove(ticket)
-                raise Overloaded(retry_after_s=self._retry_after_s())
-            if ticket.admitted_at_s is None:
-                ticket.admitted = threading.Event()
+            self._enter(ticket)
         try:
+            cancellation.add_callback(lambda: self._leave(ticket))
             if ticket.admitted is not None:
-                cancellation.add_callback(ticket.admitted.set)
                 ticket.admitted.wait(left_s)
             if cancellation.is_cancelled:
                 raise Cancelled
             with self._lock:
-                if ticket.admitted_at_s is None:
-                    raise Overloaded(retry_after_s=self._retry_after_s())
+                if not ticket.is_admitted:
+                    raise self._estimator.overloaded()
             yield
         finally:
-            with self._lock:
-                self._release(ticket)
+            self._leave(ticket)
+
+    def observe_answer(self, max_tokens: int, tokens: int, prefill_s: float, decode_s: float) -> None:
+        """A complete answer as the engine timed it: from these the waits of others are estimated."""
+        with self._lock:
+            self._estimator.observe_answer(max_tokens, tokens, prefill_s, decode_s)
+            self._estimator.observe_pace(decode_s / max(1, tokens))
 
     def counts(self) -> tuple[int, int, int]:
         """Running and waiting requests, and the tokens of those that run."""
         with self._lock:
-            return self._running, len(self._waiting), self._used
+            return len(self._estimator.running), len(self._waiting), self._estimator.used
+
+    def _enter(self, ticket: _Ticket) -> None:
+        if len(self._estimator.running) + len(self._waiting) >= self._max_requests:
+            raise self._estimator.overloaded()
+        self._estimator.enter(ticket.job, time.monotonic())
+        self._waiting.append(ticket)
+        self._admit_waiting()
+        if ticket.is_admitted:
+            return
+        if len(self._waiting) > self._max_waiting:
+            refusal = self._estimator.overloaded()
+            self._waiting.remove(ticket)
+            self._estimator.leave(ticket.job, time.monotonic())
+            raise refusal
+        ticket.admitted = threading.Event()
 
     def _admit_waiting(self) -> None:
-        while self._waiting and (self._used + self._waiting[0].cost <= self._capacity):
+        now = time.monotonic()
+        while self._waiting and self._estimator.used + self._waiting[0].job.cost <= self._capacity:
             ticket = self._waiting.popleft()
-            self._used += ticket.cost
-            self._running += 1
-            ticket.admitted_at_s = time.monotonic()
+            self._estimator.start(ticket.job, now)
             if ticket.admitted is not None:
                 ticket.admitted.set()
 
-    def _release(self, ticket: _Ticket) -> None:
-        if ticket.admitted_at_s is not None:
-            self._used -= ticket.cost
-            self._running -= 1
-            self._mean_s += _SMOOTHING * (time.monotonic() - ticket.admitted_at_s - self._mean_s)
-        else:
-            self._waiting.remove(ticket)
-        self._admit_waiting()
-
-    def _retry_after_s(self) -> int:
-        """When room is likely: the mean time of a request, times the rounds in which those that wait will run."""
-        rounds = 1 + len(self._waiting) / max(1, self._running)
-        return min(_LONGEST_RETRY_S, max(1, math.ceil(self._mean_s * rounds)))
+    def _leave(self, ticket: _Ticket) -> None:
+        """Runs on the request's thread, or on the one that cancels it; the second time does nothing."""
+        with self._lock:
+            if ticket.has_left:
+                return
+            ticket.has_left = True
+            now = time.monotonic()
+            if ticket.is_admitted:
+                self._estimator.observe_departure(now)
+            else:
+                self._waiting.remove(ticket)
+            self._estimator.leave(ticket.job, now)
+            self._admit_waiting()
+            if ticket.admitted is not None:
+                ticket.admitted.set()

@@ -7,6 +7,7 @@ import json
 import os
 from pathlib import Path
 
+from gateway.observability.line_writer import LineWriter
 from gateway.observability.request_record import RequestRecord
 
 
@@ -16,6 +17,7 @@ class AuditLog:
     def __init__(self, path: Path) -> None:
         """Opens the file; raises OSError when it cannot be written."""
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self.lines = LineWriter(self._file)
 
     def write(self, record: RequestRecord, route: str | None, status: int) -> None:
         line = {
@@ -27,7 +29,7 @@ class AuditLog:
             "status": status,
             "images": record.image_hashes,
         }
-        os.write(self._file, json.dumps(line).encode() + b"\n")
+        self.lines.write(json.dumps(line) + "\n")
 
     def close(self) -> None:
         os.close(self._file)

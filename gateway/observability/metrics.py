@@ -44,6 +44,11 @@ class Metrics:
             "glm_gateway_stage_seconds", "Time in each stage.", ["stage"], buckets=_BUCKETS, registry=registry
         )
         self._tokens = Counter("glm_gateway_tokens", "Tokens of answered requests.", ["kind"], registry=registry)
+        self._lost = Counter(
+            "glm_gateway_lost_log_lines", "Log lines that could not be written, by log.", ["log"], registry=registry
+        )
+        for log in ("stdout", "audit"):
+            self._of(self._lost, log)  # so that it is there before the first line is lost
         self._running, self._waiting, self._room = (
             Gauge(f"glm_gateway_{name}", text, registry=registry, multiprocess_mode="livesum")
             for name, text in (
@@ -62,6 +67,10 @@ class Metrics:
     def tritons_up(self, count: int) -> None:
         """Sets the gauge of Tritons that are up now."""
         self._up.set(count)
+
+    def log_lost(self, log: str, lines: int) -> None:
+        """Counts lines that could not be written, of `log` stdout or audit."""
+        self._of(self._lost, log).inc(lines)
 
     def crowd(self, running: int, waiting: int, tokens: int) -> None:
         """Sets the gauges of what runs and waits now."""

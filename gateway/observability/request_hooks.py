@@ -45,10 +45,19 @@ class RequestHooks:
         self, record: RequestRecord, end_span: EndSpan | None, route: str | None, method: str, status: int
     ) -> None:
         record.holds.close()
+        self._learn(record)
+        self._metrics.ended(route, status, record.error_code, record.ms(), record.facts)
+        self._metrics.crowd(*self._admission.counts())
         record.log(route, method, status)
         if self._audit is not None:
             self._audit.write(record, route, status)
-        self._metrics.ended(route, status, record.error_code, record.ms(), record.facts)
-        self._metrics.crowd(*self._admission.counts())
         if end_span is not None:
             end_span(route or "none", status, record.facts)
+
+    def _learn(self, record: RequestRecord) -> None:
+        """Tells the admission how long a complete answer took, so that it can tell who would wait too long."""
+        facts = record.facts
+        if record.max_tokens and "decode_ms" in facts and "completion_tokens" in facts:
+            prefill_s = (facts["vision_ms"] + facts["prefill_ms"]) / 1000
+            tokens, decode_s = facts["completion_tokens"], facts["decode_ms"] / 1000
+            self._admission.observe_answer(record.max_tokens, tokens, prefill_s, decode_s)

@@ -30,6 +30,7 @@ class RequestRecord:
         self.caller = Caller("", None)  # until it is authenticated
         self.traceparent = ""
         self.image_hashes: tuple[str, ...] = ()
+        self.max_tokens = 0  # that its answer may have, once it is known
         self.headers: dict[str, str] = {}
         self.holds = ExitStack()
 

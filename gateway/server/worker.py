@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import resource
 import socket
+import sys
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
@@ -13,6 +17,14 @@ from gateway.timeouts import Watchdog, hang_up
 
 _NOTIFY_EVERY_S = 1.0
 _LOAD_TIMEOUT_S = 120.0
+_RESERVED_FILES = 32  # for listeners, logs and the channels to Triton
+_LEAST_CONNECTIONS = 8
+_PIECE = 65_536
+_BODY = b'{"error":"The service is busy; please try again.","success":false}'
+_REFUSAL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
+    b"Cache-Control: no-store\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(_BODY), _BODY)
+)
 
 
 class GatewayWorker(ThreadWorker):  # type: ignore[misc]
@@ -29,6 +41,9 @@ class GatewayWorker(ThreadWorker):  # type: ignore[misc]
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.watchdog = Watchdog()
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        is_endless = limit == resource.RLIM_INFINITY
+        self._most_connections = sys.maxsize if is_endless else max(_LEAST_CONNECTIONS, limit - _RESERVED_FILES)
 
     def load_wsgi(self) -> None:
         """Loads the application, and tells the master meanwhile that this worker is alive: on a slow machine that takes
@@ -54,6 +69,17 @@ class GatewayWorker(ThreadWorker):  # type: ignore[misc]
         if not enabled and not self.alive:
             for listener in self.sockets:
                 listener.close()
+
+    def accept(self, listener: Any) -> None:
+        """Refuses a connection for which there may be no file descriptor left; gunicorn's worker would end instead."""
+        try:
+            if self.nr_conns < self._most_connections:
+                super().accept(listener)
+            else:
+                _refuse(listener.accept()[0])
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ECONNABORTED):
+                raise
 
     def enqueue_req(self, conn: Any) -> None:
         """Serves a connection at once when its request has arrived already, without a selector to wait for it."""
@@ -84,6 +110,15 @@ class GatewayWorker(ThreadWorker):  # type: ignore[misc]
         if now_s - self._notified_s >= _NOTIFY_EVERY_S:
             self._notified_s = now_s
             super().notify()
+
+
+def _refuse(connection: socket.socket) -> None:
+    """Answers a connection without reading its request, and never waits for its client."""
+    with connection, suppress(OSError):
+        connection.setblocking(False)
+        connection.send(_REFUSAL)
+        connection.shutdown(socket.SHUT_WR)
+        connection.recv(_PIECE)  # what is unread when it is closed would cut the answer off
 
 
 def _already_closed(graceful: bool = False) -> None:

@@ -16,8 +16,8 @@ from glmserve.contract import Finish
 from glmserve.model.image_processor import Grid
 from glmserve.sampling_parameters import Sampling
 
-READY_TIMEOUT_S = 2.0
-"""What a Triton may take to say whether a model is loaded."""
+READY_TIMEOUT_S = 8.0
+"""What a Triton may take to say whether a model is loaded; a slow one is not down."""
 Ranked = tuple[tuple[int, float], ...]
 """A token's id and log-probability, then those of the likeliest tokens in its place."""
 
@@ -116,6 +116,10 @@ class BackendPool(Protocol):
 
     def choose(self) -> AbstractContextManager[Backend]:
         """The Triton for one answer, which is read inside the block; raises BackendDown when there is none."""
+        ...
+
+    def has_another(self) -> bool:
+        """After a BackendDown: whether some Triton is not known to be down, so that trying again may help."""
         ...
 
     def models_ready(self) -> bool:

@@ -33,7 +33,7 @@ _CHANNEL_OPTIONS = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.lb_policy_name", "round_robin"),  # reconnects by itself
     ("grpc.initial_reconnect_backoff_ms", 100),  # the default grows to two minutes after a restart of Triton
-    ("grpc.min_reconnect_backoff_ms", 2000),  # in fact the timeout of a handshake, which takes long on a busy host
+    ("grpc.min_reconnect_backoff_ms", 8000),  # in fact the timeout of a handshake, which a slow network makes long
     ("grpc.max_reconnect_backoff_ms", 1000),
 )
 _READ_BY_WAITING_THREAD = (grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1)

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from glmserve.errors import BackendDown
 _PROBE_EVERY_S = 0.25
 _LOOK_UP_EVERY = 8  # rounds of probing
 _MOST_PROBED = 3  # replicas probed for readiness, so that more replicas do not make it slower
+_MOST_AT_ONCE = 16
 _JOIN_S = 5.0
 _CONNECT_S = 0.3
 
@@ -89,10 +91,20 @@ class LoadBalancer:
         finally:
             self.give_back(replica)
 
+    def has_another(self) -> bool:
+        """Whether a replica is not known to be down; one that has just died is down until it says it is ready."""
+        with self._lock:
+            return any(not replica.is_down for replica in self._replicas.values())
+
     def models_ready(self) -> bool:
         with self._lock:
             likely = sorted(self._replicas.values(), key=self._rank)[:_MOST_PROBED]
-        return any(replica.backend.models_ready() for replica in likely)
+        pool = ThreadPoolExecutor(_MOST_PROBED, thread_name_prefix="readiness")
+        try:
+            probes = [pool.submit(replica.backend.models_ready) for replica in likely]
+            return any(probe.result() for probe in as_completed(probes))
+        finally:
+            pool.shutdown(wait=False)  # one that says yes is enough; a frozen one takes its time
 
     def count_up(self) -> int:
         """Of how many replicas something listens on the port; a Triton that has died refuses at once. One that was down
@@ -135,9 +147,9 @@ class LoadBalancer:
         """Probes the replicas that were down; each answers within seconds."""
         with self._lock:
             down = [replica for replica in self._replicas.values() if replica.is_down]
-        for replica in down:
-            if replica.backend.models_ready():
-                self._came_back(replica)
+        if down:
+            with ThreadPoolExecutor(min(len(down), _MOST_AT_ONCE), thread_name_prefix="probes") as pool:
+                list(pool.map(self._probe, down))
 
     def take(self) -> Replica:
         """The next replica, for one answer; raises BackendDown when there is no replica at all."""
@@ -168,6 +180,10 @@ class LoadBalancer:
             if not down_for_s or len(down_for_s) < len(since):
                 return None
             return min(map(self._outages.retry_after_s, down_for_s))
+
+    def _probe(self, replica: Replica) -> None:
+        if replica.backend.models_ready():
+            self._came_back(replica)
 
     def _came_back(self, replica: Replica) -> None:
         with self._lock:

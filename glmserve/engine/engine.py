@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import threading
 import time
@@ -35,6 +36,7 @@ from glmserve.errors import (
 _log = logging.getLogger(__name__)
 _IDLE_WAIT_S = 0.5
 _MASK_WAIT_S = 0.002
+_LOOK_EVERY_S = 0.25
 _JOIN_S = 10.0
 _WARM_UP_S = 300.0
 _MOST_FAILURES = 3
@@ -58,7 +60,7 @@ class Engine:
         wait_queue: WaitQueue | None = None,
         meter: Meter | None = None,
     ) -> None:
-        self.wait_queue = wait_queue or WaitQueue(max_requests=64, max_tokens=1 << 40)
+        self.wait_queue = wait_queue or WaitQueue(64, 1 << 40, slots=slots or session.rows)
         self.meter = meter or Meter()
         self.is_healthy = True
         self._session = session
@@ -69,6 +71,7 @@ class Engine:
         self._scheduler = Scheduler(self._table, self._chunk_budget, chunk_tokens, min_chunk_tokens)
         self._arrivals: queue.SimpleQueue[Waiting] = queue.SimpleQueue()  # the wait queue bounds it
         self._failures = 0
+        self._look_at = 0.0
         self._is_warm = threading.Event()
         self._stopping = threading.Event()
         self._closing = threading.Lock()
@@ -84,12 +87,13 @@ class Engine:
             self._stopping.set()
             raise BackendDown("The decoder failed to run its first steps; the log says why.")
 
-    def enter(self, tokens: int) -> Ticket:
-        """A ticket of the wait queue for a prompt of `tokens` tokens; raises PromptTooLong or Overloaded."""
+    def enter(self, tokens: int, max_tokens: int = 0, left_s: float = math.inf) -> Ticket:
+        """A ticket of the wait queue for a prompt of `tokens` tokens; raises PromptTooLong, or Overloaded also when an
+        answer of `max_tokens` would not end in the time left."""
         if tokens >= self._session.context:
             raise PromptTooLong(f"The prompt has {tokens} tokens; at most {self._session.context - 1} fit.", "prompt")
         try:
-            return self.wait_queue.enter(tokens)
+            return self.wait_queue.enter(tokens, min(max_tokens, self._session.context - tokens), left_s)
         except Overloaded:
             self.meter.add(metrics.REFUSED)
             raise
@@ -100,7 +104,9 @@ class Engine:
         Raises PromptTooLong, Overloaded or BackendDown instead, and then gives the ticket back.
         """
         assert request.grammar is None or request.grammar.first_mask().done()
-        ticket = ticket or self.enter(request.prompt.length)
+        if ticket is None:
+            left_s = request.deadline - time.monotonic()
+            ticket = self.enter(request.prompt.length, request.sampling.max_tokens, left_s)
         with self._closing:  # so that no request slips in behind the last sweep
             if not self._stopping.is_set() and self.is_healthy:
                 self._arrivals.put(Waiting(request, ticket))
@@ -142,8 +148,7 @@ class Engine:
         except Exception:
             _log.exception("a step failed")
             self._failures += 1
-            for sequence in self._table.drop_all():
-                self._fail(sequence.request, GlmServeError())
+            self._fail_running(GlmServeError())
 
     def _take_arrivals(self) -> None:
         """Hands new requests to the scheduler; sleeps until one comes when the engine is idle."""
@@ -163,10 +168,24 @@ class Engine:
             waiting.remove(entry)
             entry.ticket.leave()
             self._fail(entry.request, error)
+        self._refuse_the_late(now)
         for sequence in (*self._table.decoding, *self._table.prefilling):
             ending = _reason_to_end(sequence.request, now) or _mask_fault(sequence)
             if ending:
                 self._end(sequence, self._failed(ending))
+
+    def _refuse_the_late(self, now: float) -> None:
+        """Refuses waiting requests once it shows that they cannot end in time; looks a few times a second."""
+        if now < self._look_at:
+            return
+        self._look_at = now + _LOOK_EVERY_S
+        late = self.wait_queue.late()
+        for entry in [entry for entry in self._scheduler.waiting if entry.ticket.job in late]:
+            self._scheduler.waiting.remove(entry)
+            refusal = self.wait_queue.overloaded()
+            entry.ticket.leave()
+            self.meter.add(metrics.REFUSED)
+            self._emit(entry.request, Failed(refusal))
 
     def _chunks(self) -> list[Chunk]:
         """The chunks that this step prefills."""
@@ -204,7 +223,7 @@ class Engine:
             self._proposer.observe_step(len(rows), draft, now - began)
         if draft is None:
             self._chunk_budget.observe_step(len(rows), int(step.chunk_new.sum()), now - began)
-        self._measure(rows, len(chunks), now)
+        self._measure(rows, len(chunks), len(ahead), now)
         ready = [(at, sequence) for at, sequence in enumerate(rows) if is_ready[at]]
         drawn = [(len(rows) + at, chunk) for at, chunk in enumerate(chunks)]
         done = [(at, chunk.sequence) for at, chunk in drawn if chunk.is_last]
@@ -239,14 +258,16 @@ class Engine:
         self.meter.add(metrics.ACCEPTED_TOKENS, right)
         return drawn[1 : right + 1]
 
-    def _measure(self, rows: list[Sequence], chunks: int, now: float) -> None:
+    def _measure(self, rows: list[Sequence], chunks: int, ahead: int, now: float) -> None:
         if chunks:
             self.meter.add(metrics.PREFILL_CHUNKS, chunks)
         if rows:
             self.meter.add(metrics.DECODE_STEPS)
             self.meter.add(metrics.DECODED_ROWS, len(rows))
             self.meter.observe(metrics.STEP_ROWS, len(rows))
-            self.meter.observe(metrics.TOKEN_GAP, max(now - sequence.token_at for sequence in rows))
+            gaps = [now - sequence.token_at for sequence in rows]
+            self.meter.observe(metrics.TOKEN_GAP, max(gaps))
+            self.wait_queue.observe_pace(min(gaps) * len(rows) / (len(rows) + ahead))
 
     def _begin(self, sequence: Sequence) -> None:
         request = sequence.request
@@ -284,6 +305,9 @@ class Engine:
 
     def _finish(self, sequence: Sequence, finish: Finish) -> None:
         timings = sequence.timings(time.monotonic())
+        self._look_at = 0.0  # at those who wait: more is known now
+        most = min(sequence.request.sampling.max_tokens, self._session.context - sequence.request.prompt.length)
+        self.wait_queue.observe_answer(most, len(sequence.answer), timings.prefill_s, timings.decode_s)
         self.meter.add(metrics.FINISHED)
         self.meter.observe(metrics.QUEUE, timings.queue_s)
         self.meter.observe(metrics.VISION, timings.vision_s)
@@ -294,6 +318,7 @@ class Engine:
     def _end(self, sequence: Sequence, last: Event, keep: bool = True) -> None:
         """Frees a sequence's row and emits its last event; the moves come last, as one of them may fail."""
         moves = self._table.retire(sequence, keep)
+        sequence.give_back()
         self.wait_queue.request_ended()
         self._emit(sequence.request, last)
         self._move(moves)
@@ -303,14 +328,18 @@ class Engine:
             self._session.move(move.source, move.target, move.length)
 
     def _end_all(self, error: GlmServeError) -> None:
-        for sequence in self._table.drop_all():
-            self._fail(sequence.request, error)
+        self._fail_running(error)
         while not self._arrivals.empty():
             self._scheduler.waiting.append(self._arrivals.get_nowait())
         while self._scheduler.waiting:
             entry = self._scheduler.waiting.popleft()
             entry.ticket.leave()
             self._fail(entry.request, error)
+
+    def _fail_running(self, error: GlmServeError) -> None:
+        for sequence in self._table.drop_all():
+            sequence.give_back()
+            self._fail(sequence.request, error)
 
     def _fail(self, request: Request, error: GlmServeError) -> None:
         self._emit(request, self._failed(error))

@@ -20,7 +20,7 @@ from glmserve.engine.grammar import GrammarCompiler, SchemaGrammar
 from glmserve.engine.grammar_trial import NICENESS
 from glmserve.engine.request import Event, Failed, Prompt, Request
 from glmserve.engine.scheduler.wait_queue import Ticket
-from glmserve.engine.triton.tensors import Asked, Tensors, read_request
+from glmserve.engine.triton.tensors import Asked, Tensors, length_and_deadline, read_request
 from glmserve.engine.vision.feature_cache import FeatureCache, image_key
 from glmserve.errors import BackendDown, Cancelled, DeadlineExceeded, GlmServeError, Overloaded
 from glmserve.model.config import Checkpoint
@@ -58,14 +58,24 @@ class Preprocessor:
         self._pool = ThreadPoolExecutor(readers, thread_name_prefix="preprocessor")
         self._compiling = FairQueue("grammar-compiler", NICENESS)
 
-    def accept(self, tensors: Tensors, emit: Callable[[Event], None], is_cancelled: Callable[[], bool]) -> None:
-        """Starts a request named by `contract.DECODER_INPUTS`; whatever goes wrong becomes its `Failed` event."""
+    def accept(
+        self,
+        tensors: Tensors,
+        emit: Callable[[Event], None],
+        is_cancelled: Callable[[], bool],
+        when_cancelled: Callable[[Callable[[], None]], None] = lambda _: None,
+    ) -> None:
+        """Starts a request named by `contract.DECODER_INPUTS`; whatever goes wrong becomes its `Failed` event.
+
+        `when_cancelled` is handed a callback that gives the request's place in the wait queue back at once.
+        """
         asking = _Asking(emit, is_cancelled, time.monotonic())
         try:
-            ticket = self._engine.enter(len(tensors[contract.INPUT_IDS.name]))
+            ticket = self._engine.enter(len(tensors[contract.INPUT_IDS.name]), *length_and_deadline(tensors))
         except GlmServeError as error:
             self._refuse(asking, error)
             return
+        when_cancelled(ticket.leave_queue)
         try:
             self._pool.submit(self._prepare, tensors, asking, ticket)
         except RuntimeError:  # the pool is shut down

@@ -134,7 +134,7 @@ class Sequence:
 
     `length` counts the tokens whose KV is in the row, `cached` those of its cached prefix. `answer` holds the sampled
     tokens, the last of which is not in the row yet. `seen` are the ids under a repetition penalty, `ngrams` the index
-    for speculative decoding.
+    for speculative decoding. `give_back` says that its slot is free.
     """
 
     request: Request
@@ -148,6 +148,7 @@ class Sequence:
     mask: Future[np.ndarray] | None = None
     seen: np.ndarray | None = None
     ngrams: NgramIndex | None = None
+    give_back: Callable[[], None] = lambda: None
 
     @property
     def keys(self) -> np.ndarray:

@@ -106,7 +106,7 @@ class EngineServer:
     ) -> EngineServer:
         """A running engine on `session`; the checkpoint's tokenizer lies in `files`."""
         meter = Meter()
-        wait_queue = WaitQueue(settings.max_waiting, settings.max_waiting_tokens)
+        wait_queue = WaitQueue(settings.max_waiting, settings.max_waiting_tokens, slots=settings.slots)
         engine = Engine(
             session,
             checkpoint.eos_token_ids,
@@ -140,7 +140,12 @@ class EngineServer:
             self._preprocessor.accept(tensors, self._response_sender.channel(send, is_whole), is_cancelled)
         else:
             emit = self._response_sender.channel(send, is_whole, lambda: cancellations.forget(key))
-            self._preprocessor.accept(tensors, emit, lambda: cancellations.is_cancelled(key) or is_cancelled())
+            self._preprocessor.accept(
+                tensors,
+                emit,
+                lambda: cancellations.is_cancelled(key) or is_cancelled(),
+                lambda leave: cancellations.add_callback(key, leave),
+            )
 
     def close(self) -> None:
         """Fails the running requests, sends their last events, ends every thread, and unlocks the build."""

@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from compose import ROOT
@@ -35,9 +35,15 @@ class Upstream(BaseHTTPRequestHandler):
     """A gateway that refuses whatever it reads, or says nothing for a while."""
 
     let_go = threading.Event()
+    asked: ClassVar[list[tuple[int, str]]] = []
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
+        self.asked.append((self.server.server_address[1], self.headers["X-Request-Start"]))  # type: ignore[misc]
+        if self.path == "/dies-once" and len(self.asked) == 1:
+            time.sleep(0.3)
+            self.close_connection = True
+            return
         if self.path == "/silent":
             self.let_go.wait(WAIT_S)
         body = json.dumps({"said": "by the gateway", "id": self.headers["X-Request-ID"]}).encode()
@@ -79,7 +85,7 @@ class Front:
 
 
 @contextmanager
-def nginx(folder: Path, upstream: int, changes: dict[str, str]) -> Iterator[Front]:
+def nginx(folder: Path, upstream: int, changes: dict[str, str], *others: int) -> Iterator[Front]:
     """The configuration that containers get, but for the addresses beside it and what a test cannot wait for."""
     front = Front(free_port())
     text = (ROOT / "deploy" / "nginx" / "nginx.conf").read_text("utf-8")
@@ -87,7 +93,8 @@ def nginx(folder: Path, upstream: int, changes: dict[str, str]) -> Iterator[Fron
         assert before in text
         text = text.replace(before, after)
     (folder / "nginx.conf").write_text(text, "utf-8")
-    (folder / "gateways.conf").write_text(f"server 127.0.0.1:{upstream} max_fails=0;\n", "utf-8")
+    servers = "".join(f"server 127.0.0.1:{port} max_fails=0;\n" for port in (upstream, *others))
+    (folder / "gateways.conf").write_text(servers, "utf-8")
     (folder / "listen.conf").write_text(f"listen 127.0.0.1:{front.port};\n", "utf-8")
     globals_ = f"daemon off; pid {folder}/nginx.pid;" + (" user root;" if os.getuid() == 0 else "")
     command = [str(PROGRAM), "-e", "stderr", "-p", f"{folder}/", "-c", f"{folder}/nginx.conf", "-g", globals_]
@@ -116,6 +123,7 @@ def _listens(port: int) -> bool:
 @pytest.fixture
 def upstream() -> Iterator[int]:
     Upstream.let_go.clear()
+    Upstream.asked.clear()
     with ThreadingHTTPServer(("127.0.0.1", 0), Upstream) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server.server_port
@@ -218,3 +226,29 @@ def test_a_malformed_request_is_the_callers_mistake_in_json(front: Front, sent: 
 
 def test_the_page_of_problems_is_no_address_of_its_own(front: Front) -> None:
     assert front.ask("/problem", 0, "GET").status == 404
+
+
+@pytest.fixture
+def second(upstream: int) -> Iterator[int]:
+    """Another gateway; the first one is there too."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Upstream) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        Upstream.let_go.set()
+        server.shutdown()
+
+
+def test_a_second_gateway_is_told_when_the_first_one_was_asked(tmp_path: Path, upstream: int, second: int) -> None:
+    with nginx(tmp_path, upstream, {}, second) as front:
+        began = time.time()
+        assert front.ask("/dies-once", X_Request_Start="t=1").status == 413
+    (first_port, first), (second_port, again) = Upstream.asked
+    assert {first_port, second_port} == {upstream, second}
+    assert first == again and abs(float(first.removeprefix("t=")) - began) < 0.25
+
+
+def test_after_a_frozen_gateway_no_other_begins_anew(tmp_path: Path, upstream: int, second: int) -> None:
+    soon = SOON | {"proxy_next_upstream_timeout 30s": "proxy_next_upstream_timeout 500ms"}
+    with nginx(tmp_path, upstream, soon, second) as front:
+        assert_refused(front.ask("/silent"), 504, "too long")
+    assert len(Upstream.asked) == 1

@@ -21,3 +21,16 @@ def test_keys_whose_requests_never_come_are_forgotten_in_time() -> None:
         cancellations.cancel(key)
     assert cancellations.is_cancelled(9_999) and not cancellations.is_cancelled(0)
     assert len(cancellations._cancelled) < 5_000
+
+
+def test_a_callback_runs_once_when_its_key_is_cancelled_even_before_it_came_and_never_after_the_end() -> None:
+    cancellations, ran = Cancellations(), list[int]()
+    cancellations.add_callback(1, lambda: ran.append(1))
+    cancellations.cancel(1)
+    cancellations.cancel(1)
+    cancellations.cancel(2)
+    cancellations.add_callback(2, lambda: ran.append(2))
+    cancellations.add_callback(3, lambda: ran.append(3))
+    cancellations.forget(3)
+    cancellations.cancel(3)
+    assert ran == [1, 2]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import pytest
-from engine_rig import EOS, GatedSession, Receiver, request, running
+from engine_rig import EOS, WAIT_S, GatedSession, Receiver, request, running
 from fake_decoder import FakeSession
 
 from glmserve.contract import Finish
@@ -14,6 +15,18 @@ from glmserve.engine.metrics import DECODE_STEPS, DECODED_ROWS
 from glmserve.engine.scheduler.wait_queue import WaitQueue
 from glmserve.errors import BackendDown, Overloaded, PromptTooLong
 from glmserve.sampling_parameters import Sampling
+
+
+class SlowSession(FakeSession):
+    """A fake whose steps take so long."""
+
+    def __init__(self, step_s: float, rows: int) -> None:
+        super().__init__(rows=rows)
+        self._step_s = step_s
+
+    def run(self, step):  # type: ignore[no-untyped-def]
+        time.sleep(self._step_s)
+        return super().run(step)
 
 
 def test_an_answer_comes_token_by_token_and_ends_at_its_length() -> None:
@@ -205,3 +218,29 @@ def test_random_numbers_depend_on_seed_and_place_alone() -> None:
     assert len(alone) == len(crowded) == 5
     assert all(np.array_equal(a, b) for a, b in zip(alone, crowded, strict=True))
     assert not np.array_equal(alone[0], alone[1])
+
+
+def test_who_cannot_be_answered_in_time_is_refused_at_once_and_who_could_is_answered() -> None:
+    """Steps of 10 ms and one slot: an answer takes 0.4 s."""
+    with running(SlowSession(0.01, rows=1), slots=1) as (engine, _):
+        first = Receiver()
+        engine.submit(request([1], first, max_tokens=40))
+        assert first.finish == Finish.LENGTH
+        running_, waiting = Receiver(), Receiver()
+        engine.submit(request([1], running_, max_tokens=40))
+        assert running_.got_token.wait(WAIT_S)
+        with pytest.raises(Overloaded) as caught:
+            engine.submit(request([1], Receiver(), max_tokens=40, deadline_s=0.3))
+        assert caught.value.retry_after_s is not None and caught.value.retry_after_s >= 1
+        engine.submit(request([1], waiting, max_tokens=40, deadline_s=5))
+        assert waiting.finish == Finish.LENGTH
+
+
+def test_who_waits_in_vain_is_refused_before_the_first_token() -> None:
+    """Nothing is known when they come: then the first answer shows how long the others take."""
+    with running(SlowSession(0.01, rows=1), slots=1) as (engine, _):
+        first, second = Receiver(), Receiver()
+        engine.submit(request([1], first, max_tokens=40))
+        engine.submit(request([1], second, max_tokens=40, deadline_s=0.6))
+        assert first.finish == Finish.LENGTH
+        assert second.code == "overloaded" and second.events[:-1] == []

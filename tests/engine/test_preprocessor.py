@@ -19,6 +19,7 @@ from glmserve.engine.grammar import GrammarCompiler
 from glmserve.engine.grammar_trial import GrammarTrial, Verdict
 from glmserve.engine.metrics import FAILED, REFUSED
 from glmserve.engine.preprocessor import Preprocessor
+from glmserve.engine.triton.cancellations import Cancellations
 from glmserve.engine.triton.tensors import Tensors
 from glmserve.engine.vision.feature_cache import FeatureCache
 from glmserve.model.config import Checkpoint
@@ -197,3 +198,28 @@ def test_a_schema_whose_request_is_over_is_not_compiled(rig: Rig, monkeypatch: p
     second.cancelled.set()
     gate.set()
     assert second.code == "cancelled" and first.wait() and len(tried) == 1
+
+
+def test_who_leaves_while_others_are_prepared_gives_the_place_back_at_once(rig: Rig) -> None:
+    """The only reader is busy, so nobody looks at those behind it."""
+    rig.encoder.gate.clear()
+    first = rig.ask(images=1)
+    assert rig.encoder.has_begun.wait(WAIT_S)
+    for _ in range(3):
+        cancellations, gone = Cancellations(), []
+        for key in range(60):
+            gone.append(Receiver())
+            rig.preprocessor.accept(
+                _tensors(1, WAIT_S, None),
+                gone[-1],
+                lambda key=key, known=cancellations: known.is_cancelled(key),  # type: ignore[misc]
+                lambda leave, key=key, known=cancellations: known.add_callback(key, leave),  # type: ignore[misc]
+            )
+        assert rig.engine.wait_queue.requests >= 60
+        for key in range(60):
+            cancellations.cancel(key)
+        assert rig.engine.wait_queue.requests <= 1
+        rig.engine.enter(1).leave()
+    rig.encoder.gate.set()
+    assert all(receiver.code == "cancelled" for receiver in gone)
+    assert first.wait().is_last

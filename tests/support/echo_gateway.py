@@ -50,6 +50,9 @@ class EchoBackend:
     def count_up(self) -> int:
         return 1
 
+    def has_another(self) -> bool:
+        return True
+
     def models_ready(self) -> bool:
         return True
 

@@ -39,12 +39,15 @@ def live_gateway(build: Path, **settings: str) -> Iterator[str]:
 
 
 @contextmanager
-def running_gateway(build: Path, application: str = ECHO, **settings: str) -> Iterator[RunningGateway]:
-    """The same with its process; it is told to end when the block ends, unless it has ended by then."""
+def running_gateway(
+    build: Path, application: str = ECHO, open_files: int | None = None, **settings: str
+) -> Iterator[RunningGateway]:
+    """The same with its process and a limit of open files; told to end with the block, unless it has ended."""
     port = free_port()
     chosen = {"BUILD": str(build), "BIND": f"127.0.0.1:{port}", "THREADS": "16", "WORKERS": "1"}
     chosen |= {"EXEMPT_LOOPBACK": "true", **settings}
-    command = [sys.executable, "-m", "gunicorn", "-c", "python:gateway.server.gunicorn_config", application]
+    limit = [] if open_files is None else ["prlimit", f"--nofile={open_files}"]
+    command = [*limit, sys.executable, "-m", "gunicorn", "-c", "python:gateway.server.gunicorn_config", application]
     process = subprocess.Popen(
         command,
         env={

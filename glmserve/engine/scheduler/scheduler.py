@@ -100,5 +100,5 @@ class Scheduler:
 
     def _start(self, now: float) -> list[Move]:
         waiting = self.waiting.popleft()
-        waiting.ticket.leave()
-        return self._table.start(Sequence(waiting.request, started=now))
+        waiting.ticket.start()
+        return self._table.start(Sequence(waiting.request, started=now, give_back=waiting.ticket.leave))

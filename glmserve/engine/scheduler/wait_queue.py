@@ -1,77 +1,121 @@
-"""The wait queue's limits: how many requests and prompt tokens may wait for a slot, and when to try again."""
+"""The wait queue's limits: how many requests and prompt tokens may wait for a slot, and which cannot end in time."""
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
 
 from glmserve.errors import Overloaded
+from glmserve.queue_estimator import Job, QueueEstimator
 
-_WEIGHT = 0.2
-_LONGEST_RETRY_S = 60
+_UNBOUNDED = 1 << 30
 
 
 class Ticket:
-    """One request's place in the wait queue; leaving twice is harmless."""
+    """One request's place in the wait queue, then its slot; any thread may give it back, and twice is harmless."""
 
-    def __init__(self, wait_queue: WaitQueue, tokens: int) -> None:
+    def __init__(self, wait_queue: WaitQueue, tokens: int, job: Job) -> None:
         self._wait_queue = wait_queue
-        self._tokens: int | None = tokens
+        self.tokens = tokens
+        self.job = job
+
+    def start(self) -> None:
+        """The request has got its slot, and waits no more."""
+        self._wait_queue.start(self)
+
+    def leave_queue(self) -> None:
+        """Gives the place back if the request still waits; a slot is given back by `leave`."""
+        self._wait_queue.leave(self, only_waiting=True)
 
     def leave(self) -> None:
-        tokens, self._tokens = self._tokens, None
-        if tokens is not None:
-            self._wait_queue.leave(tokens)
+        """Gives back the place or the slot."""
+        self._wait_queue.leave(self)
 
 
 class WaitQueue:
     """Counts waiting requests and their tokens, from arrival to slot; safe to share between threads."""
 
-    def __init__(self, max_requests: int, max_tokens: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        max_requests: int,
+        max_tokens: int,
+        clock: Callable[[], float] = time.monotonic,
+        slots: int = _UNBOUNDED,
+    ) -> None:
+        """`slots` is how many requests run together; without a number, nobody's wait is estimated."""
         self._max_requests, self._max_tokens = max_requests, max_tokens
         self._clock = clock
         self._lock = threading.Lock()
-        self._requests = 0
+        self._waiting: set[Ticket] = set()
         self._tokens = 0
-        self._gap_s = 0.0
-        self._ended_at: float | None = None
+        self._estimator = QueueEstimator(slots)
 
     @property
     def requests(self) -> int:
-        return self._requests
+        return len(self._waiting)
 
     @property
     def tokens(self) -> int:
         return self._tokens
 
-    def enter(self, tokens: int) -> Ticket:
-        """A ticket for a prompt of `tokens` tokens; raises Overloaded with a retry time when the queue is full.
+    def enter(self, tokens: int, max_tokens: int = 0, left_s: float = math.inf) -> Ticket:
+        """A ticket for a prompt of `tokens` tokens, an answer of at most `max_tokens`, and a deadline in `left_s`.
 
-        A prompt longer than the queue's token limit may wait when no other request does.
+        Raises Overloaded with a retry time when the queue is full, or when the answer would not end in time. A prompt
+        longer than the queue's token limit may wait when no other request does.
         """
         with self._lock:
-            is_full = self._requests >= self._max_requests
-            if is_full or (self._requests and self._tokens + tokens > self._max_tokens):
-                raise Overloaded("The wait queue is full; try again shortly.", self._retry_after_s())
-            self._requests += 1
+            is_full = len(self._waiting) >= self._max_requests
+            if is_full or (self._waiting and self._tokens + tokens > self._max_tokens):
+                raise self._estimator.overloaded()
+            now = self._clock()
+            ticket = Ticket(self, tokens, Job(1, max_tokens, now + left_s))
+            self._estimator.enter(ticket.job, now)
+            self._waiting.add(ticket)
             self._tokens += tokens
-        return Ticket(self, tokens)
+        return ticket
 
-    def leave(self, tokens: int) -> None:
-        """Gives a ticket's place back; only the ticket calls it."""
+    def start(self, ticket: Ticket) -> None:
+        """Only the ticket calls it."""
         with self._lock:
-            self._requests -= 1
-            self._tokens -= tokens
+            self._forget(ticket)
+            self._estimator.start(ticket.job, self._clock())
+
+    def leave(self, ticket: Ticket, only_waiting: bool = False) -> None:
+        """Only the ticket calls it."""
+        with self._lock:
+            if ticket in self._waiting or not only_waiting:
+                self._forget(ticket)
+                self._estimator.leave(ticket.job, self._clock())
+
+    def late(self) -> set[Job]:
+        """The waiting requests that cannot end before their deadline."""
+        with self._lock:
+            return set(self._estimator.late(self._clock())) if self._waiting else set()
 
     def request_ended(self) -> None:
-        """A slot became free; the mean time between two calls tells how fast the queue moves."""
+        """A slot became free."""
         with self._lock:
-            now = self._clock()
-            if self._ended_at is not None and self._requests:
-                self._gap_s += _WEIGHT * (now - self._ended_at - self._gap_s) if self._gap_s else now - self._ended_at
-            self._ended_at = now
+            self._estimator.observe_departure(self._clock())
 
-    def _retry_after_s(self) -> int:
-        """The time in which half the queue drains: by then there is room, and the queue has not run empty."""
-        return max(1, min(_LONGEST_RETRY_S, round(self._gap_s * self._requests / 2)))
+    def observe_pace(self, seconds: float) -> None:
+        """The time that the last token of a running request took."""
+        with self._lock:
+            self._estimator.observe_pace(seconds)
+
+    def observe_answer(self, max_tokens: int, tokens: int, prefill_s: float, decode_s: float) -> None:
+        """A complete answer."""
+        with self._lock:
+            self._estimator.observe_answer(max_tokens, tokens, prefill_s, decode_s)
+
+    def overloaded(self) -> Overloaded:
+        """The error for a request that waits in vain."""
+        with self._lock:
+            return self._estimator.overloaded()
+
+    def _forget(self, ticket: Ticket) -> None:
+        if ticket in self._waiting:
+            self._waiting.remove(ticket)
+            self._tokens -= ticket.tokens

@@ -61,6 +61,12 @@ def key_in(tensors: Tensors, tensor: Tensor) -> int | None:
     return int(tensors[tensor.name][0]) if tensor.name in tensors else None
 
 
+def length_and_deadline(tensors: Tensors) -> tuple[int, float]:
+    """The most tokens of an answer and the seconds it may take, as sent: neither is checked yet."""
+    most, left = tensors[contract.SAMPLING_INPUTS["max_tokens"].name], tensors[contract.DEADLINE_MS.name]
+    return max(0, int(most[0])), float(left[0]) / 1000
+
+
 def asks_for_whole(tensors: Tensors) -> bool:
     """Whether the whole answer is wanted in one message."""
     return contract.WHOLE.name in tensors and bool(tensors[contract.WHOLE.name].any())

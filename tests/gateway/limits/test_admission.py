@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,57 @@ def test_a_service_that_is_full_answers_503_with_the_time_to_come_back(
         backend.gate.set()
         assert running.result(WAIT_S).status_code == 200
     assert ask(client, image).status_code == 200
+
+
+def test_who_would_wait_past_the_deadline_is_refused_at_once_and_who_would_not_waits() -> None:
+    """The answers seen so far took 2 s each."""
+    admission = Admission(100, 9, 9)
+    for _ in range(3):
+        admission.observe_answer(50, 50, 0.0, 2.0)
+    with admission.admit(100, Deadline.after(10), Cancellation(), 50):
+        began = time.monotonic()
+        with pytest.raises(Overloaded), admission.admit(100, Deadline.after(3), Cancellation(), 50):
+            pass
+        assert time.monotonic() - began < 0.1
+        with ThreadPoolExecutor(1) as pool:
+            cancellation = Cancellation()
+            waits = pool.submit(enter, admission, 100, cancellation)
+            assert eventually(lambda: admission.counts()[1] == 1)
+            cancellation.cancel()
+            assert isinstance(waits.exception(WAIT_S), Cancelled)
+
+
+def test_a_departure_gives_its_room_back_before_its_thread_notices() -> None:
+    admission = Admission(100, 9, 9)
+    for _ in range(50):
+        cancellations = [Cancellation() for _ in range(4)]
+        held = [enter(admission, 25, cancellation) for cancellation in cancellations]
+        for cancellation in cancellations:
+            cancellation.cancel()
+        assert admission.counts() == (0, 0, 0)
+        enter(admission, 100).close()
+        for stack in held:
+            stack.close()
+    assert admission.counts() == (0, 0, 0)
+
+
+def test_what_answers_took_is_learned_from_their_timings(
+    build: Path, says: Callable[..., list[Chunk]], image: str
+) -> None:
+    """Each answer says that it took 20 s; the next one that has to wait has 5 s."""
+    *pieces, last = says()
+    backend = FakeBackend([*pieces, replace(last, timings_ms=(0.0, 0.0, 0.0, 20_000.0))])
+    settings = GatewaySettings(build=build, admission_tokens=1, deadline_s=5)
+    client = create_app(settings, backend).test_client()
+    assert ask(client, image).status_code == 200
+    backend.gate = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(ask, client, image)
+        assert eventually(lambda: len(backend.requests) == 2)
+        began = time.monotonic()
+        response = ask(client, image)
+        assert_problem(response, 503, "busy")
+        assert time.monotonic() - began < 1
+        assert int(response.headers["Retry-After"]) >= 1
+        backend.gate.set()
+        assert running.result(WAIT_S).status_code == 200

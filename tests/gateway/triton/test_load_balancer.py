@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import grpc
 import pytest
+from slow_proxy import slow_proxy
 from small_triton import WAIT_S, SmallTriton, a_request, message
 from structlog.testing import capture_logs
 from tritonclient.grpc import service_pb2_grpc
@@ -124,6 +125,19 @@ def test_one_that_was_down_gets_nothing_until_it_is_ready_again() -> None:
     assert replicas.models_ready()
 
 
+def test_another_try_may_help_only_where_one_is_not_known_to_be_down() -> None:
+    world = World()
+    replicas = world.replicas(f"{ONE},{TWO}")
+    for url, may_help in ((ONE, True), (TWO, False)):
+        world.backends[url].is_down = True
+        with pytest.raises(BackendDown):
+            answer(replicas)
+        assert replicas.has_another() is may_help
+    world.backends[ONE].is_down = False
+    replicas.ask()
+    assert replicas.has_another()
+
+
 def test_when_all_are_down_they_are_tried_all_the_same() -> None:
     world = World()
     replicas = world.replicas(f"{ONE},{TWO}")
@@ -222,3 +236,19 @@ def test_over_the_wire_one_that_is_gone_is_passed_over(servers: list[tuple[Small
                 endings["down"] += 1
         assert endings == {"ok": 5, "down": 1}
         assert replicas.models_ready()
+
+
+def test_a_triton_that_is_two_seconds_away_is_slow_and_not_down(
+    servers: list[tuple[SmallTriton, grpc.Server, int]],
+) -> None:
+    with (
+        slow_proxy(servers[0][2], 2.0, 1.0) as port,
+        closing(LoadBalancer(f"grpc://127.0.0.1:{port}", lambda url: TritonBackend(url, 20))) as replicas,
+        ThreadPoolExecutor(9) as pool,
+        capture_logs() as logs,
+    ):
+        is_ready = pool.submit(replicas.models_ready)
+        answers = [pool.submit(answer, replicas) for _ in range(8)]
+        assert all(pending.result(30)[-1].finish == Finish.STOP for pending in answers)
+        assert is_ready.result(30)
+        assert replicas.has_another() and logs == []

@@ -1,0 +1,187 @@
+"""Estimates when a queued request would end, and refuses what cannot end in time; gateway and engine both use it.
+
+It has no clock, lock or thread of its own: its owner holds a lock and tells it the time.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import deque
+from dataclasses import dataclass
+
+from glmserve.errors import Overloaded
+
+LONGEST_RETRY_S = 60
+_WEIGHT = 0.2
+_PACE_WEIGHT = 0.05
+_TOLERANCE = 0.85
+"""An estimate counts by so much: it is off by a tenth now and then, and a wrong refusal is worse than a late answer."""
+_FLOOD_WAIT = 0.3
+"""In a flood, the longest wait as a share of what a request takes: just enough that no slot stays empty."""
+_GROWTH, _LEAST_GROWTH = 0.5, 8
+"""It is a flood where half as many again arrive as start, and at least so many more."""
+_LEAST_WINDOW_S = 0.5
+_MOST_EVENTS = 4096
+
+
+@dataclass(eq=False)
+class Job:
+    """One request: what it takes of the capacity, how long its answer may be, and when its time is over."""
+
+    cost: int
+    max_tokens: int
+    deadline: float
+    started: float | None = None
+    is_exempt: bool = False  # it found room at once: it may try, whatever the estimate says
+
+
+class QueueEstimator:
+    """What runs and waits, and how fast it moves. Optimistic while nothing is known: then nothing is refused."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.waiting: dict[Job, None] = {}
+        self.running: dict[Job, None] = {}
+        self.used = 0
+        """What the running jobs take of the capacity."""
+        self._queued = 0
+        self._pace_s = _Mean(_PACE_WEIGHT)
+        self._share = _Mean(_WEIGHT)
+        self._prefill_s = _Mean(_WEIGHT)
+        self._run_s = _Mean(_WEIGHT)
+        self._gap_s = _Mean(_WEIGHT)
+        self._ended_at: float | None = None
+        self._crowded_since: float | None = None
+        self._is_flood = False
+        self._flood_until = 0.0
+        self._arrivals: deque[float] = deque(maxlen=_MOST_EVENTS)
+        self._starts: deque[float] = deque(maxlen=_MOST_EVENTS)
+
+    def enter(self, job: Job, now: float) -> None:
+        """Queues a job; raises Overloaded for one that cannot end before its deadline, or that a flood brings."""
+        self._arrivals.append(now)
+        job.is_exempt = self.used + self._queued + job.cost <= self.capacity
+        self.waiting[job] = None
+        self._queued += job.cost
+        self._watch_for_flood(now)
+        if job.is_exempt:
+            return
+        start = self._forecast(now)[job]
+        is_late, is_too_many = self._is_late(job, start, now), start - now > _FLOOD_WAIT * self._run_s.value
+        if self._is_flood and is_too_many:
+            self._flood_until = now + self._run_s.value
+        if is_late or (self._is_flood and is_too_many):
+            refusal = self.overloaded()
+            self.leave(job, now)
+            raise refusal
+
+    def late(self, now: float) -> list[Job]:
+        """The waiting jobs that cannot end before their deadline, as far as is known by now."""
+        return [job for job, start in self._forecast(now).items() if self._is_late(job, start, now)]
+
+    def start(self, job: Job, now: float) -> None:
+        """A waiting job has got its room."""
+        if job not in self.waiting:
+            return
+        del self.waiting[job]
+        self.running[job] = None
+        self._queued -= job.cost
+        self.used += job.cost
+        job.started = now
+        self._starts.append(now)
+        self._watch_for_flood(now)
+
+    def leave(self, job: Job, now: float) -> None:
+        """Takes a job out, whether it waits or runs; a second time changes nothing."""
+        if job in self.waiting:
+            del self.waiting[job]
+            self._queued -= job.cost
+        elif job in self.running:
+            del self.running[job]
+            self.used -= job.cost
+        self._watch_for_flood(now)
+
+    def observe_pace(self, seconds: float) -> None:
+        """The time that an output token took."""
+        self._pace_s.add(seconds)
+
+    def observe_answer(self, max_tokens: int, tokens: int, prefill_s: float, decode_s: float) -> None:
+        """A complete answer: how much of what was allowed it used, and its time from its start on."""
+        self._share.add(min(1.0, tokens / max(1, max_tokens)))
+        self._prefill_s.add(prefill_s)
+        self._run_s.add(prefill_s + decode_s)
+
+    def observe_departure(self, now: float) -> None:
+        """Room became free; the mean time between two departures tells how fast the queue moves."""
+        if self._ended_at is not None and self.waiting:
+            self._gap_s.add(now - self._ended_at)
+        self._ended_at = now
+
+    def overloaded(self) -> Overloaded:
+        """The refusal: come back when half the queue has drained, for then there is room and no place is empty."""
+        wait_s = round(self._gap_s.value * len(self.waiting) / 2)
+        return Overloaded("The wait queue is full; try again shortly.", max(1, min(LONGEST_RETRY_S, wait_s)))
+
+    def work_s(self, max_tokens: int) -> float:
+        """What a request takes from its start on; 0 while nothing is known."""
+        return self._prefill_s.value + max_tokens * self._share.value * self._pace_s.value
+
+    def _forecast(self, now: float) -> dict[Job, float]:
+        """When each waiting job would start. One that cannot make it takes no room from those behind it."""
+        free, starts = self.capacity - self.used, dict[Job, float]()
+        endings = [
+            (max(now, (job.started or now) + self.work_s(job.max_tokens)), number, job.cost)
+            for number, job in enumerate(self.running)
+        ]
+        heapq.heapify(endings)
+        start = now
+        for number, job in enumerate(self.waiting, len(endings)):
+            while free < job.cost and endings:
+                start, _, cost = heapq.heappop(endings)
+                free += cost
+            starts[job] = start
+            if not self._is_late(job, start, now):
+                free -= job.cost
+                heapq.heappush(endings, (start + self.work_s(job.max_tokens), number, job.cost))
+        return starts
+
+    def _is_late(self, job: Job, start: float, now: float) -> bool:
+        needed_s = start - now + self.work_s(job.max_tokens)
+        return not job.is_exempt and now + _TOLERANCE * needed_s > job.deadline
+
+    def _watch_for_flood(self, now: float) -> None:
+        """A crowd that comes at once, or that asks again when it is answered, is no flood: its queue does not grow. One
+        that has grown for as long as a request takes is one, until it has refused nobody for some time."""
+        if self.used + self._queued <= self.capacity:
+            self._crowded_since = None
+            self._is_flood = self._is_flood and now < self._flood_until
+            return
+        if self._crowded_since is None:
+            self._crowded_since = now
+        window_s = max(_LEAST_WINDOW_S, self._run_s.value / 2)
+        if self._is_flood or not self._run_s.count or now - self._crowded_since < 2 * window_s:
+            return
+        arrived, begun = (_since(now - window_s, moments) for moments in (self._arrivals, self._starts))
+        self._is_flood = arrived - begun > max(_LEAST_GROWTH, _GROWTH * begun)
+
+
+def _since(moment: float, moments: deque[float]) -> int:
+    """How many are later than `moment`; forgets the others."""
+    while moments and moments[0] <= moment:
+        moments.popleft()
+    return len(moments)
+
+
+class _Mean:
+    """A mean that follows: the plain one of the first values, then one in which the newest has this weight."""
+
+    def __init__(self, weight: float) -> None:
+        self._weight = weight
+        self.count = 0
+        self.value = 0.0
+
+    def add(self, value: float) -> None:
+        if math.isfinite(value):
+            self.count += 1
+            self.value += max(self._weight, 1 / self.count) * (value - self.value)

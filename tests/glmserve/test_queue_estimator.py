@@ -1,0 +1,206 @@
+"""In simulated time: what cannot be answered by its deadline is refused at once, and what could have been is not."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from statistics import quantiles
+
+import pytest
+
+from glmserve.errors import Overloaded
+from glmserve.queue_estimator import Job, QueueEstimator
+
+SLOTS = 16
+PACE_S = 0.02
+Lengths = Callable[[random.Random], tuple[int, int]]
+"""The most tokens of an answer, and those it comes to."""
+
+
+@dataclass
+class Asked:
+    at: float
+    max_tokens: int
+    tokens: int
+    deadline: float
+    job: Job | None = None
+    ending: str = ""
+    ended_at: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        return self.ended_at - self.at
+
+
+@dataclass
+class World:
+    """A server with so many slots, first come first served, which looks at those who wait now and then.
+
+    With `judges` off it refuses nobody and drops nobody: it tells who would have made it.
+    """
+
+    judges: bool = True
+    warm: bool = True
+    clients: Iterator[Asked] | None = None
+    estimator: QueueEstimator = field(default_factory=lambda: QueueEstimator(SLOTS))
+
+    def run(self, asked: list[Asked], again: Callable[[Asked, float], Asked | None] = lambda *_: None) -> list[Asked]:
+        """All requests with their endings; `again` is what the client of an ended one asks next."""
+        events: list[tuple[float, int, str, Asked | None]] = []
+        numbers, queue, all_asked = itertools.count(), list[Asked](), list(asked)
+        if self.warm:
+            self.estimator.observe_pace(PACE_S)
+            for one in asked[:20]:
+                self.estimator.observe_answer(one.max_tokens, one.tokens, 0.05, one.tokens * PACE_S)
+        for one in asked:
+            heapq.heappush(events, (one.at, next(numbers), "arrive", one))
+        heapq.heappush(events, (0.0, next(numbers), "look", None))
+        open_, estimator = len(asked), self.estimator
+
+        def end(one: Asked, how: str, now: float) -> None:
+            nonlocal open_
+            one.ending, one.ended_at = how, now
+            open_ -= 1
+            following = again(one, now)
+            if following is not None:
+                open_ += 1
+                all_asked.append(following)
+                heapq.heappush(events, (following.at, next(numbers), "arrive", following))
+
+        while open_:
+            now, _, what, one = heapq.heappop(events)
+            if what == "look":
+                heapq.heappush(events, (now + 0.25, next(numbers), "look", None))
+            elif what == "arrive":
+                assert one is not None
+                one.job = Job(1, one.max_tokens, one.deadline if self.judges else math.inf)
+                try:
+                    estimator.enter(one.job, now) if self.judges else estimator.waiting.update({one.job: None})
+                    queue.append(one)
+                except Overloaded:
+                    end(one, "refused", now)
+            elif one is not None and one.job is not None:
+                estimator.leave(one.job, now)
+                estimator.observe_departure(now)
+                if not self.judges or now <= one.deadline + 1e-9:
+                    estimator.observe_pace(PACE_S)
+                    estimator.observe_answer(one.max_tokens, one.tokens, 0.05, one.tokens * PACE_S)
+                end(one, "done" if now <= one.deadline + 1e-9 else "late", now)
+            if what != "arrive" and self.judges:
+                late = set(estimator.late(now))
+                for waiting in [w for w in queue if w.job in late or now > w.deadline]:
+                    queue.remove(waiting)
+                    assert waiting.job is not None
+                    estimator.leave(waiting.job, now)
+                    end(waiting, "refused later" if now <= waiting.deadline else "late", now)
+            while queue and len(estimator.running) < SLOTS:
+                begun = queue.pop(0)
+                assert begun.job is not None
+                estimator.start(begun.job, now)
+                needed = begun.tokens * PACE_S + 0.05
+                stop = now + needed if not self.judges else min(now + needed, max(begun.deadline, now) + 1e-6)
+                heapq.heappush(events, (stop, next(numbers), "end", begun))
+        return all_asked
+
+
+def endings(asked: list[Asked]) -> Counter[str]:
+    return Counter(one.ending for one in asked)
+
+
+def same(max_tokens: int, tokens: int) -> Lengths:
+    return lambda _chance: (max_tokens, tokens)
+
+
+def poisson(rate: float, seconds: float, lengths: Lengths, deadline_s: float, seed: int = 1) -> list[Asked]:
+    chance, at, made = random.Random(seed), 0.0, list[Asked]()
+    while (at := at + chance.expovariate(rate)) < seconds:
+        made.append(Asked(at, *lengths(chance), at + deadline_s))
+    return made
+
+
+def p99(asked: list[Asked]) -> float:
+    return quantiles([one.seconds for one in asked if one.ending == "done"], n=100)[98]
+
+
+def test_a_burst_of_long_answers_is_answered_as_far_as_time_allows_and_the_rest_refused_at_once() -> None:
+    burst = [Asked(n * 0.001, 1000, 997, n * 0.001 + 30) for n in range(48)]  # 20 s each
+    assert endings(World().run(burst)) == {"done": 16, "refused": 32}
+    assert all(one.seconds == 0 for one in burst if one.ending == "refused")
+
+
+def test_a_server_that_knows_nothing_yet_refuses_nobody_at_first_and_cuts_no_answer_off() -> None:
+    burst = [Asked(n * 0.001, 1000, 997, n * 0.001 + 30) for n in range(48)]
+    how = endings(World(warm=False).run(burst))
+    assert how["done"] == 16 and how["late"] == 0 and how["refused later"] == 32
+
+
+def test_what_finds_room_is_never_refused() -> None:
+    lone = [Asked(60.0 * n, 1000, 997, 60 * n + 1) for n in range(5)]
+    assert endings(World().run(lone)) == {"late": 5}
+
+
+def test_a_burst_that_would_make_it_is_answered_to_the_last() -> None:
+    burst = [Asked(n * 0.005, 100, 64, n * 0.005 + 30) for n in range(200)]
+    assert endings(World().run(burst)) == {"done": 200}
+
+
+@pytest.mark.parametrize("clients", [SLOTS * 2, SLOTS * 5])
+def test_clients_that_ask_again_when_they_are_answered_are_all_answered(clients: int) -> None:
+    chance = random.Random(3)
+
+    def question(at: float) -> Asked:
+        return Asked(at, 100, chance.randint(40, 100), at + 30)
+
+    first = [question(chance.random() * 0.2) for _ in range(clients)]
+    asked = World().run(first, lambda _one, now: question(now) if now < 60 else None)
+    assert endings(asked) == {"done": len(asked)}
+
+
+def test_at_twice_the_capacity_answers_stay_quick_and_the_server_busy() -> None:
+    def lengths(chance: random.Random) -> tuple[int, int]:
+        return 100, chance.randint(45, 90)
+
+    capacity = SLOTS / (67.5 * PACE_S + 0.05)
+    calm = World().run(poisson(0.8 * capacity, 120, lengths, 30))
+    flood = World().run(poisson(2 * capacity, 120, lengths, 30))
+    assert endings(calm) == {"done": len(calm)}
+    assert p99(flood) <= 1.5 * p99(calm)
+    assert sum(one.ending == "done" and one.ended_at > 10 for one in flood) >= 0.95 * capacity * 110
+    assert all(one.seconds == 0 for one in flood if one.ending == "refused")
+
+
+def test_after_a_flood_nobody_is_refused() -> None:
+    capacity = SLOTS / (64 * PACE_S + 0.05)
+    flood, calm = (poisson(rate * capacity, 20, same(100, 64), 30) for rate in (3, 0.7))
+    for one in calm:
+        one.at, one.deadline = one.at + 25, one.deadline + 25
+    World().run(flood + calm)
+    assert endings(calm) == {"done": len(calm)}
+
+
+@pytest.mark.parametrize("deadline_s", [3.0, 6.0])
+@pytest.mark.parametrize("used", ["all", "half to all", "a tenth on average"])
+def test_hardly_a_request_is_refused_that_would_have_made_it(used: str, deadline_s: float) -> None:
+    """Each refusal is judged by a server that serves it, too, for as long as it takes: at most 2 % were wrong."""
+
+    def lengths(chance: random.Random) -> tuple[int, int]:
+        share = {"all": 1.0, "half to all": chance.uniform(0.5, 1), "a tenth on average": chance.expovariate(10)}[used]
+        return 200 if used == "all" else 600 if used != "half to all" else 250, max(1, round(min(1.0, share) * 200))
+
+    wrong = count = 0
+    for seed in range(6):
+        chance = random.Random(seed)
+        burst = [
+            Asked(at, *lengths(chance), at + deadline_s) for at in sorted(chance.random() * 0.3 for _ in range(64))
+        ]
+        how = World().run([Asked(one.at, one.max_tokens, one.tokens, one.deadline) for one in burst])
+        truth = World(judges=False).run(burst)
+        count += len(burst)
+        for judged, served in zip(how, truth, strict=True):
+            wrong += judged.ending.startswith("refused") and served.ending == "done"
+    assert wrong <= 0.02 * count
