@@ -32,17 +32,12 @@ class Transformers:
         self._model: Any = loaded.to(plan.device).eval()
 
     @torch.no_grad()
-    def speed(self, prompts: np.ndarray) -> dict[str, float]:
-        """Tokens a second of `generate` on rows of one length: of prefill, and of decoding after that."""
-        self._timed(prompts, 2)  # warms up
-        prefill_s = self._timed(prompts, 1)
-        whole_s = self._timed(prompts, self._plan.new_tokens)
-        rows = len(prompts)
-        return {
-            "rows": rows,
-            "prefill_tokens_per_s": prompts.size / prefill_s,
-            "decode_tokens_per_s": rows * (self._plan.new_tokens - 1) / max(whole_s - prefill_s, 1e-9),
-        }
+    def decode_tokens_per_s(self, prompts: np.ndarray) -> float:
+        """Tokens a second of `generate` on rows of one length, after their prefill."""
+        self._generate_s(prompts, 2)  # warms up
+        prefill_s = self._generate_s(prompts, 1)
+        whole_s = self._generate_s(prompts, self._plan.new_tokens)
+        return len(prompts) * (self._plan.new_tokens - 1) / max(whole_s - prefill_s, 1e-9)
 
     @torch.no_grad()
     def judge(self, prompt: np.ndarray, answer: list[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -67,7 +62,7 @@ class Transformers:
         )
         return np.asarray(found.pooler_output.float().cpu())
 
-    def _timed(self, prompts: np.ndarray, new_tokens: int) -> float:
+    def _generate_s(self, prompts: np.ndarray, new_tokens: int) -> float:
         ids = torch.tensor(prompts, device=self._plan.device)
         self._wait()
         began_s = time.perf_counter()
@@ -97,7 +92,7 @@ def run(plan: Plan, ours: dict[str, Any]) -> dict[str, Any]:
     wanted = baseline.features()
     off = np.linalg.norm(np.asarray(ours["vision"]["features"]) - wanted, axis=-1) / np.linalg.norm(wanted, axis=-1)
     return {
-        "speed": [baseline.speed(prompts[:rows]) for rows in plan.rows],
+        "decode_tokens_per_s": {rows: baseline.decode_tokens_per_s(prompts[:rows]) for rows in plan.rows},
         "changed_share": [float(np.mean(one > 0)) for one in lost],
         "worst_loss": [float(one.max()) for one in lost],
         "logprob_error": {"worst": float(np.max(errors)), "median": float(np.median(errors))},

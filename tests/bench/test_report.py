@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench import records
-from bench.records import Spread
+from bench.records import spread
 from bench.report import tables
 
 
@@ -40,7 +40,7 @@ def test_what_was_missed_is_said_to_be_so() -> None:
 
 def test_a_row_keeps_its_spread_and_where_it_came_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(records, "RESULTS", tmp_path)
-    records.write("speed", [Spread.of([3.0, 1.0, 2.0]).fields("ratio")], "a command")
+    records.write("speed", [spread("ratio", [3.0, 1.0, 2.0])], "a command")
     (row,) = json.loads((tmp_path / "speed.json").read_text("utf-8"))
     assert (row["ratio"], row["ratio_spread"], row["run"]["command"]) == (2.0, [1.0, 3.0], "a command")
 
