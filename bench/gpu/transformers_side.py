@@ -27,9 +27,8 @@ class Transformers:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        library: Any = Glm4vForConditionalGeneration
-        loaded = library.from_pretrained(plan.checkpoint, dtype=_TYPES[plan.precision])
-        self._model: Any = loaded.to(plan.device).eval()
+        loaded: Any = Glm4vForConditionalGeneration.from_pretrained(plan.checkpoint, dtype=_TYPES[plan.precision])
+        self._model = loaded.to(plan.device).eval()
 
     @torch.no_grad()
     def decode_tokens_per_s(self, prompts: np.ndarray) -> float:
@@ -56,10 +55,8 @@ class Transformers:
         processor: Any = Glm46VImageProcessorPil.from_pretrained(self._plan.checkpoint)
         image = Image.open(self._plan.image).convert("RGB")
         read = processor(images=[image], return_tensors="pt")
-        device, dtype = self._plan.device, _TYPES[self._plan.precision]
-        found = self._model.model.visual(
-            read["pixel_values"].to(device, dtype), grid_thw=read["image_grid_thw"].to(device)
-        )
+        pixels = read["pixel_values"].to(self._plan.device, _TYPES[self._plan.precision])
+        found = self._model.model.visual(pixels, grid_thw=read["image_grid_thw"].to(self._plan.device))
         return np.asarray(found.pooler_output.float().cpu())
 
     def _generate_s(self, prompts: np.ndarray, new_tokens: int) -> float:

@@ -8,7 +8,7 @@ from bench import records
 from bench.records import Row
 from bench.report.charts import first_token_chart
 from bench.report.markdown import NOT_MEASURED, columns, place, table
-from bench.simulation.capacity import GPUS, WEIGHT_BYTES, capacity, gpus_for, requests_per_s, slots_of
+from bench.simulation.capacity import GPUS, PRECISIONS, capacity, gpus_for, requests_per_s, slots_of
 from bench.simulation.step_times import StepTimes
 
 PROMPT_TOKENS, NEW_TOKENS = 128, 64
@@ -69,7 +69,7 @@ def modelled_speedup(times: StepTimes, count: int, image_s: float) -> float:
 def _cards() -> str:
     header, rows = [title for title, _ in _CARD], []
     for gpu in GPUS:
-        for precision in WEIGHT_BYTES:
+        for precision in PRECISIONS:
             slots = {f"slots_{context}": slots_of(gpu, precision, context) or "none" for context in (4096, 8192)}
             found = capacity(gpu, precision)
             fields = {"card": gpu.name, "weights": precision, **slots, **(vars(found) if found else {})}

@@ -6,8 +6,8 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -23,7 +23,6 @@ _PROBE_TIMEOUT_S = 2.0
 _POLL_S = 0.05
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 _PROJECT = Path(__file__).resolve().parents[2]
-_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class NotStarted(Exception):
@@ -72,24 +71,20 @@ def engine_variables(threads: int) -> dict[str, str]:
 @contextmanager
 def flask_baseline(checkpoint: Path, threads: int) -> Iterator[str]:
     """The address of transformers in a Flask script, once it answers."""
-    options = ["--checkpoint", str(checkpoint), "--threads", str(threads)]
-    variables = {"OMP_NUM_THREADS": str(threads)}
-    with _module("bench.baselines.flask_transformers", options, "/health/ready", variables) as server:
+    module = "bench.baselines.flask_transformers"
+    with _module(module, "/health/ready", checkpoint=checkpoint, threads=threads) as server:
         yield server.url
 
 
-@contextmanager
-def fastapi_baseline(build: Path, triton_port: int) -> Iterator[Server]:
+def fastapi_baseline(build: Path, triton_port: int) -> AbstractContextManager[Server]:
     """FastAPI and uvicorn with as little code as serves a build, in front of a Triton."""
-    options = ["--build", str(build), "--triton-port", str(triton_port)]
-    with _module("bench.baselines.fastapi_gateway", options, "/health/live") as server:
-        yield server
+    return _module("bench.baselines.fastapi_gateway", "/health/live", build=build, triton_port=triton_port)
 
 
 @contextmanager
 def fake_triton(beat_ms: float) -> Iterator[int]:
     """The port of a fake Triton whose tokens come at this beat."""
-    with _module("bench.servers.fake_triton", ["--beat-ms", str(beat_ms)]) as server:
+    with _module("bench.servers.fake_triton", beat_ms=beat_ms) as server:
         yield server.port
 
 
@@ -111,20 +106,19 @@ def gateway_before(build: Path, triton_port: int, threads: int) -> Iterator[Serv
         yield Server(HOST, port, int(worker))
 
 
-@contextmanager
-def _module(
-    name: str, options: Sequence[str], path: str = "", variables: Mapping[str, str] = _NOTHING
-) -> Iterator[Server]:
-    """One of our own programs, which takes its port as an option."""
+def _module(name: str, path: str = "", **options: object) -> AbstractContextManager[Server]:
+    """One of our own programs with its options, one of which is a free port."""
     port = free_port()
-    command = [sys.executable, "-m", name, *options, "--port", str(port)]
-    with program(command, port, CACHE / f"{name.rpartition('.')[2]}.log", path, variables) as server:
-        yield server
+    command = [sys.executable, "-m", name]
+    for option, value in (options | {"port": port}).items():
+        command += [f"--{option.replace('_', '-')}", str(value)]
+    variables = {"OMP_NUM_THREADS": str(options["threads"])} if "threads" in options else {}
+    return program(command, port, CACHE / f"{name.rpartition('.')[2]}.log", path, variables)
 
 
 @contextmanager
 def program(
-    command: list[str], port: int, log: Path, path: str = "", variables: Mapping[str, str] = _NOTHING
+    command: list[str], port: int, log: Path, path: str = "", variables: Mapping[str, str] = MappingProxyType({})
 ) -> Iterator[Server]:
     """A process until the block ends, with these variables added to ours. It is up once a GET of `path` is answered,
     or, without a path, once it listens; raises NotStarted where that takes too long."""
