@@ -78,7 +78,8 @@ def _spent(engine: BareEngine, requests: list[GenerateRequest]) -> np.ndarray:
         answer = engine.answer(request)
         return time.perf_counter() - answer.times[0], len(answer.tokens) - 1
 
-    return np.array(at_once(ask, requests, len(requests))).sum(axis=0)
+    spent: np.ndarray = np.sum(np.array(at_once(ask, requests, len(requests))), axis=0)
+    return spent
 
 
 def _requests(preparer: Preparer, answers: str) -> Iterator[GenerateRequest]:
