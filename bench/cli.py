@@ -41,7 +41,7 @@ from glmserve.system.cpu_count import cores
 HALF_THE_CORES = max(1, cores() // 2)
 Threads = Annotated[int, typer.Option(min=1, help="Processor threads of the model, the same on every side.")]
 Rounds = Annotated[int, typer.Option(min=1, help="How often each comparison is made; the median counts.")]
-Folder = Annotated[Path, typer.Option(exists=True, file_okay=False)]
+Folder = Annotated[Path, typer.Option(exists=True, file_okay=False, help="A Hugging Face checkpoint's folder.")]
 _STARTED = time.monotonic()
 
 app = typer.Typer(
