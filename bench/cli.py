@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated
 
 import typer
@@ -38,65 +38,53 @@ from bench.simulation import simulate
 from export.precision import Precision
 from glmserve.system.cpu_count import cores
 
+HALF_THE_CORES = max(1, cores() // 2)
+Threads = Annotated[int, typer.Option(min=1, help="Processor threads of the model, the same on every side.")]
+Rounds = Annotated[int, typer.Option(min=1, help="How often each comparison is made; the median counts.")]
+Folder = Annotated[Path, typer.Option(exists=True, file_okay=False, help="A Hugging Face checkpoint's folder.")]
+_STARTED = time.monotonic()
+
 app = typer.Typer(
     add_completion=False,
-    no_args_is_help=True,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     help="Measure the service beside the script it replaces, and beside its own bare engine; into bench/results.",
 )
 
-HALF_THE_CORES = max(1, cores() // 2)
-Threads = Annotated[int, typer.Option(min=1, help="Processor threads of the model, the same on every side.")]
-Rounds = Annotated[int, typer.Option(min=1, help="How often each comparison is made; the median counts.")]
-_STARTED = time.monotonic()
+
+@app.callback()
+def show_help(context: typer.Context) -> None:
+    """Without a command: the help, and which results are older than what they measure."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        _say_what_is_outdated()
 
 
-_WITH_A_MODEL: dict[str, tuple[ModuleType, int]] = {
-    "throughput": (throughput, 3),
-    "overhead": (overhead, 4),
-    "interference": (interference, 2),
-    "followup": (followup, 5),
-    "speculative": (speculative, 3),
-    "profile": (step_profile, 3),
-}
-"""Measurements in rounds: their module, whose first line of documentation is their help, and how many rounds."""
-_WITHOUT_A_MODEL: dict[str, tuple[ModuleType, int]] = {
-    "streams": (stream_fanout, 3),
-    "split": (cpu_split, 3),
-    "percore": (per_core, 5),
-    "refusals": (rejection_latency, 3),
-}
-"""The same, where nothing has model threads."""
+def _add_command(name: str, measure: Callable[[Run], list[Row]], rounds: int, help_text: str, has_model: bool) -> None:
+    def with_model(threads: Threads = HALF_THE_CORES, rounds: Rounds = rounds) -> None:
+        _keep(name, measure(Run(threads, rounds, say)), f"{name} --threads {threads} --rounds {rounds}")
+
+    def without_model(rounds: Rounds = rounds) -> None:
+        _keep(name, measure(Run(0, rounds, say)), f"{name} --rounds {rounds}")
+
+    app.command(name, help=help_text)(with_model if has_model else without_model)
 
 
-def _add_command(name: str, module: ModuleType, default: int, has_model: bool) -> None:
-    def run(threads: int, rounds: int, options: str) -> None:
-        _keep(name, module.measure(Run(threads, rounds, say)), f"{name}{options} --rounds {rounds}")
-
-    def with_model(threads: Threads = HALF_THE_CORES, rounds: Rounds = default) -> None:
-        run(threads, rounds, f" --threads {threads}")
-
-    def without_model(rounds: Rounds = default) -> None:
-        run(0, rounds, "")
-
-    app.command(name, help=(module.__doc__ or "").partition("\n")[0])(with_model if has_model else without_model)
-
-
-for _table in (_WITH_A_MODEL, _WITHOUT_A_MODEL):
-    for _name, (_module, _rounds) in _table.items():
-        _add_command(_name, _module, _rounds, has_model=_table is _WITH_A_MODEL)
-
-
-@app.command("replicas")
-def run_replicas() -> None:
-    """Three Tritons and two gateways: what they add up to, and what is lost when one dies or a new build goes out."""
-    _keep("replicas", replicas.measure(say), "replicas")
-
-
-@app.command("steps")
-def run_steps(threads: Threads = HALF_THE_CORES) -> None:
-    """How long the engine's steps take here; the simulation and docs/scaling.md use these times."""
-    _keep("steps", decode_steps.measure(threads, say), f"steps --threads {threads}")
+for _name, _module, _rounds, _has_model in (
+    ("throughput", throughput, 3, True),
+    ("overhead", overhead, 4, True),
+    ("interference", interference, 2, True),
+    ("followup", followup, 5, True),
+    ("speculative", speculative, 3, True),
+    ("profile", step_profile, 3, True),
+    ("steps", decode_steps, 5, True),
+    ("streams", stream_fanout, 3, False),
+    ("split", cpu_split, 3, False),
+    ("percore", per_core, 5, False),
+    ("replicas", replicas, 3, False),
+    ("refusals", rejection_latency, 3, False),
+):
+    _add_command(_name, _module.measure, _rounds, (_module.__doc__ or "").partition("\n")[0], _has_model)
 
 
 @app.command("simulate")
@@ -112,18 +100,16 @@ def run_simulation(
 @app.command("checkpoint")
 def write_checkpoint(
     out: Annotated[Path, typer.Argument(help="Where the checkpoint is written; must not exist yet.")],
-    model: Annotated[
-        Path, typer.Option(exists=True, file_okay=False, help="A folder with the model's config and tokenizer.")
-    ],
+    model: Folder,
     shards: Annotated[int, typer.Option(min=1, help="How many files hold the weights.")] = 4,
 ) -> None:
-    """Write a checkpoint of a model's full size with random bf16 weights; the real model's takes 20.6 GB."""
+    """Write a checkpoint with the config and tokenizer of MODEL and random bf16 weights; the real one takes 20.6 GB."""
     write_like(model, out, shards)
 
 
 @app.command("export-cost")
 def run_export_cost(
-    checkpoint: Annotated[Path, typer.Option(exists=True, file_okay=False, help="What is exported.")],
+    checkpoint: Folder,
     scratch: Annotated[Path, typer.Option(help="A folder with room for a copy, on the checkpoint's file system.")],
     precision: Annotated[list[Precision], typer.Option(help="May be given several times.")],
 ) -> None:
@@ -159,6 +145,7 @@ def write_report() -> None:
     """Write the tables and charts of docs/benchmarks.md and docs/scaling.md from bench/results."""
     for path in tables.write():
         say(f"Wrote {path}")
+    _say_what_is_outdated()
 
 
 @app.command("soak")
@@ -166,11 +153,10 @@ def run_soak(
     minutes: Annotated[float, typer.Option(min=0.05, help="How long clients keep sending requests.")] = 20.0,
     threads: Threads = HALF_THE_CORES,
     seed: Annotated[int, typer.Option(help="Decides the requests, and who leaves when.")] = 0,
-    checkpoint: Annotated[Path, typer.Option(exists=True, file_okay=False, help="What the engine runs.")] = DEMO,
+    checkpoint: Folder = DEMO,
 ) -> None:
     """Random joins, departures, deadlines and seeds in the bare engine: a JSON summary, and exit code 1 if it fails."""
-    build = Run(threads, 1, say).build(checkpoint)
-    summary = soak.soak(build, minutes, threads, seed, say)
+    summary = soak.soak(Run(threads, 1, say).build(checkpoint), minutes, threads, seed, say)
     typer.echo(json.dumps(asdict(summary) | {"passed": summary.passed}, indent=1))
     if not summary.passed:
         raise typer.Exit(1)
@@ -183,6 +169,11 @@ def say(text: str) -> None:
 
 def _keep(name: str, rows: list[Row], command: str) -> None:
     say(f"Wrote {records.write(name, rows, f'python -m bench {command}')}")
+
+
+def _say_what_is_outdated() -> None:
+    for line in records.outdated():
+        typer.echo(f"Older than what it measures: {line}", err=True)
 
 
 def main() -> None:

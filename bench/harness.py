@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from bench.checkpoints.builds import FP32, build_of, checkpoint_of
 from bench.checkpoints.synthetic import Shape
-from bench.records import Row, Samples, Say
+from bench.records import Row, Say, rounded, spread
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One measurement under way: the model's threads (0 where no model computes), its rounds, and where progress
-    goes."""
+    """One measurement under way: the model's threads (0 where none computes), its rounds, and where progress goes."""
 
     threads: int
     rounds: int
@@ -31,17 +30,26 @@ class Run:
 
     def spreads(self, title: str, one_round: Callable[[int], Mapping[str, float]], warm_ups: int = 0) -> Row:
         """The spread of each value over all rounds; warm-ups come first, have negative numbers and do not count."""
-        samples = Samples()
+        found = []
         for number in range(-warm_ups, self.rounds):
             values = one_round(number)
             if number >= 0:
-                samples.add(values)
-                self.say(f"{title}, round {number + 1} of {self.rounds}: {samples}")
-        return samples.row()
+                found.append(values)
+                shown = ", ".join(f"{name} {rounded(value):g}" for name, value in values.items())
+                self.say(f"{title}, round {number + 1} of {self.rounds}: {shown}")
+        return spreads(found)
 
     def row(self, **fields: Any) -> Row:
         """One row of the results."""
         return {**fields, "rounds": self.rounds, "threads": self.threads}
+
+
+def spreads(rounds: Sequence[Mapping[str, float]]) -> Row:
+    """The spread of each value that every round gave."""
+    row: Row = {}
+    for name in rounds[0]:
+        row |= spread(name, [values[name] for values in rounds])
+    return row
 
 
 def in_turn(turn: int, first: Callable[[], _T], second: Callable[[], _T]) -> tuple[_T, _T]:

@@ -6,18 +6,17 @@ import json
 import platform
 import statistics
 import subprocess
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 from glmserve.system.cpu_count import cores
 
 RESULTS = Path(__file__).resolve().parent / "results"
+MEASURED = ("gateway", "glmserve", "model_repository")
+"""The folders whose changes may change a figure."""
 # fmt: off
 _PACKAGES = (
     "onnxruntime", "onnxruntime-gpu", "numpy", "nvidia-pytriton", "tritonclient",
@@ -32,41 +31,16 @@ Say = Callable[[str], None]
 """Where progress goes, line by line."""
 
 
-@dataclass(frozen=True)
-class Spread:
-    """The median of what several rounds gave, and the lowest and highest of them."""
-
-    median: float
-    low: float
-    high: float
-
-    @staticmethod
-    def of(values: Sequence[float]) -> Spread:
-        return Spread(statistics.median(values), min(values), max(values))
-
-    def fields(self, name: str) -> Row:
-        """As two fields of a row: `name` and `name_spread`."""
-        return {name: rounded(self.median), f"{name}_spread": [rounded(self.low), rounded(self.high)]}
+def rounded(value: float) -> float:
+    return float(f"{value:.{_DIGITS}g}")
 
 
-class Samples:
-    """Named values, one of each a round."""
-
-    def __init__(self) -> None:
-        self._values: defaultdict[str, list[float]] = defaultdict(list)
-
-    def add(self, values: Mapping[str, float]) -> None:
-        """One round's values."""
-        for name, value in values.items():
-            self._values[name].append(value)
-
-    def row(self) -> Row:
-        """The spread of each value."""
-        return {key: field for n, v in self._values.items() for key, field in Spread.of(v).fields(n).items()}
-
-    def __str__(self) -> str:
-        """The last round's values."""
-        return ", ".join(f"{name} {rounded(values[-1]):g}" for name, values in self._values.items())
+def spread(name: str, values: Sequence[float]) -> Row:
+    """Two fields of a row: the median of all rounds as `name`, and the lowest and the highest as `name_spread`."""
+    return {
+        name: rounded(statistics.median(values)),
+        f"{name}_spread": [rounded(min(values)), rounded(max(values))],
+    }
 
 
 def write(name: str, rows: Sequence[Row], command: str, folder: Path | None = None) -> Path:
@@ -85,31 +59,41 @@ def read(name: str) -> list[Row]:
     return list(json.loads(path.read_text("utf-8"))) if path.is_file() else []
 
 
+def outdated() -> list[str]:
+    """A line for each results file that is older than the last commit to what it measures."""
+    changed = _git("log", "-1", "--format=%cs", "--", *MEASURED)
+    dates = {path.stem: json.loads(path.read_text("utf-8"))[0]["run"]["date"] for path in RESULTS.glob("*.json")}
+    return [
+        f"{name}: measured on {date}, and {', '.join(MEASURED)} changed last on {changed}"
+        for name, date in sorted(dates.items())
+        if date < changed
+    ]
+
+
 def _run(command: str) -> Row:
+    installed = {found.metadata["Name"].lower(): found.version for found in distributions()}
     return {
         "command": command,
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "commit": _git("rev-parse", "--short", "HEAD") + ("+changes" if _git("status", "--porcelain") else ""),
+        "commit": (_git("rev-parse", "--short", "HEAD") or "unknown")
+        + ("+changes" if _git("status", "--porcelain") else ""),
         "cpu": _cpu(),
         "cores": cores(),
-        "versions": {"python": platform.python_version()} | _versions(),
+        "versions": {"python": platform.python_version()}
+        | {name: installed[name] for name in _PACKAGES if name in installed},
     }
 
 
-def _versions() -> dict[str, str]:
-    """Of the packages that are installed: a machine has onnxruntime for its CPU or for its GPU."""
-    found = {}
-    for name in _PACKAGES:
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
-
-
 def _git(*arguments: str) -> str:
+    """What git says; nothing where this is no repository."""
     done = subprocess.run(
-        ["git", *arguments], cwd=RESULTS.parent, capture_output=True, text=True, timeout=_GIT_TIMEOUT_S, check=False
+        ["git", "-C", RESULTS.parent.parent, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=_GIT_TIMEOUT_S,
+        check=False,
     )
-    return done.stdout.strip() or ("unknown" if done.returncode else "")
+    return done.stdout.strip()
 
 
 def _cpu() -> str:
@@ -117,7 +101,3 @@ def _cpu() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.machine()
-
-
-def rounded(value: float) -> float:
-    return float(f"{value:.{_DIGITS}g}")

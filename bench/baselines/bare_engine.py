@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
+from unittest.mock import patch
 
 import numpy as np
 
-from bench.servers.processes import engine_environment, environment
+from bench.load.closed_loop import at_once
+from bench.servers.processes import engine_variables
 from gateway.triton.backend import GenerateRequest
 from gateway.triton.tensors import tensors_of
 from glmserve.build.manifest import decoder_in
@@ -23,8 +26,6 @@ from glmserve.model.position_embedding import VisionArrays
 
 _ANSWER_TIMEOUT_S = 600.0
 NEVER = 1 << 30
-
-Publish = Callable[[Metric, float], None]
 
 
 class Listener:
@@ -78,16 +79,22 @@ class BareEngine:
             raise RuntimeError(f"The engine's answer ended with: {listener.ending or 'no end in time'}.")
         return listener
 
+    def tokens_per_s(self, requests: list[GenerateRequest], clock: Callable[[], float] = time.perf_counter) -> float:
+        """Tokens a second of all these requests at once."""
+        began = clock()
+        answers = at_once(self.answer, requests, len(requests))
+        return sum(len(answer.tokens) for answer in answers) / (clock() - began)
+
 
 @contextmanager
 def bare_engine(
     build: Path,
     threads: int,
-    publish: Publish = lambda _metric, _amount: None,
+    publish: Callable[[Metric, float], None] = lambda _metric, _amount: None,
     more: Mapping[str, str] = MappingProxyType({}),
 ) -> Generator[BareEngine]:
     """A running engine; `more` are engine settings besides those of every measurement."""
-    with environment(engine_environment(threads) | dict(more)):
+    with patch.dict(os.environ, engine_variables(threads) | dict(more)):
         server = EngineServer.open(decoder_in(build).parent, _no_triton, publish)
     try:
         yield BareEngine(server)

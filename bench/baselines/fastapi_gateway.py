@@ -63,11 +63,8 @@ def create_app(build: Path, triton_port: int) -> FastAPI:
         async for message in app.state.triton.ModelStreamInfer(iter([_message(request)])):
             if message.infer_response.outputs:
                 tokens += _tokens(message.infer_response)
-        return {
-            "result": preparer.tokenizer.decode(tokens).strip(),
-            "success": True,
-            "usage": {"prompt_tokens": len(request.input_ids), "completion_tokens": len(tokens)},
-        }
+        usage = {"prompt_tokens": len(request.input_ids), "completion_tokens": len(tokens)}
+        return {"result": preparer.tokenizer.decode(tokens).strip(), "success": True, "usage": usage}
 
     return app
 

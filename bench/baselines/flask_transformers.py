@@ -45,8 +45,8 @@ class Model:
     """The checkpoint in fp32 with its tokenizer and image processor."""
 
     def __init__(self, checkpoint: Path) -> None:
-        library: Any = Glm4vForConditionalGeneration
-        self._model: Any = library.from_pretrained(checkpoint, dtype=torch.float32).eval()
+        loaded: Any = Glm4vForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32)
+        self._model = loaded.eval()
         self._tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint)
         self._processor: Any = Glm46VImageProcessorPil.from_pretrained(checkpoint)
 
@@ -62,13 +62,11 @@ class Model:
         kinds = (ids == self._model.config.image_token_id).int()
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "mm_token_type_ids": kinds, **seen}
 
-    def answer(self, inputs: dict[str, torch.Tensor], max_tokens: int, streamer: FirstToken) -> list[int]:
-        """Greedy new tokens."""
+    def answer(self, inputs: dict[str, torch.Tensor], max_tokens: int, streamer: FirstToken) -> tuple[str, int]:
+        """The text of a greedy answer, and its tokens."""
         out = self._model.generate(**inputs, max_new_tokens=max_tokens, do_sample=False, streamer=streamer)
-        return [int(token) for token in out[0, inputs["input_ids"].shape[1] :]]
-
-    def text(self, tokens: list[int]) -> str:
-        return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
+        tokens = out[0, inputs["input_ids"].shape[1] :]
+        return str(self._tokenizer.decode(tokens, skip_special_tokens=True)).strip(), len(tokens)
 
 
 def create_app(model: Model) -> Flask:
@@ -88,13 +86,10 @@ def create_app(model: Model) -> Flask:
         streamer = FirstToken()
         with one_at_a_time:
             inputs = model.inputs(image, body["prompt"])
-            tokens = model.answer(inputs, int(body.get("max_tokens", 512)), streamer)
-        return jsonify(
-            result=model.text(tokens).strip(),
-            success=True,
-            usage={"prompt_tokens": inputs["input_ids"].shape[1], "completion_tokens": len(tokens)},
-            timings={"first_token_s": streamer.at_s - arrived_s},
-        )
+            text, tokens = model.answer(inputs, int(body.get("max_tokens", 512)), streamer)
+        usage = {"prompt_tokens": inputs["input_ids"].shape[1], "completion_tokens": tokens}
+        timings = {"first_token_s": streamer.at_s - arrived_s}
+        return jsonify(result=text, success=True, usage=usage, timings=timings)
 
     return app
 

@@ -82,7 +82,8 @@ def write_like(model: Path, folder: Path, shards: int = 4, seed: int = 0) -> Pat
 def fingerprint(shape: Shape) -> str:
     """Changes with everything that a shape's checkpoint is made of: the shape, this code, and the demo's files."""
     digest = hashlib.sha256(json.dumps(asdict(shape)).encode())
-    for path in [Path(__file__), Path(random_weights.__file__), *(DEMO / name for name in _SIDE_FILES)]:
+    sources = sorted(path for path in Path(__file__).parent.iterdir() if path.is_file())
+    for path in [*sources, *(DEMO / name for name in _SIDE_FILES)]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
@@ -123,4 +124,4 @@ def _speakable(tokenizer: Tokenizer, vocabulary: int) -> np.ndarray:
 def _write_weights(folder: Path, seed: int, shards: int) -> None:
     checkpoint = Checkpoint.read(folder)
     silent = ~_speakable(Tokenizer.read(folder), checkpoint.text.vocabulary)
-    random_weights.write_weights(folder, list(random_weights.weights_of(checkpoint)), silent, seed, shards)
+    random_weights.write_weights(folder, random_weights.weights_of(checkpoint), silent, seed, shards)

@@ -16,8 +16,7 @@ from PIL import Image
 
 from bench.checkpoints.builds import ExportFailed, build_of
 from bench.checkpoints.synthetic import write_checkpoint, write_like
-from bench.gpu.plan import TINY, Plan, full_size, rehearsal
-from bench.gpu.report import card, report, rows_of
+from bench.gpu.plan import TINY, Plan, card, full_size, rehearsal, report, rows_of
 from bench.records import Row, Say
 from export.precision import Precision, Target
 from export.verify.tolerances import TOLERANCES
@@ -46,19 +45,19 @@ def gpu_check(model: Path | None, scratch: Path, say: Say) -> Verdict:
     """Makes checkpoint and build in `scratch`, unless they are there, and measures. `model` is a folder with the real
     configuration and tokenizer; raises ValueError when a GPU is there and it is not."""
     missing = _why_no_gpu()
-    say(_first_line(missing))
+    tiny = f"NO GPU ({missing}): the same code at tiny size on the CPU; its figures say nothing about a GPU."
+    say(tiny if missing else f"GPU: {card()}")
     scratch.mkdir(parents=True, exist_ok=True)
     plan = _rehearsal(scratch, say) if missing else _full_size(model, scratch, say)
     plan.write(scratch / "plan.json")
     ours = _half("bench.gpu.ours", scratch, ["plan.json", "ours.json"])
     ours["decoded"] += _with_kv_in_8_bits(plan, scratch, say)
     (scratch / "ours.json").write_text(json.dumps(ours), "utf-8")
+    torchs = None
     try:
-        files = ["plan.json", "ours.json", "torch.json"]
-        torchs: dict[str, Any] | None = _half("bench.gpu.transformers_side", scratch, files)
+        torchs = _half("bench.gpu.transformers_side", scratch, ["plan.json", "ours.json", "torch.json"])
     except HalfFailed as error:
         say(f"transformers could not run beside it, so tokens were not checked: {error}")
-        torchs = None
     rows = rows_of(plan, ours, torchs)
     for line in report(plan, rows):
         say(line)
@@ -71,12 +70,6 @@ def _why_no_gpu() -> str:
         [sys.executable, "-c", _PROBE], capture_output=True, text=True, timeout=_PROBE_TIMEOUT_S, check=False
     )
     return "" if done.returncode == 0 else done.stderr.strip().splitlines()[-1].partition(": ")[2]
-
-
-def _first_line(missing: str) -> str:
-    if missing:
-        return f"NO GPU ({missing}): the same code at tiny size on the CPU; its figures say nothing about a GPU."
-    return f"GPU: {card()}"
 
 
 def _rehearsal(scratch: Path, say: Say) -> Plan:
@@ -103,11 +96,10 @@ def _with_kv_in_8_bits(plan: Plan, scratch: Path, say: Say) -> list[dict[str, An
         target = Target.CUDA if plan.device == "cuda" else Target.CPU
         build = build_of(Path(plan.checkpoint), plan.precision, say, target, scratch / "builds-kv", "int8")
         replace(plan, build=str(build), kv="int8").write(scratch / "plan-kv.json")
-        found = _half("bench.gpu.ours", scratch, ["plan-kv.json", "ours-kv.json"])
+        return list(_half("bench.gpu.ours", scratch, ["plan-kv.json", "ours-kv.json"])["decoded"])
     except (ExportFailed, HalfFailed) as error:
         say(f"KV in 8 bits does not run here: {error}")
         return []
-    return list(found["decoded"])
 
 
 def _image(scratch: Path) -> Path:
@@ -118,7 +110,7 @@ def _image(scratch: Path) -> Path:
 
 
 def _half(program: str, scratch: Path, files: list[str]) -> dict[str, Any]:
-    """What one of the two halves wrote into the last of its files."""
+    """What one of the two halves wrote into the last of its files; a process of its own frees the GPU at its end."""
     command = [sys.executable, "-m", program, *(str(scratch / name) for name in files)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_HALF_TIMEOUT_S, check=False)
     if done.returncode != 0:
@@ -129,6 +121,6 @@ def _half(program: str, scratch: Path, files: list[str]) -> dict[str, Any]:
 
 def _is_right(plan: Plan, rows: list[Row], torchs: dict[str, Any]) -> bool:
     """Both sides round where precision is low, so of two tokens that are nearly as likely each may choose another."""
-    features = TOLERANCES[Precision(plan.precision)].features
     worst = max(row["worst_loss"] for row in rows if row["kv"] == "same")
+    features = TOLERANCES[Precision(plan.precision)].features
     return bool(worst <= _MOST_LOST[plan.precision] and torchs["feature_error"]["worst"] <= features)

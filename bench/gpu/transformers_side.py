@@ -27,22 +27,16 @@ class Transformers:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        library: Any = Glm4vForConditionalGeneration
-        loaded = library.from_pretrained(plan.checkpoint, dtype=_TYPES[plan.precision])
-        self._model: Any = loaded.to(plan.device).eval()
+        loaded: Any = Glm4vForConditionalGeneration.from_pretrained(plan.checkpoint, dtype=_TYPES[plan.precision])
+        self._model = loaded.to(plan.device).eval()
 
     @torch.no_grad()
-    def speed(self, prompts: np.ndarray) -> dict[str, float]:
-        """Tokens a second of `generate` on rows of one length: of prefill, and of decoding after that."""
-        self._timed(prompts, 2)  # warms up
-        prefill_s = self._timed(prompts, 1)
-        whole_s = self._timed(prompts, self._plan.new_tokens)
-        rows = len(prompts)
-        return {
-            "rows": rows,
-            "prefill_tokens_per_s": prompts.size / prefill_s,
-            "decode_tokens_per_s": rows * (self._plan.new_tokens - 1) / max(whole_s - prefill_s, 1e-9),
-        }
+    def decode_tokens_per_s(self, prompts: np.ndarray) -> float:
+        """Tokens a second of `generate` on rows of one length, after their prefill."""
+        self._generate_s(prompts, 2)  # warms up
+        prefill_s = self._generate_s(prompts, 1)
+        whole_s = self._generate_s(prompts, self._plan.new_tokens)
+        return len(prompts) * (self._plan.new_tokens - 1) / max(whole_s - prefill_s, 1e-9)
 
     @torch.no_grad()
     def judge(self, prompt: np.ndarray, answer: list[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -61,13 +55,11 @@ class Transformers:
         processor: Any = Glm46VImageProcessorPil.from_pretrained(self._plan.checkpoint)
         image = Image.open(self._plan.image).convert("RGB")
         read = processor(images=[image], return_tensors="pt")
-        device, dtype = self._plan.device, _TYPES[self._plan.precision]
-        found = self._model.model.visual(
-            read["pixel_values"].to(device, dtype), grid_thw=read["image_grid_thw"].to(device)
-        )
+        pixels = read["pixel_values"].to(self._plan.device, _TYPES[self._plan.precision])
+        found = self._model.model.visual(pixels, grid_thw=read["image_grid_thw"].to(self._plan.device))
         return np.asarray(found.pooler_output.float().cpu())
 
-    def _timed(self, prompts: np.ndarray, new_tokens: int) -> float:
+    def _generate_s(self, prompts: np.ndarray, new_tokens: int) -> float:
         ids = torch.tensor(prompts, device=self._plan.device)
         self._wait()
         began_s = time.perf_counter()
@@ -97,7 +89,7 @@ def run(plan: Plan, ours: dict[str, Any]) -> dict[str, Any]:
     wanted = baseline.features()
     off = np.linalg.norm(np.asarray(ours["vision"]["features"]) - wanted, axis=-1) / np.linalg.norm(wanted, axis=-1)
     return {
-        "speed": [baseline.speed(prompts[:rows]) for rows in plan.rows],
+        "decode_tokens_per_s": {rows: baseline.decode_tokens_per_s(prompts[:rows]) for rows in plan.rows},
         "changed_share": [float(np.mean(one > 0)) for one in lost],
         "worst_loss": [float(one.max()) for one in lost],
         "logprob_error": {"worst": float(np.max(errors)), "median": float(np.median(errors))},

@@ -5,10 +5,9 @@ from __future__ import annotations
 import http.client
 import json
 import time
-import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -17,27 +16,76 @@ from bench.load.prompts import Question
 
 NEW_TOKENS = 64
 VISION_PATH = "/v1/chat/vision"
-_TIMEOUT_S, _POST_TIMEOUT_S = 600.0, 60.0
+_TIMEOUT_S = 600.0
+_HEADERS = {"Content-Type": "application/json", "Connection": "close"}
 _EVENT = b"data: "
 _Task = TypeVar("_Task")
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True)
-class Answer:
-    """One answer; `first_token_s` is 0 where the answer is no stream and the server does not tell it."""
+@dataclass
+class Reply:
+    """What came back for one request: its events, or the one document. `status` stays 0 without a response."""
 
-    text: str
-    tokens: int
-    seconds: float
-    first_token_s: float
+    began: float
+    events: list[dict[str, Any]]
+    status: int = 0
+    ended: float = 0.0
+    first_token_s: float = 0.0
+    """0 where the answer is no stream and the server does not tell it."""
+
+    @property
+    def how(self) -> str:
+        """How the request ended: `done`, its status, `error event`, or `cut` where the connection broke."""
+        if self.status not in (0, 200):
+            return str(self.status)
+        if "result" in self._last:
+            return "done"
+        return "error event" if self.errors else "cut"
+
+    @property
+    def words(self) -> int:
+        """The pieces of a stream."""
+        return sum("delta" in event for event in self.events)
+
+    @property
+    def errors(self) -> int:
+        """The error events of a stream."""
+        return sum("error" in event for event in self.events)
+
+    @property
+    def is_lost(self) -> bool:
+        """It failed before anything of it was streamed, or its stream did not end with exactly one error event."""
+        return self.how != "done" and (self.words == 0 or self.how != "error event" or self.errors != 1)
+
+    @property
+    def text(self) -> str:
+        return str(self._last.get("result", ""))
+
+    @property
+    def letter(self) -> str:
+        """The first one of a whole answer."""
+        return self.text[:1]
+
+    @property
+    def tokens(self) -> int:
+        return int(self._last["usage"]["completion_tokens"])
+
+    @property
+    def seconds(self) -> float:
+        return self.ended - self.began
+
+    @property
+    def _last(self) -> dict[str, Any]:
+        """The last event of a stream holds the whole answer, as a document does."""
+        return self.events[-1] if self.events else {}
 
 
 @dataclass(frozen=True)
 class Round:
     """The answers to some questions, in their order, and the seconds from the first byte sent to the last read."""
 
-    answers: list[Answer]
+    answers: list[Reply]
     seconds: float
 
     @property
@@ -45,49 +93,45 @@ class Round:
         return sum(answer.tokens for answer in self.answers) / self.seconds
 
 
-def ask(url: str, question: Question, max_tokens: int = NEW_TOKENS, stream: bool = False) -> Answer:
-    """One question over HTTP; raises HTTPError for anything but a 200."""
-    body = json.dumps(question.body(max_tokens) | ({"stream": True} if stream else {})).encode()
-    request = urllib.request.Request(url + VISION_PATH, body, {"Content-Type": "application/json"})
-    began = time.perf_counter()
-    first_token_s, values = 0.0, {}
-    with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as reply:
-        if reply.headers.get_content_type() == "text/event-stream":
-            for values in events(reply):  # the last event holds the whole answer
-                if "delta" in values and not first_token_s:
-                    first_token_s = time.perf_counter() - began
-        else:
-            values = json.load(reply)
-            first_token_s = values.get("timings", {}).get("first_token_s", 0.0)  # the baseline tells it
-    seconds = time.perf_counter() - began
-    return Answer(values["result"], values["usage"]["completion_tokens"], seconds, first_token_s)
+def send(url: str, body: bytes) -> Reply:
+    """One POST on a connection of its own; where it breaks, what came until then counts."""
+    place, reply = urlsplit(url), Reply(time.monotonic(), [])
+    with (
+        closing(http.client.HTTPConnection(place.netloc, timeout=_TIMEOUT_S)) as connection,
+        suppress(OSError, http.client.HTTPException, ValueError),
+    ):
+        connection.request("POST", place.path, body, _HEADERS)
+        response = connection.getresponse()
+        reply.status = response.status
+        if response.headers.get_content_type() != "text/event-stream":
+            reply.events.append(json.load(response))
+            reply.first_token_s = reply.events[0].get("timings", {}).get("first_token_s", 0.0)  # the baseline's
+        for line in response:
+            if line.startswith(_EVENT):
+                reply.events.append(json.loads(line[len(_EVENT) :]))
+                if "delta" in reply.events[-1] and not reply.first_token_s:
+                    reply.first_token_s = time.monotonic() - reply.began
+    reply.ended = time.monotonic()
+    return reply
+
+
+def ask(url: str, question: Question, max_tokens: int = NEW_TOKENS, stream: bool = False) -> Reply:
+    """The whole answer to one question; raises RuntimeError for anything else."""
+    body = question.body(max_tokens) | ({"stream": True} if stream else {})
+    reply = send(url + VISION_PATH, json.dumps(body).encode())
+    if reply.how != "done":
+        raise RuntimeError(f"{url} gave no whole answer: {reply.how}.")
+    return reply
 
 
 def run_round(url: str, questions: Sequence[Question], clients: int) -> Round:
     """All questions, from this many clients at once."""
-    began = time.perf_counter()
+    began = time.monotonic()
     answers = at_once(lambda question: ask(url, question), questions, clients)
-    return Round(answers, time.perf_counter() - began)
+    return Round(answers, time.monotonic() - began)
 
 
 def at_once(work: Callable[[_Task], _T], tasks: Sequence[_Task], clients: int) -> list[_T]:
     """`work` done for each task by this many threads; the results in the tasks' order."""
     with ThreadPoolExecutor(clients, thread_name_prefix="client") as pool:
         return list(pool.map(work, tasks, timeout=_TIMEOUT_S))
-
-
-def post(url: str, body: bytes) -> int:
-    """The status of one POST on a connection of its own; the response is read to its end."""
-    place = urlsplit(url)
-    with closing(http.client.HTTPConnection(place.netloc, timeout=_POST_TIMEOUT_S)) as connection:
-        connection.request("POST", place.path, body, {"Content-Type": "application/json", "Connection": "close"})
-        response = connection.getresponse()
-        response.read()
-        return response.status
-
-
-def events(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-    """The events of a stream, without its comments."""
-    for line in lines:
-        if line.startswith(_EVENT):
-            yield json.loads(line[len(_EVENT) :])

@@ -39,14 +39,17 @@ class Preparer:
     def prepared(self, file: bytes | None, prompt: str, max_tokens: int) -> GenerateRequest:
         """The same from an image file, or from text alone."""
         if file is None:
-            return greedy(self._prompts.build([Message("user", (prompt,))], [], thinking=False), max_tokens)
+            return _greedy(self._prompts.build([Message("user", (prompt,))], [], thinking=False), max_tokens)
         patches, grid = patches_of(Image.open(io.BytesIO(file)).convert("RGB"), self._rules)
         ids = self._prompts.build([Message("user", (ImagePart(), prompt))], [grid], thinking=False)
-        return greedy(ids, max_tokens, patches, (grid,))
+        return _greedy(ids, max_tokens, patches, (grid,))
+
+    def text(self, text: str, prompt_tokens: int, max_tokens: int) -> GenerateRequest:
+        """A greedy request of exactly so many tokens of text, without a template."""
+        return _greedy(np.asarray(self.tokenizer.encode_plain(text)[:prompt_tokens], np.int64), max_tokens)
 
 
-def greedy(
-    input_ids: np.ndarray, max_tokens: int, patches: np.ndarray | None = None, grids: tuple[Grid, ...] = ()
+def _greedy(
+    ids: np.ndarray, max_tokens: int, patches: np.ndarray | None = None, grids: tuple[Grid, ...] = ()
 ) -> GenerateRequest:
-    """A request that takes the likeliest token each time."""
-    return GenerateRequest("bench", input_ids, patches, grids, Sampling(max_tokens=max_tokens), _DEADLINE_S)
+    return GenerateRequest("bench", ids, patches, grids, Sampling(max_tokens=max_tokens), _DEADLINE_S)

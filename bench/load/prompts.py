@@ -52,6 +52,9 @@ class QuestionMaker:
     def question(self, size: tuple[int, int] = SQUARE, prompt_tokens: int = 52) -> Question:
         return Question(self.image(size), self.prompt(prompt_tokens))
 
+    def questions(self, count: int, size: tuple[int, int] = SQUARE) -> list[Question]:
+        return [self.question(size) for _ in range(count)]
+
     def image(self, size: tuple[int, int]) -> bytes:
         """A JPEG of soft spots of colour."""
         spots = self._random.integers(0, 256, (_SPOTS, _SPOTS, 3), np.uint8)

@@ -7,17 +7,16 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from statistics import median
 
 from bench.checkpoints.synthetic import THIN
 from bench.harness import Run, seconds
-from bench.load.closed_loop import VISION_PATH, post
+from bench.load.closed_loop import VISION_PATH, send
 from bench.load.in_process import Preparer
 from bench.load.prompts import PHOTO, Question, QuestionMaker
 from bench.records import Row
-from bench.servers.processes import Server, fake_triton, gateway_before
+from bench.servers.processes import fake_triton, gateway_before
 from gateway.chat.service import ChatService
 from gateway.deadline import Deadline
 from gateway.limits.api_keys import KeyStore, create_key
@@ -29,9 +28,8 @@ from gateway.triton.backend import Cancellation
 from gateway.triton.grpc_client import TritonBackend
 from gateway.triton.load_balancer import LoadBalancer
 
-TWELVE_MEGAPIXELS = (4000, 3000)
-_REQUESTS = {PHOTO: 200, TWELVE_MEGAPIXELS: 12}
-_TIMES = {PHOTO: 60, TWELVE_MEGAPIXELS: 8}
+_REQUESTS = {PHOTO: 200, (4000, 3000): 12}
+_STAGE_SHARE = 3  # a stage is called a third as often as the whole gateway, and at least eight times
 _THREADS = 64
 _TIMEOUT_S = 60.0
 _REMOTE = "203.0.113.7"
@@ -40,27 +38,25 @@ _MANY = 10**9
 
 def measure(run: Run) -> list[Row]:
     """A row for each image size: the whole request's processor time, and that of its stages, in milliseconds."""
-    build = run.build(THIN)
+    build, rows = run.build(THIN), []
     maker = QuestionMaker(Preparer(build).tokenizer, seed=13)
-    rows = []
     with fake_triton(0.0) as triton, gateway_before(build, triton, _THREADS) as gateway:
         for size, requests in _REQUESTS.items():
-            question, name = maker.question(size), f"{size[0]}x{size[1]}"
-            body = json.dumps(question.body(max_tokens=1)).encode()
-            whole = run.spreads(name, partial(_whole, gateway, body, requests), warm_ups=1)
-            stages_ms = _stages_ms(build, triton, question, _TIMES[size])
+            question = maker.question(size)
+
+            def one_round(_number: int, question: Question = question, requests: int = requests) -> dict[str, float]:
+                body = json.dumps(question.body(max_tokens=1)).encode()
+                before_s = gateway.cpu_s()
+                statuses = {send(gateway.url + VISION_PATH, body).status for _ in range(requests)}
+                if statuses != {200}:
+                    raise RuntimeError(f"The gateway answered with {sorted(statuses)}.")
+                return {"whole_ms": 1000 * (gateway.cpu_s() - before_s) / requests}
+
+            name = f"{size[0]}x{size[1]}"
+            whole = run.spreads(name, one_round, warm_ups=1)
+            stages_ms = _stages_ms(build, triton, question, max(8, requests // _STAGE_SHARE))
             rows.append({"image": name, **whole, "stages_ms": stages_ms, "requests": requests, **run.row()})
     return rows
-
-
-def _whole(gateway: Server, body: bytes, requests: int, _round: int) -> dict[str, float]:
-    """Processor time of the gateway's process for a request, one after another."""
-    before_s = gateway.cpu_s()
-    for _ in range(requests):
-        status = post(gateway.url + VISION_PATH, body)
-        if status != 200:
-            raise RuntimeError(f"The gateway answered with {status}.")
-    return {"whole_ms": 1000 * (gateway.cpu_s() - before_s) / requests}
 
 
 def _stages_ms(build: Path, triton_port: int, question: Question, times: int) -> dict[str, float]:
@@ -86,16 +82,16 @@ def _stages(
     body = json.dumps(question.body(max_tokens=1)).encode()
     conversation = parse_vision(body).conversation
     request = Preparer(build).request(question, max_tokens=1)
+
+    def charge() -> None:
+        limiter.check_address(caller.address, is_exempt=False)
+        limiter.charge_request(caller)
+
     return {
         "key": lambda: keys.find(secret),
-        "limits": lambda: _charge(limiter, caller),
+        "limits": charge,
         "parsing": lambda: parse_vision(body),
         "base64, header, tokens": lambda: service.count(conversation, Deadline.after(_TIMEOUT_S)),
         "decode, resize, cut": lambda: service.prepare(conversation, Deadline.after(_TIMEOUT_S), Cancellation()),
         "gRPC": lambda: list(backend.generate(request)),
     }
-
-
-def _charge(limiter: RateLimiter, caller: Caller) -> None:
-    limiter.check_address(caller.address, is_exempt=False)
-    limiter.charge_request(caller)

@@ -15,36 +15,32 @@ from export.precision import Precision, Target
 
 _GIB = 1024**3
 _TIMEOUT_S = 4 * 3600
-_TARGETS = {Precision.FP32: Target.CPU}  # the others are for a GPU
 
 
 def measure(checkpoint: Path, scratch: Path, precisions: Sequence[Precision], say: Say) -> list[Row]:
     """One row a precision: the checkpoint is copied, built, and the build removed. `scratch` needs room for a copy."""
     scratch.mkdir(parents=True, exist_ok=True)
+    copy, builds, rows = scratch / "copy", scratch / "builds", []
     size = sum(path.stat().st_size for path in checkpoint.iterdir() if path.is_file())
-    rows = []
     for precision in precisions:
         say(f"copying {size / _GIB:.1f} GiB beside the {precision} build ...")
-        copy = scratch / "copy"
         copy_s, _ = _run(["cp", "--recursive", "--reflink=never", str(checkpoint), str(copy)])
         shutil.rmtree(copy)
-        builds = scratch / "builds"
-        target = _TARGETS.get(precision, Target.CUDA)
+        target = Target.CPU if precision is Precision.FP32 else Target.CUDA  # the others are for a GPU
         command = [sys.executable, "-m", "export", "build", "--checkpoint", str(checkpoint), "--out", str(builds)]
         build_s, peak_bytes = _run([*command, "--precision", precision, "--target", target])
-        written = sum(path.stat().st_size for path in builds.rglob("*") if path.is_file() and path.stat().st_nlink == 1)
+        files = [path.stat() for path in builds.rglob("*") if path.is_file()]
         shutil.rmtree(builds)
-        row: Row = {
-            "precision": precision,
-            "checkpoint_gib": rounded(size / _GIB),
-            "peak_gib": rounded(peak_bytes / _GIB),
-            "written_gib": rounded(written / _GIB),
-            "build_s": rounded(build_s),
-            "copy_s": rounded(copy_s),
-            "time_over_copy": rounded(build_s / copy_s),
+        found = {
+            "checkpoint_gib": size / _GIB,
+            "peak_gib": peak_bytes / _GIB,
+            "written_gib": sum(file.st_size for file in files if file.st_nlink == 1) / _GIB,
+            "build_s": build_s,
+            "copy_s": copy_s,
+            "time_over_copy": build_s / copy_s,
         }
-        say(str(row))
-        rows.append(row)
+        rows.append({"precision": precision, **{name: rounded(value) for name, value in found.items()}})
+        say(str(rows[-1]))
     return rows
 
 

@@ -8,7 +8,7 @@ from bench.load.closed_loop import ask
 from bench.load.in_process import Preparer
 from bench.load.prompts import PHOTO, Question, QuestionMaker
 from bench.records import Row
-from bench.servers.processes import service_on
+from bench.servers.fleet import service_on
 
 _PROMPT_TOKENS = 24
 
@@ -21,9 +21,8 @@ def measure(run: Run) -> list[Row]:
 
         def one_round(_number: int) -> dict[str, float]:
             image = maker.image(PHOTO)
-            first, second = (
-                ask(url, Question(image, maker.prompt(_PROMPT_TOKENS)), max_tokens=1).seconds for _ in range(2)
-            )
-            return {"ttft_ratio": second / first}
+            questions = [Question(image, maker.prompt(_PROMPT_TOKENS)) for _ in range(2)]
+            first_s, second_s = (ask(url, question, max_tokens=1).seconds for question in questions)
+            return {"ttft_ratio": second_s / first_s}
 
         return [run.row(**run.spreads("Follow-up", one_round, warm_ups=1))]

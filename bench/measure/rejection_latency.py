@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import http
 import json
 import time
 
 import numpy as np
 
 from bench.checkpoints.synthetic import DEMO
-from bench.harness import Run
-from bench.load.closed_loop import VISION_PATH, post
+from bench.harness import Run, seconds
+from bench.load.closed_loop import VISION_PATH, send
 from bench.load.in_process import Preparer
 from bench.load.prompts import QuestionMaker
-from bench.load.steady import SteadyLoad, running
+from bench.load.steady import SteadyLoad
 from bench.records import Row
 from bench.servers.processes import Server, fake_triton, gateway_before
 
@@ -32,21 +31,25 @@ def measure(run: Run) -> list[Row]:
     with fake_triton(0.0) as triton, gateway_before(build, triton, _THREADS) as gateway:
 
         def one_round(_number: int) -> dict[str, float]:
-            alone_ms = _rejections_ms(gateway)
-            with running(SteadyLoad(gateway.url, SENDERS, lambda _client, _chance: photo)):
-                p50, p95 = np.percentile(_rejections_ms(gateway), (50, 95))
-            return {"alone_p50_ms": float(np.median(alone_ms)), "p50_ms": float(p50), "p95_ms": float(p95)}
+            alone_p50, _ = _rejection_ms(gateway)
+            with SteadyLoad(gateway.url, SENDERS, lambda _client, _chance: photo):
+                p50, p95 = _rejection_ms(gateway)
+            return {"alone_p50_ms": alone_p50, "p50_ms": p50, "p95_ms": p95}
 
         return [run.row(senders=SENDERS, **run.spreads("Rejections", one_round))]
 
 
-def _rejections_ms(gateway: Server) -> list[float]:
+def _rejection_ms(gateway: Server) -> tuple[float, float]:
+    """The median and the 95th percentile of many rejections, one after another."""
+
+    def reject() -> None:
+        status = send(gateway.url + VISION_PATH, _WRONG).status
+        if status != 400:
+            raise RuntimeError(f"A wrong request was answered with {status}.")
+
     taken = []
     for _ in range(_REJECTIONS):
-        began = time.perf_counter()
-        status = post(gateway.url + VISION_PATH, _WRONG)
-        taken.append(1000 * (time.perf_counter() - began))
-        if status != http.HTTPStatus.BAD_REQUEST:
-            raise RuntimeError(f"A wrong request was answered with {status}.")
+        taken += seconds(reject, 1)
         time.sleep(_PAUSE_S)
-    return taken
+    p50, p95 = np.percentile(taken, (50, 95)) * 1000
+    return float(p50), float(p95)

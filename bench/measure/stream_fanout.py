@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import selectors
 import socket
@@ -26,7 +25,6 @@ _TOKENS = 160  # eight seconds of them
 _RAMP_S = 2.0  # the streams begin one after another, so that their beats are spread evenly
 _GIVE_UP_S = 60.0
 _PIECE_BYTES = 65_536
-_EVENT = b'"content":"'
 
 
 @dataclass
@@ -43,31 +41,8 @@ class _Stream:
         now = time.perf_counter()
         events = (self.held + piece).split(b"\n\n")
         self.held = events.pop()
-        self.times += [now for event in events if _EVENT in event and b'"content":""' not in event]
+        self.times += [now for event in events if b'"content":"' in event and b'"content":""' not in event]
         return bool(piece) and b"[DONE]" not in b"".join(events)
-
-
-@contextmanager
-def _timer() -> Iterator[list[float]]:
-    """The gaps, in ms, of a thread that only wakes at the beat: how unsteady the machine itself is meanwhile."""
-    over, gaps_ms = threading.Event(), list[float]()
-
-    def run() -> None:
-        due = last = time.perf_counter()
-        while not over.is_set():
-            due += BEAT_MS / 1000
-            time.sleep(max(0.0, due - time.perf_counter()))
-            now = time.perf_counter()
-            gaps_ms.append(1000 * (now - last))
-            last = now
-
-    thread = threading.Thread(target=run, name="timer", daemon=True)
-    thread.start()
-    try:
-        yield gaps_ms
-    finally:
-        over.set()
-        thread.join(_GIVE_UP_S)
 
 
 def measure(run: Run) -> list[Row]:
@@ -77,33 +52,48 @@ def measure(run: Run) -> list[Row]:
     def one_round(_number: int) -> dict[str, float]:
         with fake_triton(BEAT_MS) as triton, gateway_before(build, triton, _THREADS) as gateway:
             began, before_s = time.perf_counter(), gateway.cpu_s()
-            with _timer() as timer_gaps_ms:
+            with _timer() as timer_ticks:
                 streams = _run(gateway)
-            seconds = time.perf_counter() - began
-            cores, memory_mb = (gateway.cpu_s() - before_s) / seconds, gateway.peak_memory_mb()
+            cores = (gateway.cpu_s() - before_s) / (time.perf_counter() - began)
+            memory_mb = gateway.peak_memory_mb()
         p50, p99 = np.percentile(_gaps_ms(streams), (50, 99))
-        timer_p99 = np.percentile(timer_gaps_ms, 99)
-        return {
-            "gap_p50_ms": float(p50),
-            "gap_p99_ms": float(p99),
-            "timer_p99_ms": float(timer_p99),
-            "memory_mb": memory_mb,
-            "cores": cores,
-        }
+        timer_p99 = np.percentile(1000 * np.diff(timer_ticks), 99)
+        return {"gap_p50_ms": p50, "gap_p99_ms": p99, "timer_p99_ms": timer_p99, "memory_mb": memory_mb, "cores": cores}
 
     return [run.row(streams=STREAMS, beat_ms=BEAT_MS, **run.spreads("Streams", one_round))]
+
+
+@contextmanager
+def _timer() -> Iterator[list[float]]:
+    """When a thread woke that only wakes at the beat: how unsteady the machine itself is meanwhile."""
+    over, ticks = threading.Event(), [time.perf_counter()]
+
+    def run() -> None:
+        due = ticks[0]
+        while not over.is_set():
+            due += BEAT_MS / 1000
+            time.sleep(max(0.0, due - time.perf_counter()))
+            ticks.append(time.perf_counter())
+
+    thread = threading.Thread(target=run, name="timer", daemon=True)
+    thread.start()
+    try:
+        yield ticks
+    finally:
+        over.set()
+        thread.join(_GIVE_UP_S)
 
 
 def _run(gateway: Server) -> list[_Stream]:
     """All streams, read by one thread; each must come to its end."""
     streams: list[_Stream] = []
-    give_up = time.monotonic() + _GIVE_UP_S
+    began = time.perf_counter()
     with selectors.DefaultSelector() as selector:
-        began = time.perf_counter()
         while len(streams) < STREAMS or selector.get_map():
-            if time.monotonic() > give_up:
+            passed_s = time.perf_counter() - began
+            if passed_s > _GIVE_UP_S:
                 raise TimeoutError(f"{len(selector.get_map())} of {STREAMS} streams did not end.")
-            if len(streams) < STREAMS and time.perf_counter() >= began + _RAMP_S * len(streams) / STREAMS:
+            if len(streams) < STREAMS and passed_s >= _RAMP_S * len(streams) / STREAMS:
                 streams.append(_Stream(_open_stream(gateway)))
                 selector.register(streams[-1].connection, selectors.EVENT_READ, streams[-1])
             for key, _ in selector.select(_RAMP_S / STREAMS):
@@ -115,10 +105,10 @@ def _run(gateway: Server) -> list[_Stream]:
 
 def _open_stream(gateway: Server) -> socket.socket:
     message = {"role": "user", "content": "What is in the picture?"}
-    body = json.dumps({"messages": [message], "max_tokens": _TOKENS, "stream": True}).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    body = json.dumps({"messages": [message], "max_tokens": _TOKENS, "stream": True})
     connection = socket.create_connection((gateway.host, gateway.port), _GIVE_UP_S)
-    connection.sendall(head.encode() + body)
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    connection.sendall((head + body).encode())
     return connection
 
 
@@ -126,10 +116,7 @@ def _gaps_ms(streams: list[_Stream]) -> list[float]:
     """Gaps while all streams ran: from the last one's first piece to the first one's last."""
     if min(len(stream.times) for stream in streams) < _TOKENS / 2:
         raise RuntimeError("A stream broke off; the gateway's log in bench/.cache says why.")
-    begin, end = max(stream.times[0] for stream in streams), min(stream.times[-1] for stream in streams)
-    return [
-        1000 * (after - before)
-        for stream in streams
-        for before, after in itertools.pairwise(stream.times)
-        if begin <= before and after <= end
-    ]
+    times = [np.array(stream.times) for stream in streams]
+    begin, end = max(one[0] for one in times), min(one[-1] for one in times)
+    gaps = np.concatenate([np.diff(one[(one >= begin) & (one <= end)]) for one in times])
+    return list(1000 * gaps)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 from statistics import mean
 
 from bench.checkpoints.builds import PRECISIONS, checkpoint_of
 from bench.checkpoints.synthetic import FULL
-from bench.harness import Run
+from bench.harness import Run, spreads
 from bench.load.closed_loop import ask, at_once, run_round
 from bench.load.in_process import Preparer
 from bench.load.prompts import QuestionMaker
-from bench.records import Row, Samples
-from bench.servers.processes import flask_baseline, service_on
+from bench.records import Row
+from bench.servers.fleet import service_on
+from bench.servers.processes import flask_baseline
 
 QUESTIONS = {1: 2, 4: 4, 16: 16}
 """Questions a round for each number of clients; one client asks them one after another."""
@@ -23,7 +25,7 @@ QUESTIONS = {1: 2, 4: 4, 16: 16}
 def measure(run: Run) -> list[Row]:
     """A row for each number of clients and each precision; only one server computes at a time."""
     builds = {precision: run.build(FULL, precision) for precision in PRECISIONS}
-    maker = QuestionMaker(Preparer(next(iter(builds.values()))).tokenizer, seed=1)
+    maker = QuestionMaker(Preparer(builds[PRECISIONS[0]]).tokenizer, seed=1)
     with ExitStack() as stack:
         run.say("Starting the baseline and our service ...")
         baseline = stack.enter_context(flask_baseline(checkpoint_of(FULL, run.say), run.threads))
@@ -35,39 +37,33 @@ def measure(run: Run) -> list[Row]:
 
 
 def _compare(clients: int, baseline: str, services: Mapping[str, str], maker: QuestionMaker, run: Run) -> list[Row]:
-    """One row a service; ratios are ours over the baseline's."""
-    samples = {precision: Samples() for precision in services}
-    identical: Counter[str] = Counter()
-    total = run.rounds * QUESTIONS[clients]
+    """One row a service; ratios are ours over the baseline's. First tokens are those of new questions, since earlier
+    ones are in the caches."""
+    found, identical = defaultdict[str, list[Row]](list), Counter[str]()
     for number in range(run.rounds):
-        questions = [maker.question() for _ in range(QUESTIONS[clients])]
+        questions = maker.questions(QUESTIONS[clients])
         theirs = run_round(baseline, questions, clients)
+        their_first_s = mean(answer.first_token_s for answer in theirs.answers)
         for precision, url in services.items():
             ours = run_round(url, questions, clients)
-            first_tokens_s = _first_tokens_s(url, clients, maker)
-            samples[precision].add(
-                {
-                    "tokens_per_s_ratio": ours.tokens_per_s / theirs.tokens_per_s,
-                    "ttft_ratio": mean(first_tokens_s) / mean(answer.first_token_s for answer in theirs.answers),
-                }
-            )
+            new = maker.questions(QUESTIONS[clients])
+            streamed = at_once(partial(ask, url, stream=True), new, clients)
+            ratios = {
+                "tokens_per_s_ratio": ours.tokens_per_s / theirs.tokens_per_s,
+                "ttft_ratio": mean(answer.first_token_s for answer in streamed) / their_first_s,
+            }
+            found[precision].append(ratios)
             pairs = zip(theirs.answers, ours.answers, strict=True)
             identical[precision] += sum(one.text == other.text for one, other in pairs)
-            run.say(f"{clients} clients, {precision}, round {number + 1} of {run.rounds}: {samples[precision]}")
+            run.say(f"{clients} clients, {precision}, round {number + 1} of {run.rounds}: {ratios}")
+    total = run.rounds * QUESTIONS[clients]
     return [
         {
             "clients": clients,
             "precision": precision,
-            **found.row(),
-            "identical_tokens": identical[precision] == total,
+            **spreads(rounds),
             "identical_answers": [identical[precision], total],
             **run.row(),
         }
-        for precision, found in samples.items()
+        for precision, rounds in found.items()
     ]
-
-
-def _first_tokens_s(url: str, clients: int, maker: QuestionMaker) -> list[float]:
-    """Seconds to the first token of streamed answers; the questions are new, for earlier ones are in the caches."""
-    questions = [maker.question() for _ in range(QUESTIONS[clients])]
-    return at_once(lambda question: ask(url, question, stream=True).first_token_s, questions, clients)

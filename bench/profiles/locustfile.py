@@ -77,7 +77,9 @@ class Person(HttpUser):
                     last = json.loads(line[6:])
                     words += "delta" in last
                     if words == 1 and "delta" in last:
-                        self._record_first_word(time.perf_counter() - began)
+                        taken_ms = 1000 * (time.perf_counter() - began)
+                        first_word = {"name": "first word", "response_time": taken_ms, "response_length": 0}
+                        self.environment.events.request.fire(request_type="SSE", exception=None, **first_word)
             if "result" not in last:
                 reply.failure("error event" if "error" in last else "cut short")
 
@@ -91,11 +93,6 @@ class Person(HttpUser):
 
     def _body(self) -> dict[str, Any]:
         return {"image": self.image, "prompt": self.chance.choice(QUESTIONS), "max_tokens": MOST_TOKENS}
-
-    def _record_first_word(self, seconds: float) -> None:
-        self.environment.events.request.fire(
-            request_type="SSE", name="first word", response_time=seconds * 1000, response_length=0, exception=None
-        )
 
 
 def _fail(reply: Any) -> None:

@@ -46,13 +46,8 @@ def first_token_chart(rows: Sequence[Row]) -> str:
     axes.set_title("First token of the slowest twentieth, simulated", pad=26)
     for replicas, colour in zip(sorted({row["replicas"] for row in rows}), (GREY, PINK, BLUE, GREEN), strict=False):
         points = [(row["load"], row["first_token_p95_s"]) for row in rows if row["replicas"] == replicas]
-        axes.plot(
-            *zip(*points, strict=True),
-            "o-",
-            color=colour,
-            markersize=5,
-            label=f"{replicas} replica{'s' * (replicas > 1)}",
-        )
+        label = f"{replicas} replica{'s' * (replicas > 1)}"
+        axes.plot(*zip(*points, strict=True), "o-", color=colour, markersize=5, label=label)
     axes.set_xticks(sorted({row["load"] for row in rows}))
     axes.set_xlabel("offered load, of what the slots can do")
     axes.xaxis.set_major_formatter(lambda load, _: f"{load:.0%}")

@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from bench.records import Row
 
 NOT_MEASURED = "Not measured yet."
-Goal = Callable[[float], str]
-Line = tuple[str, str] | tuple[str, str, Goal]
-"""A label with fields of the row in it, the figure as `name:format`, and its goal if it has one."""
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """The lines of a table."""
-    return [_line(header), "|---" * len(header) + "|", *(_line(cells) for cells in rows)]
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A whole table."""
+    return "\n".join([_line(header), "|---" * len(header) + "|", *map(_line, rows)])
 
 
-def columns(rows: Sequence[Row], cells: Mapping[str, Callable[[Row], str] | str]) -> list[str]:
-    """A table with a line for each row; `cells` has each column's title and what stands below it, as a function of the
-    row or as the row's fields in a format."""
-    makers = [cell.format_map if isinstance(cell, str) else cell for cell in cells.values()]
-    return table(list(cells), ([make(row) for make in makers] for row in rows))
+def columns(rows: Sequence[Row], cells: Sequence[Sequence[str]]) -> str:
+    """A table with a line for each row; `cells` has each column's title and the cell below it."""
+    return table([title for title, _ in cells], ([_filled(cell, row) for _, cell in cells] for row in rows))
 
 
-def figures(title: str, rows: Sequence[Row], lines: Sequence[Line]) -> list[str]:
-    """A table with a line for each figure, beside its goal."""
-    cells = [
-        (label.format_map(row), figure(row, name), goal[0](row[name.partition(":")[0]]) if goal else "")
-        for row in rows
-        for label, name, *goal in lines
-    ]
+def lines(row: Row, title: str, figures: Sequence[Sequence[str]]) -> str:
+    """A table with a line for each figure of a row: its label, its cell, and its goal if it has one."""
+    cells = []
+    for label, cell, *goals in figures:
+        shown = goal(goals[0], row.get(cell.partition(":")[0], 0)) if goals else ""
+        cells.append((label.format_map(row), _filled(cell, row), shown))
     return table((title, "measured", "goal"), cells)
 
 
@@ -44,22 +38,32 @@ def figure(row: Row, name: str) -> str:
     return f"{bold} ({_styled(low, style)} to {_styled(high, style)})"
 
 
-def most(goal: float, style: str = "g") -> Goal:
-    return lambda found: f"≤ {_styled(goal, style)}" + ("" if found <= goal else " (missed)")
-
-
-def least(goal: float, style: str = "g") -> Goal:
-    return lambda found: f"≥ {_styled(goal, style)}" + ("" if found >= goal else " (missed)")
+def goal(text: str, found: float) -> str:
+    """A goal `<= bound format`, and whether the figure missed it; any other text is shown as it is."""
+    sign, _, bound = text.partition(" ")
+    if sign not in ("<=", ">="):
+        return text
+    number, _, style = bound.partition(" ")
+    is_met = found <= float(number) if sign == "<=" else found >= float(number)
+    return f"{'≤' if sign == '<=' else '≥'} {_styled(float(number), style)}{'' if is_met else ' (missed)'}"
 
 
 def source(row: Row) -> str:
-    """Where a row comes from, in a sentence."""
+    """The run that a row comes from, in a sentence."""
     run = row["run"]
-    versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
     rounds = f"{row['rounds']} rounds, " if "rounds" in row else ""
     threads = f"{row['threads']} model thread(s), " if row.get("threads") else ""
-    place = f"`{run['command']}` at commit `{run['commit']}` on {run['date']}"
-    return f"{place}: {rounds}{threads}{run['cpu']} with {run['cores']} cores; {versions}."
+    versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
+    return f"{place(row)}: {rounds}{threads}{run['cpu']} with {run['cores']} cores; {versions}."
+
+
+def place(row: Row) -> str:
+    """The command that measured a row, and when."""
+    return "`{command}`, measured at `{commit}`, {date}".format_map(row["run"])
+
+
+def _filled(cell: str, row: Row) -> str:
+    return cell.format_map(row) if "{" in cell else figure(row, cell)
 
 
 def _styled(value: float, style: str) -> str:
@@ -69,4 +73,4 @@ def _styled(value: float, style: str) -> str:
 
 
 def _line(cells: Iterable[str]) -> str:
-    return "|" + "|".join(f" {cell.strip()} " if cell else " " for cell in cells) + "|"
+    return "|" + "|".join(f" {cell} " if cell else " " for cell in cells) + "|"

@@ -2,18 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 from bench import records
 from bench.records import Row
 from bench.report.charts import first_token_chart
-from bench.report.markdown import NOT_MEASURED, columns, table
-from bench.simulation.capacity import GPUS, WEIGHT_BYTES, Demand, Gpu, capacity, gpus_for, requests_per_s, slots_of
+from bench.report.markdown import NOT_MEASURED, columns, place, table
+from bench.simulation.capacity import GPUS, PRECISIONS, capacity, gpus_for, requests_per_s, slots_of
 from bench.simulation.step_times import StepTimes
 
 PROMPT_TOKENS, NEW_TOKENS = 128, 64
 """Of the requests whose speed was measured."""
-WANTED_PER_S = (1, 10, 100, 1000)
+_WANTED_PER_S = (1, 10, 100, 1000)
+_CARD = (
+    ("card", "{card}"),
+    ("weights", "{weights}"),
+    ("slots at 4,096 tokens", "{slots_4096}"),
+    ("at 8,192", "{slots_8192}"),
+    ("rows used", "{rows}"),
+    ("requests a second", "{requests_per_s:.1f}"),
+    ("tokens a second", "{tokens_per_s:,.0f}"),
+    ("image tokens a second", "{image_tokens_per_s:,.0f}"),
+    ("first token, no queue", "{first_token_s:.2f} s"),
+)
+_CHECK = (
+    ("precision", "{precision}"),
+    ("requests at a time", "{count}"),
+    ("measured", "{measured:.2f}"),
+    ("by the model", "{modelled:.2f}"),
+    ("off by", "{off:+.0%}"),
+)
+_SIMULATION = (
+    ("replicas", "{replicas}"),
+    ("gateways", "{gateways}"),
+    ("load", "{load:.0%}"),
+    ("requests", "{requests:,}"),
+    ("refused", "{refused:.1%}"),
+    ("late", "{late:.1%}"),
+    ("first token p50", "{first_token_p50_s:.2f} s"),
+    ("p95", "{first_token_p95_s:.2f} s"),
+)
 
 
 def chart() -> str | None:
@@ -39,71 +67,47 @@ def modelled_speedup(times: StepTimes, count: int, image_s: float) -> float:
 
 
 def _cards() -> str:
-    header = ["card", "weights", "slots at 4,096 tokens", "at 8,192", "rows used", "requests a second"]
-    header += ["tokens a second", "image tokens a second", "first token, no queue"]
-    return "\n".join(table(header, (_card(gpu, precision) for gpu in GPUS for precision in WEIGHT_BYTES)))
-
-
-def _card(gpu: Gpu, precision: str) -> list[str]:
-    slots = [str(slots_of(gpu, precision, context) or "none") for context in (4096, 8192)]
-    found = capacity(gpu, precision, Demand())
-    if not found:
-        return [gpu.name, precision, *slots, "too slow or too small", "", "", "", ""]
-    figures = [f"{found.rows}", f"{found.requests_per_s:.1f}", f"{found.tokens_per_s:,.0f}"]
-    figures += [f"{found.image_tokens_per_s:,.0f}", f"{found.first_token_s:.2f} s"]
-    return [gpu.name, precision, *slots, *figures]
+    header, rows = [title for title, _ in _CARD], []
+    for gpu in GPUS:
+        for precision in PRECISIONS:
+            slots = {f"slots_{context}": slots_of(gpu, precision, context) or "none" for context in (4096, 8192)}
+            found = capacity(gpu, precision)
+            fields = {"card": gpu.name, "weights": precision, **slots, **(vars(found) if found else {})}
+            cells = [cell.format_map(fields) for _, cell in (_CARD if found else _CARD[:4])]
+            rows.append(cells if found else [*cells, "too slow or too small", *[""] * 4])
+    return table(header, rows)
 
 
 def _cards_for_a_load() -> str:
-    capacities = {gpu.name: capacity(gpu, "bf16") for gpu in GPUS}
-    header = ["card, bf16", *(f"{wanted}/s" for wanted in WANTED_PER_S)]
-    return "\n".join(
-        table(header, ([n, *(f"{gpus_for(r, one):,}" for r in WANTED_PER_S)] for n, one in capacities.items() if one))
-    )
+    found = {gpu.name: capacity(gpu, "bf16") for gpu in GPUS}
+    needed = ([name, *(f"{gpus_for(rate, one):,}" for rate in _WANTED_PER_S)] for name, one in found.items() if one)
+    return table(["card, bf16", *(f"{rate}/s" for rate in _WANTED_PER_S)], needed)
 
 
 def _check() -> str:
-    rows = records.read("steps")
-    if not rows:
-        return NOT_MEASURED
-    lines = [
-        (row["precision"], f"{count}", f"{measured:.2f}", f"{modelled:.2f}", f"{modelled / measured - 1:+.0%}")
-        for row in rows
+    rows = [
+        row | {"count": count, "measured": measured, "modelled": modelled, "off": modelled / measured - 1}
+        for row in records.read("steps")
         for count, measured, modelled in speedups(row)
     ]
-    header = ("precision", "requests at a time", "measured", "by the model", "off by")
-    return "\n".join([*table(header, lines), "", _source(rows[0])])
-
-
-def _simulation() -> str:
-    rows = _simulated()
-    if not rows:
-        return NOT_MEASURED
-    cells: dict[str, Callable[[Row], str] | str] = {
-        "replicas": "{replicas}",
-        "gateways": "{gateways}",
-        "load": "{load:.0%}",
-        "requests": "{requests:,}",
-        "refused": "{refused:.1%}",
-        "late": "{late:.1%}",
-        "first token p50": "{first_token_p50_s:.2f} s",
-        "p95": "{first_token_p95_s:.2f} s",
-    }
-    return "\n".join([*columns(rows, cells), "", _source(rows[0])])
+    return _sourced(rows, _CHECK)
 
 
 def _simulated() -> list[Row]:
-    """The runs that mean something: at full load and above, queues grow for as long as a run lasts, so short runs are
-    left out."""
+    """Without short runs at full load and above: queues grow there for as long as a run lasts."""
     rows = records.read("simulation")
     longest = max((row["seconds"] for row in rows), default=0)
     return [row for row in rows if row["load"] < 1 or row["seconds"] == longest]
 
 
-def _source(row: Row) -> str:
-    run = row["run"]
-    return f"`{run['command']}` at commit `{run['commit']}` on {run['date']}, {run['cpu']}."
+def _sourced(rows: list[Row], cells: Sequence[Sequence[str]]) -> str:
+    return f"{columns(rows, cells)}\n\n{place(rows[0])}, {rows[0]['run']['cpu']}." if rows else NOT_MEASURED
 
 
-BLOCKS = {"cards": _cards, "cards for a load": _cards_for_a_load, "model check": _check, "simulation": _simulation}
+BLOCKS = {
+    "cards": _cards,
+    "cards for a load": _cards_for_a_load,
+    "model check": _check,
+    "simulation": lambda: _sourced(_simulated(), _SIMULATION),
+}
 """What makes each generated block of docs/scaling.md."""

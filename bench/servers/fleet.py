@@ -1,4 +1,4 @@
-"""Several Tritons, several gateways and nginx on this machine, each a process that can be killed and replaced."""
+"""Tritons, gateways and nginx on this machine, each a process that can be killed and replaced."""
 
 from __future__ import annotations
 
@@ -8,87 +8,83 @@ import shutil
 import signal
 import urllib.error
 import urllib.request
-from collections.abc import Generator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
+from unittest.mock import patch
 
-from bench.servers.ports import free_port
-from bench.servers.processes import HOST, environment, wait_until_up
+from bench.checkpoints.builds import CACHE
+from bench.servers.processes import HOST, engine_variables, free_port, program
 from glmserve.build.manifest import REPOSITORY_FOLDER
-from launcher.children import Child
 from launcher.gateway_server import GatewayServer
 from launcher.triton_server import TritonServer
 
 SLOTS = 8
 """Of each Triton; few, so that answers wait for a slot and not for this machine's processors."""
-_START_S = 90.0
+_START_S = 180.0
 _NGINX = Path(__file__).resolve().parents[2] / "deploy" / "nginx" / "nginx.conf"
-_ENGINE = {
+_MANY = {
     "GLM_ENGINE_SLOTS": str(SLOTS),
     "GLM_ENGINE_WARM_ROWS": "0",
     "GLM_ENGINE_IMAGE_CACHE_MIB": "16",
     "GLM_ENGINE_CONTEXT_TOKENS": "1024",
-}
-_GATEWAY = {  # one client, this machine, asks for everybody
-    "GLM_GATEWAY_TRUSTED_PROXIES": "1",
+    "GLM_GATEWAY_TRUSTED_PROXIES": "1",  # one client, this machine, asks for everybody
     "GLM_GATEWAY_REQUESTS_PER_MINUTE": "1000000",
     "GLM_GATEWAY_ADDRESS_REQUESTS_PER_MINUTE": "1000000",
     "GLM_GATEWAY_IMAGE_TOKENS_PER_MINUTE": "1000000000",
     "GLM_GATEWAY_CONCURRENT_REQUESTS": "1000",
 }
+_PATIENT = {  # a measurement on a busy machine must be slow, not failed
+    "GLM_GATEWAY_DEADLINE_S": "600",
+    "GLM_GATEWAY_RESPONSE_TIMEOUT_S": "120",
+    "GLM_GATEWAY_CANARY_TIMEOUT_S": "120",
+}
+_AnyServer = TypeVar("_AnyServer", TritonServer, GatewayServer)
 
 
 class Fleet:
-    """`tritons` and `gateways` by number; each method waits until it is done."""
+    """`tritons` and `gateways` by number, all with the same variables; each method waits until it is done."""
 
-    def __init__(self, folder: Path, build: Path, tritons: int, gateways: int) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, build: Path, tritons: int, gateways: int, variables: Mapping[str, str]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._variables = dict(variables)
         self._triton_ports = [(free_port(), free_port(), free_port()) for _ in range(tritons)]
-        self._gateway_ports = [free_port() for _ in range(gateways)]
-        self._logs = [(folder / f"gateway-{number}.log").open("ab") for number in range(gateways)]
-        self._nginx: Child | None = None
-        self._nginx_port = free_port()
-        self.url = f"http://{HOST}:{self._nginx_port}"
+        self.gateway_ports = [free_port() for _ in range(gateways)]
+        self._logs = [(folder / f"gateway-{number}.log").open("wb") for number in range(gateways)]
         self.tritons = [self._triton(number, build) for number in range(tritons)]
         self.gateways = [self._gateway(number, build) for number in range(gateways)]
+        self.url = self.gateways[0].url
 
     def start(self) -> None:
         servers: list[TritonServer | GatewayServer] = [*self.tritons, *self.gateways]
         for server in servers:
-            _start(server)
+            self._start(server)
         for server in servers:
             server.wait_ready(_START_S)
-        self._start_nginx()
 
     def stop(self) -> None:
-        if self._nginx is not None:
-            self._nginx.stop(5)
         with ThreadPoolExecutor(len(self.gateways) + len(self.tritons)) as pool:
-            for gateway in self.gateways:
-                pool.submit(gateway.stop)
-            for triton in self.tritons:
-                pool.submit(triton.stop)
+            for stop in (*(one.stop for one in self.gateways), *(one.stop for one in self.tritons)):
+                pool.submit(stop)
         for log in self._logs:
             log.close()
 
     def revive_triton(self, number: int, build: Path) -> None:
         """Stops it, after its answers, if it still runs, and starts it on a build."""
-        self.tritons[number] = _replaced(self.tritons[number], self._triton(number, build))
+        self.tritons[number] = self._replaced(self.tritons[number], self._triton(number, build))
 
     def revive_gateway(self, number: int, build: Path) -> None:
-        self.gateways[number] = _replaced(self.gateways[number], self._gateway(number, build))
+        self.gateways[number] = self._replaced(self.gateways[number], self._gateway(number, build))
 
     def gateway_logs(self) -> str:
         """What the gateways have logged so far."""
         return "".join(Path(log.name).read_text("utf-8") for log in self._logs)
 
     def tokens(self, number: int) -> float:
-        """Tokens that a Triton has generated, as of a quarter of a second ago.
-
-        None yet while the port of its metrics is closed, which it opens last.
-        """
+        """Tokens that a Triton has generated, as of a quarter of a second ago; 0 until it opens the port of its
+        metrics, which it opens last."""
         try:
             with urllib.request.urlopen(self.tritons[number].metrics_url, timeout=5) as reply:
                 found = re.search(r"^glm_generated_tokens_total ([0-9.e+]+)$", reply.read().decode(), re.MULTILINE)
@@ -97,40 +93,38 @@ class Fleet:
         return float(found.group(1)) if found else 0.0
 
     def _triton(self, number: int, build: Path) -> TritonServer:
-        return TritonServer(build / REPOSITORY_FOLDER, *self._triton_ports[number], HOST, _START_S)
+        ports = self._triton_ports[number]
+        return TritonServer(build / REPOSITORY_FOLDER, *ports, HOST, _START_S, require_certificate=False)
 
     def _gateway(self, number: int, build: Path) -> GatewayServer:
         urls = ",".join(f"grpc://{HOST}:{grpc}" for _, grpc, _ in self._triton_ports)
-        return GatewayServer(build, urls, HOST, self._gateway_ports[number], self._logs[number])
+        return GatewayServer(build, urls, HOST, self.gateway_ports[number], self._logs[number])
 
-    def _start_nginx(self) -> None:
-        """nginx with the configuration that containers get, and this fleet's addresses."""
-        shutil.copy(_NGINX, self._folder / "nginx.conf")
-        servers = [f"server {HOST}:{port} max_fails=3 fail_timeout=1s;" for port in self._gateway_ports]
-        (self._folder / "gateways.conf").write_text("\n".join(servers) + "\n", "utf-8")
-        (self._folder / "listen.conf").write_text(f"listen {HOST}:{self._nginx_port};\n", "utf-8")
-        globals_ = f"daemon off; pid {self._folder}/nginx.pid;" + (" user root;" if os.getuid() == 0 else "")
-        program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin") or "nginx"
-        configuration = f"{self._folder}/nginx.conf"
-        command = [program, "-e", "stderr", "-p", f"{self._folder}/", "-c", configuration, "-g", globals_]
-        with (self._folder / "nginx.log").open("ab") as log:
-            self._nginx = Child("nginx", command, dict(os.environ), self._folder, log)
-        wait_until_up(self._nginx, self._nginx_port, "/health/live", self._folder / "nginx.log", _START_S)
+    def _start(self, server: TritonServer | GatewayServer) -> None:
+        with patch.dict(os.environ, self._variables):
+            server.start()
+
+    def _replaced(self, old: _AnyServer, new: _AnyServer) -> _AnyServer:
+        old.stop()
+        self._start(new)
+        new.wait_ready(_START_S)
+        return new
 
 
 @contextmanager
-def fleet_of(folder: Path, build: Path, tritons: int, gateways: int) -> Generator[Fleet]:
-    """A running fleet whose logs and configuration lie in `folder`."""
-    folder.mkdir(exist_ok=True)
-    fleet = Fleet(folder, build, tritons, gateways)
-    try:
-        fleet.start()
+def fleet_of(folder: Path, build: Path, tritons: int, gateways: int) -> Iterator[Fleet]:
+    """A running fleet behind nginx, whose logs and configuration lie in `folder`."""
+    with _running(Fleet(folder, build, tritons, gateways, _MANY)) as fleet, _nginx(folder, fleet.gateway_ports) as url:
+        fleet.url = url
         yield fleet
-    finally:
-        fleet.stop()
 
 
-_AnyServer = TypeVar("_AnyServer", TritonServer, GatewayServer)
+@contextmanager
+def service_on(build: Path, threads: int) -> Iterator[str]:
+    """The address of our service, one Triton and one gateway, once it answers."""
+    variables = engine_variables(threads) | _PATIENT
+    with _running(Fleet(CACHE / f"service-{build.name}", build, 1, 1, variables)) as fleet:
+        yield fleet.url
 
 
 def kill(server: TritonServer | GatewayServer) -> None:
@@ -139,13 +133,25 @@ def kill(server: TritonServer | GatewayServer) -> None:
     os.killpg(server.pid, signal.SIGKILL)
 
 
-def _start(server: TritonServer | GatewayServer) -> None:
-    with environment(_ENGINE | _GATEWAY):
-        server.start()
+@contextmanager
+def _running(fleet: Fleet) -> Iterator[Fleet]:
+    try:
+        fleet.start()
+        yield fleet
+    finally:
+        fleet.stop()
 
 
-def _replaced(old: _AnyServer, new: _AnyServer) -> _AnyServer:
-    old.stop()
-    _start(new)
-    new.wait_ready(_START_S)
-    return new
+@contextmanager
+def _nginx(folder: Path, gateway_ports: list[int]) -> Iterator[str]:
+    """The address of nginx with the configuration that containers get, and these gateways."""
+    port = free_port()
+    shutil.copy(_NGINX, folder / "nginx.conf")
+    servers = [f"server {HOST}:{gateway} max_fails=3 fail_timeout=1s;\n" for gateway in gateway_ports]
+    (folder / "gateways.conf").write_text("".join(servers), "utf-8")
+    (folder / "listen.conf").write_text(f"listen {HOST}:{port};\n", "utf-8")
+    globals_ = f"daemon off; pid {folder}/nginx.pid;" + (" user root;" if os.getuid() == 0 else "")
+    found = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin") or "nginx"
+    command = [found, "-e", "stderr", "-p", f"{folder}/", "-c", f"{folder}/nginx.conf", "-g", globals_]
+    with program(command, port, folder / "nginx.log", "/health/live") as server:
+        yield server.url

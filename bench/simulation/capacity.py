@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import tomllib
 from bisect import bisect_left
 from dataclasses import dataclass
+from pathlib import Path
 
 from bench.simulation.step_times import StepTimes
 from glmserve.engine.memory_plan import element_bytes, memory_plan
@@ -12,26 +14,16 @@ from glmserve.engine.settings import EngineSettings
 from glmserve.model.config import Checkpoint, TextModel, VisionModel
 from glmserve.model.image_processor import ImageRules
 
-# fmt: off
+_DATA = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 MODEL = Checkpoint(
-    text=TextModel(
-        layers=40, hidden=4096, ffn=13696, heads=32, kv_heads=2, head_dim=128, vocabulary=151_552, norm_eps=1e-5,
-        rope_theta=500_000.0, rotary_dim=64, mrope_section=(8, 12, 12), max_positions=131_072, tied_head=False,
-    ),
-    vision=VisionModel(
-        depth=24, hidden=1536, heads=12, out_hidden=4096, ffn=13696, patch_size=14, merge_size=2,
-        temporal_patch_size=2, table_side=24, norm_eps=1e-5, rope_theta=10_000.0, attention_bias=False,
-    ),
-    images=ImageRules(14, 2, 2, 12_544, 9_633_792, (0.0,) * 3, (1.0,) * 3),
+    TextModel(**_DATA["model"]["text"]),
+    VisionModel(**_DATA["model"]["vision"]),
+    ImageRules(14, 2, 2, 12_544, 9_633_792, (0.0,) * 3, (1.0,) * 3),
     image_token_id=151_363,
     eos_token_ids=(151_329,),
 )
-# fmt: on
 """The real checkpoint's shape; a test compares it with the real config.json where that lies beside the project."""
-WEIGHT_BYTES = {"bf16": 20.6e9, "int8": 12.3e9, "int4": 7.9e9}
-"""Of a build, in memory: embeddings and vision encoder stay in 16 bits."""
-BYTES_A_PARAMETER = {"bf16": 2.0, "int8": 1.0625, "int4": 0.5625}
-"""Read for every weight of the text model in every step, scales of blocks of 32 included."""
+PRECISIONS = tuple(_DATA["precisions"])
 BANDWIDTH_SHARE = 0.7
 FLOPS_SHARE = 0.4
 """The shares of a card's published figures that a step reaches, by assumption: nothing was measured on a card yet."""
@@ -42,7 +34,7 @@ _MOST_SLOTS = 128  # beyond, a card multiplies rather than reads, and more rows 
 
 @dataclass(frozen=True)
 class Gpu:
-    """A card as its maker publishes it: memory, its bandwidth, and dense bf16 operations with fp32 sums, in 10^12."""
+    """A card as its maker publishes it."""
 
     name: str
     memory_gib: float
@@ -50,16 +42,7 @@ class Gpu:
     tflops: float
 
 
-GPUS = (
-    Gpu("RTX 3090", 24, 936, 71),
-    Gpu("RTX 4090", 24, 1008, 165),
-    Gpu("A10G", 24, 600, 70),
-    Gpu("L4", 24, 300, 121),
-    Gpu("L40S", 48, 864, 362),
-    Gpu("A100 80 GB", 80, 2039, 312),
-    Gpu("H100 SXM", 80, 3350, 989),
-    Gpu("H200", 141, 4800, 989),
-)
+GPUS = tuple(Gpu(name, **figures) for name, figures in _DATA["cards"].items())
 
 
 @dataclass(frozen=True)
@@ -79,10 +62,8 @@ class Demand:
 
 @dataclass(frozen=True)
 class Capacity:
-    """What one card does: the slots it holds, the rows that keep the allowed gap, and the most requests and tokens a
-    second."""
+    """What one card does: the rows that keep the allowed gap, and the most requests and tokens a second."""
 
-    slots: int
     rows: int
     requests_per_s: float
     tokens_per_s: float
@@ -99,7 +80,9 @@ def slots_of(gpu: Gpu, precision: str, context_tokens: int) -> int:
             device="cuda", slots=slots, warm_rows=max(1, slots // 4), context_tokens=context_tokens
         )
         kv = element_bytes("bf16", "cuda")  # activations and KV stay in 16 bits on a card, whatever the weights
-        plan = memory_plan(MODEL, settings, int(WEIGHT_BYTES[precision]), kv, int(gpu.memory_gib * _GIB))
+        plan = memory_plan(
+            MODEL, settings, int(_DATA["precisions"][precision]["build"]), kv, int(gpu.memory_gib * _GIB)
+        )
         return plan.total > plan.available
 
     return bisect_left(range(1, _MOST_SLOTS + 1), True, key=is_too_many)
@@ -120,7 +103,7 @@ def step_times(gpu: Gpu, precision: str, context_tokens: int) -> StepTimes:
     text, bytes_per_s, flops = MODEL.text, gpu.bandwidth_gb_s * 1e9 * BANDWIDTH_SHARE, gpu.tflops * 1e12 * FLOPS_SHARE
     kv_bytes = context_tokens * 2 * text.layers * text.kv_heads * text.head_dim * element_bytes("bf16", "cuda")
     token_s = 2 * text_parameters() / flops
-    weights_s = text_parameters() * BYTES_A_PARAMETER[precision] / bytes_per_s
+    weights_s = text_parameters() * _DATA["precisions"][precision]["parameter"] / bytes_per_s
     return StepTimes(weights_s, kv_bytes / bytes_per_s + token_s, weights_s, token_s)
 
 
@@ -156,7 +139,6 @@ def capacity(gpu: Gpu, precision: str, demand: Demand = Demand()) -> Capacity | 
     rows, encode_s = fast[-1], image_s(gpu, demand.image_tokens)
     most = requests_per_s(times, rows, demand.prompt_tokens, demand.answer_tokens, encode_s)
     return Capacity(
-        slots=slots,
         rows=rows,
         requests_per_s=most,
         tokens_per_s=most * demand.answer_tokens,

@@ -41,16 +41,6 @@ class Visit:
     first_token_at: float = 0.0
     ended_at: float = 0.0
     ending: str = ""
-    replica: int = -1
-
-
-@dataclass(eq=False)
-class _Queued:
-    """A visit whose image is being encoded."""
-
-    ready_at: float
-    visit: Visit
-    waiting: Waiting
 
 
 @dataclass
@@ -69,35 +59,34 @@ class Replica:
         self._table = SlotTable(machine.slots, machine.slots)
         self._budget = ChunkBudget(machine.min_chunk_tokens)
         self._scheduler = Scheduler(self._table, self._budget, machine.chunk_tokens, machine.min_chunk_tokens)
-        self._encoding: deque[_Queued] = deque()
+        self._encoding: deque[tuple[float, Waiting]] = deque()  # with the time at which the image is encoded
         self._encoder_free_at = 0.0
         self._visits: dict[Request, Visit] = {}
 
-    def arrive(self, visit: Visit, now: float) -> bool:
-        """Whether the wait queue had room."""
+    def arrive(self, visit: Visit, now: float) -> None:
+        """Refused where the wait queue has no room."""
         self.now = max(self.now, now)
         try:
             place = self._wait_queue.enter(visit.prompt_tokens, visit.answer_tokens, visit.deadline - now)
         except Overloaded:
             self._end(visit, "refused", now)
-            return False
+            return
         request = _request(visit)
         self._visits[request] = visit
         self._encoder_free_at = max(self._encoder_free_at, now) + self.machine.image_s
-        self._encoding.append(_Queued(self._encoder_free_at, visit, Waiting(request, place)))
-        return True
+        self._encoding.append((self._encoder_free_at, Waiting(request, place)))
 
     def next_step_at(self) -> float | None:
         """When there is something to do; None without work."""
         if not self._scheduler.is_idle:
             return self.now
-        return max(self.now, self._encoding[0].ready_at) if self._encoding else None
+        return max(self.now, self._encoding[0][0]) if self._encoding else None
 
     def step(self, now: float) -> None:
         """One step as the engine takes it; afterwards `now` is the moment it ends."""
         self.now = now
-        while self._encoding and self._encoding[0].ready_at <= now:
-            self._scheduler.waiting.append(self._encoding.popleft().waiting)
+        while self._encoding and self._encoding[0][0] <= now:
+            self._scheduler.waiting.append(self._encoding.popleft()[1])
         self._drop_the_late()
         prefill = self._scheduler.next_prefill(now)
         rows, chunks = list(self._table.decoding), prefill.chunks if prefill else []
@@ -120,13 +109,10 @@ class Replica:
             self._visits[running.request].first_token_at = self.now
             self._table.promote()
         for running in (*rows, *done):
-            self._accept(running)
-
-    def _accept(self, running: Sequence) -> None:
-        running.answer.append(0)
-        self.tokens += 1
-        if len(running.answer) >= running.request.sampling.max_tokens:
-            self._retire(running, "done")
+            running.answer.append(0)
+            self.tokens += 1
+            if len(running.answer) >= running.request.sampling.max_tokens:
+                self._retire(running, "done")
 
     def _drop_the_late(self) -> None:
         for entry in [entry for entry in self._scheduler.waiting if self.now >= entry.request.deadline]:
@@ -156,10 +142,5 @@ def _request(visit: Visit) -> Request:
     """A request whose prompt is like no other: every key is its own."""
     keys = np.broadcast_to(np.int64(id(visit)), visit.prompt_tokens)
     prompt = Prompt(keys, np.empty((3, 0), np.int64), 0, (), np.empty(0, np.int64), keys)
-    return Request(
-        prompt=prompt,
-        sampling=Sampling(max_tokens=visit.answer_tokens),
-        deadline=visit.deadline,
-        emit=lambda _event: None,
-        arrived=visit.arrived,
-    )
+    sampling = Sampling(max_tokens=visit.answer_tokens)
+    return Request(prompt, sampling, visit.deadline, emit=lambda _event: None, arrived=visit.arrived)

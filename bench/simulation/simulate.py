@@ -44,13 +44,10 @@ class Workload:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How visits ended that arrived after the warm-up, and what the replicas did since then."""
+    """How visits ended that arrived after the warm-up, and the tokens a second since then."""
 
     visits: list[Visit]
     tokens_per_s: float
-    busiest: int
-    idlest: int
-    """Answers of the replica with the most, and of the one with the fewest."""
 
     def share(self, ending: str) -> float:
         return sum(visit.ending == ending for visit in self.visits) / max(1, len(self.visits))
@@ -72,28 +69,26 @@ def simulate(
 ) -> Outcome:
     """Random arrivals at `rate_per_s` in all, for so many seconds of simulated time."""
     chance, fleet = random.Random(seed), [Replica(machine) for _ in range(replicas)]
-    gateways = _gateways(replicas, chance)
-    numbers = {f"grpc://{_address(number)}:8001": number for number in range(replicas)}
-    events: list[tuple[float, int, Replica | None]] = []
-    order = itertools.count()
+    urls = {f"grpc://10.0.{number // 250}.{number % 250 + 1}:8001": one for number, one in enumerate(fleet)}
+    gateways = [  # each knows only its own requests
+        LoadBalancer(",".join(urls), lambda _url: _Nobody(), shuffle=chance.shuffle)
+        for _ in range(_gateways_for(replicas))
+    ]
+    order = itertools.count()  # so that the heap never compares replicas
+    events: list[tuple[float, int, Replica | None]] = [(chance.expovariate(rate_per_s), next(order), None)]
     held: dict[Visit, tuple[LoadBalancer, Choice]] = {}
     visits: list[Visit] = []
-    warm_at, tokens_before = seconds * _WARM_UP_SHARE, 0
-    heapq.heappush(events, (chance.expovariate(rate_per_s), next(order), None))
-    is_warm = False
-    while events:
+    warm_at, tokens_before = seconds * _WARM_UP_SHARE, -1
+    while events[0][0] < seconds:
         now, _, replica = heapq.heappop(events)
-        if now >= seconds:
-            break
-        if now >= warm_at and not is_warm:
-            is_warm, tokens_before = True, sum(one.tokens for one in fleet)
+        if now >= warm_at and tokens_before < 0:
+            tokens_before = sum(one.tokens for one in fleet)
         if replica is None:
             heapq.heappush(events, (now + chance.expovariate(rate_per_s), next(order), None))
             visit, gateway = workload.visit(chance, now), chance.choice(gateways)
             choice = gateway.take()
             held[visit] = gateway, choice
-            visit.replica = numbers[choice.url]
-            replica = fleet[visit.replica]
+            replica = urls[choice.url]
             replica.arrive(visit, now)
         else:
             replica.step(now)
@@ -108,38 +103,37 @@ def simulate(
         if due is not None and not replica.is_stepping:
             replica.is_stepping = True
             heapq.heappush(events, (max(due, now), next(order), replica))
-    counts = [0] * replicas
-    for visit in visits:
-        counts[visit.replica] += visit.ending == "done"
     tokens = sum(one.tokens for one in fleet) - tokens_before
-    return Outcome(visits, tokens / (seconds - warm_at), max(counts), min(counts))
+    return Outcome(visits, tokens / (seconds - warm_at))
 
 
 def measure(seconds: float, most: int, say: Say) -> list[Row]:
     """A row for each number of replicas up to `most` and each load."""
     workload, rows = Workload(), []
-    for replicas in (count for count in REPLICAS if count <= most):
-        for load in LOADS:
-            rate = load * replicas * capacity_per_s(MACHINE, workload)
-            simulated_s = min(seconds, _REPLICA_SECONDS / replicas)
-            outcome = simulate(MACHINE, workload, replicas, rate, simulated_s)
-            rows.append(
-                {
-                    "replicas": replicas,
-                    "gateways": _gateways_for(replicas),
-                    "load": load,
-                    "seconds": simulated_s,
-                    "requests": len(outcome.visits),
-                    "refused": round(outcome.share("refused"), 4),
-                    "late": round(outcome.share("late"), 4),
-                    "first_token_p50_s": round(outcome.first_token_s(0.5), 3),
-                    "first_token_p95_s": round(outcome.first_token_s(0.95), 3),
-                    "tokens_per_s": round(outcome.tokens_per_s, 1),
-                    "busiest_over_idlest": round(outcome.busiest / max(1, outcome.idlest), 2),
-                }
-            )
-            say(f"{replicas} replicas at {load:.0%}: {rows[-1]}")
+    for replicas, load in itertools.product([count for count in REPLICAS if count <= most], LOADS):
+        rate = load * replicas * capacity_per_s(MACHINE, workload)
+        simulated_s = min(seconds, _REPLICA_SECONDS / replicas)
+        outcome = simulate(MACHINE, workload, replicas, rate, simulated_s)
+        row = {
+            "replicas": replicas,
+            "gateways": _gateways_for(replicas),
+            "load": load,
+            "seconds": simulated_s,
+            "requests": len(outcome.visits),
+            "refused": round(outcome.share("refused"), 4),
+            "late": round(outcome.share("late"), 4),
+            "first_token_p50_s": round(outcome.first_token_s(0.5), 3),
+            "first_token_p95_s": round(outcome.first_token_s(0.95), 3),
+            "tokens_per_s": round(outcome.tokens_per_s, 1),
+        }
+        rows.append(row)
+        say(f"{replicas} replicas at {load:.0%}: {row}")
     return rows
+
+
+def _gateways_for(replicas: int) -> int:
+    """How many gateways so many replicas would have."""
+    return max(2, replicas // _REPLICAS_A_GATEWAY)
 
 
 class _Nobody:
@@ -152,18 +146,3 @@ class _Nobody:
         return True
 
     def close(self) -> None: ...
-
-
-def _gateways(replicas: int, chance: random.Random) -> list[LoadBalancer]:
-    """Load balancers, each of which knows only its own requests."""
-    urls = ",".join(f"grpc://{_address(number)}:8001" for number in range(replicas))
-    return [LoadBalancer(urls, lambda _url: _Nobody(), shuffle=chance.shuffle) for _ in range(_gateways_for(replicas))]
-
-
-def _gateways_for(replicas: int) -> int:
-    """How many gateways so many replicas would have."""
-    return max(2, replicas // _REPLICAS_A_GATEWAY)
-
-
-def _address(number: int) -> str:
-    return f"10.0.{number // 250}.{number % 250 + 1}"

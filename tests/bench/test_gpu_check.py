@@ -9,8 +9,7 @@ from typer.testing import CliRunner
 
 from bench.cli import app
 from bench.gpu.check import gpu_check
-from bench.gpu.plan import Plan, rehearsal
-from bench.gpu.report import Limit
+from bench.gpu.plan import Limit, Plan, rehearsal
 from glmserve.build.manifest import CHECKPOINT_FOLDER, REPOSITORY_FOLDER
 from glmserve.contract import DECODER_MODEL
 
