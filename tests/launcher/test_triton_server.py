@@ -151,23 +151,22 @@ def test_metrics_are_served(triton: TritonServer) -> None:
 
 
 def test_the_end_leaves_no_process_no_folder_and_no_shared_memory(stand_in_build: Path) -> None:
-    regions = shared_memory()
     server = server_of(stand_in_build / REPOSITORY_FOLDER)
     server.start()
     server.wait_ready(READY_S)
     assert server.pid is not None
     processes, folder = [server.pid, *children_of(server.pid)], server.log_path.parent
     assert len(processes) >= 3  # the server and a stub for each model
-    assert shared_memory() - regions
+    assert shared_memory_of(folder)
     server.stop()
     assert not [pid for pid in processes if is_alive(pid)]
     assert not folder.exists()
-    assert not shared_memory() - regions
+    assert not shared_memory_of(folder)
 
 
-def shared_memory() -> set[Path]:
-    """The regions of all Tritons that this process has started."""
-    return set(Path("/dev/shm").glob(f"glm_{os.getpid()}_*"))
+def shared_memory_of(folder: Path) -> set[Path]:
+    """The regions of the Triton with this folder."""
+    return set(Path("/dev/shm").glob(f"glm_{folder.name.removeprefix('glm-triton-')}_*"))
 
 
 def test_a_killed_server_ends_its_streams_at_once(stand_in_build: Path) -> None:
