@@ -52,7 +52,7 @@ class Summary:
     @property
     def passed(self) -> bool:
         return (
-            set(self.endings) <= {"done", "cancelled", "deadline_exceeded"}
+            set(self.endings) <= {"done", "cancelled", "deadline_exceeded", "overloaded"}
             and self.endings.get("done", 0) > 0
             and self.running_at_end == self.waiting_at_end == 0
             and self.rss_growth_mib <= _MOST_GROWTH_MIB

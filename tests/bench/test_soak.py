@@ -12,5 +12,6 @@ from bench.measure.soak import soak
 def test_ten_seconds_of_random_requests_leave_nothing_behind(tmp_path: Path) -> None:
     made = copied(build_of_demo(), tmp_path)
     summary = soak(made, minutes=1 / 6, threads=1, seed=0, say=print)
-    assert set(summary.endings) == {"done", "cancelled", "deadline_exceeded"}
+    refused_too = {"overloaded"}  # those whose deadline was too short for the queue
+    assert set(summary.endings) - refused_too == {"done", "cancelled", "deadline_exceeded"}
     assert summary.running_at_end == summary.waiting_at_end == summary.thread_growth == summary.file_growth == 0
