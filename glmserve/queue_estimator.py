@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import deque
 from dataclasses import dataclass
 
 from glmserve.errors import Overloaded
@@ -17,12 +16,6 @@ _WEIGHT = 0.2
 _PACE_WEIGHT = 0.05
 _TOLERANCE = 0.85
 """An estimate counts by so much: it is off by a tenth now and then, and a wrong refusal is worse than a late answer."""
-_FLOOD_WAIT = 0.3
-"""In a flood, the longest wait as a share of what a request takes: just enough that no slot stays empty."""
-_GROWTH, _LEAST_GROWTH = 0.5, 8
-"""It is a flood where half as many again arrive as start, and at least so many more."""
-_LEAST_WINDOW_S = 0.5
-_MOST_EVENTS = 4096
 
 
 @dataclass(eq=False)
@@ -49,31 +42,19 @@ class QueueEstimator:
         self._pace_s = _Mean(_PACE_WEIGHT)
         self._share = _Mean(_WEIGHT)
         self._prefill_s = _Mean(_WEIGHT)
-        self._run_s = _Mean(_WEIGHT)
         self._gap_s = _Mean(_WEIGHT)
         self._ended_at: float | None = None
-        self._crowded_since: float | None = None
-        self._is_flood = False
-        self._flood_until = 0.0
-        self._arrivals: deque[float] = deque(maxlen=_MOST_EVENTS)
-        self._starts: deque[float] = deque(maxlen=_MOST_EVENTS)
 
     def enter(self, job: Job, now: float) -> None:
-        """Queues a job; raises Overloaded for one that cannot end before its deadline, or that a flood brings."""
-        self._arrivals.append(now)
+        """Queues a job; raises Overloaded for one that cannot end before its deadline."""
         job.is_exempt = self.used + self._queued + job.cost <= self.capacity
         self.waiting[job] = None
         self._queued += job.cost
-        self._watch_for_flood(now)
         if job.is_exempt:
             return
-        start = self._forecast(now)[job]
-        is_late, is_too_many = self._is_late(job, start, now), start - now > _FLOOD_WAIT * self._run_s.value
-        if self._is_flood and is_too_many:
-            self._flood_until = now + self._run_s.value
-        if is_late or (self._is_flood and is_too_many):
+        if self._is_late(job, self._forecast(now)[job], now):
             refusal = self.overloaded()
-            self.leave(job, now)
+            self.leave(job)
             raise refusal
 
     def late(self, now: float) -> list[Job]:
@@ -89,10 +70,8 @@ class QueueEstimator:
         self._queued -= job.cost
         self.used += job.cost
         job.started = now
-        self._starts.append(now)
-        self._watch_for_flood(now)
 
-    def leave(self, job: Job, now: float) -> None:
+    def leave(self, job: Job) -> None:
         """Takes a job out, whether it waits or runs; a second time changes nothing."""
         if job in self.waiting:
             del self.waiting[job]
@@ -100,7 +79,6 @@ class QueueEstimator:
         elif job in self.running:
             del self.running[job]
             self.used -= job.cost
-        self._watch_for_flood(now)
 
     def observe_pace(self, seconds: float) -> None:
         """The time that an output token took."""
@@ -110,7 +88,6 @@ class QueueEstimator:
         """A complete answer: how much of what was allowed it used, and its time from its start on."""
         self._share.add(min(1.0, tokens / max(1, max_tokens)))
         self._prefill_s.add(prefill_s)
-        self._run_s.add(prefill_s + decode_s)
 
     def observe_departure(self, now: float) -> None:
         """Room became free; the mean time between two departures tells how fast the queue moves."""
@@ -149,28 +126,6 @@ class QueueEstimator:
     def _is_late(self, job: Job, start: float, now: float) -> bool:
         needed_s = start - now + self.work_s(job.max_tokens)
         return not job.is_exempt and now + _TOLERANCE * needed_s > job.deadline
-
-    def _watch_for_flood(self, now: float) -> None:
-        """A crowd that comes at once, or that asks again when it is answered, is no flood: its queue does not grow. One
-        that has grown for as long as a request takes is one, until it has refused nobody for some time."""
-        if self.used + self._queued <= self.capacity:
-            self._crowded_since = None
-            self._is_flood = self._is_flood and now < self._flood_until
-            return
-        if self._crowded_since is None:
-            self._crowded_since = now
-        window_s = max(_LEAST_WINDOW_S, self._run_s.value / 2)
-        if self._is_flood or not self._run_s.count or now - self._crowded_since < 2 * window_s:
-            return
-        arrived, begun = (_since(now - window_s, moments) for moments in (self._arrivals, self._starts))
-        self._is_flood = arrived - begun > max(_LEAST_GROWTH, _GROWTH * begun)
-
-
-def _since(moment: float, moments: deque[float]) -> int:
-    """How many are later than `moment`; forgets the others."""
-    while moments and moments[0] <= moment:
-        moments.popleft()
-    return len(moments)
 
 
 class _Mean:

@@ -88,7 +88,7 @@ class Admission:
         if len(self._waiting) > self._max_waiting:
             refusal = self._estimator.overloaded()
             self._waiting.remove(ticket)
-            self._estimator.leave(ticket.job, time.monotonic())
+            self._estimator.leave(ticket.job)
             raise refusal
         ticket.admitted = threading.Event()
 
@@ -111,7 +111,7 @@ class Admission:
                 self._estimator.observe_departure(now)
             else:
                 self._waiting.remove(ticket)
-            self._estimator.leave(ticket.job, now)
+            self._estimator.leave(ticket.job)
             self._admit_waiting()
             if ticket.admitted is not None:
                 ticket.admitted.set()

@@ -104,7 +104,6 @@ def test_the_commands_of_the_cpu_profile_start_answer_and_are_found_well(build: 
     here = [f"--{name}-address=127.0.0.1" for name in ("http", "grpc", "metrics")]
     ports = [f"--http-port={http}", f"--grpc-port={grpc}", f"--metrics-port={metrics}", "--allow-gpu-metrics=false"]
     check = services()["triton-cpu"]["healthcheck"]["test"][1:]
-    regions = set(Path("/dev/shm").iterdir())
     with running(["serve-triton", str(build), *here, *ports], on_triton, tmp_path) as triton:
         on_triton["CHECK_TRITON_PID"] = str(triton.pid)
         wait_until(lambda: is_ok(f"http://127.0.0.1:{http}/v2/health/ready"), triton)
@@ -127,14 +126,21 @@ def test_the_commands_of_the_cpu_profile_start_answer_and_are_found_well(build: 
         with running(command, on_gateway, ROOT) as web_server:
             wait_until(lambda: is_ok(f"http://127.0.0.1:{web}/health/live"), web_server)
             assert subprocess.run(asked, env=on_gateway, timeout=60, check=False).returncode == 0
-            killed = time.monotonic()
+            killed, prefixes = time.monotonic(), shared_memory_of(runtime)
             kill_models_of(server_of(triton.pid))
             assert subprocess.run(check, env=on_triton, cwd=ROOT, timeout=60, check=False).returncode == 1
             while subprocess.run(check, env=on_triton, cwd=ROOT, timeout=60, check=False).returncode:
                 assert time.monotonic() - killed < BACK_WITHIN_S
             assert triton.poll() is None
+            prefixes |= shared_memory_of(runtime)
+    assert len(prefixes) == 2
     assert not list(runtime.glob("glm-*"))
-    assert not [region for region in set(Path("/dev/shm").iterdir()) - regions if region.name.startswith("glm_")]
+    assert not [region for prefix in prefixes for region in Path("/dev/shm").glob(f"{prefix}*")]
+
+
+def shared_memory_of(runtime: Path) -> set[str]:
+    """What the names of the regions of the Triton that runs now begin with: they bear its folder's."""
+    return {f"glm_{folder.name.removeprefix('glm-triton-')}_" for folder in runtime.glob("glm-triton-*")}
 
 
 def server_of(supervisor: int) -> int:

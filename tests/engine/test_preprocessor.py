@@ -210,7 +210,7 @@ def test_who_leaves_while_others_are_prepared_gives_the_place_back_at_once(rig: 
         for key in range(60):
             gone.append(Receiver())
             rig.preprocessor.accept(
-                _tensors(1, WAIT_S, None),
+                _tensors(1, WAIT_S, None, 0),
                 gone[-1],
                 lambda key=key, known=cancellations: known.is_cancelled(key),  # type: ignore[misc]
                 lambda leave, key=key, known=cancellations: known.add_callback(key, leave),  # type: ignore[misc]

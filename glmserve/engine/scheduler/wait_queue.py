@@ -88,7 +88,7 @@ class WaitQueue:
         with self._lock:
             if ticket in self._waiting or not only_waiting:
                 self._forget(ticket)
-                self._estimator.leave(ticket.job, self._clock())
+                self._estimator.leave(ticket.job)
 
     def late(self) -> set[Job]:
         """The waiting requests that cannot end before their deadline."""
