@@ -56,7 +56,7 @@ test-fast: $(VENV)/.test-installed ## Run the tests without builds, programs, Tr
 	$(BIN)/python -m pytest $(IN_PARALLEL) -m "not (triton or build or process or parity or browser)"
 
 .PHONY: precommit
-precommit: check test-fast ## Do both before a commit
+precommit: check test-fast ## Run check and test-fast, before a commit
 
 .PHONY: check
 check: $(VENV)/.test-installed ## Lint, formatting, types, and which floor may import which
