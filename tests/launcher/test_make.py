@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def make(folder: Path, *words: str, sigint: str = "default") -> subprocess.CompletedProcess[str]:
     """As from a terminal, or with `sigint` "ignore" as in the background of a script."""
-    ours = {**os.environ, "PYTHONPATH": str(ROOT)}
+    outer = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")  # of the make that runs the tests
+    ours = {name: value for name, value in os.environ.items() if name not in outer} | {"PYTHONPATH": str(ROOT)}
     return subprocess.run(
         ["env", f"--{sigint}-signal=INT", "make", *words],
         cwd=folder,
