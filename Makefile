@@ -52,7 +52,7 @@ test: $(VENV)/.test-installed ## Run all tests, 2 at a time (WORKERS=2); CI=1 ma
 IN_PARALLEL := --numprocesses $(or $(WORKERS),2) --dist loadscope --no-loadscope-reorder
 
 .PHONY: test-fast
-test-fast: $(VENV)/.test-installed ## Run the tests without builds, programs, Triton, torch and browser (under half a minute)
+test-fast: $(VENV)/.test-installed ## Run the tests without builds, programs, Triton, torch and browser (about a minute)
 	$(BIN)/python -m pytest $(IN_PARALLEL) -m "not (triton or build or process or parity or browser)"
 
 .PHONY: precommit

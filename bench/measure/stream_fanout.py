@@ -107,7 +107,8 @@ def _open_stream(gateway: Server) -> socket.socket:
     message = {"role": "user", "content": "What is in the picture?"}
     body = json.dumps({"messages": [message], "max_tokens": _TOKENS, "stream": True})
     connection = socket.create_connection((gateway.host, gateway.port), _GIVE_UP_S)
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    fields = f"Host: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    head = f"POST /v1/chat/completions HTTP/1.1\r\n{fields}\r\n\r\n"
     connection.sendall((head + body).encode())
     return connection
 
