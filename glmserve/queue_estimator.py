@@ -84,8 +84,8 @@ class QueueEstimator:
         """The time that an output token took."""
         self._pace_s.add(seconds)
 
-    def observe_answer(self, max_tokens: int, tokens: int, prefill_s: float, decode_s: float) -> None:
-        """A complete answer: how much of what was allowed it used, and its time from its start on."""
+    def observe_answer(self, max_tokens: int, tokens: int, prefill_s: float) -> None:
+        """A complete answer: how much of what was allowed it used, and how long its prefill took."""
         self._share.add(min(1.0, tokens / max(1, max_tokens)))
         self._prefill_s.add(prefill_s)
 

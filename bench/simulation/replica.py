@@ -129,8 +129,9 @@ class Replica:
         running.give_back()
         self._wait_queue.request_ended()
         if ending == "done":
-            prefill_s, decode_s = visit.first_token_at - running.started, self.now - visit.first_token_at
-            self._wait_queue.observe_answer(visit.answer_tokens, len(running.answer), prefill_s, decode_s)
+            self._wait_queue.observe_answer(
+                visit.answer_tokens, len(running.answer), visit.first_token_at - running.started
+            )
         self._end(visit, ending, self.now)
 
     def _end(self, visit: Visit, ending: str, now: float) -> None:

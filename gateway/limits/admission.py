@@ -69,7 +69,7 @@ class Admission:
     def observe_answer(self, max_tokens: int, tokens: int, prefill_s: float, decode_s: float) -> None:
         """A complete answer as the engine timed it: from these the waits of others are estimated."""
         with self._lock:
-            self._estimator.observe_answer(max_tokens, tokens, prefill_s, decode_s)
+            self._estimator.observe_answer(max_tokens, tokens, prefill_s)
             self._estimator.observe_pace(decode_s / max(1, tokens))
 
     def counts(self) -> tuple[int, int, int]:

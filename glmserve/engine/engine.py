@@ -307,7 +307,7 @@ class Engine:
         timings = sequence.timings(time.monotonic())
         self._look_at = 0.0  # at those who wait: more is known now
         most = min(sequence.request.sampling.max_tokens, self._session.context - sequence.request.prompt.length)
-        self.wait_queue.observe_answer(most, len(sequence.answer), timings.prefill_s, timings.decode_s)
+        self.wait_queue.observe_answer(most, len(sequence.answer), timings.prefill_s)
         self.meter.add(metrics.FINISHED)
         self.meter.observe(metrics.QUEUE, timings.queue_s)
         self.meter.observe(metrics.VISION, timings.vision_s)

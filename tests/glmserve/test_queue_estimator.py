@@ -55,7 +55,7 @@ class World:
         if self.warm:
             self.estimator.observe_pace(PACE_S)
             for one in asked[:20]:
-                self.estimator.observe_answer(one.max_tokens, one.tokens, 0.05, one.tokens * PACE_S)
+                self.estimator.observe_answer(one.max_tokens, one.tokens, 0.05)
         for one in asked:
             heapq.heappush(events, (one.at, next(numbers), "arrive", one))
         heapq.heappush(events, (0.0, next(numbers), "look", None))
@@ -88,7 +88,7 @@ class World:
                 estimator.observe_departure(now)
                 if not self.judges or now <= one.deadline + 1e-9:
                     estimator.observe_pace(PACE_S)
-                    estimator.observe_answer(one.max_tokens, one.tokens, 0.05, one.tokens * PACE_S)
+                    estimator.observe_answer(one.max_tokens, one.tokens, 0.05)
                 end(one, "done" if now <= one.deadline + 1e-9 else "late", now)
             if what != "arrive" and self.judges:
                 late = set(estimator.late(now))

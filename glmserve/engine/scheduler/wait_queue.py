@@ -105,10 +105,10 @@ class WaitQueue:
         with self._lock:
             self._estimator.observe_pace(seconds)
 
-    def observe_answer(self, max_tokens: int, tokens: int, prefill_s: float, decode_s: float) -> None:
+    def observe_answer(self, max_tokens: int, tokens: int, prefill_s: float) -> None:
         """A complete answer."""
         with self._lock:
-            self._estimator.observe_answer(max_tokens, tokens, prefill_s, decode_s)
+            self._estimator.observe_answer(max_tokens, tokens, prefill_s)
 
     def overloaded(self) -> Overloaded:
         """The error for a request that waits in vain."""
