@@ -13,7 +13,8 @@ from gateway.api.handler import ChatHandler
 from gateway.errors import UnknownModel
 from gateway.schemas.common import read_json, refusal
 from gateway.schemas.conversation import Conversation
-from gateway.schemas.openai import MessagesBody, parse_completion
+from gateway.schemas.messages import MessagesBody
+from gateway.schemas.openai import parse_completion
 from gateway.settings import GatewaySettings
 from glmserve.build.certificate import Certificate
 from glmserve.build.manifest import Manifest

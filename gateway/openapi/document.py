@@ -9,8 +9,9 @@ from pydantic.json_schema import models_json_schema
 from gateway.deadline import DEADLINE_HEADER, LEAST_DEADLINE_S
 from gateway.openapi.field_docs import explained
 from gateway.openapi.responses import ANSWERS, EXAMPLES, Schema, said
+from gateway.schemas.messages import MessagesBody
 from gateway.schemas.multipart import FORM
-from gateway.schemas.openai import CompletionBody, MessagesBody
+from gateway.schemas.openai import CompletionBody
 from gateway.schemas.vision import VisionBody
 from gateway.streaming.sse import MIMETYPE
 
