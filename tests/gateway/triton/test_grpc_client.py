@@ -120,7 +120,7 @@ def test_a_request_without_an_image_sends_no_image_tensors(triton: Any, backend:
 def test_optional_tensors_travel_when_they_say_something(triton: Any, backend: TritonBackend) -> None:
     triton[0].script = lambda *_: iter([message([], Finish.STOP)])
     sampling = Sampling(min_p=0.25, repetition_penalty=1.5, stop_token_ids=(7, 9), logprobs=True, top_logprobs=3)
-    said = replace(a_request(), sampling=sampling, grammar=b'{"type":"object"}', cache_scope=-(2**62))
+    said = replace(a_request(), sampling=sampling, grammar=b'{"type":"object"}', cache_scope=-(2**62), answers=2)
     list(backend.generate(said))
     sent = triton[0].received[0]
     named = {t.name: t for t in contract.DECODER_INPUTS}
