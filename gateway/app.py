@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 
 from flask import Flask, Response, g, request
 
-from gateway.api import chat_completions, error_handlers, headers, health, metrics_route, vision, web_ui
+from gateway.api import chat_completions, error_handlers, headers, health, metrics_route, models, vision, web_ui
 from gateway.api.body_reader import BodyReader
+from gateway.api.completions import routes as completions
 from gateway.api.handler import ChatHandler
+from gateway.api.paths import CanonicalPaths
+from gateway.api.tokens import routes as tokens
 from gateway.chat.readiness import Readiness
 from gateway.chat.service import ChatService
 from gateway.limits.admission import Admission
@@ -28,7 +32,9 @@ from gateway.triton.backend import BackendPool
 from glmserve.build.canary import Canary
 from glmserve.build.manifest import MANIFEST_FILE, Manifest
 
-_HEALTH = "/health/"  # probes need no key, count for nobody, and come from the allowed networks
+_FAMILIES = (completions, models, tokens, health)
+"""Folders and modules of routes that tell the OpenAPI document what they are; vision and chat come first in it."""
+_PROBES = re.compile(r"/(health(/.*)?|ping)")  # they need no key, count for nobody, and come from the allowed networks
 _FORM_PATHS = ("/v1/chat/vision",)
 _SPARE_SHARE = 8  # one thread in eight is kept free to refuse requests
 
@@ -66,10 +72,14 @@ def create_app(settings: GatewaySettings, backend: BackendPool, log_lines: LineW
     error_handlers.register(app)
     created_s = int((settings.build / MANIFEST_FILE).stat().st_mtime)
     app.register_blueprint(vision.routes(settings, bodies, handler))
-    app.register_blueprint(chat_completions.routes(settings, bodies, handler, manifest, created_s))
+    app.register_blueprint(chat_completions.routes(settings, bodies, handler, manifest.digest))
+    app.register_blueprint(completions.routes(settings, bodies, handler, manifest.digest))
+    app.register_blueprint(models.routes(settings, handler, manifest, created_s))
+    app.register_blueprint(tokens.routes(settings, bodies, handler))
     app.register_blueprint(metrics_route.routes(metrics, backend.count_up))
-    app.register_blueprint(web_ui.routes(settings))
-    app.register_blueprint(health.routes(settings, readiness, manifest.digest))
+    app.register_blueprint(health.routes(settings, readiness, admission, manifest.digest))
+    app.register_blueprint(web_ui.routes(settings, tuple(family.docs() for family in _FAMILIES)))
+    app.wsgi_app = CanonicalPaths(app.wsgi_app)  # type: ignore[method-assign]
     return app
 
 
@@ -77,7 +87,7 @@ def _authenticate(authenticator: Authenticator, rate_limiter: RateLimiter) -> Re
     """Finds out who sent the request and charges them for it; a CORS preflight is free."""
     if request.method == "OPTIONS":
         return Response(status=204)
-    if request.path.startswith(_HEALTH):
+    if _PROBES.fullmatch(request.path):
         authenticator.check_probe(request)
         return None
     record: RequestRecord = g.record

@@ -51,8 +51,10 @@ StartedAnswer = tuple[Event, Generator[Event]]
 class AnswerStream:
     """Reads one answer from the backend: its pieces as they arrive, then the answer."""
 
-    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...], tools: tuple[dict[str, Any], ...]) -> None:
-        self._reader = AnswerReader(tokenizer, stop, reads_calls=bool(tools))
+    def __init__(
+        self, tokenizer: Tokenizer, stop: tuple[str, ...], tools: tuple[dict[str, Any], ...], is_raw: bool = False
+    ) -> None:
+        self._reader = AnswerReader(tokenizer, stop, reads_calls=bool(tools), is_raw=is_raw)
         self._tools = tools
         self._calls: list[ToolCall] = []
         self._logprobs: list[Ranked] = []

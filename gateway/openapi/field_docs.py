@@ -52,10 +52,10 @@ MEANINGS = {
 """In the order in which they are shown: first what must be there."""
 
 
-def explained(schema: dict[str, Any]) -> dict[str, Any]:
-    """A body's schema whose fields stand in our order and say what they mean, what they must be, and their default."""
+def explained(schema: dict[str, Any], meanings: dict[str, Meaning]) -> dict[str, Any]:
+    """A body's schema whose fields stand in the order of `meanings` and say what they mean, must be, and default to."""
     fields = schema["properties"]
-    shown = {name: _explained(fields[name], meaning) for name, meaning in MEANINGS.items() if name in fields}
+    shown = {name: _explained(fields[name], meaning) for name, meaning in meanings.items() if name in fields}
     return {**schema, "properties": shown}
 
 

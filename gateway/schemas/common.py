@@ -151,6 +151,15 @@ def read_json(body: bytes, needed: str) -> dict[str, Any]:
     return document
 
 
+def read_as(model: type[_B], body: bytes, needed: str) -> _B:
+    """The body as this model reads it; raises InvalidInput with a sentence that names the field at fault."""
+    document = read_json(body, needed)
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        raise refusal(error, document, model) from None
+
+
 def refusal(error: ValidationError, document: dict[str, Any], body: type[Body]) -> InvalidInput:
     """The sentence for the first mistake: what the field that holds it must be."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]

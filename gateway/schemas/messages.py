@@ -14,7 +14,7 @@ from glmserve.errors import InvalidInput
 from glmserve.limits import MAX_CALLS, MAX_PARTS
 from glmserve.model.chat_template import Role, ToolCall
 
-_MAX_MESSAGES = 512
+MAX_MESSAGES = 512
 _MAX_TOOLS = 128
 
 
@@ -61,7 +61,7 @@ class TemplateSwitches(Body):
 
 
 _MESSAGES = (
-    f"a list of 1 to {_MAX_MESSAGES} messages with role and content, which has at most {MAX_PARTS} parts; "
+    f"a list of 1 to {MAX_MESSAGES} messages with role and content, which has at most {MAX_PARTS} parts; "
     "text parts need text, image_url parts a picture"
 )
 
@@ -71,7 +71,7 @@ class MessagesBody(ThinkingFields):
 
     model: Text | None = Field(default=None, description="the name of a model, as GET /v1/models lists it")
     messages: list[ChatMessage] = Field(
-        min_length=1, max_length=_MAX_MESSAGES, fail_fast=True, description=_MESSAGES
+        min_length=1, max_length=MAX_MESSAGES, fail_fast=True, description=_MESSAGES
     )  # every error weighs a kilobyte, and only the first is told
     tools: list[Tool] | None = Field(
         default=None,

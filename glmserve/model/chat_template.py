@@ -62,9 +62,10 @@ class PromptBuilder:
         environment.globals["raise_exception"] = _refuse
         try:
             self._template = environment.from_string(template)
-            self.takes_tools = "tools" in find_undeclared_variables(environment.parse(template))
+            variables = find_undeclared_variables(environment.parse(template))
         except jinja2.TemplateError as error:
             raise BadArtifact("chat_template.jinja is not a Jinja template.") from error
+        self.takes_tools, self.takes_thinking = "tools" in variables, "enable_thinking" in variables
         self._tokenizer = tokenizer
         self._image_token_id = image_token_id
         self._merge_size = merge_size
