@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, create_model, model_validator
 
+from gateway.schemas.json_mistakes import json_mistake
 from gateway.schemas.json_reader import parse_json
-from gateway.schemas.mistakes import mistake
+from gateway.schemas.mistakes import mistake, shown
 from glmserve.errors import InvalidInput
 from glmserve.limits import MAX_GRAMMAR_BYTES, MAX_STOP_CHARS, MAX_STOP_STRINGS, MAX_STOP_TOKEN_IDS
 from glmserve.sampling_parameters import PARAMETERS, Parameter, Sampling, Value
@@ -159,12 +160,15 @@ class AnswerFields(ThinkingFields):
 
 def read_json(body: bytes, needed: str) -> dict[str, Any]:
     """The object in a request body; raises InvalidInput, naming the fields that are `needed` to who sent no object."""
+    wanted = f"a JSON object with the fields {needed}"
+    if not body or body.isspace():
+        raise InvalidInput(f"The request body is empty; it must be {wanted}.")
     try:
         document = parse_json(body)
-    except ValueError:
-        raise InvalidInput("The request body is not valid JSON.") from None
+    except ValueError as error:
+        raise InvalidInput(f"The request body {json_mistake(body, error)}") from None
     if not isinstance(document, dict):
-        raise InvalidInput(f"The request body must be a JSON object with the fields {needed}.")
+        raise InvalidInput(f"The request body must be {wanted} and is {shown(document)}.")
     return document
 
 
