@@ -10,7 +10,7 @@ from gateway.deadline import DEADLINE_HEADER, LEAST_DEADLINE_S
 from gateway.openapi.field_docs import explained
 from gateway.openapi.responses import ANSWERS, EXAMPLES, Schema, said
 from gateway.schemas.messages import MessagesBody
-from gateway.schemas.multipart import FORM
+from gateway.schemas.multipart import FORM, URLENCODED
 from gateway.schemas.openai import CompletionBody
 from gateway.schemas.vision import VisionBody
 from gateway.streaming.sse import MIMETYPE
@@ -45,7 +45,9 @@ def document(model_name: str, thinks: bool) -> dict[str, Any]:
     bodies = _bodies(thinks)
     vision = _operation("Ask about one or several pictures.", "VisionAnswer", _ASKING, "VisionProblem", streams=True)
     vision["requestBody"] = _body("VisionBody")
-    vision["requestBody"]["description"] = f"As {FORM} the same fields may come, with pictures as files."
+    vision["requestBody"]["description"] = (
+        f"As {FORM} the same fields may come, with pictures as files; as {URLENCODED}, with pictures as base64."
+    )
     vision["requestBody"]["content"][FORM] = {"schema": _form(bodies["VisionBody"])}
     chat = _operation("OpenAI's chat completions.", "Completion", (*_ASKING, "404"), "Problem", streams=True)
     chat["requestBody"] = _body("CompletionBody")
