@@ -19,23 +19,45 @@ class Delta:
     calls: tuple[RawCall, ...] = ()
 
 
+@dataclass(frozen=True)
+class TextRules:
+    """How tokens become text, where a request asks for something of its own.
+
+    `includes_stop` keeps the stop string that was met, `shows_control_tokens` spells out those that do not steer,
+    `continues` leaves the white space at the beginning, as the answer goes on with a text, and before `min_tokens`
+    tokens no stop string counts.
+    """
+
+    includes_stop: bool = False
+    shows_control_tokens: bool = False
+    continues: bool = False
+    min_tokens: int = 0
+
+
 class AnswerReader:
     """Reads one answer token by token; control tokens steer it and never reach the text.
 
     `content` and `thinking` hold all text so far, neither beginning nor ending in white space; `stopped` turns true
     when a stop string was met in the content, which then ends just before it. Tool calls are read where asked for.
     A raw answer, which continues a text, keeps its white space and what stands between marks of thinking.
-    `tokens` counts what was read until then; what comes in one message with the end of a stop string is chance.
+    `tokens` counts what was read until then, `thinking_tokens` those between marks of thinking; what comes in one
+    message with the end of a stop string is chance.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, stop: tuple[str, ...] = (), reads_calls: bool = False, is_raw: bool = False
+        self,
+        tokenizer: Tokenizer,
+        stop: tuple[str, ...] = (),
+        reads_calls: bool = False,
+        is_raw: bool = False,
+        rules: TextRules = TextRules(),
     ) -> None:
         self._control = tokenizer.control_texts
         self._detokenizer = Detokenizer(tokenizer)
         self._stop = stop
         self._reads_calls = reads_calls
         self._is_raw = is_raw
+        self._rules = rules
         self._held = {"content": "", "thinking": ""}
         self._call: str | None = None  # the markup of the unfinished call
         self._is_thinking = False
@@ -44,10 +66,12 @@ class AnswerReader:
         self.calls: list[RawCall] = []
         self.stopped = False
         self.tokens = 0
+        self.thinking_tokens = 0
 
     def is_said(self, token: int) -> bool:
         """Whether this token, if it comes next, is part of the content."""
-        return token not in self._control and not self._is_thinking and self._call is None and not self.stopped
+        is_text = token not in self._control or self._rules.shows_control_tokens
+        return is_text and not self._is_thinking and self._call is None and not self.stopped
 
     def push(self, tokens: list[int]) -> Delta:
         """The text that these tokens make final."""
@@ -56,6 +80,7 @@ class AnswerReader:
             if self.stopped:
                 break
             self.tokens += 1
+            self.thinking_tokens += self._is_thinking
             control = self._control.get(token)
             if control is None:
                 self._add(self._detokenizer.push(token))
@@ -78,9 +103,11 @@ class AnswerReader:
         return Delta(self.content[content:], self.thinking[thinking:], tuple(self.calls[calls:]))
 
     def _steer(self, control: str) -> None:
-        if self._is_raw:
+        if self._rules.shows_control_tokens and not self._is_mark(control):
+            self._add(control)
+        elif self._is_raw:
             return
-        if control in (THINK_OPEN, THINK_CLOSE):
+        elif control in (THINK_OPEN, THINK_CLOSE):
             self._is_thinking = control == THINK_OPEN
         elif not self._reads_calls:
             return
@@ -92,6 +119,16 @@ class AnswerReader:
         elif self._call is not None:
             self._call += control
 
+    def _is_mark(self, control: str) -> bool:
+        """Whether this control token divides the answer into its parts."""
+        if self._is_raw:
+            return False
+        return (
+            control in (THINK_OPEN, THINK_CLOSE)
+            or self._call is not None
+            or (self._reads_calls and control == CALL_OPEN)
+        )
+
     def _add(self, text: str) -> None:
         if not text:
             return
@@ -100,17 +137,20 @@ class AnswerReader:
         elif self._is_thinking:
             self.thinking += self._settled("thinking", text, ())
         else:
-            self.content += self._settled("content", text, self._stop)
+            stops = self._stop if self.tokens > self._rules.min_tokens else ()
+            self.content += self._settled("content", text, stops)
 
     def _settled(self, kind: str, text: str, stops: tuple[str, ...]) -> str:
         """The final part of the held and the new text, up to a stop string; the rest stays held."""
         text = self._held[kind] + text
-        if not self._is_raw and not (self.thinking if kind == "thinking" else self.content):
+        keeps_space = self._is_raw or (kind == "content" and self._rules.continues)
+        if not keeps_space and not (self.thinking if kind == "thinking" else self.content):
             text = text.lstrip()
-        found = [at for at in (text.find(stop) for stop in stops) if at >= 0]
+        found = [(at, stop) for at, stop in ((text.find(stop), stop) for stop in stops) if at >= 0]
         if found:
+            at, stop = min(found)
             self._held[kind], self.stopped = "", True
-            return self._trimmed(text[: min(found)])
+            return text[: at + len(stop)] if self._rules.includes_stop else self._trimmed(text[:at])
         settled = self._trimmed(text[: len(text) - _open_stop(text, stops)])
         self._held[kind] = text[len(settled) :]
         return settled
