@@ -10,7 +10,7 @@ from gateway.openapi.field_docs import MEANINGS, Meaning, explained
 from gateway.openapi.operations import LOOKING, RouteDocs, asking, operation
 from gateway.openapi.responses import ANSWERS, EXAMPLES, Schema
 from gateway.schemas.common import Body
-from gateway.schemas.multipart import FORM
+from gateway.schemas.multipart import FORM, URLENCODED
 from gateway.schemas.openai import CompletionBody
 from gateway.schemas.vision import VisionBody
 
@@ -39,7 +39,9 @@ def document(model_name: str, thinks: bool, families: tuple[RouteDocs, ...]) -> 
         streams=True,
         has_models=False,
     )
-    vision["requestBody"]["description"] = f"As {FORM} the same fields may come, with pictures as files."
+    vision["requestBody"]["description"] = (
+        f"As {FORM} the same fields may come, with pictures as files; as {URLENCODED}, with pictures as base64."
+    )
     vision["requestBody"]["content"][FORM] = {"schema": _form(bodies["VisionBody"])}
     chat = asking("OpenAI's chat completions.", CompletionBody, "Completion", streams=True)
     metrics = operation("The gateway's numbers, for Prometheus.", None, LOOKING, "VisionProblem")
