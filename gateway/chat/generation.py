@@ -41,6 +41,7 @@ class Answer:
     calls: tuple[ToolCall, ...] = ()
     logprobs: tuple[Ranked, ...] = ()
     timings: dict[str, float] | None = None
+    stop_string: str | None = None  # the one that ended it
 
 
 Event = Piece | Answer
@@ -86,6 +87,7 @@ class AnswerStream:
             calls=tuple(self._calls),
             logprobs=tuple(self._logprobs),
             timings=_timings(last.timings_ms, first_ms, _ms_since(began)),
+            stop_string=self._reader.stop_string,
         )
 
     def _piece(self, chunk: Chunk) -> Piece:

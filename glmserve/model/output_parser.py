@@ -43,6 +43,7 @@ class AnswerReader:
         self.thinking = ""
         self.calls: list[RawCall] = []
         self.stopped = False
+        self.stop_string: str | None = None  # the one that was met
         self.tokens = 0
 
     def is_said(self, token: int) -> bool:
@@ -107,10 +108,11 @@ class AnswerReader:
         text = self._held[kind] + text
         if not self._is_raw and not (self.thinking if kind == "thinking" else self.content):
             text = text.lstrip()
-        found = [at for at in (text.find(stop) for stop in stops) if at >= 0]
+        found = [(at, stop) for at, stop in ((text.find(stop), stop) for stop in stops) if at >= 0]
         if found:
+            at, self.stop_string = min(found)
             self._held[kind], self.stopped = "", True
-            return self._trimmed(text[: min(found)])
+            return self._trimmed(text[:at])
         settled = self._trimmed(text[: len(text) - _open_stop(text, stops)])
         self._held[kind] = text[len(settled) :]
         return settled
