@@ -112,7 +112,7 @@ def _turn(message: ChatMessage, field: str) -> Turn:
     is_result = role == "tool" and content is not None  # a tool may find nothing, and says so
     if not is_result and not any(isinstance(part, SentImage) or part.strip() for part in parts):
         raise InvalidInput(f"The field {field}.content must hold text or a picture.", f"{field}.content")
-    return Turn(role, parts)
+    return Turn(role, parts, is_list=isinstance(content, list))
 
 
 def _part(part: Part, field: str) -> str | SentImage:
