@@ -55,7 +55,8 @@ class ChatHandler:
             tokens = len(prompt.input_ids) + max_tokens * conversation.answers
             record.max_tokens = max_tokens
             record.holds.enter_context(self.admission.admit(tokens, deadline, cancellation, max_tokens))
-            self.rate_limiter.charge_image_tokens(caller, prompt.image_tokens)
+            left = self.rate_limiter.charge_image_tokens(caller, prompt.image_tokens)
+            record.headers |= left.token_headers() if left else {}
             record.facts["admission_ms"] = round(record.ms() - arrived_ms, 1)
             self.metrics.crowd(*self.admission.counts())
 

@@ -55,6 +55,7 @@ class Answer:
     calls: tuple[ToolCall, ...] = ()
     logprobs: tuple[Ranked, ...] = ()
     timings: dict[str, float] | None = None
+    stop_string: str | None = None  # the one that ended it
     thinking_tokens: int = 0
     tokens: tuple[int, ...] = ()
     others: tuple[Answer, ...] = ()
@@ -170,6 +171,7 @@ class _Choice:
             logprobs=tuple(self._logprobs),
             thinking_tokens=self._reader.thinking_tokens,
             tokens=tuple(self._tokens),
+            stop_string=self._reader.stop_string,
         )
 
     def _ranked(self, tokens: tuple[int, ...], logprobs: tuple[Ranked, ...]) -> Piece:

@@ -95,7 +95,13 @@ class ChatService:
         # Here an image counts as one token.
         self._image_decoders = Admission(settings.image_decoders, settings.threads, settings.threads)
         self.decoders = DecoderPool()
-        self._urls = ImageFetcher(settings.image_hosts, settings.max_image_bytes, settings.image_fetch_timeout_s)
+        self._urls = ImageFetcher(
+            settings.image_hosts,
+            settings.max_image_bytes,
+            settings.image_fetch_timeout_s,
+            private_hosts=settings.image_private_hosts,
+            model=settings.model_name,
+        )
         self._sizes = ImageSizeLimits(
             settings.max_image_bytes,
             settings.max_image_pixels,
@@ -323,7 +329,7 @@ def _salt(text: str) -> int:
 
 def _message(turn: Turn) -> Message:
     parts = tuple(ImagePart() if isinstance(part, SentImage) else part for part in turn.parts)
-    return Message(turn.role, parts, turn.thoughts, turn.tool_calls)
+    return Message(turn.role, parts, turn.thoughts, turn.tool_calls, turn.is_list)
 
 
 def _without_images(conversation: Conversation) -> Conversation:

@@ -6,9 +6,10 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from gateway.openapi.field_docs import MEANINGS, explained
+from gateway.openapi.field_docs import MEANINGS, Meaning, explained
 from gateway.openapi.operations import LOOKING, RouteDocs, asking, operation
 from gateway.openapi.responses import ANSWERS, EXAMPLES, Schema
+from gateway.schemas.common import Body
 from gateway.schemas.multipart import FORM, URLENCODED
 from gateway.schemas.openai import CompletionBody
 from gateway.schemas.vision import VisionBody
@@ -44,7 +45,7 @@ def document(model_name: str, thinks: bool, families: tuple[RouteDocs, ...]) -> 
     vision["requestBody"]["content"][FORM] = {"schema": _form(bodies["VisionBody"])}
     chat = asking("OpenAI's chat completions.", CompletionBody, "Completion", streams=True)
     metrics = operation("The gateway's numbers, for Prometheus.", None, LOOKING, "VisionProblem")
-    made = {
+    made: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
             "title": f"{model_name} on Triton",
@@ -77,7 +78,7 @@ def document(model_name: str, thinks: bool, families: tuple[RouteDocs, ...]) -> 
 
 def _bodies(thinks: bool, families: tuple[RouteDocs, ...]) -> dict[str, Schema]:
     """The schemas of all bodies and their parts; null stands for an absent field, so it is no default."""
-    meanings = {VisionBody: MEANINGS, CompletionBody: MEANINGS}
+    meanings: dict[type[Body], dict[str, Meaning]] = {VisionBody: MEANINGS, CompletionBody: MEANINGS}
     meanings |= {body: family.meanings | MEANINGS for family in families for body in family.bodies}
     _, made = models_json_schema(
         [(model, "validation") for model in meanings], ref_template="#/components/schemas/{model}"

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterable
 from concurrent import futures
+from contextlib import suppress
 
 import numpy as np
 
@@ -70,7 +71,7 @@ class Engine:
         self._proposer = NgramProposer(draft_tokens, min_chunk_tokens)
         self._table = SlotTable(slots or session.rows, session.rows)
         self._scheduler = Scheduler(self._table, self._chunk_budget, chunk_tokens, min_chunk_tokens)
-        self._arrivals: queue.SimpleQueue[Waiting] = queue.SimpleQueue()  # the wait queue bounds it
+        self._arrivals: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()  # the wait queue bounds it; None wakes
         self._failures = 0
         self._look_at = 0.0
         self._is_warm = threading.Event()
@@ -118,6 +119,7 @@ class Engine:
     def stop(self) -> None:
         """Ends the thread after its step; whatever still runs or waits fails with BackendDown."""
         self._stopping.set()
+        self._arrivals.put(None)
         self._thread.join(_JOIN_S)
 
     def _loop(self) -> None:
@@ -153,13 +155,11 @@ class Engine:
 
     def _take_arrivals(self) -> None:
         """Hands new requests to the scheduler; sleeps until one comes when the engine is idle."""
-        try:
-            if self._scheduler.is_idle:
-                self._scheduler.waiting.append(self._arrivals.get(timeout=_IDLE_WAIT_S))
-            while True:
-                self._scheduler.waiting.append(self._arrivals.get_nowait())
-        except queue.Empty:
-            return
+        with suppress(queue.Empty):
+            arrival = self._arrivals.get(timeout=_IDLE_WAIT_S if self._scheduler.is_idle else 0.0)
+            while arrival is not None:
+                self._scheduler.waiting.append(arrival)
+                arrival = self._arrivals.get_nowait()
 
     def _drop_the_gone(self) -> None:
         """Ends requests that are cancelled or past their deadline, waiting or running."""
@@ -331,7 +331,8 @@ class Engine:
     def _end_all(self, error: GlmServeError) -> None:
         self._fail_running(error)
         while not self._arrivals.empty():
-            self._scheduler.waiting.append(self._arrivals.get_nowait())
+            if (arrival := self._arrivals.get_nowait()) is not None:
+                self._scheduler.waiting.append(arrival)
         while self._scheduler.waiting:
             entry = self._scheduler.waiting.popleft()
             entry.ticket.leave()

@@ -39,7 +39,7 @@ class TextShape:
         choice = self._choice(self._echoed + answer.content, answer.logprobs, answer.finish_reason)
         return {**self._head, "choices": [choice], "usage": _usage(prepared, answer), "timings": answer.timings}
 
-    def start(self) -> Iterator[str]:
+    def start(self, prepared: Prepared) -> Iterator[str]:
         if self._echoed:
             yield self._event(self._echoed, ())
 
@@ -50,7 +50,7 @@ class TextShape:
     def end(self, prepared: Prepared, answer: Answer) -> Iterator[str]:
         yield self._event("", (), answer.finish_reason)
         if self._includes_usage:
-            usage = {"choices": [], "usage": _usage(prepared, answer), "timings": answer.timings}
+            usage: dict[str, Any] = {"choices": [], "usage": _usage(prepared, answer), "timings": answer.timings}
             yield sse.data({**self._head, **usage})
         yield _DONE
 
