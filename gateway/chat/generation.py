@@ -101,7 +101,7 @@ class AnswerStream:
         yield self._answer(last.cached_tokens, timings)
 
     def _piece(self, chunk: Chunk) -> Piece:
-        if not chunk.choices:
+        if len(self._choices) == 1:
             return self._choices[0].read(chunk.tokens, chunk.logprobs, chunk.finish)
         pieces = []
         for choice in self._choices:
