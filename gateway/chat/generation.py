@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
+from gateway.chat.boxes import PlacedBox, placed
 from gateway.triton.backend import BackendPool, Chunk, GenerateRequest, Ranked
 from glmserve.contract import Finish
 from glmserve.errors import BackendDown
@@ -26,6 +27,7 @@ class Piece:
     content: str = ""
     thinking: str = ""
     calls: tuple[ToolCall, ...] = ()
+    boxes: tuple[PlacedBox, ...] = ()
     logprobs: tuple[Ranked, ...] = ()
 
 
@@ -39,6 +41,7 @@ class Answer:
     completion_tokens: int
     cached_tokens: int = 0
     calls: tuple[ToolCall, ...] = ()
+    boxes: tuple[PlacedBox, ...] = ()
     logprobs: tuple[Ranked, ...] = ()
     timings: dict[str, float] | None = None
 
@@ -51,9 +54,17 @@ StartedAnswer = tuple[Event, Generator[Event]]
 class AnswerStream:
     """Reads one answer from the backend: its pieces as they arrive, then the answer."""
 
-    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...], tools: tuple[dict[str, Any], ...]) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        stop: tuple[str, ...],
+        tools: tuple[dict[str, Any], ...],
+        image_sizes: tuple[tuple[int, int], ...] = (),
+    ) -> None:
+        """`image_sizes` are width and height of the request's images, in which boxes are placed."""
         self._reader = AnswerReader(tokenizer, stop, reads_calls=bool(tools))
         self._tools = tools
+        self._image_sizes = image_sizes
         self._calls: list[ToolCall] = []
         self._logprobs: list[Ranked] = []
 
@@ -82,6 +93,7 @@ class AnswerStream:
             completion_tokens=self._reader.tokens,
             cached_tokens=last.cached_tokens,
             calls=tuple(self._calls),
+            boxes=placed(self._reader.boxes, self._image_sizes),
             logprobs=tuple(self._logprobs),
             timings=_timings(last.timings_ms, first_ms, _ms_since(began)),
         )
@@ -89,19 +101,23 @@ class AnswerStream:
     def _piece(self, chunk: Chunk) -> Piece:
         if not chunk.logprobs:
             return self._piece_of(self._reader.push(list(chunk.tokens)))
-        piece, logprobs = Piece(), []
+        content, thinking = "", ""
+        calls: tuple[ToolCall, ...] = ()
+        boxes: tuple[PlacedBox, ...] = ()
+        logprobs = []
         for token, ranked in zip(chunk.tokens, chunk.logprobs, strict=True):
             if self._reader.is_said(token):
                 logprobs.append(ranked)
             added = self._piece_of(self._reader.push([token]))
-            piece = Piece(piece.content + added.content, piece.thinking + added.thinking, piece.calls + added.calls)
+            content, thinking = content + added.content, thinking + added.thinking
+            calls, boxes = calls + added.calls, boxes + added.boxes
         self._logprobs += logprobs
-        return Piece(piece.content, piece.thinking, piece.calls, tuple(logprobs))
+        return Piece(content, thinking, calls, boxes, tuple(logprobs))
 
     def _piece_of(self, delta: Delta) -> Piece:
         calls = tuple(typed_call(call, self._tools) for call in delta.calls)
         self._calls += calls
-        return Piece(delta.content, delta.thinking, calls)
+        return Piece(delta.content, delta.thinking, calls, placed(delta.boxes, self._image_sizes))
 
     def _reason(self, finish: Finish) -> str:
         if finish == Finish.LENGTH and not self._reader.stopped:

@@ -147,7 +147,8 @@ class ChatService:
     ) -> Generator[Event]:
         request = self._request(prepared, context, stream_buffer)
         conversation = prepared.conversation
-        events = AnswerStream(self.tokenizer, conversation.stop, conversation.tools).events(self._pool, request)
+        stream = AnswerStream(self.tokenizer, conversation.stop, conversation.tools, prepared.prompt.image_sizes)
+        events = stream.events(self._pool, request)
         return events if context.is_probe else self._noting(events)
 
     def _noting(self, events: Generator[Event]) -> Generator[Event]:

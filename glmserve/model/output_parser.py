@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from glmserve.model.boxes import BOX_CLOSE, BOX_OPEN, Box, BoxReader
 from glmserve.model.tokenizer import Detokenizer, Tokenizer
 from glmserve.model.tool_parser import CALL_CLOSE, CALL_OPEN, RawCall, read_call
 
@@ -17,6 +18,7 @@ class Delta:
     content: str = ""
     thinking: str = ""
     calls: tuple[RawCall, ...] = ()
+    boxes: tuple[Box, ...] = ()
 
 
 class AnswerReader:
@@ -38,6 +40,7 @@ class AnswerReader:
         self.content = ""
         self.thinking = ""
         self.calls: list[RawCall] = []
+        self._boxes = BoxReader()
         self.stopped = False
         self.tokens = 0
 
@@ -47,7 +50,7 @@ class AnswerReader:
 
     def push(self, tokens: list[int]) -> Delta:
         """The text that these tokens make final."""
-        before = len(self.content), len(self.thinking), len(self.calls)
+        before = self._lengths()
         for token in tokens:
             if self.stopped:
                 break
@@ -62,7 +65,7 @@ class AnswerReader:
 
     def finish(self) -> Delta:
         """The text held back for a stop string or a character that did not come."""
-        before = len(self.content), len(self.thinking), len(self.calls)
+        before = self._lengths()
         self._add(self._detokenizer.finish())
         self._call = None  # a call that was cut off does not count
         if not self.stopped:
@@ -70,12 +73,24 @@ class AnswerReader:
             self._held["content"] = ""
         return self._since(*before)
 
-    def _since(self, content: int, thinking: int, calls: int) -> Delta:
-        return Delta(self.content[content:], self.thinking[thinking:], tuple(self.calls[calls:]))
+    @property
+    def boxes(self) -> list[Box]:
+        """The places that the content names, in order."""
+        return self._boxes.boxes
+
+    def _lengths(self) -> tuple[int, int, int, int]:
+        return len(self.content), len(self.thinking), len(self.calls), len(self.boxes)
+
+    def _since(self, content: int, thinking: int, calls: int, boxes: int) -> Delta:
+        return Delta(
+            self.content[content:], self.thinking[thinking:], tuple(self.calls[calls:]), tuple(self.boxes[boxes:])
+        )
 
     def _steer(self, control: str) -> None:
         if control in (THINK_OPEN, THINK_CLOSE):
             self._is_thinking = control == THINK_OPEN
+        elif self._call is None and not self._is_thinking and control in (BOX_OPEN, BOX_CLOSE):
+            self._boxes.steer(control)
         elif not self._reads_calls:
             return
         elif control == CALL_OPEN:
@@ -94,6 +109,7 @@ class AnswerReader:
         elif self._is_thinking:
             self.thinking += self._settled("thinking", text, ())
         else:
+            self._boxes.push(text)
             self.content += self._settled("content", text, self._stop)
 
     def _settled(self, kind: str, text: str, stops: tuple[str, ...]) -> str:
