@@ -11,6 +11,7 @@ from pathlib import Path
 from flask import Blueprint, Response, abort, jsonify, request
 
 from gateway.openapi.document import document
+from gateway.openapi.operations import RouteDocs
 from gateway.settings import GatewaySettings
 
 _FOLDER = Path(__file__).resolve().parents[1] / "page"
@@ -51,8 +52,8 @@ class _File:
         return response
 
 
-def routes(settings: GatewaySettings) -> Blueprint:
-    """The blueprint of the pages; reads their files once, now."""
+def routes(settings: GatewaySettings, families: tuple[RouteDocs, ...]) -> Blueprint:
+    """The blueprint of the pages; reads their files once, now. `families` describe the other routes."""
     blueprint = Blueprint("page", __name__)
     paths = [path for path in _FOLDER.rglob("*") if path.suffix in _SERVED]
     files = {path.relative_to(_FOLDER).as_posix(): _File.read(path) for path in paths}
@@ -73,6 +74,6 @@ def routes(settings: GatewaySettings) -> Blueprint:
 
     @blueprint.get("/openapi.json")
     def openapi() -> Response:
-        return jsonify(document(settings.model_name, settings.thinking))
+        return jsonify(document(settings.model_name, settings.thinking, families))
 
     return blueprint

@@ -44,6 +44,7 @@ class Answer:
     boxes: tuple[PlacedBox, ...] = ()
     logprobs: tuple[Ranked, ...] = ()
     timings: dict[str, float] | None = None
+    stop_string: str | None = None  # the one that ended it
 
 
 Event = Piece | Answer
@@ -60,9 +61,10 @@ class AnswerStream:
         stop: tuple[str, ...],
         tools: tuple[dict[str, Any], ...],
         image_sizes: tuple[tuple[int, int], ...] = (),
+        is_raw: bool = False,
     ) -> None:
         """`image_sizes` are width and height of the request's images, in which boxes are placed."""
-        self._reader = AnswerReader(tokenizer, stop, reads_calls=bool(tools))
+        self._reader = AnswerReader(tokenizer, stop, reads_calls=bool(tools), is_raw=is_raw)
         self._tools = tools
         self._image_sizes = image_sizes
         self._calls: list[ToolCall] = []
@@ -96,6 +98,7 @@ class AnswerStream:
             boxes=placed(self._reader.boxes, self._image_sizes),
             logprobs=tuple(self._logprobs),
             timings=_timings(last.timings_ms, first_ms, _ms_since(began)),
+            stop_string=self._reader.stop_string,
         )
 
     def _piece(self, chunk: Chunk) -> Piece:
