@@ -110,6 +110,7 @@ function submit(text = composed().text) {
   for (const node of [...$("turns").querySelectorAll(":scope > .problem")]) node.remove();
   state.chat.turns.push(turn);
   $("turns").append(nodeOf(turn));
+  suggest();
   answer(turn);
 }
 

@@ -201,6 +201,8 @@ def test_the_demo_says_that_it_is_one_and_offers_an_image_with_questions(browser
     page.locator("#attached li").wait_for()
     page.locator("#samples button").first.click()
     assert answer(page, 0) == "Hello." and "(64 of images)" in page.locator(".stats").inner_text()
+    page.locator("#samples button").last.click()
+    assert answer(page, 1) == "Hello."
     page.click("#language")
     assert page.locator("#samples button").first.inner_text() == "图中有几个物体？"
     page.click("#new")
