@@ -12,7 +12,7 @@ from enum import IntEnum
 
 from glmserve.sampling_parameters import PARAMETERS
 
-CONTRACT_VERSION = 6
+CONTRACT_VERSION = 7
 DECODER_MODEL = "glm4v"
 WHOLE_MODEL = "glm4v_whole"
 """The same as DECODER_MODEL in one response, for clients that speak plain HTTP."""
@@ -63,7 +63,7 @@ SAMPLING_INPUTS = {
 STOP_TOKEN_IDS = Tensor("STOP_TOKEN_IDS", "int64", ("stop_token_ids",), is_optional=True)
 """Token ids that end the answer beside the checkpoint's own."""
 GRAMMAR = Tensor("GRAMMAR", "uint8", ("bytes",), is_optional=True)
-"""A JSON Schema in UTF-8 that the answer must match; `{"type": "object"}` asks for any JSON object."""
+"""What the answer must look like: `AnswerRules` as JSON in UTF-8."""
 CACHE_SCOPE = Tensor("CACHE_SCOPE", "int64", (1,), is_optional=True)
 """Cached prefixes and features are shared only within one scope; the default is 0, a scope like any other."""
 WHOLE = Tensor("WHOLE", "int32", (1,), is_optional=True)

@@ -10,6 +10,11 @@ MAX_LOGPROBS = 20
 
 MAX_STOP_TOKEN_IDS = 64
 MAX_GRAMMAR_BYTES = 64 * 1024
+"""A JSON Schema, a regular expression, a list of choices or a grammar."""
+
+MAX_RULES_BYTES = 512 * 1024
+"""All rules of one answer, every tool's parameters among them."""
+
 GRAMMAR_COMPILE_CPU_S = 1.0
 GRAMMAR_COMPILE_MEMORY_BYTES = 512 * 1024**2
 """What turning a JSON Schema into a grammar may cost; more is the caller's 400."""
