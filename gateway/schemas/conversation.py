@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from glmserve.limits import MAX_CALLS
 from glmserve.model.chat_template import Role, ToolCall
 from glmserve.sampling_parameters import Sampling
 
@@ -31,7 +32,10 @@ class Turn:
 
 @dataclass(frozen=True)
 class Conversation:
-    """One request with every default filled in; `grammar` is a JSON Schema or empty."""
+    """One request with every default filled in; `grammar` holds packed `AnswerRules`, or nothing.
+
+    An answer may make at most `most_calls` calls of its `tools`; with some, it has ended with `finish_of_calls`.
+    """
 
     turns: tuple[Turn, ...]
     sampling: Sampling
@@ -39,7 +43,11 @@ class Conversation:
     thinking: bool = False
     grammar: bytes = b""
     tools: tuple[dict[str, Any], ...] = ()
+    most_calls: int = MAX_CALLS
+    finish_of_calls: str = "tool_calls"
     prompt_field: str = "prompt"
+    raw: str | tuple[int, ...] | None = None
+    """A prompt as text or token ids that stands for the turns, without the chat template."""
 
     def images(self) -> list[SentImage]:
         """All pictures in the order they are read."""
@@ -52,4 +60,5 @@ class Conversation:
         calls = [call for turn in self.turns for call in turn.tool_calls]
         written += [call.name + json.dumps(call.arguments, ensure_ascii=False) for call in calls]
         written += [json.dumps(tool, ensure_ascii=False) for tool in self.tools]
+        written += [self.raw] if isinstance(self.raw, str) else []
         return sum(map(len, written))

@@ -91,7 +91,7 @@ class StructuredOutputs(Body):
 
 
 class StructuredFields(ThinkingFields):
-    """The fields that say what the answer must match; a request uses one of them."""
+    """The fields of every route that say what the answer must match; a request uses one of them."""
 
     response_format: ResponseFormat | None = Field(
         default=None,
@@ -104,16 +104,10 @@ class StructuredFields(ThinkingFields):
         description="an object with one of json, regex, choice, grammar and json_object, and perhaps "
         "disable_any_whitespace",
     )
-    guided_json: dict[str, Any] | _Pattern | None = Field(default=None, description=_SCHEMA)
-    guided_regex: _Pattern | None = Field(default=None, description=_REGEX)
-    guided_choice: _Choices | None = Field(
-        default=None, description=f"a list of 1 to {_MAX_CHOICES} strings that are not empty"
-    )
-    guided_grammar: _Pattern | None = Field(default=None, description=_GRAMMAR)
-    json_schema: dict[str, Any] | _Pattern | None = Field(default=None, description=_SCHEMA)
-    regex: _Pattern | None = Field(default=None, description=_REGEX)
-    grammar: _Pattern | None = Field(default=None, description=_GRAMMAR)
-    ebnf: _Pattern | None = Field(default=None, description=_GRAMMAR)
+
+    def answer_rules(self) -> bytes:
+        """What the engine is told of an answer without calls, empty where it is free; raises InvalidInput."""
+        return packed_rules(self.text_rule(), None, bool(self.thinks()))
 
     def text_rule(self) -> TextRule | None:
         """What the answer's text must match; raises InvalidInput for two rules, or for one that is too large."""
@@ -126,22 +120,42 @@ class StructuredFields(ThinkingFields):
         return _bounded(rules[0]) if rules else None
 
     def _text_rules(self) -> list[TextRule | None]:
-        plain: list[tuple[Kind, str]] = [
-            ("json_schema", "guided_json"),
-            ("regex", "guided_regex"),
-            ("choice", "guided_choice"),
-            ("grammar", "guided_grammar"),
-            ("json_schema", "json_schema"),
-            ("regex", "regex"),
-            ("grammar", "grammar"),
-            ("grammar", "ebnf"),
-        ]
-        rules = [_rule(kind, getattr(self, name), name) for kind, name in plain if getattr(self, name) is not None]
         return [
-            self.response_format and self.response_format.rule("response_format"),
-            self.structured_outputs and self.structured_outputs.rule("structured_outputs"),
-            *rules,
+            self.response_format.rule("response_format") if self.response_format else None,
+            self.structured_outputs.rule("structured_outputs") if self.structured_outputs else None,
         ]
+
+
+_PLAIN: tuple[tuple[Kind, str], ...] = (
+    ("json_schema", "guided_json"),
+    ("regex", "guided_regex"),
+    ("choice", "guided_choice"),
+    ("grammar", "guided_grammar"),
+    ("json_schema", "json_schema"),
+    ("regex", "regex"),
+    ("grammar", "grammar"),
+    ("grammar", "ebnf"),
+)
+
+
+class GuidedFields(StructuredFields):
+    """The same as clients of vLLM's older versions, of SGLang and of llama.cpp say it."""
+
+    guided_json: dict[str, Any] | _Pattern | None = Field(default=None, description=_SCHEMA)
+    guided_regex: _Pattern | None = Field(default=None, description=_REGEX)
+    guided_choice: _Choices | None = Field(
+        default=None, description=f"a list of 1 to {_MAX_CHOICES} strings that are not empty"
+    )
+    guided_grammar: _Pattern | None = Field(default=None, description=_GRAMMAR)
+    json_schema: dict[str, Any] | _Pattern | None = Field(default=None, description=_SCHEMA)
+    regex: _Pattern | None = Field(default=None, description=_REGEX)
+    grammar: _Pattern | None = Field(default=None, description=_GRAMMAR)
+    ebnf: _Pattern | None = Field(default=None, description=_GRAMMAR)
+
+    def _text_rules(self) -> list[TextRule | None]:
+        plain = [(kind, name, getattr(self, name)) for kind, name in _PLAIN]
+        rules = [_rule(kind, value, name) for kind, name, value in plain if value is not None]
+        return [*super()._text_rules(), *rules]
 
 
 def packed_rules(text: TextRule | None, calls: CallRule | None, thinks: bool) -> bytes:
