@@ -6,9 +6,9 @@ import time
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
 
 from gateway.chat.boxes import PlacedBox, placed
+from gateway.schemas.conversation import Conversation
 from gateway.triton.backend import BackendPool, Chunk, GenerateRequest, Ranked
 from glmserve.contract import Finish
 from glmserve.errors import BackendDown
@@ -56,17 +56,19 @@ class AnswerStream:
     """Reads one answer from the backend: its pieces as they arrive, then the answer."""
 
     def __init__(
-        self,
-        tokenizer: Tokenizer,
-        stop: tuple[str, ...],
-        tools: tuple[dict[str, Any], ...],
-        image_sizes: tuple[tuple[int, int], ...] = (),
-        is_raw: bool = False,
+        self, tokenizer: Tokenizer, conversation: Conversation, image_sizes: tuple[tuple[int, int], ...] = ()
     ) -> None:
         """`image_sizes` are width and height of the request's images, in which boxes are placed."""
-        self._reader = AnswerReader(tokenizer, stop, reads_calls=bool(tools), is_raw=is_raw)
-        self._tools = tools
+        self._reader = AnswerReader(
+            tokenizer,
+            conversation.stop,
+            reads_calls=bool(conversation.tools),
+            is_raw=conversation.raw is not None,
+            max_calls=conversation.most_calls,
+        )
+        self._tools = conversation.tools
         self._image_sizes = image_sizes
+        self._finish_of_calls = conversation.finish_of_calls
         self._calls: list[ToolCall] = []
         self._logprobs: list[Ranked] = []
 
@@ -125,7 +127,7 @@ class AnswerStream:
     def _reason(self, finish: Finish) -> str:
         if finish == Finish.LENGTH and not self._reader.stopped:
             return "length"
-        return "tool_calls" if self._calls else "stop"
+        return self._finish_of_calls if self._calls else "stop"
 
 
 def started(events: Generator[Event]) -> StartedAnswer:

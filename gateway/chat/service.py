@@ -154,14 +154,7 @@ class ChatService:
         self, prepared: Prepared, context: RequestContext, stream_buffer: StreamBuffer | None = None
     ) -> Generator[Event]:
         request = self._request(prepared, context, stream_buffer)
-        conversation = prepared.conversation
-        stream = AnswerStream(
-            self.tokenizer,
-            conversation.stop,
-            conversation.tools,
-            prepared.prompt.image_sizes,
-            is_raw=conversation.raw is not None,
-        )
+        stream = AnswerStream(self.tokenizer, prepared.conversation, prepared.prompt.image_sizes)
         events = stream.events(self._pool, request)
         return events if context.is_probe else self._noting(events)
 

@@ -50,6 +50,16 @@ def build_of_endless() -> Path:
     return _shared(checkpoint, Path("endless"))
 
 
+@cache
+def build_of_tools() -> Path:
+    """The demo with a chat template that knows tools. Its weights do not, so what it calls is chance."""
+    checkpoint = CACHE / "tools" / "checkpoint"
+    with _lock(CACHE):
+        shutil.copytree(DEMO, checkpoint, dirs_exist_ok=True)
+        shutil.copy(Path(__file__).with_name("tool_template.jinja"), checkpoint / "chat_template.jinja")
+    return _shared(checkpoint, Path("tools"))
+
+
 def copied(shared: Path, out: Path) -> Path:
     """A copy of a build in another folder of builds, for a test that alters it. It counts as made now."""
     copy = Path(shutil.copytree(shared, out / shared.name))
