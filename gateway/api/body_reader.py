@@ -7,7 +7,7 @@ from typing import IO
 
 from werkzeug.wrappers import Request
 
-from gateway.api.content_encoding import unpacked
+from gateway.content_encoding import unpacked
 from gateway.schemas.multipart import FORMS
 from gateway.server.connection import READ_ERRORS, client_socket
 from gateway.timeouts import Watchdog, stop_reading

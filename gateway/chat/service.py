@@ -91,7 +91,13 @@ class ChatService:
         # Here an image counts as one token.
         self._image_decoders = Admission(settings.image_decoders, settings.threads, settings.threads)
         self.decoders = DecoderPool()
-        self._urls = ImageFetcher(settings.image_hosts, settings.max_image_bytes, settings.image_fetch_timeout_s)
+        self._urls = ImageFetcher(
+            settings.image_hosts,
+            settings.max_image_bytes,
+            settings.image_fetch_timeout_s,
+            private_hosts=settings.image_private_hosts,
+            model=settings.model_name,
+        )
         self._sizes = ImageSizeLimits(
             settings.max_image_bytes,
             settings.max_image_pixels,

@@ -38,8 +38,6 @@ MEANINGS = {
     "stream": Meaning("Whether the answer comes in pieces while it is generated, as server-sent events.", False),
     "stream_options": Meaning("Asks for a last chunk of the stream that tells the usage."),
     **_SAMPLING,
-    "frequency_penalty": Meaning("Known for OpenAI's clients' sake.", 0),
-    "presence_penalty": Meaning("Known for OpenAI's clients' sake.", 0),
     "stop": Meaning("Text that ends the answer, which stops before it."),
     "stop_token_ids": Meaning("Tokens that end the answer."),
     "response_format": Meaning(

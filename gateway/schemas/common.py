@@ -97,9 +97,12 @@ def with_parameters(named: Mapping[str, Parameter]) -> Callable[[type[_B]], type
 
 def _field(parameter: Parameter) -> Any:
     if parameter.type is bool:
-        return Field(default=None, description=parameter.accepted)
-    least: dict[str, Any] = {"gt" if parameter.excludes_minimum else "ge": parameter.minimum}
-    return Field(default=None, le=parameter.maximum, description=parameter.accepted, **least)
+        return Field(default=None, description=parameter.wanted)
+    least = parameter.minimum if parameter.sentinel is None else parameter.sentinel
+    bounds: dict[str, Any] = {"gt" if parameter.excludes_minimum else "ge": least}
+    if not parameter.is_cut:
+        bounds["le"] = parameter.maximum
+    return Field(default=None, description=parameter.wanted, **bounds)
 
 
 @with_parameters({parameter.name: parameter for parameter in PARAMETERS})

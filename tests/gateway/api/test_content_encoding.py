@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from samples import OPENAI_URL, URL, assert_problem
 
-from gateway.api.content_encoding import UNPACK_CPU_S, unpacked
+from gateway.content_encoding import UNPACK_CPU_S, unpacked
 from gateway.errors import NotJson
 from glmserve.errors import InvalidInput, TooLarge
 
