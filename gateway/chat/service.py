@@ -273,7 +273,7 @@ class ChatService:
 
 def _message(turn: Turn) -> Message:
     parts = tuple(ImagePart() if isinstance(part, SentImage) else part for part in turn.parts)
-    return Message(turn.role, parts, turn.thoughts, turn.tool_calls)
+    return Message(turn.role, parts, turn.thoughts, turn.tool_calls, turn.is_list)
 
 
 def _without_images(conversation: Conversation) -> Conversation:

@@ -20,12 +20,13 @@ class SentImage:
 
 @dataclass(frozen=True)
 class Turn:
-    """What one side said; `thoughts` and `tool_calls` are an assistant's."""
+    """What one side said; `thoughts` and `tool_calls` are an assistant's. `is_list`: the parts came as a list."""
 
     role: Role
     parts: tuple[str | SentImage, ...]
     thoughts: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
+    is_list: bool = False
 
 
 @dataclass(frozen=True)

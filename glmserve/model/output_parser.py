@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from glmserve.limits import MAX_CALLS
+from glmserve.model.chat_template import THINK_CLOSE, THINK_OPEN
 from glmserve.model.tokenizer import Detokenizer, Tokenizer
-from glmserve.model.tool_parser import CALL_CLOSE, CALL_OPEN, RawCall, read_call
-
-THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
+from glmserve.model.tool_parser import CALL_CLOSE, CALL_OPEN, CallMarkup, RawCall
 
 
 @dataclass(frozen=True)
@@ -23,21 +23,28 @@ class AnswerReader:
     """Reads one answer token by token; control tokens steer it and never reach the text.
 
     `content` and `thinking` hold all text so far, neither beginning nor ending in white space; `stopped` turns true
-    when a stop string was met in the content, which then ends just before it. Tool calls are read where asked for.
-    A raw answer, which continues a text, keeps its white space and what stands between marks of thinking.
-    `tokens` counts what was read until then; what comes in one message with the end of a stop string is chance.
+    when a stop string was met in the content, which then ends just before it, or after the last of `max_calls` tool
+    calls. Calls are read where asked for; one whose function has no possible name is text. `tokens` counts what was
+    read until then; what comes in one message with the end of a stop string is chance. A raw answer,
+    which continues a text, keeps its white space, and marks of thinking mean nothing in it.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, stop: tuple[str, ...] = (), reads_calls: bool = False, is_raw: bool = False
+        self,
+        tokenizer: Tokenizer,
+        stop: tuple[str, ...] = (),
+        reads_calls: bool = False,
+        max_calls: int = MAX_CALLS,
+        is_raw: bool = False,
     ) -> None:
         self._control = tokenizer.control_texts
         self._detokenizer = Detokenizer(tokenizer)
         self._stop = stop
         self._reads_calls = reads_calls
         self._is_raw = is_raw
+        self._max_calls = max_calls
         self._held = {"content": "", "thinking": ""}
-        self._call: str | None = None  # the markup of the unfinished call
+        self._call: CallMarkup | None = None  # the unfinished one
         self._is_thinking = False
         self.content = ""
         self.thinking = ""
@@ -70,9 +77,8 @@ class AnswerReader:
         before = len(self.content), len(self.thinking), len(self.calls)
         self._add(self._detokenizer.finish())
         self._call = None  # a call that was cut off does not count
-        if not self.stopped:
-            self.content += self._trimmed(self._held["content"])
-            self._held["content"] = ""
+        self.content += self._trimmed(self._held["content"])
+        self._held["content"] = ""
         return self._since(*before)
 
     def _since(self, content: int, thinking: int, calls: int) -> Delta:
@@ -86,18 +92,26 @@ class AnswerReader:
         elif not self._reads_calls:
             return
         elif control == CALL_OPEN:
-            self._call = ""
+            self._call = CallMarkup()
         elif control == CALL_CLOSE and self._call is not None:
-            self.calls.append(read_call(self._call))
-            self._call = None
+            self._end_call(self._call)
         elif self._call is not None:
-            self._call += control
+            self._call.add_control(control)
+
+    def _end_call(self, markup: CallMarkup) -> None:
+        self._call = None
+        call = markup.call()
+        if call is None:
+            self._add(markup.as_text())
+            return
+        self.calls.append(call)
+        self.stopped = len(self.calls) == self._max_calls
 
     def _add(self, text: str) -> None:
-        if not text:
+        if not text or self.stopped:
             return
         if self._call is not None:
-            self._call += text
+            self._call.add_text(text)
         elif self._is_thinking:
             self.thinking += self._settled("thinking", text, ())
         else:

@@ -12,11 +12,12 @@ import pytest
 from fake_backend import FakeBackend
 from flask.testing import FlaskClient
 from samples import OPENAI_URL
-from stand_in_build import give_tools
+from tool_template import checkpoint_with_tools
 
 from gateway.app import create_app
 from gateway.settings import GatewaySettings
 from gateway.triton.backend import Chunk
+from glmserve.build.manifest import CHECKPOINT_FOLDER
 from glmserve.contract import Finish
 from glmserve.errors import DeadlineExceeded
 
@@ -32,7 +33,7 @@ USER = {"role": "user", "content": "Weather?"}
 @pytest.fixture
 def client(build: Path, backend: FakeBackend, tmp_path: Path) -> FlaskClient:
     with_tools = Path(shutil.copytree(build, tmp_path / "build"))
-    give_tools(with_tools)
+    checkpoint_with_tools(build / CHECKPOINT_FOLDER, with_tools / CHECKPOINT_FOLDER)
     return create_app(GatewaySettings(build=with_tools), backend).test_client()
 
 
@@ -107,7 +108,7 @@ def test_an_answer_is_a_response_with_one_message(client: FlaskClient) -> None:
                     ],
                 },
                 {"role": "tool", "tool_call_id": "a", "content": "sunny"},
-                {"role": "tool", "tool_call_id": "b", "content": "warm"},
+                {"role": "tool", "tool_call_id": "b", "content": [{"type": "text", "text": "warm"}]},
             ],
         ),
     ],
