@@ -11,7 +11,7 @@ from gateway.api.messages.body import AskingBody, CountBody
 from gateway.api.messages.conversation import conversation
 from gateway.openapi.field_docs import Meaning
 from gateway.openapi.operations import RouteDocs, asking
-from gateway.openapi.responses import MODEL_NAME, fields, said
+from gateway.openapi.responses import MODEL_NAME, Schema, fields, said
 from gateway.schemas.common import read_as
 from gateway.settings import GatewaySettings
 
@@ -82,7 +82,7 @@ _ANSWERS = {
     ),
     "InputTokens": fields("input_tokens", input_tokens=said("integer", "Tokens of the whole prompt.")),
 }
-_EXAMPLES = {
+_EXAMPLES: dict[str, Schema] = {
     "AskingBody": {"max_tokens": 64, "messages": [{"role": "user", "content": "What colour is the sky?"}]},
     "CountBody": {"messages": [{"role": "user", "content": "What colour is the sky?"}]},
 }

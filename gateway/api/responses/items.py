@@ -105,8 +105,8 @@ def _asked(item: Item, place: str) -> list[Turn]:
             raise InvalidInput(
                 f"The field {place} is of type function_call_output but has no output.", f"{place}.output"
             )
-        parts = tuple(_parts(item.output, f"{place}.output"))
-        return [Turn("tool", parts, is_list=isinstance(item.output, list))]
+        told = _parts(item.output, f"{place}.output")
+        return [Turn("tool", tuple(told), is_list=isinstance(item.output, list))]
     if item.type != "message":
         raise _unknown(item, place)
     if item.role is None:
