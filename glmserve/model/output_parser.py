@@ -24,9 +24,9 @@ class AnswerReader:
 
     `content` and `thinking` hold all text so far, neither beginning nor ending in white space; `stopped` turns true
     when a stop string was met in the content, which then ends just before it, or after the last of `max_calls` tool
-    calls. Calls are read where asked for; one whose function has no possible name is text. `tokens` counts what was
-    read until then; what comes in one message with the end of a stop string is chance. A raw answer,
-    which continues a text, keeps its white space, and marks of thinking mean nothing in it.
+    calls. Calls are read where asked for; one whose function has no possible name is text. A raw answer, which
+    continues a text, keeps its white space and what stands between marks of thinking. `tokens` counts what was read
+    until then; what comes in one message with the end of a stop string is chance.
     """
 
     def __init__(

@@ -65,7 +65,7 @@ def _shapes(schema: Any, root: Any, steps: Steps) -> list[CallShape]:
         factors += [_shapes(part, root, steps) for part in parts_of(schema, root)]
         for choices in choices_of(schema):
             factors.append([shape for choice in choices for shape in _shapes(choice, root, steps)])
-        shapes = []
+        shapes: list[CallShape] = []
         for combination in product(*factors):
             if len(shapes) == _MOST_SHAPES:
                 raise TooMuchSchema

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from flask import Blueprint, Response, g, jsonify, request
 
 from gateway.api.body_reader import BodyReader
@@ -11,7 +13,7 @@ from gateway.api.messages.body import AskingBody, CountBody
 from gateway.api.messages.conversation import conversation
 from gateway.openapi.field_docs import Meaning
 from gateway.openapi.operations import RouteDocs, asking
-from gateway.openapi.responses import MODEL_NAME, Schema, fields, said
+from gateway.openapi.responses import MODEL_NAME, fields, said
 from gateway.schemas.common import read_as
 from gateway.settings import GatewaySettings
 
@@ -82,7 +84,7 @@ _ANSWERS = {
     ),
     "InputTokens": fields("input_tokens", input_tokens=said("integer", "Tokens of the whole prompt.")),
 }
-_EXAMPLES: dict[str, Schema] = {
+_EXAMPLES: dict[str, dict[str, Any]] = {
     "AskingBody": {"max_tokens": 64, "messages": [{"role": "user", "content": "What colour is the sky?"}]},
     "CountBody": {"messages": [{"role": "user", "content": "What colour is the sky?"}]},
 }
