@@ -6,8 +6,8 @@ import time
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
 
+from gateway.schemas.conversation import Conversation
 from gateway.triton.backend import BackendPool, Chunk, GenerateRequest, Ranked
 from glmserve.contract import Finish
 from glmserve.errors import BackendDown
@@ -52,11 +52,16 @@ StartedAnswer = tuple[Event, Generator[Event]]
 class AnswerStream:
     """Reads one answer from the backend: its pieces as they arrive, then the answer."""
 
-    def __init__(
-        self, tokenizer: Tokenizer, stop: tuple[str, ...], tools: tuple[dict[str, Any], ...], is_raw: bool = False
-    ) -> None:
-        self._reader = AnswerReader(tokenizer, stop, reads_calls=bool(tools), is_raw=is_raw)
-        self._tools = tools
+    def __init__(self, tokenizer: Tokenizer, conversation: Conversation) -> None:
+        self._reader = AnswerReader(
+            tokenizer,
+            conversation.stop,
+            reads_calls=bool(conversation.tools),
+            is_raw=conversation.raw is not None,
+            max_calls=conversation.most_calls,
+        )
+        self._tools = conversation.tools
+        self._finish_of_calls = conversation.finish_of_calls
         self._calls: list[ToolCall] = []
         self._logprobs: list[Ranked] = []
 
@@ -110,7 +115,7 @@ class AnswerStream:
     def _reason(self, finish: Finish) -> str:
         if finish == Finish.LENGTH and not self._reader.stopped:
             return "length"
-        return "tool_calls" if self._calls else "stop"
+        return self._finish_of_calls if self._calls else "stop"
 
 
 def started(events: Generator[Event]) -> StartedAnswer:

@@ -154,10 +154,7 @@ class ChatService:
         self, prepared: Prepared, context: RequestContext, stream_buffer: StreamBuffer | None = None
     ) -> Generator[Event]:
         request = self._request(prepared, context, stream_buffer)
-        conversation = prepared.conversation
-        events = AnswerStream(
-            self.tokenizer, conversation.stop, conversation.tools, conversation.raw is not None
-        ).events(self._pool, request)
+        events = AnswerStream(self.tokenizer, prepared.conversation).events(self._pool, request)
         return events if context.is_probe else self._noting(events)
 
     def _noting(self, events: Generator[Event]) -> Generator[Event]:

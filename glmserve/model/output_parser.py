@@ -24,9 +24,9 @@ class AnswerReader:
 
     `content` and `thinking` hold all text so far, neither beginning nor ending in white space; `stopped` turns true
     when a stop string was met in the content, which then ends just before it, or after the last of `max_calls` tool
-    calls. Calls are read where asked for; one whose function has no possible name is text. A raw answer, which
-    continues a text, keeps its white space and what stands between marks of thinking. `tokens` counts what was read
-    until then; what comes in one message with the end of a stop string is chance.
+    calls. Calls are read where asked for; one whose function has no possible name is text.
+    A raw answer, which continues a text, keeps its white space and what stands between marks of thinking.
+    `tokens` counts what was read until then; what comes in one message with the end of a stop string is chance.
     """
 
     def __init__(
@@ -34,8 +34,8 @@ class AnswerReader:
         tokenizer: Tokenizer,
         stop: tuple[str, ...] = (),
         reads_calls: bool = False,
-        max_calls: int = MAX_CALLS,
         is_raw: bool = False,
+        max_calls: int = MAX_CALLS,
     ) -> None:
         self._control = tokenizer.control_texts
         self._detokenizer = Detokenizer(tokenizer)

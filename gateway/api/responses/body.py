@@ -148,22 +148,26 @@ def _fields(read: ResponsesBody) -> dict[str, Any]:
     tools = [_tool(tool, f"tools[{i}]") for i, tool in enumerate(read.tools or ())]
     if not tools:
         return fields
-    choice = read.tool_choice
-    if isinstance(choice, ToolSelection) and choice.type == "allowed_tools":
-        allowed = {tool.name for tool in choice.tools or ()}
-        tools = [tool for tool in tools if tool["function"]["name"] in allowed]
-        choice = choice.mode or "auto"
-    if isinstance(choice, ToolSelection):
-        if choice.type != "function" or choice.name is None:
-            raise InvalidInput(
-                f"The field tool_choice is of type {choice.type}; "
-                "function, with a name, and allowed_tools are accepted.",
-                "tool_choice",
-            )
-        fields["tool_choice"] = {"type": "function", "function": {"name": choice.name}}
-    else:
-        fields["tool_choice"] = choice
-    return {**fields, "tools": tools or None, "parallel_tool_calls": read.parallel_tool_calls}
+    return {
+        **fields,
+        "tools": tools,
+        "tool_choice": _choice(read.tool_choice),
+        "parallel_tool_calls": read.parallel_tool_calls,
+    }
+
+
+def _choice(choice: str | ToolSelection | None) -> str | dict[str, Any] | None:
+    if not isinstance(choice, ToolSelection):
+        return choice
+    if choice.type == "function" and choice.name is not None:
+        return {"type": "function", "function": {"name": choice.name}}
+    if choice.type == "allowed_tools":
+        named = [{"type": "function", "function": {"name": tool.name}} for tool in choice.tools or ()]
+        return {"type": "allowed_tools", "allowed_tools": {"mode": choice.mode or "auto", "tools": named}}
+    raise InvalidInput(
+        f"The field tool_choice is of type {choice.type}; function, with a name, and allowed_tools are accepted.",
+        "tool_choice",
+    )
 
 
 def _format(wanted: Format) -> dict[str, Any]:

@@ -12,13 +12,12 @@ import pytest
 from fake_backend import FakeBackend
 from flask.testing import FlaskClient
 from samples import OPENAI_URL
-from tool_template import checkpoint_with_tools
+from stand_in_build import give_tools
 
 from gateway.app import create_app
 from gateway.limits.api_keys import create_key
 from gateway.settings import GatewaySettings
 from gateway.triton.backend import Chunk
-from glmserve.build.manifest import CHECKPOINT_FOLDER
 from glmserve.contract import Finish
 from glmserve.errors import DeadlineExceeded
 
@@ -37,7 +36,7 @@ ASKED = [{"role": "user", "content": "Weather?"}]
 @pytest.fixture
 def client(build: Path, backend: FakeBackend, tmp_path: Path) -> FlaskClient:
     with_tools = Path(shutil.copytree(build, tmp_path / "build"))
-    checkpoint_with_tools(build / CHECKPOINT_FOLDER, with_tools / CHECKPOINT_FOLDER)
+    give_tools(with_tools)
     return create_app(GatewaySettings(build=with_tools), backend).test_client()
 
 

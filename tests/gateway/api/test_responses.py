@@ -12,12 +12,11 @@ import pytest
 from fake_backend import FakeBackend
 from flask.testing import FlaskClient
 from samples import OPENAI_URL
-from tool_template import checkpoint_with_tools
+from stand_in_build import give_tools
 
 from gateway.app import create_app
 from gateway.settings import GatewaySettings
 from gateway.triton.backend import Chunk
-from glmserve.build.manifest import CHECKPOINT_FOLDER
 from glmserve.contract import Finish
 from glmserve.errors import DeadlineExceeded
 
@@ -33,7 +32,7 @@ USER = {"role": "user", "content": "Weather?"}
 @pytest.fixture
 def client(build: Path, backend: FakeBackend, tmp_path: Path) -> FlaskClient:
     with_tools = Path(shutil.copytree(build, tmp_path / "build"))
-    checkpoint_with_tools(build / CHECKPOINT_FOLDER, with_tools / CHECKPOINT_FOLDER)
+    give_tools(with_tools)
     return create_app(GatewaySettings(build=with_tools), backend).test_client()
 
 
@@ -245,7 +244,6 @@ def test_log_probabilities_come_where_they_are_included(
         ({"tools": [{"type": "function", "parameters": {}}]}, "tools"),
         ({"tools": [TOOL], "tool_choice": {"type": "file_search"}}, "tool_choice"),
         ({"text": {"format": {"type": "json_schema", "name": "x"}}}, "text.format.schema"),
-        ({"text": {"format": {"type": "json_object"}}, "reasoning": {"effort": "high"}}, "text.format"),
     ],
 )
 def test_a_refusal_names_the_field(client: FlaskClient, body: Any, param: str) -> None:
@@ -255,10 +253,29 @@ def test_a_refusal_names_the_field(client: FlaskClient, body: Any, param: str) -
     assert param.partition("[")[0] in error["message"]
 
 
-def test_only_the_allowed_tools_are_offered(client: FlaskClient, backend: FakeBackend) -> None:
-    other = {**TOOL, "name": "other"}
-    post(client, tools=[TOOL])
-    allowed = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "weather"}]}
-    post(client, tools=[other, TOOL], tool_choice=allowed)
-    first, second = (request.input_ids.tolist() for request in backend.requests)
-    assert first == second
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("required", "required"),
+        ({"type": "function", "name": "weather"}, {"type": "function", "function": {"name": "weather"}}),
+        (
+            {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "weather"}]},
+            {
+                "type": "allowed_tools",
+                "allowed_tools": {
+                    "mode": "required",
+                    "tools": [{"type": "function", "function": {"name": "weather"}}],
+                },
+            },
+        ),
+    ],
+)
+def test_a_choice_of_tools_means_what_it_means_in_a_chat(
+    client: FlaskClient, backend: FakeBackend, ours: Any, theirs: Any
+) -> None:
+    assert post(client, tools=[TOOL, {**TOOL, "name": "other"}], tool_choice=ours).status_code == 200
+    others = {**CHAT_TOOL, "function": {**CHAT_TOOL["function"], "name": "other"}}  # type: ignore[dict-item]
+    client.post(OPENAI_URL, json={"messages": [USER], "tools": [CHAT_TOOL, others], "tool_choice": theirs})
+    first, second = backend.requests
+    assert first.grammar and first.grammar == second.grammar
+    assert first.input_ids.tolist() == second.input_ids.tolist()

@@ -10,9 +10,7 @@ from typing import Any
 import pytest
 from live_gateway import live_gateway
 from pydantic import BaseModel
-from tool_template import checkpoint_with_tools
-
-from glmserve.build.manifest import CHECKPOINT_FOLDER
+from stand_in_build import give_tools
 
 openai = pytest.importorskip("openai")
 MODEL = "GLM-4.6V-Flash-WEB"
@@ -34,7 +32,7 @@ class Colour(BaseModel):
 @pytest.fixture(scope="module")
 def sdk(build: Path, tmp_path_factory: pytest.TempPathFactory) -> Generator[Any]:
     with_tools = Path(shutil.copytree(build, tmp_path_factory.mktemp("tools") / "build"))
-    checkpoint_with_tools(build / CHECKPOINT_FOLDER, with_tools / CHECKPOINT_FOLDER)
+    give_tools(with_tools)
     with live_gateway(with_tools) as url, openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
         yield client
 
