@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from serving import Service, serving
-from shared_builds import build_of_tools
+from shared_builds import build_with_tools
 
 pytestmark = pytest.mark.triton
 PLACE = {
@@ -44,7 +44,7 @@ ASKED = [{"role": "user", "content": "Draw something."}]
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[Service]:
-    with serving(build_of_tools()) as running:
+    with serving(build_with_tools()) as running:
         yield running
 
 
