@@ -14,7 +14,7 @@ from gateway.chat.data_url import is_data_url, percent_decoded, percent_decoded_
 from gateway.deadline import Deadline
 from gateway.images.decoder_pool import DecoderPool, DecodingFailed
 from gateway.images.image_file import Refused, Undecodable
-from gateway.images.job import PIXEL_NS, Job, Outcome
+from gateway.images.job import GRANTED_PIXELS, PIXEL_NS, Job, Outcome
 from gateway.images.structure import read_structure
 from gateway.triton.backend import Cancellation
 from glmserve.errors import BadImage, TooLarge
@@ -172,7 +172,7 @@ class OpenedImage:
             *self._draft,
             *self.size,
             *size,
-            limits.cpu_s + file.width * file.height * PIXEL_NS / 1e9,
+            limits.cpu_s + min(file.width * file.height, GRANTED_PIXELS) * PIXEL_NS / 1e9,
             limits.memory_bytes,
         )
 
