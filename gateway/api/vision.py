@@ -65,7 +65,7 @@ class VisionShape:
         body["timings"] = answer.timings
         return body
 
-    def start(self) -> Iterator[str]:
+    def start(self, prepared: Prepared) -> Iterator[str]:
         return iter(())
 
     def piece(self, piece: Piece) -> Iterator[str]:

@@ -97,9 +97,12 @@ def with_parameters(named: Mapping[str, Parameter]) -> Callable[[type[_B]], type
 
 def _field(parameter: Parameter) -> Any:
     if parameter.type is bool:
-        return Field(default=None, description=parameter.accepted)
-    least: dict[str, Any] = {"gt" if parameter.excludes_minimum else "ge": parameter.minimum}
-    return Field(default=None, le=parameter.maximum, description=parameter.accepted, **least)
+        return Field(default=None, description=parameter.wanted)
+    least = parameter.minimum if parameter.sentinel is None else parameter.sentinel
+    bounds: dict[str, Any] = {"gt" if parameter.excludes_minimum else "ge": least}
+    if not parameter.is_cut:
+        bounds["le"] = parameter.maximum
+    return Field(default=None, description=parameter.wanted, **bounds)
 
 
 @with_parameters({parameter.name: parameter for parameter in PARAMETERS})
@@ -170,6 +173,15 @@ def read_json(body: bytes, needed: str) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise InvalidInput(f"The request body must be {wanted} and is {shown(document)}.")
     return document
+
+
+def read_as(model: type[_B], body: bytes, needed: str) -> _B:
+    """The body as this model reads it; raises InvalidInput with a sentence that names the field at fault."""
+    document = read_json(body, needed)
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        raise refusal(error, document, model) from None
 
 
 def refusal(error: ValidationError, document: dict[str, Any], body: type[Body]) -> InvalidInput:

@@ -16,7 +16,7 @@ from glmserve.errors import InvalidInput
 from glmserve.limits import MAX_CALLS, MAX_PARTS
 from glmserve.model.chat_template import Role, ToolCall
 
-_MAX_MESSAGES = 512
+MAX_MESSAGES = 512
 _MAX_TOOLS = 128
 
 
@@ -49,7 +49,7 @@ class TemplateSwitches(Body):
 
 
 _MESSAGES = (
-    f"a list of 1 to {_MAX_MESSAGES} messages with role and content, which is text or at most {MAX_PARTS} parts; "
+    f"a list of 1 to {MAX_MESSAGES} messages with role and content, which is text or at most {MAX_PARTS} parts; "
     "text parts need text, image_url parts a picture"
 )
 
@@ -59,7 +59,7 @@ class MessagesBody(ThinkingFields):
 
     model: Text | None = Field(default=None, description="the name of a model, as GET /v1/models lists it")
     messages: list[ChatMessage] = Field(
-        min_length=1, max_length=_MAX_MESSAGES, fail_fast=True, description=_MESSAGES
+        min_length=1, max_length=MAX_MESSAGES, fail_fast=True, description=_MESSAGES
     )  # every error weighs a kilobyte, and only the first is told
     tools: list[Tool] | None = Field(
         default=None,
@@ -106,7 +106,7 @@ def _turn(message: ChatMessage, field: str) -> Turn | None:
     if role == "tool" and content is None:  # it may find nothing, and says so
         raise _blank(f"{field}.content")
     is_blank = not any(isinstance(part, SentImage) or part.strip() for part in parts)
-    return None if is_blank and role != "tool" else Turn(role, parts)
+    return None if is_blank and role != "tool" else Turn(role, parts, is_list=isinstance(content, list))
 
 
 def _blank(field: str) -> InvalidInput:

@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import StringConstraints
 
 from gateway.schemas.common import Body
+from glmserve.model.tool_parser import FUNCTION_NAME
 
-FunctionName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+FunctionName = Annotated[str, StringConstraints(pattern=FUNCTION_NAME)]
 
 
 class Function(Body):

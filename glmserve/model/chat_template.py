@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +26,7 @@ from glmserve.errors import BadArtifact, InvalidInput
 from glmserve.model.image_processor import Grid
 from glmserve.model.tokenizer import Tokenizer
 
+THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 _STAND_IN_FIRST, _STAND_IN_LAST = 0xF0000, 0xFFFFD  # Supplementary Private Use Area-A
 Role = Literal["system", "user", "assistant", "tool"]
 _STAND_IN = re.compile(f"([{chr(_STAND_IN_FIRST)}-{chr(_STAND_IN_LAST)}])")
@@ -45,26 +47,24 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class Message:
-    """One turn: a role, and text and images in order; thoughts and calls are an assistant's."""
+    """One turn: a role, and text and images in order; thoughts and calls are an assistant's.
+
+    `is_list` says that the parts were sent as a list: templates render a tool's result otherwise then.
+    """
 
     role: Role
     parts: tuple[str | ImagePart, ...]
     thoughts: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
+    is_list: bool = False
 
 
 class PromptBuilder:
     """Renders and tokenises prompts of one checkpoint; safe to share between threads."""
 
     def __init__(self, template: str, tokenizer: Tokenizer, image_token_id: int, merge_size: int) -> None:
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-        environment.filters["tojson"] = _to_json
-        environment.globals["raise_exception"] = _refuse
-        try:
-            self._template = environment.from_string(template)
-            self.takes_tools = "tools" in find_undeclared_variables(environment.parse(template))
-        except jinja2.TemplateError as error:
-            raise BadArtifact("chat_template.jinja is not a Jinja template.") from error
+        self._template, variables = _compiled(template)
+        self.takes_tools, self.takes_thinking = "tools" in variables, "enable_thinking" in variables
         self._tokenizer = tokenizer
         self._image_token_id = image_token_id
         self._merge_size = merge_size
@@ -108,6 +108,7 @@ class PromptBuilder:
         return self._expand(self._encode(text, hidden), grids)
 
     def _message(self, message: Message, hidden: list[str]) -> dict[str, Any]:
+        message = _with_thoughts_apart(message)
         values: dict[str, Any] = {"role": message.role, "content": self._content(message, hidden)}
         if message.thoughts is not None:
             values["reasoning_content"] = self._neutral(message.thoughts, hidden)
@@ -133,6 +134,8 @@ class PromptBuilder:
         ]
         if not parts:
             return ""
+        if message.is_list and message.role == "tool":
+            return parts
         return parts[0]["text"] if len(parts) == 1 and "text" in parts[0] else parts
 
     def _neutral(self, text: str, hidden: list[str]) -> str:
@@ -163,6 +166,20 @@ class PromptBuilder:
         return np.repeat(np.asarray(ids, np.int64), counts)
 
 
+def _with_thoughts_apart(message: Message) -> Message:
+    """The thoughts in an assistant's text, as some clients send them back, taken out of it as templates do: their marks
+    would become ordinary characters before the template sees them."""
+    parts = _join_texts(message.parts)
+    if message.role != "assistant" or message.thoughts is not None or len(parts) != 1:
+        return message
+    text = parts[0]
+    if not isinstance(text, str) or THINK_CLOSE not in text:
+        return message
+    thoughts = text.split(THINK_CLOSE)[0].rstrip("\n").split(THINK_OPEN)[-1].lstrip("\n")
+    content = text.split(THINK_CLOSE)[-1].lstrip("\n")
+    return replace(message, parts=(content,), thoughts=thoughts)
+
+
 def _join_texts(parts: tuple[str | ImagePart, ...]) -> list[str | ImagePart]:
     """Joins adjacent texts first: a template may join them too, and so form a control token."""
     joined: list[str | ImagePart] = []
@@ -172,6 +189,18 @@ def _join_texts(parts: tuple[str | ImagePart, ...]) -> list[str | ImagePart]:
         else:
             joined.extend(run)
     return joined
+
+
+@lru_cache(maxsize=4)
+def _compiled(source: str) -> tuple[jinja2.Template, frozenset[str]]:
+    """The template, and the variables that it reads; raises BadArtifact."""
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _refuse
+    try:
+        return environment.from_string(source), frozenset(find_undeclared_variables(environment.parse(source)))
+    except jinja2.TemplateError as error:
+        raise BadArtifact("chat_template.jinja is not a Jinja template.") from error
 
 
 def _to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:

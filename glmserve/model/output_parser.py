@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from glmserve.limits import MAX_CALLS
+from glmserve.model.chat_template import THINK_CLOSE, THINK_OPEN
 from glmserve.model.tokenizer import Detokenizer, Tokenizer
-from glmserve.model.tool_parser import CALL_CLOSE, CALL_OPEN, RawCall, read_call
-
-THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
+from glmserve.model.tool_parser import CALL_CLOSE, CALL_OPEN, CallMarkup, RawCall
 
 
 @dataclass(frozen=True)
@@ -23,22 +23,34 @@ class AnswerReader:
     """Reads one answer token by token; control tokens steer it and never reach the text.
 
     `content` and `thinking` hold all text so far, neither beginning nor ending in white space; `stopped` turns true
-    when a stop string was met in the content, which then ends just before it. Tool calls are read where asked for.
-    `tokens` counts what was read until then; what comes in one message with the end of a stop string is chance.
+    when a stop string was met in the content, which then ends just before it, or after the last of `max_calls` tool
+    calls. Calls are read where asked for; one whose function has no possible name is text. A raw answer, which
+    continues a text, keeps its white space and what stands between marks of thinking. `tokens` counts what was read
+    until then; what comes in one message with the end of a stop string is chance.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...] = (), reads_calls: bool = False) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        stop: tuple[str, ...] = (),
+        reads_calls: bool = False,
+        max_calls: int = MAX_CALLS,
+        is_raw: bool = False,
+    ) -> None:
         self._control = tokenizer.control_texts
         self._detokenizer = Detokenizer(tokenizer)
         self._stop = stop
         self._reads_calls = reads_calls
+        self._is_raw = is_raw
+        self._max_calls = max_calls
         self._held = {"content": "", "thinking": ""}
-        self._call: str | None = None  # the markup of the unfinished call
+        self._call: CallMarkup | None = None  # the unfinished one
         self._is_thinking = False
         self.content = ""
         self.thinking = ""
         self.calls: list[RawCall] = []
         self.stopped = False
+        self.stop_string: str | None = None  # the one that was met
         self.tokens = 0
 
     def is_said(self, token: int) -> bool:
@@ -65,32 +77,41 @@ class AnswerReader:
         before = len(self.content), len(self.thinking), len(self.calls)
         self._add(self._detokenizer.finish())
         self._call = None  # a call that was cut off does not count
-        if not self.stopped:
-            self.content += self._held["content"].rstrip()
-            self._held["content"] = ""
+        self.content += self._trimmed(self._held["content"])
+        self._held["content"] = ""
         return self._since(*before)
 
     def _since(self, content: int, thinking: int, calls: int) -> Delta:
         return Delta(self.content[content:], self.thinking[thinking:], tuple(self.calls[calls:]))
 
     def _steer(self, control: str) -> None:
+        if self._is_raw:
+            return
         if control in (THINK_OPEN, THINK_CLOSE):
             self._is_thinking = control == THINK_OPEN
         elif not self._reads_calls:
             return
         elif control == CALL_OPEN:
-            self._call = ""
+            self._call = CallMarkup()
         elif control == CALL_CLOSE and self._call is not None:
-            self.calls.append(read_call(self._call))
-            self._call = None
+            self._end_call(self._call)
         elif self._call is not None:
-            self._call += control
+            self._call.add_control(control)
+
+    def _end_call(self, markup: CallMarkup) -> None:
+        self._call = None
+        call = markup.call()
+        if call is None:
+            self._add(markup.as_text())
+            return
+        self.calls.append(call)
+        self.stopped = len(self.calls) == self._max_calls
 
     def _add(self, text: str) -> None:
-        if not text:
+        if not text or self.stopped:
             return
         if self._call is not None:
-            self._call += text
+            self._call.add_text(text)
         elif self._is_thinking:
             self.thinking += self._settled("thinking", text, ())
         else:
@@ -99,15 +120,19 @@ class AnswerReader:
     def _settled(self, kind: str, text: str, stops: tuple[str, ...]) -> str:
         """The final part of the held and the new text, up to a stop string; the rest stays held."""
         text = self._held[kind] + text
-        if not (self.thinking if kind == "thinking" else self.content):
+        if not self._is_raw and not (self.thinking if kind == "thinking" else self.content):
             text = text.lstrip()
-        found = [at for at in (text.find(stop) for stop in stops) if at >= 0]
+        found = [(at, stop) for at, stop in ((text.find(stop), stop) for stop in stops) if at >= 0]
         if found:
+            at, self.stop_string = min(found)
             self._held[kind], self.stopped = "", True
-            return text[: min(found)].rstrip()
-        settled = text[: len(text) - _open_stop(text, stops)].rstrip()
+            return self._trimmed(text[:at])
+        settled = self._trimmed(text[: len(text) - _open_stop(text, stops)])
         self._held[kind] = text[len(settled) :]
         return settled
+
+    def _trimmed(self, text: str) -> str:
+        return text if self._is_raw else text.rstrip()
 
 
 def _open_stop(text: str, stops: tuple[str, ...]) -> int:
