@@ -26,7 +26,7 @@ _STARTS = (
     (b"ID3", "a sound file"),
     (b"OggS", "a sound file"),
     (b"fLaC", "a sound file"),
-    (b"data:", "a data URL inside of base64"),
+    (b"data:", "a data URL and not the file itself"),
     (b"version https://git-lfs", "a pointer of Git LFS, not the file itself"),
 )
 _PROLOGUE = rb"\s*+(?>(?><\?xml[^>]*+>|<!--.*?-->|<!doctype svg[^>]*+>)\s*+)*+"
@@ -49,5 +49,5 @@ def other_kind(data: bytes) -> str | None:
     if head.startswith(b"RIFF") and head[8:12] in (b"WAVE", b"AVI "):
         return "a sound or film file"
     if head.startswith((_HEAD_OF_JPEG, b"iVBOR")):
-        return "base64 inside of base64"
+        return "base64 text and not the file itself"
     return next((name for pattern, name in _MARKUPS if pattern.match(head)), None)
