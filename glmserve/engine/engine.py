@@ -163,6 +163,8 @@ class Engine:
     def _drop_the_gone(self) -> None:
         """Ends requests that are cancelled or past their deadline, waiting or running."""
         now, waiting = time.monotonic(), self._scheduler.waiting
+        for entry in [entry for entry in waiting if entry.ticket.has_left]:
+            waiting.remove(entry)  # another thread has told its client
         gone = [(entry, error) for entry in waiting if (error := _reason_to_end(entry.request, now))]
         for entry, error in gone:
             waiting.remove(entry)

@@ -17,6 +17,7 @@ from glmserve.engine.runtime.device import Device, Host, multiply_bytes_exactly
 from glmserve.engine.runtime.io_binding import Binding
 from glmserve.engine.runtime.kv_cache import ELEMENT_TYPES, KvCache, KvShape
 from glmserve.engine.runtime.sampling import GREEDY, SamplerInputs, filled, sampler_inputs
+from glmserve.engine.vision.stop import Stop
 from glmserve.errors import BadArtifact
 from glmserve.limits import MAX_LOGPROBS, SAMPLER_CANDIDATES
 from glmserve.model.config import Checkpoint
@@ -241,11 +242,17 @@ class OrtVision:
         self._device = device or Host()
         self._session = open_session(graph, self._device, threads)
 
-    def run(self, patches: np.ndarray, row_weights: np.ndarray, column_weights: np.ndarray) -> np.ndarray:
-        """Features f32 [B, image tokens, hidden] of B images of one grid; see `contract.VISION_INPUTS`."""
+    def run(
+        self, patches: np.ndarray, row_weights: np.ndarray, column_weights: np.ndarray, stop: Stop | None = None
+    ) -> np.ndarray:
+        """Features f32 [B, image tokens, hidden] of B images of one grid; see `contract.VISION_INPUTS`. Raises what
+        onnxruntime raises, also at the node after the one that runs when `stop` is set."""
         inputs = {IMAGE_PATCHES.name: patches, ROW_WEIGHTS.name: row_weights, COLUMN_WEIGHTS.name: column_weights}
+        options = ort.RunOptions()
+        if stop is not None:
+            stop.when_set(lambda: setattr(options, "terminate", True))
         with self._device.capturing:
-            return self._session.run([IMAGE_FEATURES.name], inputs)[0]  # type: ignore[no-any-return]
+            return self._session.run([IMAGE_FEATURES.name], inputs, options)[0]  # type: ignore[no-any-return]
 
     def encode(self, arrays: VisionArrays) -> np.ndarray:
         """Features f32 [image tokens, hidden] of one image."""

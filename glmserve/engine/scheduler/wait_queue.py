@@ -20,17 +20,21 @@ class Ticket:
         self._wait_queue = wait_queue
         self.tokens = tokens
         self.job = job
+        self.has_started = self.has_left = False
 
     def start(self) -> None:
         """The request has got its slot, and waits no more."""
+        self.has_started = True
         self._wait_queue.start(self)
 
     def leave_queue(self) -> None:
         """Gives the place back if the request still waits; a slot is given back by `leave`."""
+        self.has_left |= not self.has_started
         self._wait_queue.leave(self, only_waiting=True)
 
     def leave(self) -> None:
         """Gives back the place or the slot."""
+        self.has_left = True
         self._wait_queue.leave(self)
 
 
