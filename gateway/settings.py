@@ -18,6 +18,7 @@ from glmserve.system import cpu_count
 from glmserve.system.env_settings import read_settings
 
 PREFIX = "GLM_GATEWAY_"
+CANARY_TIMEOUT_VARIABLE = f"{PREFIX}CANARY_TIMEOUT_S"
 _LARGEST_IMAGE = 89_000_000  # pixels; Pillow warns above it
 
 _FILE = f"{PREFIX}FILE"
@@ -181,7 +182,11 @@ class GatewaySettings(BaseSettings):
     response_timeout_s: _Seconds = Field(
         default=RESPONSE_TIMEOUT_S, description="Seconds between two messages of an answer after which it is cancelled."
     )
-    canary_timeout_s: _Seconds = Field(default=10.0, description="Seconds for the readiness check's canary question.")
+    canary_timeout_s: _Seconds = Field(
+        default=10.0,
+        description="Seconds for the readiness check's canary question. The first may take longer, and the next ones "
+        "four times as long as the last.",
+    )
     canary_cache_s: _Seconds = Field(default=5.0, description="Seconds that the readiness check keeps its last result.")
 
     @model_validator(mode="after")

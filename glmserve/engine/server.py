@@ -12,6 +12,7 @@ from glmserve.build.certificate import Certificate
 from glmserve.build.lock import hold
 from glmserve.build.manifest import CHECKPOINT_FOLDER, DECODER_GRAPH, VISION_GRAPH, Manifest
 from glmserve.contract import VISION_MAX_BATCH, VISION_MODEL, Finish
+from glmserve.engine import metrics
 from glmserve.engine.engine import Engine
 from glmserve.engine.grammar import GrammarCompiler
 from glmserve.engine.memory_plan import decoders_files, element_bytes, memory_plan, most_patches, weight_bytes
@@ -28,7 +29,7 @@ from glmserve.engine.triton.response_sender import ResponseSender, Send
 from glmserve.engine.triton.tensors import Tensors, asks_for_whole, key_in
 from glmserve.engine.vision.encode_queue import EncodeQueue
 from glmserve.engine.vision.feature_cache import FeatureCache
-from glmserve.engine.vision.sessions import EncodeImage, VisionSession, in_batches, one_by_one
+from glmserve.engine.vision.sessions import EncodeImage, VisionSession, in_batches, one_by_one, patch_s
 from glmserve.errors import BadArtifact, NotCertified
 from glmserve.model.config import Checkpoint
 
@@ -127,6 +128,8 @@ class EngineServer:
         images = _encode_queue(encoder, checkpoint, settings, meter)
         preprocessor = Preprocessor(checkpoint, engine, images, grammars, settings.image_readers, settings.share_caches)
         engine.start()
+        if isinstance(encoder, VisionSession):
+            meter.set(metrics.IMAGE_PATCH_S, patch_s(encoder, checkpoint))
         return EngineServer(engine, preprocessor, ResponseSender(), grammars, Publisher(meter, publish))
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
@@ -10,7 +11,12 @@ import numpy as np
 from glmserve.engine.vision.encode_queue import EncodeImages
 from glmserve.engine.vision.stop import Stop
 from glmserve.errors import BackendDown
-from glmserve.model.position_embedding import VisionArrays
+from glmserve.model.config import Checkpoint
+from glmserve.model.image_processor import Grid
+from glmserve.model.position_embedding import VisionArrays, vision_arrays
+
+_SIDE = 16
+"""Patches along each side of the image that the encoder's pace is measured with."""
 
 EncodeImage = Callable[[VisionArrays], np.ndarray]
 """One image's arrays -> features f32 [image tokens, hidden]."""
@@ -55,6 +61,18 @@ def one_by_one(encode_image: EncodeImage) -> EncodeImages:
         return features
 
     return encode
+
+
+def patch_s(session: VisionSession, checkpoint: Checkpoint) -> float:
+    """Seconds that the encoder takes for each patch of a small image. The first run, which finds weights on the disk,
+    does not count."""
+    grid = Grid(_SIDE, _SIDE)
+    patches = np.zeros((grid.patches, checkpoint.images.patch_bytes), np.uint8)
+    arrays = [array[None] for array in vision_arrays(patches, grid, checkpoint.vision.table_side)]
+    session.run(*arrays)
+    began = time.monotonic()
+    session.run(*arrays)
+    return (time.monotonic() - began) / grid.patches
 
 
 def _together(arrays: tuple[np.ndarray, ...]) -> np.ndarray:
