@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, 
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from glmserve.errors import BadSettings
-from glmserve.limits import GRACEFUL_TIMEOUT_S, RESPONSE_TIMEOUT_S
+from glmserve.limits import CANARY_TIMEOUT_S, DEADLINE_S, GRACEFUL_TIMEOUT_S, RESPONSE_TIMEOUT_S
 from glmserve.system import cpu_count
 from glmserve.system.env_settings import read_settings
 
@@ -178,12 +178,14 @@ class GatewaySettings(BaseSettings):
         default=0.8,
         description="Seconds of processor time that decoding one image may take, plus 30 ns per pixel; more is a 400.",
     )
-    deadline_s: _Seconds = Field(default=30.0, description="Seconds for an answer, from when its request was read.")
+    deadline_s: _Seconds = Field(
+        default=DEADLINE_S, description="Seconds for an answer, from when its request was read."
+    )
     response_timeout_s: _Seconds = Field(
         default=RESPONSE_TIMEOUT_S, description="Seconds between two messages of an answer after which it is cancelled."
     )
     canary_timeout_s: _Seconds = Field(
-        default=10.0,
+        default=CANARY_TIMEOUT_S,
         description="Seconds for the readiness check's canary question. The first may take longer, and the next ones "
         "four times as long as the last.",
     )
