@@ -18,6 +18,7 @@ from glmserve.system import cpu_count
 from glmserve.system.env_settings import read_settings
 
 PREFIX = "GLM_GATEWAY_"
+DEADLINE_VARIABLE = f"{PREFIX}DEADLINE_S"
 CANARY_TIMEOUT_VARIABLE = f"{PREFIX}CANARY_TIMEOUT_S"
 _LARGEST_IMAGE = 89_000_000  # pixels; Pillow warns above it
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from gateway.triton.backend import BackendPool, Chunk, GenerateRequest, Ranked
 from glmserve.contract import Finish
-from glmserve.errors import BackendDown
+from glmserve.errors import BackendDown, DeadlineExceeded
 from glmserve.model.chat_template import ToolCall
 from glmserve.model.output_parser import AnswerReader, Delta
 from glmserve.model.tokenizer import Tokenizer
@@ -31,7 +31,10 @@ class Piece:
 
 @dataclass(frozen=True)
 class Answer:
-    """A finished answer; `finish_reason` is stop, length or tool_calls, `timings` are milliseconds by stage."""
+    """A finished answer; `finish_reason` is stop, length or tool_calls, `timings` are milliseconds by stage.
+
+    `timed_out` says that it was cut where its time ran out; its finish reason is then length, which clients know.
+    """
 
     content: str
     thinking: str
@@ -41,6 +44,7 @@ class Answer:
     calls: tuple[ToolCall, ...] = ()
     logprobs: tuple[Ranked, ...] = ()
     timings: dict[str, float] | None = None
+    timed_out: bool = False
 
 
 Event = Piece | Answer
@@ -51,9 +55,18 @@ StartedAnswer = tuple[Event, Generator[Event]]
 class AnswerStream:
     """Reads one answer from the backend: its pieces as they arrive, then the answer."""
 
-    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...], tools: tuple[dict[str, Any], ...]) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        stop: tuple[str, ...],
+        tools: tuple[dict[str, Any], ...],
+        partial_on_timeout: bool = False,
+    ) -> None:
+        """With `partial_on_timeout`, an answer of which there is a token when its time runs out ends there."""
         self._reader = AnswerReader(tokenizer, stop, reads_calls=bool(tools))
         self._tools = tools
+        self._partial_on_timeout = partial_on_timeout
+        self._timed_out = False
         self._calls: list[ToolCall] = []
         self._logprobs: list[Ranked] = []
 
@@ -63,7 +76,7 @@ class AnswerStream:
         first_ms: float | None = None
         last = Chunk((), Finish.RUNNING)
         with pool.choose() as backend, closing(backend.generate(request)) as chunks:
-            for last in chunks:
+            for last in self._until_late(chunks):
                 if first_ms is None and last.tokens:
                     first_ms = _ms_since(began)
                 piece = self._piece(last)
@@ -73,7 +86,7 @@ class AnswerStream:
         if self._reader.stopped:
             yield piece  # after the rest was cancelled
         yield self._piece_of(self._reader.finish())
-        if last.finish == Finish.RUNNING and not self._reader.stopped:
+        if last.finish == Finish.RUNNING and not self._reader.stopped and not self._timed_out:
             raise BackendDown
         yield Answer(
             content=self._reader.content,
@@ -84,7 +97,17 @@ class AnswerStream:
             calls=tuple(self._calls),
             logprobs=tuple(self._logprobs),
             timings=_timings(last.timings_ms, first_ms, _ms_since(began)),
+            timed_out=self._timed_out,
         )
+
+    def _until_late(self, chunks: Generator[Chunk]) -> Generator[Chunk]:
+        """The chunks, to the end or, where the client wants what there is, until time has run out."""
+        try:
+            yield from chunks
+        except DeadlineExceeded:
+            if not self._partial_on_timeout or not self._reader.tokens:
+                raise
+            self._timed_out = True
 
     def _piece(self, chunk: Chunk) -> Piece:
         if not chunk.logprobs:
@@ -104,7 +127,7 @@ class AnswerStream:
         return Piece(delta.content, delta.thinking, calls)
 
     def _reason(self, finish: Finish) -> str:
-        if finish == Finish.LENGTH and not self._reader.stopped:
+        if self._timed_out or (finish == Finish.LENGTH and not self._reader.stopped):
             return "length"
         return "tool_calls" if self._calls else "stop"
 

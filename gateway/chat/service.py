@@ -147,7 +147,8 @@ class ChatService:
     ) -> Generator[Event]:
         request = self._request(prepared, context, stream_buffer)
         conversation = prepared.conversation
-        events = AnswerStream(self.tokenizer, conversation.stop, conversation.tools).events(self._pool, request)
+        stream = AnswerStream(self.tokenizer, conversation.stop, conversation.tools, conversation.partial_on_timeout)
+        events = stream.events(self._pool, request)
         return events if context.is_probe else self._noting(events)
 
     def _noting(self, events: Generator[Event]) -> Generator[Event]:
@@ -250,5 +251,10 @@ def _message(turn: Turn) -> Message:
 def _without_images(conversation: Conversation) -> Conversation:
     """Without the images, which take up to 20 MB each and are not needed while the answer is generated."""
     return Conversation(
-        (), conversation.sampling, conversation.stop, grammar=conversation.grammar, tools=conversation.tools
+        (),
+        conversation.sampling,
+        conversation.stop,
+        grammar=conversation.grammar,
+        tools=conversation.tools,
+        partial_on_timeout=conversation.partial_on_timeout,
     )

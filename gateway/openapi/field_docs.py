@@ -50,6 +50,10 @@ MEANINGS = {
     "tools": Meaning("Functions that the model may call."),
     "tool_choice": Meaning('Whether it may; "none" leaves tools out.', "auto"),
     "n": Meaning("How many answers.", 1),
+    "partial_on_timeout": Meaning(
+        "Whether an answer whose time runs out is cut there, with timed_out: true, instead of failing with a 504.",
+        False,
+    ),
 }
 """In the order in which they are shown: first what must be there."""
 

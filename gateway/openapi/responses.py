@@ -24,11 +24,14 @@ def fields(*required: str, **properties: Schema) -> Schema:
 
 _REQUEST_ID = said("string", "Names the request in the service's log; X-Request-ID is the same.")
 _FINISH = said(
-    "string", "stop: it ended by itself; length: at max_tokens or the context's end; tool_calls: a tool is wanted."
+    "string",
+    "stop: it ended by itself; length: at max_tokens, the context's end, or where its time ran out; "
+    "tool_calls: a tool is wanted.",
 )
 _USAGE = said("object", "Tokens of the prompt, of its pictures, of the answer, and all together.")
 _TIMINGS = said("object", "Milliseconds of each stage, to the first token, and in all.")
 _MODEL = said("string", "The model's name.")
+_TIMED_OUT = said("boolean", "True where time ran out and partial_on_timeout was sent; the answer is what there was.")
 
 ANSWERS: dict[str, Schema] = {
     "VisionAnswer": fields(
@@ -42,6 +45,7 @@ ANSWERS: dict[str, Schema] = {
         finish_reason={**_FINISH, "enum": ["stop", "length", "tool_calls"]},
         request_id=_REQUEST_ID,
         timings=_TIMINGS,
+        timed_out=_TIMED_OUT,
     ),
     "VisionProblem": fields(
         *("error", "success", "request_id"),
@@ -58,6 +62,7 @@ ANSWERS: dict[str, Schema] = {
         choices=said("array", "One choice: its message, finish_reason and logprobs.", items={"type": "object"}),
         usage=_USAGE,
         timings=_TIMINGS,
+        timed_out=_TIMED_OUT,
     ),
     "Problem": fields(
         "error",

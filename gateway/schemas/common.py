@@ -99,6 +99,8 @@ class AnswerFields(ThinkingFields):
         'or {"type": "json_schema", "json_schema": {"schema": {...}}}',
     )
 
+    partial_on_timeout: bool | None = Field(default=None, description=FLAG)
+
     def sampling(self) -> Sampling:
         """The fields with their defaults; raises InvalidInput for two that contradict each other."""
         values: dict[str, Any] = {

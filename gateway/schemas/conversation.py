@@ -30,7 +30,8 @@ class Turn:
 
 @dataclass(frozen=True)
 class Conversation:
-    """One request with every default filled in; `grammar` is a JSON Schema or empty."""
+    """One request with every default filled in; `grammar` is a JSON Schema or empty. With
+    `partial_on_timeout`, an answer whose time runs out is cut there and does not fail."""
 
     turns: tuple[Turn, ...]
     sampling: Sampling
@@ -39,6 +40,7 @@ class Conversation:
     grammar: bytes = b""
     tools: tuple[dict[str, Any], ...] = ()
     prompt_field: str = "prompt"
+    partial_on_timeout: bool = False
 
     def images(self) -> list[SentImage]:
         """All pictures in the order they are read."""

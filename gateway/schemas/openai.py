@@ -41,6 +41,7 @@ class CompletionBody(AnswerFields, MessagesBody):
             grammar=grammar,
             tools=tuple(tool.model_dump(exclude_none=True) for tool in tools),
             prompt_field="messages",
+            partial_on_timeout=bool(self.partial_on_timeout),
         )
 
 

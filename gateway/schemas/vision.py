@@ -62,6 +62,7 @@ class VisionBody(AnswerFields):
             stop=self.stops(),
             thinking=bool(self.thinks()),
             grammar=self.grammar(),
+            partial_on_timeout=bool(self.partial_on_timeout),
         )
         return Asked(conversation, bool(self.stream))
 
