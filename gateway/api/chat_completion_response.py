@@ -53,7 +53,7 @@ class CompletionShape:
             **_timed_out(answer),
         }
 
-    def start(self) -> Iterator[str]:
+    def start(self, prepared: Prepared) -> Iterator[str]:
         yield self._chunk({"role": "assistant", "content": ""})
 
     def piece(self, piece: Piece) -> Iterator[str]:

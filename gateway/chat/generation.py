@@ -45,6 +45,7 @@ class Answer:
     logprobs: tuple[Ranked, ...] = ()
     timings: dict[str, float] | None = None
     timed_out: bool = False
+    stop_string: str | None = None  # the one that ended it
 
 
 Event = Piece | Answer
@@ -60,10 +61,11 @@ class AnswerStream:
         tokenizer: Tokenizer,
         stop: tuple[str, ...],
         tools: tuple[dict[str, Any], ...],
+        is_raw: bool = False,
         partial_on_timeout: bool = False,
     ) -> None:
         """With `partial_on_timeout`, an answer of which there is a token when its time runs out ends there."""
-        self._reader = AnswerReader(tokenizer, stop, reads_calls=bool(tools))
+        self._reader = AnswerReader(tokenizer, stop, reads_calls=bool(tools), is_raw=is_raw)
         self._tools = tools
         self._partial_on_timeout = partial_on_timeout
         self._timed_out = False
@@ -98,6 +100,7 @@ class AnswerStream:
             logprobs=tuple(self._logprobs),
             timings=_timings(last.timings_ms, first_ms, _ms_since(began)),
             timed_out=self._timed_out,
+            stop_string=self._reader.stop_string,
         )
 
     def _until_late(self, chunks: Generator[Chunk]) -> Generator[Chunk]:

@@ -37,7 +37,8 @@ class Allowed:
         if self.seconds < self.most_s:
             helps.append(f"a longer {DEADLINE_HEADER}, of up to {self.most_s:g} seconds")
         return (
-            f"The answer took too long: it was not complete within {self.seconds:.3g} seconds. What helps: {'; '.join(helps)}. "
+            f"The answer took too long: it was not complete within {self.seconds:.3g} seconds. "
+            f"What helps: {'; '.join(helps)}. "
             f"The operator allows more time with {DEADLINE_VARIABLE}."
         )
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from glmserve.engine import metrics
 from glmserve.engine.metrics import Meter
 from glmserve.engine.request import Event, Failed
-from glmserve.engine.scheduler.wait_queue import Ticket
+from glmserve.engine.scheduler.wait_queue import Tickets
 from glmserve.errors import Cancelled, DeadlineExceeded, GlmServeError, Overloaded
 
 _log = logging.getLogger(__name__)
@@ -28,11 +28,11 @@ class Preparation:
         emit: Callable[[Event], None],
         is_cancelled: Callable[[], bool],
         deadline: float,
-        ticket: Ticket,
+        tickets: Tickets,
         meter: Meter,
     ) -> None:
         self.arrived, self.deadline = time.monotonic(), deadline
-        self.ticket = ticket
+        self.tickets = tickets
         self._emit, self._is_cancelled, self._meter = emit, is_cancelled, meter
         self._lock = threading.Lock()
         self._has_ended = False
@@ -63,7 +63,7 @@ class Preparation:
     @property
     def is_over(self) -> bool:
         """Whether it has a slot, or has ended: then it is no longer ours."""
-        return self._has_ended or self.ticket.has_started
+        return self._has_ended or self.tickets.has_started
 
     def check(self) -> None:
         """Raises the reason to stop preparing the request, if there is one."""
@@ -83,7 +83,7 @@ class Preparation:
                 return
             self._has_ended = True
             acts, self._at_end = self._at_end, []
-        self.ticket.leave_queue()
+        self.tickets.leave_queue()
         for act in acts:
             act()
         if not isinstance(error, Overloaded):  # counted apart

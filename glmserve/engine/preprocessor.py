@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
 from glmserve import contract
 from glmserve.engine import metrics
+from glmserve.engine.answer_group import AnswerGroup
 from glmserve.engine.engine import Engine
 from glmserve.engine.fair_queue import FairQueue
 from glmserve.engine.grammar import GrammarCompiler
 from glmserve.engine.grammar_trial import NICENESS
 from glmserve.engine.preparation import Departures, Preparation
 from glmserve.engine.request import Event, Failed, Grammar, Prompt, Request
-from glmserve.engine.triton.tensors import Asked, Tensors, length_and_deadline, read_request
+from glmserve.engine.scheduler.wait_queue import Tickets
+from glmserve.engine.triton.tensors import Asked, Tensors, answers_in, length_and_deadline, read_request
 from glmserve.engine.vision.encode_queue import EncodeQueue
 from glmserve.engine.vision.feature_cache import image_key
 from glmserve.errors import BackendDown, GlmServeError, Overloaded
@@ -31,6 +35,7 @@ from glmserve.model.position_embedding import vision_arrays
 
 _log = logging.getLogger(__name__)
 _KEY_BITS = 62
+_SEEDS = 1 << 63
 
 
 class Preprocessor:
@@ -72,14 +77,18 @@ class Preprocessor:
         `when_cancelled` is handed a callback that ends the request at once, if it has no slot yet.
         """
         most, left_s = length_and_deadline(tensors)
+        tickets = Tickets()
         try:
-            ticket = self._engine.enter(len(tensors[contract.INPUT_IDS.name]), most, left_s)
+            for number in range(answers_in(tensors)):
+                tokens = 1 if number else len(tensors[contract.INPUT_IDS.name])  # the others share its KV
+                tickets.add(self._engine.enter(tokens, most, left_s))
         except GlmServeError as error:
+            tickets.leave()
             if not isinstance(error, Overloaded):  # counted apart
                 self._engine.meter.add(metrics.FAILED)
             emit(Failed(error))
             return
-        asking = Preparation(emit, is_cancelled, time.monotonic() + left_s, ticket, self._engine.meter)
+        asking = Preparation(emit, is_cancelled, time.monotonic() + left_s, tickets, self._engine.meter)
         asking.at_end(lambda: self._images.forget(asking))
         when_cancelled(asking.cancel)
         self._departures.watch(asking)
@@ -121,8 +130,7 @@ class Preprocessor:
         """Asks for the request's images; whoever finds the last of them passes the request on."""
         with self._refusing(asking):
             self._check(asking)
-            scope = 0 if self._share_caches else asked.scope
-            keys = [image_key(patches, grid, scope) for patches, grid in asked.images]
+            keys = [image_key(patches, grid, self._scope(asked)) for patches, grid in asked.images]
             side = self._checkpoint.vision.table_side
             gathered = _Gathered(len(keys), lambda found: self._submit(asked, asking, grammar, keys, found))
             for index, (key, image) in enumerate(zip(keys, asked.images, strict=True)):
@@ -146,12 +154,39 @@ class Preprocessor:
                 emit=asking.emit,
                 is_cancelled=asking.is_cancelled,
                 grammar=grammar,
-                scope=0 if self._share_caches else asked.scope,
+                scope=self._scope(asked),
                 vision_s=time.monotonic() - gathered.began,
                 arrived=asking.arrived,
             )
             self._check(asking)
-            self._engine.submit(request, asking.ticket)
+            self._start(request, asked, asking.tickets)
+
+    def _start(self, request: Request, asked: Asked, tickets: Tickets) -> None:
+        """Hands one request for each answer to the engine: the first reads the prompt, the others share its KV."""
+        if asked.answers == 1:
+            self._engine.submit(request, tickets.one)
+            return
+        group = AnswerGroup(request.emit, asked.answers)
+        for number, ticket in enumerate(tickets):
+            answer = replace(
+                request,
+                sampling=replace(asked.sampling, seed=(asked.sampling.seed + number) % _SEEDS),
+                emit=group.receiver(number),
+                is_cancelled=lambda: group.has_failed or request.is_cancelled(),
+            )
+            try:
+                if asked.grammar and number:  # kept, and begun anew
+                    answer = replace(answer, grammar=self._grammars.compile(asked.grammar, asked.scope))
+                self._engine.submit(answer, ticket)
+            except GlmServeError as error:  # others may run already
+                tickets.leave(number)
+                self._engine.meter.add(metrics.FAILED)
+                answer.emit(Failed(error))
+                return
+
+    def _scope(self, asked: Asked) -> int:
+        """Who shares cached prompts and images with this request."""
+        return salted(0 if self._share_caches else asked.scope, asked.salt)
 
     @contextmanager
     def _refusing(self, asking: Preparation) -> Generator[None]:
@@ -213,6 +248,14 @@ class _Gathered:
 
 def _stopping() -> BackendDown:
     return BackendDown("The engine is stopping.")
+
+
+def salted(scope: int, salt: int) -> int:
+    """The scope of those who send this salt; without one, the scope itself."""
+    if not salt:
+        return scope
+    digest = hashlib.sha256(scope.to_bytes(8, "little", signed=True) + salt.to_bytes(8, "little", signed=True))
+    return int.from_bytes(digest.digest()[:8], "little", signed=True)
 
 
 def prompt_arrays(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from glmserve.errors import Overloaded
 from glmserve.queue_estimator import Job, QueueEstimator
@@ -36,6 +36,39 @@ class Ticket:
         """Gives back the place or the slot."""
         self.has_left = True
         self._wait_queue.leave(self)
+
+
+class Tickets:
+    """The tickets of one request's answers, in their order."""
+
+    def __init__(self) -> None:
+        self._tickets: list[Ticket] = []
+
+    def __iter__(self) -> Iterator[Ticket]:
+        return iter(self._tickets)
+
+    @property
+    def one(self) -> Ticket:
+        """The ticket where there is one answer."""
+        return self._tickets[0]
+
+    def add(self, ticket: Ticket) -> None:
+        self._tickets.append(ticket)
+
+    @property
+    def has_started(self) -> bool:
+        """Whether one of them has its slot: then the engine ends them all."""
+        return any(ticket.has_started for ticket in self._tickets)
+
+    def leave_queue(self) -> None:
+        """Gives back the places of those that still wait."""
+        for ticket in self._tickets:
+            ticket.leave_queue()
+
+    def leave(self, first: int = 0) -> None:
+        """Gives back every place and slot, of the answers before `first` excepted."""
+        for ticket in self._tickets[first:]:
+            ticket.leave()
 
 
 class WaitQueue:
