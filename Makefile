@@ -20,7 +20,7 @@ help: ## List the routines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
 	@echo
 	@echo '  make serve takes HOST= PORT= TRITON_HTTP_PORT= TRITON_GRPC_PORT= TRITON_METRICS_PORT= CHECKPOINT= PRECISION= BUILD='
-	@echo '  START_TIMEOUT_S= (900: seconds for loading the models) and every setting of docs/settings.md, for example'
+	@echo '  START_TIMEOUT_S= (seconds for loading the models) and every setting of docs/settings.md, for example'
 	@echo '    make serve PORT=8080 CHECKPOINT=/models/GLM-4.6V-Flash'
 
 # The programs take their settings from the environment, where make puts what stands on its command line.

@@ -55,7 +55,12 @@ class EngineSettings(BaseSettings):
     require_certificate: bool = Field(
         default=True, description="Refuse a build without a valid certificate; false serves it with a warning."
     )
-    image_readers: int = Field(default=4, ge=1, le=64, description="Requests whose images are encoded at a time.")
+    image_readers: int = Field(
+        default=4,
+        ge=1,
+        le=64,
+        description="Threads that read requests with images; images at a time for a Triton model that encodes them.",
+    )
 
     @staticmethod
     def read() -> EngineSettings:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -19,6 +18,7 @@ import numpy as np
 import onnxruntime as ort
 
 from glmserve.errors import BadArtifact
+from glmserve.system import memory
 
 DeviceName = Literal["cpu", "cuda"]
 _NAN_BYTE = 0xFF  # all ones is a NaN in every floating type
@@ -122,10 +122,7 @@ class Host:
         pass
 
     def total_memory_bytes(self) -> int:
-        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        limit = Path("/sys/fs/cgroup/memory.max")  # cgroup v2
-        text = limit.read_text("ascii").strip() if limit.is_file() else "max"
-        return min(machine, int(text)) if text.isdecimal() else machine
+        return memory.total_memory_bytes()
 
 
 class _CudaBlock:
