@@ -114,7 +114,7 @@ class Fleet:
 @contextmanager
 def fleet_of(folder: Path, build: Path, tritons: int, gateways: int) -> Iterator[Fleet]:
     """A running fleet behind nginx, whose logs and configuration lie in `folder`."""
-    with _running(Fleet(folder, build, tritons, gateways, _MANY)) as fleet, _nginx(folder, fleet.gateway_ports) as url:
+    with running(Fleet(folder, build, tritons, gateways, _MANY)) as fleet, _nginx(folder, fleet.gateway_ports) as url:
         fleet.url = url
         yield fleet
 
@@ -123,7 +123,7 @@ def fleet_of(folder: Path, build: Path, tritons: int, gateways: int) -> Iterator
 def service_on(build: Path, threads: int) -> Iterator[str]:
     """The address of our service, one Triton and one gateway, once it answers."""
     variables = engine_variables(threads) | _PATIENT
-    with _running(Fleet(CACHE / f"service-{build.name}", build, 1, 1, variables)) as fleet:
+    with running(Fleet(CACHE / f"service-{build.name}", build, 1, 1, variables)) as fleet:
         yield fleet.url
 
 
@@ -134,7 +134,8 @@ def kill(server: TritonServer | GatewayServer) -> None:
 
 
 @contextmanager
-def _running(fleet: Fleet) -> Iterator[Fleet]:
+def running(fleet: Fleet) -> Iterator[Fleet]:
+    """Started when the block begins, stopped when it ends."""
     try:
         fleet.start()
         yield fleet

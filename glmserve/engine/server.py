@@ -106,7 +106,9 @@ class EngineServer:
     ) -> EngineServer:
         """A running engine on `session`; the checkpoint's tokenizer lies in `files`."""
         meter = Meter()
-        wait_queue = WaitQueue(settings.max_waiting, settings.max_waiting_tokens, slots=settings.slots)
+        wait_queue = WaitQueue(
+            settings.max_waiting, settings.max_waiting_tokens, slots=settings.slots, flood_wait=settings.flood_wait
+        )
         engine = Engine(
             session,
             checkpoint.eos_token_ids,
