@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import urllib.error
 import urllib.request
@@ -16,6 +15,7 @@ from typing import TypeVar
 from unittest.mock import patch
 
 from bench.checkpoints.builds import CACHE
+from bench.servers.nginx import nginx_command
 from bench.servers.processes import HOST, engine_variables, free_port, program
 from glmserve.build.manifest import REPOSITORY_FOLDER
 from launcher.gateway_server import GatewayServer
@@ -24,7 +24,6 @@ from launcher.triton_server import TritonServer
 SLOTS = 8
 """Of each Triton; few, so that answers wait for a slot and not for this machine's processors."""
 _START_S = 180.0
-_NGINX = Path(__file__).resolve().parents[2] / "deploy" / "nginx" / "nginx.conf"
 _MANY = {
     "GLM_ENGINE_SLOTS": str(SLOTS),
     "GLM_ENGINE_WARM_ROWS": "0",
@@ -147,12 +146,6 @@ def running(fleet: Fleet) -> Iterator[Fleet]:
 def _nginx(folder: Path, gateway_ports: list[int]) -> Iterator[str]:
     """The address of nginx with the configuration that containers get, and these gateways."""
     port = free_port()
-    shutil.copy(_NGINX, folder / "nginx.conf")
-    servers = [f"server {HOST}:{gateway} max_fails=3 fail_timeout=1s;\n" for gateway in gateway_ports]
-    (folder / "gateways.conf").write_text("".join(servers), "utf-8")
-    (folder / "listen.conf").write_text(f"listen {HOST}:{port};\n", "utf-8")
-    globals_ = f"daemon off; pid {folder}/nginx.pid;" + (" user root;" if os.getuid() == 0 else "")
-    found = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin") or "nginx"
-    command = [found, "-e", "stderr", "-p", f"{folder}/", "-c", f"{folder}/nginx.conf", "-g", globals_]
+    command = nginx_command(folder, port, gateway_ports)
     with program(command, port, folder / "nginx.log", "/health/live") as server:
         yield server.url
