@@ -31,6 +31,23 @@ _List = Annotated[
     BeforeValidator(lambda v: tuple(filter(None, map(str.strip, v.split(",")))) if isinstance(v, str) else v),
 ]
 """Separated by commas."""
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def private_host(text: str) -> tuple[str, Network | None]:
+    """The host, and the network where it lies, of `host[:port][=network]`; raises ValueError for anything else."""
+    host, is_given, network = text.partition("=")
+    if not host.strip():
+        raise ValueError(f"{text} names no host")
+    return host.strip(), ipaddress.ip_network(network.strip()) if is_given else None
+
+
+def _are_private_hosts(texts: tuple[str, ...]) -> tuple[str, ...]:
+    for text in texts:
+        private_host(text)
+    return texts
+
+
 _Networks = Annotated[_List, AfterValidator(lambda v: tuple(str(ipaddress.ip_network(text)) for text in v))]
 _Name = Annotated[str, StringConstraints(min_length=1)]
 AUTO = "auto"
@@ -130,6 +147,11 @@ class GatewaySettings(BaseSettings):
     thinking: bool = Field(default=False, description="Whether /v1/chat/completions thinks if a request does not say.")
     image_hosts: _List = Field(
         default=(), description="Hosts that images may be fetched from. Empty refuses image URLs."
+    )
+    image_private_hosts: Annotated[_List, AfterValidator(_are_private_hosts)] = Field(
+        default=(),
+        description="Hosts of an intranet that images may be fetched from too: `host[:port]` for any private address "
+        "but this machine's and link-local ones, or `host[:port]=network` (CIDR) for the addresses of one network.",
     )
     image_fetch_timeout_s: _Seconds = Field(default=10.0, description="Seconds to fetch an image from its URL.")
     bind: _Name = Field(default="127.0.0.1:5000", description="Address and port that the web server listens on.")

@@ -65,6 +65,8 @@ def _place(nodeid: str) -> tuple[Path, str]:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """One process runs all tests of a group. (xdist's own `loadgroup` does nothing under pytest 9.)"""
+    if config.option.dist != "loadscope":
+        return None
     from xdist.scheduler import LoadScopeScheduling
 
     class ByGroup(LoadScopeScheduling):

@@ -51,7 +51,7 @@ class CompletionShape:
             "timings": answer.timings,
         }
 
-    def start(self) -> Iterator[str]:
+    def start(self, prepared: Prepared) -> Iterator[str]:
         yield self._chunk({"role": "assistant", "content": ""})
 
     def piece(self, piece: Piece) -> Iterator[str]:

@@ -14,7 +14,9 @@ from gateway.api.handler import ChatHandler
 from gateway.api.logprobs import as_openai
 from gateway.chat.generation import Answer, Piece
 from gateway.chat.service import Prepared
-from gateway.schemas.multipart import FORM, read_form
+from gateway.errors import NotJson
+from gateway.schemas.form import read_form
+from gateway.schemas.multipart import FORMS, URLENCODED
 from gateway.schemas.vision import Asked, parse_vision, vision_of
 from gateway.settings import GatewaySettings
 from gateway.streaming import sse
@@ -36,7 +38,9 @@ def routes(settings: GatewaySettings, bodies: BodyReader, handler: ChatHandler) 
 
 
 def _asked(body: bytes) -> Asked:
-    if request.mimetype == FORM:
+    if request.mimetype == URLENCODED and body.lstrip()[:1] in (b"{", b"["):  # what `curl -d` says of any body
+        raise NotJson(f"The body of this request is JSON, and its Content-Type is {URLENCODED}: say application/json.")
+    if request.mimetype in FORMS:
         return vision_of(*read_form(body, request.headers["Content-Type"]))
     return parse_vision(body)
 
@@ -61,7 +65,7 @@ class VisionShape:
         body["timings"] = answer.timings
         return body
 
-    def start(self) -> Iterator[str]:
+    def start(self, prepared: Prepared) -> Iterator[str]:
         return iter(())
 
     def piece(self, piece: Piece) -> Iterator[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from flask import Blueprint, Response, jsonify
 
 from gateway.openapi.document import document
+from gateway.openapi.operations import RouteDocs
 from gateway.settings import GatewaySettings
 
 _FOLDER = Path(__file__).resolve().parents[1] / "page"
@@ -18,8 +19,8 @@ _POLICY = (
 _ASSETS = ("page.js", "words.js", "style.css", "docs.js", "sample.png")
 
 
-def routes(settings: GatewaySettings) -> Blueprint:
-    """The blueprint of the pages; reads their files once, now."""
+def routes(settings: GatewaySettings, families: tuple[RouteDocs, ...]) -> Blueprint:
+    """The blueprint of the pages; reads their files once, now. `families` describe the other routes."""
     blueprint = Blueprint("page", __name__)
     files = {name: (_FOLDER / name).read_bytes() for name in (*_ASSETS, "index.html", "docs.html")}
 
@@ -41,6 +42,6 @@ def routes(settings: GatewaySettings) -> Blueprint:
 
     @blueprint.get("/openapi.json")
     def openapi() -> Response:
-        return jsonify(document(settings.model_name, settings.thinking))
+        return jsonify(document(settings.model_name, settings.thinking, families))
 
     return blueprint

@@ -41,6 +41,7 @@ class Answer:
     calls: tuple[ToolCall, ...] = ()
     logprobs: tuple[Ranked, ...] = ()
     timings: dict[str, float] | None = None
+    stop_string: str | None = None  # the one that ended it
 
 
 Event = Piece | Answer
@@ -51,8 +52,10 @@ StartedAnswer = tuple[Event, Generator[Event]]
 class AnswerStream:
     """Reads one answer from the backend: its pieces as they arrive, then the answer."""
 
-    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...], tools: tuple[dict[str, Any], ...]) -> None:
-        self._reader = AnswerReader(tokenizer, stop, reads_calls=bool(tools))
+    def __init__(
+        self, tokenizer: Tokenizer, stop: tuple[str, ...], tools: tuple[dict[str, Any], ...], is_raw: bool = False
+    ) -> None:
+        self._reader = AnswerReader(tokenizer, stop, reads_calls=bool(tools), is_raw=is_raw)
         self._tools = tools
         self._calls: list[ToolCall] = []
         self._logprobs: list[Ranked] = []
@@ -84,6 +87,7 @@ class AnswerStream:
             calls=tuple(self._calls),
             logprobs=tuple(self._logprobs),
             timings=_timings(last.timings_ms, first_ms, _ms_since(began)),
+            stop_string=self._reader.stop_string,
         )
 
     def _piece(self, chunk: Chunk) -> Piece:

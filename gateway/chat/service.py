@@ -81,14 +81,22 @@ class ChatService:
         self._retries = RetryBudget()
         self.is_demo = checkpoint.is_demo
         self._rules = checkpoint.images
+        self._image_token_id = checkpoint.image_token_id
         self._prompts = PromptBuilder.read(
             folder, self.tokenizer, checkpoint.image_token_id, checkpoint.images.merge_size
         )
+        self.takes_tools, self.takes_thinking = self._prompts.takes_tools, self._prompts.takes_thinking
         self.context_tokens = min(settings.context_tokens, checkpoint.text.max_positions)
         # Here an image counts as one token.
         self._image_decoders = Admission(settings.image_decoders, settings.threads, settings.threads)
         self.decoders = DecoderPool()
-        self._urls = ImageFetcher(settings.image_hosts, settings.max_image_bytes, settings.image_fetch_timeout_s)
+        self._urls = ImageFetcher(
+            settings.image_hosts,
+            settings.max_image_bytes,
+            settings.image_fetch_timeout_s,
+            private_hosts=settings.image_private_hosts,
+            model=settings.model_name,
+        )
         self._sizes = ImageSizeLimits(
             settings.max_image_bytes,
             settings.max_image_pixels,
@@ -151,7 +159,9 @@ class ChatService:
     ) -> Generator[Event]:
         request = self._request(prepared, context, stream_buffer)
         conversation = prepared.conversation
-        events = AnswerStream(self.tokenizer, conversation.stop, conversation.tools).events(self._pool, request)
+        events = AnswerStream(
+            self.tokenizer, conversation.stop, conversation.tools, conversation.raw is not None
+        ).events(self._pool, request)
         return events if context.is_probe else self._noting(events)
 
     def _noting(self, events: Generator[Event]) -> Generator[Event]:
@@ -199,6 +209,8 @@ class ChatService:
             raise PromptTooLong(
                 f"The prompt has {chars} characters; at most {most} are accepted.", conversation.prompt_field
             )
+        if conversation.raw is not None:
+            return self._raw_prompt(conversation.raw, conversation.prompt_field)
         grids = [self._grid(image) for image in opened]
         messages = [_message(turn) for turn in conversation.turns]
         try:
@@ -207,6 +219,23 @@ class ChatService:
             raise InvalidInput(error.message, error.field or conversation.prompt_field) from error
         image_tokens = sum(grid.tokens(self._rules.merge_size) for grid in grids)
         return Prompt(input_ids, tuple(grids), tuple(image.size for image in opened), image_tokens)
+
+    def _raw_prompt(self, raw: str | tuple[int, ...], field: str) -> Prompt:
+        """A prompt without template and pictures; raises InvalidInput for tokens that have no meaning there."""
+        ids = self.tokenizer.encode(raw) if isinstance(raw, str) else list(raw)
+        largest = self.tokenizer.largest_id
+        wrong = next((each for each in ids if not 0 <= each <= largest), None)
+        if wrong is not None:
+            raise InvalidInput(f"The field {field} holds the token id {wrong}; ids go from 0 to {largest}.", field)
+        if self._image_token_id in ids:
+            raise InvalidInput(
+                f"The field {field} holds the token of a picture, and no picture can come with it; "
+                "send pictures to /v1/chat/completions.",
+                field,
+            )
+        if not ids:
+            raise InvalidInput(f"The field {field} holds no token.", field)
+        return Prompt(np.asarray(ids, np.int64), (), (), 0)
 
     def _grid(self, image: OpenedImage) -> Grid:
         width, height = image.size
@@ -253,6 +282,4 @@ def _message(turn: Turn) -> Message:
 
 def _without_images(conversation: Conversation) -> Conversation:
     """Without the images, which take up to 20 MB each and are not needed while the answer is generated."""
-    return Conversation(
-        (), conversation.sampling, conversation.stop, grammar=conversation.grammar, tools=conversation.tools
-    )
+    return replace(conversation, turns=())

@@ -6,6 +6,7 @@ Pillow's own conversion and resizing of the whole image would be.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from typing import IO
 
@@ -13,6 +14,7 @@ from PIL import Image, WebPImagePlugin
 
 from gateway.images.bmp_rle import RunLengthDecoder
 from gateway.images.job import Job
+from gateway.images.jpeg import END, FILLED_UP
 from gateway.images.png_bands import png_bands
 
 LARGE_PIXELS = 4_000_000
@@ -44,7 +46,17 @@ def prepare() -> None:
 
 
 def final_pixels(file: IO[bytes], job: Job) -> Image.Image:
-    """The RGB image that the model reads."""
+    """The RGB image that the model reads; raises almost anything for a file that is not whole."""
+    image = _final_pixels(file, job)
+    if job.kind == "JPEG":
+        file.seek(0)
+        data = file.read()
+        if data.endswith(FILLED_UP) and image != _final_pixels(io.BytesIO(data[: -len(FILLED_UP)] + END), job):
+            raise ValueError("what stands for the missing end can be seen")
+    return image
+
+
+def _final_pixels(file: IO[bytes], job: Job) -> Image.Image:
     image, final = upright_pixels(file, job), (job.final_width, job.final_height)
     return image if image.size == final else image.resize(final, _BICUBIC)
 

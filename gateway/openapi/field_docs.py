@@ -38,8 +38,6 @@ MEANINGS = {
     "stream": Meaning("Whether the answer comes in pieces while it is generated, as server-sent events.", False),
     "stream_options": Meaning("Asks for a last chunk of the stream that tells the usage."),
     **_SAMPLING,
-    "frequency_penalty": Meaning("Known for OpenAI's clients' sake.", 0),
-    "presence_penalty": Meaning("Known for OpenAI's clients' sake.", 0),
     "stop": Meaning("Text that ends the answer, which stops before it."),
     "stop_token_ids": Meaning("Tokens that end the answer."),
     "response_format": Meaning(
@@ -54,10 +52,10 @@ MEANINGS = {
 """In the order in which they are shown: first what must be there."""
 
 
-def explained(schema: dict[str, Any]) -> dict[str, Any]:
-    """A body's schema whose fields stand in our order and say what they mean, what they must be, and their default."""
+def explained(schema: dict[str, Any], meanings: dict[str, Meaning]) -> dict[str, Any]:
+    """A body's schema whose fields stand in the order of `meanings` and say what they mean, must be, and default to."""
     fields = schema["properties"]
-    shown = {name: _explained(fields[name], meaning) for name, meaning in MEANINGS.items() if name in fields}
+    shown = {name: _explained(fields[name], meaning) for name, meaning in meanings.items() if name in fields}
     return {**schema, "properties": shown}
 
 

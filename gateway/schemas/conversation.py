@@ -39,6 +39,8 @@ class Conversation:
     grammar: bytes = b""
     tools: tuple[dict[str, Any], ...] = ()
     prompt_field: str = "prompt"
+    raw: str | tuple[int, ...] | None = None
+    """A prompt as text or token ids that stands for the turns, without the chat template."""
 
     def images(self) -> list[SentImage]:
         """All pictures in the order they are read."""
@@ -51,4 +53,5 @@ class Conversation:
         calls = [call for turn in self.turns for call in turn.tool_calls]
         written += [call.name + json.dumps(call.arguments, ensure_ascii=False) for call in calls]
         written += [json.dumps(tool, ensure_ascii=False) for tool in self.tools]
+        written += [self.raw] if isinstance(self.raw, str) else []
         return sum(map(len, written))

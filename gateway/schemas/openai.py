@@ -27,8 +27,6 @@ class CompletionBody(AnswerFields, MessagesBody):
     stream: bool | None = Field(default=None, description=FLAG)
     stream_options: StreamOptions | None = Field(default=None, description='{"include_usage": true}')
     tool_choice: Literal["auto", "none"] | None = Field(default=None, description='"auto" or "none"')
-    frequency_penalty: float | None = Field(default=None, ge=0, le=0, description="0; use repetition_penalty instead")
-    presence_penalty: float | None = Field(default=None, ge=0, le=0, description="0; use repetition_penalty instead")
 
     def conversation(self, thinks_by_default: bool) -> Conversation:
         grammar, asked = self.grammar(), self.thinks()

@@ -81,4 +81,6 @@ def vision_of(document: dict[str, Any], files: tuple[SentImage, ...] = ()) -> As
 
 def _missing(field: str) -> InvalidInput:
     wanted = f"The field {field} must be {VisionBody.model_fields[field].description}."
+    if field == "image":
+        wanted += f" Several are sent as images, {VisionBody.model_fields['images'].description}."
     return InvalidInput(f"The request has no {field}. {wanted}", field)

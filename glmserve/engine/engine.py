@@ -9,11 +9,13 @@ import threading
 import time
 from collections.abc import Iterable
 from concurrent import futures
+from contextlib import suppress
 
 import numpy as np
 
 from glmserve.contract import Finish
 from glmserve.engine import metrics
+from glmserve.engine.logit_edits import edits_of
 from glmserve.engine.metrics import Meter
 from glmserve.engine.request import Done, Event, Failed, Logprobs, Request, Sequence, Tokens
 from glmserve.engine.runtime.decoder import DecoderSession, Sampled
@@ -69,7 +71,7 @@ class Engine:
         self._proposer = NgramProposer(draft_tokens, min_chunk_tokens)
         self._table = SlotTable(slots or session.rows, session.rows)
         self._scheduler = Scheduler(self._table, self._chunk_budget, chunk_tokens, min_chunk_tokens)
-        self._arrivals: queue.SimpleQueue[Waiting] = queue.SimpleQueue()  # the wait queue bounds it
+        self._arrivals: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()  # the wait queue bounds it; None wakes
         self._failures = 0
         self._look_at = 0.0
         self._is_warm = threading.Event()
@@ -117,6 +119,7 @@ class Engine:
     def stop(self) -> None:
         """Ends the thread after its step; whatever still runs or waits fails with BackendDown."""
         self._stopping.set()
+        self._arrivals.put(None)
         self._thread.join(_JOIN_S)
 
     def _loop(self) -> None:
@@ -152,13 +155,11 @@ class Engine:
 
     def _take_arrivals(self) -> None:
         """Hands new requests to the scheduler; sleeps until one comes when the engine is idle."""
-        try:
-            if self._scheduler.is_idle:
-                self._scheduler.waiting.append(self._arrivals.get(timeout=_IDLE_WAIT_S))
-            while True:
-                self._scheduler.waiting.append(self._arrivals.get_nowait())
-        except queue.Empty:
-            return
+        with suppress(queue.Empty):
+            arrival = self._arrivals.get(timeout=_IDLE_WAIT_S if self._scheduler.is_idle else 0.0)
+            while arrival is not None:
+                self._scheduler.waiting.append(arrival)
+                arrival = self._arrivals.get_nowait()
 
     def _drop_the_gone(self) -> None:
         """Ends requests that are cancelled or past their deadline, waiting or running."""
@@ -273,8 +274,7 @@ class Engine:
         request = sequence.request
         self.meter.add(metrics.PROMPT_TOKENS, request.prompt.length)
         self.meter.add(metrics.CACHED_TOKENS, sequence.cached)
-        if request.sampling.repetition_penalty != 1:
-            sequence.seen = np.unique(request.prompt.input_ids)
+        sequence.edits = edits_of(request.sampling, request.prompt.input_ids, self._eos, self._session.vocabulary)
 
     def _accept(self, sequence: Sequence, token: int, logprobs: Logprobs | None) -> bool:
         """Emits a sampled token, or ends the request; returns whether the request goes on."""
@@ -282,7 +282,8 @@ class Engine:
         if token < 0:
             self._break(sequence)
             return False
-        if token in self._eos or token in request.sampling.stop_token_ids:
+        is_eos = token in self._eos and not request.sampling.ignore_eos
+        if is_eos or token in request.sampling.stop_token_ids:
             self._finish(sequence, Finish.STOP)
             return False
         sequence.answer.append(token)
@@ -292,8 +293,8 @@ class Engine:
         if len(sequence.answer) >= request.sampling.max_tokens or sequence.length >= self._session.context:
             self._finish(sequence, Finish.LENGTH)
             return False
-        if sequence.seen is not None and token not in sequence.seen:
-            sequence.seen = np.append(sequence.seen, token)
+        if sequence.edits is not None:
+            sequence.edits.add(token)
         if request.grammar:
             sequence.mask = request.grammar.next_mask(token)
         return True
@@ -330,7 +331,8 @@ class Engine:
     def _end_all(self, error: GlmServeError) -> None:
         self._fail_running(error)
         while not self._arrivals.empty():
-            self._scheduler.waiting.append(self._arrivals.get_nowait())
+            if (arrival := self._arrivals.get_nowait()) is not None:
+                self._scheduler.waiting.append(arrival)
         while self._scheduler.waiting:
             entry = self._scheduler.waiting.popleft()
             entry.ticket.leave()

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
@@ -57,14 +58,8 @@ class PromptBuilder:
     """Renders and tokenises prompts of one checkpoint; safe to share between threads."""
 
     def __init__(self, template: str, tokenizer: Tokenizer, image_token_id: int, merge_size: int) -> None:
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-        environment.filters["tojson"] = _to_json
-        environment.globals["raise_exception"] = _refuse
-        try:
-            self._template = environment.from_string(template)
-            self.takes_tools = "tools" in find_undeclared_variables(environment.parse(template))
-        except jinja2.TemplateError as error:
-            raise BadArtifact("chat_template.jinja is not a Jinja template.") from error
+        self._template, variables = _compiled(template)
+        self.takes_tools, self.takes_thinking = "tools" in variables, "enable_thinking" in variables
         self._tokenizer = tokenizer
         self._image_token_id = image_token_id
         self._merge_size = merge_size
@@ -172,6 +167,18 @@ def _join_texts(parts: tuple[str | ImagePart, ...]) -> list[str | ImagePart]:
         else:
             joined.extend(run)
     return joined
+
+
+@lru_cache(maxsize=4)
+def _compiled(source: str) -> tuple[jinja2.Template, frozenset[str]]:
+    """The template, and the variables that it reads; raises BadArtifact."""
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _refuse
+    try:
+        return environment.from_string(source), frozenset(find_undeclared_variables(environment.parse(source)))
+    except jinja2.TemplateError as error:
+        raise BadArtifact("chat_template.jinja is not a Jinja template.") from error
 
 
 def _to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:

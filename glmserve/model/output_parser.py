@@ -24,14 +24,18 @@ class AnswerReader:
 
     `content` and `thinking` hold all text so far, neither beginning nor ending in white space; `stopped` turns true
     when a stop string was met in the content, which then ends just before it. Tool calls are read where asked for.
+    A raw answer, which continues a text, keeps its white space and what stands between marks of thinking.
     `tokens` counts what was read until then; what comes in one message with the end of a stop string is chance.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...] = (), reads_calls: bool = False) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, stop: tuple[str, ...] = (), reads_calls: bool = False, is_raw: bool = False
+    ) -> None:
         self._control = tokenizer.control_texts
         self._detokenizer = Detokenizer(tokenizer)
         self._stop = stop
         self._reads_calls = reads_calls
+        self._is_raw = is_raw
         self._held = {"content": "", "thinking": ""}
         self._call: str | None = None  # the markup of the unfinished call
         self._is_thinking = False
@@ -39,6 +43,7 @@ class AnswerReader:
         self.thinking = ""
         self.calls: list[RawCall] = []
         self.stopped = False
+        self.stop_string: str | None = None  # the one that was met
         self.tokens = 0
 
     def is_said(self, token: int) -> bool:
@@ -66,7 +71,7 @@ class AnswerReader:
         self._add(self._detokenizer.finish())
         self._call = None  # a call that was cut off does not count
         if not self.stopped:
-            self.content += self._held["content"].rstrip()
+            self.content += self._trimmed(self._held["content"])
             self._held["content"] = ""
         return self._since(*before)
 
@@ -74,6 +79,8 @@ class AnswerReader:
         return Delta(self.content[content:], self.thinking[thinking:], tuple(self.calls[calls:]))
 
     def _steer(self, control: str) -> None:
+        if self._is_raw:
+            return
         if control in (THINK_OPEN, THINK_CLOSE):
             self._is_thinking = control == THINK_OPEN
         elif not self._reads_calls:
@@ -99,15 +106,19 @@ class AnswerReader:
     def _settled(self, kind: str, text: str, stops: tuple[str, ...]) -> str:
         """The final part of the held and the new text, up to a stop string; the rest stays held."""
         text = self._held[kind] + text
-        if not (self.thinking if kind == "thinking" else self.content):
+        if not self._is_raw and not (self.thinking if kind == "thinking" else self.content):
             text = text.lstrip()
-        found = [at for at in (text.find(stop) for stop in stops) if at >= 0]
+        found = [(at, stop) for at, stop in ((text.find(stop), stop) for stop in stops) if at >= 0]
         if found:
+            at, self.stop_string = min(found)
             self._held[kind], self.stopped = "", True
-            return text[: min(found)].rstrip()
-        settled = text[: len(text) - _open_stop(text, stops)].rstrip()
+            return self._trimmed(text[:at])
+        settled = self._trimmed(text[: len(text) - _open_stop(text, stops)])
         self._held[kind] = text[len(settled) :]
         return settled
+
+    def _trimmed(self, text: str) -> str:
+        return text if self._is_raw else text.rstrip()
 
 
 def _open_stop(text: str, stops: tuple[str, ...]) -> int:

@@ -114,7 +114,7 @@ def upstream() -> Iterator[int]:
     Upstream.let_go.clear()
     Upstream.asked.clear()
     with ThreadingHTTPServer(("127.0.0.1", 0), Upstream) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server.server_port
         Upstream.let_go.set()
         server.shutdown()
@@ -240,7 +240,7 @@ def test_the_page_of_problems_is_no_address_of_its_own(front: Front) -> None:
 def second(upstream: int) -> Iterator[int]:
     """Another gateway; the first one is there too."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Upstream) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server.server_port
         Upstream.let_go.set()
         server.shutdown()

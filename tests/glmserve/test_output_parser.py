@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from real_checkpoint import REAL, needs_real
+from real_checkpoint import needs_real, real_tokenizer
 from tokenizers import Tokenizer as LibraryTokenizer
 from tokenizers.decoders import ByteLevel
 from tokenizers.models import BPE
@@ -34,7 +34,7 @@ def test_text_comes_whole_character_by_whole_character() -> None:
 
 @needs_real
 def test_the_real_tokenizer_streams_without_broken_characters() -> None:
-    tokenizer = Tokenizer.read(REAL)
+    tokenizer = real_tokenizer()
     stream = Detokenizer(tokenizer)
     pieces = [stream.push(token) for token in tokenizer.encode(MIXED)]
     assert "".join(pieces) + stream.finish() == MIXED and all("\ufffd" not in piece for piece in pieces)
@@ -43,7 +43,7 @@ def test_the_real_tokenizer_streams_without_broken_characters() -> None:
 @needs_real
 @pytest.mark.parametrize("word", ["캠퍼스", "뒤편", "뒤흔들다", "쇠퇴"])
 def test_korean_of_the_real_tokenizer_streams_whole(word: str) -> None:
-    tokenizer = Tokenizer.read(REAL)
+    tokenizer = real_tokenizer()
     stream = Detokenizer(tokenizer)
     assert "".join(stream.push(token) for token in tokenizer.encode(word)) + stream.finish() == word
 

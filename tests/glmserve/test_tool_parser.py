@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from real_checkpoint import REAL, needs_real
+from real_checkpoint import REAL, needs_real, real_tokenizer
 
 from glmserve.errors import InvalidInput
 from glmserve.model.chat_template import Message, PromptBuilder, ToolCall
@@ -100,7 +100,7 @@ def test_a_template_without_tools_refuses_them() -> None:
 
 @needs_real
 def test_tools_calls_and_results_are_rendered_as_the_model_was_taught() -> None:
-    tokenizer = Tokenizer.read(REAL)
+    tokenizer = real_tokenizer()
     builder = PromptBuilder.read(REAL, tokenizer, Checkpoint.read(REAL).image_token_id, 2)
     messages = [
         Message("user", ("Weather?",)),
@@ -117,7 +117,7 @@ def test_tools_calls_and_results_are_rendered_as_the_model_was_taught() -> None:
 
 @needs_real
 def test_control_tokens_anywhere_in_tools_and_calls_stay_characters() -> None:
-    tokenizer = Tokenizer.read(REAL)
+    tokenizer = real_tokenizer()
     builder = PromptBuilder.read(REAL, tokenizer, Checkpoint.read(REAL).image_token_id, 2)
     controls = set(tokenizer.control_tokens.values())
 

@@ -55,11 +55,12 @@ def kinds_of_test(path: Path, name: str) -> frozenset[str]:
 
 @cache
 def group_of_test(path: Path, name: str) -> str:
-    """Tests of one group run in one process: those that share a server, or else those of one file."""
+    """Tests of one group run in one process: those that share a server, those that need torch, whose import takes
+    seconds, or else those of one file."""
     for place, used in _reached(path, name):
         if used in SHARED_SERVERS and place.name == "conftest.py":
             return used
-    return str(path)
+    return "torch" if "parity" in kinds_of_test(path, name) else str(path)
 
 
 def _reached(path: Path, name: str) -> set[Name]:

@@ -31,6 +31,24 @@ def test_unset_fields_ask_for_nothing_special(client: FlaskClient, backend: Fake
     assert (backend.requests[0].grammar, sampling.logprobs, sampling.top_logprobs) == (b"", False, 0)
 
 
+@pytest.mark.parametrize("name", ["max_tokens", "max_new_tokens"])
+@pytest.mark.parametrize("value", [32_769, 2**63, 10**30])
+def test_more_tokens_than_any_answer_has_are_cut(
+    client: FlaskClient, backend: FakeBackend, image: str, name: str, value: int
+) -> None:
+    ask(client, image, max_tokens=32_768)
+    ask(client, image, **{name: value})
+    most, cut = (request.sampling.max_tokens for request in backend.requests)
+    assert most == cut
+
+
+def test_minus_one_is_an_absent_top_k_or_seed(client: FlaskClient, backend: FakeBackend, image: str) -> None:
+    for _ in range(2):
+        ask(client, image, top_k=-1, seed=-1)
+    first, second = (request.sampling for request in backend.requests)
+    assert first.top_k == 0 and first.seed >= 0 and first.seed != second.seed
+
+
 @pytest.mark.parametrize(
     ("wanted", "grammar"),
     [

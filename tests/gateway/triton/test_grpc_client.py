@@ -19,6 +19,8 @@ from small_triton import SmallTriton, a_request, failure, final_empty, message, 
 from structlog.testing import capture_logs
 from tritonclient.grpc import service_pb2_grpc
 
+import gateway.triton.grpc_client
+import gateway.triton.grpc_streams
 from gateway.triton.backend import Chunk, GenerateRequest
 from gateway.triton.grpc_client import TritonBackend
 from gateway.triton.grpc_streams import StreamThread
@@ -80,6 +82,14 @@ def backend(triton: tuple[SmallTriton, str], connect: Connect) -> TritonBackend:
     return connect(triton[1], 5)
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client's last resorts come after a tenth of their time, for tests in which Triton does not react."""
+    for module in (gateway.triton.grpc_client, gateway.triton.grpc_streams):
+        monkeypatch.setattr(module, "_LEAVE_S", 0.2)
+        monkeypatch.setattr(module, "_GRACE_S", 0.1)
+
+
 def test_tokens_come_in_order_and_end_with_the_finish(triton: Any, backend: TritonBackend) -> None:
     triton[0].script = lambda *_: iter(
         [message([1]), message([2, 3]), message([]), message([4], Finish.LENGTH), final_empty()]
@@ -120,7 +130,7 @@ def test_a_request_without_an_image_sends_no_image_tensors(triton: Any, backend:
 def test_optional_tensors_travel_when_they_say_something(triton: Any, backend: TritonBackend) -> None:
     triton[0].script = lambda *_: iter([message([], Finish.STOP)])
     sampling = Sampling(min_p=0.25, repetition_penalty=1.5, stop_token_ids=(7, 9), logprobs=True, top_logprobs=3)
-    said = replace(a_request(), sampling=sampling, grammar=b'{"type":"object"}', cache_scope=-(2**62))
+    said = replace(a_request(), sampling=sampling, grammar=b'{"type":"object"}', cache_scope=-(2**62), answers=2)
     list(backend.generate(said))
     sent = triton[0].received[0]
     named = {t.name: t for t in contract.DECODER_INPUTS}
@@ -149,6 +159,7 @@ def test_log_probabilities_come_beside_their_tokens(triton: Any, backend: Triton
     assert last.logprobs == ()
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_cancellation_ends_the_call_while_nothing_comes(triton: Any, backend: TritonBackend) -> None:
     release, asked = threading.Event(), threading.Event()
 
@@ -317,6 +328,7 @@ def test_a_steady_stream_may_last_longer_than_the_silence_that_is_allowed(triton
     assert len(list(backend.generate(a_request()))) == 9
 
 
+@pytest.mark.usefixtures("impatient")
 def test_the_deadline_ends_a_stream_that_speaks_for_too_long(triton: Any, backend: TritonBackend) -> None:
     pause = threading.Event()
 
@@ -330,6 +342,7 @@ def test_the_deadline_ends_a_stream_that_speaks_for_too_long(triton: Any, backen
         list(backend.generate(a_request(deadline_s=0.3)))
 
 
+@pytest.mark.usefixtures("impatient")
 def test_closing_the_answer_cancels_the_call(triton: Any, backend: TritonBackend) -> None:
     release = threading.Event()
 
