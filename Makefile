@@ -59,11 +59,20 @@ test-fast: $(VENV)/.test-installed ## Run the tests without builds, programs, Tr
 precommit: check test-fast ## Run check and test-fast, before a commit
 
 .PHONY: check
-check: $(VENV)/.test-installed ## Lint, formatting, types, and which floor may import which
+check: $(VENV)/.test-installed ## Lint, formatting, types, which floor may import which, and known vulnerabilities
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@$(BIN)/python deploy/docker/audit-requirements
+
+.PHONY: digests
+digests: ## Name every image of others by its digest (needs Docker and the registries)
+	@python3 deploy/docker/pin-images
+
+.PHONY: locks
+locks: $(VENV)/.test-installed ## Write requirements/*.lock anew: what the images install, with hashes (needs PyPI)
+	$(BIN)/python deploy/docker/lock-requirements
 
 .PHONY: bench
 bench: $(VENV)/.test-installed ## Measure the service beside its baselines and its bare engine; docs/benchmarks.md

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from launcher.predecessor import is_ending
+from launcher.predecessor import Holder, holder_of
 
 _ENDING_S = 45.0
 """What the gateway's last answers and tritonserver's exit may take together."""
@@ -56,6 +56,7 @@ class _Predecessor:
         self._tell = tell
         self._give_up = time.monotonic() + _ENDING_S
         self._seen_at: float | None = None
+        self._has_told = False
 
     def wait_for(self, port: Port, error: OSError) -> OSError | None:
         """Waits until the port is free, or is not held by a service that ends; why it cannot be opened then."""
@@ -69,10 +70,13 @@ class _Predecessor:
 
     def _is_ending(self, port: int) -> bool:
         """A process that is just ending shows its sockets no more, and holds them for a moment yet."""
-        now = time.monotonic()
-        if is_ending(port):
-            if self._seen_at is None:
+        now, holder = time.monotonic(), holder_of(port)
+        if holder is Holder.ENDING:
+            if not self._has_told:
+                self._has_told = True
                 self._tell(f"Port {port} is held by a service that is ending; waiting for its end ...")
+            self._seen_at = now
+        elif holder is Holder.UNSEEN and self._seen_at is None:
             self._seen_at = now
         return self._seen_at is not None and now - self._seen_at < _LAST_MOMENT_S
 

@@ -1,9 +1,10 @@
-"""Whether the program that holds a port is part of a service of ours that is ending, so that its port is soon free."""
+"""Who holds a port: a part of a service of ours that is ending, so that the port is soon free, or somebody else."""
 
 from __future__ import annotations
 
 import ctypes
 from contextlib import suppress
+from enum import Enum
 from pathlib import Path
 
 _ENDING = "glm-ending"
@@ -17,10 +18,21 @@ def say_that_we_end() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_NAME, _ENDING.encode(), 0, 0, 0)
 
 
-def is_ending(port: int) -> bool:
-    """Whether a tritonserver or a gateway of ours listens there whose launcher is ending or has died."""
+class Holder(Enum):
+    """Whose a port is."""
+
+    ENDING = "a tritonserver or a gateway of ours whose launcher is ending or has died"
+    UNSEEN = "nobody who can be seen listening: a process on its last moment, or another user's"
+    OTHER = "another program"
+
+
+def holder_of(port: int) -> Holder:
+    """Who holds a port that cannot be opened."""
     sockets = _listening_on(port)
-    return any(_is_left_over(process) for process in Path("/proc").glob("[0-9]*") if sockets & _sockets_of(process))
+    holders = [process for process in Path("/proc").glob("[0-9]*") if sockets & _sockets_of(process)]
+    if not holders:
+        return Holder.UNSEEN
+    return Holder.ENDING if any(map(_is_left_over, holders)) else Holder.OTHER
 
 
 def _is_left_over(process: Path) -> bool:

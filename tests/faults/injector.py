@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import select
 import signal
 import threading
 import time
@@ -17,6 +18,7 @@ from service import Role, Service
 from sidecars import Nginx, Redis
 
 SLOW_S = 1.5
+LONGEST_END_S = 60.0
 _OF_TRITON = (Role.STUB, Role.WHOLE_STUB, Role.TRITON)
 MOST_TRITON_FAULTS = 4
 """More within ten minutes, and the supervisor gives up: then we start it anew first, as a rollout would."""
@@ -131,8 +133,7 @@ class Injector:
         if fault.number is SIGSTOP:
             threading.Timer(fault.lasts_s, self._take_back, (handle, struck)).start()
         else:
-            os.close(handle)
-            struck.over.set()
+            threading.Thread(target=self._await_end, args=(handle, struck), daemon=True).start()
         return struck
 
     @staticmethod
@@ -151,6 +152,13 @@ class Injector:
         self._to_triton.delay_s = SLOW_S
         threading.Timer(fault.lasts_s, self._take_back, (None, struck)).start()
         return struck
+
+    @staticmethod
+    def _await_end(handle: int, struck: Struck) -> None:
+        """A process that is told to end answers for a while yet; what comes then says nothing of its recovery."""
+        select.select([handle], [], [], LONGEST_END_S)
+        os.close(handle)
+        struck.over.set()
 
     def _take_back(self, handle: int | None, struck: Struck) -> None:
         if handle is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import threading
 
 import pytest
 from ports import free_port
@@ -42,3 +43,22 @@ def test_a_forbidden_port_is_not_called_taken(monkeypatch: pytest.MonkeyPatch) -
 def test_an_address_that_this_machine_lacks_is_named(host: str) -> None:
     with pytest.raises(UnusablePort, match=rf"^HOST={host} is no IPv4 address of this machine: choose one"):
         claim([Port(host, free_port(), "PORT")])
+
+
+def test_a_port_whose_holder_shows_itself_no_more_is_soon_free() -> None:
+    """So holds it the socket of a process that is just ending: nobody is seen listening, and it cannot be opened."""
+    with socket.socket() as held:
+        held.bind((LOOPBACK, 0))
+        port, told = held.getsockname()[1], list[str]()
+        soon = threading.Timer(0.5, held.close)
+        soon.start()
+        claim([Port(LOOPBACK, port, "PORT")], told.append)
+        soon.join()
+    assert not told
+
+
+def test_a_port_that_stays_held_by_nobody_who_is_seen_is_taken() -> None:
+    with socket.socket() as held:
+        held.bind((LOOPBACK, 0))
+        with pytest.raises(UnusablePort, match="is taken"):
+            claim([Port(LOOPBACK, held.getsockname()[1], "PORT")])
