@@ -89,6 +89,7 @@ bench: $(VENV)/.test-installed ## Measure the service beside its baselines and i
 	$(BIN)/python -m bench steps
 	$(BIN)/python -m bench simulate
 	$(BIN)/python -m bench refusals
+	$(BIN)/python -m bench floods
 	$(BIN)/python -m bench report
 
 .PHONY: gpu-check

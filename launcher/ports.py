@@ -59,8 +59,10 @@ class _Predecessor:
         self._has_told = False
 
     def wait_for(self, port: Port, error: OSError) -> OSError | None:
-        """Waits until the port is free, or is not held by a service that ends; why it cannot be opened then. What a dead
-        launcher left, and what stands still and so cannot end, is killed after that time."""
+        """Waits until the port is free, or is not held by a service that ends; why it cannot be opened then.
+
+        What a dead launcher left, and what stands still and so cannot end, is killed after that time.
+        """
         while self._is_ending(port.number) and time.monotonic() < self._give_up:
             time.sleep(_LOOK_EVERY_S)
             again = _open(port)
