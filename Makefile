@@ -73,11 +73,20 @@ $(CLIENTS): requirements/clients.txt tests/clients/javascript/package-lock.json 
 precommit: check test-fast ## Run check and test-fast, before a commit
 
 .PHONY: check
-check: $(VENV)/.test-installed ## Lint, formatting, types, and which floor may import which
+check: $(VENV)/.test-installed ## Lint, formatting, types, which floor may import which, and known vulnerabilities
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@$(BIN)/python deploy/docker/audit-requirements
+
+.PHONY: digests
+digests: ## Name every image of others by its digest (needs Docker and the registries)
+	@python3 deploy/docker/pin-images
+
+.PHONY: locks
+locks: $(VENV)/.test-installed ## Write requirements/*.lock anew: what the images install, with hashes (needs PyPI)
+	$(BIN)/python deploy/docker/lock-requirements
 
 .PHONY: bench
 bench: $(VENV)/.test-installed ## Measure the service beside its baselines and its bare engine; docs/benchmarks.md
@@ -94,6 +103,7 @@ bench: $(VENV)/.test-installed ## Measure the service beside its baselines and i
 	$(BIN)/python -m bench steps
 	$(BIN)/python -m bench simulate
 	$(BIN)/python -m bench refusals
+	$(BIN)/python -m bench floods
 	$(BIN)/python -m bench report
 
 .PHONY: gpu-check
@@ -117,8 +127,8 @@ soak: $(VENV)/.test-installed ## Let random requests come and go for 20 minutes 
 	$(BIN)/python -m bench soak --minutes $(or $(MINUTES),20)
 
 .PHONY: chaos
-chaos: $(VENV)/.test-installed ## Kill and stop parts of the service under load for 15 minutes (MINUTES=15 SEED=), and judge every answer
-	PYTHONPATH=.:tests/support $(BIN)/python tests/faults/chaos.py --minutes $(or $(MINUTES),15) $(if $(SEED),--seed $(SEED))
+chaos: $(VENV)/.test-installed ## Kill and stop parts of the service under load for 15 minutes (MINUTES=15 SEED= LAUNCHER=), and judge every answer
+	PYTHONPATH=.:tests/support $(BIN)/python tests/faults/chaos.py --minutes $(or $(MINUTES),15) $(if $(SEED),--seed $(SEED)) $(if $(LAUNCHER),--launcher)
 
 .PHONY: fuzz
 fuzz: $(VENV)/.test-installed ## Send 2,000 requests (CASES=2000) made from the OpenAPI document, and check every answer

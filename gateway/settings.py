@@ -13,7 +13,14 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, 
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from glmserve.errors import BadSettings
-from glmserve.limits import CANARY_TIMEOUT_S, DEADLINE_S, GRACEFUL_TIMEOUT_S, RESPONSE_TIMEOUT_S
+from glmserve.limits import (
+    CANARY_TIMEOUT_S,
+    DEADLINE_S,
+    FLOOD_WAIT,
+    FLOOD_WAIT_MEANING,
+    GRACEFUL_TIMEOUT_S,
+    RESPONSE_TIMEOUT_S,
+)
 from glmserve.system import cpu_count
 from glmserve.system.env_settings import read_settings
 
@@ -141,6 +148,9 @@ class GatewaySettings(BaseSettings):
     )
     max_waiting: Annotated[int, Field(ge=0)] = Field(
         default=16, description="Requests that may wait until these tokens have room; more are a 503."
+    )
+    flood_wait: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        default=FLOOD_WAIT, description=f"{FLOOD_WAIT_MEANING} 0 lets MAX_WAITING wait."
     )
     model_aliases: _List = Field(default=(), description="Other model names that requests may use.")
     thinking: bool = Field(default=False, description="Whether /v1/chat/completions thinks if a request does not say.")

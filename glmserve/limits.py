@@ -69,6 +69,12 @@ GRACEFUL_TIMEOUT_S = 30
 ANSWER_GRACE_S = 5.0
 """Time for a client to have read its answer once its body's time and its deadline are both over."""
 
+FLOOD_WAIT = 0.4
+FLOOD_WAIT_MEANING = (
+    "In a flood (requests keep arriving faster than they are answered), the longest wait before an answer begins, as a "
+    "multiple of the mean time that a request takes; who would wait longer is refused at once."
+)
+
 LARGEST_KEPT_BUFFER_BYTES = 16 * 1024**2
 """Freed buffers up to this size are used again; those of a 12-megapixel photo are 9 MB once it was made to fit."""
 

@@ -113,7 +113,9 @@ class EngineServer:
         """A running engine on `session`, with the encoder's graph in this process or a function that asks Triton's; the
         checkpoint's tokenizer lies in `files`."""
         meter = Meter()
-        wait_queue = WaitQueue(settings.max_waiting, settings.max_waiting_tokens, slots=settings.slots)
+        wait_queue = WaitQueue(
+            settings.max_waiting, settings.max_waiting_tokens, slots=settings.slots, flood_wait=settings.flood_wait
+        )
         engine = Engine(
             session,
             checkpoint.eos_token_ids,

@@ -6,6 +6,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from glmserve.engine.runtime.device import DeviceName
+from glmserve.limits import FLOOD_WAIT, FLOOD_WAIT_MEANING
 from glmserve.system import cpu_count
 from glmserve.system.env_settings import read_settings
 
@@ -45,6 +46,9 @@ class EngineSettings(BaseSettings):
     )
     max_waiting: int = Field(default=64, ge=1, description="Requests that may wait for a slot; more are refused.")
     max_waiting_tokens: int = Field(default=262_144, ge=1, description="Prompt tokens that may wait for a slot.")
+    flood_wait: float = Field(
+        default=FLOOD_WAIT, ge=0, allow_inf_nan=False, description=f"{FLOOD_WAIT_MEANING} 0 lets MAX_WAITING wait."
+    )
     image_cache_mib: int = Field(default=512, ge=0, description="MiB of image features kept for reuse.")
     share_caches: bool = Field(
         default=False,
