@@ -19,8 +19,6 @@ from small_triton import SmallTriton, a_request, failure, final_empty, message, 
 from structlog.testing import capture_logs
 from tritonclient.grpc import service_pb2_grpc
 
-import gateway.triton.grpc_client
-import gateway.triton.grpc_streams
 from gateway.triton.backend import Chunk, GenerateRequest
 from gateway.triton.grpc_client import TritonBackend
 from gateway.triton.grpc_streams import StreamThread
@@ -80,14 +78,6 @@ def connect(request: pytest.FixtureRequest, streams: StreamThread) -> Generator[
 @pytest.fixture
 def backend(triton: tuple[SmallTriton, str], connect: Connect) -> TritonBackend:
     return connect(triton[1], 5)
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client's last resorts come after a tenth of their time, for tests in which Triton does not react."""
-    for module in (gateway.triton.grpc_client, gateway.triton.grpc_streams):
-        monkeypatch.setattr(module, "_LEAVE_S", 0.2)
-        monkeypatch.setattr(module, "_GRACE_S", 0.1)
 
 
 def test_tokens_come_in_order_and_end_with_the_finish(triton: Any, backend: TritonBackend) -> None:
