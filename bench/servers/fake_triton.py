@@ -35,7 +35,7 @@ class PacedTriton:
         self._running = _message({contract.TOKENS: [_TOKEN]})
         ending: dict[Tensor, list[Any]] = {contract.TOKENS: [], contract.FINISH: [Finish.LENGTH]}
         self._last = _message({**ending, contract.TIMINGS_MS: [0, 0, 0, 0], contract.CACHED_TOKENS: [0]})
-        self._ready = service_pb2.ModelReadyResponse(ready=True).SerializeToString()
+        self._ready: bytes = service_pb2.ModelReadyResponse(ready=True).SerializeToString()
 
     async def serve(self, port: int) -> None:
         """For ever."""

@@ -47,6 +47,8 @@ SIGNS = {
 
 SHARED_SERVERS = ("endless", "service", "triton")
 """Fixtures of conftests that live as long as the process they are in."""
+LONGEST_GROUPS = ("torch", "test_service_faults.py", "service", "test_triton_supervisor.py")
+"""They begin first: of two at a time one computes and the other mostly waits."""
 Name = tuple[Path, str]
 """A name, and the file that uses it."""
 
