@@ -18,8 +18,8 @@ class NotJson(InvalidInput):
     code = "unsupported_media_type"
     status = 415
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, "Content-Type")
+    def __init__(self, message: str, header: str = "Content-Type") -> None:
+        super().__init__(message, header)
 
 
 class BadKeyFile(GlmServeError):

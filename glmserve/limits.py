@@ -9,7 +9,21 @@ MAX_LOGPROBS = 20
 """Likeliest tokens that a request may have listed with each token of its answer."""
 
 MAX_STOP_TOKEN_IDS = 64
+MAX_LOGIT_BIAS = 1024
+LARGEST_LOGIT_BIAS = 100.0
+MAX_BAD_WORDS = 128
+MAX_ALLOWED_TOKEN_IDS = 16_384
+"""Token ids that one request may end at, bias, and be narrowed to; and words that it may rule out."""
+
+MAX_ANSWERS = 16
+"""Answers to one request (`n`)."""
+
 MAX_GRAMMAR_BYTES = 64 * 1024
+"""A JSON Schema, a regular expression, a list of choices or a grammar."""
+
+MAX_RULES_BYTES = 512 * 1024
+"""All rules of one answer, every tool's parameters among them."""
+
 GRAMMAR_COMPILE_CPU_S = 1.0
 GRAMMAR_COMPILE_MEMORY_BYTES = 512 * 1024**2
 """What turning a JSON Schema into a grammar may cost; more is the caller's 400."""

@@ -10,6 +10,7 @@ from flask import Response, g, jsonify, request
 from gateway.chat.generation import Answer
 from gateway.chat.service import ChatService, Prepared, Prompt, RequestContext
 from gateway.deadline import DEADLINE_HEADER, LEAST_DEADLINE_S, START_HEADER, Deadline, seconds_since
+from gateway.errors import UnknownModel
 from gateway.limits.admission import Admission
 from gateway.limits.rate_limit import RateLimiter
 from gateway.observability.metrics import Metrics
@@ -51,10 +52,11 @@ class ChatHandler:
         def admit(prompt: Prompt, max_tokens: int) -> None:
             self.rate_limiter.check_image_tokens(caller, prompt.image_tokens)
             arrived_ms = record.ms()
-            tokens = len(prompt.input_ids) + max_tokens
+            tokens = len(prompt.input_ids) + max_tokens * conversation.answers
             record.max_tokens = max_tokens
             record.holds.enter_context(self.admission.admit(tokens, deadline, cancellation, max_tokens))
-            self.rate_limiter.charge_image_tokens(caller, prompt.image_tokens)
+            left = self.rate_limiter.charge_image_tokens(caller, prompt.image_tokens)
+            record.headers |= left.token_headers() if left else {}
             record.facts["admission_ms"] = round(record.ms() - arrived_ms, 1)
             self.metrics.crowd(*self.admission.counts())
 
@@ -77,6 +79,11 @@ class ChatHandler:
         record.holds.callback(streamed.close)
         streamed.wait(self.settings.heartbeat_s)  # what fails by then still has a status of its own
         return Response(streamed.body(self.settings.heartbeat_s), mimetype=sse.MIMETYPE, headers=sse.HEADERS)
+
+    def check_model(self, name: str | None) -> None:
+        """Raises UnknownModel for a name that is neither the model's nor another one that the settings give it."""
+        if name is not None and name not in (self.settings.model_name, *self.settings.model_aliases):
+            raise UnknownModel(f"Unknown model; this service has {self.settings.model_name}.", "model")
 
     def count(self, conversation: Conversation) -> Prompt:
         """The prompt of a conversation, with its token counts."""

@@ -15,6 +15,7 @@ import numpy as np
 
 from glmserve.contract import Finish
 from glmserve.engine import metrics
+from glmserve.engine.logit_edits import edits_of
 from glmserve.engine.metrics import Meter
 from glmserve.engine.request import Done, Event, Failed, Logprobs, Request, Sequence, Tokens
 from glmserve.engine.runtime.decoder import DecoderSession, Sampled
@@ -273,8 +274,7 @@ class Engine:
         request = sequence.request
         self.meter.add(metrics.PROMPT_TOKENS, request.prompt.length)
         self.meter.add(metrics.CACHED_TOKENS, sequence.cached)
-        if request.sampling.repetition_penalty != 1:
-            sequence.seen = np.unique(request.prompt.input_ids)
+        sequence.edits = edits_of(request.sampling, request.prompt.input_ids, self._eos, self._session.vocabulary)
 
     def _accept(self, sequence: Sequence, token: int, logprobs: Logprobs | None) -> bool:
         """Emits a sampled token, or ends the request; returns whether the request goes on."""
@@ -282,7 +282,8 @@ class Engine:
         if token < 0:
             self._break(sequence)
             return False
-        if token in self._eos or token in request.sampling.stop_token_ids:
+        is_eos = token in self._eos and not request.sampling.ignore_eos
+        if is_eos or token in request.sampling.stop_token_ids:
             self._finish(sequence, Finish.STOP)
             return False
         sequence.answer.append(token)
@@ -292,8 +293,8 @@ class Engine:
         if len(sequence.answer) >= request.sampling.max_tokens or sequence.length >= self._session.context:
             self._finish(sequence, Finish.LENGTH)
             return False
-        if sequence.seen is not None and token not in sequence.seen:
-            sequence.seen = np.append(sequence.seen, token)
+        if sequence.edits is not None:
+            sequence.edits.add(token)
         if request.grammar:
             sequence.mask = request.grammar.next_mask(token)
         return True

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from glmserve import contract
 from glmserve.engine import metrics
+from glmserve.engine.answer_group import AnswerGroup
 from glmserve.engine.engine import Engine
 from glmserve.engine.fair_queue import FairQueue
-from glmserve.engine.grammar import GrammarCompiler, SchemaGrammar
+from glmserve.engine.grammar import AnswerGrammar, GrammarCompiler
 from glmserve.engine.grammar_trial import NICENESS
 from glmserve.engine.request import Event, Failed, Prompt, Request
-from glmserve.engine.scheduler.wait_queue import Ticket
-from glmserve.engine.triton.tensors import Asked, Tensors, length_and_deadline, read_request
+from glmserve.engine.scheduler.wait_queue import Tickets
+from glmserve.engine.triton.tensors import Asked, Tensors, answers_in, length_and_deadline, read_request
 from glmserve.engine.vision.feature_cache import FeatureCache, image_key
 from glmserve.errors import BackendDown, Cancelled, DeadlineExceeded, GlmServeError, Overloaded
 from glmserve.model.config import Checkpoint
@@ -30,6 +32,7 @@ from glmserve.model.position_embedding import VisionArrays, vision_arrays
 
 _log = logging.getLogger(__name__)
 _KEY_BITS = 62
+_SEEDS = 1 << 63
 
 EncodeImage = Callable[[VisionArrays], np.ndarray]
 """One image's arrays -> features f32 [image tokens, hidden]."""
@@ -70,16 +73,20 @@ class Preprocessor:
         `when_cancelled` is handed a callback that gives the request's place in the wait queue back at once.
         """
         asking = _Asking(emit, is_cancelled, time.monotonic())
+        tickets = Tickets()
         try:
-            ticket = self._engine.enter(len(tensors[contract.INPUT_IDS.name]), *length_and_deadline(tensors))
+            for number in range(answers_in(tensors)):
+                tokens = 1 if number else len(tensors[contract.INPUT_IDS.name])  # the others share its KV
+                tickets.add(self._engine.enter(tokens, *length_and_deadline(tensors)))
         except GlmServeError as error:
+            tickets.leave()
             self._refuse(asking, error)
             return
-        when_cancelled(ticket.leave_queue)
+        when_cancelled(tickets.leave_queue)
         try:
-            self._pool.submit(self._prepare, tensors, asking, ticket)
+            self._pool.submit(self._prepare, tensors, asking, tickets)
         except RuntimeError:  # the pool is shut down
-            ticket.leave()
+            tickets.leave()
             self._refuse(asking, BackendDown("The engine is stopping."))
 
     def close(self) -> None:
@@ -88,37 +95,60 @@ class Preprocessor:
         self._compiling.close()
         self._pool.shutdown(wait=True, cancel_futures=False)  # each request still gets its last event
 
-    def _prepare(self, tensors: Tensors, asking: _Asking, ticket: Ticket) -> None:
-        with self._refusing(asking, ticket):
+    def _prepare(self, tensors: Tensors, asking: _Asking, tickets: Tickets) -> None:
+        with self._refusing(asking, tickets):
             asked = read_request(tensors, self._checkpoint)
             grammar = self._grammars.kept(asked.grammar, asked.scope) if asked.grammar else None
             if asked.grammar and grammar is None:  # elsewhere: these threads are everybody's
-                self._compiling.add(asked.scope, lambda: self._compile(asked, asking, ticket))
+                self._compiling.add(asked.scope, lambda: self._compile(asked, asking, tickets))
             else:
-                self._engine.submit(self._request(asked, asking, grammar), ticket)
+                self._start(self._request(asked, asking, grammar), asked, tickets)
 
-    def _compile(self, asked: Asked, asking: _Asking, ticket: Ticket) -> None:
-        with self._refusing(asking, ticket):
+    def _compile(self, asked: Asked, asking: _Asking, tickets: Tickets) -> None:
+        with self._refusing(asking, tickets):
             self._check(asking, asking.arrived + asked.deadline_s)
             assert asked.grammar is not None
             grammar = self._grammars.compile(asked.grammar, asked.scope)
-            self._pool.submit(self._submit, asked, asking, ticket, grammar)
+            self._pool.submit(self._submit, asked, asking, tickets, grammar)
 
-    def _submit(self, asked: Asked, asking: _Asking, ticket: Ticket, grammar: SchemaGrammar) -> None:
-        with self._refusing(asking, ticket):
-            self._engine.submit(self._request(asked, asking, grammar), ticket)
+    def _submit(self, asked: Asked, asking: _Asking, tickets: Tickets, grammar: AnswerGrammar) -> None:
+        with self._refusing(asking, tickets):
+            self._start(self._request(asked, asking, grammar), asked, tickets)
+
+    def _start(self, request: Request, asked: Asked, tickets: Tickets) -> None:
+        """Hands one request for each answer to the engine: the first reads the prompt, the others share its KV."""
+        if asked.answers == 1:
+            self._engine.submit(request, tickets.one)
+            return
+        group = AnswerGroup(request.emit, asked.answers)
+        for number, ticket in enumerate(tickets):
+            answer = replace(
+                request,
+                sampling=replace(asked.sampling, seed=(asked.sampling.seed + number) % _SEEDS),
+                emit=group.receiver(number),
+                is_cancelled=lambda: group.has_failed or request.is_cancelled(),
+            )
+            try:
+                if asked.grammar and number:  # kept, and begun anew
+                    answer = replace(answer, grammar=self._grammars.compile(asked.grammar, asked.scope))
+                self._engine.submit(answer, ticket)
+            except GlmServeError as error:  # others may run already
+                tickets.leave(number)
+                self._engine.meter.add(metrics.FAILED)
+                answer.emit(Failed(error))
+                return
 
     @contextmanager
-    def _refusing(self, asking: _Asking, ticket: Ticket) -> Generator[None]:
+    def _refusing(self, asking: _Asking, tickets: Tickets) -> Generator[None]:
         """The outermost frame of a request on one of our threads: what goes wrong in it is the request's last event."""
         try:
             yield
         except GlmServeError as error:
-            ticket.leave()
+            tickets.leave()
             self._refuse(asking, error)
         except Exception:  # the client gets our text, never a library's
             _log.exception("a request could not be prepared")
-            ticket.leave()
+            tickets.leave()
             self._refuse(asking, GlmServeError())
 
     def _refuse(self, asking: _Asking, error: GlmServeError) -> None:
@@ -126,11 +156,11 @@ class Preprocessor:
             self._engine.meter.add(metrics.FAILED)
         asking.emit(Failed(error))
 
-    def _request(self, asked: Asked, asking: _Asking, grammar: SchemaGrammar | None) -> Request:
+    def _request(self, asked: Asked, asking: _Asking, grammar: AnswerGrammar | None) -> Request:
         deadline = asking.arrived + asked.deadline_s
         self._check(asking, deadline)
         began = time.monotonic()
-        scope = 0 if self._share_caches else asked.scope
+        scope = salted(0 if self._share_caches else asked.scope, asked.salt)
         grids = [grid for _, grid in asked.images]
         keys = [image_key(patches, grid, scope) for patches, grid in asked.images]
         features = []
@@ -171,6 +201,14 @@ class _Asking:
     emit: Callable[[Event], None]
     is_cancelled: Callable[[], bool]
     arrived: float
+
+
+def salted(scope: int, salt: int) -> int:
+    """The scope of those who send this salt; without one, the scope itself."""
+    if not salt:
+        return scope
+    digest = hashlib.sha256(scope.to_bytes(8, "little", signed=True) + salt.to_bytes(8, "little", signed=True))
+    return int.from_bytes(digest.digest()[:8], "little", signed=True)
 
 
 def prompt_arrays(

@@ -12,6 +12,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 
 from glmserve.contract import Finish
+from glmserve.engine.logit_edits import LogitEdits
 from glmserve.engine.ngram_index import NgramIndex
 from glmserve.errors import GlmServeError
 from glmserve.sampling_parameters import Sampling
@@ -63,20 +64,33 @@ class Logprobs:
 
 @dataclass(frozen=True)
 class Tokens:
-    """New tokens of an unfinished answer."""
+    """New tokens of an unfinished answer; where a request has several answers, of the one with this `number`."""
 
     tokens: list[int]
     logprobs: Logprobs | None = None
+    number: int | None = None
+    is_last: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
+class Ended:
+    """One of several answers is complete: why each has ended, RUNNING for those that have not."""
+
+    finishes: tuple[Finish, ...]
     is_last: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)
 class Done:
-    """The answer is complete; `cached_tokens` counts the prompt tokens of its cached prefix."""
+    """The answer is complete; `cached_tokens` counts the prompt tokens of its cached prefix.
+
+    Of several answers, all are; `finishes` says why each has ended.
+    """
 
     finish: Finish
     timings: Timings
     cached_tokens: int = 0
+    finishes: tuple[Finish, ...] = ()
     is_last: ClassVar[bool] = True
 
 
@@ -88,7 +102,7 @@ class Failed:
     is_last: ClassVar[bool] = True
 
 
-Event = Tokens | Done | Failed
+Event = Tokens | Ended | Done | Failed
 
 
 class Grammar(Protocol):
@@ -124,7 +138,7 @@ class Request:
     @cached_property
     def is_greedy(self) -> bool:
         """Whether each token is the likeliest one, without any extras; asked once a step."""
-        plain = self.sampling.temperature <= 0 and self.sampling.repetition_penalty == 1
+        plain = self.sampling.temperature <= 0 and not self.sampling.edits_logits
         return plain and self.grammar is None and not self.sampling.logprobs
 
 
@@ -133,8 +147,8 @@ class Sequence:
     """A running request: its KV row and its tokens so far; owned by the engine's thread.
 
     `length` counts the tokens whose KV is in the row, `cached` those of its cached prefix. `answer` holds the sampled
-    tokens, the last of which is not in the row yet. `seen` are the ids under a repetition penalty, `ngrams` the index
-    for speculative decoding. `give_back` says that its slot is free.
+    tokens, the last of which is not in the row yet. `edits` are what its parameters change about logits, `ngrams` the
+    index for speculative decoding. `give_back` says that its slot is free.
     """
 
     request: Request
@@ -146,7 +160,7 @@ class Sequence:
     first_token_at: float = 0.0
     token_at: float = 0.0
     mask: Future[np.ndarray] | None = None
-    seen: np.ndarray | None = None
+    edits: LogitEdits | None = None
     ngrams: NgramIndex | None = None
     give_back: Callable[[], None] = lambda: None
 

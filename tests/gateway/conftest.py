@@ -17,8 +17,6 @@ from stand_in_build import write_processor_and_canary
 from werkzeug.test import TestResponse
 
 import gateway.chat.service
-import gateway.triton.grpc_client
-import gateway.triton.grpc_streams
 from gateway.app import create_app
 from gateway.images.decoder_pool import DecoderPool
 from gateway.settings import GatewaySettings
@@ -96,14 +94,6 @@ def backend(says: Callable[..., list[Chunk]]) -> FakeBackend:
 @pytest.fixture
 def client(settings: GatewaySettings, backend: FakeBackend) -> FlaskClient:
     return create_app(settings, backend).test_client()
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client's last resorts come after a tenth of their time, for tests in which Triton does not react."""
-    for module in (gateway.triton.grpc_client, gateway.triton.grpc_streams):
-        monkeypatch.setattr(module, "_LEAVE_S", 0.2)
-        monkeypatch.setattr(module, "_GRACE_S", 0.1)
 
 
 @pytest.fixture(scope="session")

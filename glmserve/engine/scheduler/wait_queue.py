@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from glmserve.errors import Overloaded
 from glmserve.queue_estimator import Job, QueueEstimator
@@ -32,6 +32,34 @@ class Ticket:
     def leave(self) -> None:
         """Gives back the place or the slot."""
         self._wait_queue.leave(self)
+
+
+class Tickets:
+    """The tickets of one request's answers, in their order."""
+
+    def __init__(self) -> None:
+        self._tickets: list[Ticket] = []
+
+    def __iter__(self) -> Iterator[Ticket]:
+        return iter(self._tickets)
+
+    @property
+    def one(self) -> Ticket:
+        """The ticket where there is one answer."""
+        return self._tickets[0]
+
+    def add(self, ticket: Ticket) -> None:
+        self._tickets.append(ticket)
+
+    def leave_queue(self) -> None:
+        """Gives back the places of those that still wait."""
+        for ticket in self._tickets:
+            ticket.leave_queue()
+
+    def leave(self, first: int = 0) -> None:
+        """Gives back every place and slot, of the answers before `first` excepted."""
+        for ticket in self._tickets[first:]:
+            ticket.leave()
 
 
 class WaitQueue:
