@@ -46,14 +46,20 @@ wheel: $(VENV)/.serve-installed ## Build the wheel into dist/: the packages, the
 	@ls dist/*.whl
 
 .PHONY: test
-test: $(VENV)/.test-installed ## Run all tests, 2 at a time (WORKERS=2); CI=1 makes random tests try as much as CI does
-	$(BIN)/python -m pytest $(IN_PARALLEL)
+test: $(VENV)/.test-installed ## Run all tests, 3 at a time (WORKERS=3); CI=1 makes random tests try as much as CI does
+	$(BIN)/python -m pytest $(BY_GROUP)
 
-IN_PARALLEL := --numprocesses $(or $(WORKERS),2) --dist loadscope --no-loadscope-reorder
+# One process runs all tests that share a server. Three processes on two cores, because many tests wait.
+BY_GROUP := --numprocesses $(or $(WORKERS),3) --dist loadscope --no-loadscope-reorder
+SLOW := triton or build or process or parity or browser
 
 .PHONY: test-fast
-test-fast: $(VENV)/.test-installed ## Run the tests without builds, programs, Triton, torch and browser (about a minute)
-	$(BIN)/python -m pytest $(IN_PARALLEL) -m "not (triton or build or process or parity or browser)"
+test-fast: $(VENV)/.test-installed ## Run the tests without builds, programs, Triton, torch and browser (half a minute)
+	$(BIN)/python -m pytest --numprocesses $(or $(WORKERS),3) --dist worksteal -m "not ($(SLOW))"
+
+.PHONY: test-slow
+test-slow: $(VENV)/.test-installed ## Run all other tests
+	$(BIN)/python -m pytest $(BY_GROUP) -m "$(SLOW)"
 
 CLIENTS := .clients/.installed
 .PHONY: test-clients
