@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import onnx_ir as ir
@@ -31,11 +31,21 @@ _MB = 1e6
 class EngineWriter:
     """Writes engines into a build that is being made; `scratch` keeps what only an interrupted build needs again."""
 
-    def __init__(self, folder: Path, scratch: Path, order: EngineOrder, numbers: Numbers, console: Console) -> None:
-        """`folder` is the decoder's model version in the build. Raises MissingTensorRt."""
+    def __init__(
+        self,
+        folder: Path,
+        scratch: Path,
+        order: EngineOrder,
+        numbers: Numbers,
+        console: Console,
+        build: Callable[[Path], None] | None = None,
+    ) -> None:
+        """`folder` is the decoder's model version in the build; `build` does what a job's file says, by default in a
+        process of its own. Raises MissingTensorRt."""
         self._folder, self._scratch = folder / RTX_FOLDER, scratch
         self._order, self._numbers, self._console = order, numbers, console
         self._version = library_version()
+        self._build = build or _build_apart
         self._folder.mkdir(parents=True, exist_ok=True)
         self._scratch.mkdir(parents=True, exist_ok=True)
 
@@ -82,12 +92,10 @@ class EngineWriter:
     def _run(self, job: Job, engine: Engine) -> None:
         path = self._scratch / "job.json"
         job.write(path)
-        done = subprocess.run(
-            [sys.executable, "-m", worker.__name__, path], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
-        if done.returncode:
-            said = done.stderr.strip() or f"the process that builds it ended with code {done.returncode}"
-            raise BadArtifact(f"{engine.plan} was not built: {said[-_SAID_CHARS:]}")
+        try:
+            self._build(path)
+        except BadArtifact as error:
+            raise BadArtifact(f"{engine.plan} was not built. {error.message}") from None
         report = json.loads(self._report(engine).read_text("utf-8"))
         size = (self._folder / engine.plan).stat().st_size
         self._console.print(
@@ -97,3 +105,17 @@ class EngineWriter:
 
     def _report(self, engine: Engine) -> Path:
         return self._scratch / f"{Path(engine.plan).stem}.json"
+
+
+def _build_apart(job: Path) -> None:
+    """Raises BadArtifact with what the process said, or with how it ended."""
+    command = [sys.executable, "-m", worker.__name__, job]
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode == worker.REFUSED:
+        raise BadArtifact(done.stderr.strip()[-_SAID_CHARS:])
+    if done.returncode:
+        said = done.stderr.strip()[-_SAID_CHARS:]
+        raise BadArtifact(
+            f"The process that builds it ended with code {done.returncode}; -9 is mostly a lack of memory, which "
+            f"--build-memory lowers. The same command goes on from here. {said}".strip()
+        )

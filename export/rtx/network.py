@@ -32,12 +32,7 @@ def build_plan(trt: Any, graph: Path, shapes: Sizes | Profile, capabilities: Seq
     """
     logger = _logger(trt)
     builder = trt.Builder(logger)
-    network = builder.create_network(0)
-    parser = trt.OnnxParser(network, logger)
-    if not parser.parse_from_file(str(graph)):
-        faults = "; ".join(str(parser.get_error(index)) for index in range(parser.num_errors))
-        raise BadArtifact(f"TensorRT for RTX {trt.__version__} does not parse {graph.name}: {faults}")
-    _tell_lengths(trt, network, parser)
+    network = parsed(trt, builder, logger, graph)
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     config.set_flag(trt.BuilderFlag.STRICT_NANS)  # else 0 * x becomes 0, and the sampler sees no NaN
@@ -57,6 +52,17 @@ def build_plan(trt: Any, graph: Path, shapes: Sizes | Profile, capabilities: Seq
     return Built(plan, layers_in(logger.layers))
 
 
+def parsed(trt: Any, builder: Any, logger: Any, graph: Path) -> Any:
+    """The network of a graph, whose weights lie beside it; raises BadArtifact with what the parser says."""
+    network = builder.create_network(0)
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse_from_file(str(graph)):
+        faults = "; ".join(str(parser.get_error(index)) for index in range(parser.num_errors))
+        raise BadArtifact(f"TensorRT for RTX {trt.__version__} does not parse {graph.name}: {faults}")
+    _tell_lengths(trt, network, parser)
+    return network
+
+
 def _profile(network: Any, sizes: Sizes) -> Profile:
     """The shapes of a network's inputs, from the sizes that its graph names by words."""
     inputs = [network.get_input(index) for index in range(network.num_inputs)]
@@ -69,6 +75,15 @@ def _profile(network: Any, sizes: Sizes) -> Profile:
     }
 
 
+def attentions_of(trt: Any, network: Any) -> list[Any]:
+    """Every attention of a network."""
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    begins = [layer for layer in layers if layer.type == trt.LayerType.ATTENTION_INPUT]
+    for layer in begins:
+        layer.__class__ = trt.IAttentionInputLayer  # what the module's own documentation says of layers
+    return [layer.attention for layer in begins]
+
+
 def _tell_lengths(trt: Any, network: Any, parser: Any) -> None:
     """Gives each attention over KV its rows' lengths, and lets the last token of a row see all of it.
 
@@ -76,12 +91,7 @@ def _tell_lengths(trt: Any, network: Any, parser: Any) -> None:
     token of a row: a decoded token would then see that one token only.
     """
     lengths: dict[str, Any] = {}
-    for index in range(network.num_layers):
-        layer = network.get_layer(index)
-        if layer.type != trt.LayerType.ATTENTION_INPUT:
-            continue
-        layer.__class__ = trt.IAttentionInputLayer
-        attention = layer.attention
+    for attention in attentions_of(trt, network):
         group = _group_of(attention.name)
         if group is None:
             continue
