@@ -68,7 +68,7 @@ def inventory(spec: BuildSpec) -> BuildInventory:
     for path, model in spec.standard_graphs(spec.headers):
         share(model, placed[path])
         files[str(standard_of(Path(path)))] = len(graph_bytes(model))
-    engines = spec.engines()
+    engines = spec.engines(spec.headers)
     built = 0
     if engines is not None:
         decoder, vision = engines

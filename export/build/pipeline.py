@@ -183,7 +183,7 @@ def _write_engines(
     spec: BuildSpec, partial: Path, scratch: Path, placed: dict[str, dict[str, ir.TensorProtocol]], console: Console
 ) -> str:
     """The engines that are ordered, from graphs that lie beside the weights written before; the manifest's line."""
-    ordered = spec.engines()
+    ordered = spec.engines(spec.weights)
     if ordered is None or spec.order is None:
         return ""
     decoder, vision = ordered

@@ -96,10 +96,11 @@ class BuildSpec:
             yield self.vision_path, vision_graph(self.checkpoint, weights, self.numbers, is_standard=True)
             yield DECODER_PATH, decoder_graph(self.checkpoint, weights, self.numbers, is_standard=True)
 
-    def engines(self) -> tuple[list[Engine], Engine] | None:
+    def engines(self, weights: Weights) -> tuple[list[Engine], Engine] | None:
         """The decoder's engines of TensorRT for RTX in order, and the picture encoder's; None where none are ordered.
+        `weights` is one of the two.
 
         Raises DoesNotFit when building the smallest takes more memory than the order allows."""
         if self.order is None:
             return None
-        return engines_of(self.checkpoint, self.headers, self.numbers, self.order)
+        return engines_of(self.checkpoint, weights, self.numbers, self.order)

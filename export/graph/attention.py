@@ -153,7 +153,9 @@ class PackedAttention:
         self._attentions: dict[RowGroup, Attention] = {names: kind(g, shape, group) for names, group in groups.items()}
         self._groups = groups
         self.places = graph_input(Names.PLACES, ir.DataType.INT64, ["T"])
-        self.inputs = [value for group in groups.values() for value in (group.index, group.last, group.most)]
+        self.inputs = list[ir.Value]()
+        for group in groups.values():  # where the context is fixed no operator asks how much the fullest row holds
+            self.inputs += [group.index, group.last, *([group.most] if context is None else [])]
         self.inputs.append(self.places)
         self.outputs: list[ir.Value] = []
 

@@ -17,6 +17,7 @@ from export.graph.kv_scales import kv_scales
 from export.graph.layers import GraphWriter
 from export.graph.sampler import sample
 from export.precision import FP32, Numbers
+from glmserve.build.rtx_engines import NEXT_RESIDUAL, RESIDUAL
 from glmserve.contract import DecoderGraph as Names
 from glmserve.model.config import Checkpoint
 
@@ -38,11 +39,6 @@ class Part:
     def whole(layers: int) -> Part:
         """All of a decoder with so many layers."""
         return Part(0, layers, embeds=True, draws=True)
-
-
-RESIDUAL, NEXT_RESIDUAL = "residual", "next_residual"
-"""What a part takes from the one before and gives to the one after it: [1, T, hidden], or [1, N, hidden] after the last
-layer, in the graph's own type."""
 
 
 def decoder_graph(

@@ -1,1 +1,1 @@
-"""Engines of TensorRT for RTX, built ahead of time on any machine, with or without a GPU"""
+"""TensorRT for RTX: engines of a build, made ahead of time on any machine, with or without a GPU."""

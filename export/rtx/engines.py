@@ -7,7 +7,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from export.checkpoint.header_weights import HeaderWeights
+from export.checkpoint.weights import Weights
 from export.graph.decoder import Part, decoder_graph
 from export.graph.vision_encoder import vision_graph
 from export.graph.vision_profile import profile_of
@@ -36,16 +36,19 @@ class Engine:
 
 
 def engines_of(
-    checkpoint: Checkpoint, headers: HeaderWeights, numbers: Numbers, order: EngineOrder
+    checkpoint: Checkpoint, weights: Weights, numbers: Numbers, order: EngineOrder
 ) -> tuple[list[Engine], Engine]:
-    """The decoder's engines in order, and the picture encoder's; their weights are those of the build's own graphs.
+    """The decoder's engines in order, and the picture encoder's.
+
+    Most of their weights are those that lie beside the build's own graphs; those that a graph holds itself, such as
+    short biases, come from `weights`.
 
     Raises DoesNotFit when the memory does not do for the smallest part.
     """
     text, sizes = checkpoint.text, order.sizes.cut_to(checkpoint.text)
 
     def graph(part: Part) -> ir.Model:
-        return decoder_graph(checkpoint, headers, numbers, is_standard=True, part=part, context=sizes.context)
+        return decoder_graph(checkpoint, weights, numbers, is_standard=True, part=part, context=sizes.context)
 
     parts = parts_of(text.layers, lambda part: _weight_bytes(graph(part)), order)
     words = decoder_sizes(sizes, text)
@@ -53,7 +56,7 @@ def engines_of(
         Engine(f"decoder.{index:02}.plan", title_of(part), graph(part), words, 2 * (part.last - part.first))
         for index, part in enumerate(parts)
     ]
-    encoder = vision_graph(checkpoint, headers, numbers, is_standard=True)
+    encoder = vision_graph(checkpoint, weights, numbers, is_standard=True)
     vision = Engine(VISION_PLAN, "picture encoder", encoder, dict(profile_of(checkpoint)), checkpoint.vision.depth)
     return decoder, vision
 

@@ -37,11 +37,12 @@ def decoder_sizes(sizes: EngineSizes, text: TextModel) -> Sizes:
     rows, chunk = sizes.rows, max(sizes.chunk_tokens, 1 + MOST_DRAFT_TOKENS)
     usual = (rows + 1) // 2
     decoded, chunks = (1, usual, rows), (0, 1, rows)
-    penalties = max(_LEAST_PENALTIES, rows * min(sizes.context, text.vocabulary))
-    extras = 1 << (rows - 1).bit_length()
+    drawn = rows + MOST_DRAFT_TOKENS
+    penalties = max(_LEAST_PENALTIES, drawn * min(sizes.context, text.vocabulary))
+    extras = 1 << (drawn - 1).bit_length()  # captured steps take as many as a power of two
     return {
         "T": (1, usual + chunk, rows + chunk),
-        "N": (1, usual, rows + MOST_DRAFT_TOKENS),
+        "N": (1, usual, drawn),
         "D": decoded,
         "decoded_rows": decoded,
         "C": chunks,

@@ -21,6 +21,9 @@ RTX_FOLDER = "rtx"
 ENGINES_FILE = "engines.json"
 LAYERS_FILE = "layers.json"
 VISION_PLAN = "vision.plan"
+RESIDUAL, NEXT_RESIDUAL = "residual", "next_residual"
+"""What a part of the decoder takes from the one before and gives to the one after it: [1, T, hidden], or [1, N, hidden]
+after the last layer, in the build's precision."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ import pytest
 from rtx_builds import CAPABILITIES, SIZES, needs_tensorrt_rtx, rtx_build_of_demo
 from shared_builds import DEMO, build_of_demo, copied
 
-from export.checkpoint.header_weights import HeaderWeights
 from export.checkpoint.weights import Weights
 from export.graph.decoder import Part, decoder_graph
 from export.graph.standard_ops import share, weights_in_files
@@ -104,15 +103,14 @@ def test_the_samplers_test_for_broken_numbers_is_left_in_the_engine(folder: Path
         assert {f"sampler.{value}_times_0", f"sampler.{value}_is_broken"} <= nodes
 
 
-def _inputs(made: Path, precision: Precision) -> tuple[Checkpoint, HeaderWeights, Numbers]:
-    headers = HeaderWeights.of(Weights.open(DEMO))
-    return Checkpoint.read(made / "checkpoint"), headers, numbers_of(precision, Target.RTX)
+def _inputs(made: Path, precision: Precision) -> tuple[Checkpoint, Weights, Numbers]:
+    return Checkpoint.read(made / "checkpoint"), Weights.open(DEMO), numbers_of(precision, Target.RTX)
 
 
 def _graph(made: Path, precision: Precision, part: Part | None = None) -> Path:
     """The decoder's graph for an engine, or a part of it, beside the weights of a build that may be altered."""
-    checkpoint, headers, numbers = _inputs(made, precision)
-    model = decoder_graph(checkpoint, headers, numbers, is_standard=True, part=part, context=SIZES.context)
+    checkpoint, weights, numbers = _inputs(made, precision)
+    model = decoder_graph(checkpoint, weights, numbers, is_standard=True, part=part, context=SIZES.context)
     own = decoder_in(made)
     share(model, weights_in_files(ir.load(own)))
     ir.save(model, own.with_name("looked-at.onnx"))

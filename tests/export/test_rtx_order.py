@@ -8,17 +8,21 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
-from shared_builds import DEMO
+from shared_builds import DEMO, build_of_demo
 from typer.testing import CliRunner
 
+from export.build.spec import BuildSpec
 from export.cli import app
 from export.errors import MissingTensorRt
+from export.graph.builder import CONSTANT
 from export.graph.decoder import Part
+from export.graph.standard_ops import share, weights_in_files
 from export.precision import Precision, Target, numbers_of
 from export.rtx import engine_writer, library
 from export.rtx.engine_writer import EngineWriter
@@ -27,6 +31,7 @@ from export.rtx.layer_report import faults, layers_in
 from export.rtx.order import EngineOrder
 from export.rtx.parts import parts_of, peak_bytes, title_of
 from export.rtx.worker import Job
+from glmserve.build.manifest import decoder_in, vision_in
 from glmserve.build.rtx_engines import RtxEngines
 from glmserve.errors import BadArtifact, DoesNotFit
 
@@ -100,6 +105,23 @@ def test_what_cannot_be_built_is_refused_before_anything_is_written(
     done = CliRunner().invoke(app, command_line)
     assert done.exit_code == 3 and re.search(said, done.stderr), done.output
     assert not out.exists() or not list(out.glob("[!.]*"))
+
+
+def test_the_engines_weights_are_the_builds_own_to_the_bit() -> None:
+    """Also those that are too small to lie in a file."""
+    own = build_of_demo(Precision.FP16, Target.CUDA)
+    spec = BuildSpec.of(DEMO, Precision.FP16, Target.RTX)
+    ordered = spec.engines(spec.weights)
+    assert ordered is not None
+    (decoder,), vision = ordered
+    for engine, path in ((decoder, decoder_in(own)), (vision, vision_in(own))):
+        written = ir.load(path)
+        share(engine.model, weights_in_files(written))
+        names = [name for name in engine.model.graph.initializers if not name.startswith(CONSTANT)]
+        assert len(names) > 40
+        for name in names:
+            found, right = (graph.initializers[name].const_value for graph in (engine.model.graph, written.graph))
+            assert found is not None and right is not None and np.array_equal(found.numpy(), right.numpy()), name
 
 
 def test_without_the_library_the_build_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
