@@ -74,9 +74,11 @@ def numbers_of(precision: Precision, target: Target, kv: KvPrecision = KvPrecisi
 
 def _check_rtx(precision: Precision, kv: KvPrecision) -> None:
     """Raises BadArtifact for what TensorRT for RTX has no kernels for."""
-    if precision not in (Precision.BF16, Precision.FP16):
-        why = "it has no fused attention in fp32" if precision is Precision.FP32 else "its engines are not rounded yet"
-        raise BadArtifact(f"{precision} has no engines of TensorRT for RTX, {why}: add --precision bf16 or fp16.")
+    if precision is Precision.FP32:
+        raise BadArtifact(
+            "fp32 has no engines of TensorRT for RTX, it has no fused attention in fp32: add --precision bf16, fp16, "
+            "int8 or int4."
+        )
     if kv is KvPrecision.INT8:
         raise BadArtifact("KV in int8 has no engines of TensorRT for RTX: leave --kv at same for it.")
 

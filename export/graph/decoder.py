@@ -169,9 +169,9 @@ class _DecoderWriter:
         source, name = f"{_PREFIX}.layers.{index}.self_attn", f"layers.{index}.attn"
         q_size, kv_size = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
         g.other_rows()
-        q = g.projection(x, f"{source}.q_proj", (shape.hidden, q_size), f"{name}.q", has_bias=True)
-        k = g.projection(x, f"{source}.k_proj", (shape.hidden, kv_size), f"{name}.k", has_bias=True)
-        v = g.projection(x, f"{source}.v_proj", (shape.hidden, kv_size), f"{name}.v", has_bias=True)
+        names = [f"{name}.{letter}" for letter in "qkv"]
+        sources = [f"{source}.{letter}_proj" for letter in "qkv"]
+        q, k, v = g.projections(x, sources, shape.hidden, (q_size, kv_size, kv_size), names)
         q = self._rotate(q, shape.heads, f"{name}.q_rotated")
         k = self._rotate(k, shape.kv_heads, f"{name}.k_rotated")
         scales = self._kv_scales(index) if g.kv == ir.DataType.INT8 else []

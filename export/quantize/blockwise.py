@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import ml_dtypes
 import numpy as np
 
 BLOCK = {8: 128, 4: 32}
@@ -34,6 +35,15 @@ def round_to_codes(weight: np.ndarray, scales: np.ndarray, bits: int) -> np.ndar
         codes = (_nearest(blocks, scales[rows, :, None], half) + half).astype(np.uint8)
         packed[rows] = codes if bits == 8 else codes[..., 0::2] | (codes[..., 1::2] << 4)
     return packed
+
+
+def signed_nibbles(packed: np.ndarray) -> np.ndarray:
+    """Codes i4 [out, blocks * BLOCK] of 4-bit codes as `round_to_codes` packs them: the same values, with a sign."""
+    rows = np.ascontiguousarray(packed).reshape(len(packed), -1)
+    codes = np.empty((len(rows), 2 * rows.shape[1]), np.int8)
+    codes[:, 0::2], codes[:, 1::2] = rows & 15, rows >> 4
+    codes -= 8
+    return codes.astype(ml_dtypes.int4)
 
 
 def _widest(blocks: np.ndarray) -> np.ndarray:

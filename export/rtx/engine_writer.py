@@ -17,6 +17,7 @@ from export.rtx import worker
 from export.rtx.engines import Engine
 from export.rtx.library import LIBRARY, library_version
 from export.rtx.order import EngineOrder
+from export.rtx.rounded import data_of, put_aside, share_codes
 from export.rtx.worker import Job
 from glmserve.build.rtx_engines import LAYERS_FILE, RTX_FOLDER, RtxEngines
 from glmserve.errors import BadArtifact
@@ -59,6 +60,7 @@ class EngineWriter:
             self._console.print(f"{engine.plan}: {engine.title}, built before")
             return
         share(engine.model, written)
+        share_codes(engine.model, written)
         graph = beside.with_name(f"{Path(engine.plan).stem}{_GRAPH}")
         job = Job(
             str(graph),
@@ -71,10 +73,12 @@ class EngineWriter:
         )
         self._console.print(f"{engine.plan}: {engine.title}, {engine.weights / _MB:,.0f} MB of weights ...")
         try:
+            put_aside(engine.model, graph)
             ir.save(engine.model, graph)
             self._run(job, engine)
         finally:
             graph.unlink(missing_ok=True)
+            data_of(graph).unlink(missing_ok=True)
 
     def finish(self, decoder: list[Engine], vision: Engine, context: int) -> str:
         """Lists the engines and their layers in the build; the manifest's line on them."""
@@ -109,7 +113,7 @@ class EngineWriter:
 
 def _build_apart(job: Path) -> None:
     """Raises BadArtifact with what the process said, or with how it ended."""
-    command = [sys.executable, "-m", worker.__name__, job]
+    command = [sys.executable, "-m", worker.__name__, str(job)]
     done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode == worker.REFUSED:
         raise BadArtifact(done.stderr.strip()[-_SAID_CHARS:])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import onnx_ir as ir
@@ -56,7 +56,8 @@ def engines_of(
         Engine(f"decoder.{index:02}.plan", title_of(part), graph(part), words, 2 * (part.last - part.first))
         for index, part in enumerate(parts)
     ]
-    encoder = vision_graph(checkpoint, weights, numbers, is_standard=True)
+    # rounded, its joined q, k and v would be unpacked for every batch of pictures
+    encoder = vision_graph(checkpoint, weights, replace(numbers, bits=None), is_standard=True)
     vision = Engine(VISION_PLAN, "picture encoder", encoder, dict(profile_of(checkpoint)), checkpoint.vision.depth)
     return decoder, vision
 

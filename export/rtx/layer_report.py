@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from export.graph.layers import UNROUNDED
+
 _LAYER = re.compile(
     r"Name: (?P<name>.*?), LayerType: (?P<kind>\w+), Inputs: \[(?P<inputs>.*?)\], "
     r"(?:Constants: \[(?P<constants>.*?)\], )?Outputs: \[(?P<outputs>.*?)\], "
@@ -44,6 +46,11 @@ class Layer:
         return self.kind in ("gemm", "fc", "runtime_fusion")
 
     @property
+    def unpacks(self) -> bool:
+        """Whether it makes numbers of rounded weights and writes them out, for another kernel to multiply by."""
+        return not self.is_product and any(node.endswith(f".{UNROUNDED}") for node in self.nodes)
+
+    @property
     def is_meant_fp32(self) -> bool:
         """Whether the graph itself says fp32 of everything in it."""
         return all(node.startswith(_MEANT_FP32) for node in self.nodes)
@@ -80,4 +87,6 @@ def faults(layers: Iterable[Layer], attentions: int, real: str) -> list[str]:
     for layer in listed:
         if (layer.is_product or layer.is_fused_attention) and "fp32" in layer.reads and not layer.is_meant_fp32:
             found.append(f"{layer.name} computes in fp32, not in {real}")
+        if layer.unpacks:
+            found.append(f"{layer.name} unpacks rounded weights in every step")
     return found

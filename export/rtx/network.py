@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from export.graph.attention import filled_of
 from export.graph.vision_profile import Profile
 from export.rtx.layer_report import Layer, layers_in
-from export.rtx.profiles import Sizes, shapes_of
+from export.rtx.profiles import shapes_of
 from glmserve.contract import DecoderGraph, RowGroup
 from glmserve.errors import BadArtifact
 
@@ -23,10 +23,10 @@ class Built:
     layers: list[Layer]
 
 
-def build_plan(trt: Any, graph: Path, shapes: Sizes | Profile, capabilities: Sequence[str]) -> Built:
+def build_plan(trt: Any, graph: Path, shapes: Mapping[str, Any], capabilities: Sequence[str]) -> Built:
     """The plan of a graph for GPUs of these compute capabilities, or for all that TensorRT for RTX knows.
 
-    `shapes` gives the sizes that the graph names by words, or the shapes of its inputs.
+    `shapes` gives the sizes that the graph names by words (`Sizes`), or the shapes of its inputs (`Profile`).
 
     Raises BadArtifact with TensorRT's own words when it refuses a node or finds no kernel.
     """
@@ -43,7 +43,8 @@ def build_plan(trt: Any, graph: Path, shapes: Sizes | Profile, capabilities: Seq
             name = f"SM{capability.replace('.', '')}"
             config.set_compute_capability(getattr(trt.ComputeCapability, name), index)
     profile = builder.create_optimization_profile()
-    for name, (least, usual, most) in (_profile(network, shapes) if "T" in shapes else shapes).items():
+    wanted = _profile(network, shapes) if "T" in shapes else shapes
+    for name, (least, usual, most) in wanted.items():
         profile.set_shape(name, least, usual, most)
     config.add_optimization_profile(profile)
     plan = builder.build_serialized_network(network, config)
@@ -63,7 +64,7 @@ def parsed(trt: Any, builder: Any, logger: Any, graph: Path) -> Any:
     return network
 
 
-def _profile(network: Any, sizes: Sizes) -> Profile:
+def _profile(network: Any, sizes: Mapping[str, Any]) -> Profile:
     """The shapes of a network's inputs, from the sizes that its graph names by words."""
     inputs = [network.get_input(index) for index in range(network.num_inputs)]
     return {

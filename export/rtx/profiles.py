@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from export.graph.vision_profile import Shape
 from glmserve.model.config import TextModel
@@ -55,7 +56,7 @@ def decoder_sizes(sizes: EngineSizes, text: TextModel) -> Sizes:
     }
 
 
-def shapes_of(names: Sequence[str], fixed: Sequence[int], sizes: Sizes) -> tuple[Shape, Shape, Shape]:
+def shapes_of(names: Sequence[str], fixed: Sequence[int], sizes: Mapping[str, Any]) -> tuple[Shape, Shape, Shape]:
     """An input's least, usual and largest shape: a size that is not `fixed` (-1) has a name."""
     least, usual, most = (
         tuple(size if size >= 0 else sizes[name][which] for name, size in zip(names, fixed, strict=True))

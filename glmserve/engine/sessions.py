@@ -10,7 +10,7 @@ from glmserve.build.manifest import DECODER_GRAPH, VISION_GRAPH, Manifest
 from glmserve.contract import VISION_MODEL
 from glmserve.engine.memory_plan import decoders_files, weight_bytes
 from glmserve.engine.runtime.decoder import DecoderSession
-from glmserve.engine.runtime.device import Device, open_device
+from glmserve.engine.runtime.device import open_device
 from glmserve.engine.runtime.memory import Memory
 from glmserve.engine.runtime.ort_decoder import OrtDecoder, OrtVision
 from glmserve.engine.runtime.rtx.open import RtxRuntime
@@ -52,7 +52,8 @@ class _OnOnnxRuntime:
 
     def __init__(self, folder: Path, settings: EngineSettings) -> None:
         self._folder = folder
-        self.memory: Device = open_device(settings.device, settings.device_number)
+        self._device = open_device(settings.device, settings.device_number)
+        self.memory: Memory = self._device
         self.weight_bytes = weight_bytes(_loaded(folder))
 
     def bounded(self, settings: EngineSettings) -> EngineSettings:
@@ -65,12 +66,12 @@ class _OnOnnxRuntime:
             settings.slots + settings.warm_rows,
             min(settings.context_tokens, checkpoint.text.max_positions),
             settings.threads,
-            self.memory,
+            self._device,
             settings.buckets if settings.cuda_graphs else (),
         )
         if _tritons_own(self._folder).is_dir():
             return decoder, None
-        return decoder, OrtVision(self._folder / VISION_GRAPH, settings.vision_threads, self.memory)
+        return decoder, OrtVision(self._folder / VISION_GRAPH, settings.vision_threads, self._device)
 
 
 class _OnTensorRtRtx:

@@ -18,7 +18,7 @@ from shared_builds import DEMO, build_of_demo, copied
 from export.checkpoint.weights import Weights
 from export.graph.decoder import Part, decoder_graph
 from export.graph.standard_ops import share, weights_in_files
-from export.precision import FP32
+from export.precision import FP32, Numbers
 from export.rtx.profiles import EngineSizes, decoder_sizes
 from glmserve.build.manifest import Manifest, decoder_in
 from glmserve.engine.runtime.decoder import Sampled, Step
@@ -64,11 +64,12 @@ class Rig:
         parts: list[Part],
         buckets: tuple[int, ...] = (),
         stream: FakeStream | None = None,
+        numbers: Numbers = FP32,
     ) -> None:
         self.stream = stream or FakeStream()
         trt = FakeTensorRtRtx(decoder_sizes(SIZES, checkpoint.text))
         runtime, self.cache = trt.Runtime(None), KernelCache.of(made, "1.7.1.116", "8.9")
-        plans = [_plan(made, checkpoint, part, number) for number, part in enumerate(parts)]
+        plans = [_plan(made, checkpoint, part, number, numbers) for number, part in enumerate(parts)]
         engines = [PlanEngine(trt, runtime, plan, self.cache) for plan in plans]
         self.rtx = RtxDecoder(engines, checkpoint, ROWS, 1, self.stream, self.cache, buckets)
         self.ort = OrtDecoder(decoder_in(made), checkpoint, ROWS, SIZES.context, buckets=buckets)
@@ -106,10 +107,10 @@ class Rig:
         return self.run(replace(step, lengths=held, parked=parked))
 
 
-def _plan(made: Path, checkpoint: Checkpoint, part: Part, number: int) -> Path:
+def _plan(made: Path, checkpoint: Checkpoint, part: Part, number: int, numbers: Numbers) -> Path:
     """A "plan" that the fake loads: the path of the part's graph, beside the build's weights."""
     own = decoder_in(made)
-    model = decoder_graph(checkpoint, Weights.open(DEMO), FP32, is_standard=True, part=part, context=SIZES.context)
+    model = decoder_graph(checkpoint, Weights.open(DEMO), numbers, is_standard=True, part=part, context=SIZES.context)
     share(model, weights_in_files(ir.load(own)))
     graph = own.with_name(f"part-{part.first}-{part.last}-{part.embeds}-{part.draws}.onnx")
     ir.save(model, graph)
@@ -137,6 +138,18 @@ def test_it_samples_what_onnx_runtime_samples(
     rig.decode([39])
     if buckets:
         assert rig.rtx.captures_graphs and rig.stream.replays >= 5
+
+
+@pytest.mark.parametrize(("bits", "near"), [(8, 0.1), (4, 1.5)])
+def test_rounded_weights_give_nearly_the_same_log_probabilities(
+    made: Path, checkpoint: Checkpoint, bits: int, near: float
+) -> None:
+    rig = Rig(made, checkpoint, PARTS["three engines"], numbers=Numbers(bits=bits))
+    step = rig.step(np.arange(30), np.arange(30), np.array([29]))
+    step = replace(step, chunk_lengths=np.zeros(1, np.int32), chunk_new=np.array([30]))
+    found, right = rig.rtx.run(step), rig.ort.run(step)
+    difference = np.abs(found.logprob_values[:, 1:6] - right.logprob_values[:, 1:6]).max()
+    assert 0 < difference < near, difference
 
 
 def test_rows_decode_beside_a_chunk_and_beside_drafts(made: Path, checkpoint: Checkpoint) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from export.rtx.layer_report import Layer, faults
 from export.rtx.library import load_tensorrt_rtx
 from export.rtx.network import attentions_of, build_plan, parsed
 from export.rtx.profiles import decoder_sizes
+from export.rtx.rounded import put_aside
 from glmserve.build.manifest import Manifest, decoder_in, vision_in
 from glmserve.build.rtx_engines import RtxEngines
 from glmserve.model.config import Checkpoint
@@ -70,6 +72,22 @@ def test_fp16_has_fused_attention_too(tmp_path: Path) -> None:
     sizes = decoder_sizes(SIZES, Checkpoint.read(made / "checkpoint").text)
     layers = build_plan(load_tensorrt_rtx(), graph, sizes, CAPABILITIES).layers
     assert faults(layers, 2, "fp16") == [] and any("fp16" in layer.reads for layer in layers)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_rounded_weights_are_multiplied_as_they_are(tmp_path: Path, bits: int) -> None:
+    """No kernel unpacks them for another."""
+    numbers = replace(numbers_of(Precision.BF16, Target.RTX), bits=bits)
+    checkpoint = Checkpoint.read(DEMO)
+    part = Part(3, 4, embeds=False, draws=True)
+    model = decoder_graph(checkpoint, Weights.open(DEMO), numbers, True, part, SIZES.context)
+    graph = tmp_path / "decoder.onnx"
+    put_aside(model, graph)
+    ir.save(model, graph)
+    layers = build_plan(load_tensorrt_rtx(), graph, decoder_sizes(SIZES, checkpoint.text), CAPABILITIES).layers
+    assert faults(layers, 2, "bf16") == []
+    products = [layer for layer in layers if any(node.endswith(".unrounded") for node in layer.nodes)]
+    assert len(products) == 5, products  # q, k and v together, o, gate and up, down, the head
 
 
 def test_each_attention_over_kv_is_told_its_rows_lengths_and_sees_all_of_them(made: Path, tmp_path: Path) -> None:

@@ -14,10 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
-from shared_builds import DEMO, build_of_demo
+from shared_builds import DEMO, build_of_demo, copied
 from typer.testing import CliRunner
 
 from export.build.spec import BuildSpec
+from export.checkpoint.weights import Weights
 from export.cli import app
 from export.errors import MissingTensorRt
 from export.graph.builder import CONSTANT
@@ -30,6 +31,7 @@ from export.rtx.engines import Engine
 from export.rtx.layer_report import faults, layers_in
 from export.rtx.order import EngineOrder
 from export.rtx.parts import parts_of, peak_bytes, title_of
+from export.rtx.rounded import share_codes
 from export.rtx.worker import Job
 from glmserve.build.manifest import decoder_in, vision_in
 from glmserve.build.rtx_engines import RtxEngines
@@ -88,7 +90,10 @@ def test_too_little_memory_names_what_needs_most_and_the_remedy() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--precision", "fp32"], r"fp32 has no engines .* no fused attention in fp32: add --precision bf16 or fp16"),
+        (
+            ["--precision", "fp32"],
+            r"fp32 has no engines .* no fused attention in fp32: add --precision bf16, fp16, int8",
+        ),
         (["--precision", "bf16", "--compute-capability", "9.0"], r"9\.0: TensorRT for RTX builds for 8\.0, 8\.6.*cuda"),
         (["--precision", "bf16", "--compute-capability", ""], r"--compute-capability : TensorRT for RTX builds for"),
         (["--precision", "bf16", "--kv", "int8"], r"KV in int8 .* --kv at same"),
@@ -107,9 +112,9 @@ def test_what_cannot_be_built_is_refused_before_anything_is_written(
     assert not out.exists() or not list(out.glob("[!.]*"))
 
 
-def test_the_engines_weights_are_the_builds_own_to_the_bit() -> None:
+def test_the_engines_weights_are_the_builds_own_to_the_bit(tmp_path: Path) -> None:
     """Also those that are too small to lie in a file."""
-    own = build_of_demo(Precision.FP16, Target.CUDA)
+    own = copied(build_of_demo(Precision.FP16, Target.CUDA), tmp_path)
     spec = BuildSpec.of(DEMO, Precision.FP16, Target.RTX)
     ordered = spec.engines(spec.weights)
     assert ordered is not None
@@ -230,6 +235,41 @@ def test_a_layer_in_fp32_and_an_attention_in_pieces_are_faults(
     assert layers[0].nodes == ["layers.0.attn.o", "layers.0.attn.o.weight"]
     found = faults(layers, 1, "bf16")
     assert len(found) == len(wrong) and all(part in text for part, text in zip(wrong, found, strict=True))
+
+
+def test_rounded_weights_that_are_unpacked_in_every_step_are_a_fault() -> None:
+    apart = (LISTED % (*("BFloat16",) * 3, "_mha_x")).replace("LayerType: gemm", "LayerType: kgen")
+    apart = apart.replace("layers.0.attn.o]", "layers.0.attn.o.unrounded]")
+    assert faults(layers_in(apart), 1, "bf16") == ["layers.0.attn.o_U146_myl1_19 unpacks rounded weights in every step"]
+    assert not faults(layers_in(apart.replace("LayerType: kgen", "LayerType: runtime_fusion", 1)), 1, "bf16")
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_signed_codes_stand_for_the_weights_they_were_made_of(bits: int) -> None:
+    weights, name, shape = Weights.open(DEMO), "model.language_model.layers.1.mlp.down_proj.weight", (256, 512)
+    lazy = weights.lazy_unblocked(name, shape, bits, ir.DataType.FLOAT, "codes")
+    scales, codes = (tensor.numpy().astype(np.float32) for tensor in lazy)
+    right = weights.read(name, shape).astype(np.float32)
+    found = codes.T * scales[:, None] if bits == 8 else codes * np.repeat(scales, 32, axis=1)
+    error = np.abs(found - right)
+    if bits == 8:
+        assert (error <= scales[:, None] * 0.501).all()
+    assert np.sqrt((error**2).mean() / (right**2).mean()) < {8: 0.01, 4: 0.12}[bits]
+
+
+def test_codes_that_lie_in_the_build_become_the_engines_own_4_bits() -> None:
+    own = ir.load(decoder_in(build_of_demo(Precision.INT4, Target.CUDA)))
+    spec = BuildSpec.of(DEMO, Precision.INT4, Target.RTX)
+    ordered = spec.engines(spec.weights)
+    assert ordered is not None
+    (decoder,), _ = ordered
+    initializers = decoder.model.graph.initializers
+    name = "model.language_model.layers.2.mlp.gate_up_proj.weight.int4"
+    computed = initializers[name].const_value.numpy().copy()  # type: ignore[union-attr]
+    scales = initializers[f"{name}.scales"].const_value.numpy().copy()  # type: ignore[union-attr]
+    share_codes(decoder.model, weights_in_files(own))
+    assert np.array_equal(initializers[name].const_value.numpy(), computed)  # type: ignore[union-attr]
+    assert np.array_equal(initializers[f"{name}.scales"].const_value.numpy(), scales)  # type: ignore[union-attr]
 
 
 def test_the_picture_encoders_first_layer_may_be_in_fp32() -> None:

@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from glmserve.build.rtx_engines import NEXT_RESIDUAL
 from glmserve.contract import DecoderGraph
 from glmserve.engine.runtime.attention_groups import Group, groups, padded_step
 from glmserve.engine.runtime.constant_arrays import numbered, zeros
 from glmserve.engine.runtime.decoder import Sampled, Step
 from glmserve.engine.runtime.kv_cache import KvCache, KvShape
 from glmserve.engine.runtime.rtx.arrays import DeviceArrays
-from glmserve.engine.runtime.rtx.chain import BETWEEN, NEXT_RESIDUAL, Chain
+from glmserve.engine.runtime.rtx.chain import BETWEEN, Chain
 from glmserve.engine.runtime.rtx.engine import PlanEngine, Shape, WorkMemory, elements
 from glmserve.engine.runtime.rtx.kernel_cache import KernelCache
 from glmserve.engine.runtime.rtx.stream import Stream
