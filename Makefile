@@ -179,6 +179,11 @@ $(VENV)/.test-installed: requirements/test.txt $(REQUIREMENTS) pyproject.toml | 
 	@$(INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $(VENV)/.serve-installed $@
 
+# TensorRT for RTX, for `export build --target rtx` and the tests of it (95 MB).
+$(VENV)/.rtx-installed: requirements/rtx.txt | $(VENV)/.test-installed
+	@$(PIP_INSTALL) --no-deps --requirement requirements/rtx.txt
+	@touch $@
+
 $(VENV)/.load-installed: requirements/load.txt $(VENV)/.serve-installed
 	@echo 'Installing the load generator ...'
 	@$(INSTALL) --requirement requirements/load.txt
