@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from gateway.api.error_handlers import openai_problem
@@ -46,6 +47,7 @@ class CompletionShape:
             "choices": [self._choice(index, each) for index, each in enumerate(answer.answers)],
             "usage": _usage(prepared, answer),
             "timings": answer.timings,
+            **_timed_out(answer),
         }
         return body | ({"prompt_token_ids": prepared.prompt.input_ids.tolist()} if self._wanted.token_ids else {})
 
@@ -65,6 +67,8 @@ class CompletionShape:
                 delta["content"] = each.content
             if each.calls:
                 delta["tool_calls"] = self._numbered(each.index, each.calls, with_index=True)
+            if each.boxes:
+                delta["boxes"] = [box.as_json() for box in each.boxes]
             more = {"token_ids": list(each.tokens)} if self._wanted.token_ids and each.tokens else {}
             if delta or each.logprobs or more:
                 logprobs = as_openai(each.logprobs, self._tokenizer) if each.logprobs else None
@@ -72,7 +76,8 @@ class CompletionShape:
 
     def end(self, prepared: Prepared, answer: Answer) -> Iterator[str]:
         for index, each in enumerate(answer.answers):
-            yield self._chunk(index, {}, finish_reason=each.finish_reason, stop_reason=each.stop_string)
+            ending = {"finish_reason": each.finish_reason, "stop_reason": each.stop_string}
+            yield self._chunk(index, {}, _timed_out(answer), **ending)
         if self._wanted.usage:
             last = {"object": "chat.completion.chunk", "choices": [], "usage": _usage(prepared, answer)}
             yield sse.data({**self._head, **last, "timings": answer.timings})
@@ -101,9 +106,11 @@ class CompletionShape:
         """The thoughts by both names that clients have for them."""
         return {"reasoning": text, "reasoning_content": text} if text and self._wanted.thoughts else {}
 
-    def _chunk(self, index: int, delta: dict[str, Any], beside: dict[str, Any] | None = None, **rest: Any) -> str:
+    def _chunk(
+        self, index: int, delta: dict[str, Any], beside: Mapping[str, Any] = MappingProxyType({}), **rest: Any
+    ) -> str:
         choice = {"index": index, "delta": delta, "finish_reason": None, "logprobs": None, **rest}
-        chunk: dict[str, Any] = {**self._head, "object": "chat.completion.chunk", "choices": [choice], **(beside or {})}
+        chunk: dict[str, Any] = {**self._head, "object": "chat.completion.chunk", "choices": [choice], **beside}
         if self._wanted.running_usage:
             chunk["usage"] = _counts(self._prompt_tokens, self._tokens)
         elif self._wanted.usage:
@@ -123,6 +130,11 @@ class CompletionShape:
             written.append({"index": number, **entry} if with_index else entry)
             self._calls[index] += 1
         return written
+
+
+def _timed_out(answer: Answer) -> dict[str, bool]:
+    """Beside the finish reason "length", which OpenAI's clients know."""
+    return {"timed_out": True} if answer.timed_out else {}
 
 
 def _counts(prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:

@@ -7,10 +7,11 @@ from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
 
+from gateway.chat.boxes import PlacedBox, placed
 from gateway.schemas.conversation import Conversation
 from gateway.triton.backend import BackendPool, Chunk, GenerateRequest, Ranked
 from glmserve.contract import Finish
-from glmserve.errors import BackendDown
+from glmserve.errors import BackendDown, DeadlineExceeded
 from glmserve.model.chat_template import ToolCall
 from glmserve.model.output_parser import AnswerReader, Delta
 from glmserve.model.tokenizer import Tokenizer
@@ -29,6 +30,7 @@ class Piece:
     content: str = ""
     thinking: str = ""
     calls: tuple[ToolCall, ...] = ()
+    boxes: tuple[PlacedBox, ...] = ()
     logprobs: tuple[Ranked, ...] = ()
     tokens: tuple[int, ...] = ()
     index: int = 0
@@ -44,7 +46,8 @@ class Answer:
     """A finished answer; `finish_reason` is stop, length or tool_calls, `timings` are milliseconds by stage.
 
     Where several answers are wanted, this is the first of them, `others` are the next, and `completion_tokens` and
-    `thinking_tokens` count those of them all.
+    `thinking_tokens` count those of them all. `timed_out` says that it was cut where its time ran out; its finish
+    reason is then length, which clients know.
     """
 
     content: str
@@ -53,8 +56,10 @@ class Answer:
     completion_tokens: int
     cached_tokens: int = 0
     calls: tuple[ToolCall, ...] = ()
+    boxes: tuple[PlacedBox, ...] = ()
     logprobs: tuple[Ranked, ...] = ()
     timings: dict[str, float] | None = None
+    timed_out: bool = False
     stop_string: str | None = None  # the one that ended it
     thinking_tokens: int = 0
     tokens: tuple[int, ...] = ()
@@ -73,8 +78,17 @@ StartedAnswer = tuple[Event, Generator[Event]]
 class AnswerStream:
     """Reads the answers to one request from the backend: their pieces as they arrive, then the answers."""
 
-    def __init__(self, tokenizer: Tokenizer, conversation: Conversation) -> None:
-        self._choices = [_Choice(tokenizer, conversation, index) for index in range(conversation.answers)]
+    def __init__(
+        self, tokenizer: Tokenizer, conversation: Conversation, image_sizes: tuple[tuple[int, int], ...] = ()
+    ) -> None:
+        """`image_sizes` are width and height of the request's images, in which boxes are placed.
+
+        With the conversation's `partial_on_timeout`, an answer of which there is a token when its time runs out ends
+        there.
+        """
+        self._choices = [_Choice(tokenizer, conversation, image_sizes, index) for index in range(conversation.answers)]
+        self._partial_on_timeout = conversation.partial_on_timeout
+        self._timed_out = False
 
     def events(self, pool: BackendPool, request: GenerateRequest) -> Generator[Event]:
         """Generates until every answer has ended or met a stop string, which cancels the rest, as closing the generator
@@ -84,7 +98,7 @@ class AnswerStream:
         last = Chunk((), Finish.RUNNING)
         has_stopped = False
         with pool.choose() as backend, closing(backend.generate(request)) as chunks:
-            for last in chunks:
+            for last in self._until_late(chunks):
                 if first_ms is None and last.tokens:
                     first_ms = _ms_since(began)
                 piece = self._piece(last)
@@ -95,10 +109,19 @@ class AnswerStream:
         if has_stopped:
             yield piece  # after the rest was cancelled
         yield _joined([choice.finish() for choice in self._choices])
-        if not all(choice.has_ended for choice in self._choices):
+        if not self._timed_out and not all(choice.has_ended for choice in self._choices):
             raise BackendDown
         timings = _timings(last.timings_ms, first_ms, _ms_since(began))
         yield self._answer(last.cached_tokens, timings)
+
+    def _until_late(self, chunks: Generator[Chunk]) -> Generator[Chunk]:
+        """The chunks, to the end or, where the client wants what there is, until time has run out."""
+        try:
+            yield from chunks
+        except DeadlineExceeded:
+            if not self._partial_on_timeout or not any(choice.has_begun for choice in self._choices):
+                raise
+            self._timed_out = True
 
     def _piece(self, chunk: Chunk) -> Piece:
         if len(self._choices) == 1:
@@ -112,13 +135,14 @@ class AnswerStream:
         return _joined(pieces)
 
     def _answer(self, cached_tokens: int, timings: dict[str, float]) -> Answer:
-        first, *others = (choice.answer() for choice in self._choices)
+        first, *others = (choice.answer(self._timed_out) for choice in self._choices)
         return replace(
             first,
             completion_tokens=sum(each.completion_tokens for each in (first, *others)),
             thinking_tokens=sum(each.thinking_tokens for each in (first, *others)),
             cached_tokens=cached_tokens,
             timings=timings,
+            timed_out=self._timed_out,
             others=tuple(others),
         )
 
@@ -126,20 +150,29 @@ class AnswerStream:
 class _Choice:
     """One answer while it is read; `has_ended` turns true when it met a stop string or its generation ended."""
 
-    def __init__(self, tokenizer: Tokenizer, conversation: Conversation, index: int) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, conversation: Conversation, image_sizes: tuple[tuple[int, int], ...], index: int
+    ) -> None:
         self.index = index
+        self._image_sizes = image_sizes
         self._reader = AnswerReader(
             tokenizer,
             conversation.stop,
             reads_calls=bool(conversation.tools),
             is_raw=conversation.raw is not None,
+            max_calls=conversation.most_calls,
             rules=conversation.rules,
         )
         self._tools = conversation.tools
+        self._finish_of_calls = conversation.finish_of_calls
         self._finish = Finish.RUNNING
         self._calls: list[ToolCall] = []
         self._logprobs: list[Ranked] = []
         self._tokens: list[int] = []
+
+    @property
+    def has_begun(self) -> bool:
+        return self._reader.tokens > 0
 
     @property
     def has_ended(self) -> bool:
@@ -159,41 +192,46 @@ class _Choice:
         """What was held back."""
         return replace(self._piece_of(self._reader.finish()), index=self.index)
 
-    def answer(self) -> Answer:
-        """The whole answer with its own tokens counted."""
-        is_cut = self._finish == Finish.LENGTH and not self._reader.stopped
+    def answer(self, timed_out: bool) -> Answer:
+        """The whole answer with its own tokens counted; one that has not ended was cut where its time ran out."""
+        is_cut = (self._finish == Finish.LENGTH and not self._reader.stopped) or (timed_out and not self.has_ended)
         return Answer(
             content=self._reader.content,
             thinking=self._reader.thinking,
-            finish_reason="length" if is_cut else "tool_calls" if self._calls else "stop",
+            finish_reason="length" if is_cut else self._finish_of_calls if self._calls else "stop",
             completion_tokens=self._reader.tokens,
             calls=tuple(self._calls),
+            boxes=placed(self._reader.boxes, self._image_sizes),
             logprobs=tuple(self._logprobs),
+            stop_string=self._reader.stop_string,
             thinking_tokens=self._reader.thinking_tokens,
             tokens=tuple(self._tokens),
-            stop_string=self._reader.stop_string,
         )
 
     def _ranked(self, tokens: tuple[int, ...], logprobs: tuple[Ranked, ...]) -> Piece:
         """What these tokens add, with the log-probabilities of those that are said."""
-        piece, said = Piece(), []
+        content, thinking = "", ""
+        calls: tuple[ToolCall, ...] = ()
+        boxes: tuple[PlacedBox, ...] = ()
+        said = []
         for token, ranked in zip(tokens, logprobs, strict=True):
             if self._reader.is_said(token):
                 said.append(ranked)
             added = self._piece_of(self._reader.push([token]))
-            piece = Piece(piece.content + added.content, piece.thinking + added.thinking, piece.calls + added.calls)
+            content, thinking = content + added.content, thinking + added.thinking
+            calls, boxes = calls + added.calls, boxes + added.boxes
         self._logprobs += said
-        return replace(piece, logprobs=tuple(said))
+        return Piece(content, thinking, calls, boxes, tuple(said))
 
     def _piece_of(self, delta: Delta) -> Piece:
         calls = tuple(typed_call(call, self._tools) for call in delta.calls)
         self._calls += calls
-        return Piece(delta.content, delta.thinking, calls)
+        return Piece(delta.content, delta.thinking, calls, placed(delta.boxes, self._image_sizes))
 
 
 def _joined(pieces: list[Piece]) -> Piece:
     """Several answers' pieces as one event; those that say nothing are left out."""
-    said = [piece for piece in pieces if piece.tokens or piece.content or piece.thinking or piece.calls]
+    said = [piece for piece in pieces if piece.tokens or piece.content or piece.thinking or piece.calls or piece.boxes]
     if not said:
         return pieces[0]
     return replace(said[0], others=tuple(said[1:]))

@@ -24,11 +24,14 @@ def fields(*required: str, **properties: Schema) -> Schema:
 
 REQUEST_ID = said("string", "Names the request in the service's log; X-Request-ID is the same.")
 _FINISH = said(
-    "string", "stop: it ended by itself; length: at max_tokens or the context's end; tool_calls: a tool is wanted."
+    "string",
+    "stop: it ended by itself; length: at max_tokens, the context's end, or where its time ran out; "
+    "tool_calls: a tool is wanted.",
 )
 USAGE = said("object", "Tokens of the prompt, of its pictures, of the answer, and all together.")
 TIMINGS = said("object", "Milliseconds of each stage, to the first token, and in all.")
 MODEL_NAME = said("string", "The model's name.")
+_TIMED_OUT = said("boolean", "True where time ran out and partial_on_timeout was sent; the answer is what there was.")
 
 ANSWERS: dict[str, Schema] = {
     "VisionAnswer": fields(
@@ -37,11 +40,23 @@ ANSWERS: dict[str, Schema] = {
         model=MODEL_NAME,
         success=said("boolean", "Always true.", const=True),
         thinking=said("string", "What the model thought, where it was asked to."),
+        boxes=said(
+            "array",
+            "The places that the answer names, in pixels of the images as they were sent, upright.",
+            items={"$ref": "#/components/schemas/Box"},
+        ),
         logprobs=said("object", "Each token with its log-probability, where that was asked for."),
         usage=USAGE,
         finish_reason={**_FINISH, "enum": ["stop", "length", "tool_calls"]},
         request_id=REQUEST_ID,
         timings=TIMINGS,
+        timed_out=_TIMED_OUT,
+    ),
+    "Box": fields(
+        *("image", "box", "label"),
+        image=said("integer", "Which of the request's images, from 0."),
+        box=said("array", "x1, y1, x2, y2 in pixels.", items={"type": "integer"}),
+        label=said("string", "What the answer calls it; may be empty."),
     ),
     "VisionProblem": fields(
         *("error", "success", "request_id"),
@@ -58,6 +73,7 @@ ANSWERS: dict[str, Schema] = {
         choices=said("array", "One choice: its message, finish_reason and logprobs.", items={"type": "object"}),
         usage=USAGE,
         timings=TIMINGS,
+        timed_out=_TIMED_OUT,
     ),
     "Problem": fields(
         "error",

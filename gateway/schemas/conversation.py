@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from glmserve.limits import MAX_CALLS
 from glmserve.model.chat_template import Role, ToolCall
 from glmserve.model.output_parser import TextRules
 from glmserve.sampling_parameters import Sampling
@@ -47,7 +48,11 @@ class Turn:
 
 @dataclass(frozen=True)
 class Conversation:
-    """One request with every default filled in; `grammar` is a JSON Schema or empty."""
+    """One request with every default filled in; `grammar` holds packed `AnswerRules`, or nothing.
+
+    An answer may make at most `most_calls` calls of its `tools`; with some, it has ended with `finish_of_calls`.
+    With `partial_on_timeout`, an answer whose time runs out is cut there and does not fail.
+    """
 
     turns: tuple[Turn, ...]
     sampling: Sampling
@@ -55,7 +60,10 @@ class Conversation:
     thinking: bool = False
     grammar: bytes = b""
     tools: tuple[dict[str, Any], ...] = ()
+    most_calls: int = MAX_CALLS
+    finish_of_calls: str = "tool_calls"
     prompt_field: str = "prompt"
+    partial_on_timeout: bool = False
     raw: str | tuple[int, ...] | None = None
     """A prompt as text or token ids that stands for the turns, without the chat template."""
     answers: int = 1

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
 from gateway.schemas.common import FLAG, Body, read_json, refusal, with_parameters
 from gateway.schemas.conversation import Conversation, Turn
 from gateway.schemas.messages import MessagesBody
+from gateway.schemas.structured_output import GuidedFields, packed_rules
 from gateway.schemas.token_fields import TokenFields
+from gateway.schemas.tools import CHOICES, Choice, tool_use
 from gateway.schemas.unknown_fields import check_declined, unknown_fields
+from glmserve.answer_rules import TextRule
 from glmserve.errors import InvalidInput
 from glmserve.limits import MAX_ANSWERS
 from glmserve.sampling_parameters import PARAMETERS
@@ -38,7 +41,7 @@ class Wanted:
 
 
 @with_parameters({alias: parameter for parameter in PARAMETERS for alias in parameter.openai_aliases})
-class CompletionBody(TokenFields, MessagesBody):
+class CompletionBody(GuidedFields, TokenFields, MessagesBody):
     """The JSON body of a request to /v1/chat/completions."""
 
     n: Annotated[int, Field(ge=1, le=MAX_ANSWERS)] | None = Field(
@@ -48,7 +51,8 @@ class CompletionBody(TokenFields, MessagesBody):
     stream_options: StreamOptions | None = Field(
         default=None, description='{"include_usage": true, "continuous_usage_stats": true}'
     )
-    tool_choice: Literal["auto", "none"] | None = Field(default=None, description='"auto" or "none"')
+    tool_choice: Choice | None = Field(default=None, description=CHOICES)
+    parallel_tool_calls: bool | None = Field(default=None, description=FLAG)
     echo: bool | None = Field(default=None, description=FLAG)
     add_generation_prompt: bool | None = Field(default=None, description=FLAG)
     continue_final_message: bool | None = Field(default=None, description=FLAG)
@@ -56,20 +60,27 @@ class CompletionBody(TokenFields, MessagesBody):
     return_token_ids: bool | None = Field(default=None, description=FLAG)
 
     def conversation(self, thinks_by_default: bool) -> Conversation:
-        grammar, asked = self.grammar(), self.thinks()
-        tools = () if self.tool_choice == "none" else tuple(self.tools or ())
+        rule, asked = self.text_rule(), self.thinks()
+        use = tool_use(self.tools, self.tool_choice, self.parallel_tool_calls is False, rule is not None)
+        if rule is not None and use.rule is not None and use.rule.needed:
+            _check_agree(rule)
+            rule = None
+        thinking = (thinks_by_default and rule is None) if asked is None else asked
         turns, sampling = self.turns(), self.sampling()
         conversation = Conversation(
             turns=turns,
             sampling=sampling,
             stop=self.stops(),
-            thinking=(thinks_by_default and not grammar) if asked is None else asked,
-            grammar=grammar,
-            tools=tuple(tool.model_dump(exclude_none=True) for tool in tools),
+            thinking=thinking,
+            grammar=packed_rules(rule, use.rule, thinking),
+            tools=use.offered,
+            most_calls=use.most_calls,
+            finish_of_calls=use.finish_reason,
             prompt_field="messages",
             answers=self.n or 1,
             asks=self.add_generation_prompt is not False and not self.continue_final_message,
             **self.token_options(sampling),
+            partial_on_timeout=bool(self.partial_on_timeout),
         )
         return self._continuing(conversation, turns[-1]) if self.continue_final_message else conversation
 
@@ -101,6 +112,16 @@ class CompletionBody(TokenFields, MessagesBody):
                 "continue_final_message",
             )
         return replace(conversation, continues=True, rules=replace(conversation.rules, continues=True))
+
+
+def _check_agree(rule: TextRule) -> None:
+    """An answer that must be a call has no text to shape. Agents send `response_format` along all the same; any other
+    field raises InvalidInput, as vLLM does."""
+    if rule.field != "response_format":
+        raise InvalidInput(
+            f"The fields {rule.field} and tool_choice contradict each other: one asks for a text, one for a call.",
+            rule.field,
+        )
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints, ValidationError
 
 from gateway.schemas.common import FLAG, Text, read_json, refusal, with_parameters
 from gateway.schemas.conversation import Conversation, SentImage, Turn
+from gateway.schemas.structured_output import StructuredFields
 from gateway.schemas.token_fields import TokenFields
 from gateway.schemas.unknown_fields import check_declined, unknown_fields
 from glmserve.errors import InvalidInput
@@ -30,7 +31,7 @@ class Asked:
 
 
 @with_parameters({alias: parameter for parameter in PARAMETERS for alias in parameter.vision_aliases})
-class VisionBody(TokenFields):
+class VisionBody(StructuredFields, TokenFields):
     """The JSON body of a request to /v1/chat/vision."""
 
     image: Text | None = Field(
@@ -67,7 +68,8 @@ class VisionBody(TokenFields):
             sampling=sampling,
             stop=self.stops(),
             thinking=bool(self.thinks()),
-            grammar=self.grammar(),
+            grammar=self.answer_rules(),
+            partial_on_timeout=bool(self.partial_on_timeout),
             **self.token_options(sampling),
         )
         return Asked(conversation, bool(self.stream), self.model)

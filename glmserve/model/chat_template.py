@@ -171,18 +171,6 @@ class PromptBuilder:
         return np.repeat(np.asarray(ids, np.int64), counts)
 
 
-def _until_the_end_of(content: str | list[dict[str, str]], text: str) -> str:
-    """The rendered text up to where the last message's own text ends, as `transformers` cuts it: with the white space
-    at its end only where the template keeps that. Raises InvalidInput where there is no such text."""
-    if not isinstance(content, str):
-        content = next((part["text"] for part in reversed(content) if "text" in part), "")
-    at = text.rfind(content.strip())
-    if not content.strip() or at < 0:
-        raise InvalidInput("The last message holds no text that the answer could continue.")
-    whole = content.lstrip()
-    return text[: at + len(whole if text.startswith(whole, at) else content.strip())]
-
-
 def _with_thoughts_apart(message: Message) -> Message:
     """The thoughts in an assistant's text, as some clients send them back, taken out of it as templates do: their marks
     would become ordinary characters before the template sees them."""
@@ -195,6 +183,18 @@ def _with_thoughts_apart(message: Message) -> Message:
     thoughts = text.split(THINK_CLOSE)[0].rstrip("\n").split(THINK_OPEN)[-1].lstrip("\n")
     content = text.split(THINK_CLOSE)[-1].lstrip("\n")
     return replace(message, parts=(content,), thoughts=thoughts)
+
+
+def _until_the_end_of(content: str | list[dict[str, str]], text: str) -> str:
+    """The rendered text up to where the last message's own text ends, as `transformers` cuts it: with the white space
+    at its end only where the template keeps that. Raises InvalidInput where there is no such text."""
+    if not isinstance(content, str):
+        content = next((part["text"] for part in reversed(content) if "text" in part), "")
+    at = text.rfind(content.strip())
+    if not content.strip() or at < 0:
+        raise InvalidInput("The last message holds no text that the answer could continue.")
+    whole = content.lstrip()
+    return text[: at + len(whole if text.startswith(whole, at) else content.strip())]
 
 
 def _join_texts(parts: tuple[str | ImagePart, ...]) -> list[str | ImagePart]:

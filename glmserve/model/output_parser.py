@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from glmserve.limits import MAX_CALLS
+from glmserve.model.boxes import BOX_CLOSE, BOX_OPEN, Box, BoxReader
 from glmserve.model.chat_template import THINK_CLOSE, THINK_OPEN
 from glmserve.model.tokenizer import Detokenizer, Tokenizer
 from glmserve.model.tool_parser import CALL_CLOSE, CALL_OPEN, CallMarkup, RawCall
@@ -17,6 +18,7 @@ class Delta:
     content: str = ""
     thinking: str = ""
     calls: tuple[RawCall, ...] = ()
+    boxes: tuple[Box, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,10 @@ class AnswerReader:
 
     `content` and `thinking` hold all text so far, neither beginning nor ending in white space; `stopped` turns true
     when a stop string was met in the content, which then ends just before it, or after the last of `max_calls` tool
-    calls. Calls are read where asked for; one whose function has no possible name is text. A raw answer, which
-    continues a text, keeps its white space and what stands between marks of thinking. `tokens` counts what was read
-    until then, `thinking_tokens` those between marks of thinking; what comes in one message with the end of a stop
-    string is chance.
+    calls. Calls are read where asked for; one whose function has no possible name is text.
+    A raw answer, which continues a text, keeps its white space and what stands between marks of thinking.
+    `tokens` counts what was read until then, `thinking_tokens` those between marks of thinking; what comes in one
+    message with the end of a stop string is chance.
     """
 
     def __init__(
@@ -50,8 +52,8 @@ class AnswerReader:
         tokenizer: Tokenizer,
         stop: tuple[str, ...] = (),
         reads_calls: bool = False,
-        max_calls: int = MAX_CALLS,
         is_raw: bool = False,
+        max_calls: int = MAX_CALLS,
         rules: TextRules = TextRules(),
     ) -> None:
         self._control = tokenizer.control_texts
@@ -59,14 +61,15 @@ class AnswerReader:
         self._stop = stop
         self._reads_calls = reads_calls
         self._is_raw = is_raw
-        self._rules = rules
         self._max_calls = max_calls
+        self._rules = rules
         self._held = {"content": "", "thinking": ""}
         self._call: CallMarkup | None = None  # the unfinished one
         self._is_thinking = False
         self.content = ""
         self.thinking = ""
         self.calls: list[RawCall] = []
+        self._boxes = BoxReader()
         self.stopped = False
         self.stop_string: str | None = None  # the one that was met
         self.tokens = 0
@@ -79,7 +82,7 @@ class AnswerReader:
 
     def push(self, tokens: list[int]) -> Delta:
         """The text that these tokens make final."""
-        before = len(self.content), len(self.thinking), len(self.calls)
+        before = self._lengths()
         for token in tokens:
             if self.stopped:
                 break
@@ -95,17 +98,29 @@ class AnswerReader:
 
     def finish(self) -> Delta:
         """The text held back for a stop string or a character that did not come."""
-        before = len(self.content), len(self.thinking), len(self.calls)
+        before = self._lengths()
         self._add(self._detokenizer.finish())
         self._call = None  # a call that was cut off does not count
         self.content += self._trimmed(self._held["content"])
         self._held["content"] = ""
         return self._since(*before)
 
-    def _since(self, content: int, thinking: int, calls: int) -> Delta:
-        return Delta(self.content[content:], self.thinking[thinking:], tuple(self.calls[calls:]))
+    @property
+    def boxes(self) -> list[Box]:
+        """The places that the content names, in order."""
+        return self._boxes.boxes
+
+    def _lengths(self) -> tuple[int, int, int, int]:
+        return len(self.content), len(self.thinking), len(self.calls), len(self.boxes)
+
+    def _since(self, content: int, thinking: int, calls: int, boxes: int) -> Delta:
+        return Delta(
+            self.content[content:], self.thinking[thinking:], tuple(self.calls[calls:]), tuple(self.boxes[boxes:])
+        )
 
     def _steer(self, control: str) -> None:
+        if self._call is None and not self._is_thinking and control in (BOX_OPEN, BOX_CLOSE):
+            self._boxes.steer(control)
         if self._rules.shows_control_tokens and not self._is_mark(control):
             self._add(control)
         elif self._is_raw:
@@ -148,6 +163,7 @@ class AnswerReader:
         elif self._is_thinking:
             self.thinking += self._settled("thinking", text, ())
         else:
+            self._boxes.push(text)
             stops = self._stop if self.tokens > self._rules.min_tokens else ()
             self.content += self._settled("content", text, stops)
 
@@ -161,8 +177,7 @@ class AnswerReader:
         if found:
             at, self.stop_string = min(found)
             self._held[kind], self.stopped = "", True
-            end = at + len(self.stop_string)
-            return text[:end] if self._rules.includes_stop else self._trimmed(text[:at])
+            return text[: at + len(self.stop_string)] if self._rules.includes_stop else self._trimmed(text[:at])
         settled = self._trimmed(text[: len(text) - _open_stop(text, stops)])
         self._held[kind] = text[len(settled) :]
         return settled
