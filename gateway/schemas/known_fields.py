@@ -77,7 +77,6 @@ DECLINED = {
     "web_search_options": Declined("nothing is looked up: offer a tool that does"),
     "verbosity": Declined("say in the prompt how long the answer should be", ("medium",)),
     "reasoning": Declined("use thinking or reasoning_effort"),
-    "enable_thinking": Declined('use thinking, or chat_template_kwargs {"enable_thinking": true}'),
     "prompt_embeds": Declined("send text and pictures"),
     "n_predict": Declined("use max_tokens"),
     "n_probs": Declined("use logprobs and top_logprobs", (0,)),
