@@ -13,7 +13,7 @@ from glmserve.build.lock import hold
 from glmserve.build.manifest import CHECKPOINT_FOLDER, DECODER_GRAPH, VISION_GRAPH, Manifest
 from glmserve.contract import VISION_MAX_BATCH, VISION_MODEL, Finish
 from glmserve.engine.engine import Engine
-from glmserve.engine.grammar import GrammarCompiler
+from glmserve.engine.grammars.compiler import GrammarCompiler
 from glmserve.engine.memory_plan import decoders_files, element_bytes, memory_plan, most_patches, weight_bytes
 from glmserve.engine.metrics import Meter, Metric, Publisher
 from glmserve.engine.preprocessor import EncodeImage, Preprocessor

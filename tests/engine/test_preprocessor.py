@@ -15,8 +15,8 @@ from fake_decoder import FakeSession
 from glmserve import contract
 from glmserve.answer_rules import AnswerRules, TextRule
 from glmserve.engine.engine import Engine
-from glmserve.engine.grammar import GrammarCompiler
-from glmserve.engine.grammar_trial import GrammarTrial, Verdict
+from glmserve.engine.grammars.compiler import GrammarCompiler
+from glmserve.engine.grammars.trial import GrammarTrial, Verdict
 from glmserve.engine.metrics import FAILED, REFUSED
 from glmserve.engine.preprocessor import Preprocessor
 from glmserve.engine.triton.cancellations import Cancellations
