@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from api_examples import examples
 from serving import Service, serving
-from shared_builds import build_of_tools
+from shared_builds import build_with_tools
 
 pytestmark = pytest.mark.triton
 PLACE = {
@@ -48,7 +48,7 @@ ASKED = [{"role": "user", "content": "Draw something."}]
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[Service]:
-    with serving(build_of_tools()) as running:
+    with serving(build_with_tools()) as running:
         yield running
 
 
