@@ -17,6 +17,7 @@ from gateway.limits.rate_limit import RateLimiter
 from gateway.observability.metrics import Metrics
 from gateway.observability.request_record import RequestRecord
 from gateway.schemas.conversation import Conversation
+from gateway.schemas.unknown_fields import refusal_of_unknown
 from gateway.server.connection import client_socket, plain_socket
 from gateway.settings import GatewaySettings
 from gateway.streaming import sse
@@ -53,9 +54,15 @@ class ChatHandler:
         record: RequestRecord = g.record
         record.holds.enter_context(self.rate_limiter.concurrency_slot(record.caller))
 
-    def respond(self, conversation: Conversation, shape: Shape, is_stream: bool) -> Response:
-        """The response to the current request; everything it holds is given back when that response has ended."""
+    def respond(
+        self, conversation: Conversation, shape: Shape, is_stream: bool, knows_all_fields: bool = False
+    ) -> Response:
+        """The response to the current request; everything it holds is given back when that response has ended.
+
+        On a route that `knows_all_fields`, others are mistakes; routes of other services have fields that we lack.
+        """
         record: RequestRecord = g.record
+        self._judge(conversation.unknown, record, knows_all_fields)
         cancellation, deadline, caller = Cancellation(), self._deadline(), record.caller
         record.holds.enter_context(self.disconnects.watch(client_socket(request.environ), cancellation.cancel))
 
@@ -105,6 +112,15 @@ class ChatHandler:
     def count(self, conversation: Conversation) -> Prompt:
         """The prompt of a conversation, with its token counts."""
         return self.service.count(conversation, self._deadline())
+
+    def _judge(self, unknown: tuple[str, ...], record: RequestRecord, knows_all_fields: bool) -> None:
+        """Refuses a request for fields that nobody here knows, or warns its sender of them, as the settings say."""
+        policy = self.settings.unknown_fields
+        if not unknown or policy == "ignore":
+            return
+        if policy == "refuse" or knows_all_fields:
+            raise refusal_of_unknown(unknown)
+        record.headers["Warning"] = f'199 - "These fields are not known and change nothing: {", ".join(unknown)}."'
 
     def _allowed(self, conversation: Conversation, deadline: Deadline, is_stream: bool) -> Allowed:
         return Allowed(
