@@ -18,7 +18,7 @@ from glmserve.system import cpu_count
 from glmserve.system.env_settings import read_settings
 
 PREFIX = "GLM_GATEWAY_"
-_LARGEST_IMAGE = 89_000_000  # pixels; Pillow warns above it
+_LARGEST_IMAGE = 400_000_000  # pixels; a camera's largest photo has half as many
 
 _FILE = f"{PREFIX}FILE"
 _PASSWORD = re.compile(r"://[^@/]*@")
@@ -170,7 +170,7 @@ class GatewaySettings(BaseSettings):
     body_timeout_s: _Seconds = Field(default=30.0, description="Seconds in which a request body must arrive.")
     max_image_bytes: _Bytes = Field(default=15 * 1024**2, description="Largest image file in bytes, base64 decoded.")
     max_image_pixels: Annotated[int, Field(ge=1, le=_LARGEST_IMAGE)] = Field(
-        default=50_000_000, description="Most pixels of an image, checked in its header before it is decoded."
+        default=200_000_000, description="Most pixels of an image, checked in its header before it is decoded."
     )
     max_image_side: _Count = Field(default=2048, description="Most pixels of an image's longer side.")
     large_images: Literal["downscale", "refuse"] = Field(
@@ -197,7 +197,8 @@ class GatewaySettings(BaseSettings):
     )
     image_cpu_s: _Seconds = Field(
         default=0.8,
-        description="Seconds of processor time that decoding one image may take, plus 30 ns per pixel; more is a 400.",
+        description="Seconds of processor time that decoding one image may take, plus 30 ns per pixel of the first "
+        "50 million; more is a 400.",
     )
     deadline_s: _Seconds = Field(default=30.0, description="Seconds for an answer, from when its request was read.")
     response_timeout_s: _Seconds = Field(

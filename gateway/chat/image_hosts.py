@@ -46,7 +46,7 @@ def _private_host(text: str) -> tuple[str, Networks]:
     addresses, where clouds answer with credentials.
     """
     name, network = private_host(text)
-    return spelled(name), _INTRANETS if network is None else (network,)
+    return spelled(name), tuple(_INTRANETS) if network is None else (network,)
 
 
 def spelled(host: str) -> str:

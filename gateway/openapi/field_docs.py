@@ -27,7 +27,7 @@ _SAMPLING = {
 }
 
 MEANINGS = {
-    "image": Meaning("The picture: JPEG, PNG, WebP, BMP or GIF (first frame)."),
+    "image": Meaning("The picture: JPEG, PNG, WebP, AVIF, BMP or GIF (first frame)."),
     "messages": Meaning("The conversation so far; the last message asks."),
     "prompt": Meaning("The question."),
     "images": Meaning("Several pictures in the order they are read, beside or instead of image."),

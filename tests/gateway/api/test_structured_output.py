@@ -15,6 +15,7 @@ from glmserve.answer_rules import AnswerRules, TextRule
 SCHEMA = {"type": "object", "properties": {"颜色": {"type": "string"}}}
 LARK = 'start: "a" | "b"'
 PLAIN = {"type": "object"}
+OUTPUTS = "structured_outputs."
 
 
 def sent_rule(backend: FakeBackend) -> TextRule | None:
@@ -25,21 +26,21 @@ def sent_rule(backend: FakeBackend) -> TextRule | None:
 @pytest.mark.parametrize(
     ("fields", "rule"),
     [
-        ({"structured_outputs": {"json": SCHEMA}}, TextRule("json_schema", SCHEMA, "structured_outputs.json")),
+        ({"structured_outputs": {"json": SCHEMA}}, TextRule("json_schema", SCHEMA, OUTPUTS + "json")),
         (
             {"structured_outputs": {"json": json.dumps(SCHEMA)}},
             TextRule("json_schema", SCHEMA, "structured_outputs.json"),
         ),
-        ({"structured_outputs": {"regex": r"\d+"}}, TextRule("regex", r"\d+", "structured_outputs.regex")),
-        ({"structured_outputs": {"choice": ["a", "b"]}}, TextRule("choice", ["a", "b"], "structured_outputs.choice")),
-        ({"structured_outputs": {"grammar": LARK}}, TextRule("grammar", LARK, "structured_outputs.grammar")),
+        ({"structured_outputs": {"regex": r"\d+"}}, TextRule("regex", r"\d+", OUTPUTS + "regex")),
+        ({"structured_outputs": {"choice": ["a", "b"]}}, TextRule("choice", ["a", "b"], OUTPUTS + "choice")),
+        ({"structured_outputs": {"grammar": LARK}}, TextRule("grammar", LARK, OUTPUTS + "grammar")),
         (
             {"structured_outputs": {"json_object": True}},
             TextRule("json_schema", PLAIN, "structured_outputs.json_object"),
         ),
         (
             {"structured_outputs": {"json": SCHEMA, "json_object": False, "disable_any_whitespace": True}},
-            TextRule("json_schema", SCHEMA, "structured_outputs.json", is_compact=True),
+            TextRule("json_schema", SCHEMA, OUTPUTS + "json", is_compact=True),
         ),
         ({"guided_json": SCHEMA}, TextRule("json_schema", SCHEMA, "guided_json")),
         ({"guided_json": json.dumps(SCHEMA)}, TextRule("json_schema", SCHEMA, "guided_json")),
@@ -93,7 +94,7 @@ def test_a_response_format_is_read_as_others_have_it(
         ("structured_outputs", {"structured_outputs": {"structural_tag": "{}"}}),
         ("structured_outputs", {"structured_outputs": {"json": SCHEMA, "whitespace_pattern": " *"}}),
         ("structured_outputs", {"structured_outputs": "json"}),
-        ("structured_outputs.json", {"structured_outputs": {"json": "no JSON"}}),
+        (OUTPUTS + "json", {"structured_outputs": {"json": "no JSON"}}),
         ("structured_outputs.choice", {"structured_outputs": {"choice": []}}),
         ("guided_choice", {"guided_choice": []}),
         ("guided_choice", {"guided_choice": ["a", ""]}),
