@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from flask import Response, g, jsonify, request
@@ -43,8 +43,13 @@ class ChatHandler:
     admission: Admission
     metrics: Metrics
 
-    def respond(self, conversation: Conversation, shape: Shape, is_stream: bool) -> Response:
-        """The response to the current request; everything it holds is given back when that response has ended."""
+    def respond(
+        self, conversation: Conversation, shape: Shape, is_stream: bool, others: tuple[Conversation, ...] = ()
+    ) -> Response:
+        """The response to the current request; everything it holds is given back when that response has ended.
+
+        `others` are prompts without pictures that are answered beside the conversation.
+        """
         record: RequestRecord = g.record
         cancellation, deadline, caller = Cancellation(), self._deadline(), record.caller
         record.holds.enter_context(self.disconnects.watch(client_socket(request.environ), cancellation.cancel))
@@ -53,6 +58,7 @@ class ChatHandler:
             self.rate_limiter.check_image_tokens(caller, prompt.image_tokens)
             arrived_ms = record.ms()
             tokens = len(prompt.input_ids) + max_tokens * conversation.answers
+            tokens += sum(len(each.prompt.input_ids) + each.max_tokens * conversation.answers for each in beside)
             record.max_tokens = max_tokens
             record.holds.enter_context(self.admission.admit(tokens, deadline, cancellation, max_tokens))
             left = self.rate_limiter.charge_image_tokens(caller, prompt.image_tokens)
@@ -61,7 +67,8 @@ class ChatHandler:
             self.metrics.crowd(*self.admission.counts())
 
         record.holds.enter_context(self.rate_limiter.concurrency_slot(caller))
-        prepared = self.service.prepare(conversation, deadline, cancellation, admit)
+        beside = tuple(self.service.prepare(each, deadline, cancellation) for each in others)
+        prepared = replace(self.service.prepare(conversation, deadline, cancellation, admit), others=beside)
         record.prepared(prepared)
         context = RequestContext(record.request_id, deadline, cancellation, caller.cache_scope, record.traceparent)
         if not is_stream:
