@@ -92,7 +92,7 @@ class TextShape:
         return {
             "tokens": [self._spelled(ranked[0][0]) for ranked in tokens],
             "token_logprobs": [ranked[0][1] for ranked in tokens],
-            "top_logprobs": [{self._spelled(token): value for token, value in ranked[1:]} for ranked in tokens],
+            "top_logprobs": [{self._spelled(token): value for token, value in ranked} for ranked in tokens],
             "text_offset": offsets,
         }
 

@@ -82,6 +82,7 @@ def test_log_probabilities_are_parallel_lists(
     ]
     told = client.post(URL, json={"prompt": "x", "logprobs": 1}).get_json()["choices"][0]["logprobs"]
     assert "".join(told["tokens"]) == "A red." and set(told["token_logprobs"]) == {-0.5}
+    assert all(len(top) == 1 for top in told["top_logprobs"])  # with the token itself
     assert told["text_offset"][0] == 0 and len(told["top_logprobs"]) == len(told["text_offset"])
     assert backend.requests[0].sampling.logprobs and backend.requests[0].sampling.top_logprobs == 1
 
