@@ -55,6 +55,20 @@ IN_PARALLEL := --numprocesses $(or $(WORKERS),2) --dist loadscope --no-loadscope
 test-fast: $(VENV)/.test-installed ## Run the tests without builds, programs, Triton, torch and browser (about a minute)
 	$(BIN)/python -m pytest $(IN_PARALLEL) -m "not (triton or build or process or parity or browser)"
 
+CLIENTS := .clients/.installed
+.PHONY: test-clients
+test-clients: $(CLIENTS) $(VENV)/.test-installed ## Run the frameworks that use the service (fetches 200 MB once into .clients)
+	$(BIN)/python -m pytest tests/clients
+
+# An environment of their own: they and what they need have other versions than ours. Those in JavaScript need npm.
+$(CLIENTS): requirements/clients.txt tests/clients/javascript/package-lock.json | $(VENV)/.made
+	@echo 'Installing the clients into .clients; this takes a minute or two, once ...'
+	@rm -rf .clients
+	@$(BIN)/python -m venv .clients
+	@.clients/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --requirement requirements/clients.txt
+	@if command -v npm >/dev/null; then cd tests/clients/javascript && npm ci --silent --no-audit --no-fund; fi
+	@touch $@
+
 .PHONY: precommit
 precommit: check test-fast ## Run check and test-fast, before a commit
 

@@ -14,6 +14,7 @@ from gateway.api.handler import ChatHandler
 from gateway.api.messages import routes as messages
 from gateway.api.messages.problem import messages_problem
 from gateway.api.paths import CanonicalPaths
+from gateway.api.responses import routes as responses
 from gateway.api.tokens import routes as tokens
 from gateway.chat.readiness import Readiness
 from gateway.chat.service import ChatService
@@ -34,7 +35,7 @@ from gateway.triton.backend import BackendPool
 from glmserve.build.canary import Canary
 from glmserve.build.manifest import MANIFEST_FILE, Manifest
 
-_FAMILIES = (completions, messages, models, tokens, health)
+_FAMILIES = (completions, responses, messages, models, tokens, health)
 """Folders and modules of routes that tell the OpenAPI document what they are; vision and chat come first in it."""
 _PROBES = re.compile(r"/(health(/.*)?|ping)")  # they need no key, count for nobody, and come from the allowed networks
 _FORM_PATHS = ("/v1/chat/vision",)
@@ -77,6 +78,7 @@ def create_app(settings: GatewaySettings, backend: BackendPool, log_lines: LineW
     app.register_blueprint(chat_completions.routes(settings, bodies, handler, manifest.digest))
     app.register_blueprint(completions.routes(settings, bodies, handler, manifest.digest))
     app.register_blueprint(messages.routes(settings, bodies, handler))
+    app.register_blueprint(responses.routes(settings, bodies, handler))
     app.register_blueprint(models.routes(settings, handler, manifest, created_s))
     app.register_blueprint(tokens.routes(settings, bodies, handler))
     app.register_blueprint(metrics_route.routes(metrics, backend.count_up))

@@ -19,6 +19,11 @@ MAX_ANSWERS = 16
 """Answers to one request (`n`)."""
 
 MAX_GRAMMAR_BYTES = 64 * 1024
+"""A JSON Schema, a regular expression, a list of choices or a grammar."""
+
+MAX_RULES_BYTES = 512 * 1024
+"""All rules of one answer, every tool's parameters among them."""
+
 GRAMMAR_COMPILE_CPU_S = 1.0
 GRAMMAR_COMPILE_MEMORY_BYTES = 512 * 1024**2
 """What turning a JSON Schema into a grammar may cost; more is the caller's 400."""

@@ -52,7 +52,7 @@ class ChatHandler:
         def admit(prompt: Prompt, max_tokens: int) -> None:
             self.rate_limiter.check_image_tokens(caller, prompt.image_tokens)
             arrived_ms = record.ms()
-            tokens = len(prompt.input_ids) + max_tokens
+            tokens = len(prompt.input_ids) + max_tokens * conversation.answers
             record.max_tokens = max_tokens
             record.holds.enter_context(self.admission.admit(tokens, deadline, cancellation, max_tokens))
             left = self.rate_limiter.charge_image_tokens(caller, prompt.image_tokens)

@@ -18,7 +18,7 @@ from glmserve.engine import metrics
 from glmserve.engine.answer_group import AnswerGroup
 from glmserve.engine.engine import Engine
 from glmserve.engine.fair_queue import FairQueue
-from glmserve.engine.grammar import GrammarCompiler, SchemaGrammar
+from glmserve.engine.grammar import AnswerGrammar, GrammarCompiler
 from glmserve.engine.grammar_trial import NICENESS
 from glmserve.engine.request import Event, Failed, Prompt, Request
 from glmserve.engine.scheduler.wait_queue import Tickets
@@ -111,7 +111,7 @@ class Preprocessor:
             grammar = self._grammars.compile(asked.grammar, asked.scope)
             self._pool.submit(self._submit, asked, asking, tickets, grammar)
 
-    def _submit(self, asked: Asked, asking: _Asking, tickets: Tickets, grammar: SchemaGrammar) -> None:
+    def _submit(self, asked: Asked, asking: _Asking, tickets: Tickets, grammar: AnswerGrammar) -> None:
         with self._refusing(asking, tickets):
             self._start(self._request(asked, asking, grammar), asked, tickets)
 
@@ -156,7 +156,7 @@ class Preprocessor:
             self._engine.meter.add(metrics.FAILED)
         asking.emit(Failed(error))
 
-    def _request(self, asked: Asked, asking: _Asking, grammar: SchemaGrammar | None) -> Request:
+    def _request(self, asked: Asked, asking: _Asking, grammar: AnswerGrammar | None) -> Request:
         deadline = asking.arrived + asked.deadline_s
         self._check(asking, deadline)
         began = time.monotonic()

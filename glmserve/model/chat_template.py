@@ -86,9 +86,12 @@ class PromptBuilder:
         grids: list[Grid],
         thinking: bool | None,
         tools: Sequence[dict[str, Any]] = (),
+        asks: bool = True,
+        continues: bool = False,
     ) -> np.ndarray:
         """Token ids i64 [tokens] that ask for an answer, each image expanded to one token for each merged block.
 
+        Without `asks` nothing begins an answer. With `continues` the prompt ends with the text of the last message.
         `grids` are those of the messages' pictures in order; `thinking` None leaves the template's own default; `tools`
         are descriptions of functions as JSON values. Raises InvalidInput when a message cannot be rendered, naming
         no field: what a caller calls messages is its own matter.
@@ -102,9 +105,11 @@ class PromptBuilder:
         if thinking is not None:
             values["enable_thinking"] = thinking
         try:
-            text = self._template.render(add_generation_prompt=True, **values)
+            text = self._template.render(add_generation_prompt=asks and not continues, **values)
         except Exception as error:  # a template is a foreign program, run on what the caller sent
             raise InvalidInput("These messages do not fit the model's chat template.") from error
+        if continues:
+            text = _until_the_end_of(values["messages"][-1]["content"], text)
         return self._expand(self._encode(text, hidden), grids)
 
     def _message(self, message: Message, hidden: list[str]) -> dict[str, Any]:
@@ -178,6 +183,18 @@ def _with_thoughts_apart(message: Message) -> Message:
     thoughts = text.split(THINK_CLOSE)[0].rstrip("\n").split(THINK_OPEN)[-1].lstrip("\n")
     content = text.split(THINK_CLOSE)[-1].lstrip("\n")
     return replace(message, parts=(content,), thoughts=thoughts)
+
+
+def _until_the_end_of(content: str | list[dict[str, str]], text: str) -> str:
+    """The rendered text up to where the last message's own text ends, as `transformers` cuts it: with the white space
+    at its end only where the template keeps that. Raises InvalidInput where there is no such text."""
+    if not isinstance(content, str):
+        content = next((part["text"] for part in reversed(content) if "text" in part), "")
+    at = text.rfind(content.strip())
+    if not content.strip() or at < 0:
+        raise InvalidInput("The last message holds no text that the answer could continue.")
+    whole = content.lstrip()
+    return text[: at + len(whole if text.startswith(whole, at) else content.strip())]
 
 
 def _join_texts(parts: tuple[str | ImagePart, ...]) -> list[str | ImagePart]:

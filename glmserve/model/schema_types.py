@@ -76,18 +76,23 @@ def choices_of(schema: dict[str, Any]) -> list[list[Any]]:
 
 def resolved(reference: object, root: Any) -> Any:
     """The schema that a reference names; True, which allows everything, where it is not in this document."""
-    if not isinstance(reference, str) or not reference.startswith("#"):
+    try:
+        return referred(reference, root)
+    except LookupError:
         return True
+
+
+def referred(reference: object, root: Any) -> Any:
+    """The schema that a reference names; raises LookupError where it is not in this document."""
+    if not isinstance(reference, str) or not (reference == "#" or reference.startswith("#/")):
+        raise LookupError
     found = root
     for name in reference[1:].split("/")[1:]:
         name = unquote(name).replace("~1", "/").replace("~0", "~")
-        if isinstance(found, dict) and name in found:
-            found = found[name]
-        elif isinstance(found, list) and name.isdecimal() and int(name) < len(found):
-            found = found[int(name)]
-        else:
-            return True
-    return found if reference == "#" or reference.startswith("#/") else True
+        if not isinstance(found, dict) and not (isinstance(found, list) and name.isdecimal()):
+            raise LookupError
+        found = found[name] if isinstance(found, dict) else found[int(name)]
+    return found
 
 
 def _own_types(schema: dict[str, Any]) -> frozenset[str]:

@@ -155,6 +155,18 @@ def test_a_body_that_is_far_too_large_is_a_413_in_json(front: Front, path: str, 
     assert_refused(front.ask(path, LARGEST + 2 * 1024**2), 413, "too large", is_openais)
 
 
+@pytest.mark.parametrize("path", ["/v1/messages", "/messages/count_tokens"])
+def test_anthropics_clients_are_refused_in_their_shape(front: Front, path: str) -> None:
+    reply = front.ask(path, LARGEST + 2 * 1024**2)
+    assert (reply.status, set(reply.body)) == (413, {"type", "error", "request_id"})
+    assert reply.body["error"]["type"] == "request_too_large" and "too large" in reply.body["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/chat/completions", "/v1/responses", "/completions"])
+def test_openais_clients_are_refused_in_their_shape_without_v1_too(front: Front, path: str) -> None:
+    assert_refused(front.ask(path, LARGEST + 2 * 1024**2), 413, "too large", is_openais=True)
+
+
 def test_what_is_just_too_large_is_answered_in_the_gateways_own_words(front: Front) -> None:
     reply = front.ask(OURS, LARGEST + 1000, X_Request_ID="mine-1")
     assert (reply.status, reply.body) == (413, {"said": "by the gateway", "id": "mine-1"})

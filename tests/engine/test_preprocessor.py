@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from engine_rig import Receiver
 from fake_decoder import FakeSession
 
 from glmserve import contract
+from glmserve.answer_rules import AnswerRules, TextRule
 from glmserve.engine.engine import Engine
 from glmserve.engine.grammar import GrammarCompiler
 from glmserve.engine.grammar_trial import GrammarTrial, Verdict
@@ -98,7 +98,8 @@ def _tensors(images: int, deadline_s: float, schema: object, scope: int) -> Tens
         contract.DEADLINE_MS.name: np.array([deadline_s * 1000], np.int32),
     }
     if schema is not None:
-        tensors[contract.GRAMMAR.name] = np.frombuffer(json.dumps(schema).encode(), np.uint8)
+        packed = AnswerRules(TextRule("json_schema", schema, "response_format")).packed()
+        tensors[contract.GRAMMAR.name] = np.frombuffer(packed, np.uint8)
     return tensors
 
 
@@ -164,10 +165,10 @@ def test_schemas_that_are_being_compiled_hold_up_nobody_elses_text(rig: Rig, mon
 
 
 def test_one_keys_many_schemas_wait_behind_another_keys_first(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    tried: list[str] = []
+    tried: list[bytes] = []
     gate = threading.Event()
 
-    def verdict(_trial: GrammarTrial, text: str) -> Verdict:
+    def verdict(_trial: GrammarTrial, text: bytes) -> Verdict:
         tried.append(text)
         assert gate.wait(WAIT_S)
         return Verdict.FITS
@@ -182,7 +183,7 @@ def test_one_keys_many_schemas_wait_behind_another_keys_first(rig: Rig, monkeypa
     gate.set()
     for receiver in (*many, one):
         receiver.wait()
-    order = [next(name for name in ("many", "other") if name in text) for text in tried]
+    order = [next(name for name in ("many", "other") if name.encode() in text) for text in tried]
     assert order.index("other") <= 2, order
 
 

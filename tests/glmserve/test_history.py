@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from real_checkpoint import REAL, needs_real
-from tool_template import checkpoint_with_tools
+from tool_calls import checkpoint_with_tools
 
 from glmserve.model.chat_template import Message, PromptBuilder, ToolCall
 from glmserve.model.config import Checkpoint
