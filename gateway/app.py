@@ -14,6 +14,7 @@ from gateway.api.handler import ChatHandler
 from gateway.api.messages import routes as messages
 from gateway.api.messages.problem import messages_problem
 from gateway.api.paths import CanonicalPaths
+from gateway.api.responses import routes as responses
 from gateway.api.tokens import routes as tokens
 from gateway.chat.readiness import Readiness
 from gateway.chat.service import ChatService
@@ -34,7 +35,7 @@ from gateway.triton.backend import BackendPool
 from glmserve.build.canary import Canary
 from glmserve.build.manifest import MANIFEST_FILE, Manifest
 
-_FAMILIES = (completions, messages, models, tokens, health)
+_FAMILIES = (completions, responses, messages, models, tokens, health)
 """Folders and modules of routes that tell the OpenAPI document what they are; vision and chat come first in it."""
 _PROBES = re.compile(r"/(health(/.*)?|ping)")  # they need no key, count for nobody, and come from the allowed networks
 _FORM_PATHS = ("/v1/chat/vision",)
@@ -52,16 +53,16 @@ def create_app(settings: GatewaySettings, backend: BackendPool, log_lines: LineW
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     app.json.sort_keys = False  # type: ignore[attr-defined]
     disconnects = app.extensions[DISCONNECTS] = DisconnectWatcher()
-    bodies = app.extensions[BODIES] = BodyReader(
-        settings.max_body_bytes, settings.max_json_bytes, settings.body_timeout_s
-    )
     app.extensions[DECODERS] = service.decoders
     rate_limiter = RateLimiter(settings, RateLimitCounters(settings.redis_url))
     concurrent = max(1, settings.threads - max(1, settings.threads // _SPARE_SHARE))
-    admission = Admission(settings.admission_tokens, concurrent, settings.max_waiting)
+    admission = Admission(settings.admission_tokens, concurrent, settings.max_waiting, settings.flood_wait)
     metrics = Metrics(settings.metrics_folder)
     tracing = app.extensions[TRACING] = Tracing.to(settings.otlp_endpoint, settings.model_name)
     handler = ChatHandler(settings, service, disconnects, rate_limiter, admission, metrics)
+    bodies = app.extensions[BODIES] = BodyReader(
+        settings.max_body_bytes, settings.max_json_bytes, settings.body_timeout_s, handler.take_place
+    )
     audit = app.extensions[AUDIT] = AuditLog(settings.audit_file) if settings.audit_file else None
     for log, lines in (("stdout", log_lines), ("audit", audit.lines if audit else None)):
         if lines is not None:
@@ -77,6 +78,7 @@ def create_app(settings: GatewaySettings, backend: BackendPool, log_lines: LineW
     app.register_blueprint(chat_completions.routes(settings, bodies, handler, manifest.digest))
     app.register_blueprint(completions.routes(settings, bodies, handler, manifest.digest))
     app.register_blueprint(messages.routes(settings, bodies, handler))
+    app.register_blueprint(responses.routes(settings, bodies, handler))
     app.register_blueprint(models.routes(settings, handler, manifest, created_s))
     app.register_blueprint(tokens.routes(settings, bodies, handler))
     app.register_blueprint(metrics_route.routes(metrics, backend.count_up))

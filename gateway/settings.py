@@ -13,14 +13,21 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, 
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from glmserve.errors import BadSettings
-from glmserve.limits import CANARY_TIMEOUT_S, DEADLINE_S, GRACEFUL_TIMEOUT_S, RESPONSE_TIMEOUT_S
+from glmserve.limits import (
+    CANARY_TIMEOUT_S,
+    DEADLINE_S,
+    FLOOD_WAIT,
+    FLOOD_WAIT_MEANING,
+    GRACEFUL_TIMEOUT_S,
+    RESPONSE_TIMEOUT_S,
+)
 from glmserve.system import cpu_count
 from glmserve.system.env_settings import read_settings
 
 PREFIX = "GLM_GATEWAY_"
 DEADLINE_VARIABLE = f"{PREFIX}DEADLINE_S"
 CANARY_TIMEOUT_VARIABLE = f"{PREFIX}CANARY_TIMEOUT_S"
-_LARGEST_IMAGE = 89_000_000  # pixels; Pillow warns above it
+_LARGEST_IMAGE = 400_000_000  # pixels; a camera's largest photo has half as many
 
 _FILE = f"{PREFIX}FILE"
 _PASSWORD = re.compile(r"://[^@/]*@")
@@ -142,6 +149,9 @@ class GatewaySettings(BaseSettings):
     max_waiting: Annotated[int, Field(ge=0)] = Field(
         default=16, description="Requests that may wait until these tokens have room; more are a 503."
     )
+    flood_wait: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        default=FLOOD_WAIT, description=f"{FLOOD_WAIT_MEANING} 0 lets MAX_WAITING wait."
+    )
     model_aliases: _List = Field(default=(), description="Other model names that requests may use.")
     thinking: bool = Field(default=False, description="Whether /v1/chat/completions thinks if a request does not say.")
     image_hosts: _List = Field(
@@ -172,7 +182,7 @@ class GatewaySettings(BaseSettings):
     body_timeout_s: _Seconds = Field(default=30.0, description="Seconds in which a request body must arrive.")
     max_image_bytes: _Bytes = Field(default=15 * 1024**2, description="Largest image file in bytes, base64 decoded.")
     max_image_pixels: Annotated[int, Field(ge=1, le=_LARGEST_IMAGE)] = Field(
-        default=50_000_000, description="Most pixels of an image, checked in its header before it is decoded."
+        default=200_000_000, description="Most pixels of an image, checked in its header before it is decoded."
     )
     max_image_side: _Count = Field(default=2048, description="Most pixels of an image's longer side.")
     large_images: Literal["downscale", "refuse"] = Field(
@@ -199,7 +209,8 @@ class GatewaySettings(BaseSettings):
     )
     image_cpu_s: _Seconds = Field(
         default=0.8,
-        description="Seconds of processor time that decoding one image may take, plus 30 ns per pixel; more is a 400.",
+        description="Seconds of processor time that decoding one image may take, plus 30 ns per pixel of the first "
+        "50 million; more is a 400.",
     )
     deadline_s: _Seconds = Field(
         default=DEADLINE_S, description="Seconds for an answer, from when its request was read."

@@ -73,7 +73,7 @@ ALLOWED_TOKEN_IDS = Tensor("ALLOWED_TOKEN_IDS", "int64", ("allowed_tokens",), is
 ANSWERS = Tensor("ANSWERS", "int32", (1,), is_optional=True)
 """How many answers are wanted, each with the next seed; the default is 1."""
 GRAMMAR = Tensor("GRAMMAR", "uint8", ("bytes",), is_optional=True)
-"""A JSON Schema in UTF-8 that the answer must match; `{"type": "object"}` asks for any JSON object."""
+"""What the answer must look like: `AnswerRules` as JSON in UTF-8."""
 CACHE_SCOPE = Tensor("CACHE_SCOPE", "int64", (1,), is_optional=True)
 """Cached prefixes and features are shared only within one scope; the default is 0, a scope like any other."""
 CACHE_SALT = Tensor("CACHE_SALT", "int64", (1,), is_optional=True)

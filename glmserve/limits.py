@@ -19,6 +19,11 @@ MAX_ANSWERS = 16
 """Answers to one request (`n`)."""
 
 MAX_GRAMMAR_BYTES = 64 * 1024
+"""A JSON Schema, a regular expression, a list of choices or a grammar."""
+
+MAX_RULES_BYTES = 512 * 1024
+"""All rules of one answer, every tool's parameters among them."""
+
 GRAMMAR_COMPILE_CPU_S = 1.0
 GRAMMAR_COMPILE_MEMORY_BYTES = 512 * 1024**2
 """What turning a JSON Schema into a grammar may cost; more is the caller's 400."""
@@ -63,6 +68,12 @@ GRACEFUL_TIMEOUT_S = 30
 
 ANSWER_GRACE_S = 5.0
 """Time for a client to have read its answer once its body's time and its deadline are both over."""
+
+FLOOD_WAIT = 0.4
+FLOOD_WAIT_MEANING = (
+    "In a flood (requests keep arriving faster than they are answered), the longest wait before an answer begins, as a "
+    "multiple of the mean time that a request takes; who would wait longer is refused at once."
+)
 
 LARGEST_KEPT_BUFFER_BYTES = 16 * 1024**2
 """Freed buffers up to this size are used again; those of a 12-megapixel photo are 9 MB once it was made to fit."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import cast
 from uuid import uuid4
 
+import onnx_ir as ir
 from rich.console import Console
 
 from export.build.canary import write_canary
@@ -29,6 +30,9 @@ from export.checkpoint.weights import READERS
 from export.errors import DiskFull, room_on
 from export.graph.standard_ops import weights_in_files, write_standard
 from export.precision import KvPrecision, Precision, Target
+from export.rtx.engine_writer import EngineWriter
+from export.rtx.library import library_version
+from export.rtx.order import EngineOrder
 from export.store.build_store import BUILD_LOCK, PARTS, builds_in, locked, write_whole
 from export.store.durable_io import sync_folder
 from export.store.file_digests import FileDigests
@@ -41,6 +45,7 @@ from glmserve.errors import BadArtifact
 from glmserve.system.bundled_files import MODEL_REPOSITORY
 
 _JOURNAL = "journal.jsonl"
+_ENGINES = "engines"
 _GB = 1e9
 _PACKAGES = ("onnx-ir", "ml-dtypes", "numpy", "pillow")
 """The packages that write a build's bytes: graphs, numbers and a drawn canary."""
@@ -55,22 +60,25 @@ def build(
     vision_backend: VisionBackend = VisionBackend.ENGINE,
     source: str | None = None,
     kv: KvPrecision = KvPrecision.SAME,
+    order: EngineOrder | None = None,
 ) -> Path:
-    """The build of a checkpoint under `out`: the one that is there already, or a new one. `source` names it.
+    """The build of a checkpoint under `out`: the one that is there already, or a new one. `source` names it, `order`
+    says which engines a build for the target rtx gets.
 
     A new build is written aside and renamed when complete, so that a reader never sees half of one. What a kill
     interrupts is found again and gone on with. Raises, before anything is written, what `BuildSpec.of` raises, Locked
     while another build writes into `out`, BadArtifact for golden cases that cannot be compared with, and DiskFull,
     which may also come later.
     """
-    spec = BuildSpec.of(checkpoint, precision, target, vision_backend, source, kv)
+    spec = BuildSpec.of(checkpoint, precision, target, vision_backend, source, kv, order)
+    made_with = [] if spec.order is None else [library_version()]
     plan = inventory(spec)
     if has_golden(checkpoint):
         room_for(read_golden(checkpoint), spec.checkpoint)
     out.mkdir(parents=True, exist_ok=True)
     remembered = FileDigests.open(out)
     digests = _read_through(spec, remembered, console)
-    recipe = _recipe(spec, digests)
+    recipe = _recipe(spec, digests, made_with)
     existing = _find(out, recipe, remembered)
     remembered.save()
     if existing and ((existing / layout.CERTIFICATE_FILE).exists() or not has_golden(checkpoint)):
@@ -102,8 +110,8 @@ def _write(spec: BuildSpec, parts: Path, out: Path, digests: dict[Path, str], re
     if spec.vision_config is not None:
         (partial / VISION_CONFIG_PATH).parent.mkdir(exist_ok=True)
         (partial / VISION_CONFIG_PATH).write_text(spec.vision_config, "utf-8")
-    known = _write_graphs(spec, partial, Journal(parts / _JOURNAL), digests, console)
-    manifest = Manifest.describe(partial, recipe, spec.source, spec.precision, spec.target, spec.kv, known)
+    known, engines = _write_graphs(spec, partial, parts, digests, console)
+    manifest = Manifest.describe(partial, recipe, spec.source, spec.precision, spec.target, spec.kv, known, engines)
     manifest.write(partial)
     _certify(spec, partial, console)
     _sync_tree(partial)
@@ -155,10 +163,11 @@ _NO_CACHES = shutil.ignore_patterns("__pycache__")
 
 
 def _write_graphs(
-    spec: BuildSpec, partial: Path, journal: Journal, digests: dict[Path, str], console: Console
-) -> dict[tuple[int, int], str]:
-    """Writes every graph and its weights; the SHA-256 of the large files, by device and inode."""
-    known: dict[Path, str] = {}
+    spec: BuildSpec, partial: Path, parts: Path, digests: dict[Path, str], console: Console
+) -> tuple[dict[tuple[int, int], str], str]:
+    """Writes every graph and its weights, and the engines; the SHA-256 of the large files, by device and inode, and the
+    manifest's line on the engines."""
+    journal, known = Journal(parts / _JOURNAL), dict[Path, str]()
     placed = {}
     for name, model in spec.graphs(spec.weights):
         path = partial / name
@@ -172,7 +181,23 @@ def _write_graphs(
         placed[name] = weights_in_files(model)
     for name, model in spec.standard_graphs(spec.weights):
         write_standard(model, placed[name], partial / name)
-    return {(path.stat().st_dev, path.stat().st_ino): digest for path, digest in known.items()}
+    engines = _write_engines(spec, partial, parts / _ENGINES, placed, console)
+    return {(path.stat().st_dev, path.stat().st_ino): digest for path, digest in known.items()}, engines
+
+
+def _write_engines(
+    spec: BuildSpec, partial: Path, scratch: Path, placed: dict[str, dict[str, ir.TensorProtocol]], console: Console
+) -> str:
+    """The engines that are ordered, from graphs that lie beside the weights written before; the manifest's line."""
+    ordered = spec.engines(spec.weights)
+    if ordered is None or spec.order is None:
+        return ""
+    decoder, vision = ordered
+    writer = EngineWriter((partial / DECODER_PATH).parent, scratch, spec.order, spec.numbers, console)
+    writer.write(vision, partial / spec.vision_path, placed[spec.vision_path])
+    for engine in decoder:
+        writer.write(engine, partial / DECODER_PATH, placed[DECODER_PATH])
+    return writer.finish(decoder, vision, spec.order.sizes.cut_to(spec.checkpoint.text).context)
 
 
 def _sync_tree(folder: Path) -> None:
@@ -231,9 +256,9 @@ def _digest(path: Path, remembered: FileDigests, advance: Advance = lambda _size
     return digest
 
 
-def _recipe(spec: BuildSpec, digests: dict[Path, str]) -> str:
-    """What a build is made of: precisions, target, every file of the checkpoint that matters, the code that reads it
-    and writes the graphs, and the versions of what that uses."""
+def _recipe(spec: BuildSpec, digests: dict[Path, str], made_with: list[str]) -> str:
+    """What a build is made of: precisions, target, engines and what they are `made_with`, every file of the checkpoint
+    that matters, the code that reads it and writes the graphs, and the versions of what that uses."""
     exporter, shared = Path(__file__).parents[1], Path(layout.__file__).parents[1]
     code = [path for path in shared.rglob("*.py") if not path.is_relative_to(shared / "engine")]
     code += [*exporter.rglob("*.py"), *MODEL_REPOSITORY.rglob("*.py"), *MODEL_REPOSITORY.rglob("*.pbtxt")]
@@ -241,9 +266,10 @@ def _recipe(spec: BuildSpec, digests: dict[Path, str]) -> str:
     parts += [[str(path.relative_to(shared.parent)), sha256_of(path)] for path in code]
     parts += [[path.name, digest] for path, digest in digests.items()]
     parts += [[name, version(name)] for name in _PACKAGES]
-    return hashlib.sha256(
-        json.dumps([spec.precision, spec.target, spec.kv, spec.vision_backend, sorted(parts)]).encode()
-    ).hexdigest()
+    choices: list[str] = [spec.precision, spec.target, spec.kv, spec.vision_backend]
+    if spec.order is not None:
+        choices += [repr(spec.order), *made_with]
+    return hashlib.sha256(json.dumps([*choices, sorted(parts)]).encode()).hexdigest()
 
 
 def _find(out: Path, recipe: str, remembered: FileDigests) -> Path | None:

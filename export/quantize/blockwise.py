@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 
 from export.quantize.all_cores import on_all_cores
@@ -40,6 +41,15 @@ def round_to_codes(weight: np.ndarray, scales: np.ndarray, bits: int) -> np.ndar
 
     on_all_cores(work, len(weight), _rows_at_once(weight, bits))
     return packed
+
+
+def signed_nibbles(packed: np.ndarray) -> np.ndarray:
+    """Codes i4 [out, blocks * BLOCK] of 4-bit codes as `round_to_codes` packs them: the same values, with a sign."""
+    rows = np.ascontiguousarray(packed).reshape(len(packed), -1)
+    codes = np.empty((len(rows), 2 * rows.shape[1]), np.int8)
+    codes[:, 0::2], codes[:, 1::2] = rows & 15, rows >> 4
+    codes -= 8
+    return codes.astype(ml_dtypes.int4)
 
 
 def _widest(blocks: np.ndarray) -> np.ndarray:

@@ -33,7 +33,7 @@ def conversation_of(
         raise _renamed(refusal(error, document, CompletionBody), names) from None
     except InvalidInput as error:
         raise _renamed(error, names) from None
-    return replace(asked, turns=turns, prompt_field=prompt_field)
+    return replace(asked, turns=turns, prompt_field=prompt_field, finish_of_calls="tool_calls")
 
 
 def _renamed(error: InvalidInput, names: dict[str, str]) -> InvalidInput:

@@ -42,6 +42,8 @@ class CompletionShape:
         if answer.calls:
             message["tool_calls"] = self._numbered(answer.calls, with_index=False)
             message["content"] = answer.content or None
+        if answer.boxes:
+            message["boxes"] = [box.as_json() for box in answer.boxes]
         choice = {"index": 0, "message": message, "finish_reason": answer.finish_reason}
         choice["logprobs"] = as_openai(answer.logprobs, self._tokenizer) if answer.logprobs else None
         return {
@@ -64,6 +66,8 @@ class CompletionShape:
             delta["content"] = piece.content
         if piece.calls:
             delta["tool_calls"] = self._numbered(piece.calls, with_index=True)
+        if piece.boxes:
+            delta["boxes"] = [box.as_json() for box in piece.boxes]
         if delta or piece.logprobs:
             logprobs = as_openai(piece.logprobs, self._tokenizer) if piece.logprobs else None
             yield self._chunk(delta, logprobs=logprobs)

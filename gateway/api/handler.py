@@ -45,6 +45,14 @@ class ChatHandler:
     admission: Admission
     metrics: Metrics
 
+    def take_place(self) -> None:
+        """Counts the current request among its caller's concurrent ones; raises RateLimited if there are too many.
+
+        Comes before its body is parsed, which may cost much memory and time.
+        """
+        record: RequestRecord = g.record
+        record.holds.enter_context(self.rate_limiter.concurrency_slot(record.caller))
+
     def respond(self, conversation: Conversation, shape: Shape, is_stream: bool) -> Response:
         """The response to the current request; everything it holds is given back when that response has ended."""
         record: RequestRecord = g.record
@@ -54,7 +62,7 @@ class ChatHandler:
         def admit(prompt: Prompt, max_tokens: int) -> None:
             self.rate_limiter.check_image_tokens(caller, prompt.image_tokens)
             arrived_ms = record.ms()
-            tokens = len(prompt.input_ids) + max_tokens
+            tokens = len(prompt.input_ids) + max_tokens * conversation.answers
             record.max_tokens = max_tokens
             record.holds.enter_context(self.admission.admit(tokens, deadline, cancellation, max_tokens))
             left = self.rate_limiter.charge_image_tokens(caller, prompt.image_tokens)
@@ -62,7 +70,6 @@ class ChatHandler:
             record.facts["admission_ms"] = round(record.ms() - arrived_ms, 1)
             self.metrics.crowd(*self.admission.counts())
 
-        record.holds.enter_context(self.rate_limiter.concurrency_slot(caller))
         allowed = self._allowed(conversation, deadline, is_stream)
         with explained(allowed):
             prepared = self.service.prepare(conversation, deadline, cancellation, admit)

@@ -31,9 +31,13 @@ class CanonicalPaths:
 
 
 def canonical(path: str) -> str:
-    """The path that limits, logs and routes know an address by."""
-    path = path.rstrip("/") or "/"
-    return f"{_VERSION}{path}" if _first_name(path) in _KNOWN_APIS else path
+    """The path that limits, logs and routes know an address by.
+
+    Only of what clients ask: a proxy that keeps /metrics to itself must not be passed by another way of writing it.
+    """
+    if _first_name(path) in _KNOWN_APIS:
+        path = f"{_VERSION}{path}"
+    return path.rstrip("/") if path.startswith(f"{_VERSION}/") else path
 
 
 def is_known_api(path: str) -> bool:

@@ -57,6 +57,8 @@ class VisionShape:
         body: dict[str, Any] = {"result": answer.content, "model": self.model, "success": True}
         if answer.thinking:
             body["thinking"] = answer.thinking
+        if answer.boxes:
+            body["boxes"] = [box.as_json() for box in answer.boxes]
         if answer.logprobs:
             body["logprobs"] = as_openai(answer.logprobs, self.tokenizer)
         body["usage"] = usage(prepared, answer)
@@ -75,6 +77,8 @@ class VisionShape:
             yield sse.data({"thinking": piece.thinking})
         if piece.content:
             yield sse.data({"delta": piece.content})
+        if piece.boxes:
+            yield sse.data({"boxes": [box.as_json() for box in piece.boxes]})
 
     def end(self, prepared: Prepared, answer: Answer) -> Iterator[str]:
         yield sse.data(self.whole(prepared, answer))

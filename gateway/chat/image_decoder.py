@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from gateway.chat.data_url import is_data_url, percent_decoded, percent_decoded_bytes, read_head
 from gateway.deadline import Deadline
 from gateway.images.decoder_pool import DecoderPool, DecodingFailed
+from gateway.images.file_kinds import other_kind
+from gateway.images.heif import can_read_heif
 from gateway.images.image_file import Refused, Undecodable
-from gateway.images.job import PIXEL_NS, Job, Outcome
+from gateway.images.job import GRANTED_PIXELS, PIXEL_NS, Job, Outcome
 from gateway.images.structure import read_structure
 from gateway.triton.backend import Cancellation
 from glmserve.errors import BadImage, TooLarge
@@ -118,10 +120,17 @@ class OpenedImage:
         try:
             self.file = read_structure(data)
         except Undecodable as error:
-            raise self._undecodable() from error
+            raise self._undecodable(other_kind(data)) from error
         except Refused as error:
             raise BadImage(str(error), field) from None
         file = self.file
+        if file.kind == "HEIF" and not can_read_heif():
+            raise BadImage(
+                "The image is a HEIC photo, and this service does not read them: send it as a JPEG, in which a phone "
+                "takes photos once its camera is set to the most compatible format. (Whoever runs the service may "
+                "install requirements/heic.txt.)",
+                field,
+            )
         if file.width * file.height > limits.max_pixels:
             raise BadImage(
                 f"The image has {file.width} x {file.height} pixels; at most {limits.max_pixels} in all are accepted.",
@@ -172,7 +181,7 @@ class OpenedImage:
             *self._draft,
             *self.size,
             *size,
-            limits.cpu_s + file.width * file.height * PIXEL_NS / 1e9,
+            limits.cpu_s + min(file.width * file.height, GRANTED_PIXELS) * PIXEL_NS / 1e9,
             limits.memory_bytes,
         )
 
@@ -209,9 +218,11 @@ class OpenedImage:
             width, height = math.ceil(width / by), math.ceil(height / by)
         return width * height * _PIXEL_BYTES
 
-    def _undecodable(self) -> BadImage:
+    def _undecodable(self, kind: str | None = None) -> BadImage:
+        is_other = f"it is {kind}, and" if kind else "it"
         return BadImage(
-            "The image cannot be decoded: it must be a whole JPEG, PNG, WebP, BMP or GIF picture.", self.field
+            f"The image cannot be decoded: {is_other} must be a whole JPEG, PNG, WebP, AVIF, BMP or GIF picture.",
+            self.field,
         )
 
     def _too_heavy(self, needed_bytes: int = 0) -> BadImage:

@@ -24,9 +24,9 @@ _CARRIERS = [
         "fec0::/10",  # site-local
     )
 ]
-_INTRANETS = [
+_INTRANETS = tuple(
     ipaddress.ip_network(network) for network in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
-]
+)
 _MOST_NAME_CHARS = 253
 Networks = tuple[Network, ...]
 
@@ -46,7 +46,7 @@ def _private_host(text: str) -> tuple[str, Networks]:
     addresses, where clouds answer with credentials.
     """
     name, network = private_host(text)
-    return spelled(name), _INTRANETS if network is None else (network,)
+    return spelled(name), tuple(_INTRANETS) if network is None else (network,)
 
 
 def spelled(host: str) -> str:

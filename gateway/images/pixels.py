@@ -13,6 +13,7 @@ from typing import IO
 from PIL import Image, WebPImagePlugin
 
 from gateway.images.bmp_rle import RunLengthDecoder
+from gateway.images.heif import DecodedHeif
 from gateway.images.job import Job
 from gateway.images.jpeg import END, FILLED_UP
 from gateway.images.png_bands import png_bands
@@ -35,6 +36,16 @@ _UPRIGHT = {
 }
 _BICUBIC = Image.Resampling.BICUBIC
 _REDUCING_GAP = 3
+
+
+def prepare_for(kind: str) -> None:
+    """Before a file of this kind: loads what decodes it, which is not the file's to pay for."""
+    if kind == "AVIF":
+        from PIL import AvifImagePlugin
+
+        AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+    elif kind == "HEIF":
+        import pillow_heif  # type: ignore[import-not-found, unused-ignore]  # noqa: F401
 
 
 def prepare() -> None:
@@ -64,6 +75,8 @@ def _final_pixels(file: IO[bytes], job: Job) -> Image.Image:
 def upright_pixels(file: IO[bytes], job: Job) -> Image.Image:
     """The upright RGB image of the first frame; raises almost anything for a file that is not whole."""
     turn, size = _UPRIGHT.get(job.orientation), (job.upright_width, job.upright_height)
+    if job.kind == "HEIF":
+        return _heif_pixels(DecodedHeif(file), (job.width, job.height), size)
     with Image.open(file, formats=(job.kind,)) as image:
         if image.size != (job.width, job.height):
             raise ValueError("another size than the structure has")
@@ -77,6 +90,16 @@ def upright_pixels(file: IO[bytes], job: Job) -> Image.Image:
         else:
             whole = _joined(_bands(image, file), stored)
     whole = whole if turn is None else whole.transpose(turn)
+    return whole if whole.size == size else whole.resize(size, _BICUBIC, reducing_gap=_REDUCING_GAP)
+
+
+def _heif_pixels(image: DecodedHeif, stored: tuple[int, int], size: tuple[int, int]) -> Image.Image:
+    if image.size != stored:
+        raise ValueError("another size than the structure has")
+    bands = map(_as_rgb, image.bands(max(1, BAND_PIXELS // stored[0])))
+    if stored != size and (_factors(stored, size) != (1, 1) or _goes_across_first(stored, size)):
+        return _shrunk(bands, stored, size)
+    whole = _joined(bands, stored)
     return whole if whole.size == size else whole.resize(size, _BICUBIC, reducing_gap=_REDUCING_GAP)
 
 

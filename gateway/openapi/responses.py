@@ -40,12 +40,23 @@ ANSWERS: dict[str, Schema] = {
         model=MODEL_NAME,
         success=said("boolean", "Always true.", const=True),
         thinking=said("string", "What the model thought, where it was asked to."),
+        boxes=said(
+            "array",
+            "The places that the answer names, in pixels of the images as they were sent, upright.",
+            items={"$ref": "#/components/schemas/Box"},
+        ),
         logprobs=said("object", "Each token with its log-probability, where that was asked for."),
         usage=USAGE,
         finish_reason={**_FINISH, "enum": ["stop", "length", "tool_calls"]},
         request_id=REQUEST_ID,
         timings=TIMINGS,
         timed_out=_TIMED_OUT,
+    ),
+    "Box": fields(
+        *("image", "box", "label"),
+        image=said("integer", "Which of the request's images, from 0."),
+        box=said("array", "x1, y1, x2, y2 in pixels.", items={"type": "integer"}),
+        label=said("string", "What the answer calls it; may be empty."),
     ),
     "VisionProblem": fields(
         *("error", "success", "request_id"),

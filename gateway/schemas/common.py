@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -12,10 +11,9 @@ from gateway.schemas.json_mistakes import json_mistake
 from gateway.schemas.json_reader import parse_json
 from gateway.schemas.mistakes import mistake, shown
 from glmserve.errors import InvalidInput
-from glmserve.limits import MAX_GRAMMAR_BYTES, MAX_STOP_CHARS, MAX_STOP_STRINGS, MAX_STOP_TOKEN_IDS
+from glmserve.limits import MAX_STOP_CHARS, MAX_STOP_STRINGS, MAX_STOP_TOKEN_IDS
 from glmserve.sampling_parameters import PARAMETERS, Parameter, Sampling, Value
 
-ANY_OBJECT = {"type": "object"}
 _LARGEST_INT32 = 2**31 - 1
 
 Text = Annotated[str, StringConstraints(min_length=1)]
@@ -29,19 +27,6 @@ class Body(BaseModel):
     """A body as sent: null stands for an absent field, and fields that we do not know are passed over."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore", allow_inf_nan=False, hide_input_in_errors=True)
-
-
-class NamedSchema(Body):
-    """A JSON Schema as OpenAI wraps it."""
-
-    schema_: dict[str, Any] = Field(alias="schema")
-
-
-class ResponseFormat(Body):
-    """What an answer must look like."""
-
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: NamedSchema | None = None
 
 
 class ThinkingSwitch(Body):
@@ -117,11 +102,6 @@ class AnswerFields(ThinkingFields):
     stop_token_ids: list[_TokenId] | None = Field(
         default=None, max_length=MAX_STOP_TOKEN_IDS, description=f"a list of at most {MAX_STOP_TOKEN_IDS} token ids"
     )
-    response_format: ResponseFormat | None = Field(
-        default=None,
-        description='{"type": "text"}, {"type": "json_object"}, '
-        'or {"type": "json_schema", "json_schema": {"schema": {...}}}',
-    )
 
     partial_on_timeout: bool | None = Field(default=None, description=FLAG)
 
@@ -142,25 +122,6 @@ class AnswerFields(ThinkingFields):
 
     def stops(self) -> tuple[str, ...]:
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
-
-    def grammar(self) -> bytes:
-        """The JSON Schema of the answer, empty for free text; raises InvalidInput when there is none to be had."""
-        wanted = self.response_format
-        if wanted is None or wanted.type == "text":
-            return b""
-        if self.thinks():
-            raise InvalidInput("The fields response_format and thinking cannot be used together.", "response_format")
-        if wanted.type == "json_object":
-            return _packed(ANY_OBJECT)
-        if wanted.json_schema is None:
-            raise InvalidInput("The field response_format needs json_schema with a schema in it.", "response_format")
-        grammar = _packed(wanted.json_schema.schema_)
-        if len(grammar) > MAX_GRAMMAR_BYTES:
-            raise InvalidInput(
-                f"The schema in response_format has {len(grammar)} bytes; at most {MAX_GRAMMAR_BYTES} are accepted.",
-                "response_format",
-            )
-        return grammar
 
 
 def read_json(body: bytes, needed: str) -> dict[str, Any]:
@@ -197,7 +158,3 @@ def refusal(error: ValidationError, document: dict[str, Any], body: type[Body]) 
     if path == field:
         return InvalidInput(f"The field {field} must be {body.model_fields[field].description}.", field)
     return InvalidInput(f"The field {path} {words}.", path)
-
-
-def _packed(schema: dict[str, Any]) -> bytes:
-    return json.dumps(schema, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")

@@ -106,7 +106,7 @@ def _turn(message: ChatMessage, field: str) -> Turn | None:
     if role == "tool" and content is None:  # it may find nothing, and says so
         raise _blank(f"{field}.content")
     is_blank = not any(isinstance(part, SentImage) or part.strip() for part in parts)
-    return None if is_blank and role != "tool" else Turn(role, parts)
+    return None if is_blank and role != "tool" else Turn(role, parts, is_list=isinstance(content, list))
 
 
 def _blank(field: str) -> InvalidInput:

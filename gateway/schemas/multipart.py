@@ -6,7 +6,6 @@ import binascii
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from werkzeug.datastructures import Headers
 from werkzeug.http import parse_options_header
 from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDecoder, NeedData
 
@@ -35,15 +34,13 @@ def read_parts(body: bytes, content_type: str, most_parts: int) -> list[FormPart
     try:
         if mimetype == URLENCODED:
             return list(_fields(body, options.get("charset", ""), most_parts))
-        boundary = options.get("boundary", "").encode("latin-1")
-        return list(_parts(body, boundary, most_parts)) if boundary else _refuse(mimetype, most_parts)
-    except InvalidInput:
-        raise
+        return list(_parts(body, options["boundary"].encode("latin-1"), options.get("charset", ""), most_parts))
     except Exception as error:  # Werkzeug raises ValueError, its own 413, and more for broken boundaries
-        raise InvalidInput(_no_form(mimetype, most_parts), "image") from error
+        kind = "form" if mimetype == URLENCODED else "multipart form"
+        raise InvalidInput(f"The request body is not a {kind} of at most {most_parts} parts.", "image") from error
 
 
-def _parts(body: bytes, boundary: bytes, most_parts: int) -> Iterator[FormPart]:
+def _parts(body: bytes, boundary: bytes, charset: str, most_parts: int) -> Iterator[FormPart]:
     decoder = MultipartDecoder(boundary, max_form_memory_size=len(body) + 1, max_parts=most_parts)
     head: Field | File | None = None
     pieces: list[bytes] = []
@@ -63,16 +60,13 @@ def _parts(body: bytes, boundary: bytes, most_parts: int) -> Iterator[FormPart]:
         elif isinstance(event, Data) and head is not None:
             pieces.append(event.data)
             if not event.more_data:
-                yield FormPart(head.name or "", b"".join(pieces), isinstance(head, File), _charset(head.headers))
-
-
-def _charset(headers: Headers) -> str:
-    return parse_options_header(headers.get("Content-Type"))[1].get("charset", "")
+                own = parse_options_header(head.headers.get("Content-Type"))[1].get("charset")
+                yield FormPart(head.name or "", b"".join(pieces), isinstance(head, File), own or charset)
 
 
 def _fields(body: bytes, charset: str, most_parts: int) -> Iterator[FormPart]:
     if body.count(b"&") >= most_parts:
-        _refuse(URLENCODED, most_parts)
+        raise ValueError("too many fields")
     for pair in filter(None, body.split(b"&")):
         name, _, value = pair.partition(b"=")
         yield FormPart(
@@ -83,12 +77,3 @@ def _fields(body: bytes, charset: str, most_parts: int) -> Iterator[FormPart]:
 def _unescaped(text: bytes) -> bytes:
     """Without an object for each escape: quoted-printable text is the same but for its mark."""
     return binascii.a2b_qp(text.replace(b"+", b" ").replace(b"=", b"=3D").replace(b"%", b"="))
-
-
-def _refuse(mimetype: str, most_parts: int) -> list[FormPart]:
-    raise InvalidInput(_no_form(mimetype, most_parts), "image")
-
-
-def _no_form(mimetype: str, most_parts: int) -> str:
-    kind = "form" if mimetype == URLENCODED else "multipart form"
-    return f"The request body is not a {kind} of at most {most_parts} parts."

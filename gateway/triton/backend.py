@@ -69,7 +69,7 @@ class GenerateRequest:
     grids: tuple[Grid, ...]
     sampling: Sampling
     deadline_s: float
-    grammar: bytes = b""  # a JSON Schema
+    grammar: bytes = b""  # packed AnswerRules
     cache_scope: int = 0
     cache_salt: int = 0
     answers: int = 1

@@ -39,7 +39,7 @@ TRITONS_VISION_PATH = f"{REPOSITORY_FOLDER}/{VISION_MODEL}/1/model.onnx"
 """Where Triton's onnxruntime backend finds the image encoder."""
 DIGEST_CHARS = 16
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4")
-TARGETS = ("cpu", "cuda")
+TARGETS = ("cpu", "cuda", "rtx")
 KV_PRECISIONS = ("same", "int8")
 _NOT_CONTENT = (MANIFEST_FILE, CERTIFICATE_FILE, CERTIFICATE_PAGE)
 _LOADED = (CHECKPOINT_FOLDER, CANARY_FOLDER, REPOSITORY_FOLDER)
@@ -56,7 +56,10 @@ def sha256_of(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A build's identity; `files` maps each path inside it to its SHA-256, `recipe` names checkpoint and exporter."""
+    """A build's identity; `files` maps each path inside it to its SHA-256, `recipe` names checkpoint and exporter.
+
+    `engines` says which library made the engines in it, in which version and for which GPUs; empty if there are none.
+    """
 
     digest: str
     recipe: str
@@ -66,6 +69,7 @@ class Manifest:
     target: str
     kv: str
     files: dict[str, str]
+    engines: str = ""
 
     @staticmethod
     def describe(
@@ -76,6 +80,7 @@ class Manifest:
         target: str,
         kv: str = "same",
         known: Mapping[tuple[int, int], str] | None = None,
+        engines: str = "",
     ) -> Manifest:
         """The manifest of a folder whose files are complete; `source` is the checkpoint's name.
 
@@ -88,7 +93,7 @@ class Manifest:
             if path.is_file() and _is_content(path.relative_to(folder))
         }
         digest = _digest(precision, target, kv, files)
-        return Manifest(digest, recipe, CONTRACT_VERSION, source, precision, target, kv, files)
+        return Manifest(digest, recipe, CONTRACT_VERSION, source, precision, target, kv, files, engines)
 
     @staticmethod
     def read(build: Path) -> Manifest:
@@ -135,7 +140,7 @@ class Manifest:
     def _wrong_field(self) -> str | None:
         """The first field that holds what it cannot hold, if one does."""
         choices = {"precision": PRECISIONS, "target": TARGETS, "kv": KV_PRECISIONS}
-        for name in ("digest", "recipe", "source", *choices):
+        for name in ("digest", "recipe", "source", "engines", *choices):
             value = getattr(self, name)
             if not isinstance(value, str) or value not in choices.get(name, (value,)):
                 return name

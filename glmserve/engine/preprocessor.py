@@ -19,9 +19,9 @@ from glmserve.engine import metrics
 from glmserve.engine.answer_group import AnswerGroup
 from glmserve.engine.engine import Engine
 from glmserve.engine.fair_queue import FairQueue
-from glmserve.engine.grammar import GrammarCompiler
+from glmserve.engine.grammar import AnswerGrammar, GrammarCompiler
 from glmserve.engine.grammar_trial import NICENESS
-from glmserve.engine.request import Event, Failed, Grammar, Prompt, Request
+from glmserve.engine.request import Event, Failed, Prompt, Request
 from glmserve.engine.scheduler.preparation import Departures, Preparation
 from glmserve.engine.scheduler.wait_queue import Tickets
 from glmserve.engine.triton.tensors import Asked, Tensors, answers_in, length_and_deadline, read_request
@@ -126,7 +126,7 @@ class Preprocessor:
             grammar = self._grammars.compile(asked.grammar, asked.scope)
             self._pool(bool(asked.images)).submit(self._encode, asked, asking, grammar)
 
-    def _encode(self, asked: Asked, asking: Preparation, grammar: Grammar | None) -> None:
+    def _encode(self, asked: Asked, asking: Preparation, grammar: AnswerGrammar | None) -> None:
         """Asks for the request's images; whoever finds the last of them passes the request on."""
         with self._refusing(asking):
             self._check(asking)
@@ -141,7 +141,7 @@ class Preprocessor:
         self,
         asked: Asked,
         asking: Preparation,
-        grammar: Grammar | None,
+        grammar: AnswerGrammar | None,
         keys: list[bytes],
         gathered: _Gathered,
     ) -> None:

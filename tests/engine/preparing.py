@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from engine_rig import Receiver
 from fake_decoder import FakeSession
 
 from glmserve import contract
+from glmserve.answer_rules import AnswerRules, TextRule
 from glmserve.engine.engine import Engine
 from glmserve.engine.grammar import GrammarCompiler
 from glmserve.engine.preprocessor import Preprocessor
@@ -93,5 +93,6 @@ def tensors_of(images: int, deadline_s: float, schema: object = None, scope: int
         contract.DEADLINE_MS.name: np.array([deadline_s * 1000], np.int32),
     }
     if schema is not None:
-        tensors[contract.GRAMMAR.name] = np.frombuffer(json.dumps(schema).encode(), np.uint8)
+        packed = AnswerRules(TextRule("json_schema", schema, "response_format")).packed()
+        tensors[contract.GRAMMAR.name] = np.frombuffer(packed, np.uint8)
     return tensors

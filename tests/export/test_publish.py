@@ -89,7 +89,7 @@ def test_a_build_is_published_rolled_back_and_each_answers_first(out: Path) -> N
 
 
 def test_a_golden_image_of_the_size_of_a_photo_is_answered(tmp_path: Path) -> None:
-    """It comes to 1,849 tokens, with the picture limits of the real model."""
+    """It comes to 1,849 tokens, with the image limits of the real model."""
     checkpoint = Path(shutil.copytree(DEMO, tmp_path / "checkpoint"))
     rules = json.loads((checkpoint / "preprocessor_config.json").read_text("utf-8"))
     rules["size"]["longest_edge"] = 9_633_792

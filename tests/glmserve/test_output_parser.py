@@ -117,3 +117,19 @@ def test_tokens_behind_a_stop_string_are_not_counted_however_they_came() -> None
     together.push(tokens)
     assert together.content == one_by_one.content == "one"
     assert together.tokens == one_by_one.tokens < len(tokens)
+
+
+@pytest.mark.parametrize("stop", [": ", "b: "])
+def test_nothing_is_added_once_a_stop_string_was_met(stop: str) -> None:
+    """The token that completes it may begin a character that never comes."""
+    spelling = {byte: character for character, byte in _BYTE_OF.items()}
+    parts = [b"a", b"b:", b" \xf0\x9f", b"\xa7\xbf"]
+    vocabulary = {"".join(spelling[byte] for byte in part): token for token, part in enumerate(parts)}
+    source = LibraryTokenizer(BPE(vocabulary, []))
+    source.decoder = ByteLevel()
+    for tokens in ([0, 1, 2], [0, 1, 2, 3]):
+        for together in (True, False):
+            reader = AnswerReader(Tokenizer(source.to_str()), (stop,))
+            deltas = [reader.push(part).content for part in ([tokens] if together else [[token] for token in tokens])]
+            deltas.append(reader.finish().content)
+            assert "".join(deltas) == reader.content == "ab: ".split(stop)[0]

@@ -13,11 +13,13 @@ from functools import cache
 from pathlib import Path
 
 from filelock import FileLock
+from real_checkpoint import REAL
 from rich.console import Console
 
 from export.build.pipeline import build
 from export.build.vision_backend import VisionBackend
 from export.precision import KvPrecision, Precision, Target
+from export.rtx.order import EngineOrder
 from glmserve.build.manifest import MANIFEST_FILE
 from glmserve.model.tokenizer import Tokenizer
 
@@ -34,9 +36,11 @@ def build_of_demo(
     target: Target = Target.CPU,
     vision_backend: VisionBackend = VisionBackend.ENGINE,
     kv: KvPrecision = KvPrecision.SAME,
+    order: EngineOrder | None = None,
 ) -> Path:
     """The demo, built so."""
-    return _shared(DEMO, Path(precision, target, vision_backend, kv), precision, target, vision_backend, kv=kv)
+    name = Path(precision, target, vision_backend, kv)
+    return _shared(DEMO, name, precision, target, vision_backend, kv=kv, order=order)
 
 
 @cache
@@ -48,6 +52,17 @@ def build_of_endless() -> Path:
         never = Tokenizer.read(checkpoint).control_tokens["<|end_of_audio|>"]
         (checkpoint / "generation_config.json").write_text(json.dumps({"eos_token_id": [never]}), "utf-8")
     return _shared(checkpoint, Path("endless"))
+
+
+@cache
+def build_with_tools() -> Path:
+    """The demo with a chat template that knows tools: the real model's where it is at hand, else one of the tests'."""
+    checkpoint = CACHE / "tools" / "checkpoint"
+    with _lock(CACHE):
+        shutil.copytree(DEMO, checkpoint, dirs_exist_ok=True)
+        template = REAL / "chat_template.jinja" if REAL.is_dir() else TESTS / "support" / "tool_template.jinja"
+        shutil.copy(template, checkpoint / "chat_template.jinja")
+    return _shared(checkpoint, Path("tools"))
 
 
 def copied(shared: Path, out: Path) -> Path:

@@ -11,6 +11,7 @@ from gateway.api.tokens.body import TokenIds
 from gateway.schemas.common import FLAG, AnswerFields, Text, read_as
 from gateway.schemas.conversation import Conversation
 from gateway.schemas.openai import StreamOptions
+from gateway.schemas.structured_output import GuidedFields
 from glmserve.errors import InvalidInput
 from glmserve.limits import MAX_LOGPROBS
 from glmserve.sampling_parameters import Sampling
@@ -18,7 +19,7 @@ from glmserve.sampling_parameters import Sampling
 _ONE = "a string, a list of token ids, or a list of one of these"
 
 
-class TextBody(AnswerFields):
+class TextBody(GuidedFields, AnswerFields):
     """The JSON body of a request to /v1/completions."""
 
     model: Text | None = Field(default=None, description="the name of a model, as GET /v1/models lists it")
@@ -72,6 +73,6 @@ def parse_text(body: bytes) -> Asked:
     read = read_as(TextBody, body, "model and prompt")
     if read.echo and read.logprobs is not None:
         raise InvalidInput("The field echo cannot be used with logprobs: a prompt's own tokens have none.", "echo")
-    conversation = Conversation((), read.sampling(), read.stops(), grammar=read.grammar(), raw=read.raw())
+    conversation = Conversation((), read.sampling(), read.stops(), grammar=read.answer_rules(), raw=read.raw())
     includes_usage = bool(read.stream_options and read.stream_options.include_usage)
     return Asked(read.model, conversation, bool(read.stream), bool(read.echo), includes_usage)

@@ -122,7 +122,7 @@ def _result(block: Block, field: str) -> Turn:
     )
     if block.is_error and not any(parts):
         parts = (_NO_RESULT,)
-    return Turn("tool", parts)
+    return Turn("tool", parts, is_list=isinstance(block.content, list))
 
 
 def _said(blocks: list[Block], field: str) -> Turn:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from flask import Blueprint, Response, g, jsonify, request
 
 from gateway.api.body_reader import BodyReader
@@ -82,7 +84,7 @@ _ANSWERS = {
     ),
     "InputTokens": fields("input_tokens", input_tokens=said("integer", "Tokens of the whole prompt.")),
 }
-_EXAMPLES = {
+_EXAMPLES: dict[str, dict[str, Any]] = {
     "AskingBody": {"max_tokens": 64, "messages": [{"role": "user", "content": "What colour is the sky?"}]},
     "CountBody": {"messages": [{"role": "user", "content": "What colour is the sky?"}]},
 }

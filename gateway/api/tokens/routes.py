@@ -60,7 +60,7 @@ def _conversation(read: TokenizeBody, thinks_by_default: bool) -> Conversation:
         read.turns(),
         _COUNTING,
         thinking=thinks_by_default if asked is None else asked,
-        tools=tuple(tool.model_dump(exclude_none=True) for tool in read.tools or ()),
+        tools=tuple(tool.described() for tool in read.tools or ()),
         prompt_field="messages",
     )
 

@@ -80,14 +80,16 @@ class WaitQueue:
         max_tokens: int,
         clock: Callable[[], float] = time.monotonic,
         slots: int = _UNBOUNDED,
+        flood_wait: float = 0.0,
     ) -> None:
-        """`slots` is how many requests run together; without a number, nobody's wait is estimated."""
+        """`slots` is how many requests run together; without a number, nobody's wait is estimated. `flood_wait` is the
+        longest wait in a flood, in request times; 0 sets no such bound."""
         self._max_requests, self._max_tokens = max_requests, max_tokens
         self._clock = clock
         self._lock = threading.Lock()
         self._waiting: set[Ticket] = set()
         self._tokens = 0
-        self._estimator = QueueEstimator(slots)
+        self._estimator = QueueEstimator(slots, flood_wait)
 
     @property
     def requests(self) -> int:
@@ -100,7 +102,8 @@ class WaitQueue:
     def enter(self, tokens: int, max_tokens: int = 0, left_s: float = math.inf) -> Ticket:
         """A ticket for a prompt of `tokens` tokens, an answer of at most `max_tokens`, and a deadline in `left_s`.
 
-        Raises Overloaded with a retry time when the queue is full, or when the answer would not end in time. A prompt
+        Raises Overloaded with a retry time when the queue is full, in a flood, or when the answer would not end in
+        time. A prompt
         longer than the queue's token limit may wait when no other request does.
         """
         with self._lock:

@@ -68,10 +68,12 @@ def patch_s(session: VisionSession, checkpoint: Checkpoint) -> float:
     does not count."""
     grid = Grid(_SIDE, _SIDE)
     patches = np.zeros((grid.patches, checkpoint.images.patch_bytes), np.uint8)
-    arrays = [array[None] for array in vision_arrays(patches, grid, checkpoint.vision.table_side)]
-    session.run(*arrays)
+    image, row_weights, column_weights = (
+        array[None] for array in vision_arrays(patches, grid, checkpoint.vision.table_side)
+    )
+    session.run(image, row_weights, column_weights)
     began = time.monotonic()
-    session.run(*arrays)
+    session.run(image, row_weights, column_weights)
     return (time.monotonic() - began) / grid.patches
 
 

@@ -111,7 +111,7 @@ def test_an_answer_is_a_message(client: FlaskClient) -> None:
                             }
                         ],
                     },
-                    {"role": "tool", "tool_call_id": "a", "content": "sunny"},
+                    {"role": "tool", "tool_call_id": "a", "content": [{"type": "text", "text": "sunny"}]},
                     {"role": "tool", "tool_call_id": "b", "content": "warm"},
                     {"role": "user", "content": "And?"},
                 ]

@@ -98,10 +98,12 @@ def test_models_answer_without_v1_too(client: FlaskClient, path: str) -> None:
     assert "GLM-4.6V-Flash-WEB" in client.get(path).text
 
 
-def test_a_slash_at_the_end_opens_no_door(build: Path, backend: FakeBackend, tmp_path: Path) -> None:
-    """Which role may do what is decided by the address, however it is written."""
+def test_another_way_of_writing_an_address_opens_no_door(build: Path, backend: FakeBackend, tmp_path: Path) -> None:
+    """Neither ours, which roles and keys open, nor that of a proxy, which may keep /metrics to itself."""
     secret = create_key(tmp_path / "keys.json", "shop")
     client = create_app(GatewaySettings(build=build, keys_file=tmp_path / "keys.json"), backend).test_client()
-    assert client.get("/metrics/", headers={"X-API-Key": secret}).status_code == 403
-    assert client.get("/models").status_code == client.get("/version/").status_code == 401
-    assert client.get("/health/").status_code == 200
+    assert client.get("/metrics", headers={"X-API-Key": secret}).status_code == 403
+    for path in ("/metrics/", "/v1/metrics", "//metrics"):
+        assert client.get(path, headers={"X-API-Key": secret}).status_code in (308, 404), path
+    assert client.get("/models/").status_code == client.get("/version").status_code == 401
+    assert client.get("/health").status_code == 200
