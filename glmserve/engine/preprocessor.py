@@ -21,8 +21,8 @@ from glmserve.engine.engine import Engine
 from glmserve.engine.grammars.compiler import AnswerGrammar, GrammarCompiler
 from glmserve.engine.grammars.fair_queue import FairQueue
 from glmserve.engine.grammars.trial import NICENESS
-from glmserve.engine.preparation import Departures, Preparation
 from glmserve.engine.request import Event, Failed, Prompt, Request
+from glmserve.engine.scheduler.preparation import Departures, Preparation
 from glmserve.engine.scheduler.wait_queue import Tickets
 from glmserve.engine.triton.tensors import Asked, Tensors, answers_in, length_and_deadline, read_request
 from glmserve.engine.vision.encode_queue import EncodeQueue

@@ -35,7 +35,7 @@ def routes(settings: GatewaySettings, bodies: BodyReader, handler: ChatHandler, 
             settings.model_name, build_digest, g.record.request_id, tokenizer, echoed(asked), asked.includes_usage
         )
         first, *others = asked.conversations
-        return handler.respond(first, shape, asked.is_stream, tuple(others))
+        return handler.respond(first, shape, asked.is_stream, others=tuple(others))
 
     return blueprint
 
