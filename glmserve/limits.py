@@ -54,6 +54,15 @@ RESPONSE_TIMEOUT_S = 10.0
 REQUEST_HEAD_TIMEOUT_S = 10.0
 """Time in which a request's line and headers must have arrived."""
 
+CANARY_TIMEOUT_S = 10.0
+"""Whoever asks for readiness waits so long for the canary's answer, unless the gateway's setting says otherwise."""
+
+DEADLINE_S = 30.0
+"""An answer may take so long, unless the gateway's setting says otherwise."""
+
+FIRST_CANARY_S = 900.0
+"""The first canary may take so long: it shows how fast the machine is. START_TIMEOUT_S may end it sooner."""
+
 GRACEFUL_TIMEOUT_S = 30
 """Time for running requests to finish at a shutdown, unless the gateway's setting says otherwise."""
 

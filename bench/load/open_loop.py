@@ -51,7 +51,7 @@ def bare_echo() -> Iterator[list[float]]:
     def ask() -> None:
         while not stopping.wait(_ECHO_EVERY_S):
             began = time.perf_counter()
-            with socket.create_connection(server.server_address[:2], _TIMEOUT_S) as client:
+            with socket.create_connection((HOST, server.server_address[1]), _TIMEOUT_S) as client:
                 client.sendall(_ECHO)
                 client.recv(len(_ECHO))
             taken.append(time.perf_counter() - began)

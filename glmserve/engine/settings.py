@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -9,6 +11,8 @@ from glmserve.engine.runtime.device import DeviceName
 from glmserve.limits import FLOOD_WAIT, FLOOD_WAIT_MEANING
 from glmserve.system import cpu_count
 from glmserve.system.env_settings import read_settings
+
+RuntimeName = Literal["auto", "ort", "rtx"]
 
 
 def _half_the_cores() -> int:
@@ -21,6 +25,9 @@ class EngineSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="GLM_ENGINE_", frozen=True, extra="forbid")
 
     device: DeviceName = Field(default="cpu", description="Where the graphs run: cpu or cuda.")
+    runtime: RuntimeName = Field(
+        default="auto", description="What runs the graphs: ort, rtx (TensorRT for RTX), or auto: what the build is for."
+    )
     device_number: int = Field(default=0, ge=0, description="Index of the GPU.")
     cuda_graphs: bool = Field(default=True, description="Capture decode steps as CUDA graphs, one for each bucket.")
     memory_utilization: float = Field(
@@ -59,7 +66,12 @@ class EngineSettings(BaseSettings):
     require_certificate: bool = Field(
         default=True, description="Refuse a build without a valid certificate; false serves it with a warning."
     )
-    image_readers: int = Field(default=4, ge=1, le=64, description="Requests whose images are encoded at a time.")
+    image_readers: int = Field(
+        default=4,
+        ge=1,
+        le=64,
+        description="Threads that read requests with images; images at a time for a Triton model that encodes them.",
+    )
 
     @staticmethod
     def read() -> EngineSettings:

@@ -124,7 +124,7 @@ class PulseReader:
 
     def _run(self) -> None:
         while not self._closing.wait(_PROBE_EVERY_S):
-            text = _metrics(self._host, self._port)
+            text = metrics_page(self._host, self._port)
             if text is None:
                 continue
             with self._lock:
@@ -142,7 +142,8 @@ def pulse_in(metrics: str, now_s: float) -> Pulse | None:
         return None
 
 
-def _metrics(host: str, port: int) -> str | None:
+def metrics_page(host: str, port: int) -> str | None:
+    """Triton's metrics as text; None when it does not answer in time."""
     try:
         with closing(http.client.HTTPConnection(host, port, timeout=_PROBE_TIMEOUT_S)) as connection:
             connection.request("GET", "/metrics")

@@ -92,3 +92,8 @@ def test_serving_needs_neither_torch_nor_transformers() -> None:
 
 def test_the_gpu_build_of_onnxruntime_has_the_version_of_the_other() -> None:
     assert pins("gpu.txt")["onnxruntime-gpu"] == pins("serve.txt")["onnxruntime"]
+
+
+def test_both_packages_of_tensorrt_for_rtx_are_pinned_to_one_version() -> None:
+    assert pins("rtx.txt").keys() == {"tensorrt-rtx-cu13-libs", "tensorrt-rtx-cu13-bindings"}
+    assert len(set(pins("rtx.txt").values())) == 1

@@ -20,17 +20,21 @@ class Ticket:
         self._wait_queue = wait_queue
         self.tokens = tokens
         self.job = job
+        self.has_started = self.has_left = False
 
     def start(self) -> None:
         """The request has got its slot, and waits no more."""
+        self.has_started = True
         self._wait_queue.start(self)
 
     def leave_queue(self) -> None:
         """Gives the place back if the request still waits; a slot is given back by `leave`."""
+        self.has_left |= not self.has_started
         self._wait_queue.leave(self, only_waiting=True)
 
     def leave(self) -> None:
         """Gives back the place or the slot."""
+        self.has_left = True
         self._wait_queue.leave(self)
 
 
@@ -50,6 +54,11 @@ class Tickets:
 
     def add(self, ticket: Ticket) -> None:
         self._tickets.append(ticket)
+
+    @property
+    def has_started(self) -> bool:
+        """Whether one of them has its slot: then the engine ends them all."""
+        return any(ticket.has_started for ticket in self._tickets)
 
     def leave_queue(self) -> None:
         """Gives back the places of those that still wait."""
