@@ -17,17 +17,22 @@ from export.build.spec import BuildSpec
 from export.build.vision_backend import VisionBackend
 from export.commands.common import (
     BUILDS,
+    MB,
+    BuildMemoryOption,
+    CapabilityOption,
     KvOption,
     OutOption,
     PrecisionOption,
     TargetOption,
     VisionBackendOption,
     exit_with_sentence,
+    order_of,
     plain_console,
 )
 from export.plan.build_memory import peak_bytes
 from export.plan.gpu_fit import Fit, fits
 from export.precision import KvPrecision, Precision, Target
+from export.rtx.order import DEFAULT_MEMORY_BYTES
 from glmserve.engine.settings import EngineSettings
 from glmserve.errors import BadArtifact
 
@@ -87,6 +92,8 @@ def plan(
     length: Annotated[int, typer.Option(min=16, help="Most tokens of each request, images included.")] = (
         _DEFAULT["context_tokens"].default
     ),
+    compute_capability: CapabilityOption = "portable",
+    build_memory: BuildMemoryOption = DEFAULT_MEMORY_BYTES // MB,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with sizes in bytes.")] = False,
 ) -> None:
     """Say how large a build would be, how much memory making it takes, and whether this machine (or, with --target
@@ -100,7 +107,8 @@ def plan(
             f"There is no folder {checkpoint}, and `plan` takes a folder. Download a checkpoint of the hub first: "
             f"`hf download {checkpoint} --local-dir DIR`."
         )
-    found = _plan(BuildSpec.of(folder, precision, target, vision_backend, kv=kv), out, slots, length)
+    order = order_of(compute_capability, slots, length, build_memory)
+    found = _plan(BuildSpec.of(folder, precision, target, vision_backend, kv=kv, order=order), out, slots, length)
     if as_json:
         typer.echo(json.dumps(found.as_json(), indent=1))
     else:
@@ -110,7 +118,7 @@ def plan(
 def _plan(spec: BuildSpec, out: Path, slots: int, length: int) -> Plan:
     held = inventory(spec)
     place = next(folder for folder in (out.resolve(), *out.resolve().parents) if folder.is_dir())
-    settings = EngineSettings(device=spec.target.value, slots=slots, context_tokens=length)
+    settings = EngineSettings(device="cpu" if spec.target is Target.CPU else "cuda", slots=slots, context_tokens=length)
     return Plan(
         inventory=held,
         new_bytes=held.new_bytes(can_link(spec, place)),

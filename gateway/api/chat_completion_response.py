@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from gateway.api.error_handlers import openai_problem
@@ -51,6 +52,7 @@ class CompletionShape:
             "choices": [choice],
             "usage": _usage(prepared, answer),
             "timings": answer.timings,
+            **_timed_out(answer),
         }
 
     def start(self, prepared: Prepared) -> Iterator[str]:
@@ -71,7 +73,7 @@ class CompletionShape:
             yield self._chunk(delta, logprobs=logprobs)
 
     def end(self, prepared: Prepared, answer: Answer) -> Iterator[str]:
-        yield self._chunk({}, finish_reason=answer.finish_reason)
+        yield self._chunk({}, _timed_out(answer), finish_reason=answer.finish_reason)
         if self._includes_usage:
             last = {"object": "chat.completion.chunk", "choices": [], "usage": _usage(prepared, answer)}
             yield sse.data({**self._head, **last, "timings": answer.timings})
@@ -80,9 +82,9 @@ class CompletionShape:
     def failure(self, error: GlmServeError) -> Iterator[str]:
         yield sse.data(openai_problem(error))
 
-    def _chunk(self, delta: dict[str, Any], **rest: Any) -> str:
+    def _chunk(self, delta: dict[str, Any], beside: Mapping[str, Any] = MappingProxyType({}), **rest: Any) -> str:
         choice = {"index": 0, "delta": delta, "finish_reason": None, "logprobs": None, **rest}
-        chunk: dict[str, Any] = {**self._head, "object": "chat.completion.chunk", "choices": [choice]}
+        chunk: dict[str, Any] = {**self._head, "object": "chat.completion.chunk", "choices": [choice], **beside}
         if self._includes_usage:
             chunk["usage"] = None
         return sse.data(chunk)
@@ -99,6 +101,11 @@ class CompletionShape:
             written.append({"index": self._calls, **entry} if with_index else entry)
             self._calls += 1
         return written
+
+
+def _timed_out(answer: Answer) -> dict[str, bool]:
+    """Beside the finish reason "length", which OpenAI's clients know."""
+    return {"timed_out": True} if answer.timed_out else {}
 
 
 def _usage(prepared: Prepared, answer: Answer) -> dict[str, Any]:

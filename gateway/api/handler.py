@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 from flask import Response, g, jsonify, request
 
-from gateway.chat.generation import Answer
+from gateway.chat.generation import Answer, StartedAnswer
+from gateway.chat.late_answer import Allowed, explained, explained_stream
 from gateway.chat.service import ChatService, Prepared, Prompt, RequestContext
 from gateway.deadline import DEADLINE_HEADER, LEAST_DEADLINE_S, START_HEADER, Deadline, seconds_since
 from gateway.errors import UnknownModel
@@ -21,6 +22,7 @@ from gateway.settings import GatewaySettings
 from gateway.streaming import sse
 from gateway.streaming.disconnects import DisconnectWatcher
 from gateway.triton.backend import Cancellation
+from gateway.triton.stream_buffer import StreamBuffer
 from glmserve.errors import InvalidInput
 
 
@@ -43,6 +45,14 @@ class ChatHandler:
     admission: Admission
     metrics: Metrics
 
+    def take_place(self) -> None:
+        """Counts the current request among its caller's concurrent ones; raises RateLimited if there are too many.
+
+        Comes before its body is parsed, which may cost much memory and time.
+        """
+        record: RequestRecord = g.record
+        record.holds.enter_context(self.rate_limiter.concurrency_slot(record.caller))
+
     def respond(self, conversation: Conversation, shape: Shape, is_stream: bool) -> Response:
         """The response to the current request; everything it holds is given back when that response has ended."""
         record: RequestRecord = g.record
@@ -60,16 +70,23 @@ class ChatHandler:
             record.facts["admission_ms"] = round(record.ms() - arrived_ms, 1)
             self.metrics.crowd(*self.admission.counts())
 
-        record.holds.enter_context(self.rate_limiter.concurrency_slot(caller))
-        prepared = self.service.prepare(conversation, deadline, cancellation, admit)
+        allowed = self._allowed(conversation, deadline, is_stream)
+        with explained(allowed):
+            prepared = self.service.prepare(conversation, deadline, cancellation, admit)
         record.prepared(prepared)
         context = RequestContext(record.request_id, deadline, cancellation, caller.cache_scope, record.traceparent)
         if not is_stream:
-            answer = self.service.answer(prepared, context)
+            with explained(allowed):
+                answer = self.service.answer(prepared, context)
             record.answered(answer)
             return jsonify(shape.whole(prepared, answer))
+
+        def begin(buffer: StreamBuffer | None) -> StartedAnswer:
+            with explained(allowed):
+                return explained_stream(self.service.stream(prepared, context, buffer), allowed)
+
         streamed = sse.StreamedResponse(
-            lambda buffer: self.service.stream(prepared, context, buffer),
+            begin,
             shape,
             prepared,
             record,
@@ -88,6 +105,16 @@ class ChatHandler:
     def count(self, conversation: Conversation) -> Prompt:
         """The prompt of a conversation, with its token counts."""
         return self.service.count(conversation, self._deadline())
+
+    def _allowed(self, conversation: Conversation, deadline: Deadline, is_stream: bool) -> Allowed:
+        return Allowed(
+            round(deadline.left_s(), 1),
+            self.settings.deadline_s,
+            conversation.sampling.max_tokens,
+            len(conversation.images()),
+            is_stream,
+            conversation.partial_on_timeout,
+        )
 
     def _deadline(self) -> Deadline:
         """The service's deadline, or the client's own if that is sooner."""

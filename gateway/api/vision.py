@@ -63,6 +63,8 @@ class VisionShape:
             body["logprobs"] = as_openai(answer.logprobs, self.tokenizer)
         body["usage"] = usage(prepared, answer)
         body["finish_reason"] = answer.finish_reason
+        if answer.timed_out:
+            body["timed_out"] = True
         body["request_id"] = self.request_id
         body["timings"] = answer.timings
         return body

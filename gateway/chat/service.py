@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from gateway.chat.generation import Answer, AnswerStream, Event, StartedAnswer, started, whole
 from gateway.chat.image_decoder import ImageSizeLimits, OpenedImage, bytes_of_base64
 from gateway.chat.image_fetcher import ImageFetcher, is_url
+from gateway.chat.last_heard import LastHeard
 from gateway.chat.retry import RetryBudget, with_one_retry
 from gateway.chat.sampling_ids import with_token_ids
 from gateway.deadline import Deadline
@@ -80,8 +80,7 @@ class ChatService:
         self.tokenizer = Tokenizer.read(folder)
         self._settings = settings
         self._pool = pool
-        self.heard_at_s = float("-inf")
-        """When Triton last sent a part of any answer but a probe's, by time.monotonic."""
+        self.heard = LastHeard(settings.metrics_folder)
         self._retries = RetryBudget()
         self.is_demo = checkpoint.is_demo
         self._rules = checkpoint.images
@@ -110,6 +109,11 @@ class ChatService:
             settings.image_memory_bytes,
             settings.image_cpu_s,
         )
+
+    @property
+    def heard_at_s(self) -> float:
+        """When Triton last sent a part of any answer but a probe's, by time.monotonic."""
+        return self.heard.at_s
 
     def prepare(
         self,
@@ -169,7 +173,7 @@ class ChatService:
     def _noting(self, events: Generator[Event]) -> Generator[Event]:
         with closing(events):
             for event in events:
-                self.heard_at_s = time.monotonic()
+                self.heard.note()
                 yield event
 
     def _request(

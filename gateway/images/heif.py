@@ -37,5 +37,5 @@ class DecodedHeif:
         mode, data, stride = self._image.mode, memoryview(self._image.data), self._image.stride
         for top in range(0, height, rows):
             count = min(rows, height - top)
-            band = data[top * stride : (top + count) * stride]
+            band: Any = data[top * stride : (top + count) * stride]
             yield Image.frombuffer(mode, (width, count), band, "raw", mode, stride, 1)

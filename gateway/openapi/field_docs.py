@@ -62,6 +62,10 @@ MEANINGS = {
     ),
     "parallel_tool_calls": Meaning("Whether an answer may make several calls.", True),
     "n": Meaning("How many answers.", 1),
+    "partial_on_timeout": Meaning(
+        "Whether an answer whose time runs out is cut there, with timed_out: true, instead of failing with a 504.",
+        False,
+    ),
 }
 """In the order in which they are shown: first what must be there."""
 

@@ -103,6 +103,8 @@ class AnswerFields(ThinkingFields):
         default=None, max_length=MAX_STOP_TOKEN_IDS, description=f"a list of at most {MAX_STOP_TOKEN_IDS} token ids"
     )
 
+    partial_on_timeout: bool | None = Field(default=None, description=FLAG)
+
     def sampling(self) -> Sampling:
         """The fields with their defaults; raises InvalidInput for two that contradict each other."""
         values: dict[str, Any] = {

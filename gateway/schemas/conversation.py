@@ -51,6 +51,7 @@ class Conversation:
     """One request with every default filled in; `grammar` holds packed `AnswerRules`, or nothing.
 
     An answer may make at most `most_calls` calls of its `tools`; with some, it has ended with `finish_of_calls`.
+    With `partial_on_timeout`, an answer whose time runs out is cut there and does not fail.
     """
 
     turns: tuple[Turn, ...]
@@ -62,6 +63,7 @@ class Conversation:
     most_calls: int = MAX_CALLS
     finish_of_calls: str = "tool_calls"
     prompt_field: str = "prompt"
+    partial_on_timeout: bool = False
     raw: str | tuple[int, ...] | None = None
     """A prompt as text or token ids that stands for the turns, without the chat template."""
     answers: int = 1

@@ -50,6 +50,7 @@ class CompletionBody(GuidedFields, AnswerFields, MessagesBody):
             most_calls=use.most_calls,
             finish_of_calls=use.finish_reason,
             prompt_field="messages",
+            partial_on_timeout=bool(self.partial_on_timeout),
         )
 
 

@@ -63,6 +63,7 @@ class VisionBody(StructuredFields, AnswerFields):
             stop=self.stops(),
             thinking=bool(self.thinks()),
             grammar=self.answer_rules(),
+            partial_on_timeout=bool(self.partial_on_timeout),
         )
         return Asked(conversation, bool(self.stream))
 
