@@ -249,7 +249,7 @@ def _recipe(spec: BuildSpec, digests: dict[Path, str], made_with: list[str]) -> 
     parts += [[str(path.relative_to(shared.parent)), sha256_of(path)] for path in code]
     parts += [[path.name, digest] for path, digest in digests.items()]
     parts += [[name, version(name)] for name in _PACKAGES]
-    choices = [spec.precision, spec.target, spec.kv, spec.vision_backend]
+    choices: list[str] = [spec.precision, spec.target, spec.kv, spec.vision_backend]
     if spec.order is not None:
         choices += [repr(spec.order), *made_with]
     return hashlib.sha256(json.dumps([*choices, sorted(parts)]).encode()).hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -26,8 +27,9 @@ UNROUNDED = "unrounded"
 def joined(tensors: Sequence[ir.TensorProtocol], axis: int) -> ir.LazyTensor:
     """Tensors laid side by side along an axis, under the first one's name."""
     name, dtype = str(tensors[0].name), tensors[0].dtype
-    shape = [int(size) for size in tensors[0].shape.numpy()]
-    shape[axis] = sum(int(tensor.shape[axis]) for tensor in tensors)
+    shapes = [tensor.shape.numpy() for tensor in tensors]
+    shape = [*shapes[0]]
+    shape[axis] = sum(own[axis] for own in shapes)
     return ir.LazyTensor(
         lambda: ir.Tensor(np.concatenate([tensor.numpy() for tensor in tensors], axis=axis), name=name),
         dtype,
@@ -156,8 +158,8 @@ class GraphWriter(OnnxGraphBuilder):
             )
         lazy = self.weights.lazy_unblocked(weight, shape, bits, self.real, f"{weight}{SIGNED[bits]}")
         scales, codes = map(self.initializer, lazy)
-        how = {"axis": 1} if bits == 8 else {"axis": 1, "block_size": BLOCK[bits]}
-        real = self.op("DequantizeLinear", [codes, scales], f"{name}.{UNROUNDED}", **how)
+        blocks: dict[str, Any] = {} if bits == 8 else {"block_size": BLOCK[bits]}
+        real = self.op("DequantizeLinear", [codes, scales], f"{name}.{UNROUNDED}", axis=1, **blocks)
         turned = real if bits == 8 else self.op("Transpose", [real], f"{name}.weight", perm=[1, 0])
         return self.op("MatMul", [x, turned], name)
 

@@ -54,7 +54,7 @@ def put_aside(model: ir.Model, graph: Path) -> None:
                 begin,
                 file.tell() - begin,
                 dtype=tensor.dtype,
-                shape=tensor.shape,
+                shape=ir.Shape(tensor.shape.numpy()),
                 name=str(value.name),
                 base_dir=path.parent,
             )
@@ -62,6 +62,7 @@ def put_aside(model: ir.Model, graph: Path) -> None:
 
 def _signed(codes: ir.TensorProtocol, like: ir.TensorProtocol | None, name: str) -> ir.LazyTensor:
     assert like is not None
+    shape = ir.Shape(like.shape.numpy())
     return ir.LazyTensor(
-        lambda: ir.Tensor(signed_nibbles(codes.numpy()), name=name), ir.DataType.INT4, like.shape, name=name
+        lambda: ir.Tensor(signed_nibbles(codes.numpy()), name=name), ir.DataType.INT4, shape, name=name
     )
