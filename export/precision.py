@@ -57,7 +57,7 @@ class Numbers:
 
     @property
     def gentle(self) -> Numbers:
-        """No weight below 8 bits: for the picture encoder, and for the head, where rounding costs most."""
+        """No weight below 8 bits: for the image encoder, and for the head, where rounding costs most."""
         return self if self.bits is None else replace(self, bits=8)
 
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 
 from flask import Flask, Response, g, request
 
-from gateway.api import chat_completions, error_handlers, headers, health, metrics_route, vision, web_ui
+from gateway.api import chat_completions, error_handlers, headers, health, metrics_route, models, vision, web_ui
 from gateway.api.body_reader import BodyReader
+from gateway.api.completions import routes as completions
 from gateway.api.handler import ChatHandler
+from gateway.api.messages import routes as messages
+from gateway.api.messages.problem import messages_problem
+from gateway.api.paths import CanonicalPaths
+from gateway.api.responses import routes as responses
+from gateway.api.tokens import routes as tokens
 from gateway.chat.readiness import Readiness
 from gateway.chat.service import ChatService
 from gateway.limits.admission import Admission
@@ -28,7 +35,9 @@ from gateway.triton.backend import BackendPool
 from glmserve.build.canary import Canary
 from glmserve.build.manifest import MANIFEST_FILE, Manifest
 
-_HEALTH = "/health/"  # probes need no key, count for nobody, and come from the allowed networks
+_FAMILIES = (completions, responses, messages, models, tokens, health)
+"""Folders and modules of routes that tell the OpenAPI document what they are; vision and chat come first in it."""
+_PROBES = re.compile(r"/(health(/.*)?|ping)")  # they need no key, count for nobody, and come from the allowed networks
 _FORM_PATHS = ("/v1/chat/vision",)
 _SPARE_SHARE = 8  # one thread in eight is kept free to refuse requests
 
@@ -44,16 +53,16 @@ def create_app(settings: GatewaySettings, backend: BackendPool, log_lines: LineW
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     app.json.sort_keys = False  # type: ignore[attr-defined]
     disconnects = app.extensions[DISCONNECTS] = DisconnectWatcher()
-    bodies = app.extensions[BODIES] = BodyReader(
-        settings.max_body_bytes, settings.max_json_bytes, settings.body_timeout_s
-    )
     app.extensions[DECODERS] = service.decoders
     rate_limiter = RateLimiter(settings, RateLimitCounters(settings.redis_url))
     concurrent = max(1, settings.threads - max(1, settings.threads // _SPARE_SHARE))
-    admission = Admission(settings.admission_tokens, concurrent, settings.max_waiting)
+    admission = Admission(settings.admission_tokens, concurrent, settings.max_waiting, settings.flood_wait)
     metrics = Metrics(settings.metrics_folder)
-    tracing = app.extensions[TRACING] = Tracing.to(settings.otlp_endpoint)
+    tracing = app.extensions[TRACING] = Tracing.to(settings.otlp_endpoint, settings.model_name)
     handler = ChatHandler(settings, service, disconnects, rate_limiter, admission, metrics)
+    bodies = app.extensions[BODIES] = BodyReader(
+        settings.max_body_bytes, settings.max_json_bytes, settings.body_timeout_s, handler.take_place
+    )
     audit = app.extensions[AUDIT] = AuditLog(settings.audit_file) if settings.audit_file else None
     for log, lines in (("stdout", log_lines), ("audit", audit.lines if audit else None)):
         if lines is not None:
@@ -63,13 +72,19 @@ def create_app(settings: GatewaySettings, backend: BackendPool, log_lines: LineW
     app.before_request(partial(_authenticate, Authenticator(settings), rate_limiter))
     app.after_request(partial(_finish, settings.cors_origins))
     app.after_request(hooks.end)
-    error_handlers.register(app)
+    error_handlers.register(app, {messages.PATH: messages_problem})
     created_s = int((settings.build / MANIFEST_FILE).stat().st_mtime)
     app.register_blueprint(vision.routes(settings, bodies, handler))
-    app.register_blueprint(chat_completions.routes(settings, bodies, handler, manifest, created_s))
+    app.register_blueprint(chat_completions.routes(settings, bodies, handler, manifest.digest))
+    app.register_blueprint(completions.routes(settings, bodies, handler, manifest.digest))
+    app.register_blueprint(messages.routes(settings, bodies, handler))
+    app.register_blueprint(responses.routes(settings, bodies, handler))
+    app.register_blueprint(models.routes(settings, handler, manifest, created_s))
+    app.register_blueprint(tokens.routes(settings, bodies, handler))
     app.register_blueprint(metrics_route.routes(metrics, backend.count_up))
-    app.register_blueprint(web_ui.routes(settings))
-    app.register_blueprint(health.routes(settings, readiness, manifest.digest))
+    app.register_blueprint(health.routes(settings, readiness, admission, manifest.digest))
+    app.register_blueprint(web_ui.routes(settings, tuple(family.docs() for family in _FAMILIES)))
+    app.wsgi_app = CanonicalPaths(app.wsgi_app)  # type: ignore[method-assign]
     return app
 
 
@@ -77,7 +92,7 @@ def _authenticate(authenticator: Authenticator, rate_limiter: RateLimiter) -> Re
     """Finds out who sent the request and charges them for it; a CORS preflight is free."""
     if request.method == "OPTIONS":
         return Response(status=204)
-    if request.path.startswith(_HEALTH):
+    if _PROBES.fullmatch(request.path):
         authenticator.check_probe(request)
         return None
     record: RequestRecord = g.record
@@ -87,7 +102,7 @@ def _authenticate(authenticator: Authenticator, rate_limiter: RateLimiter) -> Re
     record.caller = authenticator.authenticate(request, address)
     if request.method == "POST":
         limit = rate_limiter.charge_request(record.caller)
-        record.headers = limit.headers() if limit else {}
+        record.headers = limit.request_headers() if limit else {}
         if request.url_rule is not None:
             check_content_type(request, request.path in _FORM_PATHS)
     return None

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from glmserve.errors import GlmServeError, InvalidInput
+from glmserve.errors import DeadlineExceeded, GlmServeError, InvalidInput
+
+
+class LateAnswer(DeadlineExceeded):
+    """The request's time ran out; the message is for its client and says what would help."""
 
 
 class UnknownModel(InvalidInput):
@@ -18,8 +22,8 @@ class NotJson(InvalidInput):
     code = "unsupported_media_type"
     status = 415
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, "Content-Type")
+    def __init__(self, message: str, header: str = "Content-Type") -> None:
+        super().__init__(message, header)
 
 
 class BadKeyFile(GlmServeError):

@@ -13,12 +13,21 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, 
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from glmserve.errors import BadSettings
-from glmserve.limits import GRACEFUL_TIMEOUT_S, RESPONSE_TIMEOUT_S
+from glmserve.limits import (
+    CANARY_TIMEOUT_S,
+    DEADLINE_S,
+    FLOOD_WAIT,
+    FLOOD_WAIT_MEANING,
+    GRACEFUL_TIMEOUT_S,
+    RESPONSE_TIMEOUT_S,
+)
 from glmserve.system import cpu_count
 from glmserve.system.env_settings import read_settings
 
 PREFIX = "GLM_GATEWAY_"
-_LARGEST_IMAGE = 89_000_000  # pixels; Pillow warns above it
+DEADLINE_VARIABLE = f"{PREFIX}DEADLINE_S"
+CANARY_TIMEOUT_VARIABLE = f"{PREFIX}CANARY_TIMEOUT_S"
+_LARGEST_IMAGE = 400_000_000  # pixels; a camera's largest photo has half as many
 
 _FILE = f"{PREFIX}FILE"
 _PASSWORD = re.compile(r"://[^@/]*@")
@@ -31,6 +40,23 @@ _List = Annotated[
     BeforeValidator(lambda v: tuple(filter(None, map(str.strip, v.split(",")))) if isinstance(v, str) else v),
 ]
 """Separated by commas."""
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def private_host(text: str) -> tuple[str, Network | None]:
+    """The host, and the network where it lies, of `host[:port][=network]`; raises ValueError for anything else."""
+    host, is_given, network = text.partition("=")
+    if not host.strip():
+        raise ValueError(f"{text} names no host")
+    return host.strip(), ipaddress.ip_network(network.strip()) if is_given else None
+
+
+def _are_private_hosts(texts: tuple[str, ...]) -> tuple[str, ...]:
+    for text in texts:
+        private_host(text)
+    return texts
+
+
 _Networks = Annotated[_List, AfterValidator(lambda v: tuple(str(ipaddress.ip_network(text)) for text in v))]
 _Name = Annotated[str, StringConstraints(min_length=1)]
 AUTO = "auto"
@@ -123,10 +149,18 @@ class GatewaySettings(BaseSettings):
     max_waiting: Annotated[int, Field(ge=0)] = Field(
         default=16, description="Requests that may wait until these tokens have room; more are a 503."
     )
+    flood_wait: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        default=FLOOD_WAIT, description=f"{FLOOD_WAIT_MEANING} 0 lets MAX_WAITING wait."
+    )
     model_aliases: _List = Field(default=(), description="Other model names that requests may use.")
     thinking: bool = Field(default=False, description="Whether /v1/chat/completions thinks if a request does not say.")
     image_hosts: _List = Field(
         default=(), description="Hosts that images may be fetched from. Empty refuses image URLs."
+    )
+    image_private_hosts: Annotated[_List, AfterValidator(_are_private_hosts)] = Field(
+        default=(),
+        description="Hosts of an intranet that images may be fetched from too: `host[:port]` for any private address "
+        "but this machine's and link-local ones, or `host[:port]=network` (CIDR) for the addresses of one network.",
     )
     image_fetch_timeout_s: _Seconds = Field(default=10.0, description="Seconds to fetch an image from its URL.")
     bind: _Name = Field(default="127.0.0.1:5000", description="Address and port that the web server listens on.")
@@ -148,7 +182,7 @@ class GatewaySettings(BaseSettings):
     body_timeout_s: _Seconds = Field(default=30.0, description="Seconds in which a request body must arrive.")
     max_image_bytes: _Bytes = Field(default=15 * 1024**2, description="Largest image file in bytes, base64 decoded.")
     max_image_pixels: Annotated[int, Field(ge=1, le=_LARGEST_IMAGE)] = Field(
-        default=50_000_000, description="Most pixels of an image, checked in its header before it is decoded."
+        default=200_000_000, description="Most pixels of an image, checked in its header before it is decoded."
     )
     max_image_side: _Count = Field(default=2048, description="Most pixels of an image's longer side.")
     large_images: Literal["downscale", "refuse"] = Field(
@@ -175,13 +209,20 @@ class GatewaySettings(BaseSettings):
     )
     image_cpu_s: _Seconds = Field(
         default=0.8,
-        description="Seconds of processor time that decoding one image may take, plus 30 ns per pixel; more is a 400.",
+        description="Seconds of processor time that decoding one image may take, plus 30 ns per pixel of the first "
+        "50 million; more is a 400.",
     )
-    deadline_s: _Seconds = Field(default=30.0, description="Seconds for an answer, from when its request was read.")
+    deadline_s: _Seconds = Field(
+        default=DEADLINE_S, description="Seconds for an answer, from when its request was read."
+    )
     response_timeout_s: _Seconds = Field(
         default=RESPONSE_TIMEOUT_S, description="Seconds between two messages of an answer after which it is cancelled."
     )
-    canary_timeout_s: _Seconds = Field(default=10.0, description="Seconds for the readiness check's canary question.")
+    canary_timeout_s: _Seconds = Field(
+        default=CANARY_TIMEOUT_S,
+        description="Seconds for the readiness check's canary question. The first may take longer, and the next ones "
+        "four times as long as the last.",
+    )
     canary_cache_s: _Seconds = Field(default=5.0, description="Seconds that the readiness check keeps its last result.")
 
     @model_validator(mode="after")

@@ -12,7 +12,7 @@ from enum import IntEnum
 
 from glmserve.sampling_parameters import PARAMETERS
 
-CONTRACT_VERSION = 6
+CONTRACT_VERSION = 7
 DECODER_MODEL = "glm4v"
 WHOLE_MODEL = "glm4v_whole"
 """The same as DECODER_MODEL in one response, for clients that speak plain HTTP."""
@@ -62,10 +62,22 @@ SAMPLING_INPUTS = {
 """The tensor of each sampling parameter, by the parameter's name."""
 STOP_TOKEN_IDS = Tensor("STOP_TOKEN_IDS", "int64", ("stop_token_ids",), is_optional=True)
 """Token ids that end the answer beside the checkpoint's own."""
+BIASED_TOKEN_IDS = Tensor("BIASED_TOKEN_IDS", "int64", ("biased_tokens",), is_optional=True)
+"""Token ids to whose logits something is added, each at most once."""
+LOGIT_BIAS = Tensor("LOGIT_BIAS", "float32", ("biased_tokens",), is_optional=True)
+"""What is added to the logit of each of BIASED_TOKEN_IDS."""
+BAD_WORDS = Tensor("BAD_WORDS", "int64", ("words", "longest_word"), is_optional=True)
+"""Words as token ids, filled up with -1: a word's last token is never drawn after its other tokens."""
+ALLOWED_TOKEN_IDS = Tensor("ALLOWED_TOKEN_IDS", "int64", ("allowed_tokens",), is_optional=True)
+"""The only token ids that may be drawn; absent or empty allows all."""
+ANSWERS = Tensor("ANSWERS", "int32", (1,), is_optional=True)
+"""How many answers are wanted, each with the next seed; the default is 1."""
 GRAMMAR = Tensor("GRAMMAR", "uint8", ("bytes",), is_optional=True)
-"""A JSON Schema in UTF-8 that the answer must match; `{"type": "object"}` asks for any JSON object."""
+"""What the answer must look like: `AnswerRules` as JSON in UTF-8."""
 CACHE_SCOPE = Tensor("CACHE_SCOPE", "int64", (1,), is_optional=True)
 """Cached prefixes and features are shared only within one scope; the default is 0, a scope like any other."""
+CACHE_SALT = Tensor("CACHE_SALT", "int64", (1,), is_optional=True)
+"""Narrows the scope to requests of the same salt, also where the settings share caches between scopes; 0 is none."""
 WHOLE = Tensor("WHOLE", "int32", (1,), is_optional=True)
 """1 asks for the whole answer in one message; 0, the default, for tokens as they are sampled."""
 DEADLINE_MS = Tensor("DEADLINE_MS", "int32", (1,))
@@ -80,8 +92,11 @@ Triton's own cancellation can crash the server when it meets the end of an answe
 
 TOKENS = Tensor("TOKENS", "int32", ("tokens",))
 """New tokens; the one that ends the answer is not among them."""
-FINISH = Tensor("FINISH", "int32", (1,))
-"""A `Finish` value, in the last message only, as are timings and cached tokens."""
+CHOICES = Tensor("CHOICES", "int32", ("tokens",))
+"""Which answer each token belongs to; where several are wanted only."""
+FINISH = Tensor("FINISH", "int32", ("answers",))
+"""A `Finish` value for each answer, in a message with which an answer ends. None of them is RUNNING in the last message
+only, as there are timings and cached tokens in that only."""
 TIMINGS_MS = Tensor("TIMINGS_MS", "float32", (4,))
 """Queue, vision, prefill and decode time so far, in milliseconds."""
 CACHED_TOKENS = Tensor("CACHED_TOKENS", "int32", (1,))
@@ -97,8 +112,14 @@ DECODER_INPUTS = (
     GRIDS,
     *SAMPLING_INPUTS.values(),
     STOP_TOKEN_IDS,
+    BIASED_TOKEN_IDS,
+    LOGIT_BIAS,
+    BAD_WORDS,
+    ALLOWED_TOKEN_IDS,
+    ANSWERS,
     GRAMMAR,
     CACHE_SCOPE,
+    CACHE_SALT,
     WHOLE,
     DEADLINE_MS,
     CANCEL_KEY,
@@ -106,7 +127,7 @@ DECODER_INPUTS = (
 )
 _BETWEEN_US = (WHOLE, CANCEL_KEY, CANCEL)
 """Sent to `glm4v` only by the gateway over gRPC and by our own models."""
-DECODER_OUTPUTS = (TOKENS, FINISH, TIMINGS_MS, CACHED_TOKENS, LOGPROB_IDS, LOGPROB_VALUES)
+DECODER_OUTPUTS = (TOKENS, CHOICES, FINISH, TIMINGS_MS, CACHED_TOKENS, LOGPROB_IDS, LOGPROB_VALUES)
 
 # --- the image encoder: Triton's names are the graph's names, so that its ONNX and TensorRT backends can serve it -----
 
@@ -203,8 +224,9 @@ class DecoderGraph:
     LOGITS_INDEX = "logits_index"  # i64 [N]: the tokens whose logits are wanted
     # Here stand the inputs of `sampling_parameters.GRAPH_PARAMETERS`, [N, 1] each; greedy is a top_k of 1.
     UNIFORM = "uniform"  # f32 [N, candidates] in (0, 1)
-    PENALTY_INDEX = "penalty_index"  # i64 [P, 2]: row and token of each logit to penalise; P is 0 where none is
-    PENALTY = "penalty"  # f32 [P]
+    EDIT_INDEX = "edit_index"  # i64 [P, 2]: row and token of each logit to edit; P is 0 where none is
+    PENALTY = "penalty"  # f32 [P]: what a positive logit is divided and a negative one multiplied by
+    BIAS = "bias"  # f32 [P]: what is added afterwards
     MASK_ROWS = "mask_rows"  # i64 [R, 1]: the rows that a grammar narrows; R is 0 where none does
     MASK = "mask"  # bool [R, vocabulary]: the tokens such a row may take
     LOGPROB_ROWS = "logprob_rows"  # i64 [Q]: the rows whose log-probabilities are wanted; Q is 0 where none are

@@ -161,27 +161,36 @@ _BY_CODE: dict[str, type[GlmServeError]] = {
 }
 
 
-_RETRY_AFTER = ";retry_after_s="
+_RETRY_AFTER, _FIELD = ";retry_after_s=", ";field="
 
 
 def to_wire(error: BaseException) -> str:
     """`code|message`, the only text that leaves a Triton model; a foreign error becomes a bare `internal`.
 
-    `overloaded;retry_after_s=3|message` where it is known when to come back.
+    `overloaded;retry_after_s=3|message` where it is known when to come back, `invalid_input;field=tools|message` where
+    a field of the request is at fault.
     """
     if not isinstance(error, GlmServeError):
         return f"{GlmServeError.code}|{GlmServeError().message}"
-    after = f"{_RETRY_AFTER}{error.retry_after_s}" if isinstance(error, Overloaded) and error.retry_after_s else ""
-    return f"{error.code}{after}|{error.message}"
+    more = ""
+    if isinstance(error, Overloaded) and error.retry_after_s:
+        more = f"{_RETRY_AFTER}{error.retry_after_s}"
+    elif isinstance(error, InvalidInput) and error.field:
+        more = f"{_FIELD}{error.field}"
+    return f"{error.code}{more}|{error.message}"
 
 
 def from_wire(text: str) -> GlmServeError | None:
     """The error that `to_wire` wrote, or None if the text is somebody else's."""
     head, separator, message = text.partition("|")
-    code, _, after = head.strip().rsplit(" ", 1)[-1].partition(_RETRY_AFTER)
+    code, *more = head.strip().rsplit(" ", 1)[-1].split(";", 1)
+    told = f";{more[0]}" if more else ""
     kind = _BY_CODE.get(code)
     if not separator or kind is None:
         return None
-    if kind is Overloaded:
-        return Overloaded(message, int(after) if after.isdecimal() else None)
+    if issubclass(kind, Overloaded):
+        after = told.removeprefix(_RETRY_AFTER)
+        return kind(message, int(after) if after.isdecimal() else None)
+    if issubclass(kind, InvalidInput):
+        return kind(message, told.removeprefix(_FIELD) if told.startswith(_FIELD) else None)
     return kind(message)

@@ -5,7 +5,7 @@ A parameter is a field of `Sampling`, declared with `parameter`. CONTRIBUTING.md
 
 from __future__ import annotations
 
-import random
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -25,7 +25,8 @@ class Parameter:
     """One sampling parameter. `name` is its name everywhere: in requests, in Python and in the graph.
 
     `default` is the engine's value for a request that does not set it, `request_default` the HTTP routes', where it
-    differs: a value, or a function that makes a new one for each request.
+    differs: a value, or a function that makes a new one for each request. Some clients send a `sentinel` for a field
+    they do not set. With `is_cut`, a request's value above `maximum` stands for the maximum.
     """
 
     name: str
@@ -36,6 +37,8 @@ class Parameter:
     maximum: Value
     excludes_minimum: bool = False
     request_default: Value | Callable[[], Value] | None = None
+    sentinel: int | None = None
+    is_cut: bool = False
     vision_aliases: tuple[str, ...] = ()  # other names of the field in /v1/chat/vision
     openai_aliases: tuple[str, ...] = ()  # and in /v1/chat/completions
     is_optional: bool = True  # whether the tensor may be left out, which then stands for `default`
@@ -67,12 +70,20 @@ class Parameter:
         if self.excludes_minimum:
             return f"a number above {_text(self.minimum)} and at most {_text(self.maximum)}"
         kind = "a whole number" if self.type is int else "a number"
-        return f"{kind} from {_text(self.minimum)} to {_text(self.maximum)}"
+        span = f"{kind} from {_text(self.minimum)} to {_text(self.maximum)}"
+        return span if self.sentinel is None else f"{span}, or {self.sentinel} as if it were absent"
+
+    @property
+    def wanted(self) -> str:
+        """What a request may send, in words: a value that is too large may be cut."""
+        if self.is_cut:
+            return f"a whole number of at least {_text(self.minimum)}; above {_text(self.maximum)} it is cut to that"
+        return self.accepted
 
     def requested(self, value: Value | None) -> Value:
         """The value of a request whose field holds `value`; None stands for an absent field."""
-        if value is not None:
-            return value
+        if value is not None and value != self.sentinel:
+            return min(value, self.maximum) if self.is_cut else value
         if callable(self.request_default):
             return self.request_default()
         return self.default if self.request_default is None else self.request_default
@@ -112,6 +123,13 @@ class Sampling:
         vision_aliases=("max_new_tokens",),
         openai_aliases=("max_completion_tokens",),
         is_optional=False,
+        is_cut=True,
+    )
+    min_tokens: int = parameter(
+        0,
+        meaning="The fewest tokens to generate: until then nothing ends the answer.",
+        minimum=0,
+        maximum=MAX_NEW_TOKENS,
     )
     temperature: float = parameter(
         0.0,
@@ -137,6 +155,7 @@ class Sampling:
         "as many as there ever are.",
         minimum=0,
         maximum=_LARGEST_INT32,
+        sentinel=-1,
         is_optional=False,
         graph_dtype="int64",
     )
@@ -153,12 +172,25 @@ class Sampling:
         minimum=0.01,
         maximum=10,
     )
+    frequency_penalty: float = parameter(
+        0.0,
+        meaning="Taken off a token's logit once for each time the answer has it so far.",
+        minimum=-2,
+        maximum=2,
+    )
+    presence_penalty: float = parameter(
+        0.0,
+        meaning="Taken off a token's logit once the answer has it.",
+        minimum=-2,
+        maximum=2,
+    )
     seed: int = parameter(
         0,
         meaning="The same seed gives the same answer; without one each answer has its own.",
         minimum=0,
         maximum=_LARGEST_INT64,
-        request_default=partial(random.randrange, _LARGEST_INT64),
+        sentinel=-1,
+        request_default=partial(secrets.randbelow, _LARGEST_INT64),
         is_optional=False,
         wire_dtype="int64",
     )
@@ -174,10 +206,31 @@ class Sampling:
         minimum=0,
         maximum=MAX_LOGPROBS,
     )
+    ignore_eos: bool = parameter(
+        False,
+        meaning="Whether the checkpoint's own end tokens are tokens like any other.",
+        minimum=False,
+        maximum=True,
+    )
+    # Lists, which are no entries of the table: each has tensors of its own in `contract`.
     stop_token_ids: tuple[int, ...] = ()
-    """Token ids that end the answer beside the checkpoint's own. A list, so it is no entry of the table."""
+    """Token ids that end the answer beside the checkpoint's own."""
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """Token ids, and what is added to the logit of each."""
+    bad_words: tuple[tuple[int, ...], ...] = ()
+    """Words as token ids: a word's last token is never drawn after its other tokens."""
+    allowed_token_ids: tuple[int, ...] = ()
+    """The only token ids that may be drawn; empty allows all."""
+
+    @property
+    def edits_logits(self) -> bool:
+        """Whether anything changes the logits before a draw, a grammar apart."""
+        penalties = self.repetition_penalty != 1 or self.frequency_penalty != 0 or self.presence_penalty != 0
+        return penalties or bool(self.min_tokens or self.logit_bias or self.bad_words or self.allowed_token_ids)
 
 
 PARAMETERS = parameters_of(Sampling)
+LISTS = ("stop_token_ids", "logit_bias", "bad_words", "allowed_token_ids")
+"""The fields of `Sampling` that are no entries of the table."""
 GRAPH_PARAMETERS = tuple(entry for entry in PARAMETERS if entry.graph_dtype)
 """Those that the decoder's graph takes, one value a row."""

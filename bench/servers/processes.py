@@ -7,7 +7,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -42,14 +42,27 @@ class Server:
         return f"http://{self.host}:{self.port}"
 
     def cpu_s(self) -> float:
-        """Seconds of processor time since it started, all threads together."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text("utf-8").rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) * _TICK_S
+        """Seconds of processor time since it started: its own, its children's, and that of children that have ended."""
+        return _cpu_s(self.pid)
 
     def peak_memory_mb(self) -> float:
         """Most memory that was resident at any time, in MB."""
         lines = Path(f"/proc/{self.pid}/status").read_text("utf-8").splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024 / 1e6
+
+
+def children_of(pid: int) -> set[int]:
+    """The processes that any of its threads has started."""
+    found: set[int] = set()
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):  # the thread has ended
+            found |= set(map(int, task.read_text("utf-8").split()))
+    return found
+
+
+def _cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) * _TICK_S + sum(map(_cpu_s, children_of(pid)))
 
 
 def free_port() -> int:

@@ -6,9 +6,12 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
+from io import BufferedIOBase
 from pathlib import Path
+from typing import cast
 from uuid import uuid4
 
 import onnx_ir as ir
@@ -32,6 +35,7 @@ from export.rtx.library import library_version
 from export.rtx.order import EngineOrder
 from export.store.build_store import BUILD_LOCK, PARTS, builds_in, locked, write_whole
 from export.store.durable_io import sync_folder
+from export.store.file_digests import FileDigests
 from export.verify.candidate import Candidate
 from export.verify.golden import compare_golden, golden_files, has_golden, read_golden, room_for
 from glmserve.build import manifest as layout
@@ -72,14 +76,16 @@ def build(
     if has_golden(checkpoint):
         room_for(read_golden(checkpoint), spec.checkpoint)
     out.mkdir(parents=True, exist_ok=True)
-    digests = _read_through(spec, console)
+    remembered = FileDigests.open(out)
+    digests = _read_through(spec, remembered, console)
     recipe = _recipe(spec, digests, made_with)
-    existing = _find(out, recipe)
+    existing = _find(out, recipe, remembered)
+    remembered.save()
     if existing and ((existing / layout.CERTIFICATE_FILE).exists() or not has_golden(checkpoint)):
         return existing
     with locked(out, BUILD_LOCK):
         parts = out / f"{PARTS}{recipe[:DIGEST_CHARS]}"
-        existing = existing or _find(out, recipe)  # somebody may have made it in the meantime
+        existing = existing or _find(out, recipe, remembered)  # somebody may have made it in the meantime
         if existing is None:
             _check_room(plan.new_bytes(can_link(spec, out)), out, parts)
             with room_on(out):
@@ -131,9 +137,9 @@ def _take_over(final: Path, partial: Path) -> None:
     write_whole(path, (partial / layout.MANIFEST_FILE).read_text("utf-8"), path.stat().st_mtime_ns)
 
 
-def _is_whole(build: Path, manifest: Manifest) -> bool:
+def _is_whole(build: Path, manifest: Manifest, digest_of_file: Callable[[Path], str] = sha256_of) -> bool:
     try:
-        manifest.check(build)
+        manifest.check(build, digest_of=digest_of_file)
     except BadArtifact:
         return False
     return True
@@ -222,21 +228,32 @@ def _check_room(needed: int, out: Path, parts: Path) -> None:
         )
 
 
-def _read_through(spec: BuildSpec, console: Console) -> dict[Path, str]:
-    """The SHA-256 of each of the checkpoint's files of weights, several at a time."""
+def _read_through(spec: BuildSpec, remembered: FileDigests, console: Console) -> dict[Path, str]:
+    """The SHA-256 of each of the checkpoint's files of weights, several at a time, read unless it is remembered."""
     files, digests = spec.weights.files, {}
     with (
         byte_progress(console, "reading", sum(path.stat().st_size for path in files)) as advance,
         ThreadPoolExecutor(READERS) as readers,
     ):
-        for path, digest in zip(files, readers.map(lambda path: _read_one(path, advance), files), strict=True):
+        for path, digest in zip(
+            files, readers.map(lambda path: _digest(path, remembered, advance), files), strict=True
+        ):
             digests[path] = digest
     return digests
 
 
-def _read_one(path: Path, advance: Advance) -> str:
-    with path.open("rb") as file:
-        return digest_of(file, advance).hexdigest()
+def _digest(path: Path, remembered: FileDigests, advance: Advance = lambda _size: None) -> str:
+    """A file's SHA-256; `advance` hears of all its bytes, read or remembered."""
+    told = 0
+
+    def count(size: int) -> None:
+        nonlocal told
+        told += size
+        advance(size)
+
+    digest = remembered.of(path, lambda file: digest_of(cast(BufferedIOBase, file), count).hexdigest())
+    advance(max(0, path.stat().st_size - told))
+    return digest
 
 
 def _recipe(spec: BuildSpec, digests: dict[Path, str], made_with: list[str]) -> str:
@@ -255,9 +272,9 @@ def _recipe(spec: BuildSpec, digests: dict[Path, str], made_with: list[str]) -> 
     return hashlib.sha256(json.dumps([*choices, sorted(parts)]).encode()).hexdigest()
 
 
-def _find(out: Path, recipe: str) -> Path | None:
+def _find(out: Path, recipe: str, remembered: FileDigests) -> Path | None:
     """A complete, unaltered build of this recipe."""
     for path, manifest in builds_in(out):
-        if manifest.recipe == recipe and _is_whole(path, manifest):
+        if manifest.recipe == recipe and _is_whole(path, manifest, lambda file: _digest(file, remembered)):
             return path
     return None

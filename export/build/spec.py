@@ -81,7 +81,7 @@ class BuildSpec:
 
     @property
     def vision_path(self) -> str:
-        """Where the picture encoder's graph lies in the build."""
+        """Where the image encoder's graph lies in the build."""
         return VISION_PATH if self.vision_config is None else TRITONS_VISION_PATH
 
     def graphs(self, weights: Weights) -> Iterator[tuple[str, ir.Model]]:

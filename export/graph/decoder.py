@@ -1,4 +1,4 @@
-"""Writes the decoder's graph: token ids and picture features in, the next token out, KV written into its slot.
+"""Writes the decoder's graph: token ids and image features in, the next token out, KV written into its slot.
 
 Follows `Glm4vTextModel`. Tokens lie side by side, whichever row they belong to; only attention takes them apart.
 """

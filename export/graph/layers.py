@@ -27,9 +27,9 @@ UNROUNDED = "unrounded"
 def joined(tensors: Sequence[ir.TensorProtocol], axis: int) -> ir.LazyTensor:
     """Tensors laid side by side along an axis, under the first one's name."""
     name, dtype = str(tensors[0].name), tensors[0].dtype
-    shapes = [tensor.shape.numpy() for tensor in tensors]
-    shape = [*shapes[0]]
-    shape[axis] = sum(own[axis] for own in shapes)
+    shapes = [tensor.shape.numpy() for tensor in tensors]  # of whole numbers
+    shape = [int(size) for size in shapes[0]]
+    shape[axis] = sum(int(each[axis]) for each in shapes)
     return ir.LazyTensor(
         lambda: ir.Tensor(np.concatenate([tensor.numpy() for tensor in tensors], axis=axis), name=name),
         dtype,
@@ -158,8 +158,8 @@ class GraphWriter(OnnxGraphBuilder):
             )
         lazy = self.weights.lazy_unblocked(weight, shape, bits, self.real, f"{weight}{SIGNED[bits]}")
         scales, codes = map(self.initializer, lazy)
-        blocks: dict[str, Any] = {} if bits == 8 else {"block_size": BLOCK[bits]}
-        real = self.op("DequantizeLinear", [codes, scales], f"{name}.{UNROUNDED}", axis=1, **blocks)
+        how: dict[str, Any] = {"axis": 1} if bits == 8 else {"axis": 1, "block_size": BLOCK[bits]}
+        real = self.op("DequantizeLinear", [codes, scales], f"{name}.{UNROUNDED}", **how)
         turned = real if bits == 8 else self.op("Transpose", [real], f"{name}.weight", perm=[1, 0])
         return self.op("MatMul", [x, turned], name)
 

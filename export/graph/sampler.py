@@ -2,7 +2,7 @@
 
 Gumbel-max: argmax(log p + g) with g = -log(-log u) draws from p exactly. The candidates are the likeliest 64 tokens;
 temperature, top-k, top-p and min-p narrow them in the order `transformers` uses. What few requests ask for (penalties,
-grammars, log-probabilities) works on lists of rows or logits that are empty otherwise, and then costs nothing.
+biases, grammars, log-probabilities) works on lists of rows or logits that are empty otherwise, and then costs nothing.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def sample(g: GraphWriter, hidden: ir.Value, logits: ir.Value, vocabulary: int) 
 
     The inputs and outputs are described in `contract.DecoderGraph`.
     """
-    penalty_inputs, penalised = _penalise(g, logits)
-    mask_inputs, allowed = _mask(g, penalised, vocabulary)
+    edit_inputs, edited = _edit(g, logits)
+    mask_inputs, allowed = _mask(g, edited, vocabulary)
     candidates = min(SAMPLER_CANDIDATES, vocabulary)
     count = g.constant([candidates], np.int64)
     values, ids = g.op_many("TopK", [allowed, count], ["sampler.values", "sampler.ids"], axis=-1)
@@ -43,21 +43,24 @@ def sample(g: GraphWriter, hidden: ir.Value, logits: ir.Value, vocabulary: int) 
     token = _unless_broken(g, drawn, hidden, values)
     logprob_inputs, logprob_outputs = _log_probabilities(g, logits, drawn, vocabulary)
     return Sampler(
-        [*draw_inputs, *penalty_inputs, *mask_inputs, *logprob_inputs],
+        [*draw_inputs, *edit_inputs, *mask_inputs, *logprob_inputs],
         [declare(token, Names.TOKEN, ir.DataType.INT64, ["N", 1]), *logprob_outputs],
     )
 
 
-def _penalise(g: GraphWriter, logits: ir.Value) -> tuple[list[ir.Value], ir.Value]:
-    """Repetition penalty as in CTRL (Keskar et al. 2019): positive logits are divided, the others multiplied."""
-    index = graph_input(Names.PENALTY_INDEX, ir.DataType.INT64, ["P", 2])
+def _edit(g: GraphWriter, logits: ir.Value) -> tuple[list[ir.Value], ir.Value]:
+    """Repetition penalty as in CTRL (Keskar et al. 2019): positive logits are divided, the others multiplied. Then
+    biases are added."""
+    index = graph_input(Names.EDIT_INDEX, ir.DataType.INT64, ["P", 2])
     penalty = graph_input(Names.PENALTY, ir.DataType.FLOAT, ["P"])
+    bias = graph_input(Names.BIAS, ir.DataType.FLOAT, ["P"])
     seen = g.op("GatherND", [logits, index], "sampler.seen")
     is_positive = g.op("Greater", [seen, g.constant(0, np.float32)], "sampler.seen_positive")
     less = g.op("Div", [seen, penalty], "sampler.seen_divided")
     more = g.op("Mul", [seen, penalty], "sampler.seen_multiplied")
     lowered = g.op("Where", [is_positive, less, more], "sampler.seen_lowered")
-    return [index, penalty], g.op("ScatterND", [logits, index, lowered], "sampler.penalised")
+    biased = g.op("Add", [lowered, bias], "sampler.biased")
+    return [index, penalty, bias], g.op("ScatterND", [logits, index, biased], "sampler.edited")
 
 
 def _mask(g: GraphWriter, logits: ir.Value, vocabulary: int) -> tuple[list[ir.Value], ir.Value]:

@@ -41,7 +41,7 @@ _ROWS_AT_ONCE = 8192
 
 
 def layerwise_stages(build: Path, checkpoint: Path) -> Iterator[Stage]:
-    """Every stage as it is done, from pixels to logits, over a prompt with two pictures and one without.
+    """Every stage as it is done, from pixels to logits, over a prompt with two images and one without.
 
     Memory holds one layer in fp32 on either side. Raises BadArtifact when a tensor is missing.
     """
@@ -112,7 +112,7 @@ def _cases() -> list[Case]:
 
 
 def _compare_vision(ours: _Build, theirs: ReferenceLayers, samples: list[_Sample]) -> Iterator[Stage]:
-    """The picture encoder: what stands before its blocks, each block, and what follows them."""
+    """The image encoder: what stands before its blocks, each block, and what follows them."""
     theirs.load_vision_ends()
     images = []
     for sample in samples:

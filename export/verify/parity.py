@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from export.verify.candidate import Candidate
 from export.verify.cases import Case, input_ids
 from export.verify.comparison import Stage
-from export.verify.reference import Reference
 from export.verify.tolerances import PATCHES
 from glmserve.model.image_processor import Grid
+
+if TYPE_CHECKING:
+    from export.verify.reference import Reference
 
 _CHUNKS = (16, 37, 256)
 _WHOLE = 1 << 30

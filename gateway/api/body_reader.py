@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO
 
 from werkzeug.wrappers import Request
 
-from gateway.schemas.multipart import FORM
+from gateway.content_encoding import unpacked
+from gateway.schemas.multipart import FORMS
 from gateway.server.connection import READ_ERRORS, client_socket
 from gateway.timeouts import Watchdog, stop_reading
 from glmserve.errors import InvalidInput, TooLarge
@@ -19,18 +20,25 @@ _SPILL_FACTOR = 4
 class BodyReader:
     """Reads bodies of at most `max_bytes`, each within `timeout_s`.
 
-
     What is not a form may have at most `max_json_bytes`: JSON is turned into objects, which weigh more than files do.
     """
 
-    def __init__(self, max_bytes: int, max_json_bytes: int, timeout_s: float) -> None:
+    def __init__(
+        self,
+        max_bytes: int,
+        max_json_bytes: int,
+        timeout_s: float,
+        when_arrived: Callable[[], object] = lambda: None,
+    ) -> None:
+        """`when_arrived` is called before anybody looks into a body, and may refuse the request."""
         self._max_bytes = max_bytes
         self._max_json_bytes = min(max_bytes, max_json_bytes)
         self._timeout_s = timeout_s
+        self._when_arrived = when_arrived
         self._watchdog = Watchdog()
 
     def read(self, request: Request) -> bytes:
-        """The whole body; raises TooLarge, or InvalidInput when it breaks off or takes too long.
+        """The whole body, unpacked; raises TooLarge, or InvalidInput when it breaks off or takes too long.
 
         Werkzeug's own limit silently truncates a chunked body. We read some more of a body that is too large and throw
         it away: a client that is still sending would see a closed connection instead of its 413.
@@ -49,7 +57,7 @@ class BodyReader:
 
     def _read(self, request: Request) -> bytes:
         pieces: list[bytes] = []
-        count, most = 0, self._max_bytes if request.mimetype == FORM else self._max_json_bytes
+        count, most = 0, self._max_bytes if request.mimetype in FORMS else self._max_json_bytes
         for piece in _pieces(request.stream):
             count += len(piece)
             if count <= most:
@@ -58,11 +66,13 @@ class BodyReader:
                 pieces.clear()
             if count > most * _SPILL_FACTOR:
                 break
+        self._when_arrived()
         if count > most:
             raise self._too_large(most)
         if request.content_length is not None and count != request.content_length:
             raise _broken()
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return unpacked(body, request.headers.get("Content-Encoding", ""), most)
 
     def _too_large(self, most: int) -> TooLarge:
         of_a_form = "" if most == self._max_bytes else f", and {self._max_bytes} of a form with files"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from gateway.api.error_handlers import openai_problem
@@ -41,6 +42,8 @@ class CompletionShape:
         if answer.calls:
             message["tool_calls"] = self._numbered(answer.calls, with_index=False)
             message["content"] = answer.content or None
+        if answer.boxes:
+            message["boxes"] = [box.as_json() for box in answer.boxes]
         choice = {"index": 0, "message": message, "finish_reason": answer.finish_reason}
         choice["logprobs"] = as_openai(answer.logprobs, self._tokenizer) if answer.logprobs else None
         return {
@@ -49,9 +52,10 @@ class CompletionShape:
             "choices": [choice],
             "usage": _usage(prepared, answer),
             "timings": answer.timings,
+            **_timed_out(answer),
         }
 
-    def start(self) -> Iterator[str]:
+    def start(self, prepared: Prepared) -> Iterator[str]:
         yield self._chunk({"role": "assistant", "content": ""})
 
     def piece(self, piece: Piece) -> Iterator[str]:
@@ -62,12 +66,14 @@ class CompletionShape:
             delta["content"] = piece.content
         if piece.calls:
             delta["tool_calls"] = self._numbered(piece.calls, with_index=True)
+        if piece.boxes:
+            delta["boxes"] = [box.as_json() for box in piece.boxes]
         if delta or piece.logprobs:
             logprobs = as_openai(piece.logprobs, self._tokenizer) if piece.logprobs else None
             yield self._chunk(delta, logprobs=logprobs)
 
     def end(self, prepared: Prepared, answer: Answer) -> Iterator[str]:
-        yield self._chunk({}, finish_reason=answer.finish_reason)
+        yield self._chunk({}, _timed_out(answer), finish_reason=answer.finish_reason)
         if self._includes_usage:
             last = {"object": "chat.completion.chunk", "choices": [], "usage": _usage(prepared, answer)}
             yield sse.data({**self._head, **last, "timings": answer.timings})
@@ -76,9 +82,9 @@ class CompletionShape:
     def failure(self, error: GlmServeError) -> Iterator[str]:
         yield sse.data(openai_problem(error))
 
-    def _chunk(self, delta: dict[str, Any], **rest: Any) -> str:
+    def _chunk(self, delta: dict[str, Any], beside: Mapping[str, Any] = MappingProxyType({}), **rest: Any) -> str:
         choice = {"index": 0, "delta": delta, "finish_reason": None, "logprobs": None, **rest}
-        chunk: dict[str, Any] = {**self._head, "object": "chat.completion.chunk", "choices": [choice]}
+        chunk: dict[str, Any] = {**self._head, "object": "chat.completion.chunk", "choices": [choice], **beside}
         if self._includes_usage:
             chunk["usage"] = None
         return sse.data(chunk)
@@ -95,6 +101,11 @@ class CompletionShape:
             written.append({"index": self._calls, **entry} if with_index else entry)
             self._calls += 1
         return written
+
+
+def _timed_out(answer: Answer) -> dict[str, bool]:
+    """Beside the finish reason "length", which OpenAI's clients know."""
+    return {"timed_out": True} if answer.timed_out else {}
 
 
 def _usage(prepared: Prepared, answer: Answer) -> dict[str, Any]:

@@ -7,9 +7,11 @@ from typing import Any, Protocol
 
 from flask import Response, g, jsonify, request
 
-from gateway.chat.generation import Answer
+from gateway.chat.generation import Answer, StartedAnswer
+from gateway.chat.late_answer import Allowed, explained, explained_stream
 from gateway.chat.service import ChatService, Prepared, Prompt, RequestContext
 from gateway.deadline import DEADLINE_HEADER, LEAST_DEADLINE_S, START_HEADER, Deadline, seconds_since
+from gateway.errors import UnknownModel
 from gateway.limits.admission import Admission
 from gateway.limits.rate_limit import RateLimiter
 from gateway.observability.metrics import Metrics
@@ -20,6 +22,7 @@ from gateway.settings import GatewaySettings
 from gateway.streaming import sse
 from gateway.streaming.disconnects import DisconnectWatcher
 from gateway.triton.backend import Cancellation
+from gateway.triton.stream_buffer import StreamBuffer
 from glmserve.errors import InvalidInput
 
 
@@ -42,6 +45,14 @@ class ChatHandler:
     admission: Admission
     metrics: Metrics
 
+    def take_place(self) -> None:
+        """Counts the current request among its caller's concurrent ones; raises RateLimited if there are too many.
+
+        Comes before its body is parsed, which may cost much memory and time.
+        """
+        record: RequestRecord = g.record
+        record.holds.enter_context(self.rate_limiter.concurrency_slot(record.caller))
+
     def respond(self, conversation: Conversation, shape: Shape, is_stream: bool) -> Response:
         """The response to the current request; everything it holds is given back when that response has ended."""
         record: RequestRecord = g.record
@@ -51,23 +62,31 @@ class ChatHandler:
         def admit(prompt: Prompt, max_tokens: int) -> None:
             self.rate_limiter.check_image_tokens(caller, prompt.image_tokens)
             arrived_ms = record.ms()
-            tokens = len(prompt.input_ids) + max_tokens
+            tokens = len(prompt.input_ids) + max_tokens * conversation.answers
             record.max_tokens = max_tokens
             record.holds.enter_context(self.admission.admit(tokens, deadline, cancellation, max_tokens))
-            self.rate_limiter.charge_image_tokens(caller, prompt.image_tokens)
+            left = self.rate_limiter.charge_image_tokens(caller, prompt.image_tokens)
+            record.headers |= left.token_headers() if left else {}
             record.facts["admission_ms"] = round(record.ms() - arrived_ms, 1)
             self.metrics.crowd(*self.admission.counts())
 
-        record.holds.enter_context(self.rate_limiter.concurrency_slot(caller))
-        prepared = self.service.prepare(conversation, deadline, cancellation, admit)
+        allowed = self._allowed(conversation, deadline, is_stream)
+        with explained(allowed):
+            prepared = self.service.prepare(conversation, deadline, cancellation, admit)
         record.prepared(prepared)
         context = RequestContext(record.request_id, deadline, cancellation, caller.cache_scope, record.traceparent)
         if not is_stream:
-            answer = self.service.answer(prepared, context)
+            with explained(allowed):
+                answer = self.service.answer(prepared, context)
             record.answered(answer)
             return jsonify(shape.whole(prepared, answer))
+
+        def begin(buffer: StreamBuffer | None) -> StartedAnswer:
+            with explained(allowed):
+                return explained_stream(self.service.stream(prepared, context, buffer), allowed)
+
         streamed = sse.StreamedResponse(
-            lambda buffer: self.service.stream(prepared, context, buffer),
+            begin,
             shape,
             prepared,
             record,
@@ -78,9 +97,24 @@ class ChatHandler:
         streamed.wait(self.settings.heartbeat_s)  # what fails by then still has a status of its own
         return Response(streamed.body(self.settings.heartbeat_s), mimetype=sse.MIMETYPE, headers=sse.HEADERS)
 
+    def check_model(self, name: str | None) -> None:
+        """Raises UnknownModel for a name that is neither the model's nor another one that the settings give it."""
+        if name is not None and name not in (self.settings.model_name, *self.settings.model_aliases):
+            raise UnknownModel(f"Unknown model; this service has {self.settings.model_name}.", "model")
+
     def count(self, conversation: Conversation) -> Prompt:
         """The prompt of a conversation, with its token counts."""
         return self.service.count(conversation, self._deadline())
+
+    def _allowed(self, conversation: Conversation, deadline: Deadline, is_stream: bool) -> Allowed:
+        return Allowed(
+            round(deadline.left_s(), 1),
+            self.settings.deadline_s,
+            conversation.sampling.max_tokens,
+            len(conversation.images()),
+            is_stream,
+            conversation.partial_on_timeout,
+        )
 
     def _deadline(self) -> Deadline:
         """The service's deadline, or the client's own if that is sooner."""

@@ -16,7 +16,15 @@ _ALWAYS = {  # unless the response sets its own
 }
 _ALLOWED_HEADERS = ("Authorization", "Content-Type", "X-API-Key", "X-Request-ID", "X-Request-Timeout")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_SHOWN_HEADERS = "X-Request-ID, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset"
+_LIMITS = [f"X-RateLimit-{name}" for name in ("Limit", "Remaining", "Reset")]
+_SHOWN_HEADERS = ", ".join(
+    [
+        "X-Request-ID",
+        "Retry-After",
+        *_LIMITS,
+        *(f"{name}-{what}" for what in ("Requests", "Tokens") for name in _LIMITS),
+    ]
+)
 _PREFLIGHT_S = 600
 
 

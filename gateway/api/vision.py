@@ -14,7 +14,9 @@ from gateway.api.handler import ChatHandler
 from gateway.api.logprobs import as_openai
 from gateway.chat.generation import Answer, Piece
 from gateway.chat.service import Prepared
-from gateway.schemas.multipart import FORM, read_form
+from gateway.errors import NotJson
+from gateway.schemas.form import read_form
+from gateway.schemas.multipart import FORMS, URLENCODED
 from gateway.schemas.vision import Asked, parse_vision, vision_of
 from gateway.settings import GatewaySettings
 from gateway.streaming import sse
@@ -36,7 +38,9 @@ def routes(settings: GatewaySettings, bodies: BodyReader, handler: ChatHandler) 
 
 
 def _asked(body: bytes) -> Asked:
-    if request.mimetype == FORM:
+    if request.mimetype == URLENCODED and body.lstrip()[:1] in (b"{", b"["):  # what `curl -d` says of any body
+        raise NotJson(f"The body of this request is JSON, and its Content-Type is {URLENCODED}: say application/json.")
+    if request.mimetype in FORMS:
         return vision_of(*read_form(body, request.headers["Content-Type"]))
     return parse_vision(body)
 
@@ -53,15 +57,19 @@ class VisionShape:
         body: dict[str, Any] = {"result": answer.content, "model": self.model, "success": True}
         if answer.thinking:
             body["thinking"] = answer.thinking
+        if answer.boxes:
+            body["boxes"] = [box.as_json() for box in answer.boxes]
         if answer.logprobs:
             body["logprobs"] = as_openai(answer.logprobs, self.tokenizer)
         body["usage"] = usage(prepared, answer)
         body["finish_reason"] = answer.finish_reason
+        if answer.timed_out:
+            body["timed_out"] = True
         body["request_id"] = self.request_id
         body["timings"] = answer.timings
         return body
 
-    def start(self) -> Iterator[str]:
+    def start(self, prepared: Prepared) -> Iterator[str]:
         return iter(())
 
     def piece(self, piece: Piece) -> Iterator[str]:
@@ -69,6 +77,8 @@ class VisionShape:
             yield sse.data({"thinking": piece.thinking})
         if piece.content:
             yield sse.data({"delta": piece.content})
+        if piece.boxes:
+            yield sse.data({"boxes": [box.as_json() for box in piece.boxes]})
 
     def end(self, prepared: Prepared, answer: Answer) -> Iterator[str]:
         yield sse.data(self.whole(prepared, answer))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
+from gateway.chat.boxes import PlacedBox, placed
+from gateway.schemas.conversation import Conversation
 from gateway.triton.backend import BackendPool, Chunk, GenerateRequest, Ranked
 from glmserve.contract import Finish
-from glmserve.errors import BackendDown
+from glmserve.errors import BackendDown, DeadlineExceeded
 from glmserve.model.chat_template import ToolCall
 from glmserve.model.output_parser import AnswerReader, Delta
 from glmserve.model.tokenizer import Tokenizer
@@ -21,17 +22,33 @@ _STAGES = ("queue_ms", "vision_ms", "prefill_ms", "decode_ms")
 
 @dataclass(frozen=True)
 class Piece:
-    """The text that one message of the backend added."""
+    """The text that one message of the backend added to an answer, and the tokens it was made of.
+
+    Where several answers are wanted, this is the one numbered `index`, and `others` are what it added to others.
+    """
 
     content: str = ""
     thinking: str = ""
     calls: tuple[ToolCall, ...] = ()
+    boxes: tuple[PlacedBox, ...] = ()
     logprobs: tuple[Ranked, ...] = ()
+    tokens: tuple[int, ...] = ()
+    index: int = 0
+    others: tuple[Piece, ...] = ()
+
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        return self, *self.others
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A finished answer; `finish_reason` is stop, length or tool_calls, `timings` are milliseconds by stage."""
+    """A finished answer; `finish_reason` is stop, length or tool_calls, `timings` are milliseconds by stage.
+
+    Where several answers are wanted, this is the first of them, `others` are the next, and `completion_tokens` and
+    `thinking_tokens` count those of them all. `timed_out` says that it was cut where its time ran out; its finish
+    reason is then length, which clients know.
+    """
 
     content: str
     thinking: str
@@ -39,8 +56,18 @@ class Answer:
     completion_tokens: int
     cached_tokens: int = 0
     calls: tuple[ToolCall, ...] = ()
+    boxes: tuple[PlacedBox, ...] = ()
     logprobs: tuple[Ranked, ...] = ()
     timings: dict[str, float] | None = None
+    timed_out: bool = False
+    stop_string: str | None = None  # the one that ended it
+    thinking_tokens: int = 0
+    tokens: tuple[int, ...] = ()
+    others: tuple[Answer, ...] = ()
+
+    @property
+    def answers(self) -> tuple[Answer, ...]:
+        return self, *self.others
 
 
 Event = Piece | Answer
@@ -49,64 +76,165 @@ StartedAnswer = tuple[Event, Generator[Event]]
 
 
 class AnswerStream:
-    """Reads one answer from the backend: its pieces as they arrive, then the answer."""
+    """Reads the answers to one request from the backend: their pieces as they arrive, then the answers."""
 
-    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...], tools: tuple[dict[str, Any], ...]) -> None:
-        self._reader = AnswerReader(tokenizer, stop, reads_calls=bool(tools))
-        self._tools = tools
-        self._calls: list[ToolCall] = []
-        self._logprobs: list[Ranked] = []
+    def __init__(
+        self, tokenizer: Tokenizer, conversation: Conversation, image_sizes: tuple[tuple[int, int], ...] = ()
+    ) -> None:
+        """`image_sizes` are width and height of the request's images, in which boxes are placed.
+
+        With the conversation's `partial_on_timeout`, an answer of which there is a token when its time runs out ends
+        there.
+        """
+        self._choices = [_Choice(tokenizer, conversation, image_sizes, index) for index in range(conversation.answers)]
+        self._partial_on_timeout = conversation.partial_on_timeout
+        self._timed_out = False
 
     def events(self, pool: BackendPool, request: GenerateRequest) -> Generator[Event]:
-        """Generates until the end or the first stop string, which cancels the rest, as closing the generator does."""
+        """Generates until every answer has ended or met a stop string, which cancels the rest, as closing the generator
+        does. Each message becomes one piece."""
         began = time.monotonic()
         first_ms: float | None = None
         last = Chunk((), Finish.RUNNING)
+        has_stopped = False
         with pool.choose() as backend, closing(backend.generate(request)) as chunks:
-            for last in chunks:
+            for last in self._until_late(chunks):
                 if first_ms is None and last.tokens:
                     first_ms = _ms_since(began)
                 piece = self._piece(last)
-                if self._reader.stopped:
+                has_stopped = last.finish == Finish.RUNNING and all(choice.has_ended for choice in self._choices)
+                if has_stopped:
                     break
                 yield piece
-        if self._reader.stopped:
+        if has_stopped:
             yield piece  # after the rest was cancelled
-        yield self._piece_of(self._reader.finish())
-        if last.finish == Finish.RUNNING and not self._reader.stopped:
+        yield _joined([choice.finish() for choice in self._choices])
+        if not self._timed_out and not all(choice.has_ended for choice in self._choices):
             raise BackendDown
-        yield Answer(
-            content=self._reader.content,
-            thinking=self._reader.thinking,
-            finish_reason=self._reason(last.finish),
-            completion_tokens=self._reader.tokens,
-            cached_tokens=last.cached_tokens,
-            calls=tuple(self._calls),
-            logprobs=tuple(self._logprobs),
-            timings=_timings(last.timings_ms, first_ms, _ms_since(began)),
-        )
+        timings = _timings(last.timings_ms, first_ms, _ms_since(began))
+        yield self._answer(last.cached_tokens, timings)
+
+    def _until_late(self, chunks: Generator[Chunk]) -> Generator[Chunk]:
+        """The chunks, to the end or, where the client wants what there is, until time has run out."""
+        try:
+            yield from chunks
+        except DeadlineExceeded:
+            if not self._partial_on_timeout or not any(choice.has_begun for choice in self._choices):
+                raise
+            self._timed_out = True
 
     def _piece(self, chunk: Chunk) -> Piece:
-        if not chunk.logprobs:
-            return self._piece_of(self._reader.push(list(chunk.tokens)))
-        piece, logprobs = Piece(), []
-        for token, ranked in zip(chunk.tokens, chunk.logprobs, strict=True):
+        if not chunk.choices:
+            return self._choices[0].read(chunk.tokens, chunk.logprobs, chunk.finish)
+        pieces = []
+        for choice in self._choices:
+            at = [place for place, number in enumerate(chunk.choices) if number == choice.index]
+            finish = chunk.finishes[choice.index] if chunk.finishes else Finish.RUNNING
+            logprobs = tuple(chunk.logprobs[place] for place in at) if chunk.logprobs else ()
+            pieces.append(choice.read(tuple(chunk.tokens[place] for place in at), logprobs, finish))
+        return _joined(pieces)
+
+    def _answer(self, cached_tokens: int, timings: dict[str, float]) -> Answer:
+        first, *others = (choice.answer(self._timed_out) for choice in self._choices)
+        return replace(
+            first,
+            completion_tokens=sum(each.completion_tokens for each in (first, *others)),
+            thinking_tokens=sum(each.thinking_tokens for each in (first, *others)),
+            cached_tokens=cached_tokens,
+            timings=timings,
+            timed_out=self._timed_out,
+            others=tuple(others),
+        )
+
+
+class _Choice:
+    """One answer while it is read; `has_ended` turns true when it met a stop string or its generation ended."""
+
+    def __init__(
+        self, tokenizer: Tokenizer, conversation: Conversation, image_sizes: tuple[tuple[int, int], ...], index: int
+    ) -> None:
+        self.index = index
+        self._image_sizes = image_sizes
+        self._reader = AnswerReader(
+            tokenizer,
+            conversation.stop,
+            reads_calls=bool(conversation.tools),
+            is_raw=conversation.raw is not None,
+            max_calls=conversation.most_calls,
+            rules=conversation.rules,
+        )
+        self._tools = conversation.tools
+        self._finish_of_calls = conversation.finish_of_calls
+        self._finish = Finish.RUNNING
+        self._calls: list[ToolCall] = []
+        self._logprobs: list[Ranked] = []
+        self._tokens: list[int] = []
+
+    @property
+    def has_begun(self) -> bool:
+        return self._reader.tokens > 0
+
+    @property
+    def has_ended(self) -> bool:
+        return self._reader.stopped or self._finish != Finish.RUNNING
+
+    def read(self, tokens: tuple[int, ...], logprobs: tuple[Ranked, ...], finish: Finish) -> Piece:
+        """What these tokens add; `finish` says whether the generation of this answer ends with them."""
+        if self._finish == Finish.RUNNING:
+            self._finish = finish
+        before = self._reader.tokens
+        piece = self._ranked(tokens, logprobs) if logprobs else self._piece_of(self._reader.push(list(tokens)))
+        read = tokens[: self._reader.tokens - before]
+        self._tokens += read
+        return replace(piece, tokens=read, index=self.index)
+
+    def finish(self) -> Piece:
+        """What was held back."""
+        return replace(self._piece_of(self._reader.finish()), index=self.index)
+
+    def answer(self, timed_out: bool) -> Answer:
+        """The whole answer with its own tokens counted; one that has not ended was cut where its time ran out."""
+        is_cut = (self._finish == Finish.LENGTH and not self._reader.stopped) or (timed_out and not self.has_ended)
+        return Answer(
+            content=self._reader.content,
+            thinking=self._reader.thinking,
+            finish_reason="length" if is_cut else self._finish_of_calls if self._calls else "stop",
+            completion_tokens=self._reader.tokens,
+            calls=tuple(self._calls),
+            boxes=placed(self._reader.boxes, self._image_sizes),
+            logprobs=tuple(self._logprobs),
+            stop_string=self._reader.stop_string,
+            thinking_tokens=self._reader.thinking_tokens,
+            tokens=tuple(self._tokens),
+        )
+
+    def _ranked(self, tokens: tuple[int, ...], logprobs: tuple[Ranked, ...]) -> Piece:
+        """What these tokens add, with the log-probabilities of those that are said."""
+        content, thinking = "", ""
+        calls: tuple[ToolCall, ...] = ()
+        boxes: tuple[PlacedBox, ...] = ()
+        said = []
+        for token, ranked in zip(tokens, logprobs, strict=True):
             if self._reader.is_said(token):
-                logprobs.append(ranked)
+                said.append(ranked)
             added = self._piece_of(self._reader.push([token]))
-            piece = Piece(piece.content + added.content, piece.thinking + added.thinking, piece.calls + added.calls)
-        self._logprobs += logprobs
-        return Piece(piece.content, piece.thinking, piece.calls, tuple(logprobs))
+            content, thinking = content + added.content, thinking + added.thinking
+            calls, boxes = calls + added.calls, boxes + added.boxes
+        self._logprobs += said
+        return Piece(content, thinking, calls, boxes, tuple(said))
 
     def _piece_of(self, delta: Delta) -> Piece:
         calls = tuple(typed_call(call, self._tools) for call in delta.calls)
         self._calls += calls
-        return Piece(delta.content, delta.thinking, calls)
+        return Piece(delta.content, delta.thinking, calls, placed(delta.boxes, self._image_sizes))
 
-    def _reason(self, finish: Finish) -> str:
-        if finish == Finish.LENGTH and not self._reader.stopped:
-            return "length"
-        return "tool_calls" if self._calls else "stop"
+
+def _joined(pieces: list[Piece]) -> Piece:
+    """Several answers' pieces as one event; those that say nothing are left out."""
+    said = [piece for piece in pieces if piece.tokens or piece.content or piece.thinking or piece.calls or piece.boxes]
+    if not said:
+        return pieces[0]
+    return replace(said[0], others=tuple(said[1:]))
 
 
 def started(events: Generator[Event]) -> StartedAnswer:

@@ -10,15 +10,18 @@ import numpy as np
 import pybase64
 from numpy.typing import NDArray
 
+from gateway.chat.data_url import is_data_url, percent_decoded, percent_decoded_bytes, read_head
 from gateway.deadline import Deadline
 from gateway.images.decoder_pool import DecoderPool, DecodingFailed
+from gateway.images.file_kinds import other_kind
+from gateway.images.heif import can_read_heif
 from gateway.images.image_file import Refused, Undecodable
-from gateway.images.job import PIXEL_NS, Job, Outcome
+from gateway.images.job import GRANTED_PIXELS, PIXEL_NS, Job, Outcome
 from gateway.images.structure import read_structure
 from gateway.triton.backend import Cancellation
 from glmserve.errors import BadImage, TooLarge
 
-_DATA_URL = re.compile(r"data:image/[a-z0-9.+-]{1,32};base64,", re.IGNORECASE)
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 _URL_SAFE = str.maketrans("-_", "+/")
 _LYING = (5, 6, 7, 8)
 _SCALES = (2, 4, 8)
@@ -44,23 +47,40 @@ class ImageSizeLimits:
 
 def bytes_of_base64(text: str, max_bytes: int, field: str = "image") -> bytes:
     """The file in a base64 string or data URL; either alphabet, line breaks and missing padding are fine."""
-    start = 0
-    if not text.isascii():  # a copy of any other text may weigh four times as much
+    start, is_base64 = 0, True
+    if is_data_url(text):
+        head = read_head(text)
+        if head is None:
+            raise BadImage(
+                f"The field {field} is a data URL without data: it must be base64, or a URL that begins with "
+                "data:image/...;base64,",
+                field,
+            )
+        start, is_base64 = head
+    if not text.isascii() and _NOT_ASCII.search(text, start):  # a copy of any other text may weigh four times as much
         raise BadImage(f"The field {field} is not valid base64.", field)
-    if text[:5].lower() == "data:":
-        head = _DATA_URL.match(text)
-        if not head:
-            raise BadImage(f"The field {field} must be base64, or a URL that begins with data:image/...;base64,", field)
-        start = head.end()
-    packed = text[start:]
-    data = _strictly(packed) if len(packed) * 3 // 4 <= max_bytes + _PADDING else None
-    if data is None:
-        data = _leniently(packed, max_bytes, field)
+    data = _packed_in(text[start:], max_bytes, field) if is_base64 else _escaped_in(text, start, max_bytes, field)
     if len(data) > max_bytes:
         raise _too_large(max_bytes, field)
     if not data:
         raise BadImage(f"The field {field} is empty.", field)
     return data
+
+
+def _packed_in(packed: str, max_bytes: int, field: str) -> bytes:
+    data = _strictly(packed) if len(packed) * 3 // 4 <= max_bytes + _PADDING else None
+    return _leniently(packed, max_bytes, field) if data is None else data
+
+
+def _escaped_in(text: str, start: int, max_bytes: int, field: str) -> bytes:
+    if percent_decoded_bytes(text, start) > max_bytes:
+        raise _too_large(max_bytes, field)
+    try:
+        return percent_decoded(text, start)
+    except ValueError:
+        raise BadImage(
+            f"The field {field} is a data URL without ;base64, and holds a % without two hexadecimal digits.", field
+        ) from None
 
 
 def _strictly(packed: str) -> bytes | None:
@@ -72,6 +92,8 @@ def _strictly(packed: str) -> bytes | None:
 
 
 def _leniently(packed: str, max_bytes: int, field: str) -> bytes:
+    if "%" in packed:  # a URL may write +, / and = as escapes
+        packed = _escaped_in(packed, 0, 2 * max_bytes, field).decode("latin-1")
     packed = "".join(packed.split()).translate(_URL_SAFE).rstrip("=")
     if len(packed) * 3 // 4 > max_bytes:
         raise _too_large(max_bytes, field)
@@ -98,10 +120,17 @@ class OpenedImage:
         try:
             self.file = read_structure(data)
         except Undecodable as error:
-            raise self._undecodable() from error
+            raise self._undecodable(other_kind(data)) from error
         except Refused as error:
             raise BadImage(str(error), field) from None
         file = self.file
+        if file.kind == "HEIF" and not can_read_heif():
+            raise BadImage(
+                "The image is a HEIC photo, and this service does not read them: send it as a JPEG, in which a phone "
+                "takes photos once its camera is set to the most compatible format. (Whoever runs the service may "
+                "install requirements/heic.txt.)",
+                field,
+            )
         if file.width * file.height > limits.max_pixels:
             raise BadImage(
                 f"The image has {file.width} x {file.height} pixels; at most {limits.max_pixels} in all are accepted.",
@@ -152,7 +181,7 @@ class OpenedImage:
             *self._draft,
             *self.size,
             *size,
-            limits.cpu_s + file.width * file.height * PIXEL_NS / 1e9,
+            limits.cpu_s + min(file.width * file.height, GRANTED_PIXELS) * PIXEL_NS / 1e9,
             limits.memory_bytes,
         )
 
@@ -189,9 +218,11 @@ class OpenedImage:
             width, height = math.ceil(width / by), math.ceil(height / by)
         return width * height * _PIXEL_BYTES
 
-    def _undecodable(self) -> BadImage:
+    def _undecodable(self, kind: str | None = None) -> BadImage:
+        is_other = f"it is {kind}, and" if kind else "it"
         return BadImage(
-            "The image cannot be decoded: it must be a whole JPEG, PNG, WebP, BMP or GIF picture.", self.field
+            f"The image cannot be decoded: {is_other} must be a whole JPEG, PNG, WebP, AVIF, BMP or GIF picture.",
+            self.field,
         )
 
     def _too_heavy(self, needed_bytes: int = 0) -> BadImage:

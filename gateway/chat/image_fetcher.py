@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import io
-import ipaddress
 import re
 import socket
 import ssl
@@ -12,30 +11,22 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from importlib import metadata
 from typing import Any
-from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
-from glmserve.errors import BadImage, TooLarge
+from gateway.chat.image_hosts import PORTS, ImageHosts, is_public, spelled
+from gateway.content_encoding import unpacked
+from glmserve.errors import BadImage, InvalidInput, TooLarge
 
 _REDIRECTS = 3
 _LOOK_UPS = threading.BoundedSemaphore(16)
-_PORTS = {"http": 80, "https": 443}
 _PIECE_BYTES = 1 << 16
 _URL = re.compile(r"\s*[a-z][a-z0-9+.-]{0,31}://", re.IGNORECASE)
-_CARRIERS = [
-    ipaddress.IPv6Network(network)
-    for network in (
-        "::/96",  # IPv4-compatible
-        "::ffff:0:0/96",  # IPv4-mapped
-        "::ffff:0:0:0/96",  # IPv4-translated
-        "64:ff9b::/96",  # NAT64
-        "64:ff9b:1::/48",  # NAT64, local
-        "2001::/32",  # Teredo
-        "2002::/16",  # 6to4
-        "fec0::/10",  # site-local
-    )
-]
 _MOVED = (301, 302, 303, 307, 308)
+_NOT_ESCAPED = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_KEPT = "/?:@!$&'()*+,;=~%-._[]|"
+_PROJECT = "glm-triton"
 
 
 def is_url(text: str) -> bool:
@@ -43,12 +34,13 @@ def is_url(text: str) -> bool:
     return _URL.match(text) is not None
 
 
-def is_public(address: str) -> bool:
-    """Whether an IP address belongs to the open internet, and carries no IPv4 address that a gateway would go on to."""
-    ip = ipaddress.ip_address(address)
-    if isinstance(ip, ipaddress.IPv6Address) and any(ip in network for network in _CARRIERS):
-        return False
-    return ip.is_global and not ip.is_multicast and not ip.is_reserved
+def user_agent(model: str) -> str:
+    """Who asks a picture's host: many refuse a request that does not say so."""
+    try:
+        version = metadata.version(_PROJECT)
+    except metadata.PackageNotFoundError:
+        version = "0"
+    return f"{quote(model, safe='.-_')}/{version}"
 
 
 def resolved(host: str, port: int, timeout_s: float) -> list[str]:
@@ -73,16 +65,26 @@ def resolved(host: str, port: int, timeout_s: float) -> list[str]:
     return found.result(timeout_s)
 
 
+class _Answered(Exception):
+    """The host answered with a status that brings no picture."""
+
+
 class ImageFetcher:
-    """Reads pictures from `hosts`; a name is resolved once, and the connection goes to the address that was checked."""
+    """Reads pictures from listed hosts; a name is resolved once, and the connection goes to the address checked."""
 
     def __init__(
-        self, hosts: tuple[str, ...], max_bytes: int, timeout_s: float, is_open: Callable[[str], bool] = is_public
+        self,
+        hosts: tuple[str, ...],
+        max_bytes: int,
+        timeout_s: float,
+        is_open: Callable[[str], bool] = is_public,
+        private_hosts: tuple[str, ...] = (),
+        model: str = "GLM-4.6V-Flash-WEB",
     ) -> None:
-        self._hosts = frozenset(host.lower() for host in hosts)
+        self._hosts = ImageHosts(hosts, private_hosts, is_open)
         self._max_bytes = max_bytes
         self._timeout_s = timeout_s
-        self._is_open = is_open
+        self._headers = {"Accept": "image/*", "User-Agent": user_agent(model)}
 
     def read(self, url: str, field: str, timeout_s: float) -> bytes:
         """The file at a URL; raises BadImage or TooLarge, both naming `field`."""
@@ -97,6 +99,12 @@ class ImageFetcher:
             parts = self._checked(url, field)
             try:
                 found = self._get(parts, give_up, field)
+            except _Answered as error:
+                raise BadImage(
+                    f"The picture at the URL in {field} could not be fetched: its host answered {error}.", field
+                ) from error
+            except TimeoutError as error:
+                raise BadImage(f"The picture at the URL in {field} could not be fetched in time.", field) from error
             except (OSError, http.client.HTTPException, ValueError) as error:
                 raise BadImage(f"The picture at the URL in {field} could not be fetched.", field) from error
             if isinstance(found, bytes):
@@ -107,41 +115,38 @@ class ImageFetcher:
     def _checked(self, url: str, field: str) -> SplitResult:
         try:
             parts = urlsplit(url)
-            port = parts.port
+            is_listed = self._hosts.is_listed(parts)
         except ValueError:
             raise BadImage(f"The field {field} is not a URL.", field) from None
-        name = (parts.hostname or "").lower()
-        listed = (name in self._hosts and port in (None, _PORTS.get(parts.scheme))) or f"{name}:{port}" in self._hosts
-        if parts.scheme not in _PORTS or not listed or parts.username is not None:
+        if not is_listed or parts.username is not None:
             raise BadImage(f"The URL in {field} is not of a host that pictures may be fetched from.", field)
         return parts
 
     def _get(self, parts: SplitResult, give_up_s: float, field: str) -> bytes | str:
         """The file, or where it has moved."""
-        host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
-        address = self._resolved(host, port, give_up_s, field)
+        host, port = spelled(parts.hostname or ""), parts.port or PORTS[parts.scheme]
         connection = http.client.HTTPConnection(host, port)
-        site = socket.create_connection((address, port), _left(give_up_s))
+        site = _connected(self._resolved(parts, host, port, give_up_s, field), port, give_up_s)
         try:
             if parts.scheme == "https":
                 site = ssl.create_default_context().wrap_socket(site, server_hostname=host)
             connection.sock = _Clocked(site, give_up_s)
             path = parts.path or "/"
-            connection.request("GET", f"{path}?{parts.query}" if parts.query else path, headers={"Accept": "image/*"})
+            connection.request("GET", _escaped(f"{path}?{parts.query}" if parts.query else path), headers=self._headers)
             response = connection.getresponse()
             if response.status in _MOVED:
-                return response.getheader("Location") or ""
+                return (response.getheader("Location") or "").encode("latin-1").decode("utf-8", "replace").strip()
             if response.status != http.HTTPStatus.OK:
-                raise ValueError(response.status)
+                raise _Answered(response.status)
             return self._body(response, field)
         finally:
             site.close()
 
-    def _resolved(self, host: str, port: int, give_up_s: float, field: str) -> str:
+    def _resolved(self, parts: SplitResult, host: str, port: int, give_up_s: float, field: str) -> list[str]:
         addresses = resolved(host, port, _left(give_up_s))
-        if not all(self._is_open(address) for address in addresses):
+        if not all(self._hosts.may_lie_at(parts, address) for address in addresses):
             raise BadImage(f"The URL in {field} leads to an address that pictures may not be fetched from.", field)
-        return addresses[0]
+        return addresses
 
     def _body(self, response: http.client.HTTPResponse, field: str) -> bytes:
         pieces: list[bytes] = []
@@ -149,11 +154,35 @@ class ImageFetcher:
         while True:
             piece = response.read1(_PIECE_BYTES)
             if not piece:
-                return b"".join(pieces)
+                break
             pieces.append(piece)
             count += len(piece)
             if count > self._max_bytes:
-                raise TooLarge(f"The image holds more than {self._max_bytes} bytes.", field)
+                raise self._too_large(field)
+        try:
+            return unpacked(b"".join(pieces), response.getheader("Content-Encoding") or "", self._max_bytes)
+        except TooLarge:
+            raise self._too_large(field) from None
+        except InvalidInput as error:
+            raise ValueError from error
+
+    def _too_large(self, field: str) -> TooLarge:
+        return TooLarge(f"The image holds more than {self._max_bytes} bytes.", field)
+
+
+def _escaped(path: str) -> str:
+    """A path and query as they are sent: what is escaped already stays, and blanks and other scripts become escapes."""
+    return quote(_NOT_ESCAPED.sub("%25", path), safe=_KEPT)
+
+
+def _connected(addresses: list[str], port: int, give_up_s: float) -> socket.socket:
+    """A connection to the first address that takes one: this machine may not reach every kind of address."""
+    for address in addresses[:-1]:
+        try:
+            return socket.create_connection((address, port), _left(give_up_s) / 2)
+        except OSError:
+            continue
+    return socket.create_connection((addresses[-1], port), _left(give_up_s))
 
 
 class _Clocked(io.RawIOBase):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -15,11 +14,13 @@ from numpy.typing import NDArray
 from gateway.chat.generation import Answer, AnswerStream, Event, StartedAnswer, started, whole
 from gateway.chat.image_decoder import ImageSizeLimits, OpenedImage, bytes_of_base64
 from gateway.chat.image_fetcher import ImageFetcher, is_url
+from gateway.chat.last_heard import LastHeard
 from gateway.chat.retry import RetryBudget, with_one_retry
+from gateway.chat.sampling_ids import with_token_ids
 from gateway.deadline import Deadline
 from gateway.images.decoder_pool import DecoderPool
 from gateway.limits.admission import Admission
-from gateway.schemas.conversation import Conversation, SentImage, Turn
+from gateway.schemas.conversation import Conversation, PixelBounds, SentImage, Turn
 from gateway.settings import GatewaySettings
 from gateway.triton.backend import BackendPool, Cancellation, GenerateRequest
 from gateway.triton.stream_buffer import StreamBuffer
@@ -28,10 +29,12 @@ from glmserve.errors import BadImage, InvalidInput, PromptTooLong, TooLarge
 from glmserve.limits import MAX_IMAGES
 from glmserve.model.chat_template import ImagePart, Message, PromptBuilder
 from glmserve.model.config import Checkpoint
-from glmserve.model.image_processor import Grid, grid_of, merge_planes, smart_resize
+from glmserve.model.image_processor import Grid, ImageRules, grid_of, merge_planes, smart_resize
 from glmserve.model.tokenizer import Tokenizer
 
 T = TypeVar("T")
+_LOW_DETAIL_PIXELS = 512 * 512
+"""Of a picture in low detail, as OpenAI makes it."""
 
 
 @dataclass(frozen=True)
@@ -77,19 +80,27 @@ class ChatService:
         self.tokenizer = Tokenizer.read(folder)
         self._settings = settings
         self._pool = pool
-        self.heard_at_s = float("-inf")
-        """When Triton last sent a part of any answer but a probe's, by time.monotonic."""
+        self.heard = LastHeard(settings.metrics_folder)
         self._retries = RetryBudget()
         self.is_demo = checkpoint.is_demo
         self._rules = checkpoint.images
+        self._image_token_id = checkpoint.image_token_id
+        self._vocabulary = checkpoint.text.vocabulary
         self._prompts = PromptBuilder.read(
             folder, self.tokenizer, checkpoint.image_token_id, checkpoint.images.merge_size
         )
+        self.takes_tools, self.takes_thinking = self._prompts.takes_tools, self._prompts.takes_thinking
         self.context_tokens = min(settings.context_tokens, checkpoint.text.max_positions)
         # Here an image counts as one token.
         self._image_decoders = Admission(settings.image_decoders, settings.threads, settings.threads)
         self.decoders = DecoderPool()
-        self._urls = ImageFetcher(settings.image_hosts, settings.max_image_bytes, settings.image_fetch_timeout_s)
+        self._urls = ImageFetcher(
+            settings.image_hosts,
+            settings.max_image_bytes,
+            settings.image_fetch_timeout_s,
+            private_hosts=settings.image_private_hosts,
+            model=settings.model_name,
+        )
         self._sizes = ImageSizeLimits(
             settings.max_image_bytes,
             settings.max_image_pixels,
@@ -98,6 +109,11 @@ class ChatService:
             settings.image_memory_bytes,
             settings.image_cpu_s,
         )
+
+    @property
+    def heard_at_s(self) -> float:
+        """When Triton last sent a part of any answer but a probe's, by time.monotonic."""
+        return self.heard.at_s
 
     def prepare(
         self,
@@ -112,19 +128,23 @@ class ChatService:
         """
         files = self._files(conversation, deadline)
         opened = [OpenedImage(data, self._sizes, sent.field) for sent, data in files]
-        prompt = self._tokenise(conversation, opened)
+        rules = [self._rules_for(sent, conversation.pixels) for sent, _ in files]
+        conversation = with_token_ids(conversation, self.tokenizer, self._vocabulary)
+        prompt = self._tokenise(conversation, opened, rules)
         if self._settings.audit_file is not None:
             prompt = replace(prompt, image_hashes=tuple(hashlib.sha256(data).hexdigest() for _, data in files))
         room = self._room_after(len(prompt.input_ids), conversation.prompt_field)
         max_tokens = min(conversation.sampling.max_tokens, room)
         admit(prompt, max_tokens)
-        patches = self._patches(opened, deadline, cancellation)
+        patches = self._patches(opened, rules, deadline, cancellation)
         return Prepared(_without_images(conversation), prompt, patches, max_tokens)
 
     def count(self, conversation: Conversation, deadline: Deadline) -> Prompt:
         """The prompt as it would be sent; decodes no image."""
         files = self._files(conversation, deadline)
-        return self._tokenise(conversation, [OpenedImage(data, self._sizes, sent.field) for sent, data in files])
+        rules = [self._rules_for(sent, conversation.pixels) for sent, _ in files]
+        opened = [OpenedImage(data, self._sizes, sent.field) for sent, data in files]
+        return self._tokenise(conversation, opened, rules)
 
     def answer(self, prepared: Prepared, context: RequestContext) -> Answer:
         """The whole answer; begun again once if its Triton goes down."""
@@ -146,14 +166,14 @@ class ChatService:
         self, prepared: Prepared, context: RequestContext, stream_buffer: StreamBuffer | None = None
     ) -> Generator[Event]:
         request = self._request(prepared, context, stream_buffer)
-        conversation = prepared.conversation
-        events = AnswerStream(self.tokenizer, conversation.stop, conversation.tools).events(self._pool, request)
+        stream = AnswerStream(self.tokenizer, prepared.conversation, prepared.prompt.image_sizes)
+        events = stream.events(self._pool, request)
         return events if context.is_probe else self._noting(events)
 
     def _noting(self, events: Generator[Event]) -> Generator[Event]:
         with closing(events):
             for event in events:
-                self.heard_at_s = time.monotonic()
+                self.heard.note()
                 yield event
 
     def _request(
@@ -165,10 +185,16 @@ class ChatService:
             input_ids=prepared.prompt.input_ids,
             patches=prepared.patches,
             grids=prepared.prompt.grids,
-            sampling=replace(conversation.sampling, max_tokens=prepared.max_tokens),
+            sampling=replace(
+                conversation.sampling,
+                max_tokens=prepared.max_tokens,
+                min_tokens=min(conversation.sampling.min_tokens, prepared.max_tokens),
+            ),
             deadline_s=context.deadline.left_s(),
             grammar=conversation.grammar,
             cache_scope=context.cache_scope,
+            cache_salt=_salt(conversation.cache_salt),
+            answers=conversation.answers,
             traceparent=context.traceparent,
             cancellation=context.cancellation,
             stream_buffer=stream_buffer,
@@ -189,47 +215,103 @@ class ChatService:
             raise TooLarge(f"The image holds more than {self._sizes.max_bytes} bytes.", sent.field)
         return sent.data
 
-    def _tokenise(self, conversation: Conversation, opened: list[OpenedImage]) -> Prompt:
+    def _rules_for(self, sent: SentImage, pixels: PixelBounds) -> ImageRules:
+        """The checkpoint's rules for a picture, within the bounds that the request sets."""
+        rules = self._rules
+        most = min(pixels.most or rules.max_pixels, rules.max_pixels)
+        if sent.detail == "low":
+            most = min(most, rules.temporal_patch_size * _LOW_DETAIL_PIXELS)
+        fewest = rules.min_pixels if pixels.fewest is None else pixels.fewest
+        return replace(rules, min_pixels=min(fewest, most), max_pixels=most)
+
+    def _tokenise(self, conversation: Conversation, opened: list[OpenedImage], rules: list[ImageRules]) -> Prompt:
         chars, most = conversation.chars(), self._settings.max_prompt_chars
         if chars > most:
             raise PromptTooLong(
                 f"The prompt has {chars} characters; at most {most} are accepted.", conversation.prompt_field
             )
-        grids = [self._grid(image) for image in opened]
+        if conversation.raw is not None:
+            return self._raw_prompt(conversation.raw, conversation.prompt_field)
+        grids = [self._grid(image, each) for image, each in zip(opened, rules, strict=True)]
         messages = [_message(turn) for turn in conversation.turns]
         try:
-            input_ids = self._prompts.build(messages, grids, conversation.thinking, conversation.tools)
+            input_ids = self._prompts.build(
+                messages,
+                grids,
+                conversation.thinking,
+                conversation.tools,
+                conversation.asks,
+                conversation.continues,
+            )
         except InvalidInput as error:
             raise InvalidInput(error.message, error.field or conversation.prompt_field) from error
         image_tokens = sum(grid.tokens(self._rules.merge_size) for grid in grids)
-        return Prompt(input_ids, tuple(grids), tuple(image.size for image in opened), image_tokens)
+        kept = self._truncated(input_ids, conversation)
+        return Prompt(kept, tuple(grids), tuple(image.size for image in opened), image_tokens)
 
-    def _grid(self, image: OpenedImage) -> Grid:
+    def _truncated(self, input_ids: NDArray[np.int64], conversation: Conversation) -> NDArray[np.int64]:
+        """The prompt's last tokens, where the request asks for no more; raises InvalidInput if that cut pictures."""
+        most = conversation.truncated_to
+        if most is None:
+            return input_ids
+        if most < 0:
+            most = self.context_tokens - min(conversation.sampling.max_tokens, self.context_tokens // 2)
+        if most < len(input_ids) and self._image_token_id in input_ids:
+            raise InvalidInput(
+                f"The prompt has {len(input_ids)} tokens with its pictures, and a prompt with pictures cannot be "
+                f"truncated to {most}; send fewer messages or smaller pictures.",
+                "truncate_prompt_tokens",
+            )
+        return input_ids[-most:]
+
+    def _raw_prompt(self, raw: str | tuple[int, ...], field: str) -> Prompt:
+        """A prompt without template and pictures; raises InvalidInput for tokens that have no meaning there."""
+        ids = self.tokenizer.encode(raw) if isinstance(raw, str) else list(raw)
+        largest = self.tokenizer.largest_id
+        wrong = next((each for each in ids if not 0 <= each <= largest), None)
+        if wrong is not None:
+            raise InvalidInput(f"The field {field} holds the token id {wrong}; ids go from 0 to {largest}.", field)
+        if self._image_token_id in ids:
+            raise InvalidInput(
+                f"The field {field} holds the token of a picture, and no picture can come with it; "
+                "send pictures to /v1/chat/completions.",
+                field,
+            )
+        if not ids:
+            raise InvalidInput(f"The field {field} holds no token.", field)
+        return Prompt(np.asarray(ids, np.int64), (), (), 0)
+
+    def _grid(self, image: OpenedImage, rules: ImageRules) -> Grid:
         width, height = image.size
         try:
-            return grid_of(height, width, self._rules)
+            grid = grid_of(height, width, rules)
         except BadImage as error:
             raise BadImage(error.message, image.field) from error
+        if rules.temporal_patch_size * grid.patches * rules.patch_size**2 > self._rules.max_pixels:
+            raise BadImage("The fewest pixels asked for are more than this picture's shape can have.", image.field)
+        return grid
 
     def _patches(
-        self, opened: list[OpenedImage], deadline: Deadline, cancellation: Cancellation
+        self, opened: list[OpenedImage], rules: list[ImageRules], deadline: Deadline, cancellation: Cancellation
     ) -> NDArray[np.uint8] | None:
         """Takes each image out of `opened`: its file may weigh 15 MB.
 
         Between two images of a request, other requests get their turn, in the order in which they came.
         """
-        decoded = []
+        decoded: list[NDArray[np.uint8]] = []
         while opened:
             with self._image_decoders.admit(1, deadline, cancellation):
-                decoded.append(self._decode(opened.pop(0), deadline, cancellation))
+                decoded.append(self._decode(opened.pop(0), rules[len(decoded)], deadline, cancellation))
         if not decoded:
             return None
         return decoded[0] if len(decoded) == 1 else np.concatenate(decoded)
 
-    def _decode(self, image: OpenedImage, deadline: Deadline, cancellation: Cancellation) -> NDArray[np.uint8]:
+    def _decode(
+        self, image: OpenedImage, rules: ImageRules, deadline: Deadline, cancellation: Cancellation
+    ) -> NDArray[np.uint8]:
         width, height = image.size
-        height, width = smart_resize(height, width, self._rules)
-        return merge_planes(image.planes(self.decoders, (width, height), deadline, cancellation), self._rules)
+        height, width = smart_resize(height, width, rules)
+        return merge_planes(image.planes(self.decoders, (width, height), deadline, cancellation), rules)
 
     def _room_after(self, prompt_tokens: int, field: str) -> int:
         room = self.context_tokens - prompt_tokens
@@ -242,13 +324,18 @@ class ChatService:
         return room
 
 
+def _salt(text: str) -> int:
+    """The salt as the engine takes it; 0 where there is none."""
+    if not text:
+        return 0
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], "little", signed=True)
+
+
 def _message(turn: Turn) -> Message:
     parts = tuple(ImagePart() if isinstance(part, SentImage) else part for part in turn.parts)
-    return Message(turn.role, parts, turn.thoughts, turn.tool_calls)
+    return Message(turn.role, parts, turn.thoughts, turn.tool_calls, turn.is_list)
 
 
 def _without_images(conversation: Conversation) -> Conversation:
     """Without the images, which take up to 20 MB each and are not needed while the answer is generated."""
-    return Conversation(
-        (), conversation.sampling, conversation.stop, grammar=conversation.grammar, tools=conversation.tools
-    )
+    return replace(conversation, turns=())

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from gateway.images.job import JOB_BYTES, Job, Outcome
-from gateway.images.pixels import final_pixels, prepare
+from gateway.images.pixels import final_pixels, prepare, prepare_for
 
 _IDLE_S = 5.0
 _UNBOUNDED = resource.RLIM_INFINITY
@@ -28,6 +28,7 @@ def serve(parent: socket.socket, shared: int) -> None:
     while packed := _next_job(parent):
         job = Job.unpacked(packed)
         _hang_up_ends_us(parent, True)
+        prepare_for(job.kind)
         signal.setitimer(signal.ITIMER_PROF, job.cpu_s)
         _bound_memory(_address_space_bytes() + job.memory_bytes)
         outcome = _decode(job, shared)

@@ -20,6 +20,10 @@ MOST_SCAN_WORK = 6
 SMALL_SCAN_WORK = 100_000_000
 """Visits that take a tenth of a second, and that any file may ask for."""
 
+END = b"\xff\xd9"
+FILLED_UP = bytes(i * i * 37 % 251 for i in range(512)) + END
+"""Stands for the end that a file lacks: any blocks that lack too become what these bits make of them."""
+
 _MARKER = re.compile(rb"\xff[\xc0-\xcf\xd8-\xff]")  # within a scan: neither a stuffed byte nor a restart
 _NOT_FILLER = re.compile(rb"[^\xff]")
 _WINDOW = 1 << 17
@@ -71,11 +75,12 @@ def read_jpeg(data: bytes) -> ImageFile:
     is_one_scan = header.frame not in _PROGRESSIVE and data[begin + 4] == header.components
     if not is_one_scan:
         _check_scans(header, walk, begin, end)
+    has_end = data.rfind(END, end) >= 0 or walk.breaks_off
     return ImageFile(
         "JPEG",
         header.width,
         header.height,
-        (*header.kept, view[begin:]),
+        (*header.kept, view[begin:]) if has_end else (*header.kept, view[begin:], FILLED_UP),
         orientation_of(header.exif, header.xmp),
         0 if is_one_scan else header.all_blocks * _BLOCK_BYTES,
         scales=not _holds_several(header),
@@ -88,6 +93,7 @@ class _Walk:
     def __init__(self, data: bytes) -> None:
         self.data = data
         self.at = 2
+        self.breaks_off = False  # within a segment after the first scan
         self._segments = Budget(MOST_SEGMENTS, "segments")
         self._filler = Budget(MOST_FILLER_BYTES, "bytes of filler")
 
@@ -138,6 +144,7 @@ class _Walk:
             try:
                 _, begin, end = self.segment()
             except (Undecodable, struct.error):
+                self.breaks_off = True
                 return None
             if marker == _SOS:
                 return begin, end, table_bytes

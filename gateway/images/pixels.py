@@ -6,13 +6,16 @@ Pillow's own conversion and resizing of the whole image would be.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from typing import IO
 
 from PIL import Image, WebPImagePlugin
 
 from gateway.images.bmp_rle import RunLengthDecoder
+from gateway.images.heif import DecodedHeif
 from gateway.images.job import Job
+from gateway.images.jpeg import END, FILLED_UP
 from gateway.images.png_bands import png_bands
 
 LARGE_PIXELS = 4_000_000
@@ -35,6 +38,16 @@ _BICUBIC = Image.Resampling.BICUBIC
 _REDUCING_GAP = 3
 
 
+def prepare_for(kind: str) -> None:
+    """Before a file of this kind: loads what decodes it, which is not the file's to pay for."""
+    if kind == "AVIF":
+        from PIL import AvifImagePlugin
+
+        AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+    elif kind == "HEIF":
+        import pillow_heif  # type: ignore[import-not-found, unused-ignore]  # noqa: F401
+
+
 def prepare() -> None:
     """Once in a process: our decoder in place of Pillow's, and no second opinion on sizes, which were checked."""
     Image.preinit()
@@ -44,7 +57,17 @@ def prepare() -> None:
 
 
 def final_pixels(file: IO[bytes], job: Job) -> Image.Image:
-    """The RGB image that the model reads."""
+    """The RGB image that the model reads; raises almost anything for a file that is not whole."""
+    image = _final_pixels(file, job)
+    if job.kind == "JPEG":
+        file.seek(0)
+        data = file.read()
+        if data.endswith(FILLED_UP) and image != _final_pixels(io.BytesIO(data[: -len(FILLED_UP)] + END), job):
+            raise ValueError("what stands for the missing end can be seen")
+    return image
+
+
+def _final_pixels(file: IO[bytes], job: Job) -> Image.Image:
     image, final = upright_pixels(file, job), (job.final_width, job.final_height)
     return image if image.size == final else image.resize(final, _BICUBIC)
 
@@ -52,6 +75,8 @@ def final_pixels(file: IO[bytes], job: Job) -> Image.Image:
 def upright_pixels(file: IO[bytes], job: Job) -> Image.Image:
     """The upright RGB image of the first frame; raises almost anything for a file that is not whole."""
     turn, size = _UPRIGHT.get(job.orientation), (job.upright_width, job.upright_height)
+    if job.kind == "HEIF":
+        return _heif_pixels(DecodedHeif(file), (job.width, job.height), size)
     with Image.open(file, formats=(job.kind,)) as image:
         if image.size != (job.width, job.height):
             raise ValueError("another size than the structure has")
@@ -65,6 +90,16 @@ def upright_pixels(file: IO[bytes], job: Job) -> Image.Image:
         else:
             whole = _joined(_bands(image, file), stored)
     whole = whole if turn is None else whole.transpose(turn)
+    return whole if whole.size == size else whole.resize(size, _BICUBIC, reducing_gap=_REDUCING_GAP)
+
+
+def _heif_pixels(image: DecodedHeif, stored: tuple[int, int], size: tuple[int, int]) -> Image.Image:
+    if image.size != stored:
+        raise ValueError("another size than the structure has")
+    bands = map(_as_rgb, image.bands(max(1, BAND_PIXELS // stored[0])))
+    if stored != size and (_factors(stored, size) != (1, 1) or _goes_across_first(stored, size)):
+        return _shrunk(bands, stored, size)
+    whole = _joined(bands, stored)
     return whole if whole.size == size else whole.resize(size, _BICUBIC, reducing_gap=_REDUCING_GAP)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 
 from gateway.images.image_file import Budget, ImageFile, Undecodable, too_many
 from gateway.images.tiff import orientation_of
@@ -12,8 +13,10 @@ MOST_NOTES = 2048
 MOST_DATA_CHUNKS = 10_000  # 15 MB in the 8 kB that most encoders write at a time are 2,000
 MOST_NOTE_BYTES = 1 << 16
 _MOST_PALETTE_BYTES = 3 * 256
-_MOST_TRANSPARENCY_BYTES = 256
+_TRANSPARENCIES = {0: (2,), 2: (6,), 3: range(1, 257)}
+"""Bytes that a clear colour or a palette's transparency has, by the kind of colours."""
 _COLOURS = (2, 4, 6)  # of more than one channel
+_WITH_PALETTE = 3
 _PIXEL_BYTES = 5  # Pillow's 4, and what becomes of them
 _FRAME_BYTES = 12  # length and name before a chunk, checksum after it
 _XMP = b"XML:com.adobe.xmp\0"
@@ -38,10 +41,10 @@ def read_png(data: bytes) -> ImageFile:
         chunk, content = view[at : at + _FRAME_BYTES + length], view[at + 8 : at + 8 + min(length, MOST_NOTE_BYTES)]
         if len(chunk) != _FRAME_BYTES + length or name in (b"IHDR", b"IEND"):
             raise Undecodable
-        if name == b"PLTE":
+        if name == b"PLTE" and colour == _WITH_PALETTE:  # a mere suggestion elsewhere
             palette = _at_most(chunk, _MOST_PALETTE_BYTES)
         elif name == b"tRNS":
-            transparency = _at_most(chunk, _MOST_TRANSPARENCY_BYTES)
+            transparency = chunk if _is_sound(chunk) and length in _TRANSPARENCIES.get(colour, ()) else view[:0]
         elif name == b"eXIf":
             exif = b"Exif\0\0" + content
         elif name == b"iTXt" and content[: len(_XMP)] == _XMP:
@@ -69,6 +72,11 @@ def _end_of_data(data: bytes, at: int) -> int:
             return at
         at += _FRAME_BYTES + length
     raise too_many(MOST_DATA_CHUNKS, "chunks of pixels")
+
+
+def _is_sound(chunk: memoryview) -> bool:
+    """Whether the checksum fits; where it does not, a chunk that an image can do without is dropped."""
+    return zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
 
 
 def _at_most(chunk: memoryview, content_bytes: int) -> memoryview:

@@ -7,6 +7,7 @@ import struct
 from gateway.images.bmp import read_bmp
 from gateway.images.gif import read_gif
 from gateway.images.image_file import ImageFile, Undecodable
+from gateway.images.isobmff import is_isobmff, read_isobmff
 from gateway.images.jpeg import read_jpeg
 from gateway.images.png import SIGNATURE, read_png
 from gateway.images.webp import read_webp
@@ -41,4 +42,6 @@ def _read(data: bytes) -> ImageFile:
         return read_webp(data)
     if data.startswith(_BMP):
         return read_bmp(data)
+    if is_isobmff(data):
+        return read_isobmff(data)
     raise Undecodable

@@ -11,7 +11,7 @@ from gateway.errors import Forbidden, NotJson
 
 _PROXY_HEADERS = ("Forwarded", "Via", "X-Real-IP")
 _PROXY_PREFIX = "x-forwarded-"
-_FORM = "multipart/form-data"
+_FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 
 
 def check_content_type(request: Request, takes_forms: bool) -> None:
@@ -19,9 +19,9 @@ def check_content_type(request: Request, takes_forms: bool) -> None:
     sent = request.mimetype
     if sent == "application/json" or (sent.startswith("application/") and sent.endswith("+json")):
         return
-    if takes_forms and sent == _FORM:
+    if takes_forms and sent in _FORMS:
         return
-    accepted = "application/json or multipart/form-data" if takes_forms else "application/json"
+    accepted = " or ".join(("application/json", *_FORMS)) if takes_forms else "application/json"
     raise NotJson(f"The Content-Type of this request is {_shown(sent)}; {accepted} is accepted.")
 
 

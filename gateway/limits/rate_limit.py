@@ -27,15 +27,24 @@ _IPV6_LINE_BITS = 64
 
 @dataclass(frozen=True)
 class RateLimitStatus:
-    """What is left of a limit, as the X-RateLimit headers say it."""
+    """What is left of a limit, as the X-RateLimit headers say it: in our own names, and in OpenAI's."""
 
     limit: int
     remaining: int
     reset_s: int
 
-    def headers(self) -> dict[str, str]:
+    def request_headers(self) -> dict[str, str]:
+        """Those of a limit of requests."""
         values = {"Limit": self.limit, "Remaining": self.remaining, "Reset": self.reset_s}
-        return {f"X-RateLimit-{name}": str(value) for name, value in values.items()}
+        return {f"X-RateLimit-{name}": str(value) for name, value in values.items()} | self._openai("Requests")
+
+    def token_headers(self) -> dict[str, str]:
+        """Those of a limit of tokens, which are a picture's."""
+        return self._openai("Tokens")
+
+    def _openai(self, what: str) -> dict[str, str]:
+        values = {"Limit": self.limit, "Remaining": self.remaining, "Reset": f"{self.reset_s}s"}
+        return {f"X-RateLimit-{name}-{what}": str(value) for name, value in values.items()}
 
 
 _Count = Callable[[int, str, str, int], tuple[bool, RateLimitStatus]]
@@ -144,22 +153,25 @@ class RateLimiter:
 
     def check_image_tokens(self, caller: Caller, tokens: int) -> None:
         """Raises RateLimited when a request has more image tokens than the minute has left; charges none."""
-        self._image_tokens(caller, tokens, self._rates.test)
+        if tokens:
+            self._image_tokens(caller, tokens, self._rates.test)
 
-    def charge_image_tokens(self, caller: Caller, tokens: int) -> None:
-        """Charges the image tokens of an admitted request; raises RateLimited if others took them meanwhile."""
-        self._image_tokens(caller, tokens, self._rates.hit)
+    def charge_image_tokens(self, caller: Caller, tokens: int) -> RateLimitStatus | None:
+        """Charges an admitted request's image tokens, and says what is left; raises RateLimited if others took them."""
+        return self._image_tokens(caller, tokens, self._rates.hit if tokens else self._rates.test)
 
-    def _image_tokens(self, caller: Caller, tokens: int, count: _Count) -> None:
-        if caller.is_exempt or tokens == 0:
-            return
+    def _image_tokens(self, caller: Caller, tokens: int, count: _Count) -> RateLimitStatus | None:
+        if caller.is_exempt:
+            return None
         what = "picture tokens"
         limit = (caller.key and caller.key.image_tokens_per_minute) or self._settings.image_tokens_per_minute
-        _charge(count, limit, _caller_key(caller), what, tokens, f"At most {limit} {what} a minute are accepted.")
-        if caller.key:
+        refusal = f"At most {limit} {what} a minute are accepted."
+        left = _charge(count, limit, _caller_key(caller), what, tokens, refusal)
+        if caller.key and tokens:
             limit = self._settings.address_image_tokens_per_minute
             refusal = f"There were too many {what} from this address."
             _charge(count, limit, _address_key(caller.address), what, tokens, refusal)
+        return left
 
     @contextmanager
     def concurrency_slot(self, caller: Caller) -> Generator[None]:

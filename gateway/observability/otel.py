@@ -11,6 +11,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from gateway.observability.gen_ai import gen_ai_attributes
 from gateway.observability.span_protocol import EndSpan
 
 _SEND_TIMEOUT_S = 5
@@ -20,11 +21,12 @@ _SERVER_ERROR = 500
 class OtlpSpans:
     """One span per request."""
 
-    def __init__(self, endpoint: str, exporter: SpanExporter | None = None) -> None:
+    def __init__(self, endpoint: str, model: str, exporter: SpanExporter | None = None) -> None:
         self._provider = TracerProvider(resource=Resource.create({"service.name": "glm-gateway"}))
         sender = exporter or OTLPSpanExporter(endpoint, timeout=_SEND_TIMEOUT_S)
         self._provider.add_span_processor(BatchSpanProcessor(sender))
         self._tracer = self._provider.get_tracer("gateway")
+        self._model = model
         self._propagator = TraceContextTextMapPropagator()
 
     def begin(self, traceparent: str) -> tuple[str, EndSpan]:
@@ -37,6 +39,7 @@ class OtlpSpans:
             span.update_name(route)
             span.set_attribute("http.response.status_code", status)
             span.set_attributes({f"glm.{name}": value for name, value in facts.items()})
+            span.set_attributes(gen_ai_attributes(route, self._model, facts))
             if status >= _SERVER_ERROR:
                 span.set_status(StatusCode.ERROR)
             span.end()

@@ -51,6 +51,7 @@ class RequestRecord:
             "completion_tokens": answer.completion_tokens,
             "cached_tokens": answer.cached_tokens,
             "finish_reason": answer.finish_reason,
+            **({"timed_out": True} if answer.timed_out else {}),
             **(answer.timings or {}),
         }
 

@@ -16,13 +16,13 @@ class Tracing:
         self._spans = spans
 
     @staticmethod
-    def to(endpoint: str) -> Tracing:
-        """Sends spans to an OTLP endpoint; makes none if the endpoint is empty."""
+    def to(endpoint: str, model: str) -> Tracing:
+        """Sends spans that name this model to an OTLP endpoint; makes none if the endpoint is empty."""
         if not endpoint:
             return Tracing(None)
         from gateway.observability.otel import OtlpSpans
 
-        return Tracing(OtlpSpans(endpoint))
+        return Tracing(OtlpSpans(endpoint, model))
 
     def begin(self, sent: str) -> tuple[str, EndSpan | None]:
         """The `traceparent` to pass on, possibly empty, and how to end the span, if there is one."""

@@ -6,29 +6,14 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from gateway.deadline import DEADLINE_HEADER, LEAST_DEADLINE_S
-from gateway.openapi.field_docs import explained
-from gateway.openapi.responses import ANSWERS, EXAMPLES, Schema, said
-from gateway.schemas.messages import MessagesBody
-from gateway.schemas.multipart import FORM
+from gateway.openapi.field_docs import MEANINGS, Meaning, explained
+from gateway.openapi.operations import LOOKING, RouteDocs, asking, operation
+from gateway.openapi.responses import ANSWERS, EXAMPLES, Schema
+from gateway.schemas.common import Body
+from gateway.schemas.multipart import FORM, URLENCODED
 from gateway.schemas.openai import CompletionBody
 from gateway.schemas.vision import VisionBody
-from gateway.streaming.sse import MIMETYPE
 
-_WHY = {
-    "400": "The request is wrong; the answer names the field.",
-    "401": "An API key is needed, and this is none.",
-    "403": "This key, address or page may not do this.",
-    "404": "There is no such model.",
-    "413": "The request is too large.",
-    "415": "The body's Content-Type is not one that this route reads.",
-    "429": "The caller's own limit is used up; Retry-After says when there will be room.",
-    "500": "The service failed.",
-    "503": "The service is full or starting; Retry-After says when to come back.",
-    "504": "Time ran out.",
-}
-_ASKING = ("400", "401", "403", "413", "415", "429", "500", "503", "504")
-_LOOKING = ("401", "403", "429")
 _CHOICES = (("image", "images"), ("prompt", "question", "text"))
 """Of each of these fields a question about a picture needs one."""
 _FILE = {"type": "string", "format": "binary"}
@@ -40,49 +25,46 @@ _CHOSEN = [{"anyOf": [{"required": [name]} for name in names]} for names in _CHO
 _PLAIN = ("string", "integer", "number", "boolean")
 
 
-def document(model_name: str, thinks: bool) -> dict[str, Any]:
-    """The document that /openapi.json serves; `thinks` is whether /v1/chat/completions does so unasked."""
-    bodies = _bodies(thinks)
-    vision = _operation("Ask about one or several pictures.", "VisionAnswer", _ASKING, "VisionProblem", streams=True)
-    vision["requestBody"] = _body("VisionBody")
-    vision["requestBody"]["description"] = f"As {FORM} the same fields may come, with pictures as files."
-    vision["requestBody"]["content"][FORM] = {"schema": _form(bodies["VisionBody"])}
-    chat = _operation("OpenAI's chat completions.", "Completion", (*_ASKING, "404"), "Problem", streams=True)
-    chat["requestBody"] = _body("CompletionBody")
-    for operation in (vision, chat):
-        text = "Seconds after which the answer is given up, where that is sooner than the service's own."
-        seconds = {"type": "number", "minimum": LEAST_DEADLINE_S}
-        operation["parameters"] = [
-            {"name": DEADLINE_HEADER, "in": "header", "description": text, "schema": seconds},
-        ]
-    tokenize = _operation(
-        "Count the tokens of messages, pictures included.", "TokenCount", (*_ASKING, "404"), "Problem"
+def document(model_name: str, thinks: bool, families: tuple[RouteDocs, ...]) -> dict[str, Any]:
+    """The document that /openapi.json serves.
+
+    `thinks` is whether /v1/chat/completions does so unasked, `families` what the folders of other routes tell.
+    """
+    bodies = _bodies(thinks, families)
+    vision = asking(
+        "Ask about one or several pictures.",
+        VisionBody,
+        "VisionAnswer",
+        "VisionProblem",
+        streams=True,
+        has_models=False,
     )
-    tokenize["requestBody"] = _body("MessagesBody")
-    model = _operation("The model, by its name.", "Model", (*_LOOKING, "404"), "Problem")
-    model["parameters"] = [{"name": "name", "in": "path", "required": True, "schema": said("string")}]
-    ready = _operation("Whether a picture can be answered right now.", "Health", ("403", "503"), "Health")
-    ready["responses"]["503"]["description"] = "Not ready; the answer says why."
-    metrics = _operation("The gateway's numbers, for Prometheus.", None, _LOOKING, "VisionProblem")
-    return {
+    vision["requestBody"]["description"] = (
+        f"As {FORM} the same fields may come, with pictures as files; as {URLENCODED}, with pictures as base64."
+    )
+    vision["requestBody"]["content"][FORM] = {"schema": _form(bodies["VisionBody"])}
+    chat = asking("OpenAI's chat completions.", CompletionBody, "Completion", streams=True)
+    metrics = operation("The gateway's numbers, for Prometheus.", None, LOOKING, "VisionProblem")
+    made: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
             "title": f"{model_name} on Triton",
             "version": "1",
-            "description": "Questions about pictures. Send an API key, where one is needed, as Authorization: Bearer.",
+            "description": "Questions about pictures. Send an API key, where one is needed, as Authorization: Bearer. "
+            "Addresses answer without /v1, and with a slash at their end, too.",
         },
         "paths": {
             "/v1/chat/vision": {"post": vision},
             "/v1/chat/completions": {"post": chat},
-            "/v1/models": {"get": _operation("The model that answers here.", "Models", _LOOKING, "Problem")},
-            "/v1/models/{name}": {"get": model},
-            "/v1/tokenize": {"post": tokenize},
-            "/health/live": {"get": _operation("Whether the process runs.", "Health", (), "Health")},
-            "/health/ready": {"get": ready},
+            **{path: methods for family in families for path, methods in family.paths.items()},
             "/metrics": {"get": metrics},
         },
         "components": {
-            "schemas": {**bodies, **ANSWERS},
+            "schemas": {
+                **bodies,
+                **ANSWERS,
+                **{name: schema for family in families for name, schema in family.answers.items()},
+            },
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -90,19 +72,23 @@ def document(model_name: str, thinks: bool) -> dict[str, Any]:
         },
         "security": [{}, {"bearer": []}, {"header": []}],
     }
+    _show_examples(made["paths"], EXAMPLES | {n: e for family in families for n, e in family.examples.items()})
+    return made
 
 
-def _bodies(thinks: bool) -> dict[str, Schema]:
+def _bodies(thinks: bool, families: tuple[RouteDocs, ...]) -> dict[str, Schema]:
     """The schemas of all bodies and their parts; null stands for an absent field, so it is no default."""
-    models = (VisionBody, CompletionBody, MessagesBody)
+    meanings: dict[type[Body], dict[str, Meaning]] = {VisionBody: MEANINGS, CompletionBody: MEANINGS}
+    meanings |= {body: family.meanings | MEANINGS for family in families for body in family.bodies}
     _, made = models_json_schema(
-        [(model, "validation") for model in models], ref_template="#/components/schemas/{model}"
+        [(model, "validation") for model in meanings], ref_template="#/components/schemas/{model}"
     )
     schemas: dict[str, Schema] = made["$defs"]
     for schema in schemas.values():
-        for field in schema["properties"].values():
+        for field in schema.get("properties", {}).values():
             field.pop("default", None)
-    schemas |= {model.__name__: explained(schemas[model.__name__]) for model in models}
+    for model, told in meanings.items():
+        schemas[model.__name__] = explained(schemas[model.__name__], told)
     schemas["CompletionBody"]["properties"]["thinking"]["default"] = thinks
     schemas["VisionBody"]["allOf"] = _CHOSEN
     return schemas
@@ -127,26 +113,11 @@ def _form_field(name: str, field: Schema) -> Schema:
     return {**(kinds[0] if is_plain else as_json), **kept}
 
 
-def _operation(
-    summary: str, answer: str | None, refusals: tuple[str, ...], problem: str, streams: bool = False
-) -> dict[str, Any]:
-    content: dict[str, Any] = {"text/plain": {"schema": said("string")}}
-    if answer is not None:
-        content = _json(answer)
-    if streams:
-        content[MIMETYPE] = {"schema": said("string")}
-    responses: dict[str, Any] = {"200": {"description": "The answer.", "content": content}}
-    for status in sorted(refusals):
-        responses[status] = {"description": _WHY[status], "content": _json(problem)}
-    return {"summary": summary, "responses": responses}
-
-
-def _body(name: str) -> dict[str, Any]:
-    return {"required": True, "content": _json(name)}
-
-
-def _json(name: str) -> dict[str, Any]:
-    content: dict[str, Any] = {"schema": {"$ref": f"#/components/schemas/{name}"}}
-    if name in EXAMPLES:
-        content["example"] = EXAMPLES[name]
-    return {"application/json": content}
+def _show_examples(paths: dict[str, dict[str, Schema]], examples: dict[str, Schema]) -> None:
+    """Puts an example beside each body and answer that has one."""
+    for operation_ in (each for methods in paths.values() for each in methods.values()):
+        shown = [operation_["requestBody"]] if "requestBody" in operation_ else []
+        for content in (part["content"] for part in (*shown, *operation_["responses"].values())):
+            name = content.get("application/json", {}).get("schema", {}).get("$ref", "").rpartition("/")[2]
+            if name in examples:
+                content["application/json"]["example"] = examples[name]

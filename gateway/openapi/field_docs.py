@@ -27,7 +27,7 @@ _SAMPLING = {
 }
 
 MEANINGS = {
-    "image": Meaning("The picture: JPEG, PNG, WebP, BMP or GIF (first frame)."),
+    "image": Meaning("The picture: JPEG, PNG, WebP, AVIF, BMP or GIF (first frame)."),
     "messages": Meaning("The conversation so far; the last message asks."),
     "prompt": Meaning("The question."),
     "images": Meaning("Several pictures in the order they are read, beside or instead of image."),
@@ -38,26 +38,42 @@ MEANINGS = {
     "stream": Meaning("Whether the answer comes in pieces while it is generated, as server-sent events.", False),
     "stream_options": Meaning("Asks for a last chunk of the stream that tells the usage."),
     **_SAMPLING,
-    "frequency_penalty": Meaning("Known for OpenAI's clients' sake.", 0),
-    "presence_penalty": Meaning("Known for OpenAI's clients' sake.", 0),
     "stop": Meaning("Text that ends the answer, which stops before it."),
     "stop_token_ids": Meaning("Tokens that end the answer."),
     "response_format": Meaning(
-        "What the answer must look like: free text, any JSON object, or JSON that matches a schema.", {"type": "text"}
+        "What the answer must look like: free text, JSON, or text that matches a schema, a regular expression or a "
+        "grammar.",
+        {"type": "text"},
     ),
+    "structured_outputs": Meaning("The same as vLLM's clients ask for it."),
+    "guided_json": Meaning("A schema that the answer matches, as older clients of vLLM ask for it."),
+    "guided_regex": Meaning("A regular expression that the answer matches, likewise."),
+    "guided_choice": Meaning("Texts of which the answer is one, likewise."),
+    "guided_grammar": Meaning("A grammar that the answer matches, likewise."),
+    "json_schema": Meaning("A schema that the answer matches, as clients of llama.cpp ask for it."),
+    "regex": Meaning("A regular expression that the answer matches, as clients of SGLang ask for it."),
+    "grammar": Meaning("A grammar that the answer matches, as clients of llama.cpp ask for it."),
+    "ebnf": Meaning("The same for clients of SGLang."),
     "thinking": Meaning("Whether the model thinks first; its thoughts come apart from the answer.", False),
     "chat_template_kwargs": Meaning("The same switch as vLLM's clients set it."),
     "tools": Meaning("Functions that the model may call."),
-    "tool_choice": Meaning('Whether it may; "none" leaves tools out.', "auto"),
+    "tool_choice": Meaning(
+        'Whether it may, must ("required", or a function by name) or must not ("none" leaves tools out).', "auto"
+    ),
+    "parallel_tool_calls": Meaning("Whether an answer may make several calls.", True),
     "n": Meaning("How many answers.", 1),
+    "partial_on_timeout": Meaning(
+        "Whether an answer whose time runs out is cut there, with timed_out: true, instead of failing with a 504.",
+        False,
+    ),
 }
 """In the order in which they are shown: first what must be there."""
 
 
-def explained(schema: dict[str, Any]) -> dict[str, Any]:
-    """A body's schema whose fields stand in our order and say what they mean, what they must be, and their default."""
+def explained(schema: dict[str, Any], meanings: dict[str, Meaning]) -> dict[str, Any]:
+    """A body's schema whose fields stand in the order of `meanings` and say what they mean, must be, and default to."""
     fields = schema["properties"]
-    shown = {name: _explained(fields[name], meaning) for name, meaning in MEANINGS.items() if name in fields}
+    shown = {name: _explained(fields[name], meaning) for name, meaning in meanings.items() if name in fields}
     return {**schema, "properties": shown}
 
 

@@ -22,42 +22,58 @@ def fields(*required: str, **properties: Schema) -> Schema:
     return {"type": "object", "required": list(required), "properties": properties}
 
 
-_REQUEST_ID = said("string", "Names the request in the service's log; X-Request-ID is the same.")
+REQUEST_ID = said("string", "Names the request in the service's log; X-Request-ID is the same.")
 _FINISH = said(
-    "string", "stop: it ended by itself; length: at max_tokens or the context's end; tool_calls: a tool is wanted."
+    "string",
+    "stop: it ended by itself; length: at max_tokens, the context's end, or where its time ran out; "
+    "tool_calls: a tool is wanted.",
 )
-_USAGE = said("object", "Tokens of the prompt, of its pictures, of the answer, and all together.")
-_TIMINGS = said("object", "Milliseconds of each stage, to the first token, and in all.")
-_MODEL = said("string", "The model's name.")
+USAGE = said("object", "Tokens of the prompt, of its pictures, of the answer, and all together.")
+TIMINGS = said("object", "Milliseconds of each stage, to the first token, and in all.")
+MODEL_NAME = said("string", "The model's name.")
+_TIMED_OUT = said("boolean", "True where time ran out and partial_on_timeout was sent; the answer is what there was.")
 
 ANSWERS: dict[str, Schema] = {
     "VisionAnswer": fields(
         *("result", "model", "success", "usage", "finish_reason", "request_id"),
         result=said("string", "The answer."),
-        model=_MODEL,
+        model=MODEL_NAME,
         success=said("boolean", "Always true.", const=True),
         thinking=said("string", "What the model thought, where it was asked to."),
+        boxes=said(
+            "array",
+            "The places that the answer names, in pixels of the images as they were sent, upright.",
+            items={"$ref": "#/components/schemas/Box"},
+        ),
         logprobs=said("object", "Each token with its log-probability, where that was asked for."),
-        usage=_USAGE,
+        usage=USAGE,
         finish_reason={**_FINISH, "enum": ["stop", "length", "tool_calls"]},
-        request_id=_REQUEST_ID,
-        timings=_TIMINGS,
+        request_id=REQUEST_ID,
+        timings=TIMINGS,
+        timed_out=_TIMED_OUT,
+    ),
+    "Box": fields(
+        *("image", "box", "label"),
+        image=said("integer", "Which of the request's images, from 0."),
+        box=said("array", "x1, y1, x2, y2 in pixels.", items={"type": "integer"}),
+        label=said("string", "What the answer calls it; may be empty."),
     ),
     "VisionProblem": fields(
         *("error", "success", "request_id"),
         error=said("string", "What is wrong, in a sentence."),
         success=said("boolean", "Always false.", const=False),
-        request_id=_REQUEST_ID,
+        request_id=REQUEST_ID,
     ),
     "Completion": fields(
         *("id", "object", "created", "model", "choices", "usage"),
         id=said("string", "Names the answer."),
         object={"const": "chat.completion"},
         created=said("integer", "When, in seconds since 1970."),
-        model=_MODEL,
+        model=MODEL_NAME,
         choices=said("array", "One choice: its message, finish_reason and logprobs.", items={"type": "object"}),
-        usage=_USAGE,
-        timings=_TIMINGS,
+        usage=USAGE,
+        timings=TIMINGS,
+        timed_out=_TIMED_OUT,
     ),
     "Problem": fields(
         "error",
@@ -72,28 +88,10 @@ ANSWERS: dict[str, Schema] = {
             "description": "What is wrong in a sentence (message), its kind (type, code), and which field is (param).",
         },
     ),
-    "Models": fields("data", data={"type": "array", "items": {"$ref": "#/components/schemas/Model"}}),
-    "Model": fields(
-        *("id", "object", "created", "owned_by", "build", "verified", "demo", "max_model_len"),
-        id=_MODEL,
-        object={"const": "model"},
-        created=said("integer", "When its build was made, in seconds since 1970."),
-        owned_by=said("string"),
-        build=said("string", "The digest of the build that is served."),
-        verified=said("boolean", "Whether the build's answers were compared with the checkpoint's."),
-        demo=said("boolean", "Whether this is the tiny model of drawn shapes, under the real one's name."),
-        max_model_len=said("integer", "Most tokens of prompt, pictures and answer."),
-    ),
-    "TokenCount": fields(
-        *("count", "image_tokens", "max_model_len"),
-        count=said("integer", "Tokens of the whole prompt."),
-        image_tokens=said("integer", "Those of its pictures."),
-        max_model_len=said("integer", "Most tokens of prompt, pictures and answer."),
-    ),
     "Health": fields(
         "status",
         status=said("string"),
-        model=_MODEL,
+        model=MODEL_NAME,
         build=said("string", "The digest of the build that is served."),
         reason=said("string", "Why it is not ready."),
     ),

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, create_model, model_validator
 
+from gateway.schemas.json_mistakes import json_mistake
 from gateway.schemas.json_reader import parse_json
+from gateway.schemas.mistakes import mistake, shown
 from glmserve.errors import InvalidInput
-from glmserve.limits import MAX_GRAMMAR_BYTES, MAX_STOP_CHARS, MAX_STOP_STRINGS, MAX_STOP_TOKEN_IDS
+from glmserve.limits import MAX_STOP_CHARS, MAX_STOP_STRINGS, MAX_STOP_TOKEN_IDS
 from glmserve.sampling_parameters import PARAMETERS, Parameter, Sampling, Value
 
-ANY_OBJECT = {"type": "object"}
 _LARGEST_INT32 = 2**31 - 1
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 _Stop = Annotated[str, StringConstraints(min_length=1, max_length=MAX_STOP_CHARS)]
 _TokenId = Annotated[int, Field(ge=0, le=_LARGEST_INT32)]
 FLAG = "true or false"
+_LISTS_OF_TEXTS = ("images", "stop")
 
 
 class Body(BaseModel):
@@ -28,26 +29,31 @@ class Body(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore", allow_inf_nan=False, hide_input_in_errors=True)
 
 
-class NamedSchema(Body):
-    """A JSON Schema as OpenAI wraps it."""
-
-    schema_: dict[str, Any] = Field(alias="schema")
-
-
-class ResponseFormat(Body):
-    """What an answer must look like."""
-
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: NamedSchema | None = None
-
-
 class ThinkingSwitch(Body):
     """Thinking as clients of the model's own cloud service switch it."""
 
     type: Literal["enabled", "disabled"]
 
 
-class ThinkingFields(Body):
+class RequestBody(Body):
+    """A whole body: what is blank in it stands for an absent field, as null does."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_blanks(cls, sent: Any) -> Any:
+        """Blanks alone are a text all the same where an answer may end at them."""
+        if not isinstance(sent, dict):
+            return sent
+        kept: dict[str, Any] = {}
+        for name, value in sent.items():
+            if name in _LISTS_OF_TEXTS and isinstance(value, list):
+                value = [item for item in value if item != ""] or None
+            is_blank = value == "" or (isinstance(value, str) and value.isspace() and name != "stop")
+            kept[name] = None if is_blank else value
+        return kept
+
+
+class ThinkingFields(RequestBody):
     """Whether the model thinks first."""
 
     thinking: bool | ThinkingSwitch | None = Field(
@@ -76,9 +82,12 @@ def with_parameters(named: Mapping[str, Parameter]) -> Callable[[type[_B]], type
 
 def _field(parameter: Parameter) -> Any:
     if parameter.type is bool:
-        return Field(default=None, description=parameter.accepted)
-    least: dict[str, Any] = {"gt" if parameter.excludes_minimum else "ge": parameter.minimum}
-    return Field(default=None, le=parameter.maximum, description=parameter.accepted, **least)
+        return Field(default=None, description=parameter.wanted)
+    least = parameter.minimum if parameter.sentinel is None else parameter.sentinel
+    bounds: dict[str, Any] = {"gt" if parameter.excludes_minimum else "ge": least}
+    if not parameter.is_cut:
+        bounds["le"] = parameter.maximum
+    return Field(default=None, description=parameter.wanted, **bounds)
 
 
 @with_parameters({parameter.name: parameter for parameter in PARAMETERS})
@@ -93,11 +102,8 @@ class AnswerFields(ThinkingFields):
     stop_token_ids: list[_TokenId] | None = Field(
         default=None, max_length=MAX_STOP_TOKEN_IDS, description=f"a list of at most {MAX_STOP_TOKEN_IDS} token ids"
     )
-    response_format: ResponseFormat | None = Field(
-        default=None,
-        description='{"type": "text"}, {"type": "json_object"}, '
-        'or {"type": "json_schema", "json_schema": {"schema": {...}}}',
-    )
+
+    partial_on_timeout: bool | None = Field(default=None, description=FLAG)
 
     def sampling(self) -> Sampling:
         """The fields with their defaults; raises InvalidInput for two that contradict each other."""
@@ -117,58 +123,38 @@ class AnswerFields(ThinkingFields):
     def stops(self) -> tuple[str, ...]:
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
-    def grammar(self) -> bytes:
-        """The JSON Schema of the answer, empty for free text; raises InvalidInput when there is none to be had."""
-        wanted = self.response_format
-        if wanted is None or wanted.type == "text":
-            return b""
-        if self.thinks():
-            raise InvalidInput("The fields response_format and thinking cannot be used together.", "response_format")
-        if wanted.type == "json_object":
-            return _packed(ANY_OBJECT)
-        if wanted.json_schema is None:
-            raise InvalidInput("The field response_format needs json_schema with a schema in it.", "response_format")
-        grammar = _packed(wanted.json_schema.schema_)
-        if len(grammar) > MAX_GRAMMAR_BYTES:
-            raise InvalidInput(
-                f"The schema in response_format has {len(grammar)} bytes; at most {MAX_GRAMMAR_BYTES} are accepted.",
-                "response_format",
-            )
-        return grammar
-
 
 def read_json(body: bytes, needed: str) -> dict[str, Any]:
     """The object in a request body; raises InvalidInput, naming the fields that are `needed` to who sent no object."""
+    wanted = f"a JSON object with the fields {needed}"
+    if not body or body.isspace():
+        raise InvalidInput(f"The request body is empty; it must be {wanted}.")
     try:
         document = parse_json(body)
-    except ValueError:
-        raise InvalidInput("The request body is not valid JSON.") from None
+    except ValueError as error:
+        raise InvalidInput(f"The request body {json_mistake(body, error)}") from None
     if not isinstance(document, dict):
-        raise InvalidInput(f"The request body must be a JSON object with the fields {needed}.")
+        raise InvalidInput(f"The request body must be {wanted} and is {shown(document)}.")
     return document
+
+
+def read_as(model: type[_B], body: bytes, needed: str) -> _B:
+    """The body as this model reads it; raises InvalidInput with a sentence that names the field at fault."""
+    document = read_json(body, needed)
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        raise refusal(error, document, model) from None
 
 
 def refusal(error: ValidationError, document: dict[str, Any], body: type[Body]) -> InvalidInput:
     """The sentence for the first mistake: what the field that holds it must be."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    field = str(first["loc"][0])
-    path = _path(document, first["loc"])
-    wanted = f"The field {field} must be {body.model_fields[field].description}."
+    errors = error.errors(include_url=False)
+    field = str(errors[0]["loc"][0])
     if document.get(field) is None:
+        wanted = f"The field {field} must be {body.model_fields[field].description}."
         return InvalidInput(f"The request has no {field}. {wanted}", field)
-    return InvalidInput(wanted if path == field else f"{wanted} Look at {path}.", path)
-
-
-def _path(document: Any, places: tuple[int | str, ...]) -> str:
-    """Where the mistake is, as far as it exists in what was sent: pydantic adds names of types on the way."""
-    path, here = "", document
-    for place in places:
-        if isinstance(here, dict) and place in here:
-            path, here = f"{path}.{place}" if path else str(place), here[place]
-        elif isinstance(here, list) and isinstance(place, int) and place < len(here):
-            path, here = f"{path}[{place}]", here[place]
-    return path
-
-
-def _packed(schema: dict[str, Any]) -> bytes:
-    return json.dumps(schema, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    path, words = mistake(errors, document)
+    if path == field:
+        return InvalidInput(f"The field {field} must be {body.model_fields[field].description}.", field)
+    return InvalidInput(f"The field {path} {words}.", path)

@@ -3,34 +3,56 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
+from glmserve.limits import MAX_CALLS
 from glmserve.model.chat_template import Role, ToolCall
+from glmserve.model.output_parser import TextRules
 from glmserve.sampling_parameters import Sampling
+
+Detail = Literal["low", "high", "auto"]
 
 
 @dataclass(frozen=True)
 class SentImage:
-    """A picture as it was sent: a file's bytes, base64, or a URL; `field` is where in the request it stood."""
+    """A picture as it was sent: a file's bytes, base64, or a URL; `field` is where in the request it stood.
+
+    In low `detail` it is made smaller than the model needs it.
+    """
 
     data: str | bytes
     field: str = "image"
+    detail: Detail = "auto"
+
+
+@dataclass(frozen=True)
+class PixelBounds:
+    """The fewest and the most pixels of a picture as the model sees it, counted as the checkpoint counts them: for each
+    of the frames that a still picture stands for. None is the checkpoint's own bound."""
+
+    fewest: int | None = None
+    most: int | None = None
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What one side said; `thoughts` and `tool_calls` are an assistant's."""
+    """What one side said; `thoughts` and `tool_calls` are an assistant's. `is_list`: the parts came as a list."""
 
     role: Role
     parts: tuple[str | SentImage, ...]
     thoughts: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
+    is_list: bool = False
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """One request with every default filled in; `grammar` is a JSON Schema or empty."""
+    """One request with every default filled in; `grammar` holds packed `AnswerRules`, or nothing.
+
+    An answer may make at most `most_calls` calls of its `tools`; with some, it has ended with `finish_of_calls`.
+    With `partial_on_timeout`, an answer whose time runs out is cut there and does not fail.
+    """
 
     turns: tuple[Turn, ...]
     sampling: Sampling
@@ -38,7 +60,23 @@ class Conversation:
     thinking: bool = False
     grammar: bytes = b""
     tools: tuple[dict[str, Any], ...] = ()
+    most_calls: int = MAX_CALLS
+    finish_of_calls: str = "tool_calls"
     prompt_field: str = "prompt"
+    partial_on_timeout: bool = False
+    raw: str | tuple[int, ...] | None = None
+    """A prompt as text or token ids that stands for the turns, without the chat template."""
+    answers: int = 1
+    rules: TextRules = field(default_factory=TextRules)
+    asks: bool = True
+    """Whether the prompt ends with what begins an answer."""
+    continues: bool = False
+    """Whether the answer goes on with the last turn, which is an assistant's; then nothing `asks`."""
+    bad_words: tuple[str, ...] = ()
+    truncated_to: int | None = None
+    """Tokens at the prompt's end that are kept; -1 keeps as many as leave room for the answer."""
+    pixels: PixelBounds = field(default_factory=PixelBounds)
+    cache_salt: str = ""
 
     def images(self) -> list[SentImage]:
         """All pictures in the order they are read."""
@@ -51,4 +89,5 @@ class Conversation:
         calls = [call for turn in self.turns for call in turn.tool_calls]
         written += [call.name + json.dumps(call.arguments, ensure_ascii=False) for call in calls]
         written += [json.dumps(tool, ensure_ascii=False) for tool in self.tools]
+        written += [self.raw] if isinstance(self.raw, str) else []
         return sum(map(len, written))

@@ -2,41 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from gateway.schemas.common import Body, Text, ThinkingFields
 from gateway.schemas.conversation import SentImage, Turn
 from gateway.schemas.json_reader import parse_json
+from gateway.schemas.mistakes import shown
+from gateway.schemas.parts import Part
 from gateway.schemas.tools import FunctionName, Tool
 from glmserve.errors import InvalidInput
 from glmserve.limits import MAX_CALLS, MAX_PARTS
 from glmserve.model.chat_template import Role, ToolCall
 
-_MAX_MESSAGES = 512
+MAX_MESSAGES = 512
 _MAX_TOOLS = 128
 
 
-class ImageUrl(Body):
-    """A picture as OpenAI's object names it."""
-
-    url: Text
-
-
-class Part(Body):
-    """A part of a message: text, or a picture as an object or a plain string."""
-
-    type: Literal["text", "image_url"]
-    text: str | None = None
-    image_url: Text | ImageUrl | None = None
-
-
 class CalledFunction(Body):
-    """A function that an assistant called, its arguments as JSON text."""
+    """A function that an assistant called, its arguments as JSON text or as an object."""
 
     name: FunctionName
-    arguments: str
+    arguments: str | dict[str, Any] | None = None
 
 
 class Call(Body):
@@ -61,7 +49,7 @@ class TemplateSwitches(Body):
 
 
 _MESSAGES = (
-    f"a list of 1 to {_MAX_MESSAGES} messages with role and content, which has at most {MAX_PARTS} parts; "
+    f"a list of 1 to {MAX_MESSAGES} messages with role and content, which is text or at most {MAX_PARTS} parts; "
     "text parts need text, image_url parts a picture"
 )
 
@@ -71,7 +59,7 @@ class MessagesBody(ThinkingFields):
 
     model: Text | None = Field(default=None, description="the name of a model, as GET /v1/models lists it")
     messages: list[ChatMessage] = Field(
-        min_length=1, max_length=_MAX_MESSAGES, fail_fast=True, description=_MESSAGES
+        min_length=1, max_length=MAX_MESSAGES, fail_fast=True, description=_MESSAGES
     )  # every error weighs a kilobyte, and only the first is told
     tools: list[Tool] | None = Field(
         default=None,
@@ -87,48 +75,53 @@ class MessagesBody(ThinkingFields):
         return said
 
     def turns(self) -> tuple[Turn, ...]:
-        """The messages; raises InvalidInput when nobody asks anything."""
-        turns = tuple(_turn(message, f"messages[{i}]") for i, message in enumerate(self.messages))
+        """The messages without those that say nothing; raises InvalidInput when nobody asks anything."""
+        read = [_turn(message, f"messages[{i}]") for i, message in enumerate(self.messages)]
+        turns = tuple(turn for turn in read if turn is not None)
         spoken = [turn.role for turn in turns if turn.role != "system"]
-        if not spoken or spoken[0] != "user" or spoken[-1] not in ("user", "tool"):
-            raise InvalidInput(
-                "After any system message, messages must begin with one of role user and end with one of user or tool.",
-                "messages",
-            )
-        return turns
+        if spoken and spoken[-1] in ("user", "tool"):
+            return turns
+        blank = [i for i, turn in enumerate(read) if turn is None and self.messages[i].role == "user"]
+        if blank and all(turn is None or turn.role == "system" for turn in read[blank[-1] :]):
+            raise _blank(f"messages[{blank[-1]}].content")
+        raise InvalidInput(
+            "The last of the messages must be of role user or tool, but for system messages; "
+            f"there is {f'one of role {spoken[-1]}' if spoken else 'no such message'}.",
+            "messages",
+        )
 
 
-def _turn(message: ChatMessage, field: str) -> Turn:
+def _turn(message: ChatMessage, field: str) -> Turn | None:
+    """What a message says; None for one of a user or the system that says nothing."""
     role: Role = "system" if message.role == "developer" else message.role
     content = message.content
     parts = (
         (content,)
         if isinstance(content, str)
-        else tuple(_part(part, f"{field}.content[{i}]") for i, part in enumerate(content or ()))
+        else tuple(part.read(f"{field}.content[{i}]") for i, part in enumerate(content or ()))
     )
     calls = tuple(_call(call, f"{field}.tool_calls[{i}]") for i, call in enumerate(message.tool_calls or ()))
     if role == "assistant":
         return Turn(role, parts, message.reasoning_content, calls)
-    is_result = role == "tool" and content is not None  # a tool may find nothing, and says so
-    if not is_result and not any(isinstance(part, SentImage) or part.strip() for part in parts):
-        raise InvalidInput(f"The field {field}.content must hold text or a picture.", f"{field}.content")
-    return Turn(role, parts)
+    if role == "tool" and content is None:  # it may find nothing, and says so
+        raise _blank(f"{field}.content")
+    is_blank = not any(isinstance(part, SentImage) or part.strip() for part in parts)
+    return None if is_blank and role != "tool" else Turn(role, parts, is_list=isinstance(content, list))
 
 
-def _part(part: Part, field: str) -> str | SentImage:
-    if part.type == "text" and part.text is not None:
-        return part.text
-    if part.type == "image_url" and part.image_url is not None:
-        url = part.image_url if isinstance(part.image_url, str) else part.image_url.url
-        return SentImage(url, f"{field}.image_url")
-    raise InvalidInput(f"The field {field} is of type {part.type} but has no {part.type}.", f"{field}.{part.type}")
+def _blank(field: str) -> InvalidInput:
+    return InvalidInput(f"The field {field} must hold text or a picture.", field)
 
 
 def _call(call: Call, field: str) -> ToolCall:
+    sent = call.function.arguments
+    if isinstance(sent, dict):
+        return ToolCall(call.function.name, sent)
+    place = f"{field}.function.arguments"
     try:
-        arguments = parse_json(call.function.arguments or "{}")
+        arguments = parse_json(sent or "{}")
     except ValueError:
-        arguments = None
+        raise InvalidInput(f"The field {place} must be a JSON object as text and is no JSON.", place) from None
     if not isinstance(arguments, dict):
-        raise InvalidInput(f"The arguments in {field} must be a JSON object as text.", field)
+        raise InvalidInput(f"The field {place} must be a JSON object as text and is {shown(arguments)}.", place)
     return ToolCall(call.function.name, arguments)

@@ -1,65 +1,79 @@
-"""A multipart form as the fields and pictures it carries: what an HTML form or `curl -F` sends."""
+"""The parts of a form as bytes: what an HTML form, `curl -F` or `curl -d` sends."""
 
 from __future__ import annotations
 
-import io
-from typing import Any
+import binascii
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-from werkzeug.formparser import FormDataParser
 from werkzeug.http import parse_options_header
+from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDecoder, NeedData
 
-from gateway.schemas.conversation import SentImage
-from gateway.schemas.json_reader import parse_json
-from gateway.schemas.vision import VisionBody
 from glmserve.errors import InvalidInput
-from glmserve.limits import MAX_IMAGES, MAX_STOP_STRINGS
 
 FORM = "multipart/form-data"
-_MAX_PARTS = MAX_IMAGES + MAX_STOP_STRINGS + len(VisionBody.model_fields)
-_IMAGES = ("image", "images")
-_WORDS = ("prompt", "question", "text", "system", "image")
-_LISTS = ("images", "stop", "stop_token_ids")
-_LISTS_OF_WORDS = ("images", "stop")
+URLENCODED = "application/x-www-form-urlencoded"
+FORMS = (FORM, URLENCODED)
+_PIECE_BYTES = 1 << 20
+_MOST_NAME_BYTES = 256
 
 
-def read_form(body: bytes, content_type: str) -> tuple[dict[str, Any], tuple[SentImage, ...]]:
-    """Fields by name and the files called image or images; raises InvalidInput when the body is no such form.
+@dataclass(frozen=True)
+class FormPart:
+    """One field or file; `charset` is what its own head says of its text, empty where it says nothing."""
 
-    A form carries text only: fields that are not words are read as JSON (`5`, `true`, `["a"]`). A list may also come as
-    several fields of one name.
-    """
+    name: str
+    data: bytes
+    is_file: bool = False
+    charset: str = ""
+
+
+def read_parts(body: bytes, content_type: str, most_parts: int) -> list[FormPart]:
+    """All parts in order; raises InvalidInput for a body that is no form, or one of more than `most_parts`."""
     mimetype, options = parse_options_header(content_type)
-    parser = FormDataParser(
-        stream_factory=lambda *_, **__: io.BytesIO(),
-        max_form_memory_size=len(body),
-        max_form_parts=_MAX_PARTS,
-        silent=False,
-    )
     try:
-        _, form, files = parser.parse(io.BytesIO(body), mimetype, len(body), options)
+        if mimetype == URLENCODED:
+            return list(_fields(body, options.get("charset", ""), most_parts))
+        return list(_parts(body, options["boundary"].encode("latin-1"), options.get("charset", ""), most_parts))
     except Exception as error:  # Werkzeug raises ValueError, its own 413, and more for broken boundaries
-        raise InvalidInput(
-            f"The request body is not a multipart form of at most {_MAX_PARTS} parts.", "image"
-        ) from error
-    images = tuple(SentImage(file.read(), name) for name in _IMAGES for file in files.getlist(name))
-    if any(not image.data for image in images):
-        raise InvalidInput("The file image is empty.", "image")
-    return {name: _values(name, form.getlist(name)) for name in form}, images
+        kind = "form" if mimetype == URLENCODED else "multipart form"
+        raise InvalidInput(f"The request body is not a {kind} of at most {most_parts} parts.", "image") from error
 
 
-def _values(name: str, texts: list[str]) -> Any:
-    """What stood in all fields of one name; several where one is wanted are a list, and refused as such."""
-    values = [_value(name, text) for text in texts]
-    is_one = len(values) == 1 and (name not in _LISTS or values[0] is None or isinstance(values[0], list))
-    return values[0] if is_one else values
+def _parts(body: bytes, boundary: bytes, charset: str, most_parts: int) -> Iterator[FormPart]:
+    decoder = MultipartDecoder(boundary, max_form_memory_size=len(body) + 1, max_parts=most_parts)
+    head: Field | File | None = None
+    pieces: list[bytes] = []
+    at = 0
+    while True:
+        event = decoder.next_event()
+        if isinstance(event, NeedData):
+            if at >= len(body):
+                decoder.receive_data(None)
+            else:
+                decoder.receive_data(body[at : at + _PIECE_BYTES])
+            at += _PIECE_BYTES
+        elif isinstance(event, Epilogue):
+            return
+        elif isinstance(event, Field | File):
+            head, pieces = event, []
+        elif isinstance(event, Data) and head is not None:
+            pieces.append(event.data)
+            if not event.more_data:
+                own = parse_options_header(head.headers.get("Content-Type"))[1].get("charset")
+                yield FormPart(head.name or "", b"".join(pieces), isinstance(head, File), own or charset)
 
 
-def _value(name: str, text: str) -> Any:
-    if name in _WORDS:
-        return text
-    try:
-        value = parse_json(text)
-    except ValueError:
-        return text
-    is_word = name in _LISTS_OF_WORDS and not isinstance(value, str | list | None)
-    return text if is_word else value
+def _fields(body: bytes, charset: str, most_parts: int) -> Iterator[FormPart]:
+    if body.count(b"&") >= most_parts:
+        raise ValueError("too many fields")
+    for pair in filter(None, body.split(b"&")):
+        name, _, value = pair.partition(b"=")
+        yield FormPart(
+            _unescaped(name[:_MOST_NAME_BYTES]).decode("utf-8", "replace"), _unescaped(value), False, charset
+        )
+
+
+def _unescaped(text: bytes) -> bytes:
+    """Without an object for each escape: quoted-printable text is the same but for its mark."""
+    return binascii.a2b_qp(text.replace(b"+", b" ").replace(b"=", b"=3D").replace(b"%", b"="))

@@ -10,6 +10,10 @@ from pydantic import Field, ValidationError
 from gateway.schemas.common import FLAG, AnswerFields, Body, read_json, refusal, with_parameters
 from gateway.schemas.conversation import Conversation
 from gateway.schemas.messages import MessagesBody
+from gateway.schemas.structured_output import GuidedFields, packed_rules
+from gateway.schemas.tools import CHOICES, Choice, tool_use
+from glmserve.answer_rules import TextRule
+from glmserve.errors import InvalidInput
 from glmserve.sampling_parameters import PARAMETERS
 
 
@@ -20,27 +24,43 @@ class StreamOptions(Body):
 
 
 @with_parameters({alias: parameter for parameter in PARAMETERS for alias in parameter.openai_aliases})
-class CompletionBody(AnswerFields, MessagesBody):
+class CompletionBody(GuidedFields, AnswerFields, MessagesBody):
     """The JSON body of a request to /v1/chat/completions."""
 
     n: Literal[1] | None = Field(default=None, description="1: one answer a request")
     stream: bool | None = Field(default=None, description=FLAG)
     stream_options: StreamOptions | None = Field(default=None, description='{"include_usage": true}')
-    tool_choice: Literal["auto", "none"] | None = Field(default=None, description='"auto" or "none"')
-    frequency_penalty: float | None = Field(default=None, ge=0, le=0, description="0; use repetition_penalty instead")
-    presence_penalty: float | None = Field(default=None, ge=0, le=0, description="0; use repetition_penalty instead")
+    tool_choice: Choice | None = Field(default=None, description=CHOICES)
+    parallel_tool_calls: bool | None = Field(default=None, description=FLAG)
 
     def conversation(self, thinks_by_default: bool) -> Conversation:
-        grammar, asked = self.grammar(), self.thinks()
-        tools = () if self.tool_choice == "none" else tuple(self.tools or ())
+        rule, asked = self.text_rule(), self.thinks()
+        use = tool_use(self.tools, self.tool_choice, self.parallel_tool_calls is False, rule is not None)
+        if rule is not None and use.rule is not None and use.rule.needed:
+            _check_agree(rule)
+            rule = None
+        thinking = (thinks_by_default and rule is None) if asked is None else asked
         return Conversation(
             turns=self.turns(),
             sampling=self.sampling(),
             stop=self.stops(),
-            thinking=(thinks_by_default and not grammar) if asked is None else asked,
-            grammar=grammar,
-            tools=tuple(tool.model_dump(exclude_none=True) for tool in tools),
+            thinking=thinking,
+            grammar=packed_rules(rule, use.rule, thinking),
+            tools=use.offered,
+            most_calls=use.most_calls,
+            finish_of_calls=use.finish_reason,
             prompt_field="messages",
+            partial_on_timeout=bool(self.partial_on_timeout),
+        )
+
+
+def _check_agree(rule: TextRule) -> None:
+    """An answer that must be a call has no text to shape. Agents send `response_format` along all the same; any other
+    field raises InvalidInput, as vLLM does."""
+    if rule.field != "response_format":
+        raise InvalidInput(
+            f"The fields {rule.field} and tool_choice contradict each other: one asks for a text, one for a call.",
+            rule.field,
         )
 
 

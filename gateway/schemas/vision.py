@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints, ValidationError
 
 from gateway.schemas.common import FLAG, AnswerFields, Text, read_json, refusal, with_parameters
 from gateway.schemas.conversation import Conversation, SentImage, Turn
+from gateway.schemas.structured_output import StructuredFields
 from glmserve.errors import InvalidInput
 from glmserve.limits import MAX_IMAGES
 from glmserve.sampling_parameters import PARAMETERS
@@ -27,7 +28,7 @@ class Asked:
 
 
 @with_parameters({alias: parameter for parameter in PARAMETERS for alias in parameter.vision_aliases})
-class VisionBody(AnswerFields):
+class VisionBody(StructuredFields, AnswerFields):
     """The JSON body of a request to /v1/chat/vision."""
 
     image: Text | None = Field(
@@ -61,7 +62,8 @@ class VisionBody(AnswerFields):
             sampling=self.sampling(),
             stop=self.stops(),
             thinking=bool(self.thinks()),
-            grammar=self.grammar(),
+            grammar=self.answer_rules(),
+            partial_on_timeout=bool(self.partial_on_timeout),
         )
         return Asked(conversation, bool(self.stream))
 
@@ -81,4 +83,6 @@ def vision_of(document: dict[str, Any], files: tuple[SentImage, ...] = ()) -> As
 
 def _missing(field: str) -> InvalidInput:
     wanted = f"The field {field} must be {VisionBody.model_fields[field].description}."
+    if field == "image":
+        wanted += f" Several are sent as images, {VisionBody.model_fields['images'].description}."
     return InvalidInput(f"The request has no {field}. {wanted}", field)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import threading
@@ -10,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 _GONE = select.EPOLLRDHUP | select.EPOLLONESHOT
-_POLL_S = 0.5
+_JOIN_S = 2.0
 
 
 @dataclass(eq=False)
@@ -32,6 +33,7 @@ class DisconnectWatcher:
         self._lock = threading.Lock()
         self._watched: dict[int, _Watched] = {}
         self._sockets: select.epoll | None = None
+        self._wake = -1
         self._thread: threading.Thread | None = None
         self._is_closed = threading.Event()
 
@@ -59,19 +61,23 @@ class DisconnectWatcher:
         """Ends the thread; clients that are still watched are no longer noticed."""
         self._is_closed.set()
         if self._thread is not None and self._sockets is not None:
-            self._thread.join(_POLL_S * 4)
+            os.eventfd_write(self._wake, 1)
+            self._thread.join(_JOIN_S)
             self._sockets.close()
+            os.close(self._wake)
+            self._thread = None
 
     def _started(self) -> select.epoll:
         if self._sockets is None:
-            self._sockets = select.epoll()
+            self._sockets, self._wake = select.epoll(), os.eventfd(0)
+            self._sockets.register(self._wake, select.EPOLLIN)
             self._thread = threading.Thread(target=self._run, args=(self._sockets,), name="clients", daemon=True)
             self._thread.start()
         return self._sockets
 
     def _run(self, sockets: select.epoll) -> None:
         while not self._is_closed.is_set():
-            for descriptor, _ in sockets.poll(_POLL_S):
+            for descriptor, _ in sockets.poll():
                 self._check(descriptor)
 
     def _check(self, descriptor: int) -> None:

@@ -30,10 +30,15 @@ def data(values: Any) -> str:
     return f"data: {_WRITE(values)}\n\n"
 
 
+def named(kind: str, values: Any) -> str:
+    """One event that has a name, as those of Anthropic's and OpenAI's newer routes have."""
+    return f"event: {kind}\n{data(values)}"
+
+
 class StreamShape(Protocol):
     """How a route writes a streamed answer; made for one request."""
 
-    def start(self) -> Iterator[str]:
+    def start(self, prepared: Prepared) -> Iterator[str]:
         """The first events, before any of the answer."""
         ...
 
@@ -147,7 +152,7 @@ class StreamedResponse:
             self._failure = error
 
     def _texts(self, heartbeat_s: float) -> Iterator[str]:
-        beginning, has_begun = "".join(self._shape.start()), False
+        beginning, has_begun = "".join(self._shape.start(self._prepared)), False
         while not self.wait(heartbeat_s):
             yield HEARTBEAT if has_begun else beginning + HEARTBEAT
             has_begun = True

@@ -69,8 +69,10 @@ class GenerateRequest:
     grids: tuple[Grid, ...]
     sampling: Sampling
     deadline_s: float
-    grammar: bytes = b""  # a JSON Schema
+    grammar: bytes = b""  # packed AnswerRules
     cache_scope: int = 0
+    cache_salt: int = 0
+    answers: int = 1
     traceparent: str = ""
     cancellation: Cancellation = field(default_factory=Cancellation, compare=False)
     stream_buffer: StreamBuffer | None = field(
@@ -80,13 +82,19 @@ class GenerateRequest:
 
 @dataclass(frozen=True)
 class Chunk:
-    """One message of an answer; any `finish` but RUNNING marks the last."""
+    """One message of an answer; any `finish` but RUNNING marks the last.
+
+    Where several answers are wanted, `choices` says of which each token is, and `finishes` why each has ended; it is
+    empty in a message with which none ends.
+    """
 
     tokens: tuple[int, ...]
     finish: Finish
     timings_ms: tuple[float, ...] = ()
     cached_tokens: int = 0
     logprobs: tuple[Ranked, ...] = ()  # one for each token, where they were asked for
+    choices: tuple[int, ...] = ()
+    finishes: tuple[Finish, ...] = ()
 
 
 class Backend(Protocol):

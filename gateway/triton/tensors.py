@@ -12,7 +12,7 @@ from gateway.triton.backend import Chunk, GenerateRequest, Ranked
 from glmserve import contract
 from glmserve.contract import Finish, Tensor
 from glmserve.errors import GlmServeError
-from glmserve.sampling_parameters import PARAMETERS
+from glmserve.sampling_parameters import PARAMETERS, Sampling
 
 _OUTPUTS = (contract.TOKENS, contract.FINISH, contract.TIMINGS_MS, contract.CACHED_TOKENS)
 _LOGPROB_OUTPUTS = (contract.LOGPROB_IDS, contract.LOGPROB_VALUES)
@@ -29,34 +29,59 @@ def tensors_of(request: GenerateRequest) -> list[tuple[Tensor, NDArray[Any]]]:
         value = getattr(sampling, parameter.name)
         if not parameter.is_optional or value != parameter.default:
             tensors.append((contract.SAMPLING_INPUTS[parameter.name], [value]))
-    if sampling.stop_token_ids:
-        tensors.append((contract.STOP_TOKEN_IDS, sampling.stop_token_ids))
+    tensors += _lists(sampling)
+    if request.answers > 1:
+        tensors.append((contract.ANSWERS, [request.answers]))
     tensors.append((contract.DEADLINE_MS, [max(1, int(request.deadline_s * 1000))]))
     if request.cache_scope:
         tensors.append((contract.CACHE_SCOPE, [request.cache_scope]))
+    if request.cache_salt:
+        tensors.append((contract.CACHE_SALT, [request.cache_salt]))
     if request.grammar:
         tensors.append((contract.GRAMMAR, np.frombuffer(request.grammar, np.uint8)))
     return [(tensor, np.ascontiguousarray(values, tensor.dtype)) for tensor, values in tensors]
 
 
+def _lists(sampling: Sampling) -> list[tuple[Tensor, Any]]:
+    tensors: list[tuple[Tensor, Any]] = []
+    if sampling.stop_token_ids:
+        tensors.append((contract.STOP_TOKEN_IDS, sampling.stop_token_ids))
+    if sampling.logit_bias:
+        tensors.append((contract.BIASED_TOKEN_IDS, [token for token, _ in sampling.logit_bias]))
+        tensors.append((contract.LOGIT_BIAS, [bias for _, bias in sampling.logit_bias]))
+    if sampling.bad_words:
+        longest = max(map(len, sampling.bad_words))
+        tensors.append((contract.BAD_WORDS, [[*word, *[-1] * (longest - len(word))] for word in sampling.bad_words]))
+    if sampling.allowed_token_ids:
+        tensors.append((contract.ALLOWED_TOKEN_IDS, sampling.allowed_token_ids))
+    return tensors
+
+
 def outputs_of(request: GenerateRequest) -> tuple[Tensor, ...]:
     """What a request wants back."""
-    return _OUTPUTS + (_LOGPROB_OUTPUTS if request.sampling.logprobs else ())
+    choices = (contract.CHOICES,) if request.answers > 1 else ()
+    return _OUTPUTS + choices + (_LOGPROB_OUTPUTS if request.sampling.logprobs else ())
 
 
 def chunk_of(raw: Mapping[str, bytes | NDArray[Any]]) -> Chunk:
     """The message in these tensors; raises GlmServeError when they are of another contract."""
     try:
-        tokens = tuple(np.frombuffer(raw[contract.TOKENS.name], contract.TOKENS.dtype).tolist())
+        tokens = _values(raw, contract.TOKENS)
+        choices = _values(raw, contract.CHOICES) if contract.CHOICES.name in raw else ()
         logprobs = _logprobs(raw, len(tokens))
         if contract.FINISH.name not in raw:
-            return Chunk(tokens, Finish.RUNNING, logprobs=logprobs)
-        finish, timings, cached = (
-            np.frombuffer(raw[t.name], t.dtype) for t in (contract.FINISH, contract.TIMINGS_MS, contract.CACHED_TOKENS)
-        )
-        return Chunk(tokens, Finish(int(finish[0])), tuple(timings.tolist()), int(cached[0]), logprobs)
+            return Chunk(tokens, Finish.RUNNING, logprobs=logprobs, choices=choices)
+        finishes = tuple(map(Finish, _values(raw, contract.FINISH)))
+        if Finish.RUNNING in finishes:
+            return Chunk(tokens, Finish.RUNNING, logprobs=logprobs, choices=choices, finishes=finishes)
+        timings, cached = _values(raw, contract.TIMINGS_MS), _values(raw, contract.CACHED_TOKENS)
+        return Chunk(tokens, finishes[0], timings, cached[0], logprobs, choices, finishes)
     except (KeyError, ValueError, IndexError) as error:
         raise GlmServeError from error
+
+
+def _values(raw: Mapping[str, bytes | NDArray[Any]], tensor: Tensor) -> tuple[Any, ...]:
+    return tuple(np.frombuffer(raw[tensor.name], tensor.dtype).tolist())
 
 
 def _logprobs(raw: Mapping[str, bytes | NDArray[Any]], tokens: int) -> tuple[Ranked, ...]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -46,6 +46,12 @@ _LOADED = (CHECKPOINT_FOLDER, CANARY_FOLDER, REPOSITORY_FOLDER)
 """The folders of which everything may be loaded, whether we know it or not: Triton loads every model it finds."""
 _CACHES = "__pycache__"
 _READERS = 4
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)
@@ -112,9 +118,10 @@ class Manifest:
     def write(self, build: Path) -> None:
         (build / MANIFEST_FILE).write_text(json.dumps(asdict(self), indent=1, sort_keys=True) + "\n", "utf-8")
 
-    def check(self, build: Path, left_out: Collection[str] = ()) -> None:
+    def check(self, build: Path, left_out: Collection[str] = (), digest_of: Callable[[Path], str] = sha256_of) -> None:
         """Raises BadArtifact naming the first file that is missing, not what the manifest says, or none of its own, and
-        when the manifest itself was altered. The folders `left_out` of a copy may lack their files."""
+        when the manifest itself was altered. The folders `left_out` of a copy may lack their files;
+        `digest_of` finds a file's SHA-256."""
         if self.digest != _digest(self.precision, self.target, self.kv, self.files):
             raise BadArtifact(f"{MANIFEST_FILE} of build {self.digest} was altered: it is not of that digest.")
         wanted = {name: right for name, right in self.files.items() if name.split("/")[0] not in left_out}
@@ -125,7 +132,7 @@ class Manifest:
         if foreign is not None:
             raise BadArtifact(f"{foreign} in build {self.digest} is no part of it: remove it.")
         with ThreadPoolExecutor(_READERS) as readers:
-            found = readers.map(sha256_of, [build / name for name in wanted])
+            found = readers.map(digest_of, [build / name for name in wanted])
             for (name, right), digest in zip(wanted.items(), found, strict=True):
                 if digest != right:
                     raise BadArtifact(f"{name} of build {self.digest} was altered: its SHA-256 is not the manifest's.")
@@ -184,9 +191,3 @@ def _digest(precision: str, target: str, kv: str, files: dict[str, str]) -> str:
 def _is_content(path: Path) -> bool:
     """Whether a file is a part of the build, not one about it or one that was left half written at its top."""
     return path.parts[0] not in _NOT_CONTENT and not path.parts[0].startswith(".")
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,35 +1,39 @@
-"""Structured outputs: llguidance computes which tokens a JSON Schema allows next, on two threads of their own."""
+"""Structured outputs: llguidance computes which tokens an answer's rules allow next, on two threads of their own."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import threading
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from llguidance import LLMatcher
 
+from glmserve.answer_rules import AnswerRules
+from glmserve.engine.answer_grammar import control_tokens, grammar_of
 from glmserve.engine.grammar_trial import GrammarTrial, Verdict, load_tokenizer, matcher_of
 from glmserve.errors import GlmServeError, InvalidInput, Overloaded
-from glmserve.limits import MAX_GRAMMAR_BYTES, MAX_KEPT_GRAMMARS
+from glmserve.limits import MAX_KEPT_GRAMMARS
 
-_FIELD = "response_format"
 _THREADS = 2
 _MASK_NICENESS = 5  # decode steps, which everybody waits for, come first
-_NO_START = "The JSON Schema in response_format refers to itself without end, or its patterns are too large."
-_TOO_COMPLEX = (
-    "The JSON Schema in response_format is too complex: use fewer alternatives, fewer or simpler patterns, a smaller "
-    "multipleOf, at most 1,000 optional properties in an object (more where all are required)."
-)
+_MOST_BLAMED = 3  # parts of rules that are tried alone once all together took too long: a second each
+_SUBJECTS = {
+    "json_schema": "JSON Schema",
+    "regex": "regular expression",
+    "choice": "list of choices",
+    "grammar": "grammar",
+}
 _REASONS = {
-    Verdict.UNSUPPORTED: "The JSON Schema in response_format cannot be turned into a grammar, or nothing can match it.",
-    Verdict.TOO_COMPLEX: _TOO_COMPLEX,
-    Verdict.NO_START: _NO_START,
+    Verdict.UNSUPPORTED: "cannot be turned into a grammar, or nothing can match it.",
+    Verdict.TOO_COMPLEX: "is too complex: use fewer alternatives, fewer or simpler patterns, a smaller multipleOf, at "
+    "most 1,000 optional properties in an object (more where all are required).",
+    Verdict.NO_START: "refers to itself without end, or its patterns are too large.",
 }
 
 
@@ -39,6 +43,7 @@ class GrammarCompiler:
     def __init__(self, tokenizer: Path, vocabulary: int, eos_token_ids: tuple[int, ...]) -> None:
         """`tokenizer` is a `tokenizer.json`; takes a second or two for a large one. Raises BadArtifact."""
         self._tokenizer = load_tokenizer(tokenizer, vocabulary, eos_token_ids)
+        self._tokens = control_tokens(self._tokenizer)
         self._vocabulary = vocabulary
         self._trial = GrammarTrial(tokenizer, vocabulary, eos_token_ids)
         self._compiling = threading.Lock()
@@ -46,76 +51,79 @@ class GrammarCompiler:
         self._pool = ThreadPoolExecutor(_THREADS, "grammars", _make_way)
 
     def start(self) -> None:
-        """Starts the process that tries schemas, so that the first of them finds it ready."""
+        """Starts the process that tries rules, so that the first of them finds it ready."""
         self._trial.start()
 
-    def kept(self, schema: bytes, scope: int = 0) -> SchemaGrammar | None:
+    def kept(self, rules: bytes, scope: int = 0) -> AnswerGrammar | None:
         """The grammar that this scope has had compiled before; None, at once, when it has to be compiled.
 
-        Raises InvalidInput when it could not be compiled then.
+        `rules` are packed `AnswerRules`. Raises InvalidInput when they could not be compiled then.
         """
-        found = self._kept.find(schema, scope)
+        found = self._kept.find(rules, scope)
         if isinstance(found, InvalidInput):
-            raise InvalidInput(found.message, found.field)
+            raise _again(found)
         return None if found is None else self._begun(found)
 
-    def compile(self, schema: bytes, scope: int = 0) -> SchemaGrammar:
-        """The grammar of a JSON Schema in UTF-8; raises InvalidInput when it is invalid or too complex.
+    def compile(self, rules: bytes, scope: int = 0) -> AnswerGrammar:
+        """The grammar of packed `AnswerRules`; raises InvalidInput, with the field at fault, for what is too complex or
+        cannot be matched.
 
         Other callers wait meanwhile: a second of CPU time at most for each.
         """
         with self._compiling:
-            kept = self.kept(schema, scope)
+            kept = self.kept(rules, scope)
             if kept is not None:
                 return kept
             try:
-                compiled = self._compiled(schema)
+                compiled = self._compiled(rules)
             except InvalidInput as error:
-                self._kept.keep(schema, scope, error)
+                self._kept.keep(rules, scope, error)
                 raise
-            self._kept.keep(schema, scope, compiled)
+            self._kept.keep(rules, scope, compiled)
             return self._begun(compiled)
 
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._trial.close()
 
-    def _begun(self, compiled: _Compiled) -> SchemaGrammar:
-        return SchemaGrammar(compiled.copy(), compiled.first_mask, self._vocabulary, self._pool)
+    def _begun(self, compiled: _Compiled) -> AnswerGrammar:
+        return AnswerGrammar(compiled.copy(), compiled.first_mask, self._vocabulary, self._pool, compiled.blamed)
 
-    def _compiled(self, schema: bytes) -> _Compiled:
-        grammar = _grammar_text(schema)
-        verdict = self._trial.verdict(grammar)
+    def _compiled(self, packed: bytes) -> _Compiled:
+        rules = AnswerRules.read(packed)
+        verdict = self._trial.verdict(packed)
         if verdict == Verdict.LATE:
-            raise Overloaded("The service is too busy to compile a JSON Schema.")
-        if verdict != Verdict.FITS:
-            raise InvalidInput(_REASONS[verdict], _FIELD)
-        matcher = matcher_of(self._tokenizer, grammar)
+            raise Overloaded("The service is too busy to compile the rules of an answer.")
+        if verdict not in (Verdict.FITS, Verdict.REFUSED):
+            raise self._refusal(rules, verdict)
+        matcher = matcher_of(self._tokenizer, grammar_of(rules, self._tokens))
         if matcher.is_error():
             raise GlmServeError("A grammar that fitted on trial could not be compiled.")
-        return _Compiled(matcher, _mask(matcher, self._vocabulary), threading.Lock())
+        blamed = {verdict: _refusal(rules, verdict) for verdict in _REASONS}
+        return _Compiled(matcher, _mask(matcher, self._vocabulary, blamed), blamed, threading.Lock())
+
+    def _refusal(self, rules: AnswerRules, verdict: Verdict) -> InvalidInput:
+        """What is wrong with rules that do not fit, said of the part of them that is."""
+        parts = list(rules.parts())
+        most = len(parts) if verdict == Verdict.UNSUPPORTED else _MOST_BLAMED  # those before the bad one fit in time
+        if len(parts) == 1:
+            return _refusal(parts[0], verdict)
+        for part in islice(parts, most):
+            alone = self._trial.verdict(part.packed())
+            if alone in _REASONS:
+                return _refusal(part, alone)
+        return _refusal(rules, verdict)
 
 
-def _grammar_text(schema: bytes) -> str:
-    """A JSON Schema as llguidance reads it; raises InvalidInput."""
-    if len(schema) > MAX_GRAMMAR_BYTES:
-        raise InvalidInput(
-            f"The JSON Schema in response_format has {len(schema)} bytes; at most {MAX_GRAMMAR_BYTES} are accepted.",
-            _FIELD,
+def _refusal(rules: AnswerRules, verdict: Verdict) -> InvalidInput:
+    if rules.calls:
+        subject = (
+            f"The JSON Schema in {rules.field}" if len(rules.calls.tools) == 1 else "The tools' parameters, a list,"
         )
-    try:
-        document = json.loads(schema)
-    except (ValueError, RecursionError):
-        raise InvalidInput("The JSON Schema in response_format is not valid JSON.", _FIELD) from None
-    if not isinstance(document, dict):
-        raise InvalidInput("The JSON Schema in response_format must be a JSON object.", _FIELD)
-    document.pop("x-guidance", None)  # the library's own switches are not for users
-    try:
-        return LLMatcher.grammar_from_json_schema(document)
-    except (ValueError, RecursionError):  # a lone surrogate, or a number of hundreds of digits
-        raise InvalidInput(
-            "The JSON Schema in response_format holds a text or a number that a grammar cannot hold.", _FIELD
-        ) from None
+    else:
+        assert rules.text
+        subject = f"The {_SUBJECTS[rules.text.kind]} in {rules.field}"
+    return InvalidInput(f"{subject} {_REASONS[verdict]}", rules.field)
 
 
 @dataclass(frozen=True)
@@ -124,6 +132,7 @@ class _Compiled:
 
     matcher: LLMatcher
     first_mask: np.ndarray
+    blamed: dict[Verdict, InvalidInput]
     copying: threading.Lock
 
     def copy(self) -> LLMatcher:
@@ -132,38 +141,47 @@ class _Compiled:
 
 
 class _KeptGrammars:
-    """The grammars, or the refusals, of the schemas that were used last: each for the scope that sent it only."""
+    """The grammars, or the refusals, of the rules that were used last: each for the scope that sent them only."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._by_digest: OrderedDict[tuple[int, bytes], _Compiled | InvalidInput] = OrderedDict()
 
-    def find(self, schema: bytes, scope: int) -> _Compiled | InvalidInput | None:
-        key = _key(schema, scope)
+    def find(self, rules: bytes, scope: int) -> _Compiled | InvalidInput | None:
+        key = _key(rules, scope)
         with self._lock:
             found = self._by_digest.get(key)
             if found is not None:
                 self._by_digest.move_to_end(key)
             return found
 
-    def keep(self, schema: bytes, scope: int, result: _Compiled | InvalidInput) -> None:
+    def keep(self, rules: bytes, scope: int, result: _Compiled | InvalidInput) -> None:
         with self._lock:
-            self._by_digest[_key(schema, scope)] = result
+            self._by_digest[_key(rules, scope)] = result
             while len(self._by_digest) > MAX_KEPT_GRAMMARS:
                 self._by_digest.popitem(last=False)
 
 
-def _key(schema: bytes, scope: int) -> tuple[int, bytes]:
-    return scope, hashlib.sha256(schema).digest()
+def _key(rules: bytes, scope: int) -> tuple[int, bytes]:
+    return scope, hashlib.sha256(rules).digest()
 
 
-class SchemaGrammar:
+class AnswerGrammar:
     """The `Grammar` of one answer, from its first token to its last."""
 
-    def __init__(self, matcher: LLMatcher, first_mask: np.ndarray, vocabulary: int, pool: ThreadPoolExecutor) -> None:
+    def __init__(
+        self,
+        matcher: LLMatcher,
+        first_mask: np.ndarray,
+        vocabulary: int,
+        pool: ThreadPoolExecutor,
+        blamed: dict[Verdict, InvalidInput],
+    ) -> None:
+        """`blamed` says what is wrong with the rules where they lead nowhere, or to too much, only later."""
         self._matcher = matcher
         self._vocabulary = vocabulary
         self._pool = pool
+        self._blamed = blamed
         self._first: Future[np.ndarray] = Future()
         self._first.set_result(first_mask)
 
@@ -177,19 +195,24 @@ class SchemaGrammar:
         if not self._matcher.consume_token(token):
             if "satisfy the grammar" in self._matcher.get_error():
                 raise GlmServeError("The answer left its grammar.")
-            raise InvalidInput(_TOO_COMPLEX, _FIELD)
-        return _mask(self._matcher, self._vocabulary)
+            raise _again(self._blamed[Verdict.TOO_COMPLEX])
+        return _mask(self._matcher, self._vocabulary, self._blamed)
 
 
-def _mask(matcher: LLMatcher, vocabulary: int) -> np.ndarray:
+def _mask(matcher: LLMatcher, vocabulary: int, blamed: dict[Verdict, InvalidInput]) -> np.ndarray:
     """bool [vocabulary]; raises InvalidInput where llguidance gives up and allows only the end token."""
     bits = np.frombuffer(matcher.compute_bitmask(), np.uint8)
     if matcher.is_error():
-        raise InvalidInput(_NO_START, _FIELD)
+        raise _again(blamed[Verdict.NO_START])
     allowed = np.unpackbits(bits, count=vocabulary, bitorder="little").astype(np.bool_)
     if not allowed.any():
         raise GlmServeError("No token can follow in the answer's grammar.")
     return allowed
+
+
+def _again(error: InvalidInput) -> InvalidInput:
+    """Another one of its kind: each request raises its own."""
+    return InvalidInput(error.message, error.field)
 
 
 def _make_way() -> None:

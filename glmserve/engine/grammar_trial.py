@@ -1,7 +1,7 @@
-"""Compiles a JSON Schema on trial, in a process that can be ended: llguidance bounds neither its time nor its memory.
+"""Makes a grammar on trial, in a process that can be ended: llguidance bounds neither its time nor its memory.
 
-A schema of 50 bytes (`{"type": "integer", "multipleOf": 999983}`) compiles for minutes. The trial's process reads the
-tokenizer once and forks for each schema, so that what a schema makes it do ends with the fork.
+A JSON Schema of 50 bytes (`{"type": "integer", "multipleOf": 999983}`) compiles for minutes. The trial's process reads
+the tokenizer once and forks for each answer's rules, so that what they make it do ends with the fork.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ import sys
 from contextlib import suppress
 from enum import IntEnum
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
-from glmserve.errors import BadArtifact, GlmServeError
+from glmserve.answer_rules import AnswerRules
+from glmserve.engine.answer_grammar import control_tokens, grammar_of
+from glmserve.errors import BadArtifact, GlmServeError, InvalidInput
 from glmserve.limits import GRAMMAR_COMPILE_CPU_S, GRAMMAR_COMPILE_MEMORY_BYTES
 
 NICENESS = 10
@@ -34,17 +36,19 @@ _LIMITS = LLParserLimits(
 
 
 class Verdict(IntEnum):
-    """What became of a schema; also the exit code of its fork."""
+    """What became of an answer's rules; also the exit code of their fork."""
 
     FITS = 0
     UNSUPPORTED = 1
-    """It can't be turned into a grammar, or nothing can match it."""
+    """They can't be turned into a grammar, or nothing can match them."""
     TOO_COMPLEX = 2
-    """It takes too long, too much memory, or too many alternatives at once."""
+    """They take too long, too much memory, or too many alternatives at once."""
     NO_START = 3
     """Not even the first token can be found."""
     LATE = 4
     """The machine was too busy to find out."""
+    REFUSED = 5
+    """`grammar_of` refuses them, in words."""
 
 
 def load_tokenizer(tokenizer: Path, vocabulary: int, eos_token_ids: tuple[int, ...]) -> LLTokenizer:
@@ -56,7 +60,7 @@ def load_tokenizer(tokenizer: Path, vocabulary: int, eos_token_ids: tuple[int, .
 
 
 def matcher_of(tokenizer: LLTokenizer, grammar: str) -> LLMatcher:
-    """The matcher of a grammar that `LLMatcher.grammar_from_json_schema` made, within our limits."""
+    """The matcher of a grammar that `grammar_of` made, within our limits."""
     return LLMatcher(tokenizer, grammar, log_level=0, limits=_LIMITS)
 
 
@@ -73,11 +77,14 @@ class GrammarTrial:
         if self._process is None:
             self._process, self._is_ready = self._started(), False
 
-    def verdict(self, grammar: str) -> Verdict:
-        """Tries one grammar; a process that died meanwhile is started again. Raises GlmServeError when that fails."""
+    def verdict(self, rules: bytes) -> Verdict:
+        """Tries an answer's packed rules; a process that died meanwhile is started again.
+
+        Raises GlmServeError when that fails.
+        """
         for _ in range(2):
             self.start()
-            answer = self._ask(grammar.encode())
+            answer = self._ask(rules)
             if answer:
                 return Verdict(answer[0])
             self.close()
@@ -94,13 +101,13 @@ class GrammarTrial:
         process.kill()
         process.wait()
 
-    def _ask(self, grammar: bytes) -> bytes:
+    def _ask(self, rules: bytes) -> bytes:
         assert self._process and self._process.stdin and self._process.stdout
         question, answers = self._process.stdin, self._process.stdout
         try:
             if not self._is_ready:
                 self._is_ready = answers.read(1) == _READY
-            question.write(len(grammar).to_bytes(_LENGTH_BYTES, "big") + grammar)
+            question.write(len(rules).to_bytes(_LENGTH_BYTES, "big") + rules)
             question.flush()
             return answers.read(1)
         except OSError:
@@ -128,13 +135,17 @@ def _python() -> str:
     return str(found) if found.is_file() else sys.executable or name
 
 
-def _try(tokenizer: LLTokenizer, grammar: str) -> Verdict:
+def _try(tokenizer: LLTokenizer, tokens: frozenset[str], packed: bytes) -> Verdict:
     """Runs in a fork, which a signal ends when it exceeds its limits."""
     signal.setitimer(signal.ITIMER_PROF, GRAMMAR_COMPILE_CPU_S)
     signal.setitimer(signal.ITIMER_REAL, _WALL_S)
     now_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     most_bytes = now_bytes + GRAMMAR_COMPILE_MEMORY_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (most_bytes, most_bytes))
+    try:
+        grammar = grammar_of(AnswerRules.read(packed), tokens)
+    except InvalidInput:
+        return Verdict.REFUSED
     matcher = matcher_of(tokenizer, grammar)
     if matcher.is_error():
         return Verdict.TOO_COMPLEX if "too big" in matcher.get_error() else Verdict.UNSUPPORTED
@@ -149,15 +160,26 @@ def _try(tokenizer: LLTokenizer, grammar: str) -> Verdict:
     return Verdict.TOO_COMPLEX if matcher.is_error() else Verdict.FITS
 
 
+def _end_with_verdict(tokenizer: LLTokenizer, tokens: frozenset[str], packed: bytes) -> NoReturn:
+    verdict = Verdict.UNSUPPORTED
+    try:
+        verdict = _try(tokenizer, tokens, packed)
+    except MemoryError:
+        verdict = Verdict.TOO_COMPLEX
+    finally:
+        os._exit(verdict)
+
+
 def _serve(questions: BinaryIO, answers: BinaryIO, tokenizer: LLTokenizer) -> None:
     """Answers until the engine closes the pipe or has died."""
+    tokens = control_tokens(tokenizer)
     answers.write(_READY)
     answers.flush()
     while len(length := questions.read(_LENGTH_BYTES)) == _LENGTH_BYTES:
-        grammar = questions.read(int.from_bytes(length, "big")).decode()
+        packed = questions.read(int.from_bytes(length, "big"))
         pid = os.fork()
         if pid == 0:
-            os._exit(_try(tokenizer, grammar))
+            _end_with_verdict(tokenizer, tokens, packed)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         ended_by_signal = Verdict.LATE if code == -signal.SIGALRM else Verdict.TOO_COMPLEX
         answers.write(bytes([code if code >= 0 else ended_by_signal]))

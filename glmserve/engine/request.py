@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -12,9 +13,12 @@ from typing import ClassVar, Protocol
 import numpy as np
 
 from glmserve.contract import Finish
+from glmserve.engine.logit_edits import LogitEdits
 from glmserve.engine.ngram_index import NgramIndex
-from glmserve.errors import GlmServeError
+from glmserve.errors import Cancelled, DeadlineExceeded, GlmServeError
 from glmserve.sampling_parameters import Sampling
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -63,20 +67,33 @@ class Logprobs:
 
 @dataclass(frozen=True)
 class Tokens:
-    """New tokens of an unfinished answer."""
+    """New tokens of an unfinished answer; where a request has several answers, of the one with this `number`."""
 
     tokens: list[int]
     logprobs: Logprobs | None = None
+    number: int | None = None
+    is_last: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
+class Ended:
+    """One of several answers is complete: why each has ended, RUNNING for those that have not."""
+
+    finishes: tuple[Finish, ...]
     is_last: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)
 class Done:
-    """The answer is complete; `cached_tokens` counts the prompt tokens of its cached prefix."""
+    """The answer is complete; `cached_tokens` counts the prompt tokens of its cached prefix.
+
+    Of several answers, all are; `finishes` says why each has ended.
+    """
 
     finish: Finish
     timings: Timings
     cached_tokens: int = 0
+    finishes: tuple[Finish, ...] = ()
     is_last: ClassVar[bool] = True
 
 
@@ -88,7 +105,7 @@ class Failed:
     is_last: ClassVar[bool] = True
 
 
-Event = Tokens | Done | Failed
+Event = Tokens | Ended | Done | Failed
 
 
 class Grammar(Protocol):
@@ -124,8 +141,21 @@ class Request:
     @cached_property
     def is_greedy(self) -> bool:
         """Whether each token is the likeliest one, without any extras; asked once a step."""
-        plain = self.sampling.temperature <= 0 and self.sampling.repetition_penalty == 1
+        plain = self.sampling.temperature <= 0 and not self.sampling.edits_logits
         return plain and self.grammar is None and not self.sampling.logprobs
+
+    def reason_to_end(self, now: float) -> GlmServeError | None:
+        """Why it must end before its answer is complete; None while it may go on."""
+        try:
+            is_cancelled = self.is_cancelled()
+        except Exception:
+            _log.exception("a request cannot be asked whether it is cancelled")
+            is_cancelled = True  # its client cannot be reached
+        if is_cancelled:
+            return Cancelled("The client went away.")
+        if now >= self.deadline:
+            return DeadlineExceeded("The request's time ran out before its answer was complete.")
+        return None
 
 
 @dataclass(eq=False)
@@ -133,8 +163,8 @@ class Sequence:
     """A running request: its KV row and its tokens so far; owned by the engine's thread.
 
     `length` counts the tokens whose KV is in the row, `cached` those of its cached prefix. `answer` holds the sampled
-    tokens, the last of which is not in the row yet. `seen` are the ids under a repetition penalty, `ngrams` the index
-    for speculative decoding. `give_back` says that its slot is free.
+    tokens, the last of which is not in the row yet. `edits` are what its parameters change about logits, `ngrams` the
+    index for speculative decoding. `give_back` says that its slot is free.
     """
 
     request: Request
@@ -146,7 +176,7 @@ class Sequence:
     first_token_at: float = 0.0
     token_at: float = 0.0
     mask: Future[np.ndarray] | None = None
-    seen: np.ndarray | None = None
+    edits: LogitEdits | None = None
     ngrams: NgramIndex | None = None
     give_back: Callable[[], None] = lambda: None
 
@@ -157,6 +187,18 @@ class Sequence:
         if self.length <= len(prompt):
             return prompt[: self.length]
         return np.concatenate([prompt, np.array(self.answer[: self.length - len(prompt)], np.int64)])
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether the next token may be kept: there is no grammar, or its mask is ready."""
+        return self.mask is None or (self.mask.done() and self.mask.exception() is None)
+
+    @property
+    def mask_fault(self) -> GlmServeError | None:
+        error = self.mask.exception() if self.mask and self.mask.done() else None
+        if error is None:
+            return None
+        return error if isinstance(error, GlmServeError) else GlmServeError()
 
     def timings(self, now: float) -> Timings:
         request = self.request

@@ -15,7 +15,7 @@ from glmserve.engine.runtime.memory import Memory
 from glmserve.engine.runtime.ort_decoder import OrtDecoder, OrtVision
 from glmserve.engine.runtime.rtx.open import RtxRuntime
 from glmserve.engine.settings import EngineSettings
-from glmserve.engine.vision.batch_encoder import VisionSession
+from glmserve.engine.vision.sessions import VisionSession
 from glmserve.model.config import Checkpoint
 
 _log = logging.getLogger(__name__)

@@ -99,12 +99,11 @@ def _joined(parts: list[np.ndarray]) -> np.ndarray:
 
 
 def _draw(sequence: Sequence) -> Draw:
-    request, mask = sequence.request, sequence.mask
+    request, future = sequence.request, sequence.mask
     if request.is_greedy:
         return GREEDY
-    return Draw(
-        request.sampling,
-        len(sequence.answer),
-        sequence.seen,
-        mask.result() if mask is not None and mask.done() and mask.exception() is None else None,
-    )
+    mask = future.result() if future is not None and future.done() and future.exception() is None else None
+    edits = None
+    if sequence.edits is not None:
+        edits, mask = sequence.edits.after(sequence.answer, mask)
+    return Draw(request.sampling, len(sequence.answer), edits, mask)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +26,7 @@ from glmserve.errors import BadArtifact, InvalidInput
 from glmserve.model.image_processor import Grid
 from glmserve.model.tokenizer import Tokenizer
 
+THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 _STAND_IN_FIRST, _STAND_IN_LAST = 0xF0000, 0xFFFFD  # Supplementary Private Use Area-A
 Role = Literal["system", "user", "assistant", "tool"]
 _STAND_IN = re.compile(f"([{chr(_STAND_IN_FIRST)}-{chr(_STAND_IN_LAST)}])")
@@ -45,26 +47,24 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class Message:
-    """One turn: a role, and text and images in order; thoughts and calls are an assistant's."""
+    """One turn: a role, and text and images in order; thoughts and calls are an assistant's.
+
+    `is_list` says that the parts were sent as a list: templates render a tool's result otherwise then.
+    """
 
     role: Role
     parts: tuple[str | ImagePart, ...]
     thoughts: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
+    is_list: bool = False
 
 
 class PromptBuilder:
     """Renders and tokenises prompts of one checkpoint; safe to share between threads."""
 
     def __init__(self, template: str, tokenizer: Tokenizer, image_token_id: int, merge_size: int) -> None:
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-        environment.filters["tojson"] = _to_json
-        environment.globals["raise_exception"] = _refuse
-        try:
-            self._template = environment.from_string(template)
-            self.takes_tools = "tools" in find_undeclared_variables(environment.parse(template))
-        except jinja2.TemplateError as error:
-            raise BadArtifact("chat_template.jinja is not a Jinja template.") from error
+        self._template, variables = _compiled(template)
+        self.takes_tools, self.takes_thinking = "tools" in variables, "enable_thinking" in variables
         self._tokenizer = tokenizer
         self._image_token_id = image_token_id
         self._merge_size = merge_size
@@ -86,9 +86,12 @@ class PromptBuilder:
         grids: list[Grid],
         thinking: bool | None,
         tools: Sequence[dict[str, Any]] = (),
+        asks: bool = True,
+        continues: bool = False,
     ) -> np.ndarray:
         """Token ids i64 [tokens] that ask for an answer, each image expanded to one token for each merged block.
 
+        Without `asks` nothing begins an answer. With `continues` the prompt ends with the text of the last message.
         `grids` are those of the messages' pictures in order; `thinking` None leaves the template's own default; `tools`
         are descriptions of functions as JSON values. Raises InvalidInput when a message cannot be rendered, naming
         no field: what a caller calls messages is its own matter.
@@ -102,12 +105,15 @@ class PromptBuilder:
         if thinking is not None:
             values["enable_thinking"] = thinking
         try:
-            text = self._template.render(add_generation_prompt=True, **values)
+            text = self._template.render(add_generation_prompt=asks and not continues, **values)
         except Exception as error:  # a template is a foreign program, run on what the caller sent
             raise InvalidInput("These messages do not fit the model's chat template.") from error
+        if continues:
+            text = _until_the_end_of(values["messages"][-1]["content"], text)
         return self._expand(self._encode(text, hidden), grids)
 
     def _message(self, message: Message, hidden: list[str]) -> dict[str, Any]:
+        message = _with_thoughts_apart(message)
         values: dict[str, Any] = {"role": message.role, "content": self._content(message, hidden)}
         if message.thoughts is not None:
             values["reasoning_content"] = self._neutral(message.thoughts, hidden)
@@ -133,6 +139,8 @@ class PromptBuilder:
         ]
         if not parts:
             return ""
+        if message.is_list and message.role == "tool":
+            return parts
         return parts[0]["text"] if len(parts) == 1 and "text" in parts[0] else parts
 
     def _neutral(self, text: str, hidden: list[str]) -> str:
@@ -163,6 +171,32 @@ class PromptBuilder:
         return np.repeat(np.asarray(ids, np.int64), counts)
 
 
+def _with_thoughts_apart(message: Message) -> Message:
+    """The thoughts in an assistant's text, as some clients send them back, taken out of it as templates do: their marks
+    would become ordinary characters before the template sees them."""
+    parts = _join_texts(message.parts)
+    if message.role != "assistant" or message.thoughts is not None or len(parts) != 1:
+        return message
+    text = parts[0]
+    if not isinstance(text, str) or THINK_CLOSE not in text:
+        return message
+    thoughts = text.split(THINK_CLOSE)[0].rstrip("\n").split(THINK_OPEN)[-1].lstrip("\n")
+    content = text.split(THINK_CLOSE)[-1].lstrip("\n")
+    return replace(message, parts=(content,), thoughts=thoughts)
+
+
+def _until_the_end_of(content: str | list[dict[str, str]], text: str) -> str:
+    """The rendered text up to where the last message's own text ends, as `transformers` cuts it: with the white space
+    at its end only where the template keeps that. Raises InvalidInput where there is no such text."""
+    if not isinstance(content, str):
+        content = next((part["text"] for part in reversed(content) if "text" in part), "")
+    at = text.rfind(content.strip())
+    if not content.strip() or at < 0:
+        raise InvalidInput("The last message holds no text that the answer could continue.")
+    whole = content.lstrip()
+    return text[: at + len(whole if text.startswith(whole, at) else content.strip())]
+
+
 def _join_texts(parts: tuple[str | ImagePart, ...]) -> list[str | ImagePart]:
     """Joins adjacent texts first: a template may join them too, and so form a control token."""
     joined: list[str | ImagePart] = []
@@ -172,6 +206,18 @@ def _join_texts(parts: tuple[str | ImagePart, ...]) -> list[str | ImagePart]:
         else:
             joined.extend(run)
     return joined
+
+
+@lru_cache(maxsize=4)
+def _compiled(source: str) -> tuple[jinja2.Template, frozenset[str]]:
+    """The template, and the variables that it reads; raises BadArtifact."""
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _refuse
+    try:
+        return environment.from_string(source), frozenset(find_undeclared_variables(environment.parse(source)))
+    except jinja2.TemplateError as error:
+        raise BadArtifact("chat_template.jinja is not a Jinja template.") from error
 
 
 def _to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:

@@ -81,8 +81,19 @@ def smart_resize(height: int, width: int, rules: ImageRules) -> tuple[int, int]:
 
 
 def grid_of(height: int, width: int, rules: ImageRules) -> Grid:
-    """The patch grid of an image of this size, known before any pixel is decoded."""
+    """The patch grid of an image of this size, known before any pixel is decoded.
+
+    Raises BadImage where even one row of blocks holds more pixels than the checkpoint takes: `smart_resize` makes no
+    side shorter than a block, and so goes past its own bound with a strip.
+    """
     resized_height, resized_width = smart_resize(height, width, rules)
+    if rules.temporal_patch_size * resized_height * resized_width > rules.max_pixels:
+        longest = rules.max_pixels // (rules.temporal_patch_size * rules.factor**2)
+        raise BadImage(
+            f"The image is too narrow: its sides may differ at most {min(longest, MAX_ASPECT_RATIO)} to 1 for this "
+            f"model, and are {width} x {height} pixels.",
+            "image",
+        )
     return Grid(resized_height // rules.patch_size, resized_width // rules.patch_size)
 
 

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Generator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from stand_in_build import write_processor_and_canary
 
 from glmserve.build.manifest import Manifest
 
-pytest.importorskip("openai")
+pytestmark = pytest.mark.skipif(find_spec("openai") is None, reason="openai is not installed")
 EXAMPLES = re.findall(r"```(sh|python)\n(.*?)```", (ROOT / "docs" / "api.md").read_text("utf-8"), re.DOTALL)
 
 

@@ -23,6 +23,7 @@ from export.verify.candidate import Candidate
 from export.verify.cases import Case, input_ids
 from gateway.triton.backend import Chunk, GenerateRequest
 from gateway.triton.grpc_client import TritonBackend
+from glmserve.answer_rules import AnswerRules, TextRule
 from glmserve.engine.metrics import ALL_METRICS
 from glmserve.errors import InvalidInput
 from glmserve.model.chat_template import ImagePart, Message, PromptBuilder
@@ -113,7 +114,7 @@ def test_an_answer_matches_its_json_schema(backend: TritonBackend) -> None:
         "required": ["count", "kind"],
         "additionalProperties": False,
     }
-    grammar = json.dumps(schema).encode()
+    grammar = AnswerRules(TextRule("json_schema", schema, "response_format")).packed()
     for temperature in (0.0, 1.0):
         request = asked(9004, "How many shapes are there?", grammar=grammar, temperature=temperature, max_tokens=200)
         answer = json.loads(TOKENIZER.decode(tokens_of(list(backend.generate(request)))))
@@ -122,7 +123,8 @@ def test_an_answer_matches_its_json_schema(backend: TritonBackend) -> None:
 
 def test_a_schema_that_is_none_is_refused(backend: TritonBackend) -> None:
     with pytest.raises(InvalidInput, match="JSON Schema"):
-        list(backend.generate(asked(9004, "?", grammar=b'{"type": 7}')))
+        wrong = AnswerRules(TextRule("json_schema", {"type": 7}, "response_format")).packed()
+        list(backend.generate(asked(9004, "?", grammar=wrong)))
 
 
 def test_stop_ids_end_an_answer(backend: TritonBackend) -> None:

@@ -7,18 +7,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from random_checkpoints import SHAPES, make, needs_torch
 from rich.console import Console
 from serving import png, triton_on
 
 from export.build.pipeline import build
-
-pytest.importorskip("torch", reason="torch and transformers are not installed")
-
-from random_checkpoints import SHAPES, make
-
 from export.verify.candidate import Candidate
 from export.verify.cases import Case, input_ids, synthetic_image
-from export.verify.reference import Reference
 from gateway.app import create_app
 from gateway.settings import GatewaySettings
 from gateway.triton.grpc_client import TritonBackend
@@ -26,13 +21,15 @@ from gateway.triton.load_balancer import LoadBalancer
 from glmserve.model.chat_template import ImagePart, Message
 from glmserve.model.output_parser import AnswerReader
 
-pytestmark = [pytest.mark.triton, pytest.mark.parity]
+pytestmark = [pytest.mark.triton, pytest.mark.parity, needs_torch]
 QUESTIONS = ("What is in this picture?", "图中有几个三角形？", "red or blue?")
 SIZES = ((112, 112), (150, 90), (60, 224))
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
 def test_a_checkpoint_of_another_shape_answers_as_transformers_does(shape, tmp_path: Path) -> None:
+    from export.verify.reference import Reference
+
     checkpoint = make(shape, tmp_path / shape.name)
     folder = build(checkpoint, tmp_path / "builds", Console(quiet=True))
     reference, candidate = Reference(checkpoint), Candidate(folder, 1, 512)

@@ -13,11 +13,12 @@ import pytest
 from engine_rig import Receiver, request, running
 from fake_decoder import FakeSession
 
+from glmserve.answer_rules import AnswerRules, TextRule
 from glmserve.contract import Finish
 from glmserve.engine.grammar import GrammarCompiler
 from glmserve.engine.grammar_trial import GrammarTrial
 from glmserve.errors import GlmServeError, InvalidInput
-from glmserve.limits import MAX_GRAMMAR_BYTES, MAX_KEPT_GRAMMARS
+from glmserve.limits import MAX_KEPT_GRAMMARS, MAX_RULES_BYTES
 from glmserve.model.config import Checkpoint
 from glmserve.model.tokenizer import Tokenizer
 
@@ -29,6 +30,13 @@ SCHEMA = {
     "additionalProperties": False,
 }
 WAIT_S = 10
+
+
+def rules(schema: object) -> bytes:
+    """Rules that ask for a JSON Schema."""
+    return AnswerRules(TextRule("json_schema", schema, "response_format")).packed()
+
+
 pytestmark = pytest.mark.process  # grammars are tried in a process of their own
 
 
@@ -43,7 +51,7 @@ def compiler() -> Iterator[GrammarCompiler]:
 @pytest.mark.parametrize("seed", range(5))
 def test_any_tokens_drawn_within_the_masks_spell_what_the_schema_asks_for(compiler: GrammarCompiler, seed: int) -> None:
     checkpoint, tokenizer = Checkpoint.read(DEMO), Tokenizer.read(DEMO)
-    grammar = compiler.compile(json.dumps(SCHEMA).encode())
+    grammar = compiler.compile(rules(SCHEMA))
     random, tokens = np.random.default_rng(seed), list[int]()
     mask = grammar.first_mask().result(WAIT_S)
     while not set(np.flatnonzero(mask)) & set(checkpoint.eos_token_ids):
@@ -57,41 +65,47 @@ def test_any_tokens_drawn_within_the_masks_spell_what_the_schema_asks_for(compil
 @pytest.mark.parametrize(
     "schema",
     [
-        b"{",
-        b"[]",
-        b'{"type": 7}',
-        b'{"$ref": "http://somewhere/else"}',
-        b" " * (MAX_GRAMMAR_BYTES + 1),
-        b"[" * 50_000,
-        b'{"const": "\\ud800"}',
-        b'{"const": ' + b"1" * 400 + b"}",
+        [],
+        "{",
+        {"type": 7},
+        {"$ref": "http://somewhere/else"},
+        {"const": "\ud800"},
+        {"const": int("1" * 400)},
     ],
 )
-def test_what_is_no_schema_is_the_users_mistake(compiler: GrammarCompiler, schema: bytes) -> None:
+def test_what_is_no_schema_is_the_users_mistake(compiler: GrammarCompiler, schema: object) -> None:
     with pytest.raises(InvalidInput) as caught:
-        compiler.compile(schema)
+        compiler.compile(rules(schema))
     assert caught.value.field == "response_format"
+
+
+@pytest.mark.parametrize(
+    "packed", [b"{", b"[]", b"{}", b" " * (MAX_RULES_BYTES + 1), b"[" * 50_000, b'{"type": "object"}']
+)
+def test_what_are_no_rules_is_refused(compiler: GrammarCompiler, packed: bytes) -> None:
+    with pytest.raises(InvalidInput):
+        compiler.compile(packed)
 
 
 def test_a_schema_that_cannot_be_begun_is_the_users_mistake(compiler: GrammarCompiler) -> None:
     """The library would allow nothing but the end, and the answer would be empty."""
     with pytest.raises(InvalidInput) as caught:
-        compiler.compile(b'{"$ref": "#"}').first_mask().result(WAIT_S)
+        compiler.compile(rules({"$ref": "#"})).first_mask().result(WAIT_S)
     assert caught.value.field == "response_format"
 
 
 def test_an_answer_that_its_schema_leads_nowhere_is_not_ended_as_if_it_were_whole(compiler: GrammarCompiler) -> None:
     nowhere = {"$ref": "#/$defs/nowhere"}
     schema = {"type": "object", "properties": {"a": nowhere}, "required": ["a"], "$defs": {"nowhere": nowhere}}
-    grammar = compiler.compile(json.dumps(schema).encode())
+    grammar = compiler.compile(rules(schema))
     assert grammar.first_mask().result(WAIT_S).any()
     with pytest.raises(InvalidInput, match="without end"):
-        for token in Tokenizer.read(DEMO).encode_plain('{"a":'):
+        for token in Tokenizer.read(DEMO).encode_plain('{"a": '):
             assert grammar.next_mask(token).result(WAIT_S).any()
 
 
 def _properties(count: int, **more: object) -> bytes:
-    return json.dumps({"properties": {f"p{i}": {"type": "integer"} for i in range(count)}, **more}).encode()
+    return rules({"properties": {f"p{i}": {"type": "integer"} for i in range(count)}, **more})
 
 
 def test_an_object_of_many_optional_properties_is_followed_to_its_end(compiler: GrammarCompiler) -> None:
@@ -117,15 +131,15 @@ def test_an_object_of_many_optional_properties_is_followed_to_its_end(compiler: 
 def test_a_schema_that_takes_too_long_is_the_users_mistake_and_ends(compiler: GrammarCompiler, schema: object) -> None:
     began_s = time.process_time()
     with pytest.raises(InvalidInput, match="too complex") as caught:
-        compiler.compile(json.dumps(schema).encode())
+        compiler.compile(rules(schema))
     assert caught.value.field == "response_format"
     assert time.process_time() - began_s < 0.5, "this process did the work"
-    assert compiler.compile(json.dumps(SCHEMA).encode())
+    assert compiler.compile(rules(SCHEMA))
 
 
 def test_a_schema_whose_answer_becomes_too_complex_later_is_the_users_mistake(compiler: GrammarCompiler) -> None:
-    inner = json.loads(_properties(1_200))
-    grammar = compiler.compile(json.dumps({"properties": {"a": inner}, "required": ["a"]}).encode())
+    inner = {"properties": {f"p{i}": {"type": "integer"} for i in range(1_200)}}
+    grammar = compiler.compile(rules({"properties": {"a": inner}, "required": ["a"]}))
     with pytest.raises(InvalidInput, match="too complex") as caught:
         for token in Tokenizer.read(DEMO).encode_plain('{"a": {"p'):
             grammar.next_mask(token).result(WAIT_S)
@@ -133,10 +147,10 @@ def test_a_schema_whose_answer_becomes_too_complex_later_is_the_users_mistake(co
 
 
 def test_a_schema_is_compiled_once_for_each_scope(compiler: GrammarCompiler, monkeypatch: pytest.MonkeyPatch) -> None:
-    tried: list[str] = []
+    tried: list[bytes] = []
     verdict = GrammarTrial.verdict
     monkeypatch.setattr(GrammarTrial, "verdict", lambda trial, text: (tried.append(text), verdict(trial, text))[1])
-    schema, wrong = _properties(3), b'{"type": 8}'
+    schema, wrong = _properties(3), rules({"type": 8})
     assert compiler.kept(schema, 1) is None
     first, second = compiler.compile(schema, 1), compiler.compile(schema, 1)
     token = Tokenizer.read(DEMO).encode_plain("{")[0]

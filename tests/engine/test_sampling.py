@@ -7,10 +7,15 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from glmserve.engine.logit_edits import Edits
 from glmserve.engine.runtime.sampling import GREEDY, Draw, filled, padded, sampler_inputs
 from glmserve.sampling_parameters import Sampling
 
 CANDIDATES, VOCABULARY = 64, 600
+
+
+def penalised(tokens: np.ndarray, penalty: float) -> Edits:
+    return Edits(tokens, np.full(len(tokens), penalty, np.float32), np.zeros(len(tokens), np.float32))
 
 
 def numbers(seed: int, index: int) -> np.ndarray:
@@ -60,13 +65,13 @@ def test_padding_repeats_what_any_row_may_have() -> None:
 def test_lists_of_extras_have_few_lengths(seen: int, wanted: int) -> None:
     mask = np.ones(VOCABULARY, np.bool_)
     draws = [
-        Draw(Sampling(repetition_penalty=1.1), seen=np.arange(seen)),
+        Draw(Sampling(), edits=penalised(np.arange(seen), 1.1)),
         *[Draw(Sampling(logprobs=True), mask=mask)] * 3,
     ]
     inputs = sampler_inputs(draws, CANDIDATES, VOCABULARY)
     longer = filled(inputs)
     assert longer.extras == (wanted, 4, 4)
-    assert len(np.unique(longer.penalty_index, axis=0)) == seen
+    assert len(np.unique(longer.edit_index, axis=0)) == seen
     assert longer.mask_rows[:, 0].tolist() == [1, 2, 3, 3] and longer.logprob_rows.tolist() == [1, 2, 3, 3]
     assert filled(longer).extras == longer.extras
 

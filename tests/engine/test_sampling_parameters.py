@@ -15,7 +15,7 @@ from gateway.schemas.openai import CompletionBody
 from gateway.schemas.vision import VisionBody
 from glmserve import sampling_parameters
 from glmserve.contract import DECODER_INPUTS
-from glmserve.sampling_parameters import GRAPH_PARAMETERS, PARAMETERS, Sampling
+from glmserve.sampling_parameters import GRAPH_PARAMETERS, LISTS, PARAMETERS, Sampling
 
 ROOT = Path(__file__).resolve().parents[2]
 _ENTRY = """\
@@ -126,8 +126,8 @@ def test_a_new_parameter_reaches_the_engine_and_the_graph(found: dict[str, objec
     assert found["graph"] == [[3.0], [1.5]]
 
 
-def test_every_field_of_sampling_but_the_list_is_in_the_table() -> None:
-    assert [field.name for field in fields(Sampling)] == [*(entry.name for entry in PARAMETERS), "stop_token_ids"]
+def test_every_field_of_sampling_but_the_lists_is_in_the_table() -> None:
+    assert [field.name for field in fields(Sampling)] == [*(entry.name for entry in PARAMETERS), *LISTS]
 
 
 @pytest.mark.parametrize("entry", PARAMETERS, ids=lambda entry: entry.name)

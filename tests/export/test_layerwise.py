@@ -10,23 +10,21 @@ import numpy as np
 import pytest
 from large_checkpoint import make_large
 from peak_memory import growth_bytes
+from random_checkpoints import DEMO, SHAPES, Shape, make, needs_torch
 from rich.console import Console
 from safetensors.numpy import load_file, save_file
+from shared_builds import build_of_demo, copied
 from typer.testing import CliRunner
 
-pytestmark = pytest.mark.parity
-layerwise = pytest.importorskip("export.verify.layerwise", reason="torch and transformers are not installed")
+from export.build.pipeline import build
+from export.checkpoint import weights
+from export.cli import app
+from export.precision import Precision, Target
+from export.quantize.per_channel_int8 import byte_codes
+from export.verify.comparison import Stage
+from glmserve.engine.runtime.device import Host
 
-from random_checkpoints import DEMO, SHAPES, Shape, make  # noqa: E402
-from shared_builds import build_of_demo, copied  # noqa: E402
-
-from export.build.pipeline import build  # noqa: E402
-from export.checkpoint import weights  # noqa: E402
-from export.cli import app  # noqa: E402
-from export.precision import Precision, Target  # noqa: E402
-from export.quantize.per_channel_int8 import byte_codes  # noqa: E402
-from glmserve.engine.runtime.device import Host  # noqa: E402
-
+pytestmark = [pytest.mark.parity, needs_torch]
 QUIET = Console(quiet=True)
 SHARD = "model.safetensors"
 IMPORTS = """
@@ -40,11 +38,17 @@ assert all(stage.passed for stage in stages), [stage for stage in stages if not 
 """
 
 
+def layerwise_stages(made: Path, checkpoint: Path) -> list[Stage]:
+    from export.verify import layerwise
+
+    return list(layerwise.layerwise_stages(made, checkpoint))
+
+
 @pytest.mark.parametrize("number", [0, 2, 5], ids=lambda number: SHAPES[number].name)
 def test_every_layer_of_a_right_build_passes(number: int, tmp_path: Path) -> None:
     shape = SHAPES[number]
     checkpoint = make(shape, tmp_path / "checkpoint")
-    stages = list(layerwise.layerwise_stages(build(checkpoint, tmp_path / "builds", QUIET), checkpoint))
+    stages = layerwise_stages(build(checkpoint, tmp_path / "builds", QUIET), checkpoint)
     assert not [stage for stage in stages if not stage.passed]
     names = [stage.name for stage in stages]
     for part in ("tokens", "positions", "embeddings", "patches and positions", "features", "logits"):
@@ -57,11 +61,11 @@ def test_every_layer_of_a_right_build_passes(number: int, tmp_path: Path) -> Non
 def test_every_precision_of_the_demo_passes(precision: Precision) -> None:
     target = Target.CUDA if precision is Precision.BF16 else Target.CPU
     made = build_of_demo(precision, target)
-    assert not [stage for stage in layerwise.layerwise_stages(made, DEMO) if not stage.passed]
+    assert not [stage for stage in layerwise_stages(made, DEMO) if not stage.passed]
 
 
 def heads_that_pass(made: Path, checkpoint: Path) -> list[bool]:
-    return [stage.passed for stage in layerwise.layerwise_stages(made, checkpoint) if "logits" in stage.name]
+    return [stage.passed for stage in layerwise_stages(made, checkpoint) if "logits" in stage.name]
 
 
 def test_a_tied_heads_own_rounding_is_compared_and_not_the_table_that_it_is_tied_to(
@@ -89,7 +93,7 @@ def test_an_error_shows_in_the_layer_it_is_made_in_and_in_no_other(tmp_path: Pat
     tensors["model.language_model.layers.1.mlp.down_proj.weight"][0] += 1
     save_file(tensors, other / SHARD)
     made = build(other, tmp_path / "builds", QUIET)
-    wrong = [stage.name for stage in layerwise.layerwise_stages(made, DEMO) if not stage.passed]
+    wrong = [stage.name for stage in layerwise_stages(made, DEMO) if not stage.passed]
     assert wrong == ["two pictures: layer 1, relative", "system: layer 1, relative"]
 
 
@@ -105,7 +109,9 @@ def test_memory_holds_a_layer_and_not_the_checkpoint(tmp_path: Path) -> None:
 def test_a_first_tensor_of_integers_does_not_say_what_the_others_are(tmp_path: Path) -> None:
     checkpoint = Path(shutil.copytree(DEMO, tmp_path / "checkpoint"))
     save_file(load_file(checkpoint / SHARD) | {"a.first": np.array([1], np.int64)}, checkpoint / SHARD)
-    assert not layerwise.must_stream(checkpoint)
+    from export.verify.layerwise import must_stream
+
+    assert not must_stream(checkpoint)
 
 
 def test_verify_goes_layer_by_layer_where_the_checkpoint_does_not_fit(

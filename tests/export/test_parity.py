@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from random_checkpoints import DEMO, SHAPES, Shape, make, needs_torch
 from rich.console import Console
 from safetensors.numpy import load_file, save_file
 from shared_builds import build_of_demo, copied
@@ -16,20 +17,17 @@ from export.build.pipeline import build
 from export.cli import app
 from export.errors import Exit
 from export.precision import Precision
+from export.verify.candidate import Candidate
+from export.verify.cases import standard_cases
+from export.verify.comparison import Stage
+from export.verify.parity import compare
 
-pytestmark = pytest.mark.parity
-pytest.importorskip("export.verify.reference", reason="torch and transformers are not installed")
-
-from random_checkpoints import DEMO, SHAPES, Shape, make  # noqa: E402
-
-from export.verify.candidate import Candidate  # noqa: E402
-from export.verify.cases import standard_cases  # noqa: E402
-from export.verify.comparison import Stage  # noqa: E402
-from export.verify.parity import compare  # noqa: E402
-from export.verify.reference import Reference  # noqa: E402
+pytestmark = [pytest.mark.parity, needs_torch]
 
 
 def _stages(checkpoint: Path, out: Path, precision: Precision = Precision.FP32) -> list[Stage]:
+    from export.verify.reference import Reference
+
     folder = build(checkpoint, out, Console(quiet=True), precision)
     return list(compare(Reference(checkpoint), Candidate(folder, 8, 1024), standard_cases()))
 

@@ -14,6 +14,7 @@ from export.checkpoint.weights import Weights
 from export.graph.builder import graph_input
 from export.graph.layers import GraphWriter
 from export.graph.sampler import sample
+from glmserve.engine.logit_edits import Edits
 from glmserve.engine.runtime.sampling import Draw, filled, sampler_inputs
 from glmserve.limits import MAX_LOGPROBS, SAMPLER_CANDIDATES
 from glmserve.sampling_parameters import Sampling
@@ -38,6 +39,10 @@ def _run(session: ort.InferenceSession, draws: list[Draw], logits: np.ndarray, h
     feeds = {"hidden": np.full((len(draws), 4), hidden, np.float32), "logits": logits}
     token, values, ids = session.run(None, feeds | sampler_inputs(draws, SAMPLER_CANDIDATES, VOCABULARY).by_input())
     return [token[:, 0], values, ids]
+
+
+def _edits(tokens: np.ndarray, penalty: float = 1.0, bias: float = 0.0) -> Edits:
+    return Edits(tokens, np.full(len(tokens), penalty, np.float32), np.full(len(tokens), bias, np.float32))
 
 
 def _draw(session: ort.InferenceSession, sampling: Sampling, draws: int = DRAWS) -> np.ndarray:
@@ -100,13 +105,32 @@ def test_a_repetition_penalty_lowers_what_was_seen_as_transformers_does(session:
     seen, penalty = np.argsort(-LOGITS)[:6], 3.0
     expected = LOGITS.copy()
     expected[seen] = np.where(expected[seen] > 0, expected[seen] / penalty, expected[seen] * penalty)
-    plain, lowered = Draw(Sampling()), Draw(Sampling(repetition_penalty=penalty), seen=seen)
+    plain, lowered = Draw(Sampling()), Draw(Sampling(), edits=_edits(seen, penalty))
     rows = [plain, lowered, plain]
     assert _run(session, rows, np.tile(LOGITS, (3, 1)))[0].tolist() == [
         LOGITS.argmax(),
         expected.argmax(),
         LOGITS.argmax(),
     ]
+
+
+def test_a_bias_is_added_after_the_penalty_and_only_in_its_row(session: ort.InferenceSession) -> None:
+    rng = np.random.default_rng(8)
+    for penalty in (1.0, 1.5, 0.7):
+        tokens, bias = rng.permutation(VOCABULARY), rng.uniform(-3, 3, VOCABULARY).astype(np.float32)
+        expected = LOGITS.copy()
+        seen = LOGITS[tokens]
+        expected[tokens] = np.where(seen > 0, seen / penalty, seen * penalty) + bias
+        edited = Draw(Sampling(), edits=Edits(tokens, np.full(VOCABULARY, penalty, np.float32), bias))
+        rows = [edited, Draw(Sampling())]
+        assert _run(session, rows, np.tile(LOGITS, (2, 1)))[0].tolist() == [expected.argmax(), LOGITS.argmax()]
+
+
+def test_what_a_bias_rules_out_is_never_drawn_and_no_fault_of_the_model(session: ort.InferenceSession) -> None:
+    likeliest = np.argsort(-LOGITS)
+    for temperature in (0.0, 1e-6, 1.0):
+        ruled_out = Draw(Sampling(temperature=temperature), edits=_edits(likeliest[:190], bias=-1e30))
+        assert _run(session, [ruled_out], LOGITS[None])[0][0] in likeliest[190:]
 
 
 def test_a_mask_leaves_only_what_it_allows_and_only_in_its_row(session: ort.InferenceSession) -> None:
@@ -148,10 +172,8 @@ def test_a_row_that_is_not_finite_yields_minus_one_and_its_neighbours_do_not_min
 def test_lists_that_are_filled_up_change_nothing(session: ort.InferenceSession) -> None:
     rng = np.random.default_rng(5)
     draws = [
-        Draw(
-            Sampling(temperature=0.9, seed=1, repetition_penalty=1.3), 4, seen=rng.choice(VOCABULARY, 40, replace=False)
-        ),
-        Draw(Sampling(repetition_penalty=0.7, logprobs=True), 2, seen=np.arange(7)),
+        Draw(Sampling(temperature=0.9, seed=1), 4, edits=_edits(rng.choice(VOCABULARY, 40, replace=False), 1.3, 0.5)),
+        Draw(Sampling(logprobs=True), 2, edits=_edits(np.arange(7), 0.7, -0.5)),
         *[
             Draw(Sampling(temperature=0.8, seed=row, logprobs=True), 1, mask=rng.random(VOCABULARY) < 0.3)
             for row in range(3)

@@ -9,25 +9,21 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
+from random_checkpoints import DEMO, SHAPES, make, needs_torch
 from rich.console import Console
+from shared_builds import build_of_demo
 
-pytestmark = pytest.mark.parity
-pytest.importorskip("export.verify.reference", reason="torch and transformers are not installed")
+from export.build.pipeline import build
+from export.build.vision_backend import VisionBackend
+from export.graph.standard_ops import standard_of
+from export.precision import Precision, Target
+from export.verify.candidate import Candidate
+from export.verify.cases import standard_cases
+from export.verify.parity import compare
+from glmserve.build.manifest import decoder_in, vision_in
+from glmserve.errors import BadArtifact
 
-from random_checkpoints import DEMO, SHAPES, make  # noqa: E402
-from shared_builds import build_of_demo  # noqa: E402
-
-from export.build.pipeline import build  # noqa: E402
-from export.build.vision_backend import VisionBackend  # noqa: E402
-from export.graph.standard_ops import standard_of  # noqa: E402
-from export.precision import Precision, Target  # noqa: E402
-from export.verify.candidate import Candidate  # noqa: E402
-from export.verify.cases import standard_cases  # noqa: E402
-from export.verify.parity import compare  # noqa: E402
-from export.verify.reference import Reference  # noqa: E402
-from glmserve.build.manifest import decoder_in, vision_in  # noqa: E402
-from glmserve.errors import BadArtifact  # noqa: E402
-
+pytestmark = [pytest.mark.parity, needs_torch]
 QUIET = Console(quiet=True)
 
 
@@ -51,6 +47,8 @@ def _on_standard_graphs(checkpoint: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("number", [0, 2], ids=lambda number: SHAPES[number].name)
 def test_standard_graphs_compute_what_transformers_computes(number: int, tmp_path: Path) -> None:
     checkpoint = make(SHAPES[number], tmp_path / "checkpoint")
+    from export.verify.reference import Reference
+
     candidate = FilledCandidate(_on_standard_graphs(checkpoint, tmp_path), 3, 1024)
     cases = standard_cases()[number : number + 3]
     stages = list(compare(Reference(checkpoint), candidate, cases))
@@ -72,6 +70,7 @@ def test_standard_graphs_have_standard_operators_only_and_no_weights_of_their_ow
 
 
 def test_rows_of_different_lengths_read_together_give_what_each_gives_alone(tmp_path: Path) -> None:
+
     candidate = FilledCandidate(_on_standard_graphs(DEMO, tmp_path), 2, 64)
     prompts = [np.arange(10, 15), np.arange(20, 29)]  # a token's last digit is its position
     alone = [candidate.prefill(candidate.prompt(ids, []), 0, 64)[-1] for ids in prompts]

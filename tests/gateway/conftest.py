@@ -81,7 +81,7 @@ def says(tokenizer: Tokenizer) -> Callable[..., list[Chunk]]:
     return script
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def settings(build: Path) -> GatewaySettings:
     return GatewaySettings(build=build)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from real_checkpoint import REAL, needs_real
+from real_checkpoint import REAL, needs_real, real_tokenizer
 
 from glmserve.errors import InvalidInput
 from glmserve.model.chat_template import ImagePart, Message, PromptBuilder
@@ -21,7 +21,8 @@ HEAD, IMAGE = "[gMASK]<sop><|user|>\n", "<|begin_of_image|><|image|><|end_of_ima
 
 
 def _builder(folder: Path) -> tuple[PromptBuilder, Tokenizer, int]:
-    tokenizer, image = Tokenizer.read(folder), Checkpoint.read(folder).image_token_id
+    tokenizer = real_tokenizer() if folder == REAL else Tokenizer.read(folder)
+    image = Checkpoint.read(folder).image_token_id
     return PromptBuilder.read(folder, tokenizer, image, 2), tokenizer, image
 
 

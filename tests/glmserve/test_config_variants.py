@@ -9,12 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoConfig
 
 from glmserve.model.config import Checkpoint
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 Values = dict[str, Any]
+
+
+def config_of_transformers(folder: Path) -> Any:
+    """Imported here: transformers takes seconds, and most processes of a run never use it."""
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(folder)
 
 
 def _theta_beside(text: Values) -> None:
@@ -84,7 +90,7 @@ def _kv_heads_left_out(text: Values) -> None:
 )
 def test_rope_and_kv_heads_are_those_of_transformers(change: Callable[[Values], None], tmp_path: Path) -> None:
     folder = _altered(tmp_path, lambda config: change(config["text_config"]))
-    ours, theirs = Checkpoint.read(folder).text, AutoConfig.from_pretrained(folder).text_config
+    ours, theirs = Checkpoint.read(folder).text, config_of_transformers(folder).text_config
     rope = theirs.rope_parameters
     assert ours.rope_theta == rope["rope_theta"]
     assert ours.rotary_dim == ours.head_dim * rope.get("partial_rotary_factor", 1.0)
@@ -100,7 +106,7 @@ def test_the_image_encoders_theta_is_that_of_transformers(name: str, tmp_path: P
         vision |= {"rope_theta": 777.0} if name == "beside" else {name: {"rope_theta": 777.0}}
 
     folder = _altered(tmp_path, change)
-    theirs = AutoConfig.from_pretrained(folder).vision_config.rope_parameters["rope_theta"]
+    theirs = config_of_transformers(folder).vision_config.rope_parameters["rope_theta"]
     assert Checkpoint.read(folder).vision.rope_theta == theirs == 777.0
 
 
@@ -113,7 +119,7 @@ def test_a_tied_head_may_be_told_of_in_either_place(outer: bool | None, inner: b
         config["text_config"] |= {} if inner is None else {"tie_word_embeddings": inner}
 
     folder = _altered(tmp_path, change)
-    assert Checkpoint.read(folder).text.tied_head is AutoConfig.from_pretrained(folder).tie_word_embeddings
+    assert Checkpoint.read(folder).text.tied_head is config_of_transformers(folder).tie_word_embeddings
 
 
 def _altered(folder: Path, change: Callable[[Values], None]) -> Path:

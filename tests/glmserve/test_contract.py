@@ -28,11 +28,18 @@ def test_an_adapter_stays_thin(model: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [errors.Overloaded("Full."), errors.PromptTooLong("9 tokens | too many."), errors.Cancelled("x")]
+    "error",
+    [
+        errors.Overloaded("Full."),
+        errors.PromptTooLong("9 tokens | too many."),
+        errors.Cancelled("x"),
+        errors.InvalidInput("No; never | at all.", "tools[1].function.parameters"),
+    ],
 )
 def test_an_error_crosses_the_wire(error: errors.GlmServeError) -> None:
     found = errors.from_wire(errors.to_wire(error))
     assert type(found) is type(error) and found is not None and found.message == error.message
+    assert getattr(found, "field", None) == getattr(error, "field", None)
 
 
 def test_a_foreign_error_leaves_no_trace() -> None:

@@ -52,6 +52,25 @@ def test_a_strip_is_refused_by_name() -> None:
     assert caught.value.field == "image"
 
 
+def test_a_strip_that_this_model_has_no_room_for_is_refused_by_its_size() -> None:
+    small = replace(RULES, max_pixels=100_352)
+    assert grid_of(64, 1, small).patches == 256
+    for height, width in ((150, 1), (1, 150), (28 * 70, 28), (3000, 20)):
+        with pytest.raises(BadImage, match=f"at most 64 to 1 for this model, and are {width} x {height}") as caught:
+            grid_of(height, width, small)
+        assert caught.value.field == "image"
+
+
+@given(st.integers(1, 9000), st.integers(1, 9000), st.integers(1, 200))
+def test_every_grid_is_within_the_models_bound(height: int, width: int, blocks: int) -> None:
+    rules = replace(RULES, min_pixels=1568, max_pixels=2 * 28 * 28 * blocks)
+    try:
+        grid = grid_of(height, width, rules)
+    except BadImage:
+        return
+    assert 2 * 14 * 14 * grid.patches <= rules.max_pixels
+
+
 def test_patches_come_block_by_block_and_channel_by_channel() -> None:
     rows, columns = np.mgrid[0:56, 0:84]
     pixels = np.stack([rows, columns, rows + columns], axis=-1).astype(np.uint8)

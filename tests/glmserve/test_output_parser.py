@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from real_checkpoint import REAL, needs_real
+from real_checkpoint import needs_real, real_tokenizer
 from tokenizers import Tokenizer as LibraryTokenizer
 from tokenizers.decoders import ByteLevel
 from tokenizers.models import BPE
@@ -34,7 +34,7 @@ def test_text_comes_whole_character_by_whole_character() -> None:
 
 @needs_real
 def test_the_real_tokenizer_streams_without_broken_characters() -> None:
-    tokenizer = Tokenizer.read(REAL)
+    tokenizer = real_tokenizer()
     stream = Detokenizer(tokenizer)
     pieces = [stream.push(token) for token in tokenizer.encode(MIXED)]
     assert "".join(pieces) + stream.finish() == MIXED and all("\ufffd" not in piece for piece in pieces)
@@ -43,7 +43,7 @@ def test_the_real_tokenizer_streams_without_broken_characters() -> None:
 @needs_real
 @pytest.mark.parametrize("word", ["캠퍼스", "뒤편", "뒤흔들다", "쇠퇴"])
 def test_korean_of_the_real_tokenizer_streams_whole(word: str) -> None:
-    tokenizer = Tokenizer.read(REAL)
+    tokenizer = real_tokenizer()
     stream = Detokenizer(tokenizer)
     assert "".join(stream.push(token) for token in tokenizer.encode(word)) + stream.finish() == word
 
@@ -117,3 +117,19 @@ def test_tokens_behind_a_stop_string_are_not_counted_however_they_came() -> None
     together.push(tokens)
     assert together.content == one_by_one.content == "one"
     assert together.tokens == one_by_one.tokens < len(tokens)
+
+
+@pytest.mark.parametrize("stop", [": ", "b: "])
+def test_nothing_is_added_once_a_stop_string_was_met(stop: str) -> None:
+    """The token that completes it may begin a character that never comes."""
+    spelling = {byte: character for character, byte in _BYTE_OF.items()}
+    parts = [b"a", b"b:", b" \xf0\x9f", b"\xa7\xbf"]
+    vocabulary = {"".join(spelling[byte] for byte in part): token for token, part in enumerate(parts)}
+    source = LibraryTokenizer(BPE(vocabulary, []))
+    source.decoder = ByteLevel()
+    for tokens in ([0, 1, 2], [0, 1, 2, 3]):
+        for together in (True, False):
+            reader = AnswerReader(Tokenizer(source.to_str()), (stop,))
+            deltas = [reader.push(part).content for part in ([tokens] if together else [[token] for token in tokens])]
+            deltas.append(reader.finish().content)
+            assert "".join(deltas) == reader.content == "ab: ".split(stop)[0]

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from real_checkpoint import REAL, needs_real
+from real_checkpoint import REAL, needs_real, real_tokenizer
 
 from glmserve.errors import InvalidInput
+from glmserve.limits import MAX_CALLS
 from glmserve.model.chat_template import Message, PromptBuilder, ToolCall
 from glmserve.model.config import Checkpoint
 from glmserve.model.output_parser import AnswerReader
@@ -47,6 +48,44 @@ def test_calls_are_kept_apart_from_what_is_said() -> None:
 
 def test_a_call_that_was_cut_off_is_none() -> None:
     assert read(CALL.removesuffix("</tool_call>")).calls == []
+
+
+@pytest.mark.parametrize(
+    "name", ["", "two words", "we\nather", 'weather{"city": "x"}', "天气", "x" * 65, "weather()", "<|user|>"]
+)
+def test_a_call_of_what_no_function_is_called_is_text(name: str) -> None:
+    """A request that sends such a call back would be refused."""
+    call = f"<tool_call>{name}\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>\n</tool_call>"
+    reader = read(f"So: {call} {CALL}")
+    assert reader.content == f"So: {call}"
+    assert [made.name for made in reader.calls] == ["weather"]
+
+
+def test_a_stop_string_also_ends_a_call_that_is_text() -> None:
+    reader = AnswerReader(TOKENIZER, ("STOP",), reads_calls=True)
+    reader.push(TOKENIZER.encode("<tool_call>no name STOP\n</tool_call> more"))
+    assert reader.content == "<tool_call>no name" and reader.stopped
+
+
+def test_the_letters_of_a_mark_inside_an_argument_are_its_text() -> None:
+    markup = "a</arg_value>\n<arg_key>days</arg_key>\n<arg_value>b</tool_call>"
+    reader = AnswerReader(TOKENIZER, reads_calls=True)
+    before, after = CALL.split("北京")
+    reader.push([*TOKENIZER.encode(before), *TOKENIZER.encode_plain(markup), *TOKENIZER.encode(after)])
+    assert reader.calls == [RawCall("weather", (("city", markup), ("days", "3")))]
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_an_answer_ends_with_the_last_call_it_may_make(most: int) -> None:
+    reader = AnswerReader(TOKENIZER, reads_calls=True, max_calls=most)
+    reader.push(TOKENIZER.encode(f"Look:\n{CALL}\n{CALL}\n{CALL} and"))
+    reader.finish()
+    assert len(reader.calls) == most and reader.stopped and reader.content == "Look:"
+    assert reader.tokens < len(TOKENIZER.encode(f"Look:\n{CALL}\n{CALL}\n{CALL} and"))
+
+
+def test_an_answer_makes_no_more_calls_than_a_request_may_send_back() -> None:
+    assert len(read(CALL * (MAX_CALLS + 2)).calls) == MAX_CALLS
 
 
 def test_without_tools_the_text_of_a_call_is_text() -> None:
@@ -100,7 +139,7 @@ def test_a_template_without_tools_refuses_them() -> None:
 
 @needs_real
 def test_tools_calls_and_results_are_rendered_as_the_model_was_taught() -> None:
-    tokenizer = Tokenizer.read(REAL)
+    tokenizer = real_tokenizer()
     builder = PromptBuilder.read(REAL, tokenizer, Checkpoint.read(REAL).image_token_id, 2)
     messages = [
         Message("user", ("Weather?",)),
@@ -117,7 +156,7 @@ def test_tools_calls_and_results_are_rendered_as_the_model_was_taught() -> None:
 
 @needs_real
 def test_control_tokens_anywhere_in_tools_and_calls_stay_characters() -> None:
-    tokenizer = Tokenizer.read(REAL)
+    tokenizer = real_tokenizer()
     builder = PromptBuilder.read(REAL, tokenizer, Checkpoint.read(REAL).image_token_id, 2)
     controls = set(tokenizer.control_tokens.values())
 

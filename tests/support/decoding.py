@@ -12,7 +12,7 @@ from gateway.chat.image_decoder import ImageSizeLimits, OpenedImage
 from gateway.images.pixels import final_pixels
 
 MOST_BYTES = 15 << 20
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "AVIF")
 _WHITE = (255, 255, 255, 255)
 
 

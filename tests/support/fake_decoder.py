@@ -13,7 +13,8 @@ class FakeSession:
 
     A row's "KV" is the list of tokens fed to it, so a test sees at once when a row was overwritten or misplaced.
     Decode steps are padded to `bucket` rows, which writes a stray token into the rows that follow, as a device does.
-    A mask's first allowed token is drawn, and `broken` tokens make a row's numbers break.
+    A mask's first allowed token is drawn, and `broken` tokens make a row's numbers break. Where logits are edited, the
+    next number's logit is 1 and the others' are 0.
     """
 
     def __init__(
@@ -52,10 +53,23 @@ class FakeSession:
         tokens = (last + 1) % self.vocabulary
         for row_index, mask in zip(step.sampler.mask_rows[:, 0], step.sampler.mask, strict=True):
             tokens[row_index] = int(mask.argmax())
+        for row_index in np.unique(step.sampler.edit_index[:, 0]).tolist():
+            tokens[row_index] = self._likeliest(int(last[row_index]), row_index, step)
         tokens[last == self._broken] = -1
         wanted = step.sampler.logprob_rows
         ids = np.repeat(tokens[wanted][:, None], 1 + MAX_LOGPROBS, axis=1)
         return Sampled(tokens, ids, np.zeros(ids.shape, np.float32))
+
+    def _likeliest(self, last: int, row: int, step: Step) -> int:
+        sampler, logits = step.sampler, np.zeros(self.vocabulary, np.float32)
+        logits[(last + 1) % self.vocabulary] = 1
+        edited = sampler.edit_index[:, 0] == row
+        tokens, penalty = sampler.edit_index[edited, 1], sampler.penalty[edited]
+        seen = logits[tokens]
+        logits[tokens] = np.where(seen > 0, seen / penalty, seen * penalty) + sampler.bias[edited]
+        for mask in sampler.mask[sampler.mask_rows[:, 0] == row]:
+            logits[~mask] = -np.inf
+        return int(logits.argmax())
 
     def _feed(self, index: int, length: int, tokens: np.ndarray) -> None:
         assert index < self.rows

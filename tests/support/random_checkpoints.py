@@ -1,16 +1,23 @@
-"""Makes small Hugging Face checkpoints of many shapes with random weights and tokenizers of their own."""
+"""Makes small Hugging Face checkpoints of many shapes with random weights and tokenizers of their own.
+
+Whoever needs torch imports it in a function: it takes seconds, and most processes of a run never use it.
+"""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-import torch
+import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import Glm4vConfig, Glm4vForConditionalGeneration
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
+needs_torch = pytest.mark.skipif(
+    None in (find_spec("torch"), find_spec("transformers")), reason="torch and transformers are not installed"
+)
 _CORPUS = [
     "Hello, who are you? Be brief.",
     "What is in this picture? How many shapes?",
@@ -64,6 +71,9 @@ SHAPES = (
 
 def make(shape: Shape, folder: Path) -> Path:
     """Writes the checkpoint into a new folder and returns it."""
+    import torch
+    from transformers import Glm4vForConditionalGeneration
+
     folder.mkdir(parents=True)
     tokenizer = _tokenizer(shape)
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -101,7 +111,9 @@ def _tokenizer(shape: Shape) -> Tokenizer:
     return tokenizer
 
 
-def _config(shape: Shape, tokenizer: Tokenizer) -> Glm4vConfig:
+def _config(shape: Shape, tokenizer: Tokenizer) -> Any:
+    from transformers import Glm4vConfig
+
     def token(text: str) -> int:
         found = tokenizer.token_to_id(text)
         assert found is not None, text

@@ -89,7 +89,7 @@ def sampling_fields_table() -> str:
     for entry in PARAMETERS:
         default = "random" if entry.documented_default is None else json.dumps(entry.documented_default)
         rows.append(
-            f"| `{entry.name}` | {default.removesuffix('.0')} | {entry.accepted} | {entry.meaning}{_aliases(entry)} |"
+            f"| `{entry.name}` | {default.removesuffix('.0')} | {entry.wanted} | {entry.meaning}{_aliases(entry)} |"
         )
     return "\n".join(rows)
 

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from filelock import FileLock
+from real_checkpoint import REAL
 from rich.console import Console
 
 from export.build.pipeline import build
@@ -51,6 +52,17 @@ def build_of_endless() -> Path:
         never = Tokenizer.read(checkpoint).control_tokens["<|end_of_audio|>"]
         (checkpoint / "generation_config.json").write_text(json.dumps({"eos_token_id": [never]}), "utf-8")
     return _shared(checkpoint, Path("endless"))
+
+
+@cache
+def build_with_tools() -> Path:
+    """The demo with a chat template that knows tools: the real model's where it is at hand, else one of the tests'."""
+    checkpoint = CACHE / "tools" / "checkpoint"
+    with _lock(CACHE):
+        shutil.copytree(DEMO, checkpoint, dirs_exist_ok=True)
+        template = REAL / "chat_template.jinja" if REAL.is_dir() else TESTS / "support" / "tool_template.jinja"
+        shutil.copy(template, checkpoint / "chat_template.jinja")
+    return _shared(checkpoint, Path("tools"))
 
 
 def copied(shared: Path, out: Path) -> Path:

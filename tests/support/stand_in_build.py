@@ -26,6 +26,12 @@ def write_processor_and_canary(folder: Path, prompt: str, answer: str | None) ->
     (folder / CANARY_FOLDER / "canary.json").write_text(json.dumps(canary), "utf-8")
 
 
+def give_tools(build: Path) -> None:
+    """The stand-in's chat template knows tools from now on, as the model family's own does."""
+    template = Path(__file__).with_name("tool_template.jinja")
+    shutil.copy(template, build / CHECKPOINT_FOLDER / "chat_template.jinja")
+
+
 def describe_again(build: Path) -> None:
     """For a stand-in build that a test has altered on purpose: its manifest and certificate say what is in it now."""
     Manifest.describe(build, "recipe", "stand-in", "fp32", "cpu").write(build)

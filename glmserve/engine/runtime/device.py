@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import os
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +20,7 @@ from glmserve.engine.runtime.gpu_support import check_kernels
 from glmserve.engine.runtime.memory import Block, Memory
 from glmserve.engine.runtime.memory import DeviceName as DeviceName
 from glmserve.errors import BadArtifact
+from glmserve.system import memory
 
 _NAN_BYTE = 0xFF  # all ones is a NaN in every floating type
 
@@ -91,10 +91,7 @@ class Host:
         pass
 
     def total_memory_bytes(self) -> int:
-        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        limit = Path("/sys/fs/cgroup/memory.max")  # cgroup v2
-        text = limit.read_text("ascii").strip() if limit.is_file() else "max"
-        return min(machine, int(text)) if text.isdecimal() else machine
+        return memory.total_memory_bytes()
 
 
 class Cuda(Gpu):

@@ -8,14 +8,15 @@ from functools import lru_cache
 import numpy as np
 
 from glmserve.contract import DecoderGraph
+from glmserve.engine.logit_edits import Edits
 from glmserve.engine.runtime.constant_arrays import closed, numbered, zeros
 from glmserve.sampling_parameters import GRAPH_PARAMETERS, Sampling
 
 _TOKENS = 16
 """Tokens whose random numbers are made together: a generator costs as much as hundreds of its numbers."""
 _BLOCKS = 1024
-_PENALTIES = 1024
-"""Penalised logits in the smallest of a captured graph's sizes; each further one has eight times as many."""
+_EDITS = 1024
+"""Edited logits in the smallest of a captured graph's sizes; each further one has eight times as many."""
 _LEAST = np.float32(2**-25)
 """Half of the least number that a generator gives beside 0, whose logarithm is none."""
 _LEAST_TEMPERATURE = 1e-6
@@ -26,20 +27,20 @@ _LEAST_TEMPERATURE = 1e-6
 class Draw:
     """What one row's next token depends on beside its logits.
 
-    `index` counts the tokens drawn for this answer before; `seen` i64 holds the ids that a repetition penalty lowers,
-    `mask` bool [vocabulary] the tokens a grammar allows, None where there is no grammar.
+    `index` counts the tokens drawn for this answer before; `mask` bool [vocabulary] holds the tokens that may be drawn,
+    None where all may.
     """
 
     sampling: Sampling
     index: int = 0
-    seen: np.ndarray | None = None
+    edits: Edits | None = None
     mask: np.ndarray | None = None
 
     @property
     def is_greedy(self) -> bool:
         """Whether the likeliest token is taken, and nothing else is wanted."""
         sampling = self.sampling
-        return sampling.temperature <= 0 and self.seen is None and self.mask is None and not sampling.logprobs
+        return sampling.temperature <= 0 and self.edits is None and self.mask is None and not sampling.logprobs
 
 
 GREEDY = Draw(Sampling())
@@ -51,14 +52,15 @@ class SamplerInputs:
     """The sampler's part of `contract.DecoderGraph` for B rows.
 
     `parameters` [B, 1] of each of GRAPH_PARAMETERS by its name, `uniform` f32 [B, candidates]. The lists of extras:
-    `penalty_index` i64 [P, 2] with `penalty` f32 [P], `mask_rows` i64 [R, 1] with `mask` bool [R, vocabulary],
+    `edit_index` i64 [P, 2] with `penalty` and `bias` f32 [P], `mask_rows` i64 [R, 1] with `mask` bool [R, vocabulary],
     `logprob_rows` i64 [Q].
     """
 
     parameters: dict[str, np.ndarray]
     uniform: np.ndarray
-    penalty_index: np.ndarray
+    edit_index: np.ndarray
     penalty: np.ndarray
+    bias: np.ndarray
     mask_rows: np.ndarray
     mask: np.ndarray
     logprob_rows: np.ndarray
@@ -73,8 +75,9 @@ class SamplerInputs:
         return {
             **self.parameters,
             DecoderGraph.UNIFORM: self.uniform,
-            DecoderGraph.PENALTY_INDEX: self.penalty_index,
+            DecoderGraph.EDIT_INDEX: self.edit_index,
             DecoderGraph.PENALTY: self.penalty,
+            DecoderGraph.BIAS: self.bias,
             DecoderGraph.MASK_ROWS: self.mask_rows,
             DecoderGraph.MASK: self.mask,
             DecoderGraph.LOGPROB_ROWS: self.logprob_rows,
@@ -105,16 +108,17 @@ def padded(inputs: SamplerInputs, more: int) -> SamplerInputs:
 def filled(inputs: SamplerInputs) -> SamplerInputs:
     """The same with lists of extras of few different lengths, their last entries repeated: a captured graph's lengths
     are fixed. What is written twice is the same, and what is listed twice stands at the end."""
-    penalties, masks, logprobs = inputs.extras
+    edits, masks, logprobs = inputs.extras
     if not any(inputs.extras):
         return inputs
-    size = _PENALTIES if penalties else 0
-    while size < penalties:
+    size = _EDITS if edits else 0
+    while size < edits:
         size *= 8
     return replace(
         inputs,
-        penalty_index=_repeated(inputs.penalty_index, size),
+        edit_index=_repeated(inputs.edit_index, size),
         penalty=_repeated(inputs.penalty, size),
+        bias=_repeated(inputs.bias, size),
         mask_rows=_repeated(inputs.mask_rows, _power_of_two(masks)),
         mask=_repeated(inputs.mask, _power_of_two(masks)),
         logprob_rows=_repeated(inputs.logprob_rows, _power_of_two(logprobs)),
@@ -148,13 +152,14 @@ def _drawn(draws: list[Draw], candidates: int, vocabulary: int) -> SamplerInputs
             uniform[row] = 0.5
         else:
             uniform[row] = _numbers(sampling.seed, draw.index // _TOKENS, candidates)[draw.index % _TOKENS]
-    index, penalty = _penalties(draws)
+    index, penalty, bias = _edits(draws)
     masks = [(row, draw.mask) for row, draw in enumerate(draws) if draw.mask is not None]
     return SamplerInputs(
         parameters=_parameters(settings, candidates),
         uniform=uniform,
-        penalty_index=index,
+        edit_index=index,
         penalty=penalty,
+        bias=bias,
         mask_rows=np.array([[row] for row, _ in masks], np.int64).reshape(-1, 1),
         mask=np.stack([mask for _, mask in masks]) if masks else np.empty((0, vocabulary), np.bool_),
         logprob_rows=np.array([row for row, draw in enumerate(draws) if draw.sampling.logprobs], np.int64),
@@ -176,12 +181,12 @@ def _numbers(seed: int, block: int, candidates: int) -> np.ndarray:
     return np.maximum(stream.random((_TOKENS, candidates), np.float32), _LEAST)
 
 
-def _penalties(draws: list[Draw]) -> tuple[np.ndarray, np.ndarray]:
-    """Index i64 [P, 2] of every logit to penalise, and its row's penalty f32 [P]."""
-    seen = [(row, draw.seen, draw.sampling.repetition_penalty) for row, draw in enumerate(draws)]
-    parts = [(row, ids, penalty) for row, ids, penalty in seen if ids is not None]
+def _edits(draws: list[Draw]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Index i64 [P, 2] of every logit to edit, with its penalty and its bias f32 [P]."""
+    parts = [(row, draw.edits) for row, draw in enumerate(draws) if draw.edits is not None]
     if not parts:
-        return np.empty((0, 2), np.int64), np.empty(0, np.float32)
-    rows = np.concatenate([np.full(len(ids), row, np.int64) for row, ids, _ in parts])
-    penalties = np.concatenate([np.full(len(ids), penalty, np.float32) for _, ids, penalty in parts])
-    return np.stack([rows, np.concatenate([ids for _, ids, _ in parts])], axis=1), penalties
+        return np.empty((0, 2), np.int64), np.empty(0, np.float32), np.empty(0, np.float32)
+    rows = np.concatenate([np.full(len(edits.tokens), row, np.int64) for row, edits in parts])
+    tokens = np.concatenate([edits.tokens for _, edits in parts])
+    penalty = np.concatenate([edits.penalty for _, edits in parts])
+    return np.stack([rows, tokens], axis=1), penalty, np.concatenate([edits.bias for _, edits in parts])

@@ -102,4 +102,4 @@ class NgramProposer:
 
 def _may_draft(sequence: Sequence) -> bool:
     request = sequence.request
-    return not (request.grammar or request.sampling.logprobs or request.sampling.repetition_penalty != 1)
+    return not (request.grammar or request.sampling.logprobs or request.sampling.edits_logits)

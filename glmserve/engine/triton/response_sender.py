@@ -109,12 +109,13 @@ class ResponseSender:
 
 
 def _joined(events: list[Event]) -> list[Event]:
-    """The same events with adjacent tokens merged."""
+    """The same events with adjacent tokens of one answer merged."""
     joined: list[Event] = []
     for event in events:
         before = joined[-1] if joined else None
-        if isinstance(event, Tokens) and isinstance(before, Tokens):
-            joined[-1] = Tokens(before.tokens + event.tokens, _both(before.logprobs, event.logprobs))
+        if isinstance(event, Tokens) and isinstance(before, Tokens) and event.number == before.number:
+            logprobs = _both(before.logprobs, event.logprobs)
+            joined[-1] = Tokens(before.tokens + event.tokens, logprobs, event.number)
         else:
             joined.append(event)
     return joined

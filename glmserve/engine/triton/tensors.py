@@ -9,9 +9,17 @@ import numpy as np
 
 from glmserve import contract
 from glmserve.contract import Tensor
-from glmserve.engine.request import Done, Event, Failed, Logprobs, Tokens
+from glmserve.engine.request import Done, Ended, Event, Failed, Tokens
 from glmserve.errors import InvalidInput
-from glmserve.limits import MAX_IMAGES, MAX_STOP_TOKEN_IDS
+from glmserve.limits import (
+    LARGEST_LOGIT_BIAS,
+    MAX_ALLOWED_TOKEN_IDS,
+    MAX_ANSWERS,
+    MAX_BAD_WORDS,
+    MAX_IMAGES,
+    MAX_LOGIT_BIAS,
+    MAX_STOP_TOKEN_IDS,
+)
 from glmserve.model.config import Checkpoint
 from glmserve.model.image_processor import Grid
 from glmserve.sampling_parameters import PARAMETERS, Parameter, Sampling, Value
@@ -29,6 +37,8 @@ class Asked:
     deadline_s: float
     grammar: bytes | None
     scope: int
+    salt: int = 0
+    answers: int = 1
 
 
 def kept(array: np.ndarray) -> np.ndarray:
@@ -49,11 +59,25 @@ def read_request(tensors: Tensors, checkpoint: Checkpoint) -> Asked:
     return Asked(
         input_ids=input_ids,
         images=_images(tensors, checkpoint),
-        sampling=_sampling(tensors),
+        sampling=_sampling(tensors, vocabulary),
         deadline_s=int(tensors[contract.DEADLINE_MS.name][0]) / 1000,
         grammar=None if grammar is None or not len(grammar) else grammar.tobytes(),
-        scope=int(tensors.get(contract.CACHE_SCOPE.name, np.zeros(1, np.int64))[0]),
+        scope=_number(tensors, contract.CACHE_SCOPE, 0),
+        salt=_number(tensors, contract.CACHE_SALT, 0),
+        answers=answers_in(tensors),
     )
+
+
+def answers_in(tensors: Tensors) -> int:
+    """How many answers are wanted; raises InvalidInput."""
+    answers = _number(tensors, contract.ANSWERS, 1)
+    if not 1 <= answers <= MAX_ANSWERS:
+        raise InvalidInput(f"The field n must be a whole number from 1 to {MAX_ANSWERS}.", "n")
+    return answers
+
+
+def _number(tensors: Tensors, tensor: Tensor, default: int) -> int:
+    return int(tensors[tensor.name][0]) if tensor.name in tensors else default
 
 
 def key_in(tensors: Tensors, tensor: Tensor) -> int | None:
@@ -74,37 +98,63 @@ def asks_for_whole(tensors: Tensors) -> bool:
 
 def message(events: list[Event]) -> Tensors:
     """Events that follow one another, none of them a failure, as `contract.DECODER_OUTPUTS`."""
-    tokens = [token for event in events if isinstance(event, Tokens) for token in event.tokens]
+    parts = [event for event in events if isinstance(event, Tokens)]
+    tokens = [token for part in parts for token in part.tokens]
     tensors: Tensors = {contract.TOKENS.name: np.asarray(tokens, np.int32)}
+    if any(part.number is not None for part in parts):
+        numbers = [number for part in parts for number in [part.number or 0] * len(part.tokens)]
+        tensors[contract.CHOICES.name] = np.asarray(numbers, np.int32)
+    if logprobs := [part.logprobs for part in parts if part.logprobs]:
+        tensors[contract.LOGPROB_IDS.name] = np.concatenate([each.ids for each in logprobs]).astype(np.int32)
+        tensors[contract.LOGPROB_VALUES.name] = np.concatenate([each.values for each in logprobs]).astype(np.float32)
     for event in events:
         assert not isinstance(event, Failed)
-        if isinstance(event, Done):
+        if isinstance(event, Ended):
+            tensors[contract.FINISH.name] = np.asarray(event.finishes, np.int32)
+        elif isinstance(event, Done):
             timings = event.timings
             seconds = (timings.queue_s, timings.vision_s, timings.prefill_s, timings.decode_s)
-            tensors[contract.FINISH.name] = np.asarray([event.finish], np.int32)
+            tensors[contract.FINISH.name] = np.asarray(event.finishes or [event.finish], np.int32)
             tensors[contract.TIMINGS_MS.name] = np.asarray(seconds, np.float32) * 1000
             tensors[contract.CACHED_TOKENS.name] = np.asarray([event.cached_tokens], np.int32)
-        elif event.logprobs:
-            tensors |= _logprobs(event.logprobs)
     return tensors
 
 
-def _logprobs(logprobs: Logprobs) -> Tensors:
-    return {
-        contract.LOGPROB_IDS.name: logprobs.ids.astype(np.int32),
-        contract.LOGPROB_VALUES.name: logprobs.values.astype(np.float32),
-    }
-
-
-def _sampling(tensors: Tensors) -> Sampling:
-    stop_token_ids = tensors.get(contract.STOP_TOKEN_IDS.name, np.empty(0, np.int64))
-    if len(stop_token_ids) > MAX_STOP_TOKEN_IDS:
-        raise InvalidInput(
-            f"The field stop_token_ids has {len(stop_token_ids)} ids; at most {MAX_STOP_TOKEN_IDS} are accepted.",
-            "stop_token_ids",
-        )
+def _sampling(tensors: Tensors, vocabulary: int) -> Sampling:
     values: dict[str, Any] = {parameter.name: _value(tensors, parameter) for parameter in PARAMETERS}
-    return Sampling(**values, stop_token_ids=tuple(stop_token_ids.tolist()))
+    biased = _ids(tensors, contract.BIASED_TOKEN_IDS, "logit_bias", MAX_LOGIT_BIAS, vocabulary)
+    bias = tensors.get(contract.LOGIT_BIAS.name, np.empty(0, np.float32))
+    if len(bias) != len(biased) or not (np.abs(bias) <= LARGEST_LOGIT_BIAS).all():
+        raise InvalidInput(
+            f"The field logit_bias must give each token id a number from {-LARGEST_LOGIT_BIAS:g} to "
+            f"{LARGEST_LOGIT_BIAS:g}.",
+            "logit_bias",
+        )
+    allowed = _ids(tensors, contract.ALLOWED_TOKEN_IDS, "allowed_token_ids", MAX_ALLOWED_TOKEN_IDS, vocabulary)
+    return Sampling(
+        **values,
+        stop_token_ids=_ids(tensors, contract.STOP_TOKEN_IDS, "stop_token_ids", MAX_STOP_TOKEN_IDS, vocabulary),
+        logit_bias=tuple(zip(biased, bias.tolist(), strict=True)),
+        bad_words=_bad_words(tensors),
+        allowed_token_ids=allowed,
+    )
+
+
+def _ids(tensors: Tensors, tensor: Tensor, field: str, most: int, vocabulary: int) -> tuple[int, ...]:
+    """A list of token ids; raises InvalidInput when it is too long or an id is outside the vocabulary."""
+    ids = tensors.get(tensor.name, np.empty(0, np.int64))
+    if len(ids) > most:
+        raise InvalidInput(f"The field {field} has {len(ids)} token ids; at most {most} are accepted.", field)
+    if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < vocabulary:
+        raise InvalidInput(f"The token ids in the field {field} must lie between 0 and {vocabulary - 1}.", field)
+    return tuple(ids.tolist())
+
+
+def _bad_words(tensors: Tensors) -> tuple[tuple[int, ...], ...]:
+    rows = tensors.get(contract.BAD_WORDS.name, np.empty((0, 0), np.int64))
+    if len(rows) > 2 * MAX_BAD_WORDS:
+        raise InvalidInput(f"The field bad_words may hold at most {MAX_BAD_WORDS} words.", "bad_words")
+    return tuple(word for word in (tuple(row[row >= 0].tolist()) for row in rows) if word)
 
 
 def _value(tensors: Tensors, parameter: Parameter) -> Value:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from glmserve.contract import LOGPROB_IDS, LOGPROB_VALUES, TOKENS
+from glmserve.contract import CHOICES, LOGPROB_IDS, LOGPROB_VALUES, TOKENS
 
 Tensors = dict[str, np.ndarray]
-_GROWING = (TOKENS.name, LOGPROB_IDS.name, LOGPROB_VALUES.name)
+_GROWING = (TOKENS.name, CHOICES.name, LOGPROB_IDS.name, LOGPROB_VALUES.name)
 
 
 def joined(messages: list[Tensors]) -> Tensors:

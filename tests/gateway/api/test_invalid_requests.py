@@ -138,12 +138,12 @@ def test_a_blank_prompt_is_named(client: FlaskClient, image: str, prompt: str) -
 @pytest.mark.parametrize(
     ("field", "values"),
     [
-        ("max_tokens", ["0", "-1", "9223372036854775808", '"5"', "true", "5.0", "1e3", "[5]"]),
+        ("max_tokens", ["0", "-1", '"5"', "true", "5.0", "1e3", "[5]"]),
         ("temperature", ["-1", "1e9", "2.01", '"0.7"', "true", "[]"]),
         ("top_p", ["0", "2", "-0.1", "false", '"1"']),
-        ("top_k", ["-1", "1.5", "true", "2147483648"]),
-        ("seed", ["-1", "9223372036854775808", "1.5", '"a"', "false"]),
-        ("stop", ['""', "5", '[""]', "[5]", json.dumps(["x"] * 17), json.dumps("x" * 257), json.dumps(["x"] * 1000)]),
+        ("top_k", ["-2", "1.5", "true", "2147483648"]),
+        ("seed", ["-2", "9223372036854775808", "1.5", '"a"', "false"]),
+        ("stop", ["5", "[5]", json.dumps(["x"] * 17), json.dumps("x" * 257), json.dumps(["x"] * 1000)]),
         ("thinking", ["1", '"true"', "[]"]),
         ("stream", ["1", "0", '"true"', '"yes"', "[]"]),
     ],
@@ -153,7 +153,7 @@ def test_a_wrong_option_is_named(send: Send, image: str, field: str, values: lis
         assert_problem(send(image, **{field: json.loads(value)}), 400, field)
 
 
-@pytest.mark.parametrize("value", [0, "5", 32769])
+@pytest.mark.parametrize("value", [0, "5", -7])
 def test_the_other_name_of_max_tokens_is_no_back_door(client: FlaskClient, image: str, value: Any) -> None:
     assert_problem(ask(client, image, max_new_tokens=value), 400, "max_new_tokens")
 
@@ -168,7 +168,8 @@ def test_the_other_name_of_max_tokens_is_no_back_door(client: FlaskClient, image
         ({"chat_template_kwargs": [1]}, "chat_template_kwargs"),
         ({"stream": "yes"}, "stream"),
         ({"stream_options": {"include_usage": 5}}, "stream_options"),
-        ({"frequency_penalty": 2}, "frequency_penalty"),
+        ({"frequency_penalty": 2.1}, "frequency_penalty"),
+        ({"presence_penalty": -2.1}, "presence_penalty"),
         ({"messages": []}, "messages"),
         ({"messages": {}}, "messages"),
         ({"messages": [{"role": "user", "content": "x"}] * 513}, "messages"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +11,7 @@ from flask.testing import FlaskClient
 from samples import ask, ask_openai, assert_problem
 
 from gateway.triton.backend import Chunk
+from glmserve.answer_rules import AnswerRules, TextRule
 from glmserve.contract import Finish
 from glmserve.model.tokenizer import Tokenizer
 
@@ -31,6 +31,24 @@ def test_unset_fields_ask_for_nothing_special(client: FlaskClient, backend: Fake
     assert (backend.requests[0].grammar, sampling.logprobs, sampling.top_logprobs) == (b"", False, 0)
 
 
+@pytest.mark.parametrize("name", ["max_tokens", "max_new_tokens"])
+@pytest.mark.parametrize("value", [32_769, 2**63, 10**30])
+def test_more_tokens_than_any_answer_has_are_cut(
+    client: FlaskClient, backend: FakeBackend, image: str, name: str, value: int
+) -> None:
+    ask(client, image, max_tokens=32_768)
+    ask(client, image, **{name: value})
+    most, cut = (request.sampling.max_tokens for request in backend.requests)
+    assert most == cut
+
+
+def test_minus_one_is_an_absent_top_k_or_seed(client: FlaskClient, backend: FakeBackend, image: str) -> None:
+    for _ in range(2):
+        ask(client, image, top_k=-1, seed=-1)
+    first, second = (request.sampling for request in backend.requests)
+    assert first.top_k == 0 and first.seed >= 0 and first.seed != second.seed
+
+
 @pytest.mark.parametrize(
     ("wanted", "grammar"),
     [
@@ -44,7 +62,8 @@ def test_a_response_format_becomes_a_grammar(
 ) -> None:
     assert ask(client, image, response_format=wanted).status_code == 200
     sent = backend.requests[0].grammar
-    assert (json.loads(sent) if sent else None) == grammar
+    rules = AnswerRules.read(sent) if sent else None
+    assert rules == (None if grammar is None else AnswerRules(TextRule("json_schema", grammar, "response_format")))
 
 
 @pytest.mark.parametrize(
@@ -63,7 +82,6 @@ def test_a_response_format_becomes_a_grammar(
         ("response_format", {"response_format": {"type": "xml"}}),
         ("response_format", {"response_format": {"type": "json_schema"}}),
         ("response_format", {"response_format": {"type": "json_schema", "json_schema": {"schema": 5}}}),
-        ("response_format", {"response_format": {"type": "json_object"}, "thinking": True}),
         ("65536", {"response_format": {"type": "json_schema", "json_schema": {"schema": {"a": "x" * 65536}}}}),
     ],
 )
@@ -71,9 +89,12 @@ def test_a_wrong_field_is_named(client: FlaskClient, image: str, field: str, opt
     assert_problem(ask(client, image, **options), 400, field)
 
 
-def test_no_switch_lets_an_answer_in_a_form_be_thought_about(client: FlaskClient, image: str) -> None:
-    options = {"response_format": {"type": "json_object"}, "chat_template_kwargs": {"enable_thinking": True}}
-    assert_problem(ask_openai(client, image, **options), 400, "response_format")
+@pytest.mark.parametrize("switch", [{"thinking": True}, {"chat_template_kwargs": {"enable_thinking": True}}])
+def test_an_answer_in_a_given_shape_may_be_thought_about_first(
+    client: FlaskClient, backend: FakeBackend, image: str, switch: dict[str, Any]
+) -> None:
+    assert ask_openai(client, image, response_format={"type": "json_object"}, **switch).status_code == 200
+    assert AnswerRules.read(backend.requests[0].grammar).thinks
 
 
 def test_log_probabilities_come_with_text_and_bytes_of_what_is_said(

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import gzip
+import socket
 import threading
 import time
+import zlib
 from collections.abc import Generator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
+from urllib.parse import urlsplit
 
 import pytest
 
 from gateway.chat.image_fetcher import ImageFetcher, is_public
+from gateway.chat.image_hosts import ImageHosts
+from gateway.settings import GatewaySettings
 from glmserve.errors import BadImage, TooLarge
 
+PACKED = {"gzip": gzip.compress(b"x" * 100), "deflate": zlib.compress(b"x" * 100), "br": b"no brotli", "zstd": b"x"}
 DRIPS = {
     "drip-head": b"HTTP/1.1 200 OK\r\nX: ",
     "drip-length": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
@@ -22,8 +30,17 @@ DRIPS = {
 class Site(BaseHTTPRequestHandler):
     """/file is a file, /n redirects to /n-1, /away leaves, /slow never ends, /drip-… sends five bytes a second."""
 
+    asked: ClassVar[list[tuple[str, dict[str, str]]]] = []
+
     def do_GET(self) -> None:
         step = self.path[1:]
+        Site.asked.append((self.path, dict(self.headers)))
+        if step in PACKED:
+            self.send_response(200)
+            self.send_header("Content-Encoding", step)
+            self.end_headers()
+            self.wfile.write(PACKED[step])
+            return
         if step in DRIPS:
             self.wfile.write(DRIPS[step])
             with suppress(OSError):
@@ -31,13 +48,16 @@ class Site(BaseHTTPRequestHandler):
                     self.wfile.write(b"0")
                     threading.Event().wait(0.2)
             return
-        self.send_response(200 if step in ("file", "slow") else 404 if step == "none" else 302)
+        is_file = step in ("file", "slow") or self.path.startswith("/%E5%9B%BE")
+        self.send_response(200 if is_file else 404 if step == "none" else 302)
         if step.isdecimal():
             self.send_header("Location", f"/{int(step) - 1}" if int(step) else "/file")
+        if step == "round":
+            self.send_header("Location", "/\u56fe 1.png".encode().decode("latin-1"))
         if step == "away":
             self.send_header("Location", "http://169.254.169.254/latest")
         self.end_headers()
-        if step in ("file", "slow"):
+        if is_file:
             self.wfile.write(b"x" * 100)
         if step == "slow":
             threading.Event().wait(1)
@@ -49,7 +69,7 @@ class Site(BaseHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def site() -> Generator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Site) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield f"127.0.0.1:{server.server_port}"
         server.shutdown()
 
@@ -155,3 +175,135 @@ def test_a_name_that_is_looked_up_for_ever_ends_with_the_requests_time(monkeypat
     over.set()
     while threading.active_count() > before:
         time.sleep(0.01)
+
+
+def test_a_host_is_told_who_asks(site: str) -> None:
+    Site.asked.clear()
+    reader(site).read(f"http://{site}/file", "image", 5)
+    ((_, headers),) = Site.asked
+    assert headers["User-Agent"].startswith("GLM-4.6V-Flash-WEB/") and headers["User-Agent"].isascii()
+    assert headers["Host"] == site and headers["Accept"] == "image/*"
+
+
+@pytest.mark.parametrize("path", ["图 1.png", "%E5%9B%BE%201.png", "图%201.png?q=图 &r=100%#top"])
+def test_blanks_and_other_scripts_in_a_path_are_escaped(site: str, path: str) -> None:
+    Site.asked.clear()
+    assert reader(site).read(f"http://{site}/{path}", "image", 5) == b"x" * 100
+    assert Site.asked[0][0] in ("/%E5%9B%BE%201.png", "/%E5%9B%BE%201.png?q=%E5%9B%BE%20&r=100%25")
+
+
+def test_a_redirect_may_lead_to_such_a_path(site: str) -> None:
+    assert reader(site).read(f"http://{site}/round", "image", 5) == b"x" * 100
+
+
+@pytest.mark.parametrize("way", ["gzip", "deflate"])
+def test_a_compressed_picture_is_unpacked_within_its_limit(site: str, way: str) -> None:
+    assert reader(site).read(f"http://{site}/{way}", "image", 5) == b"x" * 100
+    with pytest.raises(TooLarge, match="image holds more than 99"):
+        reader(site, max_bytes=99).read(f"http://{site}/{way}", "image", 5)
+
+
+@pytest.mark.parametrize("way", ["br", "zstd"])
+def test_what_cannot_be_unpacked_is_a_bad_image(site: str, way: str) -> None:
+    with pytest.raises(BadImage, match="could not be fetched"):
+        reader(site).read(f"http://{site}/{way}", "image", 5)
+
+
+def test_the_status_of_a_host_that_refuses_is_told(site: str) -> None:
+    with pytest.raises(BadImage, match="its host answered 404"):
+        reader(site).read(f"http://{site}/none", "image", 5)
+
+
+@pytest.mark.parametrize(
+    ("listed", "url", "is_listed"),
+    [
+        ("bücher.example", "http://bücher.example/a.png", True),
+        ("bücher.example", "http://xn--bcher-kva.example/a.png", True),
+        ("xn--bcher-kva.example", "https://BÜCHER.example/a.png", True),
+        ("图片.example:8080", "http://图片.example:8080/", True),
+        ("图片.example:8080", "http://图片.example/", False),
+        ("a.example", "http://A.EXAMPLE./x", True),
+        ("a.example", "http://a.example:443/x", False),
+        ("a.example", "http://ａ.example/x", True),
+        ("127.0.0.1", "http://１２７.0.0.1/x", True),
+        ("a.example", "http://a.example.evil/x", False),
+        ("a.example", "ftp://a.example/x", False),
+        ("[fd00::1]:9000", "http://[fd00::1]:9000/x", True),
+        ("fd00::1", "http://[fd00::1]/x", True),
+    ],
+)
+def test_hosts_are_known_under_every_spelling(listed: str, url: str, is_listed: bool) -> None:
+    assert ImageHosts((listed,)).is_listed(urlsplit(url)) is is_listed
+
+
+@pytest.mark.parametrize(
+    ("private", "address", "is_allowed"),
+    [
+        ("minio.internal", "10.1.2.3", True),
+        ("minio.internal", "192.168.7.7", True),
+        ("minio.internal", "fd00::7", True),
+        ("minio.internal", "8.8.8.8", True),
+        ("minio.internal", "127.0.0.1", False),
+        ("minio.internal", "::1", False),
+        ("minio.internal", "169.254.169.254", False),
+        ("minio.internal", "100.100.100.200", False),
+        ("minio.internal", "fe80::1", False),
+        ("minio.internal", "::ffff:10.0.0.1", False),
+        ("minio.internal=10.1.0.0/16", "10.1.2.3", True),
+        ("minio.internal=10.1.0.0/16", "10.2.2.3", False),
+        ("minio.internal=127.0.0.0/8", "127.0.0.1", True),
+    ],
+)
+def test_a_private_host_may_lie_in_its_networks_and_nowhere_else(private: str, address: str, is_allowed: bool) -> None:
+    hosts = ImageHosts(("cdn.example",), (private,))
+    inside, outside = urlsplit("http://minio.internal/a.png"), urlsplit("http://cdn.example/a.png")
+    assert hosts.is_listed(inside) and hosts.may_lie_at(inside, address) is is_allowed
+    assert not hosts.may_lie_at(outside, "10.1.2.3")
+
+
+def test_a_private_host_is_read_and_its_setting_is_checked(site: str) -> None:
+    settings = GatewaySettings(image_private_hosts=f"{site}=127.0.0.0/8")
+    fetcher = ImageFetcher((), 1000, 5, private_hosts=settings.image_private_hosts)
+    assert fetcher.read(f"http://{site}/1", "image", 5) == b"x" * 100
+    with pytest.raises(BadImage, match="not of a host"):
+        fetcher.read(f"http://{site}/away", "image", 5)
+    for wrong in ("=10.0.0.0/8", "a.example=10.0.0.0/33", "a.example=x"):
+        with pytest.raises(ValueError, match="image_private_hosts"):
+            GatewaySettings(image_private_hosts=wrong)
+
+
+def test_a_name_that_leads_elsewhere_the_second_time_is_not_asked_twice(
+    site: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DNS rebinding: what was checked is what is connected to, and a redirect's name is looked up and checked again."""
+    name, port = "minio.internal", int(site.rpartition(":")[2])
+    answers = ["127.0.0.1", "169.254.169.254"]
+
+    def look_up(host: str, port: int, *_: object, **__: object) -> list[object]:
+        return [(2, 1, 6, "", (answers.pop(0) if host == name else host, port))]
+
+    monkeypatch.setattr("gateway.chat.image_fetcher.socket.getaddrinfo", look_up)
+    fetcher = ImageFetcher((), 1000, 5, private_hosts=(f"{name}:{port}=127.0.0.0/8",))
+    with pytest.raises(BadImage, match="leads to an address"):
+        fetcher.read(f"http://{name}:{port}/0", "image", 5)
+    assert answers == []
+
+
+def test_a_host_with_an_address_that_cannot_be_reached_is_asked_at_its_next(
+    site: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = int(site.rpartition(":")[2])
+    found = [(10, 1, 6, "", ("::1", port, 0, 0)), (2, 1, 6, "", ("127.0.0.1", port))]
+    monkeypatch.setattr("gateway.chat.image_fetcher.socket.getaddrinfo", lambda *_, **__: found)
+    fetcher = ImageFetcher((f"two.example:{port}",), 1000, 5, is_open=lambda _: True)
+    real, tried = socket.create_connection, list[str]()
+
+    def connect(address: tuple[str, int], timeout_s: float) -> socket.socket:
+        tried.append(address[0])
+        if address[0] == "::1":
+            raise OSError
+        return real(("127.0.0.1", address[1]), timeout_s)
+
+    monkeypatch.setattr("gateway.chat.image_fetcher.socket.create_connection", connect)
+    assert fetcher.read(f"http://two.example:{port}/file", "image", 5) == b"x" * 100
+    assert tried == ["::1", "127.0.0.1"]

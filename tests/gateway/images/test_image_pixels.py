@@ -166,6 +166,12 @@ HONEST: dict[str, Callable[[], bytes]] = {
     "webp with alpha": lambda: file_of(rgba(), "WEBP"),
     "webp lossless with alpha": lambda: file_of(rgba(), "WEBP", lossless=True, exact=True),
     "webp with notes": lambda: file_of(SMOOTH, "WEBP", exif=held(8), icc_profile=PROFILE, xmp=XMP),
+    "avif": lambda: file_of(SMOOTH, "AVIF"),
+    "avif 4:4:4": lambda: file_of(SMOOTH, "AVIF", subsampling="4:4:4", quality=90),
+    "avif grey": lambda: file_of(SMOOTH.convert("L"), "AVIF"),
+    "avif with alpha": lambda: file_of(rgba(), "AVIF"),
+    "avif with notes": lambda: file_of(SMOOTH, "AVIF", exif=held(8), icc_profile=PROFILE, xmp=XMP),
+    "avif that moves": lambda: file_of(SMOOTH, "AVIF", save_all=True, append_images=[SMOOTH.rotate(9)]),
     "webp that moves": lambda: file_of(rgba(), "WEBP", save_all=True, append_images=[rgba().rotate(9)], lossless=True),
 }
 
@@ -212,7 +218,7 @@ def test_tall_and_wide_images_are_made_to_fit_as_pillow_does(size: tuple[int, in
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize(("kind", "endian"), [("JPEG", "<"), ("JPEG", ">"), ("PNG", "<"), ("WEBP", ">")])
+@pytest.mark.parametrize(("kind", "endian"), [("JPEG", "<"), ("JPEG", ">"), ("PNG", "<"), ("WEBP", ">"), ("AVIF", ">")])
 def test_every_orientation_is_pillows(orientation: int, kind: str, endian: str, way: None) -> None:
     data = file_of(SMOOTH, kind, exif=held(orientation, endian))
     for max_side in (4000, 100):
@@ -233,7 +239,7 @@ def test_a_file_that_breaks_off_anywhere_is_refused_or_decoded_but_never_our_fai
 @given(
     size=st.tuples(st.integers(1, 90), st.integers(1, 90)),
     mode=st.sampled_from(["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"]),
-    kind=st.sampled_from(["JPEG", "PNG", "WEBP", "BMP", "GIF"]),
+    kind=st.sampled_from(["JPEG", "PNG", "WEBP", "BMP", "GIF", "AVIF"]),
     orientation=st.integers(1, 8),
     max_side=st.integers(1, 120),
     seed=st.integers(0, 2**32 - 1),

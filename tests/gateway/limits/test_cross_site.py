@@ -84,8 +84,9 @@ def test_what_a_page_may_send_without_asking_is_not_read(
 
 
 def test_only_the_vision_route_reads_forms(client: FlaskClient) -> None:
-    codes = [client.post(path, data={"a": "b"}, content_type="multipart/form-data").status_code for path in ROUTES]
-    assert codes == [400, 415, 415]
+    for kind in ("multipart/form-data", "application/x-www-form-urlencoded"):
+        codes = [client.post(path, data={"a": "b"}, content_type=kind).status_code for path in ROUTES]
+        assert codes == [400, 415, 415]
 
 
 def test_an_address_that_is_none_stays_none_whatever_is_sent(client: FlaskClient) -> None:

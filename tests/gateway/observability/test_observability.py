@@ -151,7 +151,7 @@ def test_a_trace_is_passed_on_as_it_came(client: FlaskClient, backend: FakeBacke
 
 def test_a_span_continues_the_clients_trace_and_is_continued_by_ours() -> None:
     exporter = InMemorySpanExporter()
-    tracing = Tracing(OtlpSpans("", exporter))
+    tracing = Tracing(OtlpSpans("", "ours", exporter))
     passed_on, end = tracing.begin(PARENT)
     assert end is not None
     end("/v1/chat/vision", 503, {"prompt_tokens": 7})
@@ -162,6 +162,21 @@ def test_a_span_continues_the_clients_trace_and_is_continued_by_ours() -> None:
     assert f"{span.parent.span_id:016x}" == "b" * 16
     assert span.name == "/v1/chat/vision" and span.attributes["glm.prompt_tokens"] == 7
     assert not span.status.is_ok
+
+
+def test_a_span_says_what_was_asked_of_a_model_in_the_words_of_the_conventions() -> None:
+    exporter = InMemorySpanExporter()
+    tracing = Tracing(OtlpSpans("", "ours", exporter))
+    for route in ("/v1/messages", "/v1/completions", "/v1/models"):
+        _, end = tracing.begin("")
+        assert end is not None
+        facts = {"prompt_tokens": 7, "completion_tokens": 3, "finish_reason": "stop"}
+        end(route, 200, {} if route == "/v1/models" else facts)
+    tracing.close()
+    told = [dict(span.attributes or {}) for span in exporter.get_finished_spans()]
+    assert [one.get("gen_ai.operation.name") for one in told] == ["chat", "text_completion", None]
+    assert told[0]["gen_ai.request.model"] == "ours" and told[0]["gen_ai.usage.output_tokens"] == 3
+    assert told[0]["gen_ai.response.finish_reasons"] == ("stop",)
 
 
 def queries(node: Any) -> list[str]:

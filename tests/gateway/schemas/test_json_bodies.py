@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import time
+from binascii import hexlify
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fake_backend import FakeBackend
 from flask.testing import FlaskClient
@@ -22,6 +24,14 @@ from glmserve.errors import InvalidInput
 MIB = 1 << 20
 LARGEST = GatewaySettings.model_fields["max_json_bytes"].default - 100
 MOST_CPU_S = 0.5
+
+
+def numbered(count: int, between: bytes) -> bytes:
+    """000000, 000001 and so on as hexadecimal."""
+    numbers = np.arange(count, dtype=">u4").view(np.uint8).reshape(-1, 4)[:, 1:]
+    return hexlify(numbers.tobytes(), b",", 3).replace(b",", between)
+
+
 MANY: dict[str, Callable[[int], bytes]] = {
     "objects": lambda n: b'{"a":[' + b"{}," * (n // 3) + b"{}]}",
     "lists": lambda n: b'{"a":[' + b"[]," * (n // 3) + b"[]]}",
@@ -29,9 +39,9 @@ MANY: dict[str, Callable[[int], bytes]] = {
     "numbers": lambda n: b'{"a":[' + b"1," * (n // 2) + b"1]}",
     "floats": lambda n: b'{"a":[' + b"1.5," * (n // 4) + b"1]}",
     "empty strings": lambda n: b'{"a":[' + b'"",' * (n // 3) + b'""]}',
-    "strings": lambda n: b"[" + b",".join(b'"%06x"' % i for i in range(n // 9)) + b"]",
+    "strings": lambda n: b'["' + numbered(n // 9, b'","') + b'"]',
     "strings of quotes": lambda n: b'{"a":[' + b'"\\"",' * (n // 5) + b'""]}',
-    "names": lambda n: b"{" + b",".join(b'"%06x":1' % i for i in range(n // 11)) + b"}",
+    "names": lambda n: b'{"' + numbered(n // 11, b'":1,"') + b'":1}',
     "lists within lists": lambda n: b"[" * n,
     "objects within objects": lambda n: b'{"a":' * (n // 5),
 }

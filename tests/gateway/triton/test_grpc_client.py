@@ -5,9 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import tracemalloc
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -15,69 +13,17 @@ import grpc
 import numpy as np
 import pytest
 from eventually import eventually
-from small_triton import SmallTriton, a_request, failure, final_empty, message, with_logprobs
+from small_triton import a_request, failure, final_empty, message
 from structlog.testing import capture_logs
-from tritonclient.grpc import service_pb2_grpc
 
-from gateway.triton.backend import Chunk, GenerateRequest
+from gateway.triton.backend import GenerateRequest
 from gateway.triton.grpc_client import TritonBackend
-from gateway.triton.grpc_streams import StreamThread
-from gateway.triton.stream_buffer import StreamBuffer
 from glmserve import contract
 from glmserve.contract import Finish
 from glmserve.errors import BackendDown, Cancelled, DeadlineExceeded, GlmServeError, InvalidInput, Overloaded, to_wire
-from glmserve.sampling_parameters import Sampling
 
 WAIT_S = 10
-
-
-@pytest.fixture
-def triton() -> Generator[tuple[SmallTriton, str]]:
-    servicer = SmallTriton()
-    server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.max_receive_message_length", -1)])
-    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    yield servicer, f"grpc://127.0.0.1:{port}"
-    server.stop(None).wait(WAIT_S)
-
-
-class StreamedBackend(TritonBackend):
-    """Asks for everything as for a stream, which one thread reads."""
-
-    def generate(self, request: GenerateRequest) -> Generator[Chunk]:
-        return super().generate(replace(request, stream_buffer=StreamBuffer()))
-
-
-@pytest.fixture(scope="module")
-def streams() -> Generator[StreamThread]:
-    with closing(StreamThread()) as thread:
-        yield thread
-
-
 Connect = Callable[..., TritonBackend]
-
-
-@pytest.fixture(params=["read by its own thread", "read by one thread"])
-def connect(request: pytest.FixtureRequest, streams: StreamThread) -> Generator[Connect]:
-    """Opens backends whose answers are read either way, and closes them."""
-    opened: list[TritonBackend] = []
-
-    def opens(url: str, response_timeout_s: float) -> TritonBackend:
-        is_streamed = request.param == "read by one thread"
-        opened.append(
-            StreamedBackend(url, response_timeout_s, streams) if is_streamed else TritonBackend(url, response_timeout_s)
-        )
-        return opened[-1]
-
-    yield opens
-    for backend in opened:
-        backend.close()
-
-
-@pytest.fixture
-def backend(triton: tuple[SmallTriton, str], connect: Connect) -> TritonBackend:
-    return connect(triton[1], 5)
 
 
 def test_tokens_come_in_order_and_end_with_the_finish(triton: Any, backend: TritonBackend) -> None:
@@ -90,65 +36,7 @@ def test_tokens_come_in_order_and_end_with_the_finish(triton: Any, backend: Trit
     assert chunks[-1].timings_ms == (1, 2, 3, 4) and chunks[-1].cached_tokens == 5
 
 
-def test_every_tensor_travels_as_the_contract_says(triton: Any, backend: TritonBackend) -> None:
-    triton[0].script = lambda *_: iter([message([], Finish.STOP)])
-    request = a_request()
-    list(backend.generate(request))
-    sent = triton[0].received[0]
-    named = {t.name: t for t in contract.DECODER_INPUTS}
-    assert all(i.datatype == named[i.name].triton_dtype for i in sent.inputs)
-    assert {i.name for i in sent.inputs} >= {t.name for t in contract.DECODER_INPUTS if not t.is_optional}
-    arrays = {
-        i.name: np.frombuffer(raw, named[i.name].dtype).reshape(i.shape)
-        for i, raw in zip(sent.inputs, sent.raw_input_contents, strict=True)
-    }
-    assert np.array_equal(arrays["PATCHES"], request.patches)
-    assert arrays["GRIDS"].tolist() == [[4, 8]]
-    assert arrays["SEED"].tolist() == [2**62]
-    assert 0 < arrays["DEADLINE_MS"][0] <= WAIT_S * 1000
-    assert sent.model_name == contract.DECODER_MODEL
-    assert sent.parameters["triton_enable_empty_final_response"].bool_param
-
-
-def test_a_request_without_an_image_sends_no_image_tensors(triton: Any, backend: TritonBackend) -> None:
-    triton[0].script = lambda *_: iter([message([], Finish.STOP)])
-    list(backend.generate(a_request(patches=False)))
-    names = {i.name for i in triton[0].received[0].inputs}
-    assert names == {t.name for t in contract.DECODER_INPUTS if not t.is_optional} | {contract.CANCEL_KEY.name}
-
-
-def test_optional_tensors_travel_when_they_say_something(triton: Any, backend: TritonBackend) -> None:
-    triton[0].script = lambda *_: iter([message([], Finish.STOP)])
-    sampling = Sampling(min_p=0.25, repetition_penalty=1.5, stop_token_ids=(7, 9), logprobs=True, top_logprobs=3)
-    said = replace(a_request(), sampling=sampling, grammar=b'{"type":"object"}', cache_scope=-(2**62))
-    list(backend.generate(said))
-    sent = triton[0].received[0]
-    named = {t.name: t for t in contract.DECODER_INPUTS}
-    arrays = {
-        i.name: np.frombuffer(raw, named[i.name].dtype).reshape(i.shape)
-        for i, raw in zip(sent.inputs, sent.raw_input_contents, strict=True)
-    }
-    assert (arrays["MIN_P"][0], arrays["REPETITION_PENALTY"][0]) == (0.25, 1.5)
-    assert arrays["STOP_TOKEN_IDS"].tolist() == [7, 9]
-    assert (arrays["LOGPROBS"].tolist(), arrays["TOP_LOGPROBS"].tolist()) == ([True], [3])
-    assert (arrays["GRAMMAR"].tobytes(), arrays["CACHE_SCOPE"].tolist()) == (b'{"type":"object"}', [-(2**62)])
-    assert {output.name for output in sent.outputs} == {t.name for t in contract.DECODER_OUTPUTS}
-
-
-def test_log_probabilities_are_asked_for_only_when_wanted(triton: Any, backend: TritonBackend) -> None:
-    triton[0].script = lambda *_: iter([message([], Finish.STOP)])
-    list(backend.generate(a_request()))
-    assert "LOGPROB_IDS" not in {output.name for output in triton[0].received[0].outputs}
-
-
-def test_log_probabilities_come_beside_their_tokens(triton: Any, backend: TritonBackend) -> None:
-    rows = [[(4, -0.5), (4, -0.5), (6, -1.5)], [(5, -0.25), (5, -0.25), (8, -4.0)]]
-    triton[0].script = lambda *_: iter([with_logprobs([4, 5], rows), message([], Finish.STOP)])
-    first, last = backend.generate(replace(a_request(), sampling=Sampling(logprobs=True, top_logprobs=2)))
-    assert first.logprobs == tuple(tuple(row) for row in rows)
-    assert last.logprobs == ()
-
-
+@pytest.mark.usefixtures("impatient")
 def test_a_cancellation_ends_the_call_while_nothing_comes(triton: Any, backend: TritonBackend) -> None:
     release, asked = threading.Event(), threading.Event()
 
@@ -317,6 +205,7 @@ def test_a_steady_stream_may_last_longer_than_the_silence_that_is_allowed(triton
     assert len(list(backend.generate(a_request()))) == 9
 
 
+@pytest.mark.usefixtures("impatient")
 def test_the_deadline_ends_a_stream_that_speaks_for_too_long(triton: Any, backend: TritonBackend) -> None:
     pause = threading.Event()
 
@@ -330,6 +219,7 @@ def test_the_deadline_ends_a_stream_that_speaks_for_too_long(triton: Any, backen
         list(backend.generate(a_request(deadline_s=0.3)))
 
 
+@pytest.mark.usefixtures("impatient")
 def test_closing_the_answer_cancels_the_call(triton: Any, backend: TritonBackend) -> None:
     release = threading.Event()
 

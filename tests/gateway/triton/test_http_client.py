@@ -105,7 +105,7 @@ def large() -> Generator[GenerateRequest]:
 @pytest.fixture
 def triton() -> Generator[SmallHttpTriton]:
     with SmallHttpTriton() as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
         server.shutdown()
 

@@ -8,6 +8,8 @@ from glmserve.contract import COLUMN_WEIGHTS, IMAGE_FEATURES, IMAGE_PATCHES, ROW
 from glmserve.engine.runtime.memory import Block
 from glmserve.engine.runtime.rtx.engine import PlanEngine, WorkMemory
 from glmserve.engine.runtime.rtx.stream import Stream
+from glmserve.engine.vision.stop import Stop
+from glmserve.errors import BackendDown
 from glmserve.model.position_embedding import VisionArrays
 
 
@@ -20,8 +22,15 @@ class RtxVision:
         self._work = WorkMemory(stream.memory)
         self._blocks: dict[str, tuple[Block, int]] = {}
 
-    def run(self, patches: np.ndarray, row_weights: np.ndarray, column_weights: np.ndarray) -> np.ndarray:
-        """Features f32 [B, image tokens, hidden] of B images of one grid; see `contract.VISION_INPUTS`."""
+    def run(
+        self, patches: np.ndarray, row_weights: np.ndarray, column_weights: np.ndarray, stop: Stop | None = None
+    ) -> np.ndarray:
+        """Features f32 [B, image tokens, hidden] of B images of one grid; see `contract.VISION_INPUTS`.
+
+        A run that has begun on the card ends; `stop` only keeps one from beginning.
+        """
+        if stop is not None and stop.is_set():
+            raise BackendDown("The run was stopped.")
         inputs = {IMAGE_PATCHES.name: patches, ROW_WEIGHTS.name: row_weights, COLUMN_WEIGHTS.name: column_weights}
         arrays = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
         context, stream = self._context, self._stream

@@ -1,0 +1,46 @@
+"""How other routes ask: with turns of their own, and the rest in the fields of /v1/chat/completions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from pydantic import ValidationError
+
+from gateway.schemas.common import refusal
+from gateway.schemas.conversation import Conversation, Turn
+from gateway.schemas.openai import CompletionBody
+from glmserve.errors import InvalidInput
+
+_ASKING = {"role": "user", "content": "?"}
+
+
+def conversation_of(
+    turns: tuple[Turn, ...],
+    prompt_field: str,
+    fields: dict[str, Any],
+    names: dict[str, str],
+    thinks_by_default: bool = False,
+) -> Conversation:
+    """What is asked; raises InvalidInput.
+
+    `fields` are those of /v1/chat/completions, None where the request has none; `names` are what the route calls them.
+    """
+    document = {"messages": [_ASKING], **{name: value for name, value in fields.items() if value is not None}}
+    try:
+        asked = CompletionBody.model_validate(document).conversation(thinks_by_default)
+    except ValidationError as error:
+        raise _renamed(refusal(error, document, CompletionBody), names) from None
+    except InvalidInput as error:
+        raise _renamed(error, names) from None
+    return replace(asked, turns=turns, prompt_field=prompt_field, finish_of_calls="tool_calls")
+
+
+def _renamed(error: InvalidInput, names: dict[str, str]) -> InvalidInput:
+    """The same refusal with the fields called as the route calls them."""
+    message, field = error.message, error.field
+    for theirs, ours in names.items():
+        message = message.replace(theirs, ours)
+        if field is not None and (field == theirs or field.startswith((f"{theirs}.", f"{theirs}["))):
+            field = ours + field.removeprefix(theirs)
+    return type(error)(message, field)

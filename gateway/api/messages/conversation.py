@@ -1,0 +1,169 @@
+"""Turns a body of /v1/messages into the one conversation that every chat route asks with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.api.as_chat import conversation_of
+from gateway.api.messages.body import AskingBody, Block, CountBody, OfferedTool, SentMessage
+from gateway.schemas.conversation import Conversation, SentImage, Turn
+from glmserve.errors import InvalidInput
+from glmserve.model.chat_template import ToolCall
+
+_BILLING = "x-anthropic-billing-header"
+"""How a block begins that an agent changes with each request: read, it would make every prompt a new one."""
+_NAMES = {"response_format": "output_config.format", "stop": "stop_sequences", "parallel_tool_calls": "tool_choice"}
+_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
+_OF_USER = "text, image and tool_result"
+_OF_ASSISTANT = "text, thinking and tool_use"
+_NO_RESULT = "The tool failed and said nothing."
+
+
+def conversation(read: CountBody) -> Conversation:
+    """Raises InvalidInput with a sentence that names the field at fault."""
+    fields: dict[str, Any] = {
+        "tools": [_tool(tool, f"tools[{i}]") for i, tool in enumerate(read.tools or ())] or None,
+        "thinking": read.thinking is not None and read.thinking.type != "disabled",
+    }
+    if read.tool_choice is not None and fields["tools"]:
+        fields |= _choice(read)
+    if read.output_config is not None and read.output_config.format is not None:
+        schema = read.output_config.format.schema_
+        fields["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+    if isinstance(read, AskingBody):
+        given = ("max_tokens", "temperature", "top_p", "top_k")
+        fields |= {name: getattr(read, name) for name in given}
+        fields["stop"] = [stop for stop in read.stop_sequences or () if stop] or None
+    return conversation_of(_turns(read), "messages", fields, _NAMES)
+
+
+def _choice(read: CountBody) -> dict[str, Any]:
+    wanted = read.tool_choice
+    assert wanted is not None
+    parallel = {"parallel_tool_calls": False} if wanted.disable_parallel_tool_use else {}
+    if wanted.type != "tool":
+        return {"tool_choice": _CHOICES[wanted.type], **parallel}
+    if wanted.name is None:
+        raise InvalidInput("A tool_choice of type tool needs the name of a tool.", "tool_choice.name")
+    return {"tool_choice": {"type": "function", "function": {"name": wanted.name}}, **parallel}
+
+
+def _tool(tool: OfferedTool, field: str) -> dict[str, Any]:
+    if tool.type not in (None, "custom"):
+        raise InvalidInput(
+            f"The field {field} is a tool of type {tool.type}, which this service does not have; "
+            "tools of type custom, with a name and an input_schema, are accepted.",
+            f"{field}.type",
+        )
+    told = {"description": tool.description, "strict": tool.strict}
+    function = {"name": tool.name, **{name: value for name, value in told.items() if value is not None}}
+    return {"type": "function", "function": {**function, "parameters": tool.input_schema or {"type": "object"}}}
+
+
+def _turns(read: CountBody) -> tuple[Turn, ...]:
+    """The system text, and every message that says something; raises InvalidInput when nobody asks anything."""
+    turns: list[Turn] = _system(read.system, "system") if read.system is not None else []
+    for i, message in enumerate(read.messages):
+        field = f"messages[{i}].content"
+        if message.role == "system":
+            turns += _system(message.content, field)
+        elif message.role == "assistant":
+            turns.append(_said(_blocks(message), field))
+        else:
+            turns += _asked(_blocks(message), field)
+    spoken = [turn.role for turn in turns if turn.role != "system"]
+    if not spoken or spoken[-1] == "assistant":
+        raise InvalidInput(
+            "The last of the messages must be of role user and hold text, an image or a tool's result; "
+            "an answer that was begun by the request is not continued.",
+            "messages",
+        )
+    return tuple(turns)
+
+
+def _blocks(message: SentMessage) -> list[Block]:
+    content = message.content
+    return [Block(type="text", text=content)] if isinstance(content, str) else content
+
+
+def _system(content: str | list[Block], field: str) -> list[Turn]:
+    blocks = [Block(type="text", text=content)] if isinstance(content, str) else content
+    texts = [_text(block, f"{field}[{i}]", "text") for i, block in enumerate(blocks)]
+    kept = [text for text in texts if text.strip() and not text.startswith(_BILLING)]
+    return [Turn("system", ("\n".join(kept),))] if kept else []
+
+
+def _asked(blocks: list[Block], field: str) -> list[Turn]:
+    """A user's message: results of tools are turns of their own, in the order in which they come."""
+    turns: list[Turn] = []
+    parts: list[str | SentImage] = []
+    for i, block in enumerate(blocks):
+        place = f"{field}[{i}]"
+        if block.type == "tool_result":
+            turns += _user(parts)
+            parts = []
+            turns.append(_result(block, place))
+        else:
+            parts.append(_part(block, place, _OF_USER))
+    return turns + _user(parts)
+
+
+def _user(parts: list[str | SentImage]) -> list[Turn]:
+    has_said = any(isinstance(part, SentImage) or part.strip() for part in parts)
+    return [Turn("user", tuple(parts))] if has_said else []
+
+
+def _result(block: Block, field: str) -> Turn:
+    content = block.content or ""
+    parts = (
+        (content,)
+        if isinstance(content, str)
+        else tuple(_part(inner, f"{field}.content[{i}]", "text and image") for i, inner in enumerate(content))
+    )
+    if block.is_error and not any(parts):
+        parts = (_NO_RESULT,)
+    return Turn("tool", parts, is_list=isinstance(block.content, list))
+
+
+def _said(blocks: list[Block], field: str) -> Turn:
+    """An assistant's message."""
+    texts: list[str] = []
+    thoughts: list[str] = []
+    calls: list[ToolCall] = []
+    for i, block in enumerate(blocks):
+        place = f"{field}[{i}]"
+        if block.type == "thinking":
+            thoughts.append(block.thinking or "")
+        elif block.type == "tool_use":
+            if not block.name:
+                raise InvalidInput(f"The field {place} is of type tool_use but has no name.", f"{place}.name")
+            calls.append(ToolCall(block.name, block.input or {}))
+        elif block.type != "redacted_thinking":
+            texts.append(_text(block, place, _OF_ASSISTANT))
+    return Turn("assistant", tuple(texts), "".join(thoughts) or None, tuple(calls))
+
+
+def _part(block: Block, field: str, accepted: str) -> str | SentImage:
+    source = block.source
+    if block.type == "image" and source is not None:
+        sent = source.data if source.type == "base64" else source.url if source.type == "url" else None
+        if not sent:
+            raise InvalidInput(
+                f"The source of {field} must be of type base64 with data, or of type url with a url.",
+                f"{field}.source",
+            )
+        return SentImage(sent, f"{field}.source")
+    if block.type == "document" and source is not None and source.type == "text" and source.data is not None:
+        return source.data
+    return _text(block, field, accepted)
+
+
+def _text(block: Block, field: str, accepted: str) -> str:
+    if block.type != "text":
+        raise InvalidInput(
+            f"The field {field} is a block of type {block.type}; here blocks of type {accepted} are accepted.",
+            f"{field}.type",
+        )
+    if block.text is None:
+        raise InvalidInput(f"The field {field} is of type text but has no text.", f"{field}.text")
+    return block.text

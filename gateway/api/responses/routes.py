@@ -1,0 +1,75 @@
+"""POST /v1/responses: what clients of OpenAI's newer SDKs use."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, g, request
+
+from gateway.api.body_reader import BodyReader
+from gateway.api.handler import ChatHandler
+from gateway.api.responses.answer import ResponseShape
+from gateway.api.responses.body import ResponsesBody, parse_response
+from gateway.openapi.field_docs import Meaning
+from gateway.openapi.operations import RouteDocs, asking
+from gateway.openapi.responses import MODEL_NAME, USAGE, fields, said
+from gateway.settings import GatewaySettings
+
+
+def routes(settings: GatewaySettings, bodies: BodyReader, handler: ChatHandler) -> Blueprint:
+    """The blueprint of this route."""
+    blueprint = Blueprint("responses", __name__)
+
+    @blueprint.post("/v1/responses")
+    def responses() -> Response:
+        asked = parse_response(bodies.read(request), settings.thinking)
+        handler.check_model(asked.read.model)
+        shape = ResponseShape(settings.model_name, g.record.request_id, handler.service.tokenizer, asked)
+        return handler.respond(asked.conversation, shape, bool(asked.read.stream))
+
+    return blueprint
+
+
+def docs() -> RouteDocs:
+    """What this route tells the OpenAPI document."""
+    operation = asking("OpenAI's responses.", ResponsesBody, "Response", streams=True)
+    return RouteDocs(
+        {"/v1/responses": {"post": operation}},
+        (ResponsesBody,),
+        _MEANINGS,
+        _ANSWERS,
+        {"ResponsesBody": {"input": "What colour is the sky?", "max_output_tokens": 64}},
+    )
+
+
+_KNOWN = Meaning("Known for OpenAI's clients' sake.")
+_MEANINGS = {
+    "input": Meaning("What is asked: a text, or the conversation so far as items."),
+    "instructions": Meaning("What the model is told before the conversation."),
+    "max_output_tokens": Meaning("The most tokens to generate, thoughts included.", 512),
+    "tools": Meaning("Functions that the model may call."),
+    "tool_choice": Meaning("Whether it may, must or must not call one, and which.", "auto"),
+    "parallel_tool_calls": Meaning("Whether it may call several at once.", True),
+    "text": Meaning("What the answer must look like."),
+    "reasoning": Meaning("Whether the model thinks first, and whether its thoughts come as they are or as a summary."),
+    "include": Meaning("What else is told: message.output_text.logprobs for each token's log-probability."),
+    "top_logprobs": Meaning("Of how many of the likeliest tokens in each place the log-probability is told."),
+    "metadata": Meaning("Comes back with the answer."),
+    "store": Meaning("Known for OpenAI's clients' sake: nothing is kept."),
+    "user": _KNOWN,
+    "truncation": _KNOWN,
+    "background": _KNOWN,
+    "previous_response_id": _KNOWN,
+    "conversation": _KNOWN,
+    "prompt": _KNOWN,
+}
+_ANSWERS = {
+    "Response": fields(
+        *("id", "object", "created_at", "model", "status", "output", "usage"),
+        id=said("string", "Names the answer."),
+        object={"const": "response"},
+        created_at=said("integer", "When, in seconds since 1970."),
+        model=MODEL_NAME,
+        status=said("string", "completed, or incomplete at max_output_tokens or the context's end."),
+        output=said("array", "Items of type reasoning, message and function_call.", items={"type": "object"}),
+        usage=USAGE,
+    )
+}

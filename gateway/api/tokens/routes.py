@@ -1,0 +1,97 @@
+"""POST /v1/tokenize and POST /v1/detokenize, in the shapes that vLLM gives them."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, jsonify, request
+
+from gateway.api.body_reader import BodyReader
+from gateway.api.handler import ChatHandler
+from gateway.api.tokens.body import DetokenizeBody, TokenizeBody, check_ids
+from gateway.openapi.field_docs import Meaning
+from gateway.openapi.operations import RouteDocs, asking
+from gateway.openapi.responses import fields, said
+from gateway.schemas.common import read_as
+from gateway.schemas.conversation import Conversation
+from gateway.settings import GatewaySettings
+from glmserve.errors import InvalidInput
+from glmserve.sampling_parameters import Sampling
+
+_COUNTING = Sampling(max_tokens=1)
+
+
+def routes(settings: GatewaySettings, bodies: BodyReader, handler: ChatHandler) -> Blueprint:
+    """The blueprint of these routes."""
+    blueprint = Blueprint("tokens", __name__)
+    tokenizer = handler.service.tokenizer
+
+    @blueprint.post("/v1/tokenize")
+    def tokenize() -> Response:
+        read = read_as(TokenizeBody, bodies.read(request), "messages or prompt")
+        handler.check_model(read.model)
+        prompt = handler.count(_conversation(read, settings.thinking))
+        ids = prompt.input_ids.tolist()
+        spelled = [tokenizer.token_bytes(each).decode("utf-8", "replace") for each in ids]
+        return jsonify(
+            count=len(ids),
+            image_tokens=prompt.image_tokens,
+            max_model_len=handler.service.context_tokens,
+            tokens=ids,
+            token_strs=spelled if read.return_token_strs else None,
+        )
+
+    @blueprint.post("/v1/detokenize")
+    def detokenize() -> Response:
+        read = read_as(DetokenizeBody, bodies.read(request), "tokens")
+        handler.check_model(read.model)
+        check_ids(read.tokens, tokenizer.largest_id, "tokens")
+        return jsonify(prompt=tokenizer.decode(read.tokens))
+
+    return blueprint
+
+
+def _conversation(read: TokenizeBody, thinks_by_default: bool) -> Conversation:
+    """What is counted; raises InvalidInput unless there is either a prompt or a conversation."""
+    if (read.prompt is None) == (read.messages is None):
+        raise InvalidInput("The request must have either messages or a prompt, and not both.", "messages")
+    if read.prompt is not None:
+        return Conversation((), _COUNTING, raw=read.prompt)
+    asked = read.thinks()
+    return Conversation(
+        read.turns(),
+        _COUNTING,
+        thinking=thinks_by_default if asked is None else asked,
+        tools=tuple(tool.described() for tool in read.tools or ()),
+        prompt_field="messages",
+    )
+
+
+def docs() -> RouteDocs:
+    """What these routes tell the OpenAPI document."""
+    count = asking("Turn a conversation or a text into token ids, and count them.", TokenizeBody, "TokenCount")
+    text = asking("Turn token ids into their text.", DetokenizeBody, "Detokenized")
+    meanings = {
+        "messages": Meaning("The conversation, pictures included."),
+        "prompt": Meaning("A text as it stands, instead of messages; control tokens written in it are such."),
+        "tokens": Meaning("What to turn into text."),
+        "return_token_strs": Meaning("Whether each token's text comes too.", False),
+        "add_special_tokens": Meaning("Known for vLLM's clients' sake: this tokenizer adds none."),
+    }
+    return RouteDocs(
+        {"/v1/tokenize": {"post": count}, "/v1/detokenize": {"post": text}},
+        (TokenizeBody, DetokenizeBody),
+        meanings,
+        _ANSWERS,
+    )
+
+
+_ANSWERS = {
+    "TokenCount": fields(
+        *("count", "image_tokens", "max_model_len", "tokens"),
+        count=said("integer", "Tokens of the whole prompt."),
+        image_tokens=said("integer", "Those of its pictures."),
+        max_model_len=said("integer", "Most tokens of prompt, pictures and answer."),
+        tokens=said("array", "Their ids; one for each token of a picture.", items=said("integer")),
+        token_strs={"type": ["array", "null"], "description": "Each token's text, where that was asked for."},
+    ),
+    "Detokenized": fields("prompt", prompt=said("string", "The text.")),
+}

@@ -1,0 +1,86 @@
+"""The parts of a message: texts and pictures by every name that clients have for them, and the others by name."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import model_validator
+
+from gateway.schemas.common import Body, Text
+from gateway.schemas.conversation import SentImage
+from gateway.schemas.mistakes import said
+from glmserve.errors import InvalidInput
+
+_TEXTS = ("text", "input_text", "output_text", "refusal")
+_PICTURES = ("image_url", "input_image")
+_NO_VIDEO = "this service sees no videos yet; send single frames as image_url parts"
+_NO_SOUND = "this service hears nothing; send what is said as a text part"
+_NO_FILES = "files are not read; send a picture as an image_url part and text as a text part"
+_A_PICTURE = 'send pictures as {"type": "image_url", "image_url": {"url": "data:image/png;base64,..."}}'
+_ELSEWHERE = {
+    "video_url": _NO_VIDEO,
+    "input_video": _NO_VIDEO,
+    "video": _NO_VIDEO,
+    "input_audio": _NO_SOUND,
+    "audio_url": _NO_SOUND,
+    "audio": _NO_SOUND,
+    "file": _NO_FILES,
+    "input_file": _NO_FILES,
+    "document": _NO_FILES,
+    "image": _A_PICTURE,
+    "image_file": _A_PICTURE,
+    "image_embeds": _A_PICTURE,
+    "tool_use": "calls of an assistant stand in its message's tool_calls",
+    "tool_call": "calls of an assistant stand in its message's tool_calls",
+    "tool_result": "a tool's result is a message of role tool",
+    "thinking": "an assistant's thoughts stand in its message's reasoning_content",
+    "reasoning": "an assistant's thoughts stand in its message's reasoning_content",
+}
+"""What to do instead of sending such a part."""
+
+
+class ImageUrl(Body):
+    """A picture as OpenAI's object names it."""
+
+    url: Text
+
+
+class Part(Body):
+    """A part of a message: text, or a picture as an object or a plain string.
+
+    `input_text`, `output_text` and `input_image` are the same parts as the Responses API names them.
+    """
+
+    type: Literal["text", "input_text", "output_text", "refusal", "image_url", "input_image"]
+    text: str | None = None
+    refusal: str | None = None
+    image_url: Text | ImageUrl | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, sent: Any) -> Any:
+        """A plain string is text, and a part without a type is what it holds; what we cannot read is told so."""
+        if isinstance(sent, str):
+            return {"type": "text", "text": sent}
+        if not isinstance(sent, dict):
+            return sent
+        kind = sent.get("type")
+        if kind is None:
+            held = [name for name in ("text", "image_url") if sent.get(name) is not None]
+            return {**sent, "type": held[0]} if len(held) == 1 else sent
+        if isinstance(kind, str) and kind in _ELSEWHERE:
+            raise said(f"is a part of type {kind}: {_ELSEWHERE[kind]}")
+        return sent
+
+    def read(self, field: str) -> str | SentImage:
+        """The text or the picture; `field` is the part's place in the request. Raises InvalidInput if it has none."""
+        if self.type in _TEXTS:
+            text = self.refusal if self.type == "refusal" else self.text
+            if text is not None:
+                return text
+            name = "refusal" if self.type == "refusal" else "text"
+            raise InvalidInput(f"The field {field} is of type {self.type} but has no {name}.", f"{field}.{name}")
+        if self.image_url is None:
+            raise InvalidInput(f"The field {field} is of type {self.type} but has no image_url.", f"{field}.image_url")
+        url = self.image_url if isinstance(self.image_url, str) else self.image_url.url
+        return SentImage(url, f"{field}.image_url")

@@ -1,0 +1,113 @@
+"""POST /v1/completions continues a text as it stands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from fake_backend import FakeBackend
+from flask.testing import FlaskClient
+
+from gateway.triton.backend import Chunk
+from glmserve.model.tokenizer import Tokenizer
+
+URL = "/v1/completions"
+Script = Callable[..., list[Chunk]]
+
+
+def events(text: str) -> list[dict[str, Any]]:
+    lines = [line.removeprefix("data: ") for line in text.split("\n\n") if line.startswith("data: ")]
+    assert lines.pop() == "[DONE]"
+    return [json.loads(line) for line in lines]
+
+
+def test_the_prompt_goes_out_as_it_stands(client: FlaskClient, backend: FakeBackend, tokenizer: Tokenizer) -> None:
+    body = client.post(URL, json={"prompt": "The sky <|user|>"}).get_json()
+    assert backend.requests[0].input_ids.tolist() == tokenizer.encode("The sky <|user|>")
+    assert body["object"] == "text_completion" and body["id"].startswith("cmpl-")
+    (choice,) = body["choices"]
+    assert choice == {"index": 0, "text": "A red circle.", "logprobs": None, "finish_reason": "stop"}
+    assert body["usage"]["total_tokens"] == body["usage"]["prompt_tokens"] + body["usage"]["completion_tokens"]
+
+
+@pytest.mark.parametrize("wrap", [lambda ids: ids, lambda ids: [ids]])
+def test_token_ids_are_a_prompt(client: FlaskClient, backend: FakeBackend, tokenizer: Tokenizer, wrap: Any) -> None:
+    ids = tokenizer.encode("The sky is")
+    assert client.post(URL, json={"prompt": wrap(ids)}).status_code == 200
+    assert backend.requests[0].input_ids.tolist() == ids
+
+
+def test_white_space_of_a_continuation_is_kept_whole_and_streamed(
+    client: FlaskClient, backend: FakeBackend, says: Script
+) -> None:
+    backend.chunks = says("  blue\n\n and <think>wide \n")
+    whole = client.post(URL, json={"prompt": "The sky is"}).get_json()
+    assert whole["choices"][0]["text"] == "  blue\n\n and wide \n"
+    streamed = events(client.post(URL, json={"prompt": "The sky is", "stream": True}).text)
+    assert "".join(event["choices"][0]["text"] for event in streamed) == "  blue\n\n and wide \n"
+    assert [event["choices"][0]["finish_reason"] for event in streamed][-1] == "stop"
+
+
+def test_a_stop_string_cuts_just_before_it(client: FlaskClient, backend: FakeBackend, says: Script) -> None:
+    backend.chunks = says("one  two three")
+    text = client.post(URL, json={"prompt": "Count", "stop": "two"}).get_json()["choices"][0]["text"]
+    assert text == "one  "
+
+
+def test_an_echo_stands_before_the_answer(client: FlaskClient, tokenizer: Tokenizer) -> None:
+    for prompt in ("See: ", tokenizer.encode("See: ")):
+        body = client.post(URL, json={"prompt": prompt, "echo": True}).get_json()
+        assert body["choices"][0]["text"] == "See: A red circle."
+    streamed = events(client.post(URL, json={"prompt": "See: ", "echo": True, "stream": True}).text)
+    assert "".join(event["choices"][0]["text"] for event in streamed) == "See: A red circle."
+
+
+def test_usage_comes_last_where_a_stream_asks_for_it(client: FlaskClient) -> None:
+    body = {"prompt": "Hi", "stream": True, "stream_options": {"include_usage": True}}
+    *others, last = events(client.post(URL, json=body).text)
+    assert last["choices"] == [] and last["usage"]["completion_tokens"] > 0
+    assert all(event["usage"] is None for event in others)
+
+
+def test_log_probabilities_are_parallel_lists(
+    client: FlaskClient, backend: FakeBackend, says: Script, tokenizer: Tokenizer
+) -> None:
+    backend.chunks = [
+        Chunk(c.tokens, c.finish, logprobs=tuple(((t, -0.5), (t, -0.5)) for t in c.tokens)) for c in says("A red.")
+    ]
+    told = client.post(URL, json={"prompt": "x", "logprobs": 1}).get_json()["choices"][0]["logprobs"]
+    assert "".join(told["tokens"]) == "A red." and set(told["token_logprobs"]) == {-0.5}
+    assert told["text_offset"][0] == 0 and len(told["top_logprobs"]) == len(told["text_offset"])
+    assert backend.requests[0].sampling.logprobs and backend.requests[0].sampling.top_logprobs == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "param"),
+    [
+        ({"prompt": ""}, "prompt"),
+        ({"prompt": []}, "prompt"),
+        ({"prompt": [[]]}, "prompt"),
+        ({"prompt": None}, "prompt"),
+        ({"prompt": [10**8]}, "prompt"),
+        ({"prompt": [-1]}, "prompt"),
+        ({"prompt": "<|begin_of_image|><|image|><|end_of_image|>"}, "prompt"),
+        ({"prompt": "x " * 150_000}, "prompt"),
+        ({"suffix": "end"}, "suffix"),
+        ({"best_of": 2}, "best_of"),
+        ({"logprobs": True}, "logprobs"),
+        ({"logprobs": 99}, "logprobs"),
+        ({"echo": True, "logprobs": 0}, "echo"),
+        ({"thinking": True}, "thinking"),
+        ({"temperature": 9}, "temperature"),
+    ],
+)
+def test_a_wrong_request_names_the_field(client: FlaskClient, options: dict[str, Any], param: str) -> None:
+    response = client.post(URL, json={"prompt": "Hi", **options})
+    assert response.status_code == 400, response.text
+    assert response.get_json()["error"]["param"].startswith(param)
+
+
+def test_another_model_is_not_found(client: FlaskClient) -> None:
+    assert client.post(URL, json={"prompt": "Hi", "model": "other"}).status_code == 404

@@ -1,0 +1,45 @@
+"""Opens the page in Chromium, and does what visitors do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+WIDE, PHONE = {"width": 1440, "height": 900}, {"width": 375, "height": 812}
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+
+
+def opened(browser: Any, url: str, viewport: dict[str, int] = WIDE, **options: Any) -> Any:
+    page = browser.new_context(viewport=viewport, locale=options.pop("locale", "en-US"), **options).new_page()
+    page.problems = []
+    page.on("pageerror", lambda error: page.problems.append(str(error)))
+    page.on("console", lambda said: page.problems.append(said.text) if said.type == "error" else None)
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.goto(url)
+    page.locator("body[data-met]").wait_for()
+    return page
+
+
+def ask(page: Any, question: str) -> None:
+    page.fill("#question", question)
+    page.press("#question", "Enter")
+
+
+def attach(page: Any, *files: Path) -> None:
+    page.set_input_files("#file", files)
+    page.locator("#attached li").nth(len(files) - 1).wait_for()
+
+
+def answer(page: Any, number: int) -> str:
+    """The text of an answer that has ended."""
+    article = page.locator("article.model").nth(number)
+    article.locator(".stats").wait_for()
+    page.locator("#stop").wait_for(state="hidden")
+    return str(article.locator(".said").inner_text())
+
+
+def problem(page: Any) -> str:
+    page.locator("#turns .problem p").last.wait_for()
+    page.locator("#stop").wait_for(state="hidden")
+    return str(page.locator("#turns .problem p").last.inner_text())
