@@ -69,7 +69,7 @@ class CompletionShape:
                 delta["tool_calls"] = self._numbered(each.index, each.calls, with_index=True)
             if each.boxes:
                 delta["boxes"] = [box.as_json() for box in each.boxes]
-            more = {"token_ids": list(each.tokens)} if self._wanted.token_ids and each.tokens else {}
+            more: dict[str, Any] = {"token_ids": list(each.tokens)} if self._wanted.token_ids and each.tokens else {}
             if delta or each.logprobs or more:
                 logprobs = as_openai(each.logprobs, self._tokenizer) if each.logprobs else None
                 yield self._chunk(each.index, delta, logprobs=logprobs, **more)

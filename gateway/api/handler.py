@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from flask import Response, g, jsonify, request
@@ -55,11 +55,17 @@ class ChatHandler:
         record.holds.enter_context(self.rate_limiter.concurrency_slot(record.caller))
 
     def respond(
-        self, conversation: Conversation, shape: Shape, is_stream: bool, knows_all_fields: bool = False
+        self,
+        conversation: Conversation,
+        shape: Shape,
+        is_stream: bool,
+        knows_all_fields: bool = False,
+        others: tuple[Conversation, ...] = (),
     ) -> Response:
         """The response to the current request; everything it holds is given back when that response has ended.
 
         On a route that `knows_all_fields`, others are mistakes; routes of other services have fields that we lack.
+        `others` are prompts without pictures that are answered beside the conversation.
         """
         record: RequestRecord = g.record
         self._judge(conversation.unknown, record, knows_all_fields)
@@ -70,6 +76,7 @@ class ChatHandler:
             self.rate_limiter.check_image_tokens(caller, prompt.image_tokens)
             arrived_ms = record.ms()
             tokens = len(prompt.input_ids) + max_tokens * conversation.answers
+            tokens += sum(len(each.prompt.input_ids) + each.max_tokens * conversation.answers for each in beside)
             record.max_tokens = max_tokens
             record.holds.enter_context(self.admission.admit(tokens, deadline, cancellation, max_tokens))
             left = self.rate_limiter.charge_image_tokens(caller, prompt.image_tokens)
@@ -77,9 +84,10 @@ class ChatHandler:
             record.facts["admission_ms"] = round(record.ms() - arrived_ms, 1)
             self.metrics.crowd(*self.admission.counts())
 
+        beside = tuple(self.service.prepare(each, deadline, cancellation) for each in others)
         allowed = self._allowed(conversation, deadline, is_stream)
         with explained(allowed):
-            prepared = self.service.prepare(conversation, deadline, cancellation, admit)
+            prepared = replace(self.service.prepare(conversation, deadline, cancellation, admit), others=beside)
         record.prepared(prepared)
         context = RequestContext(record.request_id, deadline, cancellation, caller.cache_scope, record.traceparent)
         if not is_stream:
