@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ _Message = tuple[int, Event | BaseException | None]
 
 
 def side_by_side(
-    begin: list[Callable[[], Generator[Event]]], answers_each: int, cancellation: Cancellation
+    begin: Sequence[Callable[[], Generator[Event]]], answers_each: int, cancellation: Cancellation
 ) -> Generator[Event]:
     """The pieces of all answers as they come, then all answers as one; each prompt has `answers_each` of them.
 
