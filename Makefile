@@ -20,7 +20,7 @@ help: ## List the routines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
 	@echo
 	@echo '  make serve takes HOST= PORT= TRITON_HTTP_PORT= TRITON_GRPC_PORT= TRITON_METRICS_PORT= CHECKPOINT= PRECISION= BUILD='
-	@echo '  START_TIMEOUT_S= (900: seconds for loading the models) and every setting of docs/settings.md, for example'
+	@echo '  START_TIMEOUT_S= (seconds for loading the models) and every setting of docs/settings.md, for example'
 	@echo '    make serve PORT=8080 CHECKPOINT=/models/GLM-4.6V-Flash'
 
 # The programs take their settings from the environment, where make puts what stands on its command line.
@@ -46,14 +46,20 @@ wheel: $(VENV)/.serve-installed ## Build the wheel into dist/: the packages, the
 	@ls dist/*.whl
 
 .PHONY: test
-test: $(VENV)/.test-installed ## Run all tests, 2 at a time (WORKERS=2); CI=1 makes random tests try as much as CI does
-	$(BIN)/python -m pytest $(IN_PARALLEL)
+test: $(VENV)/.test-installed ## Run all tests, 3 at a time (WORKERS=3); CI=1 makes random tests try as much as CI does
+	$(BIN)/python -m pytest $(BY_GROUP)
 
-IN_PARALLEL := --numprocesses $(or $(WORKERS),2) --dist loadscope --no-loadscope-reorder
+# One process runs all tests that share a server. Three processes on two cores, because many tests wait.
+BY_GROUP := --numprocesses $(or $(WORKERS),3) --dist loadscope --no-loadscope-reorder
+SLOW := triton or build or process or parity or browser
 
 .PHONY: test-fast
-test-fast: $(VENV)/.test-installed ## Run the tests without builds, programs, Triton, torch and browser (about a minute)
-	$(BIN)/python -m pytest $(IN_PARALLEL) -m "not (triton or build or process or parity or browser)"
+test-fast: $(VENV)/.test-installed ## Run the tests without builds, programs, Triton, torch and browser (half a minute)
+	$(BIN)/python -m pytest --numprocesses $(or $(WORKERS),3) --dist worksteal -m "not ($(SLOW))"
+
+.PHONY: test-slow
+test-slow: $(VENV)/.test-installed ## Run all other tests
+	$(BIN)/python -m pytest $(BY_GROUP) -m "$(SLOW)"
 
 CLIENTS := .clients/.installed
 .PHONY: test-clients
@@ -73,11 +79,20 @@ $(CLIENTS): requirements/clients.txt tests/clients/javascript/package-lock.json 
 precommit: check test-fast ## Run check and test-fast, before a commit
 
 .PHONY: check
-check: $(VENV)/.test-installed ## Lint, formatting, types, and which floor may import which
+check: $(VENV)/.test-installed ## Lint, formatting, types, which floor may import which, and known vulnerabilities
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@$(BIN)/python deploy/docker/audit-requirements
+
+.PHONY: digests
+digests: ## Name every image of others by its digest (needs Docker and the registries)
+	@python3 deploy/docker/pin-images
+
+.PHONY: locks
+locks: $(VENV)/.test-installed ## Write requirements/*.lock anew: what the images install, with hashes (needs PyPI)
+	$(BIN)/python deploy/docker/lock-requirements
 
 .PHONY: bench
 bench: $(VENV)/.test-installed ## Measure the service beside its baselines and its bare engine; docs/benchmarks.md
@@ -94,6 +109,7 @@ bench: $(VENV)/.test-installed ## Measure the service beside its baselines and i
 	$(BIN)/python -m bench steps
 	$(BIN)/python -m bench simulate
 	$(BIN)/python -m bench refusals
+	$(BIN)/python -m bench floods
 	$(BIN)/python -m bench report
 
 .PHONY: gpu-check
@@ -117,8 +133,8 @@ soak: $(VENV)/.test-installed ## Let random requests come and go for 20 minutes 
 	$(BIN)/python -m bench soak --minutes $(or $(MINUTES),20)
 
 .PHONY: chaos
-chaos: $(VENV)/.test-installed ## Kill and stop parts of the service under load for 15 minutes (MINUTES=15 SEED=), and judge every answer
-	PYTHONPATH=.:tests/support $(BIN)/python tests/faults/chaos.py --minutes $(or $(MINUTES),15) $(if $(SEED),--seed $(SEED))
+chaos: $(VENV)/.test-installed ## Kill and stop parts of the service under load for 15 minutes (MINUTES=15 SEED= LAUNCHER=), and judge every answer
+	PYTHONPATH=.:tests/support $(BIN)/python tests/faults/chaos.py --minutes $(or $(MINUTES),15) $(if $(SEED),--seed $(SEED)) $(if $(LAUNCHER),--launcher)
 
 .PHONY: fuzz
 fuzz: $(VENV)/.test-installed ## Send 2,000 requests (CASES=2000) made from the OpenAPI document, and check every answer
@@ -162,6 +178,11 @@ $(VENV)/.test-installed: requirements/test.txt $(REQUIREMENTS) pyproject.toml | 
 	@echo 'Installing this project ...'
 	@$(INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $(VENV)/.serve-installed $@
+
+# TensorRT for RTX, for `export build --target rtx` and the tests of it (95 MB).
+$(VENV)/.rtx-installed: requirements/rtx.txt | $(VENV)/.test-installed
+	@$(PIP_INSTALL) --no-deps --requirement requirements/rtx.txt
+	@touch $@
 
 $(VENV)/.load-installed: requirements/load.txt $(VENV)/.serve-installed
 	@echo 'Installing the load generator ...'

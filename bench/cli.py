@@ -20,6 +20,7 @@ from bench.measure import (
     cpu_split,
     decode_steps,
     export_cost,
+    floods,
     followup,
     interference,
     overhead,
@@ -83,6 +84,7 @@ for _name, _module, _rounds, _has_model in (
     ("percore", per_core, 5, False),
     ("replicas", replicas, 3, False),
     ("refusals", rejection_latency, 3, False),
+    ("floods", floods, 2, False),
 ):
     _add_command(_name, _module.measure, _rounds, (_module.__doc__ or "").partition("\n")[0], _has_model)
 

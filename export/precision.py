@@ -25,6 +25,7 @@ class Target(StrEnum):
 
     CPU = "cpu"
     CUDA = "cuda"
+    RTX = "rtx"
 
 
 class KvPrecision(StrEnum):
@@ -56,7 +57,7 @@ class Numbers:
 
     @property
     def gentle(self) -> Numbers:
-        """No weight below 8 bits: for the picture encoder, and for the head, where rounding costs most."""
+        """No weight below 8 bits: for the image encoder, and for the head, where rounding costs most."""
         return self if self.bits is None else replace(self, bits=8)
 
 
@@ -65,8 +66,21 @@ FP32 = Numbers()
 
 def numbers_of(precision: Precision, target: Target, kv: KvPrecision = KvPrecision.SAME) -> Numbers:
     """What a build's graphs compute in. Raises BadArtifact for a pair that nothing can run."""
+    if target is Target.RTX:
+        _check_rtx(precision, kv)
     numbers = _numbers_of(precision, target)
-    return replace(numbers, rounds_kv=kv is KvPrecision.INT8, on_cuda=target is Target.CUDA)
+    return replace(numbers, rounds_kv=kv is KvPrecision.INT8, on_cuda=target is not Target.CPU)
+
+
+def _check_rtx(precision: Precision, kv: KvPrecision) -> None:
+    """Raises BadArtifact for what TensorRT for RTX has no kernels for."""
+    if precision is Precision.FP32:
+        raise BadArtifact(
+            "fp32 has no engines of TensorRT for RTX, it has no fused attention in fp32: add --precision bf16, fp16, "
+            "int8 or int4."
+        )
+    if kv is KvPrecision.INT8:
+        raise BadArtifact("KV in int8 has no engines of TensorRT for RTX: leave --kv at same for it.")
 
 
 def _numbers_of(precision: Precision, target: Target) -> Numbers:

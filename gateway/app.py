@@ -53,16 +53,16 @@ def create_app(settings: GatewaySettings, backend: BackendPool, log_lines: LineW
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     app.json.sort_keys = False  # type: ignore[attr-defined]
     disconnects = app.extensions[DISCONNECTS] = DisconnectWatcher()
-    bodies = app.extensions[BODIES] = BodyReader(
-        settings.max_body_bytes, settings.max_json_bytes, settings.body_timeout_s
-    )
     app.extensions[DECODERS] = service.decoders
     rate_limiter = RateLimiter(settings, RateLimitCounters(settings.redis_url))
     concurrent = max(1, settings.threads - max(1, settings.threads // _SPARE_SHARE))
-    admission = Admission(settings.admission_tokens, concurrent, settings.max_waiting)
+    admission = Admission(settings.admission_tokens, concurrent, settings.max_waiting, settings.flood_wait)
     metrics = Metrics(settings.metrics_folder)
     tracing = app.extensions[TRACING] = Tracing.to(settings.otlp_endpoint, settings.model_name)
     handler = ChatHandler(settings, service, disconnects, rate_limiter, admission, metrics)
+    bodies = app.extensions[BODIES] = BodyReader(
+        settings.max_body_bytes, settings.max_json_bytes, settings.body_timeout_s, handler.take_place
+    )
     audit = app.extensions[AUDIT] = AuditLog(settings.audit_file) if settings.audit_file else None
     for log, lines in (("stdout", log_lines), ("audit", audit.lines if audit else None)):
         if lines is not None:

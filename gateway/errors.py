@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from glmserve.errors import GlmServeError, InvalidInput
+from glmserve.errors import DeadlineExceeded, GlmServeError, InvalidInput
+
+
+class LateAnswer(DeadlineExceeded):
+    """The request's time ran out; the message is for its client and says what would help."""
 
 
 class UnknownModel(InvalidInput):

@@ -13,11 +13,20 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, 
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from glmserve.errors import BadSettings
-from glmserve.limits import GRACEFUL_TIMEOUT_S, RESPONSE_TIMEOUT_S
+from glmserve.limits import (
+    CANARY_TIMEOUT_S,
+    DEADLINE_S,
+    FLOOD_WAIT,
+    FLOOD_WAIT_MEANING,
+    GRACEFUL_TIMEOUT_S,
+    RESPONSE_TIMEOUT_S,
+)
 from glmserve.system import cpu_count
 from glmserve.system.env_settings import read_settings
 
 PREFIX = "GLM_GATEWAY_"
+DEADLINE_VARIABLE = f"{PREFIX}DEADLINE_S"
+CANARY_TIMEOUT_VARIABLE = f"{PREFIX}CANARY_TIMEOUT_S"
 _LARGEST_IMAGE = 400_000_000  # pixels; a camera's largest photo has half as many
 
 _FILE = f"{PREFIX}FILE"
@@ -140,7 +149,14 @@ class GatewaySettings(BaseSettings):
     max_waiting: Annotated[int, Field(ge=0)] = Field(
         default=16, description="Requests that may wait until these tokens have room; more are a 503."
     )
+    flood_wait: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        default=FLOOD_WAIT, description=f"{FLOOD_WAIT_MEANING} 0 lets MAX_WAITING wait."
+    )
     model_aliases: _List = Field(default=(), description="Other model names that requests may use.")
+    unknown_fields: Literal["warn", "refuse", "ignore"] = Field(
+        default="warn",
+        description="Unknown fields: `refuse`, `ignore`, or `warn` in a header, where /v1/chat/vision refuses.",
+    )
     thinking: bool = Field(default=False, description="Whether /v1/chat/completions thinks if a request does not say.")
     image_hosts: _List = Field(
         default=(), description="Hosts that images may be fetched from. Empty refuses image URLs."
@@ -200,11 +216,17 @@ class GatewaySettings(BaseSettings):
         description="Seconds of processor time that decoding one image may take, plus 30 ns per pixel of the first "
         "50 million; more is a 400.",
     )
-    deadline_s: _Seconds = Field(default=30.0, description="Seconds for an answer, from when its request was read.")
+    deadline_s: _Seconds = Field(
+        default=DEADLINE_S, description="Seconds for an answer, from when its request was read."
+    )
     response_timeout_s: _Seconds = Field(
         default=RESPONSE_TIMEOUT_S, description="Seconds between two messages of an answer after which it is cancelled."
     )
-    canary_timeout_s: _Seconds = Field(default=10.0, description="Seconds for the readiness check's canary question.")
+    canary_timeout_s: _Seconds = Field(
+        default=CANARY_TIMEOUT_S,
+        description="Seconds for the readiness check's canary question. The first may take longer, and the next ones "
+        "four times as long as the last.",
+    )
     canary_cache_s: _Seconds = Field(default=5.0, description="Seconds that the readiness check keeps its last result.")
 
     @model_validator(mode="after")

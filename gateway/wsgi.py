@@ -18,6 +18,7 @@ from gateway.triton.grpc_client import TritonBackend
 from gateway.triton.grpc_streams import StreamThread
 from gateway.triton.load_balancer import LoadBalancer
 from glmserve.build.canary import Canary
+from glmserve.limits import FIRST_CANARY_S
 from glmserve.system import malloc
 
 
@@ -43,7 +44,8 @@ def canary_fault() -> str | None:
     with closing(_backend(settings)) as backend:
         service, canary = ChatService(settings, backend), Canary.read(settings.build)
         with closing(service.decoders):
-            return Readiness(service, backend, canary, settings.canary_timeout_s, settings.canary_cache_s).fault()
+            readiness = Readiness(service, backend, canary, settings.canary_timeout_s, settings.canary_cache_s)
+            return readiness.fault(wait_s=FIRST_CANARY_S)
 
 
 def _backend(settings: GatewaySettings, streams: StreamThread | None = None) -> LoadBalancer:

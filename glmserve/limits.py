@@ -54,11 +54,26 @@ RESPONSE_TIMEOUT_S = 10.0
 REQUEST_HEAD_TIMEOUT_S = 10.0
 """Time in which a request's line and headers must have arrived."""
 
+CANARY_TIMEOUT_S = 10.0
+"""Whoever asks for readiness waits so long for the canary's answer, unless the gateway's setting says otherwise."""
+
+DEADLINE_S = 30.0
+"""An answer may take so long, unless the gateway's setting says otherwise."""
+
+FIRST_CANARY_S = 900.0
+"""The first canary may take so long: it shows how fast the machine is. START_TIMEOUT_S may end it sooner."""
+
 GRACEFUL_TIMEOUT_S = 30
 """Time for running requests to finish at a shutdown, unless the gateway's setting says otherwise."""
 
 ANSWER_GRACE_S = 5.0
 """Time for a client to have read its answer once its body's time and its deadline are both over."""
+
+FLOOD_WAIT = 0.4
+FLOOD_WAIT_MEANING = (
+    "In a flood (requests keep arriving faster than they are answered), the longest wait before an answer begins, as a "
+    "multiple of the mean time that a request takes; who would wait longer is refused at once."
+)
 
 LARGEST_KEPT_BUFFER_BYTES = 16 * 1024**2
 """Freed buffers up to this size are used again; those of a 12-megapixel photo are 9 MB once it was made to fit."""

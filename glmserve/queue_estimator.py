@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 from glmserve.errors import Overloaded
+from glmserve.flood_watch import FloodWatch
 
 LONGEST_RETRY_S = 60
 _WEIGHT = 0.2
@@ -32,7 +33,8 @@ class Job:
 class QueueEstimator:
     """What runs and waits, and how fast it moves. Optimistic while nothing is known: then nothing is refused."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, flood_wait: float = 0.0) -> None:
+        """`flood_wait` is the longest wait in a flood, in request times; 0 knows no floods."""
         self.capacity = capacity
         self.waiting: dict[Job, None] = {}
         self.running: dict[Job, None] = {}
@@ -43,16 +45,19 @@ class QueueEstimator:
         self._share = _Mean(_WEIGHT)
         self._prefill_s = _Mean(_WEIGHT)
         self._gap_s = _Mean(_WEIGHT)
+        self._flood = FloodWatch(flood_wait)
         self._ended_at: float | None = None
 
     def enter(self, job: Job, now: float) -> None:
-        """Queues a job; raises Overloaded for one that cannot end before its deadline."""
+        """Queues a job; raises Overloaded for one that cannot end before its deadline, or that a flood brings."""
         job.is_exempt = self.used + self._queued + job.cost <= self.capacity
         self.waiting[job] = None
         self._queued += job.cost
         if job.is_exempt:
             return
-        if self._is_late(job, self._forecast(now)[job], now):
+        start, others = self._forecast(now)[job], len(self.waiting) - 1
+        is_flood = self._flood.refuses(start - now, others, len(self.running), self._request_s(), now)
+        if is_flood or self._is_late(job, start, now):
             refusal = self.overloaded()
             self.leave(job)
             raise refusal
@@ -103,6 +108,10 @@ class QueueEstimator:
     def work_s(self, max_tokens: int) -> float:
         """What a request takes from its start on; 0 while nothing is known."""
         return self._prefill_s.value + max_tokens * self._share.value * self._pace_s.value
+
+    def _request_s(self) -> float:
+        """What those that run take on average; 0 while nothing is known."""
+        return sum(self.work_s(job.max_tokens) for job in self.running) / max(1, len(self.running))
 
     def _forecast(self, now: float) -> dict[Job, float]:
         """When each waiting job would start. One that cannot make it takes no room from those behind it."""

@@ -5,7 +5,7 @@ A parameter is a field of `Sampling`, declared with `parameter`. CONTRIBUTING.md
 
 from __future__ import annotations
 
-import random
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -190,7 +190,7 @@ class Sampling:
         minimum=0,
         maximum=_LARGEST_INT64,
         sentinel=-1,
-        request_default=partial(random.randrange, _LARGEST_INT64),
+        request_default=partial(secrets.randbelow, _LARGEST_INT64),
         is_optional=False,
         wire_dtype="int64",
     )

@@ -13,6 +13,9 @@ from glmserve.errors import BadArtifact, NotCertified
 from glmserve.system.bundled_files import DEMO
 
 DEFAULT_PRECISION = "fp32"
+LEAST_START_TIMEOUT_S = 900.0
+_SLOW_DISK = 10e6
+"""Bytes a second, of a network's file system."""
 PRECISIONS = ("fp32", "fp16", "int8", "int4")
 _CUDA_PRECISION = "bf16"  # the export says what else it takes
 
@@ -102,6 +105,13 @@ def exported_build(checkpoint: str, out: Path, precision: str) -> Path:
     if done.returncode != 0 or not lines:
         raise ExportFailed(f"Exporting checkpoint {checkpoint} failed (exit code {done.returncode}).")
     return named_build(out, lines[-1])
+
+
+def start_timeout_s(folder: Path) -> float:
+    """How long loading a build may take where nobody says: a quarter of an hour, or as long as a slow disk needs to be
+    read from end to end."""
+    size = sum(path.stat().st_size for path in (folder / REPOSITORY_FOLDER).rglob("*") if path.is_file())
+    return max(LEAST_START_TIMEOUT_S, round(size / _SLOW_DISK))
 
 
 def _check_choice(build: str | None, checkpoint: str | None, precision: str | None, published: Path | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from enum import IntEnum
 from pathlib import Path
@@ -17,8 +17,9 @@ import typer
 from glmserve.build.canary import CANARY_IMAGE, Canary
 from glmserve.build.certificate import REQUIRE_VARIABLE
 from glmserve.build.manifest import REPOSITORY_FOLDER
-from glmserve.limits import GRACEFUL_TIMEOUT_S
+from glmserve.limits import CANARY_TIMEOUT_S, DEADLINE_S, GRACEFUL_TIMEOUT_S
 from launcher.builds import PRECISIONS, ExportFailed, NoBuild, UnclearChoice, Unverified, check_precision, choose
+from launcher.builds import start_timeout_s as default_start_timeout_s
 from launcher.gateway_server import GatewayFailed, GatewayServer
 from launcher.logs import EventLog, event_log
 from launcher.notify import notify
@@ -27,12 +28,15 @@ from launcher.predecessor import say_that_we_end
 from launcher.probe import START_TIMEOUT_VARIABLE
 from launcher.settings import WrongSettings, checked_settings
 from launcher.supervision.gateway_supervisor import GatewaySupervisor
+from launcher.supervision.measured_speed import MeasuredSpeed
 from launcher.supervision.service import ChildDied, Service
 from launcher.supervision.triton_supervisor import TritonSupervisor
+from launcher.supervision.vital_signs import metrics_page
 from launcher.triton_server import TritonFailed, TritonServer
 
 BUILDS = Path("builds")
 LOOPBACK = "127.0.0.1"
+_DEADLINE = "GLM_GATEWAY_DEADLINE_S"
 _UNVERIFIED = """
 !! NOBODY VOUCHES FOR THE ANSWERS OF THIS BUILD.
 !! {}
@@ -107,8 +111,14 @@ def serve(
         typer.Option(envvar=REQUIRE_VARIABLE, help="Refuse a build without a valid certificate."),
     ] = True,
     start_timeout_s: Annotated[
-        float, typer.Option(min=1, envvar=START_TIMEOUT_VARIABLE, help="Seconds that loading the models may take.")
-    ] = 900.0,
+        float | None,
+        typer.Option(
+            min=1,
+            envvar=START_TIMEOUT_VARIABLE,
+            help="Seconds that loading the models, and then the first answer, may take. Default: 900, and more for a "
+            "build above 9 GB.",
+        ),
+    ] = None,
 ) -> None:
     """Serve a build until Ctrl-C: start Triton with its models and the web gateway, and start again what fails.
 
@@ -136,6 +146,7 @@ def serve(
         _say("Looking for the build ...")
         choice = choose(build, checkpoint, precision, BUILDS, require_certificate)
         _say(f"Serving {choice.origin}.")
+        patience_s = start_timeout_s or default_start_timeout_s(choice.folder)
         if choice.warning:
             _say(_UNVERIFIED.format(choice.warning))
 
@@ -146,16 +157,17 @@ def serve(
                 triton_grpc_port,
                 triton_metrics_port,
                 LOOPBACK,
-                start_timeout_s,
+                patience_s,
                 require_certificate=choice.warning is None,
             )
 
         with event_log("gateway") as log:
             graceful_s = float(settings.get("GLM_GATEWAY_GRACEFUL_TIMEOUT_S", GRACEFUL_TIMEOUT_S))
             url = f"grpc://{LOOPBACK}:{triton_grpc_port}"
-            gateway = GatewayServer(choice.folder, url, host, port, log.stream, graceful_s)
+            canary_s = float(settings.get("GLM_GATEWAY_CANARY_TIMEOUT_S", CANARY_TIMEOUT_S))
+            gateway = GatewayServer(choice.folder, url, host, port, log.stream, graceful_s, canary_s)
             try:
-                _run(choice.folder, make_triton, gateway, log, start_timeout_s, "GLM_GATEWAY_KEYS_FILE" in settings)
+                _run(choice.folder, make_triton, gateway, log, patience_s, settings)
             except GatewayFailed as error:
                 raise GatewayFailed(f"{error}{log.tail}") from None
     except Ended:
@@ -171,11 +183,15 @@ def _run(
     gateway: GatewayServer,
     log: EventLog,
     start_timeout_s: float,
-    needs_key: bool,
+    settings: Mapping[str, str],
 ) -> None:
     """Keeps both running until the end, whatever happens; the gateway ends first, so that its answers finish."""
+    needs_key = "GLM_GATEWAY_KEYS_FILE" in settings
 
     def say_ready() -> None:
+        speed = MeasuredSpeed.read(metrics_page(triton.server.host, triton.server.metrics_port) or "")
+        if warning := speed and speed.warning(float(settings.get(_DEADLINE, DEADLINE_S)), _DEADLINE):
+            _say(f"\n{warning}")
         hint = " with one of its keys in KEY" if needs_key else ""
         line = curl_line(folder, gateway.url, needs_key)
         _say(f"\nReady: {gateway.url}\n\nTry it{hint}:\n\n{line}\n\nCtrl-C ends the service.")

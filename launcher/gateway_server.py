@@ -10,13 +10,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from glmserve.limits import GRACEFUL_TIMEOUT_S
+from glmserve.limits import CANARY_TIMEOUT_S, GRACEFUL_TIMEOUT_S
 from launcher.children import Child
 from launcher.notify import without_systemd
 from launcher.probe import START_TIMEOUT_VARIABLE, get
 
 _STOP_MARGIN_S = 5.0  # for what the gateway does once its last answer has ended
-_PROBE_TIMEOUT_S = 15.0  # a readiness probe may ask the canary
+_PROBE_MARGIN_S = 5.0  # beyond the canary's own time, which a readiness probe may wait for
 _POLL_S = 0.25
 
 
@@ -35,8 +35,11 @@ class GatewayServer:
         port: int,
         log: IO[bytes] | None = None,
         graceful_timeout_s: float = GRACEFUL_TIMEOUT_S,
+        canary_timeout_s: float = CANARY_TIMEOUT_S,
     ) -> None:
-        """`graceful_timeout_s` is the gateway's own setting: how long its running requests may take to finish."""
+        """Two of the gateway's own settings: how long its running requests may take to finish, and how long it lets
+        whoever asks for its readiness wait."""
+        self._probe_timeout_s = canary_timeout_s + _PROBE_MARGIN_S
         self.url = f"http://{host}:{port}"
         self._host, self._port, self._log = host, port, log
         self._chosen = {
@@ -87,7 +90,7 @@ class GatewayServer:
 
     def readiness(self, last_reason: str) -> tuple[bool, str]:
         """Whether it has just answered the canary question, and else why not: `last_reason` when it does not say."""
-        reply = get(self._host, self._port, "/health/ready", _PROBE_TIMEOUT_S)
+        reply = get(self._host, self._port, "/health/ready", self._probe_timeout_s)
         if reply is None:
             return False, last_reason
         return reply.status == 200, str(reply.values.get("reason", last_reason))

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from launcher.predecessor import is_ending
+from launcher.predecessor import Holder, holder_of, kill_stopped
 
 _ENDING_S = 45.0
 """What the gateway's last answers and tritonserver's exit may take together."""
@@ -56,23 +56,40 @@ class _Predecessor:
         self._tell = tell
         self._give_up = time.monotonic() + _ENDING_S
         self._seen_at: float | None = None
+        self._has_told = False
 
     def wait_for(self, port: Port, error: OSError) -> OSError | None:
-        """Waits until the port is free, or is not held by a service that ends; why it cannot be opened then."""
+        """Waits until the port is free, or is not held by a service that ends; why it cannot be opened then.
+
+        What a dead launcher left, and what stands still and so cannot end, is killed after that time.
+        """
         while self._is_ending(port.number) and time.monotonic() < self._give_up:
             time.sleep(_LOOK_EVERY_S)
             again = _open(port)
             if again is None:
                 return None
             error = again
+        if time.monotonic() >= self._give_up and holder_of(port.number) is Holder.ENDING:
+            kill_stopped(port.number)
+            return self._freed(port, error)
         return error
+
+    def _freed(self, port: Port, error: OSError) -> OSError | None:
+        give_up = time.monotonic() + _LAST_MOMENT_S
+        while (again := _open(port)) is not None and time.monotonic() < give_up:
+            error = again
+            time.sleep(_LOOK_EVERY_S)
+        return error if again is not None else None
 
     def _is_ending(self, port: int) -> bool:
         """A process that is just ending shows its sockets no more, and holds them for a moment yet."""
-        now = time.monotonic()
-        if is_ending(port):
-            if self._seen_at is None:
+        now, holder = time.monotonic(), holder_of(port)
+        if holder is Holder.ENDING:
+            if not self._has_told:
+                self._has_told = True
                 self._tell(f"Port {port} is held by a service that is ending; waiting for its end ...")
+            self._seen_at = now
+        elif holder is Holder.UNSEEN and self._seen_at is None:
             self._seen_at = now
         return self._seen_at is not None and now - self._seen_at < _LAST_MOMENT_S
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from _pytest.mark.expression import Expression
 from hypothesis import settings
-from kinds import SIGNS, TESTS, group_of_test, kinds_of_test, tests_in
+from kinds import LONGEST_GROUPS, SIGNS, TESTS, group_of_test, kinds_of_test, tests_in
 from turns import turn
 
 sys.dont_write_bytecode = False
@@ -78,7 +78,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest begins first, so that no process waits for another's last group."""
-    items.sort(key=lambda item: (not item.get_closest_marker("triton"), not _needs_something(item)))
+    items.sort(key=lambda item: (_rank(item), not item.get_closest_marker("triton"), not _needs_something(item)))
+
+
+def _rank(item: pytest.Item) -> int:
+    group = group_of_test(*_place(item.nodeid))
+    return next((rank for rank, longest in enumerate(LONGEST_GROUPS) if group.endswith(longest)), len(LONGEST_GROUPS))
 
 
 def _needs_something(item: pytest.Item) -> bool:

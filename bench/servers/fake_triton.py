@@ -1,4 +1,4 @@
-"""A fake Triton that costs next to nothing: every answer is MAX_TOKENS tokens at a steady beat.
+"""A Triton that computes nothing: it answers every request with the same token, one a beat.
 
 `python -m bench.servers.fake_triton --port 8001 --beat-ms 50` runs it, so that a gateway's own cost can be seen.
 Every answer has a beat of its own, which starts with its request; tokens due within the same two milliseconds leave
@@ -8,73 +8,59 @@ together, as the tokens of one step of an engine do.
 from __future__ import annotations
 
 import asyncio
-import heapq
-import itertools
+import math
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
+import grpc  # type: ignore[import-untyped]
+import grpc.aio  # type: ignore[import-untyped]
 import numpy as np
 import typer
 from tritonclient.grpc import service_pb2
 
-from bench.servers.fake_grpc import Call, Connection, framed
 from glmserve import contract
 from glmserve.contract import Finish, Tensor
 
 _TOKEN = 300
 _TOGETHER_S = 0.002
+_SERVICE = "inference.GRPCInferenceService"
+_OPTIONS = (("grpc.max_receive_message_length", -1),)
 
 
 class PacedTriton:
-    """Answers the two calls that a gateway makes; messages are written once and sent again and again."""
+    """Answers the two calls that a gateway makes; messages are serialised once and sent again and again."""
 
     def __init__(self, beat_s: float) -> None:
         self._beat_s = beat_s
         self._running = _message({contract.TOKENS: [_TOKEN]})
         ending: dict[Tensor, list[Any]] = {contract.TOKENS: [], contract.FINISH: [Finish.LENGTH]}
         self._last = _message({**ending, contract.TIMINGS_MS: [0, 0, 0, 0], contract.CACHED_TOKENS: [0]})
-        self._ready = framed(service_pb2.ModelReadyResponse(ready=True).SerializeToString())
-        self._turns = itertools.count()  # so that the heap never compares calls
-        self._due: list[tuple[float, int, Connection, Call, int]] = []  # with the tokens that are left
+        self._ready: bytes = service_pb2.ModelReadyResponse(ready=True).SerializeToString()
 
-    def answer(self, connection: Connection, call: Call, request: bytes) -> None:
-        """Called for each call; one without tensors asks whether a model is ready."""
-        message = service_pb2.ModelInferRequest.FromString(request)
-        if not message.inputs:
-            connection.send(call, self._ready)
-            connection.end(call)
-        elif self._beat_s:
-            due_s = asyncio.get_running_loop().time() + self._beat_s
-            heapq.heappush(self._due, (due_s, next(self._turns), connection, call, _max_tokens(message)))
-        else:
-            for _ in range(_max_tokens(message)):
-                connection.send(call, self._running)
-            self._finish(connection, call)
+    async def serve(self, port: int) -> None:
+        """For ever."""
+        server = grpc.aio.server(options=_OPTIONS)
+        calls = {
+            "ModelReady": grpc.unary_unary_rpc_method_handler(self._is_ready),
+            "ModelStreamInfer": grpc.stream_stream_rpc_method_handler(self._answer),
+        }
+        server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(_SERVICE, calls)])
+        server.add_insecure_port(f"127.0.0.1:{port}")
+        await server.start()
+        await server.wait_for_termination()
 
-    async def keep_time(self) -> None:
-        """Sends every token when it is due, for ever."""
-        loop = asyncio.get_running_loop()
-        begun = loop.time()
-        for tick in itertools.count(1):
-            await asyncio.sleep(max(0.0, begun + tick * _TOGETHER_S - loop.time()))
-            now_s, spoken_to = loop.time(), set()
-            while self._due and self._due[0][0] <= now_s:
-                spoken_to.add(self._send_next())
-            for connection in spoken_to:
-                connection.flush()
+    async def _is_ready(self, _request: bytes, _context: grpc.aio.ServicerContext) -> bytes:
+        return self._ready
 
-    def _send_next(self) -> Connection:
-        due_s, _, connection, call, left = heapq.heappop(self._due)
-        if call.is_open:
-            connection.send(call, self._running)
-            if left > 1:
-                heapq.heappush(self._due, (due_s + self._beat_s, next(self._turns), connection, call, left - 1))
-            else:
-                self._finish(connection, call)
-        return connection
-
-    def _finish(self, connection: Connection, call: Call) -> None:
-        connection.send(call, self._last)
-        connection.end(call)
+    async def _answer(self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> None:
+        clock, message = asyncio.get_running_loop().time, await anext(requests)
+        due_s = clock()
+        for _ in range(_max_tokens(service_pb2.ModelInferRequest.FromString(message))):
+            if self._beat_s:
+                due_s += self._beat_s
+                await asyncio.sleep(math.ceil(due_s / _TOGETHER_S) * _TOGETHER_S - clock())
+            await context.write(self._running)
+        await context.write(self._last)
 
 
 def _message(values: dict[Tensor, list[Any]]) -> bytes:
@@ -83,7 +69,7 @@ def _message(values: dict[Tensor, list[Any]]) -> bytes:
         array = np.array(value, tensor.dtype)
         response.infer_response.outputs.add(name=tensor.name, datatype=tensor.triton_dtype, shape=array.shape)
         response.infer_response.raw_output_contents.append(array.tobytes())
-    return framed(response.SerializeToString())
+    return bytes(response.SerializeToString())
 
 
 def _max_tokens(request: Any) -> int:
@@ -92,18 +78,12 @@ def _max_tokens(request: Any) -> int:
     return int(np.frombuffer(request.raw_input_contents[at], wanted.dtype)[0])
 
 
-async def _serve(port: int, beat_s: float) -> None:
-    triton = PacedTriton(beat_s)
-    server = await asyncio.get_running_loop().create_server(lambda: Connection(triton.answer), "127.0.0.1", port)
-    await (triton.keep_time() if beat_s else server.serve_forever())
-
-
 def main(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on loopback.")] = 8001,
     beat_ms: Annotated[float, typer.Option(min=0, help="Milliseconds between two tokens of an answer.")] = 50.0,
 ) -> None:
     """Serve answers at a steady beat."""
-    asyncio.run(_serve(port, beat_ms / 1000))
+    asyncio.run(PacedTriton(beat_ms / 1000).serve(port))
 
 
 if __name__ == "__main__":

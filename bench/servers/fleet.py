@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import urllib.error
 import urllib.request
@@ -16,6 +15,7 @@ from typing import TypeVar
 from unittest.mock import patch
 
 from bench.checkpoints.builds import CACHE
+from bench.servers.nginx import nginx_command
 from bench.servers.processes import HOST, engine_variables, free_port, program
 from glmserve.build.manifest import REPOSITORY_FOLDER
 from launcher.gateway_server import GatewayServer
@@ -24,7 +24,6 @@ from launcher.triton_server import TritonServer
 SLOTS = 8
 """Of each Triton; few, so that answers wait for a slot and not for this machine's processors."""
 _START_S = 180.0
-_NGINX = Path(__file__).resolve().parents[2] / "deploy" / "nginx" / "nginx.conf"
 _MANY = {
     "GLM_ENGINE_SLOTS": str(SLOTS),
     "GLM_ENGINE_WARM_ROWS": "0",
@@ -114,7 +113,7 @@ class Fleet:
 @contextmanager
 def fleet_of(folder: Path, build: Path, tritons: int, gateways: int) -> Iterator[Fleet]:
     """A running fleet behind nginx, whose logs and configuration lie in `folder`."""
-    with _running(Fleet(folder, build, tritons, gateways, _MANY)) as fleet, _nginx(folder, fleet.gateway_ports) as url:
+    with running(Fleet(folder, build, tritons, gateways, _MANY)) as fleet, _nginx(folder, fleet.gateway_ports) as url:
         fleet.url = url
         yield fleet
 
@@ -123,7 +122,7 @@ def fleet_of(folder: Path, build: Path, tritons: int, gateways: int) -> Iterator
 def service_on(build: Path, threads: int) -> Iterator[str]:
     """The address of our service, one Triton and one gateway, once it answers."""
     variables = engine_variables(threads) | _PATIENT
-    with _running(Fleet(CACHE / f"service-{build.name}", build, 1, 1, variables)) as fleet:
+    with running(Fleet(CACHE / f"service-{build.name}", build, 1, 1, variables)) as fleet:
         yield fleet.url
 
 
@@ -134,7 +133,8 @@ def kill(server: TritonServer | GatewayServer) -> None:
 
 
 @contextmanager
-def _running(fleet: Fleet) -> Iterator[Fleet]:
+def running(fleet: Fleet) -> Iterator[Fleet]:
+    """Started when the block begins, stopped when it ends."""
     try:
         fleet.start()
         yield fleet
@@ -146,12 +146,6 @@ def _running(fleet: Fleet) -> Iterator[Fleet]:
 def _nginx(folder: Path, gateway_ports: list[int]) -> Iterator[str]:
     """The address of nginx with the configuration that containers get, and these gateways."""
     port = free_port()
-    shutil.copy(_NGINX, folder / "nginx.conf")
-    servers = [f"server {HOST}:{gateway} max_fails=3 fail_timeout=1s;\n" for gateway in gateway_ports]
-    (folder / "gateways.conf").write_text("".join(servers), "utf-8")
-    (folder / "listen.conf").write_text(f"listen {HOST}:{port};\n", "utf-8")
-    globals_ = f"daemon off; pid {folder}/nginx.pid;" + (" user root;" if os.getuid() == 0 else "")
-    found = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin") or "nginx"
-    command = [found, "-e", "stderr", "-p", f"{folder}/", "-c", f"{folder}/nginx.conf", "-g", globals_]
+    command = nginx_command(folder, port, gateway_ports)
     with program(command, port, folder / "nginx.log", "/health/live") as server:
         yield server.url

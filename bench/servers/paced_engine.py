@@ -16,10 +16,10 @@ import numpy as np
 from bench.simulation.step_times import StepTimes
 from glmserve.build.manifest import CHECKPOINT_FOLDER
 from glmserve.engine.metrics import Metric
-from glmserve.engine.preprocessor import EncodeImage
 from glmserve.engine.runtime.decoder import Sampled, Step
 from glmserve.engine.server import EngineServer
 from glmserve.engine.settings import EngineSettings
+from glmserve.engine.vision.sessions import EncodeImage
 from glmserve.limits import MAX_LOGPROBS, SAMPLER_CANDIDATES
 from glmserve.model.config import Checkpoint
 from glmserve.model.position_embedding import VisionArrays

@@ -3,7 +3,7 @@ FROM python:3.11.13-slim-bookworm AS packages
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /app
 COPY requirements/ requirements/
-RUN pip install --requirement requirements/serve.txt --constraint requirements/constraints.txt
+RUN pip install --require-hashes --only-binary=:all: --requirement requirements/serve.lock
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 
 # With what a build is compared with; nothing is served from here.

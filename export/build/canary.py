@@ -12,7 +12,7 @@ _SIDE = 224
 
 
 def write_canary(checkpoint: Path, folder: Path) -> None:
-    """Copies the checkpoint's own golden question; one without gets a drawn picture and no expected answer."""
+    """Copies the checkpoint's own golden question; one without gets a drawn image and no expected answer."""
     folder.mkdir(exist_ok=True)
     golden = checkpoint / "golden"
     if (golden / "canary.json").is_file() and (golden / "canary.png").is_file():

@@ -13,7 +13,9 @@ from export.build.spec import VISION_CONFIG_PATH, BuildSpec
 from export.build.tensor_writer import offsets_of
 from export.checkpoint.hard_links import linkable, refer
 from export.graph.standard_ops import share, standard_of, weights_in_files
+from export.rtx.engines import forecast
 from glmserve.build.manifest import CANARY_FOLDER, CHECKPOINT_FOLDER, DECODER_PATH, MANIFEST_FILE, REPOSITORY_FOLDER
+from glmserve.build.rtx_engines import RTX_FOLDER
 from glmserve.system.bundled_files import MODEL_REPOSITORY
 
 _MANIFEST_LINE = 80
@@ -22,9 +24,10 @@ _MANIFEST_LINE = 80
 
 @dataclass(frozen=True)
 class BuildInventory:
-    """`files` maps paths in the build to bytes; `linked` are the checkpoint's own, which take no room where the file
-    system can link. `memory_bytes` is what making the build adds to the process at its peak, `weights` the size of all
-    graphs and weights."""
+    """`files` maps paths in the build to bytes (about, for engines of TensorRT for RTX); `linked` are the checkpoint's
+    own, which take no room where the file system can link. `memory_bytes` is what making the build adds to the process
+    at its peak, or takes in another that builds an engine; `weights` is the size of all that a server loads: graphs and
+    weights, or engines."""
 
     files: dict[str, int]
     linked: frozenset[str]
@@ -65,8 +68,15 @@ def inventory(spec: BuildSpec) -> BuildInventory:
     for path, model in spec.standard_graphs(spec.headers):
         share(model, placed[path])
         files[str(standard_of(Path(path)))] = len(graph_bytes(model))
+    engines = spec.engines(spec.headers)
+    built = 0
+    if engines is not None:
+        decoder, vision = engines
+        plans, built = forecast([vision, *decoder])
+        files |= {f"{Path(DECODER_PATH).parent}/{RTX_FOLDER}/{name}": size for name, size in plans.items()}
+        used = sum(plans.values())
     files[MANIFEST_FILE] = sum(len(json.dumps(name)) + _MANIFEST_LINE for name in files)
-    return BuildInventory(dict(sorted(files.items())), frozenset(linked), kept + largest, used)
+    return BuildInventory(dict(sorted(files.items())), frozenset(linked), max(kept + largest, built), used)
 
 
 def _small_files(spec: BuildSpec) -> dict[str, int]:

@@ -6,11 +6,15 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
+from io import BufferedIOBase
 from pathlib import Path
+from typing import cast
 from uuid import uuid4
 
+import onnx_ir as ir
 from rich.console import Console
 
 from export.build.canary import write_canary
@@ -26,8 +30,12 @@ from export.checkpoint.weights import READERS
 from export.errors import DiskFull, room_on
 from export.graph.standard_ops import weights_in_files, write_standard
 from export.precision import KvPrecision, Precision, Target
+from export.rtx.engine_writer import EngineWriter
+from export.rtx.library import library_version
+from export.rtx.order import EngineOrder
 from export.store.build_store import BUILD_LOCK, PARTS, builds_in, locked, write_whole
 from export.store.durable_io import sync_folder
+from export.store.file_digests import FileDigests
 from export.verify.candidate import Candidate
 from export.verify.golden import compare_golden, golden_files, has_golden, read_golden, room_for
 from glmserve.build import manifest as layout
@@ -37,6 +45,7 @@ from glmserve.errors import BadArtifact
 from glmserve.system.bundled_files import MODEL_REPOSITORY
 
 _JOURNAL = "journal.jsonl"
+_ENGINES = "engines"
 _GB = 1e9
 _PACKAGES = ("onnx-ir", "ml-dtypes", "numpy", "pillow")
 """The packages that write a build's bytes: graphs, numbers and a drawn canary."""
@@ -51,27 +60,32 @@ def build(
     vision_backend: VisionBackend = VisionBackend.ENGINE,
     source: str | None = None,
     kv: KvPrecision = KvPrecision.SAME,
+    order: EngineOrder | None = None,
 ) -> Path:
-    """The build of a checkpoint under `out`: the one that is there already, or a new one. `source` names it.
+    """The build of a checkpoint under `out`: the one that is there already, or a new one. `source` names it, `order`
+    says which engines a build for the target rtx gets.
 
     A new build is written aside and renamed when complete, so that a reader never sees half of one. What a kill
     interrupts is found again and gone on with. Raises, before anything is written, what `BuildSpec.of` raises, Locked
     while another build writes into `out`, BadArtifact for golden cases that cannot be compared with, and DiskFull,
     which may also come later.
     """
-    spec = BuildSpec.of(checkpoint, precision, target, vision_backend, source, kv)
+    spec = BuildSpec.of(checkpoint, precision, target, vision_backend, source, kv, order)
+    made_with = [] if spec.order is None else [library_version()]
     plan = inventory(spec)
     if has_golden(checkpoint):
         room_for(read_golden(checkpoint), spec.checkpoint)
     out.mkdir(parents=True, exist_ok=True)
-    digests = _read_through(spec, console)
-    recipe = _recipe(spec, digests)
-    existing = _find(out, recipe)
+    remembered = FileDigests.open(out)
+    digests = _read_through(spec, remembered, console)
+    recipe = _recipe(spec, digests, made_with)
+    existing = _find(out, recipe, remembered)
+    remembered.save()
     if existing and ((existing / layout.CERTIFICATE_FILE).exists() or not has_golden(checkpoint)):
         return existing
     with locked(out, BUILD_LOCK):
         parts = out / f"{PARTS}{recipe[:DIGEST_CHARS]}"
-        existing = existing or _find(out, recipe)  # somebody may have made it in the meantime
+        existing = existing or _find(out, recipe, remembered)  # somebody may have made it in the meantime
         if existing is None:
             _check_room(plan.new_bytes(can_link(spec, out)), out, parts)
             with room_on(out):
@@ -96,8 +110,8 @@ def _write(spec: BuildSpec, parts: Path, out: Path, digests: dict[Path, str], re
     if spec.vision_config is not None:
         (partial / VISION_CONFIG_PATH).parent.mkdir(exist_ok=True)
         (partial / VISION_CONFIG_PATH).write_text(spec.vision_config, "utf-8")
-    known = _write_graphs(spec, partial, Journal(parts / _JOURNAL), digests, console)
-    manifest = Manifest.describe(partial, recipe, spec.source, spec.precision, spec.target, spec.kv, known)
+    known, engines = _write_graphs(spec, partial, parts, digests, console)
+    manifest = Manifest.describe(partial, recipe, spec.source, spec.precision, spec.target, spec.kv, known, engines)
     manifest.write(partial)
     _certify(spec, partial, console)
     _sync_tree(partial)
@@ -123,9 +137,9 @@ def _take_over(final: Path, partial: Path) -> None:
     write_whole(path, (partial / layout.MANIFEST_FILE).read_text("utf-8"), path.stat().st_mtime_ns)
 
 
-def _is_whole(build: Path, manifest: Manifest) -> bool:
+def _is_whole(build: Path, manifest: Manifest, digest_of_file: Callable[[Path], str] = sha256_of) -> bool:
     try:
-        manifest.check(build)
+        manifest.check(build, digest_of=digest_of_file)
     except BadArtifact:
         return False
     return True
@@ -149,10 +163,11 @@ _NO_CACHES = shutil.ignore_patterns("__pycache__")
 
 
 def _write_graphs(
-    spec: BuildSpec, partial: Path, journal: Journal, digests: dict[Path, str], console: Console
-) -> dict[tuple[int, int], str]:
-    """Writes every graph and its weights; the SHA-256 of the large files, by device and inode."""
-    known: dict[Path, str] = {}
+    spec: BuildSpec, partial: Path, parts: Path, digests: dict[Path, str], console: Console
+) -> tuple[dict[tuple[int, int], str], str]:
+    """Writes every graph and its weights, and the engines; the SHA-256 of the large files, by device and inode, and the
+    manifest's line on the engines."""
+    journal, known = Journal(parts / _JOURNAL), dict[Path, str]()
     placed = {}
     for name, model in spec.graphs(spec.weights):
         path = partial / name
@@ -166,7 +181,23 @@ def _write_graphs(
         placed[name] = weights_in_files(model)
     for name, model in spec.standard_graphs(spec.weights):
         write_standard(model, placed[name], partial / name)
-    return {(path.stat().st_dev, path.stat().st_ino): digest for path, digest in known.items()}
+    engines = _write_engines(spec, partial, parts / _ENGINES, placed, console)
+    return {(path.stat().st_dev, path.stat().st_ino): digest for path, digest in known.items()}, engines
+
+
+def _write_engines(
+    spec: BuildSpec, partial: Path, scratch: Path, placed: dict[str, dict[str, ir.TensorProtocol]], console: Console
+) -> str:
+    """The engines that are ordered, from graphs that lie beside the weights written before; the manifest's line."""
+    ordered = spec.engines(spec.weights)
+    if ordered is None or spec.order is None:
+        return ""
+    decoder, vision = ordered
+    writer = EngineWriter((partial / DECODER_PATH).parent, scratch, spec.order, spec.numbers, console)
+    writer.write(vision, partial / spec.vision_path, placed[spec.vision_path])
+    for engine in decoder:
+        writer.write(engine, partial / DECODER_PATH, placed[DECODER_PATH])
+    return writer.finish(decoder, vision, spec.order.sizes.cut_to(spec.checkpoint.text).context)
 
 
 def _sync_tree(folder: Path) -> None:
@@ -197,26 +228,37 @@ def _check_room(needed: int, out: Path, parts: Path) -> None:
         )
 
 
-def _read_through(spec: BuildSpec, console: Console) -> dict[Path, str]:
-    """The SHA-256 of each of the checkpoint's files of weights, several at a time."""
+def _read_through(spec: BuildSpec, remembered: FileDigests, console: Console) -> dict[Path, str]:
+    """The SHA-256 of each of the checkpoint's files of weights, several at a time, read unless it is remembered."""
     files, digests = spec.weights.files, {}
     with (
         byte_progress(console, "reading", sum(path.stat().st_size for path in files)) as advance,
         ThreadPoolExecutor(READERS) as readers,
     ):
-        for path, digest in zip(files, readers.map(lambda path: _read_one(path, advance), files), strict=True):
+        for path, digest in zip(
+            files, readers.map(lambda path: _digest(path, remembered, advance), files), strict=True
+        ):
             digests[path] = digest
     return digests
 
 
-def _read_one(path: Path, advance: Advance) -> str:
-    with path.open("rb") as file:
-        return digest_of(file, advance).hexdigest()
+def _digest(path: Path, remembered: FileDigests, advance: Advance = lambda _size: None) -> str:
+    """A file's SHA-256; `advance` hears of all its bytes, read or remembered."""
+    told = 0
+
+    def count(size: int) -> None:
+        nonlocal told
+        told += size
+        advance(size)
+
+    digest = remembered.of(path, lambda file: digest_of(cast(BufferedIOBase, file), count).hexdigest())
+    advance(max(0, path.stat().st_size - told))
+    return digest
 
 
-def _recipe(spec: BuildSpec, digests: dict[Path, str]) -> str:
-    """What a build is made of: precisions, target, every file of the checkpoint that matters, the code that reads it
-    and writes the graphs, and the versions of what that uses."""
+def _recipe(spec: BuildSpec, digests: dict[Path, str], made_with: list[str]) -> str:
+    """What a build is made of: precisions, target, engines and what they are `made_with`, every file of the checkpoint
+    that matters, the code that reads it and writes the graphs, and the versions of what that uses."""
     exporter, shared = Path(__file__).parents[1], Path(layout.__file__).parents[1]
     code = [path for path in shared.rglob("*.py") if not path.is_relative_to(shared / "engine")]
     code += [*exporter.rglob("*.py"), *MODEL_REPOSITORY.rglob("*.py"), *MODEL_REPOSITORY.rglob("*.pbtxt")]
@@ -224,14 +266,15 @@ def _recipe(spec: BuildSpec, digests: dict[Path, str]) -> str:
     parts += [[str(path.relative_to(shared.parent)), sha256_of(path)] for path in code]
     parts += [[path.name, digest] for path, digest in digests.items()]
     parts += [[name, version(name)] for name in _PACKAGES]
-    return hashlib.sha256(
-        json.dumps([spec.precision, spec.target, spec.kv, spec.vision_backend, sorted(parts)]).encode()
-    ).hexdigest()
+    choices: list[str] = [spec.precision, spec.target, spec.kv, spec.vision_backend]
+    if spec.order is not None:
+        choices += [repr(spec.order), *made_with]
+    return hashlib.sha256(json.dumps([*choices, sorted(parts)]).encode()).hexdigest()
 
 
-def _find(out: Path, recipe: str) -> Path | None:
+def _find(out: Path, recipe: str, remembered: FileDigests) -> Path | None:
     """A complete, unaltered build of this recipe."""
     for path, manifest in builds_in(out):
-        if manifest.recipe == recipe and _is_whole(path, manifest):
+        if manifest.recipe == recipe and _is_whole(path, manifest, lambda file: _digest(file, remembered)):
             return path
     return None

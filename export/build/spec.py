@@ -15,6 +15,8 @@ from export.checkpoint.weights import Weights
 from export.graph.decoder import decoder_graph
 from export.graph.vision_encoder import vision_graph
 from export.precision import KvPrecision, Numbers, Precision, Target, numbers_of
+from export.rtx.engines import Engine, engines_of
+from export.rtx.order import EngineOrder
 from glmserve.build.manifest import DECODER_PATH, REPOSITORY_FOLDER, TRITONS_VISION_PATH, VISION_PATH
 from glmserve.contract import VISION_MODEL
 from glmserve.model.config import OPTIONAL_FILES, PROCESSOR_FILES, Checkpoint
@@ -25,7 +27,8 @@ VISION_CONFIG_PATH = f"{REPOSITORY_FOLDER}/{VISION_MODEL}/config.pbtxt"
 
 @dataclass(frozen=True)
 class BuildSpec:
-    """One build to be made; `source` is the checkpoint's name, `weights` reads the numbers, `headers` does not."""
+    """One build to be made; `source` is the checkpoint's name, `weights` reads the numbers, `headers` does not.
+    `order` says which engines of TensorRT for RTX it gets; None for none."""
 
     folder: Path
     source: str
@@ -37,6 +40,7 @@ class BuildSpec:
     checkpoint: Checkpoint
     weights: Weights
     headers: HeaderWeights
+    order: EngineOrder | None = None
 
     @staticmethod
     def of(
@@ -46,6 +50,7 @@ class BuildSpec:
         vision_backend: VisionBackend = VisionBackend.ENGINE,
         source: str | None = None,
         kv: KvPrecision = KvPrecision.SAME,
+        order: EngineOrder | None = None,
     ) -> BuildSpec:
         """Reads configuration and headers, and tries tokenizer and template. Raises, naming file and key or tensor:
         UnknownArchitecture, NoTokenizer, BadShard, or BadArtifact for anything else that is missing or wrong, and for a
@@ -58,7 +63,10 @@ class BuildSpec:
         weights = Weights.open(folder)
         headers = HeaderWeights.of(weights)
         name = source or folder.resolve().name
-        return BuildSpec(folder, name, precision, target, kv, numbers, vision_backend, checkpoint, weights, headers)
+        order = (order or EngineOrder()) if target is Target.RTX else None
+        return BuildSpec(
+            folder, name, precision, target, kv, numbers, vision_backend, checkpoint, weights, headers, order
+        )
 
     @property
     def small_files(self) -> list[Path]:
@@ -73,7 +81,7 @@ class BuildSpec:
 
     @property
     def vision_path(self) -> str:
-        """Where the picture encoder's graph lies in the build."""
+        """Where the image encoder's graph lies in the build."""
         return VISION_PATH if self.vision_config is None else TRITONS_VISION_PATH
 
     def graphs(self, weights: Weights) -> Iterator[tuple[str, ir.Model]]:
@@ -87,3 +95,12 @@ class BuildSpec:
         if self.vision_backend is VisionBackend.TENSORRT:
             yield self.vision_path, vision_graph(self.checkpoint, weights, self.numbers, is_standard=True)
             yield DECODER_PATH, decoder_graph(self.checkpoint, weights, self.numbers, is_standard=True)
+
+    def engines(self, weights: Weights) -> tuple[list[Engine], Engine] | None:
+        """The decoder's engines of TensorRT for RTX in order, and the picture encoder's; None where none are ordered.
+        `weights` is one of the two.
+
+        Raises DoesNotFit when building the smallest takes more memory than the order allows."""
+        if self.order is None:
+            return None
+        return engines_of(self.checkpoint, weights, self.numbers, self.order)

@@ -1,4 +1,4 @@
-"""Who can run the picture encoder: the engine, or one of Triton's own backends, and what that finds of it."""
+"""Who can run the image encoder: the engine, or one of Triton's own backends, and what that finds of it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def vision_config(backend: VisionBackend, checkpoint: Checkpoint, target: Target
     """The `config.pbtxt` of the model `vision_encoder` in a build for a backend; None where it has no such model.
 
     TensorRT's engines are made on the machine that serves them: until then, and wherever none fits, the engine reads
-    the pictures.
+    the images.
     """
     if backend is not VisionBackend.ONNXRUNTIME:
         return None
@@ -38,7 +38,7 @@ def vision_config(backend: VisionBackend, checkpoint: Checkpoint, target: Target
 
 
 def fixed_sizes(checkpoint: Checkpoint) -> dict[str, int]:
-    """The sizes that stand fixed in the picture encoder's graph, by their words in the contract."""
+    """The sizes that stand fixed in the image encoder's graph, by their words in the contract."""
     return {
         "patch_bytes": checkpoint.images.patch_bytes,
         "table_side": checkpoint.vision.table_side,

@@ -61,6 +61,13 @@ class HeaderWeights(Weights):
         self.peaks[title] = _peak(self._stored(name, shape), scales.nbytes + codes.nbytes)
         return _zeros(scales), _zeros(codes)
 
+    def lazy_unblocked(
+        self, name: str, shape: tuple[int, int], bits: int, real: ir.DataType, title: str
+    ) -> tuple[ir.LazyTensor, ir.LazyTensor]:
+        scales, codes = super().lazy_unblocked(name, shape, bits, real, title)
+        self.peaks[title] = _peak(self._stored(name, shape), scales.nbytes + codes.nbytes)
+        return _zeros(scales), _zeros(codes)
+
     def lazy_bytes(self, name: str, shape: tuple[int, int], title: str) -> list[tuple[ir.LazyTensor, ir.LazyTensor]]:
         made, stored = super().lazy_bytes(name, shape, title), self._stored(name, shape)
         for scales, codes in made:

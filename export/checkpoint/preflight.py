@@ -1,4 +1,4 @@
-"""Tries a checkpoint's tokenizer and chat template on a question about a picture, before anything is built of it."""
+"""Tries a checkpoint's tokenizer and chat template on a question about an image, before anything is built of it."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from safetensors import SafetensorError, safe_open
 
 from export.errors import BadShard
-from export.quantize.blockwise import BLOCK, blocks_of, find_scales, round_to_codes
+from export.quantize.blockwise import BLOCK, blocks_of, find_scales, round_to_codes, signed_nibbles
 from export.quantize.per_channel_int8 import byte_codes, group_names, group_size, output_scales
 
 READERS = 4
@@ -114,6 +114,29 @@ class Weights:
             lambda scales: round_to_codes(self.read(name, shape), scales.astype(np.float32), bits),
             (real, (out, blocks)),
             (ir.DataType.UINT8, (out, blocks, BLOCK[bits] * bits // 8)),
+        )
+
+    def lazy_unblocked(
+        self, name: str, shape: tuple[int, int], bits: int, real: ir.DataType, title: str
+    ) -> tuple[ir.LazyTensor, ir.LazyTensor]:
+        """The initializers, called `title`, of a linear layer's weight [out, in] for standard operators: scales in
+        `real`, then codes with a sign. In 8 bits a scale for each output [out], and codes i8 [in, out]; in 4 bits a
+        scale for each block of inputs [out, blocks], and codes i4 [out, in]."""
+        out, inputs = shape
+        if bits == 8:
+            return _scales_and_codes(
+                title,
+                lambda: output_scales(self.read(name, shape)).astype(real.numpy()),
+                lambda scales: byte_codes(self.read(name, shape), scales.astype(np.float32)),
+                (real, (out,)),
+                (ir.DataType.INT8, (inputs, out)),
+            )
+        return _scales_and_codes(
+            title,
+            lambda: find_scales(self.read(name, shape), bits).astype(real.numpy()),
+            lambda scales: signed_nibbles(round_to_codes(self.read(name, shape), scales.astype(np.float32), bits)),
+            (real, (out, blocks_of(inputs, bits))),
+            (ir.DataType.INT4, shape),
         )
 
     def lazy_bytes(self, name: str, shape: tuple[int, int], title: str) -> list[tuple[ir.LazyTensor, ir.LazyTensor]]:

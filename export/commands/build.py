@@ -9,16 +9,23 @@ from export.build.vision_backend import VisionBackend
 from export.checkpoint.hub import Source
 from export.commands.common import (
     BUILDS,
+    MB,
+    BuildMemoryOption,
+    CapabilityOption,
     CheckpointOption,
+    EngineLengthOption,
+    EngineSlotsOption,
     KvOption,
     OutOption,
     PrecisionOption,
     TargetOption,
     VisionBackendOption,
     exit_with_sentence,
+    order_of,
     plain_console,
 )
 from export.precision import KvPrecision, Precision, Target
+from export.rtx.order import DEFAULT_MEMORY_BYTES, DEFAULT_SIZES
 from glmserve.build.certificate import Certificate
 from glmserve.build.manifest import Manifest
 
@@ -31,14 +38,19 @@ def build(
     target: TargetOption = Target.CPU,
     vision_backend: VisionBackendOption = VisionBackend.ENGINE,
     kv: KvOption = KvPrecision.SAME,
+    compute_capability: CapabilityOption = "portable",
+    slots: EngineSlotsOption = DEFAULT_SIZES.rows,
+    length: EngineLengthOption = DEFAULT_SIZES.context,
+    build_memory: BuildMemoryOption = DEFAULT_MEMORY_BYTES // MB,
 ) -> None:
     """Make the checkpoint's build. The last line printed is its folder.
 
     An existing build is found, not made again. An interrupted one continues where it stopped.
     """
+    order = order_of(compute_capability, slots, length, build_memory)
     source = Source.of(checkpoint)
     path = make_build(
-        source.folder, out, plain_console(stderr=True), precision, target, vision_backend, source.name, kv
+        source.folder, out, plain_console(stderr=True), precision, target, vision_backend, source.name, kv, order
     )
     typer.echo(str(path))
     Certificate.find(path, Manifest.read(path))  # raises if the comparison failed

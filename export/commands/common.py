@@ -13,6 +13,9 @@ from rich.console import Console
 from export.build.vision_backend import VisionBackend
 from export.errors import MEANING, exit_code, named_files
 from export.precision import KvPrecision, Precision, Target
+from export.rtx.library import compute_capabilities
+from export.rtx.order import DEFAULT_SIZES, EngineOrder
+from export.rtx.profiles import EngineSizes
 from glmserve.build.manifest import Manifest
 from glmserve.engine.runtime.device import DeviceName
 from glmserve.errors import GlmServeError
@@ -48,10 +51,35 @@ VisionBackendOption = Annotated[
     ),
 ]
 
+MB = 1_000_000
+CapabilityOption = Annotated[
+    str,
+    typer.Option(
+        "--compute-capability",
+        metavar="8.6,8.9|portable",
+        help="For --target rtx: the GPUs that its engines are for. portable runs on all that TensorRT for RTX knows.",
+    ),
+]
+EngineSlotsOption = Annotated[
+    int, typer.Option("--slots", min=1, max=1024, help="For --target rtx: most requests that decode together.")
+]
+EngineLengthOption = Annotated[
+    int, typer.Option("--length", min=16, help="For --target rtx: tokens that each request has room for.")
+]
+BuildMemoryOption = Annotated[
+    int, typer.Option("--build-memory", min=1, help="For --target rtx: MB that building an engine may take.")
+]
+
 BuildArgument = Annotated[str, typer.Argument(metavar="BUILD", help="The build's digest, or its folder.")]
 DeviceOption = Annotated[
     Target | None, typer.Option(help="The device to run the build on here. Default: the build's own target.")
 ]
+
+
+def order_of(compute_capability: str, slots: int, length: int, build_memory: int) -> EngineOrder:
+    """The engines that the options ask for; raises BadArtifact for a compute capability that none can be built for."""
+    sizes = EngineSizes(slots, length, DEFAULT_SIZES.chunk_tokens)
+    return EngineOrder(compute_capabilities(compute_capability), sizes, build_memory * MB)
 
 
 def plain_console(stderr: bool = False, width: int | None = None) -> Console:
@@ -65,7 +93,7 @@ def plain_console(stderr: bool = False, width: int | None = None) -> Console:
 
 def device_for(manifest: Manifest, chosen: Target | None) -> DeviceName:
     """The device that a build is tried on."""
-    return "cuda" if (chosen or manifest.target) == Target.CUDA else "cpu"
+    return "cpu" if (chosen or manifest.target) == Target.CPU else "cuda"
 
 
 def exit_with_sentence(command: Callable[P, None]) -> Callable[P, None]:

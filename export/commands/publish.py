@@ -21,15 +21,18 @@ from export.store import publish as store
 from export.store.build_store import PUBLISH_LOCK, build_in, locked
 from export.verify.smoke_test import smoke_test
 from glmserve.build.certificate import Certificate
-from glmserve.build.manifest import CURRENT, Manifest
+from glmserve.build.manifest import CURRENT, MANIFEST_FILE, Manifest
 
 
 @exit_with_sentence
-def publish(build: BuildArgument, out: OutOption = BUILDS, device: DeviceOption = None) -> None:
-    """Make a build the current one, if its certificate is valid and it answers its canary question.
+def publish(context: typer.Context, build: BuildArgument, out: OutOption = BUILDS, device: DeviceOption = None) -> None:
+    """Make a build the current one, if its certificate is valid and it answers its canary question. A build that is
+    named by its folder is published in the folder that it lies in.
 
     A running service keeps the build it was started with. The next start serves this one.
     """
+    if _is_default(context, "out"):
+        out = _folder_around(build, out)
     with locked(out, PUBLISH_LOCK):
         _publish(build_in(out, build), device, plain_console(stderr=True))
         typer.echo(str(out / CURRENT))
@@ -42,6 +45,18 @@ def rollback(out: OutOption = BUILDS, device: DeviceOption = None) -> None:
         _try_out(out / store.previous(out).digest, device, plain_console(stderr=True))
         entry = store.rollback(out)
         typer.echo(f"{out / CURRENT} is {entry.digest} again.")
+
+
+def _is_default(context: typer.Context, name: str) -> bool:
+    """Whether nobody chose an option."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "DEFAULT"
+
+
+def _folder_around(build: str, out: Path) -> Path:
+    """The folder of builds that a build named by its folder lies in; `out` for one that is named by its digest."""
+    is_digest = Path(build).name == build and (out / build).is_dir()
+    return out if is_digest or not (Path(build) / MANIFEST_FILE).is_file() else Path(build).resolve().parent
 
 
 def _publish(build: Path, device: Target | None, console: Console) -> None:

@@ -86,6 +86,11 @@ class GroupedAttention:
         )
 
 
+def filled_of(index: str | None) -> str:
+    """The value i64 [rows]: how much of each row of KV is filled, in the group with the graph input `index`."""
+    return f"{index}.filled"
+
+
 class StandardAttention:
     """TensorScatter puts keys and values into their buffers, and opset 24's Attention reads as much as is filled.
 
@@ -99,7 +104,7 @@ class StandardAttention:
         last = g.cast(group.last, ir.DataType.INT64, f"{title}.last")
         after = g.op("Add", [last, g.constant(1, np.int64)], f"{title}.after")
         # a fresh row shorter than the group is wide is filled up behind its end, where the next call overwrites
-        self._filled = g.op("Max", [after, width], f"{title}.filled")  # [rows]
+        self._filled = g.op("Max", [after, width], filled_of(group.index.name))  # [rows]
         self._begin = g.op("Sub", [self._filled, width], f"{title}.begin")  # [rows]
 
     def mix(self, tokens: ir.Value, kv: LayerKv, name: str) -> Sequence[ir.Value]:
@@ -133,10 +138,13 @@ class StandardAttention:
 
 
 class PackedAttention:
-    """Writes each layer's attention; `inputs` grows by its past KV and `outputs` by its present KV."""
+    """Writes each layer's attention; `inputs` grows by its past KV and `outputs` by its present KV.
 
-    def __init__(self, g: GraphWriter, shape: TextModel) -> None:
-        self._g, self._shape = g, shape
+    `context` fixes how many tokens a row of KV holds; None leaves it to the run.
+    """
+
+    def __init__(self, g: GraphWriter, shape: TextModel, context: int | None = None) -> None:
+        self._g, self._shape, self._context = g, shape, context
         groups = {
             Names.DECODED: Group.of(Names.DECODED, ["D", 1]),
             Names.CHUNK: Group.of(Names.CHUNK, ["C", "S"]),
@@ -145,7 +153,9 @@ class PackedAttention:
         self._attentions: dict[RowGroup, Attention] = {names: kind(g, shape, group) for names, group in groups.items()}
         self._groups = groups
         self.places = graph_input(Names.PLACES, ir.DataType.INT64, ["T"])
-        self.inputs = [value for group in groups.values() for value in (group.index, group.last, group.most)]
+        self.inputs = list[ir.Value]()
+        for group in groups.values():  # where the context is fixed no operator asks how much the fullest row holds
+            self.inputs += [group.index, group.last, *([group.most] if context is None else [])]
         self.inputs.append(self.places)
         self.outputs: list[ir.Value] = []
 
@@ -178,4 +188,5 @@ class PackedAttention:
         return g.op("Reshape", [mixed, flat], f"{name}.flat")
 
     def _cache_shape(self, names: RowGroup) -> list[int | str]:
-        return [f"{names.name}_rows", self._shape.kv_heads, f"{names.name}_context", self._shape.head_dim]
+        context = self._context or f"{names.name}_context"
+        return [f"{names.name}_rows", self._shape.kv_heads, context, self._shape.head_dim]

@@ -1,9 +1,11 @@
-"""Writes the decoder's graph: token ids and picture features in, the next token out, KV written into its slot.
+"""Writes the decoder's graph: token ids and image features in, the next token out, KV written into its slot.
 
 Follows `Glm4vTextModel`. Tokens lie side by side, whichever row they belong to; only attention takes them apart.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -15,6 +17,7 @@ from export.graph.kv_scales import kv_scales
 from export.graph.layers import GraphWriter
 from export.graph.sampler import sample
 from export.precision import FP32, Numbers
+from glmserve.build.rtx_engines import NEXT_RESIDUAL, RESIDUAL
 from glmserve.contract import DecoderGraph as Names
 from glmserve.model.config import Checkpoint
 
@@ -22,37 +25,86 @@ _PREFIX = "model.language_model"
 _EMBEDDING = f"{_PREFIX}.embed_tokens"
 
 
-def decoder_graph(
-    checkpoint: Checkpoint, weights: Weights, numbers: Numbers = FP32, is_standard: bool = False
-) -> ir.Model:
-    """The whole decoder; its inputs and outputs are named in `contract.DecoderGraph`.
+@dataclass(frozen=True)
+class Part:
+    """A stretch of the decoder: layers [first, last), before them the embedding and behind them the head with its
+    sampler, where it has these. Between parts the sum of what all layers before have added goes on, `residual`."""
 
-    `is_standard`: of ONNX's own operators only, for other runtimes (see `GraphWriter`).
+    first: int
+    last: int
+    embeds: bool
+    draws: bool
+
+    @staticmethod
+    def whole(layers: int) -> Part:
+        """All of a decoder with so many layers."""
+        return Part(0, layers, embeds=True, draws=True)
+
+
+def decoder_graph(
+    checkpoint: Checkpoint,
+    weights: Weights,
+    numbers: Numbers = FP32,
+    is_standard: bool = False,
+    part: Part | None = None,
+    context: int | None = None,
+) -> ir.Model:
+    """The decoder, or a part of it; inputs and outputs are named in `contract.DecoderGraph`.
+
+    `is_standard`: of ONNX's own operators only, for other runtimes (see `GraphWriter`). `context` fixes the tokens that
+    a row of KV holds.
     """
-    return _DecoderWriter(checkpoint, weights, numbers, is_standard).write()
+    writer = _DecoderWriter(checkpoint, weights, numbers, is_standard, context)
+    return writer.write(part or Part.whole(checkpoint.text.layers))
 
 
 class _DecoderWriter:
-    def __init__(self, checkpoint: Checkpoint, weights: Weights, numbers: Numbers, is_standard: bool) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, weights: Weights, numbers: Numbers, is_standard: bool, context: int | None
+    ) -> None:
         self._shape = checkpoint.text
         self._g = GraphWriter(weights, numbers, is_standard)
-        self._attend = PackedAttention(self._g, self._shape)
+        self._context = context
 
-    def write(self) -> ir.Model:
+    def write(self, part: Part) -> ir.Model:
+        shape, inputs, outputs = self._shape, list[ir.Value](), list[ir.Value]()
+        logits_index = graph_input(Names.LOGITS_INDEX, ir.DataType.INT64, ["N"])
+        if part.embeds:
+            residual = self._embed(inputs)
+        else:
+            tokens = "T" if part.first < shape.layers else "N"
+            residual = graph_input(RESIDUAL, self._g.real, [1, tokens, shape.hidden])
+            inputs.append(residual)
+        if part.first < part.last:
+            residual = self._layers(residual, part, logits_index, inputs, outputs)
+        if part.draws:
+            outputs = [*self._sample(residual, inputs), *outputs]
+        else:
+            tokens = "N" if part.last == shape.layers else "T"
+            kept = self._g.op("Identity", [residual], NEXT_RESIDUAL)
+            outputs = [declare(kept, NEXT_RESIDUAL, self._g.real, [1, tokens, shape.hidden]), *outputs]
+        return self._g.model("decoder", inputs, outputs)
+
+    def _layers(
+        self,
+        residual: ir.Value,
+        part: Part,
+        logits_index: ir.Value,
+        inputs: list[ir.Value],
+        outputs: list[ir.Value],
+    ) -> ir.Value:
+        """A part's layers, their KV among its inputs and outputs; the residual after them."""
         g, shape = self._g, self._shape
-        int64, float32 = ir.DataType.INT64, ir.DataType.FLOAT
-        input_ids = graph_input(Names.INPUT_IDS, int64, ["T"])
-        features = graph_input(Names.IMAGE_FEATURES, float32, ["M", shape.hidden])
-        image_slot = graph_input(Names.IMAGE_SLOT, int64, ["T"])
-        positions = graph_input(Names.POSITION_IDS, int64, [3, "T"])
-        logits_index = graph_input(Names.LOGITS_INDEX, int64, ["N"])
-
+        positions = graph_input(Names.POSITION_IDS, ir.DataType.INT64, [3, "T"])
+        inputs.append(positions)
+        self._attend = PackedAttention(g, shape, self._context)
         self._rope(positions)
-        residual = self._embed(input_ids, features, image_slot)  # [1, T, hidden]
-        normed = self._norm(residual, "layers.0.input_layernorm", "layers.0.attn.norm")
+        first = f"layers.{part.first}"
+        normed = self._norm(residual, f"{first}.input_layernorm", f"{first}.attn.norm")
         places = self._attend.places
-        for index in range(shape.layers):
+        for index in range(part.first, part.last):
             if index + 1 == shape.layers:  # past the last attention only the tokens that are drawn after matter
+                inputs.append(logits_index)
                 places = g.op("Gather", [places, logits_index], "head.places", axis=0)
                 residual = g.op("Gather", [residual, logits_index], "head.residual", axis=1)  # [1, N, hidden]
             attention = self._attention(normed, places, index)
@@ -60,18 +112,25 @@ class _DecoderWriter:
                 residual, attention, f"layers.{index}.post_attention_layernorm", f"layers.{index}.mlp.norm"
             )
             mlp = self._mlp(normed, index)
-            if index + 1 < shape.layers:
+            if index + 1 < part.last:
                 following = f"layers.{index + 1}"
                 normed, residual = self._add_and_norm(
                     residual, mlp, f"{following}.input_layernorm", f"{following}.attn.norm"
                 )
             else:
                 residual = g.op("Add", [residual, mlp], f"layers.{index}.residual")
+        inputs += self._attend.inputs
+        outputs += self._attend.outputs
+        return residual
+
+    def _sample(self, residual: ir.Value, inputs: list[ir.Value]) -> list[ir.Value]:
+        """The head and its sampler, whose own inputs are added; its outputs."""
+        g, shape = self._g, self._shape
         hidden, head = self._head(residual)
-        logits = declare(g.as_float(head), Names.LOGITS, float32, ["N", shape.vocabulary])
+        logits = declare(g.as_float(head), Names.LOGITS, ir.DataType.FLOAT, ["N", shape.vocabulary])
         sampler = sample(g, g.as_float(hidden), logits, shape.vocabulary)
-        inputs = [input_ids, features, image_slot, positions, logits_index, *self._attend.inputs, *sampler.inputs]
-        return g.model("decoder", inputs, [*sampler.outputs, *self._attend.outputs])
+        inputs += sampler.inputs
+        return sampler.outputs
 
     def _rope(self, positions: ir.Value) -> None:
         """cos and sin [1, T, rotary_dim / 2]: each frequency turns with the position on its own axis (T, H or W)."""
@@ -88,9 +147,13 @@ class _DecoderWriter:
         self._cos = g.as_real(g.op("Cos", [angles], "rope.cos"))
         self._sin = g.as_real(g.op("Sin", [angles], "rope.sin"))
 
-    def _embed(self, input_ids: ir.Value, features: ir.Value, image_slot: ir.Value) -> ir.Value:
-        """Token embeddings, with row `image_slot` of the features where that is not 0."""
+    def _embed(self, inputs: list[ir.Value]) -> ir.Value:
+        """Token embeddings [1, T, hidden], with row `image_slot` of the features where that is not 0."""
         g = self._g
+        input_ids = graph_input(Names.INPUT_IDS, ir.DataType.INT64, ["T"])
+        features = graph_input(Names.IMAGE_FEATURES, ir.DataType.FLOAT, ["M", self._shape.hidden])
+        image_slot = graph_input(Names.IMAGE_SLOT, ir.DataType.INT64, ["T"])
+        inputs += [input_ids, features, image_slot]
         table = g.table(f"{_EMBEDDING}.weight", (self._shape.vocabulary, self._shape.hidden))
         assert table.dtype is not None
         words = g.as_real(g.op("Gather", [table, input_ids], "embed.words", axis=0), table.dtype)
@@ -106,9 +169,9 @@ class _DecoderWriter:
         source, name = f"{_PREFIX}.layers.{index}.self_attn", f"layers.{index}.attn"
         q_size, kv_size = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
         g.other_rows()
-        q = g.projection(x, f"{source}.q_proj", (shape.hidden, q_size), f"{name}.q", has_bias=True)
-        k = g.projection(x, f"{source}.k_proj", (shape.hidden, kv_size), f"{name}.k", has_bias=True)
-        v = g.projection(x, f"{source}.v_proj", (shape.hidden, kv_size), f"{name}.v", has_bias=True)
+        names = [f"{name}.{letter}" for letter in "qkv"]
+        sources = [f"{source}.{letter}_proj" for letter in "qkv"]
+        q, k, v = g.projections(x, sources, shape.hidden, (q_size, kv_size, kv_size), names)
         q = self._rotate(q, shape.heads, f"{name}.q_rotated")
         k = self._rotate(k, shape.kv_heads, f"{name}.k_rotated")
         scales = self._kv_scales(index) if g.kv == ir.DataType.INT8 else []

@@ -2,7 +2,7 @@
 
 A key is w . u + b, where u is what the layer's norm leaves: about as large in every direction. So its spread is the
 length of w with the norm's own weights folded in, and the range is |b| and some spreads to either side. Two channels
-that rope turns into one another share the length of both ranges. No picture and no run is needed, so a checkpoint of
+that rope turns into one another share the length of both ranges. No image and no run is needed, so a checkpoint of
 any size is read tensor by tensor; what values beyond the range cost shows when the build is verified.
 """
 

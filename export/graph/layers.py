@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 
@@ -10,19 +13,35 @@ from export.graph.builder import CONTRIB, OnnxGraphBuilder
 from export.graph.int8_linear import Int8Linear
 from export.precision import FP32, Numbers
 from export.quantize.blockwise import BLOCK
+from glmserve.errors import BadArtifact
 
 _INT8_ACTIVATIONS = 4
 """MatMulNBits' accuracy level that multiplies in integers; on the CPU the others are several times slower."""
 
+SIGNED = {8: ".int8", 4: ".int4"}
+"""What is added to a weight's name where its codes have a sign, as standard operators take them."""
+UNROUNDED = "unrounded"
+"""What the nodes are called that make numbers of such codes."""
+
+
+def joined(tensors: Sequence[ir.TensorProtocol], axis: int) -> ir.LazyTensor:
+    """Tensors laid side by side along an axis, under the first one's name."""
+    name, dtype = str(tensors[0].name), tensors[0].dtype
+    shapes = [tensor.shape.numpy() for tensor in tensors]  # of whole numbers
+    shape = [int(size) for size in shapes[0]]
+    shape[axis] = sum(int(each[axis]) for each in shapes)
+    return ir.LazyTensor(
+        lambda: ir.Tensor(np.concatenate([tensor.numpy() for tensor in tensors], axis=axis), name=name),
+        dtype,
+        ir.Shape(shape),
+        name=name,
+    )
+
 
 class GraphWriter(OnnxGraphBuilder):
-    """Builds one graph layer by layer; `real` is the type of its activations, `kv` that of its KV.
-
-    Rounded weights have no standard form.
-    """
+    """Builds one graph layer by layer; `real` is the type of its activations, `kv` that of its KV."""
 
     def __init__(self, weights: Weights, numbers: Numbers = FP32, is_standard: bool = False) -> None:
-        assert not (is_standard and numbers.bits), "MatMulNBits is no standard operator"
         assert not (is_standard and numbers.rounds_kv), "no standard operator keeps KV in 8 bits"
         super().__init__(weights, is_standard)
         self.real = numbers.real
@@ -78,11 +97,39 @@ class GraphWriter(OnnxGraphBuilder):
             return self.linear(x, self.weight(weight, shape), name, bias)
         node = name if bias is None else f"{name}.matmul"
         title = f"{name}.weight" if weight in self._tables else weight
-        if numbers.multiplies_bytes:
+        if self.is_standard:
+            product = self._unrounded_linear(x, weight, shape, numbers.bits, node)
+        elif numbers.multiplies_bytes:
             product = self._bytes.linear(x, weight, shape, node, title)
         else:
             product = self._rounded_linear(x, weight, shape, numbers.bits, node, title)
         return product if bias is None else self.op("Add", [product, bias], name)
+
+    def projections(
+        self, x: ir.Value, sources: Sequence[str], inputs: int, outputs: Sequence[int], names: Sequence[str]
+    ) -> list[ir.Value]:
+        """Linear layers with biases that take the same x [..., inputs]; each is called as in `names`.
+
+        In 8 bits with standard operators they are one product: TensorRT for RTX makes one of them in any case, and
+        would unpack and join their weights in every step.
+        """
+        layers = list(zip(sources, outputs, names, strict=True))
+        if not (self.is_standard and self._numbers.bits == 8):
+            return [self.projection(x, source, (inputs, out), name, has_bias=True) for source, out, name in layers]
+        lazy = [
+            self.weights.lazy_unblocked(f"{source}.weight", (out, inputs), 8, self.real, f"{source}.weight{SIGNED[8]}")
+            for source, out, _ in layers
+        ]
+        scales, codes = (
+            joined(tensors, axis=axis) for tensors, axis in zip(zip(*lazy, strict=True), (0, 1), strict=True)
+        )
+        real = self.op("DequantizeLinear", [*map(self.initializer, (codes, scales))], f"{names[0]}.{UNROUNDED}", axis=1)
+        product = self.op("MatMul", [x, real], f"{names[0]}.together")
+        parts = self.op_many(
+            "Split", [product, self.constant(list(outputs), np.int64)], [f"{name}.matmul" for name in names], axis=-1
+        )
+        biases = [self.weight(f"{source}.bias", (out,)) for source, out, _ in layers]
+        return [self.op("Add", [part, bias], name) for part, bias, name in zip(parts, biases, names, strict=True)]
 
     def _rounded_linear(
         self, x: ir.Value, weight: str, shape: tuple[int, int], bits: int, name: str, title: str
@@ -101,6 +148,20 @@ class GraphWriter(OnnxGraphBuilder):
             block_size=BLOCK[bits],
             accuracy_level=_INT8_ACTIVATIONS,
         )
+
+    def _unrounded_linear(self, x: ir.Value, weight: str, shape: tuple[int, int], bits: int, name: str) -> ir.Value:
+        """As `linear`, with the weight rounded, in the two forms that TensorRT for RTX multiplies by without unpacking
+        them first: 8 bits with a scale for each output, 4 bits with one for a block of inputs."""
+        if bits == 4 and shape[1] % BLOCK[bits]:
+            raise BadArtifact(
+                f"{weight} has {shape[1]} inputs, no multiple of {BLOCK[bits]}: export it in int8 or bf16."
+            )
+        lazy = self.weights.lazy_unblocked(weight, shape, bits, self.real, f"{weight}{SIGNED[bits]}")
+        scales, codes = map(self.initializer, lazy)
+        how: dict[str, Any] = {"axis": 1} if bits == 8 else {"axis": 1, "block_size": BLOCK[bits]}
+        real = self.op("DequantizeLinear", [codes, scales], f"{name}.{UNROUNDED}", **how)
+        turned = real if bits == 8 else self.op("Transpose", [real], f"{name}.weight", perm=[1, 0])
+        return self.op("MatMul", [x, turned], name)
 
     def other_rows(self) -> None:
         """Said where a layer begins, which stands for itself, and where tokens become more or fewer."""

@@ -103,13 +103,17 @@ def _draw(g: GraphWriter, values: ir.Value, ids: ir.Value, candidates: int) -> t
 
 
 def _unless_broken(g: GraphWriter, drawn: ir.Value, hidden: ir.Value, values: ir.Value) -> ir.Value:
-    """-1 instead of the token where a row's numbers are NaN or infinite: anything finite times 0 adds up to 0."""
+    """-1 instead of the token where a row's numbers are NaN or infinite: anything finite times 0 adds up to 0.
+
+    Each sum is tested by itself: TensorRT for RTX 1.7.1 does not compile a test of both added up.
+    """
     last = g.constant([-1], np.int64)
-    sums = []
+    tests = []
     for value, name in ((hidden, "hidden"), (values, "values")):
         nothing = g.op("Mul", [value, g.constant(0, np.float32)], f"sampler.{name}_times_0")
-        sums.append(g.op("ReduceSum", [nothing, last], f"sampler.{name}_zero", keepdims=1))
-    is_broken = g.op("IsNaN", [g.op("Add", sums, "sampler.zero")], "sampler.is_broken")
+        zero = g.op("ReduceSum", [nothing, last], f"sampler.{name}_zero", keepdims=1)
+        tests.append(g.op("IsNaN", [zero], f"sampler.{name}_is_broken"))
+    is_broken = g.op("Or", tests, "sampler.is_broken")
     return g.op("Where", [is_broken, g.constant(-1, np.int64), drawn], Names.TOKEN)
 
 

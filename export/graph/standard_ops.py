@@ -31,7 +31,8 @@ def write_standard(model: ir.Model, written: Mapping[str, ir.TensorProtocol], gr
 
 
 def share(model: ir.Model, written: Mapping[str, ir.TensorProtocol]) -> None:
-    """Lets the model's weights be those of the same names that are written already."""
+    """Lets the model's weights be those that are written already: of the same names, and not rounded otherwise."""
     for name, value in model.graph.initializers.items():
-        if name in written:
-            value.const_value = written[name]
+        found, own = written.get(name), value.const_value
+        if found is not None and own is not None and (found.dtype, found.shape) == (own.dtype, own.shape):
+            value.const_value = found

@@ -1,7 +1,7 @@
-"""Writes the picture encoder's graph: uint8 patches in, one feature row for each picture token out.
+"""Writes the image encoder's graph: uint8 patches in, one feature row for each image token out.
 
-Follows `Glm4vVisionModel`: patch embedding, position table, blocks with axial rope, 2x2 merge, merger. All pictures of
-a batch have the same patch grid; attention stays within a picture.
+Follows `Glm4vVisionModel`: patch embedding, position table, blocks with axial rope, 2x2 merge, merger. All images of
+a batch have the same patch grid; attention stays within an image.
 """
 
 from __future__ import annotations

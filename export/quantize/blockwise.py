@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
+import ml_dtypes
 import numpy as np
+
+from export.quantize.all_cores import on_all_cores
 
 BLOCK = {8: 128, 4: 32}
 """Inputs that share a scale."""
@@ -21,8 +22,11 @@ def find_scales(weight: np.ndarray, bits: int) -> np.ndarray:
     """The scale f32 [out, blocks] of every block of weight [out, in]."""
     find = _widest if bits == 8 else _closest
     scales = np.empty((len(weight), blocks_of(weight.shape[1], bits)), np.float32)
-    for rows, blocks in _by_rows(weight, bits):
-        scales[rows] = find(blocks)
+
+    def work(rows: slice) -> None:
+        scales[rows] = find(_blocks(weight[rows], bits))
+
+    on_all_cores(work, len(weight), _rows_at_once(weight, bits))
     return scales
 
 
@@ -30,10 +34,22 @@ def round_to_codes(weight: np.ndarray, scales: np.ndarray, bits: int) -> np.ndar
     """Codes u8 [out, blocks, bytes of a block]; a value is (code - half the range) * scale, the low half byte first."""
     half = 1 << (bits - 1)
     packed = np.empty((*scales.shape, BLOCK[bits] * bits // 8), np.uint8)
-    for rows, blocks in _by_rows(weight, bits):
-        codes = (_nearest(blocks, scales[rows, :, None], half) + half).astype(np.uint8)
+
+    def work(rows: slice) -> None:
+        codes = (_nearest(_blocks(weight[rows], bits), scales[rows, :, None], half) + half).astype(np.uint8)
         packed[rows] = codes if bits == 8 else codes[..., 0::2] | (codes[..., 1::2] << 4)
+
+    on_all_cores(work, len(weight), _rows_at_once(weight, bits))
     return packed
+
+
+def signed_nibbles(packed: np.ndarray) -> np.ndarray:
+    """Codes i4 [out, blocks * BLOCK] of 4-bit codes as `round_to_codes` packs them: the same values, with a sign."""
+    rows = np.ascontiguousarray(packed).reshape(len(packed), -1)
+    codes = np.empty((len(rows), 2 * rows.shape[1]), np.int8)
+    codes[:, 0::2], codes[:, 1::2] = rows & 15, rows >> 4
+    codes -= 8
+    return codes.astype(ml_dtypes.int4)
 
 
 def _widest(blocks: np.ndarray) -> np.ndarray:
@@ -77,12 +93,13 @@ def _not_zero(scales: np.ndarray) -> np.ndarray:
     return np.where(scales == 0, np.float32(1), scales)
 
 
-def _by_rows(weight: np.ndarray, bits: int) -> Iterator[tuple[slice, np.ndarray]]:
-    """A few rows at a time: which, and their blocks f32 [rows, blocks, BLOCK]."""
-    size, count = BLOCK[bits], blocks_of(weight.shape[1], bits)
-    step = max(1, _CHUNK_VALUES // (count * size))
-    for begin in range(0, len(weight), step):
-        part = weight[begin : begin + step]
-        padded = np.zeros((len(part), count * size), np.float32)
-        padded[:, : weight.shape[1]] = part
-        yield slice(begin, begin + len(part)), padded.reshape(len(part), count, size)
+def _rows_at_once(weight: np.ndarray, bits: int) -> int:
+    return max(1, _CHUNK_VALUES // (blocks_of(weight.shape[1], bits) * BLOCK[bits]))
+
+
+def _blocks(part: np.ndarray, bits: int) -> np.ndarray:
+    """A few rows' blocks f32 [rows, blocks, BLOCK], the last filled up with zeros."""
+    size, count = BLOCK[bits], blocks_of(part.shape[1], bits)
+    padded = np.zeros((len(part), count * size), np.float32)
+    padded[:, : part.shape[1]] = part
+    return padded.reshape(len(part), count, size)

@@ -6,9 +6,9 @@ one large value costs its own group precision and no other; wider layers are the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
+
+from export.quantize.all_cores import on_all_cores
 
 WIDEST = 1024
 """Inputs that share a scale, at most."""
@@ -33,22 +33,24 @@ def group_names(name: str, inputs: int) -> list[str]:
 def output_scales(weight: np.ndarray) -> np.ndarray:
     """The scale f32 [out] that just reaches the largest weight of each output of weight [out, in]."""
     scales = np.empty(len(weight), np.float32)
-    for rows, part in _by_rows(weight):
-        scales[rows] = np.abs(part).max(axis=-1) / MOST
+
+    def work(rows: slice) -> None:
+        scales[rows] = np.abs(weight[rows].astype(np.float32)).max(axis=-1) / MOST
+
+    on_all_cores(work, len(weight), _rows_at_once(weight))
     return np.where(scales == 0, np.float32(1), scales)
 
 
 def byte_codes(weight: np.ndarray, scales: np.ndarray) -> np.ndarray:
     """Codes i8 [in, out] of weight [out, in]: turned round, as the multiplication takes them."""
     codes = np.empty(weight.shape[::-1], np.int8)
-    for rows, part in _by_rows(weight):
-        codes[:, rows] = np.rint(part / scales[rows, None]).astype(np.int8).T
+
+    def work(rows: slice) -> None:
+        codes[:, rows] = np.rint(weight[rows].astype(np.float32) / scales[rows, None]).astype(np.int8).T
+
+    on_all_cores(work, len(weight), _rows_at_once(weight))
     return codes
 
 
-def _by_rows(weight: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """A few rows at a time, in fp32."""
-    step = max(1, _CHUNK_VALUES // weight.shape[1])
-    for begin in range(0, len(weight), step):
-        rows = slice(begin, begin + step)
-        yield rows, weight[rows].astype(np.float32)
+def _rows_at_once(weight: np.ndarray) -> int:
+    return max(1, _CHUNK_VALUES // weight.shape[1])

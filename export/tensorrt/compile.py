@@ -6,28 +6,15 @@ The network is strongly typed: TensorRT computes in the types that the graph nam
 from __future__ import annotations
 
 import importlib
-import math
 from pathlib import Path
 from typing import Any
 
 from export.errors import MissingTensorRt
 from export.graph.standard_ops import standard_of
+from export.graph.vision_profile import profile_of
 from glmserve.build.manifest import CHECKPOINT_FOLDER, decoder_in, vision_in
-from glmserve.contract import (
-    COLUMN_WEIGHTS,
-    IMAGE_PATCHES,
-    ROW_WEIGHTS,
-    VISION_MAX_BATCH,
-)
 from glmserve.errors import BadArtifact
 from glmserve.model.config import Checkpoint
-
-_USUAL_ROWS, _USUAL_COLUMNS = 34, 46
-"""A picture of 640 x 480."""
-
-Shape = tuple[int, ...]
-Profile = dict[str, tuple[Shape, Shape, Shape]]
-"""The least, the usual and the largest shape of each input, its batch axis included."""
 
 
 def load_tensorrt() -> Any:
@@ -38,25 +25,6 @@ def load_tensorrt() -> Any:
         raise MissingTensorRt(
             "The Python package tensorrt is missing: pip install tensorrt, in the version of the server's own TensorRT."
         ) from None
-
-
-def profile_of(checkpoint: Checkpoint) -> Profile:
-    """Pictures of which no side is longer than the largest square's that the checkpoint allows, eight at a time.
-
-    Each of the three is one picture, patches being rows times columns: TensorRT runs the graph's shapes on all three,
-    and refuses any that do not fit together.
-    """
-    images, side = checkpoint.images, checkpoint.vision.table_side
-    step = images.merge_size
-    most_patches = images.max_pixels // (images.temporal_patch_size * images.patch_size**2)
-    most = max(step, math.isqrt(most_patches) // step * step)
-    rows, columns = min(_USUAL_ROWS, most), min(_USUAL_COLUMNS, most)
-    width, batch = images.patch_bytes, VISION_MAX_BATCH
-    return {
-        IMAGE_PATCHES.name: ((1, step * step, width), (1, rows * columns, width), (batch, most * most, width)),
-        ROW_WEIGHTS.name: ((1, step, side), (1, rows, side), (batch, most, side)),
-        COLUMN_WEIGHTS.name: ((1, step, side), (1, columns, side), (batch, most, side)),
-    }
 
 
 def vision_plan(build: Path, timing_cache: Path) -> bytes:

@@ -36,8 +36,8 @@ class Candidate:
     def __init__(self, build: Path, slots: int, context: int, device: DeviceName = "cpu") -> None:
         folder, manifest = build / CHECKPOINT_FOLDER, Manifest.read(build)
         _check_runs_on(device, manifest)
-        self.tolerances = tolerances_of(manifest)
         self.checkpoint = Checkpoint.read(folder)
+        self.tolerances = tolerances_of(manifest, self.checkpoint)
         self.tokenizer = Tokenizer.read(folder)
         self.prompts = PromptBuilder.read(
             folder, self.tokenizer, self.checkpoint.image_token_id, self.checkpoint.vision.merge_size
@@ -49,7 +49,7 @@ class Candidate:
         self.decoder = OrtDecoder(graph, self.checkpoint, slots, context, device=runs_on, content=_with_logits(graph))
 
     def normalised(self, image: Image.Image) -> tuple[np.ndarray, Grid]:
-        """A picture's patches f32 [patches, 3, patch * patch] as the folded first layer means them."""
+        """An image's patches f32 [patches, 3, patch * patch] as the folded first layer means them."""
         rules = self.checkpoint.images
         patches, grid = patches_of(image, rules)
         mean, std = (np.asarray(v, np.float32)[None, :, None] for v in (rules.mean, rules.std))

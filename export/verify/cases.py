@@ -13,7 +13,7 @@ from glmserve.model.chat_template import ImagePart, Message
 
 @dataclass(frozen=True)
 class Case:
-    """A conversation to compare: messages as the service takes them, and their pictures in order."""
+    """A conversation to compare: messages as the service takes them, and their images in order."""
 
     name: str
     messages: tuple[Message, ...]
@@ -22,7 +22,7 @@ class Case:
 
 
 def standard_cases() -> list[Case]:
-    """Text only, one picture, a non-square one, two pictures, a second turn, thinking, Chinese."""
+    """Text only, one image, a non-square one, two images, a second turn, thinking, Chinese."""
     square, wide, tall = synthetic_image(224, 224, 1), synthetic_image(500, 180, 2), synthetic_image(90, 333, 3)
     one = ImagePart()
     return [
@@ -46,7 +46,7 @@ def standard_cases() -> list[Case]:
 
 
 def synthetic_image(width: int, height: int, seed: int) -> Image.Image:
-    """A busy picture that depends on nothing but its arguments."""
+    """A busy image that depends on nothing but its arguments."""
     random = np.random.default_rng(seed)
     small = random.integers(0, 255, (max(1, height // 12), max(1, width // 12), 3), dtype=np.uint8)
     image = Image.fromarray(small).resize((width, height), Image.Resampling.BILINEAR)
@@ -59,6 +59,6 @@ def synthetic_image(width: int, height: int, seed: int) -> Image.Image:
 
 
 def input_ids(candidate: Candidate, case: Case) -> np.ndarray:
-    """The case's prompt tokens, pictures expanded."""
+    """The case's prompt tokens, images expanded."""
     grids = [candidate.normalised(image)[1] for image in case.images]
     return candidate.prompts.build(list(case.messages), grids, case.thinking)

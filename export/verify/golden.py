@@ -1,7 +1,7 @@
 """Compares a build with the logits that somebody recorded beside its checkpoint, so that no torch is needed.
 
-In the checkpoint's folder `golden`, `cases.json` lists conversations with their prompt ids, picture grids and greedy
-tokens, `logits.safetensors` holds for each the logits f32 [tokens, vocabulary] that led to these tokens, and pictures
+In the checkpoint's folder `golden`, `cases.json` lists conversations with their prompt ids, image grids and greedy
+tokens, `logits.safetensors` holds for each the logits f32 [tokens, vocabulary] that led to these tokens, and images
 lie beside them as files.
 """
 
@@ -33,7 +33,7 @@ _CHUNK_TOKENS = 64
 
 @dataclass(frozen=True)
 class GoldenCase:
-    """A conversation, its prompt ids and [rows, columns] of each picture's patches, and the answer with its logits."""
+    """A conversation, its prompt ids and [rows, columns] of each image's patches, and the answer with its logits."""
 
     case: Case
     input_ids: np.ndarray

@@ -88,7 +88,7 @@ class ReferenceLayers:
         return np.concatenate(parts)
 
     def forget_vision(self) -> None:
-        """Frees the picture encoder, of which nothing is asked any more."""
+        """Frees the image encoder, of which nothing is asked any more."""
         self._vision = None
 
     def load_vision_ends(self) -> None:
@@ -109,14 +109,14 @@ class ReferenceLayers:
         return self._through_vision(pixels, grid, lambda _, run: run(torch.from_numpy(x)))[0]
 
     def features(self, x: np.ndarray, pixels: np.ndarray, grid: Grid) -> np.ndarray:
-        """The picture's features [image tokens, hidden] from the last block's output x."""
+        """The image's features [image tokens, hidden] from the last block's output x."""
         return self._through_vision(pixels, grid, lambda _, __: torch.from_numpy(x))[1]
 
     @torch.no_grad()
     def _through_vision(
         self, pixels: np.ndarray, grid: Grid, block: Callable[[torch.Tensor, Any], torch.Tensor]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The encoder on a picture with `block` in its only block's place: what that gave, and the features.
+        """The encoder on an image with `block` in its only block's place: what that gave, and the features.
 
         `block` takes its input, and the block itself as a function of another input.
         """

@@ -35,7 +35,7 @@ class Reference:
 
     @torch.no_grad()
     def features(self, pixels: np.ndarray, grids: list[Grid]) -> np.ndarray:
-        """Features f32 [image tokens, hidden] of all pictures."""
+        """Features f32 [image tokens, hidden] of all images."""
         found = self._model.model.visual(torch.from_numpy(pixels), grid_thw=_grid_thw(grids))
         return np.asarray(found.pooler_output)
 

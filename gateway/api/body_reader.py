@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO
 
 from werkzeug.wrappers import Request
@@ -20,14 +20,21 @@ _SPILL_FACTOR = 4
 class BodyReader:
     """Reads bodies of at most `max_bytes`, each within `timeout_s`.
 
-
     What is not a form may have at most `max_json_bytes`: JSON is turned into objects, which weigh more than files do.
     """
 
-    def __init__(self, max_bytes: int, max_json_bytes: int, timeout_s: float) -> None:
+    def __init__(
+        self,
+        max_bytes: int,
+        max_json_bytes: int,
+        timeout_s: float,
+        when_arrived: Callable[[], object] = lambda: None,
+    ) -> None:
+        """`when_arrived` is called before anybody looks into a body, and may refuse the request."""
         self._max_bytes = max_bytes
         self._max_json_bytes = min(max_bytes, max_json_bytes)
         self._timeout_s = timeout_s
+        self._when_arrived = when_arrived
         self._watchdog = Watchdog()
 
     def read(self, request: Request) -> bytes:
@@ -59,6 +66,7 @@ class BodyReader:
                 pieces.clear()
             if count > most * _SPILL_FACTOR:
                 break
+        self._when_arrived()
         if count > most:
             raise self._too_large(most)
         if request.content_length is not None and count != request.content_length:

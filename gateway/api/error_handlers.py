@@ -10,7 +10,7 @@ from flask import Flask, Response, current_app, g, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from gateway.api.paths import is_known_api
-from gateway.errors import Forbidden, RateLimited, Unauthorized
+from gateway.errors import Forbidden, LateAnswer, RateLimited, Unauthorized
 from gateway.observability.request_record import RequestRecord
 from glmserve.errors import BackendDown, Cancelled, DeadlineExceeded, GlmServeError, InvalidInput, Overloaded
 
@@ -50,11 +50,12 @@ def register(app: Flask, shapes: dict[str, ProblemShape]) -> None:
 
 
 def sentence_for(error: GlmServeError) -> str:
-    """What a client may read: the message of its own mistake, or a fixed sentence for a failure of ours.
+    """What a client may read: the message of its own mistake, what would help against a deadline, or a fixed sentence
+    for a failure of ours.
 
     The message of a failure may contain a path (as BadArtifact's does), so it goes into the log only.
     """
-    if isinstance(error, InvalidInput | Unauthorized | Forbidden | RateLimited):
+    if isinstance(error, InvalidInput | Unauthorized | Forbidden | RateLimited | LateAnswer):
         return error.message
     return _OURS.get(error.code, GlmServeError().message)
 

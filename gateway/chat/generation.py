@@ -11,7 +11,7 @@ from gateway.chat.boxes import PlacedBox, placed
 from gateway.schemas.conversation import Conversation
 from gateway.triton.backend import BackendPool, Chunk, GenerateRequest, Ranked
 from glmserve.contract import Finish
-from glmserve.errors import BackendDown
+from glmserve.errors import BackendDown, DeadlineExceeded
 from glmserve.model.chat_template import ToolCall
 from glmserve.model.output_parser import AnswerReader, Delta
 from glmserve.model.tokenizer import Tokenizer
@@ -46,7 +46,8 @@ class Answer:
     """A finished answer; `finish_reason` is stop, length or tool_calls, `timings` are milliseconds by stage.
 
     Where several answers are wanted, this is the first of them, `others` are the next, and `completion_tokens` and
-    `thinking_tokens` count those of them all.
+    `thinking_tokens` count those of them all. `timed_out` says that it was cut where its time ran out; its finish
+    reason is then length, which clients know.
     """
 
     content: str
@@ -58,6 +59,7 @@ class Answer:
     boxes: tuple[PlacedBox, ...] = ()
     logprobs: tuple[Ranked, ...] = ()
     timings: dict[str, float] | None = None
+    timed_out: bool = False
     stop_string: str | None = None  # the one that ended it
     thinking_tokens: int = 0
     tokens: tuple[int, ...] = ()
@@ -79,8 +81,14 @@ class AnswerStream:
     def __init__(
         self, tokenizer: Tokenizer, conversation: Conversation, image_sizes: tuple[tuple[int, int], ...] = ()
     ) -> None:
-        """`image_sizes` are width and height of the request's images, in which boxes are placed."""
+        """`image_sizes` are width and height of the request's images, in which boxes are placed.
+
+        With the conversation's `partial_on_timeout`, an answer of which there is a token when its time runs out ends
+        there.
+        """
         self._choices = [_Choice(tokenizer, conversation, image_sizes, index) for index in range(conversation.answers)]
+        self._partial_on_timeout = conversation.partial_on_timeout
+        self._timed_out = False
 
     def events(self, pool: BackendPool, request: GenerateRequest) -> Generator[Event]:
         """Generates until every answer has ended or met a stop string, which cancels the rest, as closing the generator
@@ -90,7 +98,7 @@ class AnswerStream:
         last = Chunk((), Finish.RUNNING)
         has_stopped = False
         with pool.choose() as backend, closing(backend.generate(request)) as chunks:
-            for last in chunks:
+            for last in self._until_late(chunks):
                 if first_ms is None and last.tokens:
                     first_ms = _ms_since(began)
                 piece = self._piece(last)
@@ -101,13 +109,22 @@ class AnswerStream:
         if has_stopped:
             yield piece  # after the rest was cancelled
         yield _joined([choice.finish() for choice in self._choices])
-        if not all(choice.has_ended for choice in self._choices):
+        if not self._timed_out and not all(choice.has_ended for choice in self._choices):
             raise BackendDown
         timings = _timings(last.timings_ms, first_ms, _ms_since(began))
         yield self._answer(last.cached_tokens, timings)
 
+    def _until_late(self, chunks: Generator[Chunk]) -> Generator[Chunk]:
+        """The chunks, to the end or, where the client wants what there is, until time has run out."""
+        try:
+            yield from chunks
+        except DeadlineExceeded:
+            if not self._partial_on_timeout or not any(choice.has_begun for choice in self._choices):
+                raise
+            self._timed_out = True
+
     def _piece(self, chunk: Chunk) -> Piece:
-        if not chunk.choices:
+        if len(self._choices) == 1:
             return self._choices[0].read(chunk.tokens, chunk.logprobs, chunk.finish)
         pieces = []
         for choice in self._choices:
@@ -118,13 +135,14 @@ class AnswerStream:
         return _joined(pieces)
 
     def _answer(self, cached_tokens: int, timings: dict[str, float]) -> Answer:
-        first, *others = (choice.answer() for choice in self._choices)
+        first, *others = (choice.answer(self._timed_out) for choice in self._choices)
         return replace(
             first,
             completion_tokens=sum(each.completion_tokens for each in (first, *others)),
             thinking_tokens=sum(each.thinking_tokens for each in (first, *others)),
             cached_tokens=cached_tokens,
             timings=timings,
+            timed_out=self._timed_out,
             others=tuple(others),
         )
 
@@ -153,6 +171,10 @@ class _Choice:
         self._tokens: list[int] = []
 
     @property
+    def has_begun(self) -> bool:
+        return self._reader.tokens > 0
+
+    @property
     def has_ended(self) -> bool:
         return self._reader.stopped or self._finish != Finish.RUNNING
 
@@ -170,9 +192,9 @@ class _Choice:
         """What was held back."""
         return replace(self._piece_of(self._reader.finish()), index=self.index)
 
-    def answer(self) -> Answer:
-        """The whole answer with its own tokens counted."""
-        is_cut = self._finish == Finish.LENGTH and not self._reader.stopped
+    def answer(self, timed_out: bool) -> Answer:
+        """The whole answer with its own tokens counted; one that has not ended was cut where its time ran out."""
+        is_cut = (self._finish == Finish.LENGTH and not self._reader.stopped) or (timed_out and not self.has_ended)
         return Answer(
             content=self._reader.content,
             thinking=self._reader.thinking,

@@ -29,16 +29,17 @@ class _Ticket:
 class Admission:
     """Room for `capacity_tokens` and for `max_requests`, of which `max_waiting` may wait, first come first served.
 
-    A refusal takes a lock and no wait. A request that is larger than the capacity runs alone.
+    A refusal takes a lock and no wait. A request that is larger than the capacity runs alone. In a flood nobody waits
+    longer than `flood_wait` request times; with 0 there is no such bound.
     """
 
-    def __init__(self, capacity_tokens: int, max_requests: int, max_waiting: int) -> None:
+    def __init__(self, capacity_tokens: int, max_requests: int, max_waiting: int, flood_wait: float = 0.0) -> None:
         self._capacity = capacity_tokens
         self._max_requests = max_requests
         self._max_waiting = max_waiting
         self._lock = threading.Lock()
         self._waiting: deque[_Ticket] = deque()
-        self._estimator = QueueEstimator(capacity_tokens)
+        self._estimator = QueueEstimator(capacity_tokens, flood_wait)
 
     @contextmanager
     def admit(
@@ -46,8 +47,9 @@ class Admission:
     ) -> Generator[None]:
         """Holds room for a request until it ends or its client leaves.
 
-        Raises Overloaded at once when the wait queue is full or an answer of `max_tokens` would not end in time, or
-        after too long a wait; DeadlineExceeded when there is no time left, and Cancelled when the client has left.
+        Raises Overloaded at once when the wait queue is full, in a flood, or when an answer of `max_tokens` would not
+        end in time, or after too long a wait; DeadlineExceeded when there is no time left, and Cancelled when the
+        client has left.
         """
         left_s = deadline.left_s()
         ticket = _Ticket(Job(min(tokens, self._capacity), max_tokens, deadline.at_s))
@@ -69,8 +71,8 @@ class Admission:
     def observe_answer(self, max_tokens: int, tokens: int, prefill_s: float, decode_s: float) -> None:
         """A complete answer as the engine timed it: from these the waits of others are estimated."""
         with self._lock:
-            self._estimator.observe_answer(max_tokens, tokens, prefill_s)
             self._estimator.observe_pace(decode_s / max(1, tokens))
+            self._estimator.observe_answer(max_tokens, tokens, prefill_s)
 
     def counts(self) -> tuple[int, int, int]:
         """Running and waiting requests, and the tokens of those that run."""

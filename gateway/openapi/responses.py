@@ -24,11 +24,14 @@ def fields(*required: str, **properties: Schema) -> Schema:
 
 REQUEST_ID = said("string", "Names the request in the service's log; X-Request-ID is the same.")
 _FINISH = said(
-    "string", "stop: it ended by itself; length: at max_tokens or the context's end; tool_calls: a tool is wanted."
+    "string",
+    "stop: it ended by itself; length: at max_tokens, the context's end, or where its time ran out; "
+    "tool_calls: a tool is wanted.",
 )
 USAGE = said("object", "Tokens of the prompt, of its pictures, of the answer, and all together.")
 TIMINGS = said("object", "Milliseconds of each stage, to the first token, and in all.")
 MODEL_NAME = said("string", "The model's name.")
+_TIMED_OUT = said("boolean", "True where time ran out and partial_on_timeout was sent; the answer is what there was.")
 
 ANSWERS: dict[str, Schema] = {
     "VisionAnswer": fields(
@@ -47,6 +50,7 @@ ANSWERS: dict[str, Schema] = {
         finish_reason={**_FINISH, "enum": ["stop", "length", "tool_calls"]},
         request_id=REQUEST_ID,
         timings=TIMINGS,
+        timed_out=_TIMED_OUT,
     ),
     "Box": fields(
         *("image", "box", "label"),
@@ -69,6 +73,7 @@ ANSWERS: dict[str, Schema] = {
         choices=said("array", "One choice: its message, finish_reason and logprobs.", items={"type": "object"}),
         usage=USAGE,
         timings=TIMINGS,
+        timed_out=_TIMED_OUT,
     ),
     "Problem": fields(
         "error",

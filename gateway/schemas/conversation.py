@@ -51,6 +51,7 @@ class Conversation:
     """One request with every default filled in; `grammar` holds packed `AnswerRules`, or nothing.
 
     An answer may make at most `most_calls` calls of its `tools`; with some, it has ended with `finish_of_calls`.
+    With `partial_on_timeout`, an answer whose time runs out is cut there and does not fail.
     """
 
     turns: tuple[Turn, ...]
@@ -62,6 +63,7 @@ class Conversation:
     most_calls: int = MAX_CALLS
     finish_of_calls: str = "tool_calls"
     prompt_field: str = "prompt"
+    partial_on_timeout: bool = False
     raw: str | tuple[int, ...] | None = None
     """A prompt as text or token ids that stands for the turns, without the chat template."""
     answers: int = 1
@@ -75,6 +77,8 @@ class Conversation:
     """Tokens at the prompt's end that are kept; -1 keeps as many as leave room for the answer."""
     pixels: PixelBounds = field(default_factory=PixelBounds)
     cache_salt: str = ""
+    unknown: tuple[str, ...] = ()
+    """Fields of the request that nobody here knows, in words."""
 
     def images(self) -> list[SentImage]:
         """All pictures in the order they are read."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -39,7 +39,7 @@ TRITONS_VISION_PATH = f"{REPOSITORY_FOLDER}/{VISION_MODEL}/1/model.onnx"
 """Where Triton's onnxruntime backend finds the image encoder."""
 DIGEST_CHARS = 16
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4")
-TARGETS = ("cpu", "cuda")
+TARGETS = ("cpu", "cuda", "rtx")
 KV_PRECISIONS = ("same", "int8")
 _NOT_CONTENT = (MANIFEST_FILE, CERTIFICATE_FILE, CERTIFICATE_PAGE)
 _LOADED = (CHECKPOINT_FOLDER, CANARY_FOLDER, REPOSITORY_FOLDER)
@@ -48,9 +48,18 @@ _CACHES = "__pycache__"
 _READERS = 4
 
 
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 @dataclass(frozen=True)
 class Manifest:
-    """A build's identity; `files` maps each path inside it to its SHA-256, `recipe` names checkpoint and exporter."""
+    """A build's identity; `files` maps each path inside it to its SHA-256, `recipe` names checkpoint and exporter.
+
+    `engines` says which library made the engines in it, in which version and for which GPUs; empty if there are none.
+    """
 
     digest: str
     recipe: str
@@ -60,6 +69,7 @@ class Manifest:
     target: str
     kv: str
     files: dict[str, str]
+    engines: str = ""
 
     @staticmethod
     def describe(
@@ -70,6 +80,7 @@ class Manifest:
         target: str,
         kv: str = "same",
         known: Mapping[tuple[int, int], str] | None = None,
+        engines: str = "",
     ) -> Manifest:
         """The manifest of a folder whose files are complete; `source` is the checkpoint's name.
 
@@ -82,7 +93,7 @@ class Manifest:
             if path.is_file() and _is_content(path.relative_to(folder))
         }
         digest = _digest(precision, target, kv, files)
-        return Manifest(digest, recipe, CONTRACT_VERSION, source, precision, target, kv, files)
+        return Manifest(digest, recipe, CONTRACT_VERSION, source, precision, target, kv, files, engines)
 
     @staticmethod
     def read(build: Path) -> Manifest:
@@ -107,9 +118,10 @@ class Manifest:
     def write(self, build: Path) -> None:
         (build / MANIFEST_FILE).write_text(json.dumps(asdict(self), indent=1, sort_keys=True) + "\n", "utf-8")
 
-    def check(self, build: Path, left_out: Collection[str] = ()) -> None:
+    def check(self, build: Path, left_out: Collection[str] = (), digest_of: Callable[[Path], str] = sha256_of) -> None:
         """Raises BadArtifact naming the first file that is missing, not what the manifest says, or none of its own, and
-        when the manifest itself was altered. The folders `left_out` of a copy may lack their files."""
+        when the manifest itself was altered. The folders `left_out` of a copy may lack their files;
+        `digest_of` finds a file's SHA-256."""
         if self.digest != _digest(self.precision, self.target, self.kv, self.files):
             raise BadArtifact(f"{MANIFEST_FILE} of build {self.digest} was altered: it is not of that digest.")
         wanted = {name: right for name, right in self.files.items() if name.split("/")[0] not in left_out}
@@ -120,7 +132,7 @@ class Manifest:
         if foreign is not None:
             raise BadArtifact(f"{foreign} in build {self.digest} is no part of it: remove it.")
         with ThreadPoolExecutor(_READERS) as readers:
-            found = readers.map(sha256_of, [build / name for name in wanted])
+            found = readers.map(digest_of, [build / name for name in wanted])
             for (name, right), digest in zip(wanted.items(), found, strict=True):
                 if digest != right:
                     raise BadArtifact(f"{name} of build {self.digest} was altered: its SHA-256 is not the manifest's.")
@@ -128,7 +140,7 @@ class Manifest:
     def _wrong_field(self) -> str | None:
         """The first field that holds what it cannot hold, if one does."""
         choices = {"precision": PRECISIONS, "target": TARGETS, "kv": KV_PRECISIONS}
-        for name in ("digest", "recipe", "source", *choices):
+        for name in ("digest", "recipe", "source", "engines", *choices):
             value = getattr(self, name)
             if not isinstance(value, str) or value not in choices.get(name, (value,)):
                 return name
@@ -179,9 +191,3 @@ def _digest(precision: str, target: str, kv: str, files: dict[str, str]) -> str:
 def _is_content(path: Path) -> bool:
     """Whether a file is a part of the build, not one about it or one that was left half written at its top."""
     return path.parts[0] not in _NOT_CONTENT and not path.parts[0].startswith(".")
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -18,7 +18,7 @@ from glmserve.engine import metrics
 from glmserve.engine.logit_edits import edits_of
 from glmserve.engine.metrics import Meter
 from glmserve.engine.request import Done, Event, Failed, Logprobs, Request, Sequence, Tokens
-from glmserve.engine.runtime.decoder import DecoderSession, Sampled
+from glmserve.engine.runtime.decoder import DecoderSession, Pace, Sampled
 from glmserve.engine.scheduler.chunk_budget import ChunkBudget
 from glmserve.engine.scheduler.kv_slots import Move, SlotTable
 from glmserve.engine.scheduler.scheduler import Chunk, Scheduler, Waiting
@@ -27,8 +27,6 @@ from glmserve.engine.speculative.proposer import Draft, NgramProposer
 from glmserve.engine.step_builder import step_of
 from glmserve.errors import (
     BackendDown,
-    Cancelled,
-    DeadlineExceeded,
     GlmServeError,
     NumericFault,
     Overloaded,
@@ -40,7 +38,6 @@ _IDLE_WAIT_S = 0.5
 _MASK_WAIT_S = 0.002
 _LOOK_EVERY_S = 0.25
 _JOIN_S = 10.0
-_WARM_UP_S = 300.0
 _MOST_FAILURES = 3
 """Steps that may fail one after another before the engine calls itself broken and ends."""
 
@@ -85,8 +82,8 @@ class Engine:
         self.meter.set(metrics.KV_CAPACITY, self._table.rows * self._session.context)
         self._show()
         self._thread.start()
-        if not self._is_warm.wait(_WARM_UP_S) or not self.is_healthy:
-            self._stopping.set()
+        self._is_warm.wait()  # as long as whoever starts us allows: START_TIMEOUT_S
+        if not self.is_healthy:
             raise BackendDown("The decoder failed to run its first steps; the log says why.")
 
     def enter(self, tokens: int, max_tokens: int = 0, left_s: float = math.inf) -> Ticket:
@@ -124,7 +121,7 @@ class Engine:
 
     def _loop(self) -> None:
         try:
-            self._session.warm_up()
+            self._learn(self._session.warm_up())
             self._is_warm.set()
             while not self._stopping.is_set() and self._failures < _MOST_FAILURES:
                 self._take_arrivals()
@@ -138,6 +135,16 @@ class Engine:
             self._is_warm.set()
             self._end_all(BackendDown("The engine has stopped."))
             self._show()
+
+    def _learn(self, pace: Pace | None) -> None:
+        """What was measured at the start bounds the first chunk, and tells a full queue when to come back."""
+        if pace is None:
+            return
+        self.meter.set(metrics.STEP_S, pace.step_s)
+        self.meter.set(metrics.PROMPT_TOKEN_S, pace.prompt_token_s)
+        self._chunk_budget.observe_step(1, 0, pace.step_s)
+        self._chunk_budget.observe_step(0, 1, pace.prompt_token_s)
+        self.wait_queue.observe_pace(pace.step_s)
 
     def _turn(self) -> None:
         """One step: a token for every decoded row, and prefill; a step that fails ends the requests in it."""
@@ -164,14 +171,16 @@ class Engine:
     def _drop_the_gone(self) -> None:
         """Ends requests that are cancelled or past their deadline, waiting or running."""
         now, waiting = time.monotonic(), self._scheduler.waiting
-        gone = [(entry, error) for entry in waiting if (error := _reason_to_end(entry.request, now))]
+        for entry in [entry for entry in waiting if entry.ticket.has_left]:
+            waiting.remove(entry)  # another thread has told its client
+        gone = [(entry, error) for entry in waiting if (error := entry.request.reason_to_end(now))]
         for entry, error in gone:
             waiting.remove(entry)
             entry.ticket.leave()
             self._fail(entry.request, error)
         self._refuse_the_late(now)
         for sequence in (*self._table.decoding, *self._table.prefilling):
-            ending = _reason_to_end(sequence.request, now) or _mask_fault(sequence)
+            ending = sequence.request.reason_to_end(now) or sequence.mask_fault
             if ending:
                 self._end(sequence, self._failed(ending))
 
@@ -207,7 +216,7 @@ class Engine:
         late = [sequence.mask for sequence in rows if sequence.mask and not sequence.mask.done()]
         if may_wait and late and len(late) == len(rows):
             futures.wait(late, _MASK_WAIT_S, futures.FIRST_COMPLETED)
-        is_ready = [_has_mask(sequence) for sequence in rows]
+        is_ready = [sequence.has_mask for sequence in rows]
         return (rows, is_ready) if any(is_ready) else ([], [])
 
     def _run(self, rows: list[Sequence], is_ready: list[bool], chunks: list[Chunk]) -> None:
@@ -371,28 +380,3 @@ def _logprobs_by_row(rows: np.ndarray, sampled: Sampled) -> dict[int, Logprobs]:
         int(row): Logprobs(sampled.logprob_ids[at : at + 1], sampled.logprob_values[at : at + 1])
         for at, row in enumerate(rows)
     }
-
-
-def _has_mask(sequence: Sequence) -> bool:
-    """Whether the next token may be kept: there is no grammar, or its mask is ready."""
-    return sequence.mask is None or (sequence.mask.done() and sequence.mask.exception() is None)
-
-
-def _mask_fault(sequence: Sequence) -> GlmServeError | None:
-    error = sequence.mask.exception() if sequence.mask and sequence.mask.done() else None
-    if error is None:
-        return None
-    return error if isinstance(error, GlmServeError) else GlmServeError()
-
-
-def _reason_to_end(request: Request, now: float) -> GlmServeError | None:
-    try:
-        is_cancelled = request.is_cancelled()
-    except Exception:
-        _log.exception("a request cannot be asked whether it is cancelled")
-        is_cancelled = True  # its client cannot be reached
-    if is_cancelled:
-        return Cancelled("The client went away.")
-    if now >= request.deadline:
-        return DeadlineExceeded("The request's time ran out before its answer was complete.")
-    return None

@@ -71,7 +71,7 @@ def element_bytes(precision: str, target: str, kv: str = "same") -> int:
     """Bytes of a number of KV in a build; one whose layers are rounded computes in fp32 on CPUs and in bf16 on GPUs."""
     if kv == "int8":
         return 1
-    is_half = precision in ("fp16", "bf16") or (precision in ("int8", "int4") and target == "cuda")
+    is_half = precision in ("fp16", "bf16") or (precision in ("int8", "int4") and target != "cpu")
     return 2 if is_half else 4
 
 

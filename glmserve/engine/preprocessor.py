@@ -1,4 +1,4 @@
-"""Prepares requests: a place in the wait queue at once, then images, prompt and grammar on a few threads."""
+"""Prepares requests: a place in the wait queue at once, then grammar, images and prompt, each without a wait."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -17,48 +18,51 @@ from glmserve import contract
 from glmserve.engine import metrics
 from glmserve.engine.answer_group import AnswerGroup
 from glmserve.engine.engine import Engine
-from glmserve.engine.fair_queue import FairQueue
-from glmserve.engine.grammar import AnswerGrammar, GrammarCompiler
-from glmserve.engine.grammar_trial import NICENESS
+from glmserve.engine.grammars.compiler import AnswerGrammar, GrammarCompiler
+from glmserve.engine.grammars.fair_queue import FairQueue
+from glmserve.engine.grammars.trial import NICENESS
 from glmserve.engine.request import Event, Failed, Prompt, Request
+from glmserve.engine.scheduler.preparation import Departures, Preparation
 from glmserve.engine.scheduler.wait_queue import Tickets
 from glmserve.engine.triton.tensors import Asked, Tensors, answers_in, length_and_deadline, read_request
-from glmserve.engine.vision.feature_cache import FeatureCache, image_key
-from glmserve.errors import BackendDown, Cancelled, DeadlineExceeded, GlmServeError, Overloaded
+from glmserve.engine.vision.encode_queue import EncodeQueue
+from glmserve.engine.vision.feature_cache import image_key
+from glmserve.errors import BackendDown, GlmServeError, Overloaded
 from glmserve.model.config import Checkpoint
 from glmserve.model.image_processor import Grid
 from glmserve.model.mrope import mrope_positions
-from glmserve.model.position_embedding import VisionArrays, vision_arrays
+from glmserve.model.position_embedding import vision_arrays
 
 _log = logging.getLogger(__name__)
 _KEY_BITS = 62
 _SEEDS = 1 << 63
 
-EncodeImage = Callable[[VisionArrays], np.ndarray]
-"""One image's arrays -> features f32 [image tokens, hidden]."""
-
 
 class Preprocessor:
-    """Accepts requests on any thread; the engine's wait queue bounds how many are being prepared."""
+    """Accepts requests on any thread; the engine's wait queue bounds how many are being prepared.
+
+    No thread waits for an image: the encode queue calls back. Requests without images have a thread of their own.
+    """
 
     def __init__(
         self,
         checkpoint: Checkpoint,
         engine: Engine,
-        encode: EncodeImage,
-        images: FeatureCache,
+        images: EncodeQueue,
         grammars: GrammarCompiler,
-        readers: int,
+        readers: int = 1,
         share_caches: bool = False,
     ) -> None:
+        """`readers` requests with images are read at a time; closes `images` when it is closed."""
         self._checkpoint = checkpoint
         self._engine = engine
-        self._encode = encode
         self._images = images
         self._grammars = grammars
         self._share_caches = share_caches
         self._closing = threading.Event()
-        self._pool = ThreadPoolExecutor(readers, thread_name_prefix="preprocessor")
+        self._departures = Departures(self._show_waiting)
+        self._with_images = ThreadPoolExecutor(readers, thread_name_prefix="image-reader")
+        self._text = ThreadPoolExecutor(1, thread_name_prefix="preprocessor")
         self._compiling = FairQueue("grammar-compiler", NICENESS)
 
     def accept(
@@ -70,50 +74,92 @@ class Preprocessor:
     ) -> None:
         """Starts a request named by `contract.DECODER_INPUTS`; whatever goes wrong becomes its `Failed` event.
 
-        `when_cancelled` is handed a callback that gives the request's place in the wait queue back at once.
+        `when_cancelled` is handed a callback that ends the request at once, if it has no slot yet.
         """
-        asking = _Asking(emit, is_cancelled, time.monotonic())
+        most, left_s = length_and_deadline(tensors)
         tickets = Tickets()
         try:
             for number in range(answers_in(tensors)):
                 tokens = 1 if number else len(tensors[contract.INPUT_IDS.name])  # the others share its KV
-                tickets.add(self._engine.enter(tokens, *length_and_deadline(tensors)))
+                tickets.add(self._engine.enter(tokens, most, left_s))
         except GlmServeError as error:
             tickets.leave()
-            self._refuse(asking, error)
+            if not isinstance(error, Overloaded):  # counted apart
+                self._engine.meter.add(metrics.FAILED)
+            emit(Failed(error))
             return
-        when_cancelled(tickets.leave_queue)
+        asking = Preparation(emit, is_cancelled, time.monotonic() + left_s, tickets, self._engine.meter)
+        asking.at_end(lambda: self._images.forget(asking))
+        when_cancelled(asking.cancel)
+        self._departures.watch(asking)
         try:
-            self._pool.submit(self._prepare, tensors, asking, tickets)
+            self._pool(bool(len(tensors.get(contract.GRIDS.name, ())))).submit(self._prepare, tensors, asking)
         except RuntimeError:  # the pool is shut down
-            tickets.leave()
-            self._refuse(asking, BackendDown("The engine is stopping."))
+            asking.fail(_stopping())
 
     def close(self) -> None:
-        """Requests still in preparation fail before their next image."""
+        """Every request that is still being prepared fails."""
         self._closing.set()
+        self._departures.close(_stopping())
+        self._images.close()
         self._compiling.close()
-        self._pool.shutdown(wait=True, cancel_futures=False)  # each request still gets its last event
+        for pool in (self._with_images, self._text):
+            pool.shutdown(wait=True, cancel_futures=False)  # each request still gets its last event
 
-    def _prepare(self, tensors: Tensors, asking: _Asking, tickets: Tickets) -> None:
-        with self._refusing(asking, tickets):
+    def _pool(self, has_images: bool) -> ThreadPoolExecutor:
+        """Text never waits while the digest of somebody's images is computed."""
+        return self._with_images if has_images else self._text
+
+    def _prepare(self, tensors: Tensors, asking: Preparation) -> None:
+        with self._refusing(asking):
             asked = read_request(tensors, self._checkpoint)
             grammar = self._grammars.kept(asked.grammar, asked.scope) if asked.grammar else None
-            if asked.grammar and grammar is None:  # elsewhere: these threads are everybody's
-                self._compiling.add(asked.scope, lambda: self._compile(asked, asking, tickets))
+            if asked.grammar and grammar is None:  # elsewhere: this thread is everybody's
+                self._compiling.add(asked.scope, lambda: self._compile(asked, asking))
             else:
-                self._start(self._request(asked, asking, grammar), asked, tickets)
+                self._encode(asked, asking, grammar)
 
-    def _compile(self, asked: Asked, asking: _Asking, tickets: Tickets) -> None:
-        with self._refusing(asking, tickets):
-            self._check(asking, asking.arrived + asked.deadline_s)
+    def _compile(self, asked: Asked, asking: Preparation) -> None:
+        with self._refusing(asking):
+            self._check(asking)
             assert asked.grammar is not None
             grammar = self._grammars.compile(asked.grammar, asked.scope)
-            self._pool.submit(self._submit, asked, asking, tickets, grammar)
+            self._pool(bool(asked.images)).submit(self._encode, asked, asking, grammar)
 
-    def _submit(self, asked: Asked, asking: _Asking, tickets: Tickets, grammar: AnswerGrammar) -> None:
-        with self._refusing(asking, tickets):
-            self._start(self._request(asked, asking, grammar), asked, tickets)
+    def _encode(self, asked: Asked, asking: Preparation, grammar: AnswerGrammar | None) -> None:
+        """Asks for the request's images; whoever finds the last of them passes the request on."""
+        with self._refusing(asking):
+            self._check(asking)
+            keys = [image_key(patches, grid, self._scope(asked)) for patches, grid in asked.images]
+            side = self._checkpoint.vision.table_side
+            gathered = _Gathered(len(keys), lambda found: self._submit(asked, asking, grammar, keys, found))
+            for index, (key, image) in enumerate(zip(keys, asked.images, strict=True)):
+                self._images.want(key, partial(vision_arrays, *image, side), asking, partial(gathered.put, index))
+            gathered.begin()
+
+    def _submit(
+        self,
+        asked: Asked,
+        asking: Preparation,
+        grammar: AnswerGrammar | None,
+        keys: list[bytes],
+        gathered: _Gathered,
+    ) -> None:
+        with self._refusing(asking):
+            grids = [grid for _, grid in asked.images]
+            request = Request(
+                prompt=prompt_arrays(self._checkpoint, asked.input_ids, grids, gathered.features(), keys),
+                sampling=asked.sampling,
+                deadline=asking.deadline,
+                emit=asking.emit,
+                is_cancelled=asking.is_cancelled,
+                grammar=grammar,
+                scope=self._scope(asked),
+                vision_s=time.monotonic() - gathered.began,
+                arrived=asking.arrived,
+            )
+            self._check(asking)
+            self._start(request, asked, asking.tickets)
 
     def _start(self, request: Request, asked: Asked, tickets: Tickets) -> None:
         """Hands one request for each answer to the engine: the first reads the prompt, the others share its KV."""
@@ -138,69 +184,70 @@ class Preprocessor:
                 answer.emit(Failed(error))
                 return
 
+    def _scope(self, asked: Asked) -> int:
+        """Who shares cached prompts and images with this request."""
+        return salted(0 if self._share_caches else asked.scope, asked.salt)
+
     @contextmanager
-    def _refusing(self, asking: _Asking, tickets: Tickets) -> Generator[None]:
+    def _refusing(self, asking: Preparation) -> Generator[None]:
         """The outermost frame of a request on one of our threads: what goes wrong in it is the request's last event."""
         try:
             yield
         except GlmServeError as error:
-            tickets.leave()
-            self._refuse(asking, error)
+            asking.fail(error)
         except Exception:  # the client gets our text, never a library's
             _log.exception("a request could not be prepared")
-            tickets.leave()
-            self._refuse(asking, GlmServeError())
+            asking.fail(GlmServeError())
 
-    def _refuse(self, asking: _Asking, error: GlmServeError) -> None:
-        if not isinstance(error, Overloaded):  # counted apart
-            self._engine.meter.add(metrics.FAILED)
-        asking.emit(Failed(error))
+    def _show_waiting(self) -> None:
+        """The engine shows it too, but a step may take seconds."""
+        self._engine.meter.set(metrics.WAITING, self._engine.wait_queue.requests)
 
-    def _request(self, asked: Asked, asking: _Asking, grammar: AnswerGrammar | None) -> Request:
-        deadline = asking.arrived + asked.deadline_s
-        self._check(asking, deadline)
-        began = time.monotonic()
-        scope = salted(0 if self._share_caches else asked.scope, asked.salt)
-        grids = [grid for _, grid in asked.images]
-        keys = [image_key(patches, grid, scope) for patches, grid in asked.images]
-        features = []
-        for key, (patches, grid) in zip(keys, asked.images, strict=True):
-            self._check(asking, deadline)
-            features.append(self._features(key, patches, grid))
-        vision_s = time.monotonic() - began
-        return Request(
-            prompt=prompt_arrays(self._checkpoint, asked.input_ids, grids, features, keys),
-            sampling=asked.sampling,
-            deadline=deadline,
-            emit=asking.emit,
-            is_cancelled=asking.is_cancelled,
-            grammar=grammar,
-            scope=scope,
-            vision_s=vision_s,
-            arrived=asking.arrived,
-        )
-
-    def _features(self, key: bytes, patches: np.ndarray, grid: Grid) -> np.ndarray:
-        side = self._checkpoint.vision.table_side
-        return self._images.features(key, lambda: self._encode(vision_arrays(patches, grid, side)))
-
-    def _check(self, asking: _Asking, deadline: float) -> None:
+    def _check(self, asking: Preparation) -> None:
         """Raises the reason to stop preparing a request, so that no image is encoded in vain."""
-        if asking.is_cancelled():
-            raise Cancelled("The client went away.")
-        if time.monotonic() >= deadline:
-            raise DeadlineExceeded("The request's time ran out before it was prepared.")
+        asking.check()
         if self._closing.is_set():
-            raise BackendDown("The engine is stopping.")
+            raise _stopping()
 
 
-@dataclass(frozen=True)
-class _Asking:
-    """Who asked, and when: a `time.monotonic()` instant."""
+class _Gathered:
+    """The features of a request's images as they come, from any thread; the last one calls `then`."""
 
-    emit: Callable[[Event], None]
-    is_cancelled: Callable[[], bool]
-    arrived: float
+    def __init__(self, count: int, then: Callable[[_Gathered], None]) -> None:
+        self.began = time.monotonic()
+        self._found: list[np.ndarray | GlmServeError | None] = [None] * count
+        self._missing = 1 + count  # one more, until all are asked for
+        self._then = then
+        self._lock = threading.Lock()
+
+    def put(self, index: int, found: np.ndarray | GlmServeError) -> None:
+        self._found[index] = found
+        self._count()
+
+    def begin(self) -> None:
+        """All images have been asked for."""
+        self._count()
+
+    def features(self) -> list[np.ndarray]:
+        """f32 [image tokens, hidden] of each image; raises the first failure."""
+        features = []
+        for found in self._found:
+            if isinstance(found, GlmServeError):
+                raise found
+            assert found is not None
+            features.append(found)
+        return features
+
+    def _count(self) -> None:
+        with self._lock:
+            self._missing -= 1
+            is_last = self._missing == 0
+        if is_last:
+            self._then(self)
+
+
+def _stopping() -> BackendDown:
+    return BackendDown("The engine is stopping.")
 
 
 def salted(scope: int, salt: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -14,8 +15,10 @@ import numpy as np
 from glmserve.contract import Finish
 from glmserve.engine.logit_edits import LogitEdits
 from glmserve.engine.ngram_index import NgramIndex
-from glmserve.errors import GlmServeError
+from glmserve.errors import Cancelled, DeadlineExceeded, GlmServeError
 from glmserve.sampling_parameters import Sampling
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,19 @@ class Request:
         plain = self.sampling.temperature <= 0 and not self.sampling.edits_logits
         return plain and self.grammar is None and not self.sampling.logprobs
 
+    def reason_to_end(self, now: float) -> GlmServeError | None:
+        """Why it must end before its answer is complete; None while it may go on."""
+        try:
+            is_cancelled = self.is_cancelled()
+        except Exception:
+            _log.exception("a request cannot be asked whether it is cancelled")
+            is_cancelled = True  # its client cannot be reached
+        if is_cancelled:
+            return Cancelled("The client went away.")
+        if now >= self.deadline:
+            return DeadlineExceeded("The request's time ran out before its answer was complete.")
+        return None
+
 
 @dataclass(eq=False)
 class Sequence:
@@ -171,6 +187,18 @@ class Sequence:
         if self.length <= len(prompt):
             return prompt[: self.length]
         return np.concatenate([prompt, np.array(self.answer[: self.length - len(prompt)], np.int64)])
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether the next token may be kept: there is no grammar, or its mask is ready."""
+        return self.mask is None or (self.mask.done() and self.mask.exception() is None)
+
+    @property
+    def mask_fault(self) -> GlmServeError | None:
+        error = self.mask.exception() if self.mask and self.mask.done() else None
+        if error is None:
+            return None
+        return error if isinstance(error, GlmServeError) else GlmServeError()
 
     def timings(self, now: float) -> Timings:
         request = self.request

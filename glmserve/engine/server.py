@@ -10,24 +10,26 @@ from typing import BinaryIO
 from glmserve import contract
 from glmserve.build.certificate import Certificate
 from glmserve.build.lock import hold
-from glmserve.build.manifest import CHECKPOINT_FOLDER, DECODER_GRAPH, VISION_GRAPH, Manifest
-from glmserve.contract import VISION_MAX_BATCH, VISION_MODEL, Finish
+from glmserve.build.manifest import CHECKPOINT_FOLDER, Manifest
+from glmserve.contract import VISION_MAX_BATCH, Finish
+from glmserve.engine import metrics
 from glmserve.engine.engine import Engine
-from glmserve.engine.grammar import GrammarCompiler
-from glmserve.engine.memory_plan import decoders_files, element_bytes, memory_plan, most_patches, weight_bytes
+from glmserve.engine.grammars.compiler import GrammarCompiler
+from glmserve.engine.memory_plan import element_bytes, memory_plan, most_patches
 from glmserve.engine.metrics import Meter, Metric, Publisher
-from glmserve.engine.preprocessor import EncodeImage, Preprocessor
+from glmserve.engine.preprocessor import Preprocessor
 from glmserve.engine.request import Done, Timings
 from glmserve.engine.runtime.decoder import DecoderSession
-from glmserve.engine.runtime.device import Device, DeviceName, open_device
-from glmserve.engine.runtime.ort_decoder import OrtDecoder, OrtVision
+from glmserve.engine.runtime.memory import DeviceName
 from glmserve.engine.scheduler.wait_queue import WaitQueue
+from glmserve.engine.sessions import open_runtime
 from glmserve.engine.settings import EngineSettings
 from glmserve.engine.triton.cancellations import Cancellations
 from glmserve.engine.triton.response_sender import ResponseSender, Send
 from glmserve.engine.triton.tensors import Tensors, asks_for_whole, key_in
-from glmserve.engine.vision.batch_encoder import BatchEncoder
+from glmserve.engine.vision.encode_queue import EncodeQueue
 from glmserve.engine.vision.feature_cache import FeatureCache
+from glmserve.engine.vision.sessions import EncodeImage, VisionSession, in_batches, one_by_one, patch_s
 from glmserve.errors import BadArtifact, NotCertified
 from glmserve.model.config import Checkpoint
 
@@ -67,29 +69,21 @@ class EngineServer:
         check_target(manifest, settings.device)
         held = hold(folder.parents[2])
         checkpoint = open_checkpoint(folder, settings)
-        context = min(settings.context_tokens, checkpoint.text.max_positions)
-        device = open_device(settings.device, settings.device_number)
+        opened = open_runtime(manifest, folder, settings)
+        settings = opened.bounded(settings)
         plan = memory_plan(
             checkpoint,
             settings,
-            weight_bytes(_loaded(folder)),
+            opened.weight_bytes,
             element_bytes(manifest.precision, manifest.target, manifest.kv),
-            device.total_memory_bytes(),
+            opened.memory.total_memory_bytes(),
         )
         plan.check()
         _log.info(plan.text)
-        decoder = OrtDecoder(
-            folder / DECODER_GRAPH,
-            checkpoint,
-            settings.slots + settings.warm_rows,
-            context,
-            settings.threads,
-            device,
-            settings.buckets if settings.cuda_graphs else (),
-        )
-        encode = ask_triton if _tritons_own(folder).is_dir() else _encoder(folder, checkpoint, settings, device)
+        decoder, vision = opened.sessions(checkpoint, settings)
+        encoder = ask_triton if vision is None else vision
         serving = EngineServer.around(
-            decoder, checkpoint, settings, folder.parents[2] / CHECKPOINT_FOLDER, encode, publish
+            decoder, checkpoint, settings, folder.parents[2] / CHECKPOINT_FOLDER, encoder, publish
         )
         serving._held = held
         serving._grammars.start()
@@ -101,12 +95,15 @@ class EngineServer:
         checkpoint: Checkpoint,
         settings: EngineSettings,
         files: Path,
-        encode: EncodeImage,
+        encoder: VisionSession | EncodeImage,
         publish: Callable[[Metric, float], None],
     ) -> EngineServer:
-        """A running engine on `session`; the checkpoint's tokenizer lies in `files`."""
+        """A running engine on `session`, with the encoder's graph in this process or a function that asks Triton's; the
+        checkpoint's tokenizer lies in `files`."""
         meter = Meter()
-        wait_queue = WaitQueue(settings.max_waiting, settings.max_waiting_tokens, slots=settings.slots)
+        wait_queue = WaitQueue(
+            settings.max_waiting, settings.max_waiting_tokens, slots=settings.slots, flood_wait=settings.flood_wait
+        )
         engine = Engine(
             session,
             checkpoint.eos_token_ids,
@@ -118,11 +115,11 @@ class EngineServer:
             meter,
         )
         grammars = GrammarCompiler(files / "tokenizer.json", checkpoint.text.vocabulary, checkpoint.eos_token_ids)
-        images = FeatureCache(settings.image_cache_mib * _MIB, meter)
-        preprocessor = Preprocessor(
-            checkpoint, engine, encode, images, grammars, settings.image_readers, settings.share_caches
-        )
+        images = _encode_queue(encoder, checkpoint, settings, meter)
+        preprocessor = Preprocessor(checkpoint, engine, images, grammars, settings.image_readers, settings.share_caches)
         engine.start()
+        if isinstance(encoder, VisionSession):
+            meter.set(metrics.IMAGE_PATCH_S, patch_s(encoder, checkpoint))
         return EngineServer(engine, preprocessor, ResponseSender(), grammars, Publisher(meter, publish))
 
     @property
@@ -158,33 +155,26 @@ class EngineServer:
             self._held.close()
 
 
-def _tritons_own(folder: Path) -> Path:
-    """The folder of the image encoder that one of Triton's own backends runs; it need not exist."""
-    return folder.parents[1] / VISION_MODEL / folder.name
-
-
-def _loaded(folder: Path) -> list[Path]:
-    """The files of the decoder and of the image encoder, whichever process runs that."""
-    of_triton = _tritons_own(folder)
-    if not of_triton.is_dir():
-        return list(folder.iterdir())
-    return [*decoders_files(folder), *of_triton.iterdir()]
-
-
-def _encoder(folder: Path, checkpoint: Checkpoint, settings: EngineSettings, device: Device) -> EncodeImage:
-    """The image encoder in this process. A CPU gains nothing from batches, so there each image runs alone; on a GPU a
-    batch takes no more memory than planned."""
-    vision = OrtVision(folder / VISION_GRAPH, settings.vision_threads, device)
-    most = 1 if device.name == "cpu" else VISION_MAX_BATCH
-    return BatchEncoder(vision, most, most_patches(checkpoint, settings)).encode
+def _encode_queue(
+    encoder: VisionSession | EncodeImage, checkpoint: Checkpoint, settings: EngineSettings, meter: Meter
+) -> EncodeQueue:
+    """The engine's own encoder runs one batch at a time; Triton gets several images at once, and batches them itself. A
+    CPU gains nothing from batches, so there each image runs alone; on a GPU a batch takes no more memory than
+    planned."""
+    cache = FeatureCache(settings.image_cache_mib * _MIB, meter)
+    if not isinstance(encoder, VisionSession):
+        return EncodeQueue(one_by_one(encoder), cache, meter, workers=settings.image_readers)
+    most = 1 if settings.device == "cpu" else VISION_MAX_BATCH
+    return EncodeQueue(in_batches(encoder), cache, meter, 1, most, most_patches(checkpoint, settings))
 
 
 def check_target(manifest: Manifest, device: DeviceName) -> None:
     """Raises BadArtifact for a build that was exported for another device than the settings choose."""
-    if manifest.target != device:
+    wanted = "cpu" if manifest.target == "cpu" else "cuda"
+    if wanted != device:
         raise BadArtifact(
             f"Build {manifest.digest} was exported for {manifest.target}, and GLM_ENGINE_DEVICE is {device}: set "
-            f"GLM_ENGINE_DEVICE={manifest.target}, or export the checkpoint with --target {device}."
+            f"GLM_ENGINE_DEVICE={wanted}, or export the checkpoint with --target {device}."
         )
 
 

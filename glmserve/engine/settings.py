@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from glmserve.engine.runtime.device import DeviceName
+from glmserve.limits import FLOOD_WAIT, FLOOD_WAIT_MEANING
 from glmserve.system import cpu_count
 from glmserve.system.env_settings import read_settings
+
+RuntimeName = Literal["auto", "ort", "rtx"]
 
 
 def _half_the_cores() -> int:
@@ -20,6 +25,9 @@ class EngineSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="GLM_ENGINE_", frozen=True, extra="forbid")
 
     device: DeviceName = Field(default="cpu", description="Where the graphs run: cpu or cuda.")
+    runtime: RuntimeName = Field(
+        default="auto", description="What runs the graphs: ort, rtx (TensorRT for RTX), or auto: what the build is for."
+    )
     device_number: int = Field(default=0, ge=0, description="Index of the GPU.")
     cuda_graphs: bool = Field(default=True, description="Capture decode steps as CUDA graphs, one for each bucket.")
     memory_utilization: float = Field(
@@ -45,6 +53,9 @@ class EngineSettings(BaseSettings):
     )
     max_waiting: int = Field(default=64, ge=1, description="Requests that may wait for a slot; more are refused.")
     max_waiting_tokens: int = Field(default=262_144, ge=1, description="Prompt tokens that may wait for a slot.")
+    flood_wait: float = Field(
+        default=FLOOD_WAIT, ge=0, allow_inf_nan=False, description=f"{FLOOD_WAIT_MEANING} 0 lets MAX_WAITING wait."
+    )
     image_cache_mib: int = Field(default=512, ge=0, description="MiB of image features kept for reuse.")
     share_caches: bool = Field(
         default=False,
@@ -55,7 +66,12 @@ class EngineSettings(BaseSettings):
     require_certificate: bool = Field(
         default=True, description="Refuse a build without a valid certificate; false serves it with a warning."
     )
-    image_readers: int = Field(default=4, ge=1, le=64, description="Requests whose images are encoded at a time.")
+    image_readers: int = Field(
+        default=4,
+        ge=1,
+        le=64,
+        description="Threads that read requests with images; images at a time for a Triton model that encodes them.",
+    )
 
     @staticmethod
     def read() -> EngineSettings:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from launcher.gateway_server import GatewayFailed, GatewayServer
-from launcher.supervision.restart_policy import RestartPolicy
+from launcher.supervision.restart_policy import NoRestart, RestartPolicy
 from launcher.supervision.vital_signs import Frozen, ending, is_stopped
 
 _FROZEN_AFTER_S = 5.0
@@ -94,12 +94,10 @@ class GatewaySupervisor:
     def _replace(self, fault: str) -> None:
         has_served = self.is_ready
         self._end(_AT_ONCE_S)
-        if not self._was_ready:
-            raise GatewayFailed(f"The gateway failed to start: {fault}.")
-        wait_s = self._policy.failed(has_served)
-        if wait_s is None:
-            raise GatewayFailed(f"The gateway {self._policy.too_often}; the last time, {fault}. Giving up.")
-        self._tell(f"The gateway failed: {fault}. Starting it again{f' in {wait_s:g} s' if wait_s else ''} ...")
+        try:
+            wait_s = self._policy.restart_in_s("The gateway", fault, has_served, not self._was_ready, self._tell)
+        except NoRestart as error:
+            raise GatewayFailed(str(error)) from None
         self._restart_at = self._clock() + wait_s
 
     def _end(self, patience_s: float | None) -> None:

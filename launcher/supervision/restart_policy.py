@@ -7,6 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 
+class NoRestart(Exception):
+    """A part is not started again; the message says what failed."""
+
+
 @dataclass
 class RestartPolicy:
     """A part that had served is started again at once. If it fails again before it serves, each further restart comes
@@ -39,6 +43,19 @@ class RestartPolicy:
         if count > self.most or len(self._in_all) > self.most_in_all:
             return None
         return 0.0 if count == 1 else min(self.longest_wait_s, self.first_wait_s * 2 ** (count - 2))
+
+    def restart_in_s(
+        self, part: str, fault: str, has_served: bool, is_first_start: bool, tell: Callable[[str], None]
+    ) -> float:
+        """Seconds until the restart of a part that failed in this way, told in words; raises NoRestart for a first
+        start, and when there were too many failures."""
+        if is_first_start:
+            raise NoRestart(f"{part} failed to start: {fault}.")
+        wait_s = self.failed(has_served)
+        if wait_s is None:
+            raise NoRestart(f"{part} {self.too_often}; the last time, {fault}. Giving up.")
+        tell(f"{part} failed: {fault}. Starting it again{f' in {wait_s:g} s' if wait_s else ''} ...")
+        return wait_s
 
     @property
     def too_often(self) -> str:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 
-from launcher.supervision.restart_policy import RestartPolicy
+from launcher.supervision.restart_policy import NoRestart, RestartPolicy
 from launcher.supervision.vital_signs import (
     FROZEN_AFTER_S,
+    STOPPED_FOR_S,
     Frozen,
     Process,
     PulseReader,
+    cpu_s,
     ending,
     is_running,
     is_stopped,
@@ -20,7 +23,12 @@ from launcher.triton_server import TritonFailed, TritonServer
 
 LOOK_EVERY_S = 0.1
 STEP_TIMEOUT_S = 60.0
-"""A step of a chunk of a prompt takes a second or two on the slowest machine that was measured."""
+"""A step takes a second or two, and longer only where it keeps a slow processor busy."""
+LONGEST_STEP_S = 600.0
+"""A step on a processor that is busy with it: 256 tokens of the full-size model take a minute on two slow cores."""
+_BUSY_SHARE = 0.25
+_TURNED_WITHIN_S = 2.0
+_DEVICE = "GLM_ENGINE_DEVICE"
 _AT_ONCE_S = 0.0
 """A server of which a part died would wait its whole exit timeout for it."""
 _OVERSLEPT_S = 3.0
@@ -42,12 +50,16 @@ class TritonSupervisor:
         step_timeout_s: float = STEP_TIMEOUT_S,
         policy: RestartPolicy | None = None,
         clock: Callable[[], float] = time.monotonic,
+        computes_on_cpu: bool | None = None,
     ) -> None:
         """`load_timeout_setting` names the setting that chose `load_timeout_s`. `step_timeout_s` is the longest that
-        one step of the engine may take before it counts as hung."""
+        one step of the engine may take before it counts as hung; where the engine computes on the CPU, as its own
+        setting says unless `computes_on_cpu` does, a step that uses the CPU may take ten minutes."""
         self._make, self._tell, self._clock = make, tell, clock
         self._load_timeout_s, self._load_timeout_setting = load_timeout_s, load_timeout_setting
         self._step_timeout_s = step_timeout_s
+        self._excuses_busy = os.environ.get(_DEVICE, "cpu") == "cpu" if computes_on_cpu is None else computes_on_cpu
+        self._cpu_s_at_turn = 0.0
         self._policy = policy or RestartPolicy(clock)
         self._server: TritonServer | None = None
         self._pulse: PulseReader | None = None
@@ -111,8 +123,8 @@ class TritonSupervisor:
         if any(not is_running(stub) for stub in self._stubs):
             return "the process of a model has died"
         stopped = {pid for pid in (server.pid, *(stub.pid for stub in alive)) if is_stopped(pid)}
-        if self._frozen.longest_s(stopped, now) >= FROZEN_AFTER_S:
-            return f"a process has stood still for {FROZEN_AFTER_S:g} s"
+        if self._frozen.longest_s(stopped, now) >= STOPPED_FOR_S:
+            return f"a process has stood still for {STOPPED_FOR_S:g} s"
         if not self.is_ready:
             late = now - self._began_at > self._load_timeout_s
             return (
@@ -132,19 +144,25 @@ class TritonSupervisor:
             return "the engine calls itself broken"
         if pulse.alive_age_s >= FROZEN_AFTER_S:
             return f"the engine's process has shown no life for {pulse.alive_age_s:.0f} s"
-        if pulse.loop_age_s >= self._step_timeout_s:
+        if pulse.loop_age_s < _TURNED_WITHIN_S:
+            self._cpu_s_at_turn = cpu_s(self._stubs)
+        if pulse.loop_age_s >= self._step_timeout_s and not self._computes(pulse.loop_age_s):
             return f"a step of the engine has taken {pulse.loop_age_s:.0f} s"
         return None
+
+    def _computes(self, for_s: float) -> bool:
+        """Whether a step that has taken so long keeps the processor busy: it is slow then, and does not hang. (A thread
+        that waits for a GPU keeps one busy, too.)"""
+        used_s = cpu_s(self._stubs) - self._cpu_s_at_turn
+        return self._excuses_busy and for_s < LONGEST_STEP_S and used_s > _BUSY_SHARE * for_s
 
     def _replace(self, fault: str) -> None:
         tail, has_served = self.server.log_tail(), self.is_ready
         self._end(_AT_ONCE_S)
-        if not self._was_ready:
-            raise TritonFailed(f"Triton failed to start: {fault}.\n{tail}")
-        wait_s = self._policy.failed(has_served)
-        if wait_s is None:
-            raise TritonFailed(f"Triton {self._policy.too_often}; the last time, {fault}. Giving up.\n{tail}")
-        self._tell(f"Triton failed: {fault}. Starting it again{f' in {wait_s:g} s' if wait_s else ''} ...")
+        try:
+            wait_s = self._policy.restart_in_s("Triton", fault, has_served, not self._was_ready, self._tell)
+        except NoRestart as error:
+            raise TritonFailed(f"{error}\n{tail}") from None
         self._restart_at = self._clock() + wait_s
 
     def _end(self, patience_s: float | None = None) -> None:

@@ -7,19 +7,24 @@ the processes ourselves, a few times a second, and read from the metrics when th
 from __future__ import annotations
 
 import http.client
+import os
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-FROZEN_AFTER_S = 9.0
-"""A stub that stands still for 10 s makes tritonserver abort (boost's lock_exception); 8 s it survives."""
+STOPPED_FOR_S = 8.5
+"""A stub that stands still for 10 s makes tritonserver abort (boost's lock_exception); 8 s it survives. The kernel says
+who is stopped, so nobody who is merely slow is meant."""
+FROZEN_AFTER_S = 10.0
+"""One that is not stopped, and yet shows no life or does not answer; after a stop of 8 s its last sign is 9 s old."""
 _PROBE_EVERY_S = 1.0
 _PROBE_TIMEOUT_S = 2.0
 _JOIN_S = 5.0
+_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 _MOST_BYTES = 4 << 20
 _STUB = "triton_python_backend_stub"
 _PULSE = re.compile(
@@ -79,6 +84,12 @@ def is_running(process: Process) -> bool:
     return state is not None and state[1] == process.started and state[0] not in "ZX"
 
 
+def cpu_s(processes: Iterable[Process]) -> float:
+    """Seconds of processor time that they have used, all threads together; those that have ended count for nothing."""
+    fields = (_fields(process.pid) for process in processes)
+    return sum((int(found[11]) + int(found[12])) * _TICK_S for found in fields if found)
+
+
 def is_stopped(pid: int) -> bool:
     """Whether somebody has stopped it (SIGSTOP)."""
     state = _state(pid)
@@ -113,7 +124,7 @@ class PulseReader:
 
     def _run(self) -> None:
         while not self._closing.wait(_PROBE_EVERY_S):
-            text = _metrics(self._host, self._port)
+            text = metrics_page(self._host, self._port)
             if text is None:
                 continue
             with self._lock:
@@ -131,7 +142,8 @@ def pulse_in(metrics: str, now_s: float) -> Pulse | None:
         return None
 
 
-def _metrics(host: str, port: int) -> str | None:
+def metrics_page(host: str, port: int) -> str | None:
+    """Triton's metrics as text; None when it does not answer in time."""
     try:
         with closing(http.client.HTTPConnection(host, port, timeout=_PROBE_TIMEOUT_S)) as connection:
             connection.request("GET", "/metrics")
@@ -143,8 +155,14 @@ def _metrics(host: str, port: int) -> str | None:
 
 def _state(pid: int) -> tuple[str, int] | None:
     """A process's state letter and its start in clock ticks since boot; None when there is none."""
+    fields = _fields(pid)
+    return (fields[0], int(fields[19])) if fields else None
+
+
+def _fields(pid: int) -> list[str]:
+    """What /proc says of a process after its name; nothing where there is none."""
     fields = _read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
-    return (fields[0], int(fields[19])) if len(fields) > 19 else None
+    return fields if len(fields) > 19 else []
 
 
 def _read(path: Path) -> str:

@@ -47,7 +47,7 @@ def test_the_model_is_near_what_the_engine_reached_with_the_same_steps(row: reco
 
 
 def steps_of(precision: str, cpu: str) -> tuple[StepTimes, float]:
-    """Step times, and a picture's, measured on a processor of that name."""
+    """Step times, and an image's, measured on a processor of that name."""
     for row in records.read("steps"):
         if (row["precision"], row["run"]["cpu"]) == (precision, cpu):
             return StepTimes(**row["times"]), row["image_s"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import queue
 import sys
 import threading
 import time
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,14 @@ import numpy as np
 
 from glmserve.build.manifest import CHECKPOINT_FOLDER, decoder_in, vision_in
 from glmserve.engine.engine import Engine
+from glmserve.engine.metrics import Meter
 from glmserve.engine.preprocessor import prompt_arrays
 from glmserve.engine.request import Event, Request
 from glmserve.engine.runtime.device import open_device
 from glmserve.engine.runtime.ort_decoder import OrtDecoder, OrtVision
-from glmserve.engine.vision.batch_encoder import BatchEncoder
+from glmserve.engine.vision.encode_queue import EncodeQueue
+from glmserve.engine.vision.feature_cache import FeatureCache
+from glmserve.engine.vision.sessions import in_batches
 from glmserve.model.config import Checkpoint
 from glmserve.model.image_processor import Grid
 from glmserve.model.position_embedding import vision_arrays
@@ -31,12 +36,23 @@ _IMAGES = 24
 _WAIT_S = 60.0
 
 
+class _Patient:
+    """Waits for its picture to the end."""
+
+    deadline = float("inf")
+
+    def has_left(self) -> bool:
+        return False
+
+
 def run(folder: Path) -> dict[str, Any]:
     """How many pictures and graphs there were, how the requests ended, and what the runtime has against it."""
     device, runtime = open_device("cuda"), Runtime()
     checkpoint = Checkpoint.read(folder / CHECKPOINT_FOLDER)
     decoder = OrtDecoder(decoder_in(folder), checkpoint, _ROWS, _CONTEXT, 1, device, buckets=(1, 2, 4))
-    encoder = BatchEncoder(OrtVision(vision_in(folder), 1, device), most=8, most_patches=4096)
+    vision = in_batches(OrtVision(vision_in(folder), 1, device))
+    encoder = EncodeQueue(vision, FeatureCache(0, Meter()), Meter(), most=8, most_patches=4096)
+    keys = itertools.count()
     reads = [0, 0]
     stop = threading.Event()
 
@@ -47,7 +63,9 @@ def run(folder: Path) -> dict[str, Any]:
             size = 2 + (size + 2 * number) % 40
             grid = Grid(size, 2 + 2 * (reads[number] % 20))
             patches = np.zeros((grid.patches, checkpoint.images.patch_bytes), np.uint8)
-            encoder.encode(vision_arrays(patches, grid, checkpoint.vision.table_side))
+            arrays, found = vision_arrays(patches, grid, checkpoint.vision.table_side), Future[Any]()
+            encoder.want(str(next(keys)).encode(), lambda arrays=arrays: arrays, _Patient(), found.set_result)
+            assert isinstance(found.result(_WAIT_S), np.ndarray)
             reads[number] += 1
 
     threads = [threading.Thread(target=read, args=(number,)) for number in range(len(reads))]
@@ -73,6 +91,7 @@ def run(folder: Path) -> dict[str, Any]:
     stop.set()
     for thread in threads:
         thread.join(_WAIT_S)
+    encoder.close()
     return {
         "pictures": sum(reads),
         "graphs": runtime.counts().graphs,

@@ -112,7 +112,7 @@ class WatchedDecoder:
 
 
 def run(folder: Path, number: int) -> dict[str, Any]:
-    """How the build at `folder` uses a device: steps of the engine under a few requests, and one picture."""
+    """How the build at `folder` uses a device: steps of the engine under a few requests, and one image."""
     device, runtime = open_device("cuda", number), Runtime()
     checkpoint, rows = Checkpoint.read(folder / CHECKPOINT_FOLDER), max(_BUCKETS)
     decoder = OrtDecoder(decoder_in(folder), checkpoint, rows, _CONTEXT, 1, device, buckets=_BUCKETS)
@@ -134,7 +134,7 @@ def run(folder: Path, number: int) -> dict[str, Any]:
 
 
 def _encode(vision: OrtVision, checkpoint: Checkpoint, runtime: Runtime) -> tuple[np.ndarray, dict[str, int]]:
-    """A picture's features and what the second picture of its size cost."""
+    """An image's features and what the second image of its size cost."""
     patches = np.zeros((_GRID.patches, checkpoint.images.patch_bytes), np.uint8)
     arrays = vision_arrays(patches, _GRID, checkpoint.vision.table_side)
     vision.encode(arrays)

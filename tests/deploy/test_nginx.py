@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
-import shutil
 import socket
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from compose import ROOT
+from eventually import eventually
 from ports import free_port
 
+from bench.servers.nginx import PROGRAM, nginx_command
 from gateway.settings import GatewaySettings
 
-PROGRAM = shutil.which("nginx", path="/usr/sbin:/usr/bin")
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="nginx is not installed")
 OURS, OPENAIS = "/v1/chat/vision", "/v1/chat/completions"
 SOON = {"proxy_read_timeout 45s": "proxy_read_timeout 1s"}
@@ -88,16 +86,7 @@ class Front:
 def nginx(folder: Path, upstream: int, changes: dict[str, str], *others: int) -> Iterator[Front]:
     """The configuration that containers get, but for the addresses beside it and what a test cannot wait for."""
     front = Front(free_port())
-    text = (ROOT / "deploy" / "nginx" / "nginx.conf").read_text("utf-8")
-    for before, after in changes.items():
-        assert before in text
-        text = text.replace(before, after)
-    (folder / "nginx.conf").write_text(text, "utf-8")
-    servers = "".join(f"server 127.0.0.1:{port} max_fails=0;\n" for port in (upstream, *others))
-    (folder / "gateways.conf").write_text(servers, "utf-8")
-    (folder / "listen.conf").write_text(f"listen 127.0.0.1:{front.port};\n", "utf-8")
-    globals_ = f"daemon off; pid {folder}/nginx.pid;" + (" user root;" if os.getuid() == 0 else "")
-    command = [str(PROGRAM), "-e", "stderr", "-p", f"{folder}/", "-c", f"{folder}/nginx.conf", "-g", globals_]
+    command = nginx_command(folder, front.port, (upstream, *others), "max_fails=0", changes)
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
@@ -194,6 +183,25 @@ def test_too_many_at_a_time_are_a_429_in_json(tmp_path: Path, upstream: int) -> 
         assert_refused(reply, 429, "at a time", is_openais=True)
         Upstream.let_go.set()
         assert first.getresponse().status == 413
+
+
+def test_senders_that_never_finish_take_no_gateways_thread_and_only_their_own_addresss_connections(
+    tmp_path: Path, upstream: int
+) -> None:
+    """nginx bounds the time between two pieces of a body, and not their sum: so it bounds how many there may be."""
+    with (
+        nginx(tmp_path, upstream, {"limit_conn addresses 64": "limit_conn addresses 2"}) as front,
+        ExitStack() as stack,
+    ):
+        slow = [stack.enter_context(socket.create_connection(("127.0.0.1", front.port), WAIT_S)) for _ in range(2)]
+        for client in slow:
+            client.sendall(b"POST /v1/chat/vision HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nx")
+        assert eventually(lambda: front.ask(OURS).status == 429, WAIT_S)
+        for client in slow:
+            client.sendall(b"x")
+        count = len(Upstream.asked)  # what was asked before both of them were counted
+        time.sleep(0.3)
+        assert len(Upstream.asked) == count <= 2
 
 
 @pytest.mark.parametrize(("path", "is_openais"), [(OURS, False), (OPENAIS, True), ("/health/ready", False)])

@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 from ports import free_port
 
-pytestmark = [pytest.mark.triton, pytest.mark.alone]
+pytestmark = pytest.mark.triton
 ROOT = Path(__file__).resolve().parents[2]
 READY_WITHIN_S = 15
 
 
+@pytest.mark.alone
 def test_make_serve_answers_within_15_seconds_and_ends_on_ctrl_c() -> None:
     subprocess.run(["make", "export"], cwd=ROOT, check=True, capture_output=True, timeout=120)
     names = ("PORT", "TRITON_HTTP_PORT", "TRITON_GRPC_PORT", "TRITON_METRICS_PORT")

@@ -30,7 +30,7 @@ def test_an_older_build_rolls_back_and_serves(tmp_path: Path) -> None:
     with serving((tmp_path / CURRENT).resolve()) as service:
         described = service.get("/v1/models")[1]["data"][0]
         assert described["build"] == older.name and described["verified"] is True
-        assert service.get("/health/ready")[0] == 200  # it has answered its golden picture
+        assert service.get("/health/ready")[0] == 200  # it has answered its golden image
 
 
 def test_prune_leaves_a_build_as_long_as_triton_serves_it(tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ from bench.simulation.step_times import StepTimes
 
 pytestmark = [
     pytest.mark.triton,
-    pytest.mark.alone,
     pytest.mark.skipif(shutil.which("nginx", path="/usr/sbin:/usr/bin") is None, reason="nginx is not installed"),
 ]
 TIMES = StepTimes(decode_s=0.03, row_s=0.0, prefill_s=0.005, token_s=0.0001)
@@ -43,6 +42,7 @@ def fleet(builds: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield running
 
 
+@pytest.mark.alone
 def test_a_triton_dies_and_returns_and_a_gateway_dies(fleet: Fleet, builds: list[Path], question: Question) -> None:
     with steady_load(fleet.url, question, CLIENTS) as load:
         load.wait_for(3 * CLIENTS, timeout_s=30)

@@ -1,4 +1,4 @@
-"""The picture that the page offers is the demo's own, and what it offers to ask about it is answered rightly."""
+"""The image that the page offers is the demo's own, and what it offers to ask about it is answered rightly."""
 
 from __future__ import annotations
 

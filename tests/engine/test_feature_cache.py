@@ -1,14 +1,11 @@
-"""A picture is encoded once for each scope that shows it, whoever asks at the same time."""
+"""A picture's features are kept for each scope that shows it, as long as there is room."""
 
 from __future__ import annotations
-
-import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from glmserve.engine.metrics import IMAGE_CACHE_BYTES, IMAGE_HITS, IMAGE_MISSES, Meter
+from glmserve.engine.metrics import IMAGE_CACHE_BYTES, Meter
 from glmserve.engine.vision.feature_cache import FeatureCache, image_key
 from glmserve.model.image_processor import Grid
 
@@ -32,51 +29,28 @@ def test_keys_tell_content_size_and_scope_apart() -> None:
     assert len(keys) == 4 and image_key(patches.copy(), Grid(4, 4), 0) in keys
 
 
-def test_those_who_ask_at_once_share_one_encoding() -> None:
-    meter, gate, calls = Meter(), threading.Event(), []
-    cache = FeatureCache(10**6, meter)
-
-    def encode() -> np.ndarray:
-        calls.append(1)
-        assert gate.wait(5)
-        return FEATURES
-
-    with ThreadPoolExecutor(8) as pool:
-        asked = [pool.submit(cache.features, b"key", encode) for _ in range(8)]
-        gate.set()
-        assert all(one.result(5) is FEATURES for one in asked)
-    assert len(calls) == 1
-    assert (meter.totals[IMAGE_MISSES], meter.totals[IMAGE_HITS]) == (1, 7)
-
-
 def test_the_least_recently_used_are_forgotten() -> None:
     meter = Meter()
     cache = FeatureCache(2 * FEATURES.nbytes, meter)
-    for key in (b"a", b"b", b"a", b"c"):
-        cache.features(key, lambda: FEATURES)
+    for key in (b"a", b"b"):
+        cache.keep(key, FEATURES)
+    assert cache.get(b"a") is FEATURES
+    cache.keep(b"c", FEATURES)
     assert meter.totals[IMAGE_CACHE_BYTES] == 2 * FEATURES.nbytes
-    misses = meter.totals[IMAGE_MISSES]
-    cache.features(b"a", lambda: FEATURES)
-    assert meter.totals[IMAGE_MISSES] == misses
-    cache.features(b"b", lambda: FEATURES)
-    assert meter.totals[IMAGE_MISSES] == misses + 1
+    assert cache.get(b"a") is FEATURES and cache.get(b"c") is FEATURES
+    assert cache.get(b"b") is None
 
 
-def test_a_failure_reaches_everyone_and_is_not_kept() -> None:
-    cache = FeatureCache(10**6, Meter())
-
-    def fail() -> np.ndarray:
-        raise ValueError("no")
-
-    with pytest.raises(ValueError, match="no"):
-        cache.features(b"key", fail)
-    assert cache.features(b"key", lambda: FEATURES) is FEATURES
+def test_what_is_kept_twice_takes_room_once() -> None:
+    meter = Meter()
+    cache = FeatureCache(2 * FEATURES.nbytes, meter)
+    for _ in range(3):
+        cache.keep(b"a", FEATURES)
+    assert meter.totals[IMAGE_CACHE_BYTES] == FEATURES.nbytes and cache.get(b"a") is FEATURES
 
 
 @pytest.mark.parametrize("bad", [np.full((4, 8), np.nan, np.float32), np.ones((4000, 8), np.float32)])
 def test_what_is_not_finite_or_too_large_is_not_kept(bad: np.ndarray) -> None:
-    meter = Meter()
-    cache = FeatureCache(1000, meter)
-    for _ in range(2):
-        assert cache.features(b"key", lambda: bad) is bad
-    assert meter.totals[IMAGE_MISSES] == 2
+    cache = FeatureCache(1000, Meter())
+    cache.keep(b"key", bad)
+    assert cache.get(b"key") is None

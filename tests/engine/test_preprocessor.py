@@ -5,71 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
-import numpy as np
 import pytest
 from engine_rig import Receiver
-from fake_decoder import FakeSession
+from preparing import WAIT_S, Rig, tensors_of
 
-from glmserve import contract
-from glmserve.answer_rules import AnswerRules, TextRule
-from glmserve.engine.engine import Engine
-from glmserve.engine.grammar import GrammarCompiler
-from glmserve.engine.grammar_trial import GrammarTrial, Verdict
+from glmserve.engine.grammars.trial import GrammarTrial, Verdict
 from glmserve.engine.metrics import FAILED, REFUSED
-from glmserve.engine.preprocessor import Preprocessor
 from glmserve.engine.triton.cancellations import Cancellations
-from glmserve.engine.triton.tensors import Tensors
-from glmserve.engine.vision.feature_cache import FeatureCache
-from glmserve.model.config import Checkpoint
-from glmserve.model.position_embedding import VisionArrays
 
-DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
-CHECKPOINT = Checkpoint.read(DEMO)
-EOS = CHECKPOINT.eos_token_ids
-WAIT_S = 10.0
 pytestmark = pytest.mark.process  # grammars are tried in a process of their own
-
-
-class Encoder:
-    """Encodes a picture when the test lets it, or fails."""
-
-    def __init__(self) -> None:
-        self.gate = threading.Event()
-        self.gate.set()
-        self.calls = 0
-        self.has_begun = threading.Event()
-        self.fails = False
-
-    def __call__(self, arrays: VisionArrays) -> np.ndarray:
-        self.calls += 1
-        self.has_begun.set()
-        assert self.gate.wait(WAIT_S)
-        if self.fails:
-            raise RuntimeError("/some/path")
-        return np.zeros((len(arrays[0]) // 4, CHECKPOINT.text.hidden), np.float32)
-
-
-class Rig:
-    def __init__(self) -> None:
-        self.encoder = Encoder()
-        session = FakeSession(rows=2, context=512, vocabulary=CHECKPOINT.text.vocabulary)
-        self.engine = Engine(session, EOS)
-        self.engine.start()
-        self.grammars = GrammarCompiler(DEMO / "tokenizer.json", CHECKPOINT.text.vocabulary, EOS)
-        images = FeatureCache(1 << 20, self.engine.meter)
-        self.preprocessor = Preprocessor(CHECKPOINT, self.engine, self.encoder, images, self.grammars, readers=1)
-
-    def ask(self, images: int = 0, deadline_s: float = WAIT_S, schema: object = None, scope: int = 0) -> Receiver:
-        receiver = Receiver()
-        self.preprocessor.accept(_tensors(images, deadline_s, schema, scope), receiver, receiver.cancelled.is_set)
-        return receiver
-
-    def close(self) -> None:
-        self.preprocessor.close()
-        self.engine.stop()
-        self.grammars.close()
 
 
 @pytest.fixture
@@ -79,28 +24,6 @@ def rig() -> Iterator[Rig]:
     made.encoder.gate.set()
     made.close()
     assert made.engine.wait_queue.requests == 0
-
-
-def _tensors(images: int, deadline_s: float, schema: object, scope: int) -> Tensors:
-    """Pictures of 4 x 4 patches, of which no two are alike."""
-    ids = [300, *([CHECKPOINT.image_token_id] * 4 + [301]) * images]
-    patch = np.random.default_rng(images).integers(0, 256, (16 * images, CHECKPOINT.images.patch_bytes), np.uint8)
-    tensors = {
-        contract.INPUT_IDS.name: np.array(ids, np.int64),
-        contract.PATCHES.name: patch,
-        contract.GRIDS.name: np.full((images, 2), 4, np.int32),
-        "MAX_TOKENS": np.array([3], np.int32),
-        "TEMPERATURE": np.zeros(1, np.float32),
-        "TOP_P": np.ones(1, np.float32),
-        "TOP_K": np.zeros(1, np.int32),
-        "SEED": np.zeros(1, np.int64),
-        contract.CACHE_SCOPE.name: np.array([scope], np.int64),
-        contract.DEADLINE_MS.name: np.array([deadline_s * 1000], np.int32),
-    }
-    if schema is not None:
-        packed = AnswerRules(TextRule("json_schema", schema, "response_format")).packed()
-        tensors[contract.GRAMMAR.name] = np.frombuffer(packed, np.uint8)
-    return tensors
 
 
 def _leave(rig: Rig, receiver: Receiver) -> str:
@@ -211,7 +134,7 @@ def test_who_leaves_while_others_are_prepared_gives_the_place_back_at_once(rig: 
         for key in range(60):
             gone.append(Receiver())
             rig.preprocessor.accept(
-                _tensors(1, WAIT_S, None, 0),
+                tensors_of(1, WAIT_S),
                 gone[-1],
                 lambda key=key, known=cancellations: known.is_cancelled(key),  # type: ignore[misc]
                 lambda leave, key=key, known=cancellations: known.add_callback(key, leave),  # type: ignore[misc]

@@ -16,13 +16,15 @@ from glmserve import contract
 from glmserve.contract import Finish
 from glmserve.engine.answer_group import AnswerGroup
 from glmserve.engine.engine import Engine
-from glmserve.engine.grammar import GrammarCompiler
+from glmserve.engine.grammars.compiler import GrammarCompiler
 from glmserve.engine.preprocessor import Preprocessor, salted
 from glmserve.engine.request import Done, Ended, Event, Failed, Logprobs, Timings, Tokens
 from glmserve.engine.scheduler.wait_queue import WaitQueue
 from glmserve.engine.triton.tensors import message
 from glmserve.engine.triton.whole_response import joined
+from glmserve.engine.vision.encode_queue import EncodeQueue
 from glmserve.engine.vision.feature_cache import FeatureCache
+from glmserve.engine.vision.sessions import one_by_one
 from glmserve.errors import GlmServeError
 from glmserve.model.config import Checkpoint
 from glmserve.sampling_parameters import Sampling
@@ -39,10 +41,9 @@ class Rig:
         self.engine = Engine(self.session, CHECKPOINT.eos_token_ids, slots=3, wait_queue=WaitQueue(6, 10_000, slots=3))
         self.engine.start()
         self.grammars = GrammarCompiler(DEMO / "tokenizer.json", CHECKPOINT.text.vocabulary, CHECKPOINT.eos_token_ids)
-        images = FeatureCache(1 << 20, self.engine.meter)
-        self.preprocessor = Preprocessor(
-            CHECKPOINT, self.engine, lambda _: np.empty(0, np.float32), images, self.grammars, readers=1
-        )
+        encode = one_by_one(lambda _: np.empty(0, np.float32))
+        images = EncodeQueue(encode, FeatureCache(1 << 20, self.engine.meter), self.engine.meter)
+        self.preprocessor = Preprocessor(CHECKPOINT, self.engine, images, self.grammars)
 
     def ask(
         self, answers: int, prompt: list[int] = PROMPT, salt: int = 0, grammar: bytes = b"", **sampling: object

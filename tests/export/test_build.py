@@ -134,7 +134,7 @@ Checkpoint.read = staticmethod(_doubled)
 
 
 def read_mean_doubled(project: Path) -> None:
-    """A change of how a checkpoint is read, which goes into the picture encoder's weights."""
+    """A change of how a checkpoint is read, which goes into the image encoder's weights."""
     with (project / "glmserve" / "model" / "config.py").open("a", encoding="utf-8") as module:
         module.write(OTHER_READING)
 

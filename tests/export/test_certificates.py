@@ -111,7 +111,7 @@ def test_a_lost_certificate_is_made_again(tmp_path: Path) -> None:
 
 
 def _checkpoint(tmp_path: Path) -> Path:
-    """The demo's, of which nothing is recorded but the golden picture."""
+    """The demo's, of which nothing is recorded but the golden image."""
     checkpoint = Path(shutil.copytree(DEMO, tmp_path / "checkpoint"))
     for name in ("cases.json", "logits.safetensors"):
         (checkpoint / "golden" / name).unlink()

@@ -35,11 +35,15 @@ print(resident_bytes() - before)
 WORDS = 300_000
 
 
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_large(tmp_path_factory.mktemp("large") / "checkpoint", layers=12)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])
-def test_memory_stays_far_below_the_size_of_the_checkpoint(tmp_path: Path, precision: str) -> None:
-    checkpoint = make_large(tmp_path / "large", layers=12)
-    size = (checkpoint / "model.safetensors").stat().st_size
-    grown = growth_bytes(IMPORTS, CODE, str(checkpoint), str(tmp_path / "builds"), precision)
+def test_memory_stays_far_below_the_size_of_the_checkpoint(large: Path, tmp_path: Path, precision: str) -> None:
+    size = (large / "model.safetensors").stat().st_size
+    grown = growth_bytes(IMPORTS, CODE, str(large), str(tmp_path / "builds"), precision)
     assert size > 250 * MIB and grown < 0.6 * size, f"{grown} over a checkpoint of {size}"
 
 

@@ -31,7 +31,7 @@ def candidate(demo_build: Path) -> Candidate:
 
 @pytest.fixture(scope="module")
 def prompts(candidate: Candidate) -> list[Prompt]:
-    """Text and pictures of several lengths."""
+    """Text and images of several lengths."""
     images = [synthetic_image(112, 112, 1), synthetic_image(200, 90, 2)]
     cases = [Case("", (Message("user", (ImagePart(), "What is this?")),), (image,)) for image in images]
     cases += [Case("", (Message("user", (text,)),)) for text in ("Hi", "How many red circles do you see? 你好")]

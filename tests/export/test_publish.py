@@ -89,7 +89,7 @@ def test_a_build_is_published_rolled_back_and_each_answers_first(out: Path) -> N
 
 
 def test_a_golden_image_of_the_size_of_a_photo_is_answered(tmp_path: Path) -> None:
-    """It comes to 1,849 tokens, with the picture limits of the real model."""
+    """It comes to 1,849 tokens, with the image limits of the real model."""
     checkpoint = Path(shutil.copytree(DEMO, tmp_path / "checkpoint"))
     rules = json.loads((checkpoint / "preprocessor_config.json").read_text("utf-8"))
     rules["size"]["longest_edge"] = 9_633_792
@@ -141,6 +141,19 @@ def test_a_path_serves_as_well_as_a_digest_and_what_lies_elsewhere_does_not(out:
     for other in ("nowhere", tmp_path / "others" / ("0" * 16), "."):
         result = run("publish", other, "--out", out)
         assert result.exit_code == Exit.BAD_ARTIFACT and "There is no build" in result.stderr
+
+
+@pytest.mark.parametrize("is_relative", [False, True])
+def test_a_build_is_published_by_its_folder_from_anywhere(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_relative: bool
+) -> None:
+    """In the folder that it lies in, whatever `builds` there may be where we stand."""
+    elsewhere = stand_ins(tmp_path / "elsewhere" / "builds", "other").parent
+    monkeypatch.chdir(elsewhere)
+    folder = out / digests(out)[0]
+    result = run("publish", Path("..", folder.relative_to(tmp_path)) if is_relative else folder)
+    assert result.exit_code == 0, result.output
+    assert (out / CURRENT).resolve() == folder.resolve() and not (elsewhere / "builds" / CURRENT).exists()
 
 
 def test_two_commands_at_once_are_refused(out: Path) -> None:

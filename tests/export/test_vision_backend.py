@@ -22,7 +22,7 @@ from gateway.triton.backend import GenerateRequest
 from gateway.triton.tensors import tensors_of
 from glmserve.build.manifest import REPOSITORY_FOLDER, VISION_GRAPH
 from glmserve.contract import DECODER_MODEL, IMAGE_FEATURES, VISION_INPUTS, VISION_MODEL
-from glmserve.engine import server
+from glmserve.engine import server, sessions
 from glmserve.engine.request import Done, Event
 from glmserve.model.config import Checkpoint
 from glmserve.model.image_processor import Grid
@@ -77,7 +77,7 @@ def test_where_triton_reads_images_the_engine_asks_it_and_loads_no_encoder(
     def no_encoder(*_: object) -> None:
         raise AssertionError("the engine opened a picture encoder")
 
-    monkeypatch.setattr(server, "OrtVision", no_encoder)
+    monkeypatch.setattr(sessions, "OrtVision", no_encoder)
     monkeypatch.setenv("GLM_ENGINE_CONTEXT_TOKENS", "64")
     folder = _model_folder(tmp_path, VisionBackend.ONNXRUNTIME).parent / DECODER_MODEL / "1"
     monkeypatch.setenv("GLM_ENGINE_REQUIRE_CERTIFICATE", "false")

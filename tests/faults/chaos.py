@@ -1,7 +1,7 @@
 """Random faults under load for some minutes, and whether the history of all requests may have been so.
 
-`make chaos MINUTES=15 SEED=1`. Only processes that this program has started are signalled, all on loopback. Exit code 0
-when the checker finds nothing and every fault was over in time.
+`make chaos MINUTES=15 SEED=1`, or with LAUNCHER=1 for the service under its launcher. Only processes that this program
+has started are signalled, all on loopback. Exit code 0 when the checker finds nothing and every fault was over in time.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from pathlib import Path
 from statistics import median
 
 from clients import Client, Recorder, questions
-from history import Ended, How, Rule, Sent, Terms, Violation, check, compare_levels, tally
-from injector import FAULTS, Fault, Injector, Struck
+from history import Ended, Event, How, Rule, Sent, Terms, Violation, check, compare_levels, tally
+from injector import FAULTS, Fault, Injector, Struck, under_the_launcher
 from proxy import Proxy, at_random
-from service import READY_S, Service, settle
+from service import READY_S, LaunchedService, Service, settle
 from shared_builds import build_of_demo
 from sidecars import Nginx, Redis
 from slow_build import write_slow_build
@@ -51,12 +51,13 @@ SLACK = {
 class Chaos:
     """One run: a service, clients on four ways to it, and one fault after another."""
 
-    def __init__(self, folder: Path, seed: int, clients: int, chosen: list[Fault]) -> None:
+    def __init__(self, folder: Path, seed: int, clients: int, chosen: list[Fault], has_launcher: bool) -> None:
         self._chance, self._chosen = random.Random(seed), chosen
         self._recorder, self._stopping = Recorder(), threading.Event()
         self._redis = Redis(folder) if Redis.is_installed() else None
         build = write_slow_build(build_of_demo(), folder, STEP_S)
-        self.service = Service(folder, build, self._redis.url if self._redis else "")
+        kind = LaunchedService if has_launcher else Service
+        self.service = kind(folder, build, self._redis.url if self._redis else "")
         self._to_triton = Proxy(self.service.grpc_port)
         self.service.triton_url = f"grpc://127.0.0.1:{self._to_triton.port}"
         self._cutting = Proxy(self.service.web_port, at_random(seed, CUT_SHARE, CUT_MOST_BYTES))
@@ -70,7 +71,9 @@ class Chaos:
         names = [(way, f"{way}-{number}") for number, way in zip(range(clients), _endless(list(ways)), strict=False)]
         self._clients = [Client(name, ways[way], self._recorder, seed) for way, name in names]
         self._breaking = frozenset(name for way, name in names if way == "cut")
-        self.injector = Injector(self.service, self._to_triton, self._redis, self._nginx, self._chance)
+        self.injector = Injector(
+            self.service, self._to_triton, self._redis, self._nginx, self._chance, faults_of(has_launcher)
+        )
 
     def run(self, minutes: float) -> list[Violation]:
         threads = [threading.Thread(target=client.run, args=(self._stopping,), daemon=True) for client in self._clients]
@@ -160,8 +163,9 @@ class Chaos:
 
     def _answers_since(self, since_s: float) -> bool:
         """Whether three answers have come to requests that were sent after this, and after the last that failed."""
-        done, sent = 0, self._sent_at()
-        for event in reversed(self._recorder.events):
+        events = list(self._recorder.events)  # clients add to them meanwhile
+        done, sent = 0, _sent_at(events)
+        for event in reversed(events):
             if isinstance(event, Ended) and event.how not in (How.LEFT,) and not self._is_cut(event.request_id):
                 if event.how is not How.DONE or sent[event.request_id] < since_s:
                     return False
@@ -172,10 +176,11 @@ class Chaos:
 
     def _recovery_s(self, struck: Struck) -> float:
         """Until the first answer to a request sent after the last one that failed; 0 when none failed or waited."""
-        sent = self._sent_at()
+        events = list(self._recorder.events)
+        sent = _sent_at(events)
         ours = [
             end
-            for end in self._recorder.events
+            for end in events
             if isinstance(end, Ended) and struck.at_s <= sent[end.request_id] <= struck.until_s
             if end.how is not How.LEFT and not self._is_cut(end.request_id)
         ]
@@ -198,9 +203,6 @@ class Chaos:
     def _is_cut(self, request_id: str) -> bool:
         return request_id.startswith("cut-")
 
-    def _sent_at(self) -> dict[str, float]:
-        return {event.request_id: event.at_s for event in self._recorder.events if isinstance(event, Sent)}
-
     def _terms(self) -> Terms:
         """Connections may break while a process that clients talk to is killed, and until there is another."""
         breaks = tuple((struck.at_s - 0.5, struck.until_s + 1.0) for struck in self._struck if struck.fault.breaks)
@@ -210,7 +212,8 @@ class Chaos:
     def _left_behind(self) -> list[Violation]:
         """What is still there once all has ended."""
         regions = [name for name in self._regions if (Path("/dev/shm") / name).exists()]
-        return [Violation(Rule.LEVEL, "after the end", name) for name in [*regions, *self.service.folders()]]
+        left = [*regions, *self.service.folders(), *self.service.orphans()]
+        return [Violation(Rule.LEVEL, "after the end", name) for name in left]
 
     def _slow(self) -> list[Violation]:
         found = []
@@ -221,8 +224,16 @@ class Chaos:
         return found
 
 
+def faults_of(has_launcher: bool) -> tuple[Fault, ...]:
+    return under_the_launcher() if has_launcher else FAULTS
+
+
 def say(text: str) -> None:
     print(f"[{time.monotonic() - _BEGAN:5.0f} s] {text}", flush=True)
+
+
+def _sent_at(events: list[Event]) -> dict[str, float]:
+    return {event.request_id: event.at_s for event in events if isinstance(event, Sent)}
 
 
 def _endless(items: list[str]) -> list[str]:
@@ -235,15 +246,16 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=15.0)
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--clients", type=int, default=12)
+    parser.add_argument("--launcher", action="store_true", help="run what `make serve` runs, in place of containers")
     parser.add_argument("--only", default="", help="faults whose name contains this")
     arguments = parser.parse_args()
     seed = random.randrange(10**6) if arguments.seed is None else arguments.seed
-    chosen = [fault for fault in FAULTS if arguments.only in fault.name]
+    chosen = [fault for fault in faults_of(arguments.launcher) if arguments.only in fault.name]
     if not chosen or not 0 < arguments.minutes <= 240 or not 0 < arguments.clients <= 60:
         parser.error("--only must name a fault, --minutes lie in (0, 240], --clients in 1..60")
     say(f"seed {seed}, {arguments.minutes:g} minutes")
     folder = Path(tempfile.mkdtemp(prefix="glm-chaos-"))
-    chaos = Chaos(folder, seed, arguments.clients, chosen)
+    chaos = Chaos(folder, seed, arguments.clients, chosen, arguments.launcher)
     violations = chaos.run(arguments.minutes)
     print(chaos.report())
     for violation in violations:

@@ -198,7 +198,7 @@ class _Exchange:
 
 @cache
 def questions() -> tuple[GoldenQuestion, ...]:
-    """Those whose greedy answers are known, greetings without a picture too."""
+    """Those whose greedy answers are known, greetings without an image too."""
     return tuple(golden_questions())
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import random
+import select
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM, Signals
 
 from proxy import Proxy
@@ -16,6 +18,7 @@ from service import Role, Service
 from sidecars import Nginx, Redis
 
 SLOW_S = 1.5
+LONGEST_END_S = 60.0
 _OF_TRITON = (Role.STUB, Role.WHOLE_STUB, Role.TRITON)
 MOST_TRITON_FAULTS = 4
 """More within ten minutes, and the supervisor gives up: then we start it anew first, as a rollout would."""
@@ -66,12 +69,12 @@ FAULTS: tuple[Fault, ...] = (
     *_stops(Role.WHOLE_STUB, 12),
     *_stops(Role.TRITON, 8, 12, 60),
     Fault("SIGTERM supervisor", Role.SUPERVISOR, SIGTERM, allowed_s=15.0),
+    Fault("SIGKILL supervisor", Role.SUPERVISOR, SIGKILL, allowed_s=15.0),
     Fault("SIGKILL gateway worker", Role.WORKER, SIGKILL, breaks=True),
     Fault("SIGTERM gateway worker", Role.WORKER, SIGTERM),
     Fault("SIGKILL gunicorn master", Role.MASTER, SIGKILL, breaks=True),
     Fault("SIGTERM gunicorn master", Role.MASTER, SIGTERM, breaks=True, allowed_s=30.0),
-    *_stops(Role.WORKER, 8, 12),
-    *_stops(Role.WORKER, 60, breaks=True),
+    *_stops(Role.WORKER, 8, 12, 60, breaks=True),  # after 6 s gunicorn takes it for stuck and ends it
     *_stops(Role.MASTER, 12),
     Fault("SIGKILL redis", Role.REDIS, SIGKILL),
     *_stops(Role.REDIS, 8),
@@ -81,12 +84,30 @@ FAULTS: tuple[Fault, ...] = (
 )
 
 
+def under_the_launcher() -> tuple[Fault, ...]:
+    """The faults of a launcher, which takes the gateway along when it ends; its way to Triton is its own."""
+    of_both = Role.SUPERVISOR
+    return tuple(
+        replace(fault, breaks=True, allowed_s=30.0) if fault.role is of_both else fault
+        for fault in FAULTS
+        if fault.role is not None
+    )
+
+
 class Injector:
     """Strikes, one fault at a time; a timer of its own takes a stop back."""
 
     def __init__(
-        self, service: Service, to_triton: Proxy, redis: Redis | None, nginx: Nginx | None, chance: random.Random
+        self,
+        service: Service,
+        to_triton: Proxy,
+        redis: Redis | None,
+        nginx: Nginx | None,
+        chance: random.Random,
+        faults: Sequence[Fault] = FAULTS,
     ) -> None:
+        """`faults` are all that may be, of which one is the supervisor's end."""
+        self._faults = faults
         self._service, self._to_triton, self._chance = service, to_triton, chance
         self._sidecars = {Role.REDIS: redis, Role.NGINX: nginx}
         self._on_triton = 0
@@ -97,7 +118,7 @@ class Injector:
             self._on_triton += 1
             if self._on_triton > MOST_TRITON_FAULTS:
                 self._on_triton = 0
-                fault = next(other for other in FAULTS if other.role is Role.SUPERVISOR)
+                fault = next(other for other in self._faults if other.role is Role.SUPERVISOR)
         if fault.role is None:
             return self._slow(fault)
         pids = self._pids(fault.role)
@@ -112,8 +133,7 @@ class Injector:
         if fault.number is SIGSTOP:
             threading.Timer(fault.lasts_s, self._take_back, (handle, struck)).start()
         else:
-            os.close(handle)
-            struck.over.set()
+            threading.Thread(target=self._await_end, args=(handle, struck), daemon=True).start()
         return struck
 
     @staticmethod
@@ -132,6 +152,13 @@ class Injector:
         self._to_triton.delay_s = SLOW_S
         threading.Timer(fault.lasts_s, self._take_back, (None, struck)).start()
         return struck
+
+    @staticmethod
+    def _await_end(handle: int, struck: Struck) -> None:
+        """A process that is told to end answers for a while yet; what comes then says nothing of its recovery."""
+        select.select([handle], [], [], LONGEST_END_S)
+        os.close(handle)
+        struck.over.set()
 
     def _take_back(self, handle: int | None, struck: Struck) -> None:
         if handle is None:

@@ -143,7 +143,7 @@ class Service:
     def pids(self, role: Role) -> list[int]:
         """The processes of a role that run now, oldest first."""
         if role in (Role.MASTER, Role.WORKER):
-            master = self._gateway.pid if self._gateway else None
+            master = self._master()
             return _existing(master) if role is Role.MASTER else _children(master)
         supervisor = self._triton.pid if self._triton else None
         if role is Role.SUPERVISOR:
@@ -153,6 +153,19 @@ class Service:
             return servers
         model = role.removeprefix("stub of ")
         return [pid for server in servers for pid in _children(server) if _is_stub_of(pid, model)]
+
+    def orphans(self) -> list[str]:
+        """The processes that still have its folder for temporary files, and how each was started."""
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if f"TMPDIR={self.temporary}\0".encode() in (process / "environ").read_bytes():
+                    words = (process / "cmdline").read_text("utf-8").replace("\0", " ")
+                    found.append(f"process {process.name}: {words[:100]}")
+        return found
+
+    def _master(self) -> int | None:
+        return self._gateway.pid if self._gateway else None
 
     def levels(self) -> dict[str, float]:
         """What it holds now: threads and files by role, requests and KV by the metrics."""
@@ -186,6 +199,40 @@ class Service:
                 with suppress(OSError):
                     found |= set(re.findall(r"/dev/shm/(\S+)", Path(f"/proc/{pid}/maps").read_text("utf-8")))
         return found
+
+
+class LaunchedService(Service):
+    """The same under `make serve`'s launcher, which owns Triton and the gateway; it is the supervisor here."""
+
+    def start(self) -> None:
+        self.temporary.mkdir(exist_ok=True)
+        self._launch()
+
+    def revive(self) -> list[str]:
+        """What a killed launcher left is for the next one to end."""
+        if self._triton is None or self._triton.exit_code() is None:
+            return []
+        code = self._triton.exit_code()
+        self._launch()
+        return [f"launcher (it ended with {code})"]
+
+    def _launch(self) -> None:
+        ports = {"PORT": self.web_port, "TRITON_HTTP_PORT": self._http, "TRITON_GRPC_PORT": self.grpc_port}
+        environment = {
+            **os.environ,
+            **_ENGINE,
+            **_GATEWAY,
+            **self._settings,
+            **{name: str(port) for name, port in ports.items()},
+            "TRITON_METRICS_PORT": str(self._metrics),
+            "BUILD": str(self._build),
+            "TMPDIR": str(self.temporary),
+        }
+        self._triton = Child("launcher", [sys.executable, "-m", "launcher"], environment, ROOT, self._log)
+
+    def _master(self) -> int | None:
+        launcher = self._triton.pid if self._triton else None
+        return next((pid for pid in _children(launcher) if "gunicorn" in _command(pid)), None)
 
 
 @contextmanager
@@ -252,17 +299,19 @@ def _children(pid: int | None) -> list[int]:
 
 def _name(pid: int) -> str:
     """A process's program; nothing for one that has ended."""
+    return Path(_command(pid)[0]).name
+
+
+def _command(pid: int) -> list[str]:
+    """A process's words; none for one that has ended."""
     try:
-        return Path(Path(f"/proc/{pid}/cmdline").read_text("utf-8").partition("\0")[0]).name
+        return Path(f"/proc/{pid}/cmdline").read_text("utf-8").split("\0")
     except OSError:
-        return ""
+        return [""]
 
 
 def _is_stub_of(pid: int, model: str) -> bool:
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_text("utf-8").split("\0")
-    except OSError:
-        return False
+    words = _command(pid)
     return Path(words[0]).name == _STUB and any(f"/{model}/" in word for word in words[1:])
 
 

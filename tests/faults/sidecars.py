@@ -11,11 +11,11 @@ from pathlib import Path
 from eventually import eventually
 from ports import free_port
 
+from bench.servers.nginx import nginx_command
 from launcher.children import Child
 
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin"
 _UP_S, _STOP_S = 15.0, 5.0
-_NGINX = Path(__file__).resolve().parents[2] / "deploy" / "nginx" / "nginx.conf"
 
 
 class Sidecar(ABC):
@@ -87,16 +87,11 @@ class Nginx(Sidecar):
 
     def __init__(self, folder: Path, gateway_port: int) -> None:
         super().__init__(folder)
-        shutil.copy(_NGINX, self._folder / "nginx.conf")
-        server = f"server 127.0.0.1:{gateway_port} max_fails=3 fail_timeout=1s;\n"
-        (self._folder / "gateways.conf").write_text(server, "utf-8")
-        (self._folder / "listen.conf").write_text(f"listen 127.0.0.1:{self._port};\n", "utf-8")
+        self._gateway_port = gateway_port
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self._port}"
 
     def _command(self) -> list[str]:
-        globals_ = f"daemon off; pid {self._folder}/nginx.pid;" + (" user root;" if os.getuid() == 0 else "")
-        place = ["-e", "stderr", "-p", f"{self._folder}/", "-c", f"{self._folder}/nginx.conf"]
-        return [self.program, *place, "-g", globals_]
+        return nginx_command(self._folder, self._port, [self._gateway_port])

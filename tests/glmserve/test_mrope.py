@@ -1,4 +1,4 @@
-"""Position ids follow the M-RoPE rule for text, one picture and several."""
+"""Position ids follow the M-RoPE rule for text, one image and several."""
 
 from __future__ import annotations
 

@@ -9,10 +9,12 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from statistics import fmean, quantiles
 
 import pytest
 
 from glmserve.errors import Overloaded
+from glmserve.limits import FLOOD_WAIT
 from glmserve.queue_estimator import Job, QueueEstimator
 
 SLOTS = 16
@@ -46,7 +48,7 @@ class World:
     judges: bool = True
     warm: bool = True
     clients: Iterator[Asked] | None = None
-    estimator: QueueEstimator = field(default_factory=lambda: QueueEstimator(SLOTS))
+    estimator: QueueEstimator = field(default_factory=lambda: QueueEstimator(SLOTS, FLOOD_WAIT))
 
     def run(self, asked: list[Asked], again: Callable[[Asked, float], Asked | None] = lambda *_: None) -> list[Asked]:
         """All requests with their endings; `again` is what the client of an ended one asks next."""
@@ -166,6 +168,72 @@ def test_at_twice_the_capacity_the_server_stays_busy_and_hardly_anybody_waits_fo
     assert endings(calm) == {"done": len(calm)}
     assert sum(one.ending == "done" and one.ended_at > 10 for one in flood) >= 0.95 * capacity * 110
     assert endings(flood)["late"] <= 0.01 * len(flood)
+
+
+def p99(asked: list[Asked]) -> float:
+    return quantiles([one.seconds for one in asked if one.ending == "done"], n=100)[98]
+
+
+LENGTHS: dict[str, Lengths] = {
+    "half to all": lambda chance: (100, chance.randint(45, 90)),
+    "alike": same(100, 64),
+    "mostly short": lambda chance: (256, max(1, min(200, round(chance.expovariate(1 / 64))))),
+}
+
+
+@pytest.mark.parametrize("load", [2, 4])
+@pytest.mark.parametrize("kind", LENGTHS)
+def test_in_a_flood_answers_stay_quick_the_server_busy_and_refusals_come_at_once(kind: str, load: float) -> None:
+    lengths = LENGTHS[kind]
+    mean_s = fmean(lengths(random.Random(n))[1] for n in range(2000)) * PACE_S + 0.05
+    capacity = SLOTS / mean_s
+    calm = World().run(poisson(0.8 * capacity, 120, lengths, 30))
+    flood = World().run(poisson(load * capacity, 240, lengths, 30))
+    steady = [one for one in flood if 10 * mean_s < one.at < 230]
+    assert endings(calm) == {"done": len(calm)}
+    assert p99(steady) <= 1.5 * p99(calm)
+    assert sum(one.ending == "done" for one in steady) >= 0.95 * capacity * (230 - 10 * mean_s)
+    assert all(one.seconds == 0 for one in flood if one.ending == "refused")
+    assert endings(flood)["refused later"] == endings(flood)["late"] == 0
+
+
+def test_a_service_that_is_told_to_lets_a_flood_queue() -> None:
+    capacity = SLOTS / (64 * PACE_S + 0.05)
+    asked = poisson(2 * capacity, 10, same(100, 64), 60)
+    assert endings(World(estimator=QueueEstimator(SLOTS)).run(asked)) == {"done": len(asked)}
+
+
+@pytest.mark.parametrize("think_s", [0.0, 1.4])
+@pytest.mark.parametrize("clients", [24, 40, 80])
+def test_a_crowd_that_comes_at_once_and_asks_again_is_no_flood(clients: int, think_s: float) -> None:
+    """The first answer was a short one, as the canary's is; it says little about those of the crowd."""
+    world = World(warm=False)
+    world.estimator.observe_pace(PACE_S)
+    world.estimator.observe_answer(2, 2, 0.01)
+    chance = random.Random(clients)
+
+    def question(at: float) -> Asked:
+        return Asked(at, 100, chance.randint(45, 90), at + 30)
+
+    def again(_one: Asked, now: float) -> Asked | None:
+        return question(now + (chance.expovariate(1 / think_s) if think_s else 0)) if now < 120 else None
+
+    asked = world.run([question(chance.random() * 0.2) for _ in range(clients)], again)
+    assert endings(asked)["done"] >= 0.99 * len(asked)
+
+
+def test_clients_that_came_one_by_one_and_were_taken_for_a_flood_are_all_served_in_the_end() -> None:
+    chance = random.Random(5)
+
+    def question(at: float) -> Asked:
+        return Asked(at, 100, chance.randint(45, 90), at + 30)
+
+    def again(one: Asked, now: float) -> Asked | None:
+        return question(now + (1.0 if one.ending == "refused" else 0.0)) if now < 600 else None
+
+    asked = World().run([question(chance.random() * 20) for _ in range(48)], again)
+    assert endings(asked)["refused"]
+    assert all(one.ending == "done" for one in asked if one.at > 450)
 
 
 def test_after_a_flood_nobody_is_refused() -> None:

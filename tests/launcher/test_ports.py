@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import errno
+import os
+import signal
 import socket
+import subprocess
+import sys
+import threading
+from contextlib import nullcontext, suppress
 
 import pytest
 from ports import free_port
+from servers import is_alive
 
 from launcher.ports import Port, UnusablePort, claim
 
@@ -42,3 +49,51 @@ def test_a_forbidden_port_is_not_called_taken(monkeypatch: pytest.MonkeyPatch) -
 def test_an_address_that_this_machine_lacks_is_named(host: str) -> None:
     with pytest.raises(UnusablePort, match=rf"^HOST={host} is no IPv4 address of this machine: choose one"):
         claim([Port(host, free_port(), "PORT")])
+
+
+def test_a_port_whose_holder_shows_itself_no_more_is_soon_free() -> None:
+    """So holds it the socket of a process that is just ending: nobody is seen listening, and it cannot be opened."""
+    with socket.socket() as held:
+        held.bind((LOOPBACK, 0))
+        port, told = held.getsockname()[1], list[str]()
+        soon = threading.Timer(0.5, held.close)
+        soon.start()
+        claim([Port(LOOPBACK, port, "PORT")], told.append)
+        soon.join()
+    assert not told
+
+
+def test_a_port_that_stays_held_by_nobody_who_is_seen_is_taken() -> None:
+    with socket.socket() as held:
+        held.bind((LOOPBACK, 0))
+        with pytest.raises(UnusablePort, match="is taken"):
+            claim([Port(LOOPBACK, held.getsockname()[1], "PORT")])
+
+
+@pytest.mark.parametrize("is_stopped", [True, False])
+def test_what_a_dead_launcher_left_is_killed_only_if_it_stands_still(
+    is_stopped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that stands still does not hear that it is to end. One that runs may be somebody's service."""
+    monkeypatch.setattr("launcher.ports._ENDING_S", 1.0)
+    port = free_port()
+    listen = (
+        f"import os, socket, time; s = socket.create_server(('{LOOPBACK}', {port})); print(os.getpid()); time.sleep(60)"
+    )
+    command = f'{sys.executable} -u -c "{listen}" --id=glm-left &'
+    done = subprocess.Popen(["setsid", "bash", "-c", command], stdout=subprocess.PIPE, text=True)  # and bash ends
+    assert done.stdout is not None
+    orphan = int(done.stdout.readline())
+    if is_stopped:
+        os.kill(orphan, signal.SIGSTOP)
+    told: list[str] = []
+    try:
+        with nullcontext() if is_stopped else pytest.raises(UnusablePort, match="is taken"):
+            claim([Port(LOOPBACK, port, "PORT")], told.append)
+        assert told == [f"Port {port} is held by a service that is ending; waiting for its end ..."]
+        assert is_alive(orphan) is not is_stopped
+    finally:
+        done.stdout.close()
+        done.wait(5)
+        with suppress(ProcessLookupError):
+            os.kill(orphan, signal.SIGKILL)

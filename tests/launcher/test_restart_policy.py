@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from launcher.supervision.restart_policy import RestartPolicy
+import pytest
+
+from launcher.supervision.restart_policy import NoRestart, RestartPolicy
 
 
 class Clock:
@@ -49,3 +51,15 @@ def test_failures_without_end_are_given_up_even_if_it_serves_between_them() -> N
 def test_no_wait_is_longer_than_the_longest() -> None:
     policy = RestartPolicy(Clock(), most=20)
     assert max(policy.failed() or 0.0 for _ in range(20)) == policy.longest_wait_s
+
+
+def test_a_restart_is_told_and_a_first_start_and_one_failure_too_many_are_the_last() -> None:
+    policy, said = RestartPolicy(Clock(), most=1), list[str]()
+    with pytest.raises(NoRestart, match=r"Triton failed to start: it has ended\."):
+        policy.restart_in_s("Triton", "it has ended", False, True, said.append)
+    assert policy.restart_in_s("Triton", "it has ended", True, False, said.append) == 0.0
+    assert said == ["Triton failed: it has ended. Starting it again ..."]
+    with pytest.raises(
+        NoRestart, match=r"Triton failed 2 times within 10 minutes; the last time, it has ended\. Giving up"
+    ):
+        policy.restart_in_s("Triton", "it has ended", False, False, said.append)

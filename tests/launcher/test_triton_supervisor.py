@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from eventually import eventually
 from ports import free_port
 from servers import children_of, is_alive
 
 from glmserve.build.manifest import REPOSITORY_FOLDER
 from launcher.supervision.restart_policy import RestartPolicy
-from launcher.supervision.triton_supervisor import TritonSupervisor
-from launcher.supervision.vital_signs import stubs_of
+from launcher.supervision.triton_supervisor import LONGEST_STEP_S, TritonSupervisor
+from launcher.supervision.vital_signs import Pulse, PulseReader, cpu_s, stubs_of
 from launcher.triton_server import TritonFailed, TritonServer
 
 pytestmark = pytest.mark.triton
@@ -118,6 +120,53 @@ def test_a_supervisor_that_stood_still_itself_blames_nobody(watched: Watched) ->
     watched.supervisor._pulse._answered_at -= 60  # type: ignore[union-attr]
     watched.supervisor.look()
     assert watched.supervisor.server.pid == pid and watched.supervisor.is_ready
+
+
+class TurnedLongAgo(PulseReader):
+    """Says that the engine is alive and its loop has not turned for so long."""
+
+    def __init__(self, loop_age_s: float) -> None:
+        self.loop_age_s = loop_age_s
+
+    def silent_s(self) -> float:
+        return 0.0
+
+    def last(self) -> Pulse:
+        return Pulse(True, 0.1, self.loop_age_s)
+
+
+@pytest.mark.parametrize(
+    ("command", "on_cpu", "age_s", "is_hung"),
+    [
+        ("yes > /dev/null", True, 3.0, False),
+        ("yes > /dev/null", True, LONGEST_STEP_S, True),
+        ("yes > /dev/null", False, 3.0, True),  # it waits for a GPU
+        ("sleep 60", True, 3.0, True),
+    ],
+)
+def test_a_step_that_keeps_the_processor_busy_is_slow_and_does_not_hang(
+    command: str, on_cpu: bool, age_s: float, is_hung: bool
+) -> None:
+    supervisor = TritonSupervisor(
+        lambda: TritonServer(Path(), 1, 2, 3),
+        print,
+        LOAD_S,
+        "START_TIMEOUT_S",
+        step_timeout_s=2.0,
+        computes_on_cpu=on_cpu,
+    )
+    with subprocess.Popen(["bash", "-c", f"exec -a triton_python_backend_stub {command}"]) as process:
+        try:
+            assert eventually(lambda: any(stub.pid == process.pid for stub in stubs_of(os.getpid())))
+            supervisor._stubs = {stub for stub in stubs_of(os.getpid()) if stub.pid == process.pid}
+            supervisor._pulse = TurnedLongAgo(0.1)
+            assert supervisor._pulse_fault() is None
+            if "yes" in command:
+                assert eventually(lambda: cpu_s(supervisor._stubs) > 1)
+            supervisor._pulse.loop_age_s = age_s
+            assert ("a step of the engine has taken" in (supervisor._pulse_fault() or "")) is is_hung
+        finally:
+            process.kill()
 
 
 def test_a_server_that_fails_again_and_again_is_given_up_in_words(stand_in_build: Path) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from eventually import eventually
 
-from launcher.supervision.vital_signs import Process, Pulse, is_running, is_stopped, pulse_in, stubs_of
+from launcher.supervision.vital_signs import Process, Pulse, cpu_s, is_running, is_stopped, pulse_in, stubs_of
 
 METRICS = """# HELP glm_engine_healthy 1 while the engine runs requests
 # TYPE glm_engine_healthy gauge
@@ -63,3 +63,16 @@ def test_the_pulse_is_read_from_tritons_metrics() -> None:
 
 def test_a_model_without_our_engine_has_no_pulse() -> None:
     assert pulse_in("nv_inference_count 3\n", now_s=1e9) is None
+
+
+def test_a_process_that_computes_is_told_from_one_that_waits(sleeper: subprocess.Popen[bytes]) -> None:
+    waits = own_stub(sleeper.pid)
+    with subprocess.Popen(["bash", "-c", "exec -a triton_python_backend_stub yes > /dev/null"]) as yes:
+        try:
+            computes = own_stub(yes.pid)
+            assert eventually(lambda: cpu_s([computes]) > 0.3)
+            assert cpu_s([computes, waits]) < cpu_s([computes]) + 0.3
+            assert cpu_s([waits]) < 0.1
+        finally:
+            yes.kill()
+    assert cpu_s([computes]) == 0

@@ -52,14 +52,30 @@ def test_what_a_dependency_brings_along_is_pinned_to_what_is_installed(name: str
     assert installed.items() <= pins("constraints.txt").items()
 
 
-def test_the_gateways_image_checks_a_hash_of_everything_it_installs() -> None:
-    """Else run deploy/docker/lock-requirements."""
-    locked = re.findall(r"^(\S+)==(\S+)((?: \\\n    --hash=sha256:[0-9a-f]{64})+)$", read("gateway.lock"), re.MULTILINE)
+@pytest.mark.parametrize(
+    ("image", "lock", "files", "without"),
+    [
+        ("gateway", "gateway", ["gateway.txt"], set()),
+        ("triton-cpu", "serve", ["serve.txt"], set()),
+        ("triton", "gpu", ["serve.txt", "gpu.txt"], {"nvidia-pytriton", "onnxruntime"}),
+    ],
+)
+def test_an_image_checks_a_hash_of_everything_it_installs(
+    image: str, lock: str, files: list[str], without: set[str]
+) -> None:
+    """Else run `make locks`."""
+    text = read(f"{lock}.lock")
+    locked = re.findall(r"^(\S+)==(\S+)((?: \\\n    --hash=sha256:[0-9a-f]{64})+)$", text, re.MULTILINE)
     versions = {canonicalize_name(name): version for name, version, _ in locked}
-    assert set(versions) >= everything_of("gateway.txt") and versions.items() <= pins("constraints.txt").items()
-    assert sum(1 + hashes.count("\n") for _, _, hashes in locked) == len(lines("gateway.lock"))
-    dockerfile = (FOLDER.parent / "deploy" / "docker" / "gateway.Dockerfile").read_text()
-    assert "pip install --require-hashes --only-binary=:all: --requirement requirements/gateway.lock" in dockerfile
+    asked = dict(pair for file in files for pair in pins(file).items() if pair[0] not in without)
+    assert asked.items() <= versions.items() and not without & set(versions)
+    allowed = pins("constraints.txt") | pins("gpu.txt")
+    assert {pair for pair in versions.items() if pair[0] in allowed} <= allowed.items()
+    if lock != "gpu":  # which is installed nowhere here
+        assert set(versions) >= everything_of(files[0]) and versions.items() <= pins("constraints.txt").items()
+    assert sum(1 + hashes.count("\n") for _, _, hashes in locked) == len(lines(f"{lock}.lock"))
+    dockerfile = (FOLDER.parent / "deploy" / "docker" / f"{image}.Dockerfile").read_text()
+    assert f"pip install --require-hashes --only-binary=:all: --requirement requirements/{lock}.lock" in dockerfile
 
 
 def test_both_clients_of_triton_are_asked_for_with_all_that_they_import() -> None:
@@ -76,3 +92,8 @@ def test_serving_needs_neither_torch_nor_transformers() -> None:
 
 def test_the_gpu_build_of_onnxruntime_has_the_version_of_the_other() -> None:
     assert pins("gpu.txt")["onnxruntime-gpu"] == pins("serve.txt")["onnxruntime"]
+
+
+def test_both_packages_of_tensorrt_for_rtx_are_pinned_to_one_version() -> None:
+    assert pins("rtx.txt").keys() == {"tensorrt-rtx-cu13-libs", "tensorrt-rtx-cu13-bindings"}
+    assert len(set(pins("rtx.txt").values())) == 1

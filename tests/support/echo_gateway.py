@@ -1,6 +1,6 @@
 """A gateway for gunicorn whose model says what it is told to: whatever stands between [[ and ]] in the prompt.
 
-A prompt with the word Hush in it is answered only after a long silence, as if a large picture were being read.
+A prompt with the word Hush in it is answered only after a long silence, as if a large image were being read.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Makes the bodies that Schemathesis generates worth sending: random text is no picture, and would get no further."""
+"""Makes the bodies that Schemathesis generates worth sending: random text is no image, and would get no further."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ IMAGE = _image()
 
 @schemathesis.hook
 def map_body(context: schemathesis.HookContext, body: Any) -> Any:
-    """Puts a picture wherever a body holds text that should be one, and a question at the end of messages."""
+    """Puts an image wherever a body holds text that should be one, and a question at the end of messages."""
     if not isinstance(body, dict):
         return body
     body = {**body}

@@ -1,4 +1,4 @@
-"""Files that are no picture, and files that are an odd one: what is sent to break a decoder."""
+"""Files that are no image, and files that are an odd one: what is sent to break a decoder."""
 
 from __future__ import annotations
 

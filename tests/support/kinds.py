@@ -1,18 +1,22 @@
 """What each test needs (a build, a process, Triton, torch, a browser), read from its source before it is imported.
 
 A test is of a kind when it, or a function or fixture that it uses here, in a conftest or in `tests/support`, names what
-makes it so.
+makes it so. Reading all sources takes a second, so what was found is kept until one of them changes.
 """
 
 from __future__ import annotations
 
 import ast
+import hashlib
+import json
+import os
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
 SUPPORT = Path(__file__).resolve().parent
+CACHE = TESTS / ".cache"
 SIGNS = {
     "triton": ("launcher.triton_server.TritonServer", "bench.servers.fleet"),
     "build": (
@@ -43,24 +47,58 @@ SIGNS = {
 
 SHARED_SERVERS = ("endless", "service", "triton")
 """Fixtures of conftests that live as long as the process they are in."""
+LONGEST_GROUPS = ("torch", "test_service_faults.py", "service", "test_triton_supervisor.py")
+"""They begin first: of two at a time one computes and the other mostly waits."""
 Name = tuple[Path, str]
 """A name, and the file that uses it."""
 
 
-@cache
 def kinds_of_test(path: Path, name: str) -> frozenset[str]:
     """The kinds of a test function, or of a class of tests."""
-    return frozenset(kind for one in _reached(path, name) for kind in _step(*one)[0])
+    return frozenset(_of_test(path, name)[0])
 
 
-@cache
 def group_of_test(path: Path, name: str) -> str:
     """Tests of one group run in one process: those that share a server, those that need torch, whose import takes
     seconds, or else those of one file."""
-    for place, used in _reached(path, name):
-        if used in SHARED_SERVERS and place.name == "conftest.py":
-            return used
-    return "torch" if "parity" in kinds_of_test(path, name) else str(path)
+    return _of_test(path, name)[1]
+
+
+def tests_in(path: Path) -> list[str]:
+    return list(_found()[str(path.relative_to(TESTS))])
+
+
+@cache
+def _of_test(path: Path, name: str) -> tuple[list[str], str]:
+    return _found()[str(path.relative_to(TESTS))].get(name) or _find(path, name)
+
+
+@cache
+def _found() -> dict[str, dict[str, tuple[list[str], str]]]:
+    """The kinds and the group of each test of each file."""
+    sources = sorted(path for path in TESTS.rglob("*.py") if CACHE not in path.parents)
+    digest = hashlib.sha256(b"".join(str(path).encode() + path.read_bytes() for path in sources)).hexdigest()[:16]
+    kept = CACHE / f"kinds-{digest}.json"
+    if not kept.is_file():
+        CACHE.mkdir(exist_ok=True)
+        for other in set(CACHE.glob("kinds-*.json")) - {kept}:
+            other.unlink(missing_ok=True)
+        found = {
+            str(path.relative_to(TESTS)): {name: _find(path, name) for name in _tests_in(path)}
+            for path in sources
+            if path.name.startswith("test_")
+        }
+        partial = kept.with_suffix(f".{os.getpid()}")
+        partial.write_text(json.dumps(found), "utf-8")
+        partial.replace(kept)
+    return dict(json.loads(kept.read_text("utf-8")))
+
+
+def _find(path: Path, name: str) -> tuple[list[str], str]:
+    reached = _reached(path, name)
+    kinds = {kind for one in reached for kind in _step(*one)[0]}
+    servers = [used for place, used in reached if used in SHARED_SERVERS and place.name == "conftest.py"]
+    return sorted(kinds), min(servers, default="torch" if "parity" in kinds else str(path))
 
 
 def _reached(path: Path, name: str) -> set[Name]:
@@ -75,7 +113,7 @@ def _reached(path: Path, name: str) -> set[Name]:
     return seen
 
 
-def tests_in(path: Path) -> list[str]:
+def _tests_in(path: Path) -> list[str]:
     return [name for name in _source(path).uses if name.startswith(("test_", "Test"))]
 
 

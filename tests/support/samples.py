@@ -1,4 +1,4 @@
-"""Pictures as files, and what every test of a chat route does: ask, and look at a refusal."""
+"""Images as files, and what every test of a chat route does: ask, and look at a refusal."""
 
 from __future__ import annotations
 

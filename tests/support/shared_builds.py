@@ -19,6 +19,7 @@ from rich.console import Console
 from export.build.pipeline import build
 from export.build.vision_backend import VisionBackend
 from export.precision import KvPrecision, Precision, Target
+from export.rtx.order import EngineOrder
 from glmserve.build.manifest import MANIFEST_FILE
 from glmserve.model.tokenizer import Tokenizer
 
@@ -35,9 +36,11 @@ def build_of_demo(
     target: Target = Target.CPU,
     vision_backend: VisionBackend = VisionBackend.ENGINE,
     kv: KvPrecision = KvPrecision.SAME,
+    order: EngineOrder | None = None,
 ) -> Path:
     """The demo, built so."""
-    return _shared(DEMO, Path(precision, target, vision_backend, kv), precision, target, vision_backend, kv=kv)
+    name = Path(precision, target, vision_backend, kv)
+    return _shared(DEMO, name, precision, target, vision_backend, kv=kv, order=order)
 
 
 @cache

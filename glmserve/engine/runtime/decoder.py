@@ -71,6 +71,14 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Pace:
+    """Seconds of a decode step of one row, and of each token of a prompt's chunk."""
+
+    step_s: float
+    prompt_token_s: float
+
+
+@dataclass(frozen=True)
 class Sampled:
     """A step's samples: `tokens` i64 [N], -1 where a row's numbers were not finite; with log-probabilities of the rows
     that asked, ids i64 and values f32 [Q, 1 + alternatives]."""
@@ -88,8 +96,9 @@ class DecoderSession(Protocol):
     candidates: int
     vocabulary: int
 
-    def warm_up(self) -> None:
-        """Does the first steps' slow work in advance, on the thread that runs them, while all rows are empty."""
+    def warm_up(self) -> Pace | None:
+        """Does the first steps' slow work in advance, on the thread that runs them, while all rows are empty. Says how
+        long steps take, where it measures that."""
         ...
 
     def run(self, step: Step) -> Sampled:

@@ -7,60 +7,29 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import os
 import threading
-import weakref
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime as ort
 
+from glmserve.engine.runtime.cuda_runtime import Gpu
+from glmserve.engine.runtime.gpu_support import check_kernels
+from glmserve.engine.runtime.memory import Block, Memory
+from glmserve.engine.runtime.memory import DeviceName as DeviceName
 from glmserve.errors import BadArtifact
+from glmserve.system import memory
 
-DeviceName = Literal["cpu", "cuda"]
 _NAN_BYTE = 0xFF  # all ones is a NaN in every floating type
 
 
-class Block(Protocol):
-    """A stretch of device memory; alive as long as this object."""
-
-    address: int
-
-
-class Device(Protocol):
-    """Where graphs run. Arrays go in and out as numpy; KV stays."""
-
-    name: DeviceName
-    number: int
-    capturing: threading.Lock
-    """Held while a CUDA graph is captured, and by threads that run anything beside the decoder: an allocation on any
-    thread ends a capture."""
-
-    def use(self) -> None:
-        """Makes it the one that this thread's calls mean."""
-        ...
+class Device(Memory, Protocol):
+    """Where onnxruntime's graphs run."""
 
     def providers(self, captures_graphs: bool) -> list[Any]:
         """Execution providers for a session, as onnxruntime takes them."""
-        ...
-
-    def allocate(self, size_bytes: int) -> Block: ...
-
-    def fill_with_nan(self, block: Block, size_bytes: int) -> None: ...
-
-    def copy(self, source: int, target: int, pitch_bytes: int, width_bytes: int, count: int) -> None:
-        """Copies `count` pieces of `width_bytes`, `pitch_bytes` apart, between two addresses; done after `wait`."""
-        ...
-
-    def wait(self) -> None:
-        """Until every copy is done."""
-        ...
-
-    def total_memory_bytes(self) -> int:
-        """What this process may plan with: the device's memory, or this container's share of the machine's."""
         ...
 
 
@@ -122,21 +91,10 @@ class Host:
         pass
 
     def total_memory_bytes(self) -> int:
-        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        limit = Path("/sys/fs/cgroup/memory.max")  # cgroup v2
-        text = limit.read_text("ascii").strip() if limit.is_file() else "max"
-        return min(machine, int(text)) if text.isdecimal() else machine
+        return memory.total_memory_bytes()
 
 
-class _CudaBlock:
-    """Straight from CUDA: onnxruntime's own allocator takes powers of two, for KV up to twice what was planned."""
-
-    def __init__(self, address: int, give_back: Callable[[ctypes.c_void_p], int]) -> None:
-        self.address = address
-        weakref.finalize(self, give_back, ctypes.c_void_p(address))
-
-
-class Cuda:
+class Cuda(Gpu):
     """One NVIDIA GPU, through onnxruntime's CUDA provider; it needs CUDA's libraries, and no cuDNN."""
 
     name: DeviceName = "cuda"
@@ -144,23 +102,13 @@ class Cuda:
     def __init__(self, number: int) -> None:
         if "CUDAExecutionProvider" not in ort.get_available_providers():
             raise BadArtifact("This onnxruntime has no CUDA provider: install requirements/gpu.txt.")
-        self.number = number
-        self.capturing = threading.Lock()
         ort.preload_dlls(cudnn=False)
-        self._runtime = _load_runtime()
-        self._runtime.cudaGetErrorString.restype = ctypes.c_char_p
-        try:
-            self.use()
-        except RuntimeError as error:
-            remedy = "See what nvidia-smi says, and GLM_ENGINE_DEVICE_NUMBER."
-            raise BadArtifact(f"GPU {number} cannot be used: {error}. {remedy}") from error
+        super().__init__(number)
+        check_kernels(self.compute_capability(), number)
         try:
             ort.OrtValue.ortvalue_from_shape_and_type([1], np.uint8, "cuda", number)
         except RuntimeError as error:  # onnxruntime has said which library it misses
             raise BadArtifact("onnxruntime's CUDA provider does not load: install requirements/gpu.txt.") from error
-
-    def use(self) -> None:
-        self._check("choosing it", self._runtime.cudaSetDevice(ctypes.c_int(self.number)))
 
     def providers(self, captures_graphs: bool) -> list[Any]:
         options = {
@@ -170,59 +118,3 @@ class Cuda:
             "use_tf32": "0",
         }
         return [("CUDAExecutionProvider", options), "CPUExecutionProvider"]
-
-    def allocate(self, size_bytes: int) -> Block:
-        self.use()
-        address = ctypes.c_void_p()
-        call = self._runtime.cudaMalloc(ctypes.byref(address), ctypes.c_size_t(size_bytes))
-        self._check(f"allocating {size_bytes:,} bytes", call)
-        assert address.value is not None
-        return _CudaBlock(address.value, self._runtime.cudaFree)
-
-    def fill_with_nan(self, block: Block, size_bytes: int) -> None:
-        self.use()
-        call = self._runtime.cudaMemset(
-            ctypes.c_void_p(block.address), ctypes.c_int(_NAN_BYTE), ctypes.c_size_t(size_bytes)
-        )
-        self._check("filling memory", call)
-        self.wait()
-
-    def copy(self, source: int, target: int, pitch_bytes: int, width_bytes: int, count: int) -> None:
-        pitch = ctypes.c_size_t(pitch_bytes)
-        on_device = ctypes.c_int(3)  # cudaMemcpyDeviceToDevice
-        call = self._runtime.cudaMemcpy2D(
-            ctypes.c_void_p(target),
-            pitch,
-            ctypes.c_void_p(source),
-            pitch,
-            ctypes.c_size_t(width_bytes),
-            ctypes.c_size_t(count),
-            on_device,
-        )
-        self._check("copying KV", call)
-
-    def wait(self) -> None:
-        """Waits for the stream of copies only; an image may be encoded in another stream meanwhile."""
-        self._check("waiting", self._runtime.cudaStreamSynchronize(ctypes.c_void_p(None)))
-
-    def total_memory_bytes(self) -> int:
-        self.use()
-        free, total = ctypes.c_size_t(), ctypes.c_size_t()
-        self._check("asking for memory", self._runtime.cudaMemGetInfo(ctypes.byref(free), ctypes.byref(total)))
-        return total.value
-
-    def _check(self, doing: str, code: int) -> None:
-        if code != 0:
-            words = self._runtime.cudaGetErrorString(ctypes.c_int(code)).decode("ascii", "replace")
-            raise RuntimeError(f"CUDA error {code} while {doing}, {words}")
-
-
-def _load_runtime() -> ctypes.CDLL:
-    """The CUDA runtime that onnxruntime has already loaded."""
-    load: Callable[[str], ctypes.CDLL] = ctypes.CDLL
-    for name in ("libcudart.so.13", "libcudart.so.12"):
-        try:
-            return load(name)
-        except OSError:
-            continue
-    raise BadArtifact("The CUDA runtime (libcudart) cannot be loaded: install requirements/gpu.txt.")

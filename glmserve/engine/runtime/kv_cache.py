@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import onnxruntime as ort
 
 from glmserve.contract import DecoderGraph, RowGroup
-from glmserve.engine.runtime.device import Device
+from glmserve.engine.runtime.memory import Block, Memory
 from glmserve.model.config import TextModel
 
 ELEMENT_TYPES = {"tensor(float)": 1, "tensor(float16)": 10, "tensor(bfloat16)": 16, "tensor(int8)": 3}
@@ -47,7 +47,7 @@ class KvCache:
     One more row, a token long, is the stray row of an empty group.
     """
 
-    def __init__(self, device: Device, shape: KvShape) -> None:
+    def __init__(self, device: Memory, shape: KvShape) -> None:
         self.shape = shape
         self._device = device
         self._size = shape.rows * shape.row_bytes
@@ -71,6 +71,20 @@ class KvCache:
             address = block.address + skipped
             binding.bind_input(past, self._device.name, self._device.number, kind, dims, address)
             binding.bind_output(present, self._device.name, self._device.number, kind, dims, address)
+
+    @property
+    def blocks(self) -> list[Block]:
+        """The memory of keys and values, layer by layer."""
+        return self._blocks
+
+    def addresses(self, group: RowGroup, first: int) -> dict[str, int]:
+        """Where a group's past and present lie in all layers, from row `first` on, by the graph's names."""
+        skipped = first * self.shape.row_bytes
+        return {
+            name: block.address + skipped
+            for block, pair in zip(self._blocks, self._names[group], strict=True)
+            for name in pair
+        }
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copies the first `length` tokens of a row to another."""

@@ -12,11 +12,13 @@ import onnxruntime as ort
 from glmserve.contract import COLUMN_WEIGHTS, IMAGE_FEATURES, IMAGE_PATCHES, ROW_WEIGHTS, DecoderGraph, RowGroup
 from glmserve.engine.runtime.attention_groups import Group, groups, padded_step
 from glmserve.engine.runtime.constant_arrays import numbered, zeros
-from glmserve.engine.runtime.decoder import Sampled, Step
+from glmserve.engine.runtime.decoder import Pace, Sampled, Step
 from glmserve.engine.runtime.device import Device, Host, multiply_bytes_exactly
 from glmserve.engine.runtime.io_binding import Binding
 from glmserve.engine.runtime.kv_cache import ELEMENT_TYPES, KvCache, KvShape
+from glmserve.engine.runtime.pace import measured_pace
 from glmserve.engine.runtime.sampling import GREEDY, SamplerInputs, filled, sampler_inputs
+from glmserve.engine.vision.stop import Stop
 from glmserve.errors import BadArtifact
 from glmserve.limits import MAX_LOGPROBS, SAMPLER_CANDIDATES
 from glmserve.model.config import Checkpoint
@@ -132,13 +134,14 @@ class OrtDecoder:
             binding.read(DecoderGraph.LOGPROB_VALUES)[:asked] if asked else np.empty((0, 0), np.float32),
         )
 
-    def warm_up(self) -> None:
+    def warm_up(self) -> Pace | None:
         """Runs a plain step in every bucket: graphs are captured, and the memory they take is taken, before the first
-        request comes. onnxruntime keeps what it captures for the thread that ran it."""
+        request comes. onnxruntime keeps what it captures for the thread that ran it. A processor's pace is measured."""
         for rows in self._buckets:
             sampler = sampler_inputs([GREEDY] * rows, self.candidates, self.vocabulary)
             step = Step.drawing(zeros(rows), np.zeros((3, rows), np.int64), numbered(rows), sampler)
             self.run(replace(step, lengths=np.zeros(rows, np.int32)))
+        return measured_pace(self) if self._device.name == "cpu" else None
 
     def move(self, source: int, target: int, length: int) -> None:
         self._kv.move(source, target, length)
@@ -241,11 +244,17 @@ class OrtVision:
         self._device = device or Host()
         self._session = open_session(graph, self._device, threads)
 
-    def run(self, patches: np.ndarray, row_weights: np.ndarray, column_weights: np.ndarray) -> np.ndarray:
-        """Features f32 [B, image tokens, hidden] of B images of one grid; see `contract.VISION_INPUTS`."""
+    def run(
+        self, patches: np.ndarray, row_weights: np.ndarray, column_weights: np.ndarray, stop: Stop | None = None
+    ) -> np.ndarray:
+        """Features f32 [B, image tokens, hidden] of B images of one grid; see `contract.VISION_INPUTS`. Raises what
+        onnxruntime raises, also at the node after the one that runs when `stop` is set."""
         inputs = {IMAGE_PATCHES.name: patches, ROW_WEIGHTS.name: row_weights, COLUMN_WEIGHTS.name: column_weights}
+        options = ort.RunOptions()
+        if stop is not None:
+            stop.when_set(lambda: setattr(options, "terminate", True))
         with self._device.capturing:
-            return self._session.run([IMAGE_FEATURES.name], inputs)[0]  # type: ignore[no-any-return]
+            return self._session.run([IMAGE_FEATURES.name], inputs, options)[0]  # type: ignore[no-any-return]
 
     def encode(self, arrays: VisionArrays) -> np.ndarray:
         """Features f32 [image tokens, hidden] of one image."""

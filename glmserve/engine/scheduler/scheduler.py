@@ -77,8 +77,9 @@ class Scheduler:
     def _budget(self, first: Sequence, beginning: int) -> int:
         """Prompt tokens of the next chunk. A prompt that fits one chunk is not cut: the half-empty decode steps between
         its parts would cost every sequence more than one short wait."""
-        if first.request.prompt.length - first.cached <= self._chunk_tokens:
-            return self._chunk_tokens
+        most = self._chunk_budget.most_tokens(self._chunk_tokens)
+        if first.request.prompt.length - first.cached <= most:
+            return most
         return self._chunk_budget.chunk_tokens(len(self._table.decoding), beginning, self._chunk_tokens)
 
     def _join(self, chunks: list[Chunk], now: float) -> list[Move]:

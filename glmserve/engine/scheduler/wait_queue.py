@@ -20,17 +20,21 @@ class Ticket:
         self._wait_queue = wait_queue
         self.tokens = tokens
         self.job = job
+        self.has_started = self.has_left = False
 
     def start(self) -> None:
         """The request has got its slot, and waits no more."""
+        self.has_started = True
         self._wait_queue.start(self)
 
     def leave_queue(self) -> None:
         """Gives the place back if the request still waits; a slot is given back by `leave`."""
+        self.has_left |= not self.has_started
         self._wait_queue.leave(self, only_waiting=True)
 
     def leave(self) -> None:
         """Gives back the place or the slot."""
+        self.has_left = True
         self._wait_queue.leave(self)
 
 
@@ -50,6 +54,11 @@ class Tickets:
 
     def add(self, ticket: Ticket) -> None:
         self._tickets.append(ticket)
+
+    @property
+    def has_started(self) -> bool:
+        """Whether one of them has its slot: then the engine ends them all."""
+        return any(ticket.has_started for ticket in self._tickets)
 
     def leave_queue(self) -> None:
         """Gives back the places of those that still wait."""
@@ -71,14 +80,16 @@ class WaitQueue:
         max_tokens: int,
         clock: Callable[[], float] = time.monotonic,
         slots: int = _UNBOUNDED,
+        flood_wait: float = 0.0,
     ) -> None:
-        """`slots` is how many requests run together; without a number, nobody's wait is estimated."""
+        """`slots` is how many requests run together; without a number, nobody's wait is estimated. `flood_wait` is the
+        longest wait in a flood, in request times; 0 sets no such bound."""
         self._max_requests, self._max_tokens = max_requests, max_tokens
         self._clock = clock
         self._lock = threading.Lock()
         self._waiting: set[Ticket] = set()
         self._tokens = 0
-        self._estimator = QueueEstimator(slots)
+        self._estimator = QueueEstimator(slots, flood_wait)
 
     @property
     def requests(self) -> int:
@@ -91,7 +102,8 @@ class WaitQueue:
     def enter(self, tokens: int, max_tokens: int = 0, left_s: float = math.inf) -> Ticket:
         """A ticket for a prompt of `tokens` tokens, an answer of at most `max_tokens`, and a deadline in `left_s`.
 
-        Raises Overloaded with a retry time when the queue is full, or when the answer would not end in time. A prompt
+        Raises Overloaded with a retry time when the queue is full, in a flood, or when the answer would not end in
+        time. A prompt
         longer than the queue's token limit may wait when no other request does.
         """
         with self._lock:

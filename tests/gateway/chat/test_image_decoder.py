@@ -1,4 +1,4 @@
-"""Every picture users send becomes upright RGB."""
+"""Every image users send becomes upright RGB."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several pictures in one request: each is decoded by itself, with others in between, while anybody waits for them."""
+"""Several images in one request: each is decoded by itself, with others in between, while anybody waits for them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def service(build: Path) -> ChatService:
 
 @pytest.fixture
 def on_decoding(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[np.ndarray], None]], None]:
-    """Has a function called with every picture once it is decoded."""
+    """Has a function called with every image once it is decoded."""
 
     def install(look: Callable[[np.ndarray], None]) -> None:
         def looked_at(planes: np.ndarray, rules: ImageRules) -> np.ndarray:

@@ -87,7 +87,57 @@ def test_a_service_that_is_full_is_ready_all_the_same(client: FlaskClient, backe
 def test_not_ready_when_the_canary_takes_too_long(build: Path, says: Script) -> None:
     backend = FakeBackend(says(), gate=threading.Event())
     client = create_app(GatewaySettings(build=build, canary_timeout_s=0.05), backend).test_client()
-    assert_not_ready(client, "deadline_exceeded")
+    assert_not_ready(client, "has not been answered within 0.05 s")
+    assert backend.gate is not None
+    backend.gate.set()
+
+
+def test_a_canary_that_takes_much_longer_than_the_last_is_given_up(build: Path, says: Script) -> None:
+    backend, now = FakeBackend(says()), [0.0]
+    readiness = readiness_of(build, backend, timeout_s=0.2, clock=lambda: now[0])
+    assert readiness.fault() is None
+    backend.gate, now[0] = threading.Event(), 6.0
+    fault = str(readiness.fault())
+    assert "deadline_exceeded within 0." in fault and "GLM_GATEWAY_CANARY_TIMEOUT_S" in fault
+
+
+def test_a_slow_machine_becomes_ready_with_its_first_answer_however_long_that_takes(build: Path, says: Script) -> None:
+    backend = FakeBackend(says(), gate=threading.Event())
+    readiness = readiness_of(build, backend, timeout_s=0.05)
+    assert "The first answer shows how fast this machine is" in str(readiness.fault())
+    assert len(backend.requests) == 1 and backend.requests[0].deadline_s > 60
+    assert "has not been answered" in str(readiness.fault()) and len(backend.requests) == 1  # it is not asked anew
+    assert backend.gate is not None
+    backend.gate.set()
+    assert eventually(lambda: readiness.fault() is None)
+
+
+def test_the_next_canaries_may_take_a_few_times_as_long_as_the_last(build: Path, says: Script) -> None:
+    """Meanwhile whoever asks is told what was found last, and does not wait longer than the setting says."""
+    backend, now = FakeBackend(says(), gate=threading.Event()), [0.0]
+    readiness = readiness_of(build, backend, timeout_s=0.05, clock=lambda: now[0])
+    readiness.fault()
+    time.sleep(0.5)
+    assert backend.gate is not None
+    backend.gate.set()
+    assert eventually(lambda: readiness.fault() is None)
+    backend.gate, now[0] = threading.Event(), 6.0
+    began = time.monotonic()
+    assert readiness.fault() is None and time.monotonic() - began < 1.0
+    assert 2.0 < backend.requests[1].deadline_s < 60
+    backend.gate.set()
+    assert eventually(lambda: not readiness._is_checking)
+
+
+def test_a_canary_without_a_right_answer_asks_for_two_tokens_and_others_for_little_more_than_theirs(
+    build: Path, backend: FakeBackend
+) -> None:
+    service = ChatService(GatewaySettings(build=build), backend)
+    canary = Canary.read(build)
+    assert canary_question(replace(canary, answer=None), service.tokenizer).sampling.max_tokens == 2
+    least = len(service.tokenizer.encode_plain(canary.answer or ""))
+    assert least < canary_question(canary, service.tokenizer).sampling.max_tokens <= 64
+    assert canary_question(replace(canary, answer="A " * 500), service.tokenizer).sampling.max_tokens == 64
 
 
 def test_a_canary_that_waits_in_vain_while_others_are_answered_leaves_a_busy_service_ready(
@@ -102,19 +152,19 @@ def test_a_canary_that_waits_in_vain_while_others_are_answered_leaves_a_busy_ser
     with ThreadPoolExecutor(1) as pool:
         finding = pool.submit(readiness.fault)
         assert eventually(lambda: len(backend.requests) == 2)
-        service.heard_at_s = time.monotonic()  # another answer goes on
+        service.heard.note()  # another answer goes on
         assert finding.result(timeout=10) is None
         now[0] = 120.0
         finding = pool.submit(readiness.fault)
         assert eventually(lambda: len(backend.requests) == 3)
-        service.heard_at_s = time.monotonic()
+        service.heard.note()
         assert "deadline_exceeded" in str(finding.result(timeout=10))  # nothing excuses it for good
 
 
 def test_an_answer_of_another_is_heard_and_a_probes_is_not(build: Path, says: Script) -> None:
     backend = FakeBackend(says())
     service = ChatService(GatewaySettings(build=build), backend)
-    question = canary_question(Canary.read(build))
+    question = canary_question(Canary.read(build), service.tokenizer)
     for is_probe in (True, False):
         deadline, cancellation = Deadline.after(5), Cancellation()
         prepared = service.prepare(question, deadline, cancellation)

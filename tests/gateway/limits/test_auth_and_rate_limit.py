@@ -207,6 +207,23 @@ def test_requests_at_a_time_are_counted_until_a_stream_has_ended(build: Path, ba
     assert post(client, image).status_code == 200
 
 
+@pytest.mark.parametrize("path", [URL, "/v1/chat/completions", "/v1/tokenize"])
+def test_a_body_is_not_looked_into_before_its_caller_has_a_place(
+    path: str, build: Path, backend: FakeBackend, image: str
+) -> None:
+    client = app_of(build, backend, concurrent_requests=1)
+    far = {"REMOTE_ADDR": FAR}
+
+    def wrong() -> TestResponse:
+        return client.post(path, data="[" * 9_000, content_type="application/json", environ_overrides=far)
+
+    body = {"image": image, "prompt": "Hi", "stream": True}
+    running = client.post(URL, json=body, environ_overrides=far)
+    assert wrong().status_code == 429
+    running.close()
+    assert wrong().status_code == 400
+
+
 def test_an_address_has_limits_whatever_keys_come_from_it(
     build: Path, backend: FakeBackend, keys: Path, image: str
 ) -> None:

@@ -60,6 +60,12 @@ class RedisServer:
         except OSError:
             return False
 
+    def flush(self) -> None:
+        """Forgets every counter, as after a loss of its memory."""
+        with socket.create_connection(("127.0.0.1", self._port), WAIT_S) as connection:
+            connection.sendall(b"FLUSHALL\r\n")
+            assert connection.recv(64) == b"+OK\r\n"
+
     def counts(self) -> int:
         """How many counters it holds."""
         with socket.create_connection(("127.0.0.1", self._port), WAIT_S) as connection:
@@ -88,6 +94,16 @@ def code(client: FlaskClient) -> int:
 def test_workers_share_their_counts(build: Path, backend: FakeBackend, redis: RedisServer) -> None:
     one, two = (app_of(build, backend, redis.url, 2) for _ in range(2))
     assert [code(client) for client in (one, two, one, two)] == [200, 200, 429, 429]
+
+
+def test_one_that_is_emptied_lets_in_one_more_window_and_then_counts_on(
+    build: Path, backend: FakeBackend, redis: RedisServer
+) -> None:
+    clients = [app_of(build, backend, redis.url, 3) for _ in range(2)]
+    codes = [code(clients[number % 2]) for number in range(5)]
+    assert codes == [200, 200, 200, 429, 429]
+    redis.flush()
+    assert [code(clients[number % 2]) for number in range(5)] == codes
 
 
 def test_one_that_dies_is_replaced_by_memory(build: Path, backend: FakeBackend, redis: RedisServer) -> None:

@@ -19,7 +19,7 @@ AT_ONCE_S = 2.0
 CROWD = 6  # clients that vanish together
 THREADS = 12
 LONG = f"Say [[{'word ' * 120}]]"  # three seconds of words
-SILENT = "Hush"  # as long as a large picture takes, without a word
+SILENT = "Hush"  # as long as a large image takes, without a word
 ROOM = {"THREADS": str(THREADS), "ADMISSION_TOKENS": "8000", "MAX_WAITING": "16", "HEARTBEAT_S": "0.2"}
 SMALL, LARGE = 600, 7000  # tokens of an answer: a crowd of small ones runs together, two large ones do not
 

@@ -1,0 +1,1 @@
+"""TensorRT for RTX: engines of a build, made ahead of time on any machine, with or without a GPU."""
