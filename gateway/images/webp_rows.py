@@ -6,6 +6,7 @@ import ctypes
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -35,7 +36,7 @@ class DecodedWebp:
     def bands(self, rows: int) -> Iterator[Image.Image]:
         """The image from top to bottom, `rows` rows at a time."""
         width, height = self.size
-        view = memoryview(self._pixels)
+        view: Any = memoryview(self._pixels)
         for top in range(0, height, rows):
             count = min(rows, height - top)
             band = view[top * self._stride : (top + count) * self._stride]
