@@ -65,7 +65,8 @@ def _comparison(
     """What the build is compared with, how it is run, and the comparison; raises MissingPackage when there is
     nothing."""
     try:
-        from export.verify.against_transformers import compare_with_transformers, must_stream
+        from export.verify.against_transformers import compare_with_transformers
+        from export.verify.layerwise import must_stream
     except ImportError:
         if not has_golden(checkpoint):
             raise MissingPackage(

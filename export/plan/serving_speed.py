@@ -93,7 +93,7 @@ class _Slice(HeaderWeights):
     """Zeros of any shape: the sizes of a slice are not the checkpoint's."""
 
     def _stored(self, name: str, shape: tuple[int, ...]) -> int:
-        return int(np.prod(shape)) * self.stored_dtype(name).itemsize
+        return int(np.prod(shape) * self.stored_dtype(name).itemsize)
 
 
 def can_measure(checkpoint: Checkpoint, numbers: Numbers) -> bool:

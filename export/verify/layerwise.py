@@ -163,7 +163,8 @@ def _block(ours: _Build, image: _ImageState, index: int, before: str, state: np.
     """What our encoder's block makes of a state that stands for the graph's value `before`."""
     given = image.inputs | {before: state[None]}
     given = {name: given[name] for name in (before, ROW_WEIGHTS.name, COLUMN_WEIGHTS.name)}
-    return ours.vision.run(given, [f"blocks.{index}.mlp.residual"])[0][0]
+    made: np.ndarray = ours.vision.run(given, [f"blocks.{index}.mlp.residual"])[0][0]
+    return made
 
 
 def _read_image(ours: _Build, theirs: ReferenceLayers, name: str, image: Image.Image) -> _ImageState:

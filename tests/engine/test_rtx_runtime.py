@@ -122,7 +122,7 @@ def test_where_there_is_no_gpu_the_engine_says_so(monkeypatch: pytest.MonkeyPatc
     folder = tmp_path / "builds" / "digest" / "model_repository" / "glm4v" / "1"
     (folder / "rtx").mkdir(parents=True)
     engines().write(folder / "rtx")
-    with pytest.raises(BadArtifact, match=r"The CUDA runtime .* cannot be loaded|GPU 0 cannot be used"):
+    with pytest.raises(BadArtifact, match=r"CUDA runtime .*cannot be loaded|GPU 0 cannot be used|driver is missing"):
         opening.RtxRuntime.open(folder, 0)
 
 
