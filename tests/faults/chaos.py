@@ -148,7 +148,7 @@ class Chaos:
             self._watch(0.2)
         struck.until_s = time.monotonic()
         say(
-            f"{fault.name}: {self._recovery_s(struck):.1f} s; {dict(self._ended_otherwise(struck)) or 'nobody noticed'}"
+            f"{struck.fault.name}: {self._recovery_s(struck):.1f} s; {dict(self._ended_otherwise(struck)) or 'nobody noticed'}"
         )
 
     def _watch(self, for_s: float) -> None:
