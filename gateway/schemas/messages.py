@@ -84,11 +84,9 @@ class MessagesBody(ThinkingFields):
         blank = [i for i, turn in enumerate(read) if turn is None and self.messages[i].role == "user"]
         if blank and all(turn is None or turn.role == "system" for turn in read[blank[-1] :]):
             raise _blank(f"messages[{blank[-1]}].content")
-        raise InvalidInput(
-            "The last of the messages must be of role user or tool, but for system messages; "
-            f"there is {f'one of role {spoken[-1]}' if spoken else 'no such message'}.",
-            "messages",
-        )
+        if spoken:  # an assistant speaks again, as the template lets it, or goes on
+            return turns
+        raise InvalidInput("The field messages must hold a message that is not of role system.", "messages")
 
 
 def _turn(message: ChatMessage, field: str) -> Turn | None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from glmserve.answer_rules import AnswerRules, CallRule, Kind, OfferedTool, TextRule
-from glmserve.engine.grammar import GrammarCompiler
+from glmserve.engine.grammars.compiler import GrammarCompiler
 from glmserve.errors import InvalidInput
 from glmserve.limits import MAX_CALLS
 from glmserve.model.config import Checkpoint

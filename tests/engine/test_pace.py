@@ -5,14 +5,20 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import numpy as np
 import pytest
 from engine_rig import Receiver, request, running
+from eventually import eventually
 from fake_decoder import FakeSession
+from preparing import CHECKPOINT, DEMO
 
 from glmserve.engine.metrics import PROMPT_TOKEN_S, STEP_S
 from glmserve.engine.runtime.decoder import Pace, Sampled, Step
 from glmserve.engine.runtime.pace import PROMPT_TOKENS, measured_pace
 from glmserve.engine.scheduler.chunk_budget import LONGEST_S, ChunkBudget
+from glmserve.engine.server import EngineServer
+from glmserve.engine.settings import EngineSettings
+from glmserve.engine.vision.stop import Stop
 
 
 class SlowSession(FakeSession):
@@ -71,3 +77,37 @@ def test_a_chunk_is_never_shorter_than_what_costs_a_step(token_s: float, tokens:
     assert budget.most_tokens(256) == 256
     budget.observe_step(0, 1, token_s)
     assert budget.most_tokens(256) == budget.chunk_tokens(0, 1, 256) == tokens
+
+
+class SlowVision:
+    """An encoder that takes so long for each patch."""
+
+    def __init__(self, patch_s: float) -> None:
+        self._patch_s = patch_s
+
+    def run(
+        self, patches: np.ndarray, row_weights: np.ndarray, column_weights: np.ndarray, stop: Stop | None = None
+    ) -> np.ndarray:
+        time.sleep(self._patch_s * patches.shape[1])
+        return np.zeros((len(patches), patches.shape[1] // 4, CHECKPOINT.text.hidden), np.float32)
+
+
+def test_a_server_tells_its_pace_before_it_takes_requests() -> None:
+    """What the launcher reads, and warns of a machine that is too slow for the deadline."""
+    session = SlowSession(0.01, 0.001, rows=4, context=512, vocabulary=CHECKPOINT.text.vocabulary)
+    told: dict[str, float] = {}
+    server = EngineServer.around(
+        session,
+        CHECKPOINT,
+        EngineSettings(slots=2, warm_rows=0, context_tokens=512),
+        DEMO,
+        SlowVision(0.0002),
+        lambda metric, value: told.__setitem__(metric.name, value),
+    )
+    try:
+        assert eventually(lambda: "glm_measured_image_patch_seconds" in told)
+    finally:
+        server.close()
+    assert 0.01 <= told["glm_measured_step_seconds"] < 0.1
+    assert 0.001 <= told["glm_measured_prompt_token_seconds"] < 0.01
+    assert 0.0002 <= told["glm_measured_image_patch_seconds"] < 0.002

@@ -16,7 +16,7 @@ from glmserve import contract
 from glmserve.contract import Finish
 from glmserve.engine.answer_group import AnswerGroup
 from glmserve.engine.engine import Engine
-from glmserve.engine.grammar import GrammarCompiler
+from glmserve.engine.grammars.compiler import GrammarCompiler
 from glmserve.engine.preprocessor import Preprocessor, salted
 from glmserve.engine.request import Done, Ended, Event, Failed, Logprobs, Timings, Tokens
 from glmserve.engine.scheduler.wait_queue import WaitQueue

@@ -18,10 +18,16 @@ _DONE = "data: [DONE]\n\n"
 
 
 class TextShape:
-    """The `text_completion` of one request, or its pieces; `echoed` is text that stands before the answer."""
+    """The `text_completion` of one request, or its pieces; `echoed` is the text that stands before each answer."""
 
     def __init__(
-        self, model: str, build: str, request_id: str, tokenizer: Tokenizer, echoed: str, includes_usage: bool
+        self,
+        model: str,
+        build: str,
+        request_id: str,
+        tokenizer: Tokenizer,
+        echoed: tuple[str, ...],
+        includes_usage: bool,
     ) -> None:
         self._head = {
             "id": f"cmpl-{request_id}",
@@ -33,22 +39,28 @@ class TextShape:
         self._tokenizer = tokenizer
         self._echoed = echoed
         self._includes_usage = includes_usage
-        self._written = 0  # characters, for text_offset
+        self._written = [0] * len(echoed)  # characters of each answer, for text_offset
 
     def whole(self, prepared: Prepared, answer: Answer) -> dict[str, Any]:
-        choice = self._choice(self._echoed + answer.content, answer.logprobs, answer.finish_reason)
-        return {**self._head, "choices": [choice], "usage": _usage(prepared, answer), "timings": answer.timings}
+        choices = [
+            self._choice(i, self._echoed[i] + each.content, each.logprobs, each)
+            for i, each in enumerate(answer.answers)
+        ]
+        return {**self._head, "choices": choices, "usage": _usage(prepared, answer), "timings": answer.timings}
 
     def start(self, prepared: Prepared) -> Iterator[str]:
-        if self._echoed:
-            yield self._event(self._echoed, ())
+        for i, text in enumerate(self._echoed):
+            if text:
+                yield self._event(i, text, ())
 
     def piece(self, piece: Piece) -> Iterator[str]:
-        if piece.content or piece.logprobs:
-            yield self._event(piece.content, piece.logprobs)
+        for each in piece.pieces:
+            if each.content or each.logprobs:
+                yield self._event(each.index, each.content, each.logprobs)
 
     def end(self, prepared: Prepared, answer: Answer) -> Iterator[str]:
-        yield self._event("", (), answer.finish_reason)
+        for i, each in enumerate(answer.answers):
+            yield self._event(i, "", (), each)
         if self._includes_usage:
             usage: dict[str, Any] = {"choices": [], "usage": _usage(prepared, answer), "timings": answer.timings}
             yield sse.data({**self._head, **usage})
@@ -57,25 +69,30 @@ class TextShape:
     def failure(self, error: GlmServeError) -> Iterator[str]:
         yield sse.data(openai_problem(error))
 
-    def _event(self, text: str, logprobs: tuple[Ranked, ...], finish_reason: str | None = None) -> str:
-        event: dict[str, Any] = {**self._head, "choices": [self._choice(text, logprobs, finish_reason)]}
+    def _event(self, index: int, text: str, logprobs: tuple[Ranked, ...], ended: Answer | None = None) -> str:
+        event: dict[str, Any] = {**self._head, "choices": [self._choice(index, text, logprobs, ended)]}
         if self._includes_usage:
             event["usage"] = None
         return sse.data(event)
 
-    def _choice(self, text: str, logprobs: tuple[Ranked, ...], finish_reason: str | None) -> dict[str, Any]:
-        told = self._logprobs(logprobs) if logprobs else None
-        return {"index": 0, "text": text, "logprobs": told, "finish_reason": finish_reason}
+    def _choice(self, index: int, text: str, logprobs: tuple[Ranked, ...], ended: Answer | None) -> dict[str, Any]:
+        return {
+            "index": index,
+            "text": text,
+            "logprobs": self._logprobs(index, logprobs) if logprobs else None,
+            "finish_reason": ended.finish_reason if ended else None,
+            "stop_reason": ended.stop_string if ended else None,
+        }
 
-    def _logprobs(self, tokens: tuple[Ranked, ...]) -> dict[str, Any]:
+    def _logprobs(self, index: int, tokens: tuple[Ranked, ...]) -> dict[str, Any]:
         offsets = []
         for ranked in tokens:
-            offsets.append(self._written)
-            self._written += len(self._spelled(ranked[0][0]))
+            offsets.append(self._written[index])
+            self._written[index] += len(self._spelled(ranked[0][0]))
         return {
             "tokens": [self._spelled(ranked[0][0]) for ranked in tokens],
             "token_logprobs": [ranked[0][1] for ranked in tokens],
-            "top_logprobs": [{self._spelled(token): value for token, value in ranked[1:]} for ranked in tokens],
+            "top_logprobs": [{self._spelled(token): value for token, value in ranked} for ranked in tokens],
             "text_offset": offsets,
         }
 
@@ -84,10 +101,9 @@ class TextShape:
 
 
 def _usage(prepared: Prepared, answer: Answer) -> dict[str, Any]:
-    prompt_tokens = len(prepared.prompt.input_ids)
     return {
-        "prompt_tokens": prompt_tokens,
+        "prompt_tokens": prepared.prompt_tokens,
         "completion_tokens": answer.completion_tokens,
-        "total_tokens": prompt_tokens + answer.completion_tokens,
+        "total_tokens": prepared.prompt_tokens + answer.completion_tokens,
         "prompt_tokens_details": {"cached_tokens": answer.cached_tokens},
     }

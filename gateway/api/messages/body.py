@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from gateway.schemas.common import FLAG, Body, Text, with_parameters
+from gateway.schemas.common import FLAG, Body, RequestBody, Text, with_parameters
 from gateway.schemas.messages import MAX_MESSAGES
 from glmserve.limits import MAX_PARTS, MAX_STOP_CHARS, MAX_STOP_STRINGS
 from glmserve.sampling_parameters import PARAMETERS
@@ -86,7 +86,7 @@ class OutputConfig(Body):
     format: OutputFormat | None = None
 
 
-class CountBody(Body):
+class CountBody(RequestBody):
     """The JSON body of a request to /v1/messages/count_tokens: a conversation, and how it will be answered."""
 
     model: Text | None = Field(default=None, description="the name of a model, as GET /v1/models lists it")

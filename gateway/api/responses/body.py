@@ -9,7 +9,7 @@ from pydantic import Field
 
 from gateway.api.as_chat import conversation_of
 from gateway.api.responses.items import Item, turns_of
-from gateway.schemas.common import FLAG, Body, Text, read_as, with_parameters
+from gateway.schemas.common import FLAG, Body, RequestBody, Text, read_as, with_parameters
 from gateway.schemas.conversation import Conversation
 from glmserve.errors import InvalidInput
 from glmserve.limits import MAX_LOGPROBS
@@ -69,7 +69,7 @@ class ToolSelection(Body):
 
 
 @with_parameters({"max_output_tokens": _OURS["max_tokens"], **{name: _OURS[name] for name in _SHARED}})
-class ResponsesBody(Body):
+class ResponsesBody(RequestBody):
     """The JSON body of a request to /v1/responses."""
 
     model: Text | None = Field(default=None, description="the name of a model, as GET /v1/models lists it")

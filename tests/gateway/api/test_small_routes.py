@@ -67,6 +67,7 @@ def test_probes_of_other_servers_say_whether_it_is_ready(
 ) -> None:
     client = create_app(settings, backend).test_client()
     assert (client.get(path).status_code, client.get(path).get_json()["status"]) == (200, "ready")
+    assert client.post("/ping").status_code == 200
     backend.is_ready = False
     assert create_app(settings, backend).test_client().get(path).status_code == 503
 

@@ -78,7 +78,8 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "webp of chunks": (lambda: made.webp_chunks(MEGA), "2,048 chunks"),
     "webp of chunks with content": (lambda: made.webp_chunks(100_000, b"A" * 99), "2,048 chunks"),
     "progressive jpeg of 50 megapixels": (lambda: made.jpeg_scans(7071, 0, components=3), "MiB of memory"),
-    "png of 48 bits a pixel, 50 megapixels": (lambda: made.png(7071, 16, 2), "MiB of memory"),
+    "png in turns, 50 megapixels": (lambda: made.png(7071, 8, 2, interlaced=True), "MiB of memory"),
+    "png of 48 bits a pixel in turns, 50 megapixels": (lambda: made.png(7071, 16, 2, interlaced=True), "MiB of memory"),
     "webp of 20 megapixels": (lambda: made.webp(4500), "MiB of memory"),
 }
 
@@ -99,6 +100,8 @@ BOUNDED: dict[str, Callable[[], bytes]] = {
     "png of 50 megapixels": lambda: made.png(7071),
     "png of 50 megapixels with alpha": lambda: made.png(7071, 8, 6),
     "png of 50 megapixels grey with alpha": lambda: made.png(7071, 8, 4),
+    "png of 50 megapixels in 48 bits a pixel": lambda: made.png(7071, 16, 2),
+    "png of 50 megapixels in 64 bits a pixel": lambda: made.png(7071, 16, 6),
     "png of 50 megapixels in 16 bits": lambda: made.png(7071, 16, 0),
     "png of 50 megapixels in one bit": lambda: made.png(7071, 1, 0),
     "png of 50 megapixels with a clear palette": lambda: made.png(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from glmserve.answer_rules import OfferedTool
-from glmserve.engine.lark import ANYTHING, holding, json_value, literal
+from glmserve.engine.grammars.lark import ANYTHING, holding, json_value, literal
 from glmserve.errors import InvalidInput
 from glmserve.model.schema_types import (
     TYPES,

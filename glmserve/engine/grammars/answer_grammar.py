@@ -10,8 +10,8 @@ from llguidance import LLMatcher, LLTokenizer
 from llguidance.gbnf_to_lark import gbnf_to_lark
 
 from glmserve.answer_rules import AnswerRules, TextRule
-from glmserve.engine.call_grammar import CallGrammar
-from glmserve.engine.lark import json_options, literal, regex
+from glmserve.engine.grammars.call_grammar import CallGrammar
+from glmserve.engine.grammars.lark import json_options, literal, regex
 from glmserve.errors import InvalidInput
 from glmserve.model.chat_template import THINK_CLOSE, THINK_OPEN
 from glmserve.model.tool_parser import CALL_CLOSE, CALL_OPEN, KEY_CLOSE, KEY_OPEN, VALUE_CLOSE, VALUE_OPEN
