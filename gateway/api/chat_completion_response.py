@@ -41,7 +41,7 @@ class CompletionShape:
         self._tokens = 0  # that were streamed so far
 
     def whole(self, prepared: Prepared, answer: Answer) -> dict[str, Any]:
-        body = {
+        body: dict[str, Any] = {
             **self._head,
             "object": "chat.completion",
             "choices": [self._choice(index, each) for index, each in enumerate(answer.answers)],
