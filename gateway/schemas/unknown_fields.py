@@ -27,7 +27,6 @@ _PASSED_OVER = {
         "audio",
         "id",
         "index",
-        "reasoning",
         "reasoning_details",
         "provider_specific_fields",
     ),
