@@ -220,6 +220,12 @@ def test_an_answer_goes_on_with_what_an_assistant_began(client: FlaskClient, bac
     assert client.post("/v1/detokenize", json={"tokens": ids}).get_json()["prompt"].endswith("It is a")
 
 
+def test_more_tokens_than_there_is_room_for_are_cut(client: FlaskClient, backend: FakeBackend) -> None:
+    """Coding agents ask for as many as the largest of Anthropic's models can say."""
+    assert post(client, ASKED, max_tokens=64_000).status_code == 200
+    assert 0 < backend.requests[0].sampling.max_tokens < 64_000
+
+
 @pytest.mark.parametrize(
     "fields", [{"tools": [TOOL], "tool_choice": {"type": "none"}}, {"thinking": {"type": "disabled"}}]
 )
