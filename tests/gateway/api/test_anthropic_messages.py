@@ -128,6 +128,17 @@ def test_a_conversation_is_the_prompt_that_the_same_chat_would_be(
     assert first == second
 
 
+def test_results_of_tools_stand_in_the_order_of_their_calls(client: FlaskClient, backend: FakeBackend) -> None:
+    """The prompt names no calls beside their results."""
+    calls = [{"type": "tool_use", "id": i, "name": "weather", "input": {"city": i}} for i in ("a", "b")]
+    results = [{"type": "tool_result", "tool_use_id": i, "content": f"of {i}"} for i in ("a", "b")]
+    for sent in (results, results[::-1]):
+        asked = [*ASKED, {"role": "assistant", "content": calls}, {"role": "user", "content": sent}]
+        assert post(client, asked, tools=[TOOL]).status_code == 200
+    first, second = (request.input_ids.tolist() for request in backend.requests)
+    assert first == second
+
+
 def test_a_system_text_may_be_blocks_and_what_changes_each_time_is_left_out(
     client: FlaskClient, backend: FakeBackend
 ) -> None:
