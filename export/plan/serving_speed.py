@@ -203,8 +203,7 @@ def _measured(decoder: OrtDecoder, vocabulary: int) -> _Times:
 
 
 def _shortest_s(act: Callable[[], object]) -> float:
-    """The shortest of several times in seconds, after one that does not count; of two, where that is long."""
-    act()
+    """The shortest of several times in seconds, of two where they are long: the first finds cold caches."""
     times: list[float] = []
     while len(times) < _LEAST_TAKES or (sum(times) < _ENOUGH_S and len(times) < _MOST_TAKES):
         began = time.perf_counter()

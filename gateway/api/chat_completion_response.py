@@ -76,8 +76,7 @@ class CompletionShape:
 
     def end(self, prepared: Prepared, answer: Answer) -> Iterator[str]:
         for index, each in enumerate(answer.answers):
-            ending = {"finish_reason": each.finish_reason, "stop_reason": each.stop_string}
-            yield self._chunk(index, {}, _timed_out(answer), **ending)
+            yield self._chunk(index, {}, _timed_out(answer), finish_reason=each.finish_reason, **_stop_reason(each))
         if self._wanted.usage:
             last = {"object": "chat.completion.chunk", "choices": [], "usage": _usage(prepared, answer)}
             yield sse.data({**self._head, **last, "timings": answer.timings})
@@ -97,7 +96,7 @@ class CompletionShape:
             "index": index,
             "message": message,
             "finish_reason": answer.finish_reason,
-            "stop_reason": answer.stop_string,
+            **_stop_reason(answer),
             "logprobs": as_openai(answer.logprobs, self._tokenizer) if answer.logprobs else None,
             **({"token_ids": list(answer.tokens)} if self._wanted.token_ids else {}),
         }
@@ -135,6 +134,11 @@ class CompletionShape:
 def _timed_out(answer: Answer) -> dict[str, bool]:
     """Beside the finish reason "length", which OpenAI's clients know."""
     return {"timed_out": True} if answer.timed_out else {}
+
+
+def _stop_reason(answer: Answer) -> dict[str, str]:
+    """The stop string that ended an answer, as vLLM tells it."""
+    return {"stop_reason": answer.stop_string} if answer.stop_string else {}
 
 
 def _counts(prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:

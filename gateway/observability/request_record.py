@@ -49,6 +49,7 @@ class RequestRecord:
     def answered(self, answer: Answer) -> None:
         self.facts |= {
             "completion_tokens": answer.completion_tokens,
+            **({"answers": len(answer.answers)} if answer.others else {}),
             "cached_tokens": answer.cached_tokens,
             "finish_reason": answer.finish_reason,
             **({"timed_out": True} if answer.timed_out else {}),

@@ -75,6 +75,7 @@ MEANINGS = {
         "The fewest and the most pixels of each picture as the model sees it, counted twice, as the checkpoint does."
     ),
     "cache_salt": Meaning("Keeps cached prompts and pictures for requests with this same salt."),
+    "enable_thinking": Meaning("Another name of thinking, which counts more."),
     "reasoning_effort": Meaning("The same switch as OpenAI's clients set it: none and minimal do not think."),
     "include_reasoning": Meaning("Whether thoughts come with the answer.", True),
     "echo": Meaning("Whether the answer begins with the last message, where that is the assistant's.", False),

@@ -34,6 +34,8 @@ CHANGE_NOTHING = {
     "spaces_between_special_tokens": "this tokenizer's tokens bring their own blanks",
     "return_token_offsets": "vLLM's render routes only",
     "return_mm_kwargs": "vLLM's render routes only",
+    "timings_per_token": "timings come with the end of an answer",
+    "return_progress": "a stream's comments say that the prompt is still read",
     "stream_interval": "tokens that gather while others are sent go into one chunk anyway",
 }
 """Each with what it says to whom; a request may hold them on either chat route."""
@@ -45,7 +47,7 @@ _LLAMA_REPEATS = "use repetition_penalty, frequency_penalty and presence_penalty
 _SPEAKS = "answers are text only"
 
 DECLINED = {
-    "prompt_logprobs": Declined("only tokens of the answer have log-probabilities: use logprobs", (0,)),
+    "prompt_logprobs": Declined("only tokens of the answer have log-probabilities: use logprobs"),
     "logprob_token_ids": Declined("use top_logprobs, which tells the likeliest tokens"),
     "return_tokens_as_token_ids": Declined("use return_token_ids, which gives the ids apart", (False,)),
     "return_prompt_text": Declined("send the request to /v1/tokenize for the prompt's tokens", (False,)),
@@ -75,7 +77,6 @@ DECLINED = {
     "web_search_options": Declined("nothing is looked up: offer a tool that does"),
     "verbosity": Declined("say in the prompt how long the answer should be", ("medium",)),
     "reasoning": Declined("use thinking or reasoning_effort"),
-    "enable_thinking": Declined('use thinking, or chat_template_kwargs {"enable_thinking": true}'),
     "prompt_embeds": Declined("send text and pictures"),
     "n_predict": Declined("use max_tokens"),
     "n_probs": Declined("use logprobs and top_logprobs", (0,)),
@@ -90,6 +91,7 @@ DECLINED = {
     "dry_multiplier": Declined(_LLAMA_REPEATS, (0, 0.0)),
     "repeat_penalty": Declined("use repetition_penalty", (1, 1.0)),
     "repeat_last_n": Declined(_LLAMA_REPEATS),
+    "id_slot": Declined("requests have no slot of their own; a prompt's cached beginning is found by itself", (-1,)),
     "lora": Declined("there is one model here, without adapters"),
 }
 """Of vLLM's, OpenAI's and llama.cpp's chat routes; the sentence that refuses one ends with its remedy."""

@@ -39,6 +39,7 @@ class ChatMessage(Body):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | Annotated[list[Part], Field(max_length=MAX_PARTS, fail_fast=True)] | None = None
     reasoning_content: str | None = None
+    reasoning: str | None = None
     tool_calls: list[Call] | None = Field(default=None, max_length=MAX_CALLS, fail_fast=True)
 
 
@@ -100,7 +101,8 @@ def _turn(message: ChatMessage, field: str) -> Turn | None:
     )
     calls = tuple(_call(call, f"{field}.tool_calls[{i}]") for i, call in enumerate(message.tool_calls or ()))
     if role == "assistant":
-        return Turn(role, parts, message.reasoning_content, calls)
+        thoughts = message.reasoning if message.reasoning_content is None else message.reasoning_content
+        return Turn(role, parts, thoughts, calls)
     if role == "tool" and content is None:  # it may find nothing, and says so
         raise _blank(f"{field}.content")
     is_blank = not any(isinstance(part, SentImage) or part.strip() for part in parts)

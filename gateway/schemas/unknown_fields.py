@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
+from gateway.schemas.common import Body, read_json, refusal
 from gateway.schemas.known_fields import CHANGE_NOTHING, DECLINED
 from glmserve.errors import InvalidInput
 
+_B = TypeVar("_B", bound=Body)
 _LEAST_ALIKE = 0.7
 _MOST_TOLD = 5
 _MOST_CHARS = 64
@@ -25,7 +27,6 @@ _PASSED_OVER = {
         "audio",
         "id",
         "index",
-        "reasoning",
         "reasoning_details",
         "provider_specific_fields",
     ),
@@ -46,6 +47,17 @@ def check_declined(document: dict[str, Any], read: BaseModel) -> None:
         declined = None if name in own else DECLINED.get(name)
         if declined is not None and not declined.asks_for_nothing(value):
             raise InvalidInput(f"The field {name} is not supported here; {declined.remedy}.", name)
+
+
+def read_knowing(model: type[_B], body: bytes, needed: str) -> tuple[_B, tuple[str, ...]]:
+    """A body of a route of another service, and those of its fields, not of their parts, that nobody here knows."""
+    document = read_json(body, needed)
+    try:
+        read = model.model_validate(document)
+    except ValidationError as error:
+        raise refusal(error, document, model) from None
+    check_declined(document, read)
+    return read, unknown_fields({name: True for name, value in document.items() if value is not None}, read)
 
 
 def unknown_fields(document: dict[str, Any], read: BaseModel) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from glmserve.contract import VISION_MODEL
 from glmserve.engine.memory_plan import decoders_files, weight_bytes
 from glmserve.engine.runtime.decoder import DecoderSession
 from glmserve.engine.runtime.device import open_device
-from glmserve.engine.runtime.memory import Memory
+from glmserve.engine.runtime.memory import DeviceName, Memory
 from glmserve.engine.runtime.ort_decoder import OrtDecoder, OrtVision
 from glmserve.engine.runtime.rtx.open import RtxRuntime
 from glmserve.engine.settings import EngineSettings
@@ -37,6 +37,15 @@ class Opened(Protocol):
         ...
 
 
+def on_device(settings: EngineSettings, manifest: Manifest) -> EngineSettings:
+    """The settings with a device: where none is chosen, the one that the build was exported for."""
+    if settings.device != "auto":
+        return settings
+    device: DeviceName = "cpu" if manifest.target == "cpu" else "cuda"
+    _log.info("GLM_ENGINE_DEVICE=auto: %s, for which build %s was exported.", device, manifest.digest)
+    return settings.model_copy(update={"device": device})
+
+
 def open_runtime(manifest: Manifest, folder: Path, settings: EngineSettings) -> Opened:
     """The runtime that the settings choose, or that the build is for."""
     chosen = settings.runtime
@@ -53,6 +62,7 @@ class _OnOnnxRuntime:
 
     def __init__(self, folder: Path, settings: EngineSettings) -> None:
         self._folder = folder
+        assert settings.device != "auto"
         self._device = open_device(settings.device, settings.device_number)
         self.memory: Memory = self._device
         self.weight_bytes = weight_bytes(_loaded(folder))

@@ -18,7 +18,8 @@ def test_no_wait_is_hidden_in_the_code() -> None:
     """A new one is first asked whether the request's deadline, a setting or a measured pace should stand for it."""
     found, known = constants(), listed()
     new = {name: number for name, number in found.items() if known.get(name) != number}
-    assert not new, f"list these under 'Every number of seconds' in {PAGE.name}, in the row that says why they may stay"
+    remedy = f"list it under 'Every number of seconds' in docs/{PAGE.name}, in the row that says why it may stay"
+    assert not new, f"{', '.join(f'`{name} = {number}`' for name, number in new.items())}: {remedy}"
 
 
 def test_the_list_holds_nothing_that_is_gone() -> None:

@@ -274,6 +274,35 @@ def test_json_holds_no_blanks_but_one_after_a_comma_or_colon(
     assert not re.search(r"\s" if is_compact else r"(?<![,:])\s|\s\s", text)
 
 
+ONE = {"properties": {"a": {"type": "integer"}}, "required": ["a"]}
+
+
+@pytest.mark.parametrize(
+    ("schema", "is_open"),
+    [
+        (ONE, False),
+        ({"items": ONE, "type": "array", "minItems": 1}, False),
+        ({"$ref": "#/$defs/one", "$defs": {"one": ONE}}, False),
+        ({**ONE, "additionalProperties": True}, True),
+        ({**ONE, "additionalProperties": {"type": "integer"}}, True),
+        ({"properties": {"a": {}}, "required": ["a", "z"]}, True),
+        ({"allOf": [ONE, {"properties": {"z": {"type": "integer"}}, "required": ["z"]}]}, True),
+        ({"type": "object", "const": {"a": 1, "z": 2}, "default": ONE}, True),
+        ({"properties": {"properties": {"type": "integer"}, "a": {}}, "required": ["a"]}, False),
+    ],
+)
+def test_objects_have_the_declared_properties_only_unless_more_are_asked_for(
+    compiler: GrammarCompiler, schema: Any, is_open: bool
+) -> None:
+    """A model left free would invent some and never end."""
+    one, more = '{"a": 1}', '{"a": 1, "z": 2}'
+    if schema.get("type") == "array":
+        one, more = f"[{one}]", f"[{more}]"
+    rules = text_rule("json_schema", schema)
+    assert follows(compiler, rules, more) == is_open
+    assert is_open or follows(compiler, rules, one)
+
+
 @pytest.mark.parametrize(
     ("rules", "field"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,35 @@ def test_on_a_slow_machine_no_chunk_takes_more_than_a_few_seconds(monkeypatch: p
         receiver.wait()
         chunks = [int(step.chunk_new.sum()) for step in session.steps if len(step.chunk_new)]
         assert max(chunks) <= 25 and sum(chunks) == 200
+
+
+def test_a_short_prompt_passes_a_long_one_that_is_being_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A photo's prompt takes a minute on a slow machine; whoever only writes does not wait for that."""
+    monkeypatch.setattr("glmserve.engine.scheduler.chunk_budget.LONGEST_S", 0.04)
+    with running(SlowSession(0.001, 0.002, context=512)) as (engine, session):
+        long, shorts = Receiver(), [Receiver() for _ in range(3)]
+        engine.submit(request(list(range(400)), long, max_tokens=2))
+        assert eventually(lambda: bool(session.steps))
+        for number, short in enumerate(shorts):
+            engine.submit(request([900 + 10 * number, 5], short, max_tokens=2))
+        for short in shorts:
+            assert short.wait() and not long.events and short.tokens == [6, 7]
+        assert long.wait() and long.tokens == [400, 401]  # and every row held its own tokens meanwhile
+
+
+def test_a_long_prompt_goes_on_however_many_pass_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two that pass, it is given a chunk."""
+    monkeypatch.setattr("glmserve.engine.scheduler.chunk_budget.LONGEST_S", 0.04)
+    with running(SlowSession(0.0001, 0.002, context=512), slots=3) as (engine, session):
+        long, shorts = Receiver(), [Receiver() for _ in range(40)]
+        engine.submit(request(list(range(200)), long, max_tokens=2))
+        assert eventually(lambda: bool(session.steps))
+        for number, short in enumerate(shorts):
+            engine.submit(request([500 + number, 5, 6], short, max_tokens=1))
+        assert long.wait() and all(short.wait() for short in shorts)
+        reads = [int(step.chunk_new[0]) for step in session.steps if len(step.chunk_new)]
+        last = max(at for at, tokens in enumerate(reads) if tokens > 3)
+        assert not any(one == other == 3 for one, other in pairwise(reads[:last]))
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from gateway.api.tokens.body import TokenIds
-from gateway.schemas.common import FLAG, AnswerFields, Text, read_as
+from gateway.schemas.common import FLAG, Text
 from gateway.schemas.conversation import Conversation
-from gateway.schemas.openai import StreamOptions
+from gateway.schemas.openai import StreamOptions, Wanted
 from gateway.schemas.structured_output import GuidedFields
+from gateway.schemas.token_fields import TokenFields
+from gateway.schemas.unknown_fields import read_knowing
 from glmserve.errors import InvalidInput
 from glmserve.limits import MAX_ANSWERS, MAX_LOGPROBS
 from glmserve.sampling_parameters import Sampling
@@ -19,7 +21,7 @@ from glmserve.sampling_parameters import Sampling
 _MAX_PROMPTS = 32
 
 
-class TextBody(GuidedFields, AnswerFields):
+class TextBody(GuidedFields, TokenFields):
     """The JSON body of a request to /v1/completions."""
 
     model: Text | None = Field(default=None, description="the name of a model, as GET /v1/models lists it")
@@ -29,7 +31,11 @@ class TextBody(GuidedFields, AnswerFields):
     suffix: Literal[""] | None = Field(default=None, description="left out: nothing is inserted into a text here")
     echo: bool | None = Field(default=None, description=FLAG)
     stream: bool | None = Field(default=None, description=FLAG)
-    stream_options: StreamOptions | None = Field(default=None, description='{"include_usage": true}')
+    stream_options: StreamOptions | None = Field(
+        default=None, description='{"include_usage": true, "continuous_usage_stats": true}'
+    )
+    return_token_ids: bool | None = Field(default=None, description=FLAG)
+    mm_processor_kwargs: None = Field(default=None, description="left out: no pictures come with a text")
     n: Annotated[int, Field(ge=1, le=MAX_ANSWERS)] | None = Field(
         default=None, description=f"a whole number from 1 to {MAX_ANSWERS}"
     )
@@ -46,7 +52,7 @@ class TextBody(GuidedFields, AnswerFields):
     add_special_tokens: bool | None = Field(default=None, description=FLAG)
 
     def sampling(self) -> Sampling:
-        sampling = AnswerFields.sampling(self.model_copy(update={"logprobs": None}))
+        sampling = TokenFields.sampling(self.model_copy(update={"logprobs": None}))
         return replace(sampling, logprobs=self.logprobs is not None, top_logprobs=self.logprobs or 0)
 
     def prompts(self) -> list[str | tuple[int, ...]]:
@@ -68,20 +74,38 @@ class Asked:
     conversations: tuple[Conversation, ...]
     is_stream: bool
     echoes: bool
-    includes_usage: bool
+    wanted: Wanted
 
 
 def parse_text(body: bytes) -> Asked:
     """The request in a body; raises InvalidInput with a sentence that names the field at fault."""
-    read = read_as(TextBody, body, "model and prompt")
+    read, unknown = read_knowing(TextBody, body, "model and prompt")
     if read.echo and read.logprobs is not None:
         raise InvalidInput("The field echo cannot be used with logprobs: a prompt's own tokens have none.", "echo")
     if read.best_of not in (None, read.n or 1):
         raise InvalidInput("The field best_of must be as many as n: every answer that is generated comes.", "best_of")
-    rules, stops = read.answer_rules(), read.stops()
-    conversations = tuple(
-        Conversation((), read.sampling(), stops, grammar=rules, raw=prompt, answers=read.n or 1)
-        for prompt in read.prompts()
+    if read.stream_options is not None and not read.stream:
+        raise InvalidInput("The field stream_options needs stream to be true.", "stream_options")
+    conversations = tuple(_conversation(read, prompt, unknown) for prompt in read.prompts())
+    options = read.stream_options or StreamOptions()
+    wanted = Wanted(
+        usage=bool(options.include_usage or options.continuous_usage_stats),
+        running_usage=bool(options.continuous_usage_stats),
+        token_ids=bool(read.return_token_ids),
     )
-    includes_usage = bool(read.stream_options and read.stream_options.include_usage)
-    return Asked(read.model, conversations, bool(read.stream), bool(read.echo), includes_usage)
+    return Asked(read.model, conversations, bool(read.stream), bool(read.echo), wanted)
+
+
+def _conversation(read: TextBody, prompt: str | tuple[int, ...], unknown: tuple[str, ...]) -> Conversation:
+    sampling = read.sampling()  # each with a seed of its own, where the request has none
+    return Conversation(
+        (),
+        sampling,
+        read.stops(),
+        grammar=read.answer_rules(),
+        raw=prompt,
+        answers=read.n or 1,
+        unknown=unknown,
+        partial_on_timeout=bool(read.partial_on_timeout),
+        **read.token_options(sampling),
+    )

@@ -32,7 +32,7 @@ def routes(settings: GatewaySettings, bodies: BodyReader, handler: ChatHandler, 
         asked = parse_text(bodies.read(request))
         handler.check_model(asked.model)
         shape = TextShape(
-            settings.model_name, build_digest, g.record.request_id, tokenizer, echoed(asked), asked.includes_usage
+            settings.model_name, build_digest, g.record.request_id, tokenizer, echoed(asked), asked.wanted
         )
         first, *others = asked.conversations
         return handler.respond(first, shape, asked.is_stream, others=tuple(others))

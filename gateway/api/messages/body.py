@@ -127,3 +127,9 @@ class AskingBody(CountBody):
     )
     stream: bool | None = Field(default=None, description=FLAG)
     metadata: dict[str, Any] | None = Field(default=None, description="an object")
+    context_management: dict[str, Any] | None = Field(default=None, description="an object; nothing is left out here")
+    betas: list[str] | None = Field(default=None, description="a list of strings")
+    container: None = Field(default=None, description="left out: no code runs here")
+    mcp_servers: Annotated[list[Any], Field(max_length=0)] | None = Field(
+        default=None, description="left out: offer an MCP server's tools as tools"
+    )

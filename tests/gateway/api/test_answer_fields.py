@@ -208,6 +208,9 @@ def test_thoughts_have_both_names_and_can_be_left_out(client: FlaskClient, backe
         ({"reasoning_effort": "low"}, True),
         ({"reasoning_effort": "xhigh"}, True),
         ({"reasoning_effort": "high", "thinking": False}, False),
+        ({"reasoning_effort": "high", "enable_thinking": False}, False),
+        ({"enable_thinking": True}, True),
+        ({"enable_thinking": True, "thinking": False}, False),
         ({"reasoning_effort": "none", "chat_template_kwargs": {"enable_thinking": True}}, False),
     ],
 )
@@ -218,6 +221,14 @@ def test_an_effort_switches_thinking(
         assert client.post(OPENAI_URL, json=HI | switch).status_code == 200
     first, second = backend.requests
     np.testing.assert_array_equal(first.input_ids, second.input_ids)
+
+
+def test_thoughts_are_sent_back_by_either_name(client: FlaskClient, backend: FakeBackend) -> None:
+    for name in ("reasoning", "reasoning_content"):
+        said = {"role": "assistant", "content": "A", name: "hm, round"}
+        completed(client, messages=[*HI["messages"], said])
+    first, second = (request.input_ids.tolist() for request in backend.requests)
+    assert first == second
 
 
 def test_a_stop_string_stays_where_that_is_asked_for(client: FlaskClient, backend: FakeBackend, says: Script) -> None:

@@ -115,3 +115,26 @@ def test_forms_are_read_alike(client: FlaskClient, backend: FakeBackend, image: 
     assert client.post(URL, data=form | fields).status_code == 200
     sampling = backend.requests[-1].sampling
     assert (sampling.frequency_penalty, sampling.logit_bias) == (1.5, ((7, -100.0),)) and sampling.bad_words
+
+
+_VLLM = """
+messages model frequency_penalty logit_bias logprobs top_logprobs max_tokens max_completion_tokens n presence_penalty
+response_format seed stop stream stream_options temperature top_p tools tool_choice reasoning_effort
+thinking_token_budget include_reasoning parallel_tool_calls user use_beam_search top_k min_p repetition_penalty
+watermarking length_penalty stop_token_ids include_stop_str_in_output ignore_eos min_tokens skip_special_tokens
+spaces_between_special_tokens truncate_prompt_tokens truncation_side prompt_logprobs logprob_token_ids
+allowed_token_ids bad_words echo add_generation_prompt continue_final_message add_special_tokens documents
+chat_template chat_template_kwargs media_io_kwargs mm_processor_kwargs structured_outputs priority request_id
+session_id return_tokens_as_token_ids return_token_ids routed_experts_prompt_start return_token_offsets
+return_prompt_text return_mm_kwargs cache_salt kv_transfer_params ec_transfer_params vllm_xargs repetition_detection
+stream_interval
+"""
+_OPENAI = """
+audio function_call functions metadata modalities prediction prompt_cache_key prompt_cache_retention
+safety_identifier service_tier store verbosity web_search_options
+"""
+
+
+@pytest.mark.parametrize("name", [*_VLLM.split(), *_OPENAI.split()])
+def test_every_field_of_other_servers_is_in_a_list(name: str) -> None:
+    assert name in {*CompletionBody.model_fields, *CHANGE_NOTHING, *DECLINED}

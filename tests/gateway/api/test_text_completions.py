@@ -74,6 +74,15 @@ def test_usage_comes_last_where_a_stream_asks_for_it(client: FlaskClient) -> Non
     assert all(event["usage"] is None for event in others)
 
 
+def test_usage_comes_with_each_chunk_and_ids_with_each_piece_where_a_stream_asks(client: FlaskClient) -> None:
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    body = {"prompt": "Hi", "stream": True, "stream_options": options, "return_token_ids": True}
+    told = events(client.post(URL, json=body).text)
+    counts = [event["usage"]["completion_tokens"] for event in told]
+    ids = [token for event in told for choice in event["choices"] for token in choice["token_ids"]]
+    assert counts == sorted(counts) and counts[-1] == len(ids) > 0
+
+
 def test_log_probabilities_are_parallel_lists(
     client: FlaskClient, backend: FakeBackend, says: Script, tokenizer: Tokenizer
 ) -> None:
@@ -99,6 +108,8 @@ def test_log_probabilities_are_parallel_lists(
         ({"prompt": "<|begin_of_image|><|image|><|end_of_image|>"}, "prompt"),
         ({"prompt": "x " * 150_000}, "prompt"),
         ({"suffix": "end"}, "suffix"),
+        ({"stream_options": {"include_usage": True}}, "stream_options"),
+        ({"use_beam_search": True}, "use_beam_search"),
         ({"best_of": 2}, "best_of"),
         ({"n": 0}, "n"),
         ({"n": 99}, "n"),
