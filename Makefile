@@ -128,6 +128,12 @@ $(REHEARSAL): requirements/gpu.txt requirements/cuda-headers.txt | $(VENV)/.made
 cuda-rehearsal: $(REHEARSAL) $(VENV)/.test-installed ## Run the CUDA path without a GPU, on a runtime whose kernels do nothing (fetches 260 MB once)
 	$(BIN)/python -m pytest tests/cuda
 
+.PHONY: rtx-real-size
+rtx-real-size: $(VENV)/.rtx-installed ## Build engines for RTX GPUs at the real widths (MODEL=DIR with its config; 45 GB in SCRATCH=DIR)
+	$(BIN)/python -m bench checkpoint $(SCRATCH)/checkpoint --model $(MODEL)
+	$(BIN)/python -m export build --checkpoint $(SCRATCH)/checkpoint --out $(SCRATCH)/builds \
+		--precision $(or $(PRECISION),bf16) --target rtx --compute-capability 8.9
+
 .PHONY: soak
 soak: $(VENV)/.test-installed ## Let random requests come and go for 20 minutes (MINUTES=20), then look for leaks
 	$(BIN)/python -m bench soak --minutes $(or $(MINUTES),20)

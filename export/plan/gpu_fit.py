@@ -50,7 +50,7 @@ class Fit:
 def fits(checkpoint: Checkpoint, settings: EngineSettings, weights: int, numbers: Numbers) -> list[Fit]:
     """This machine where `settings` choose the processor, every card where they choose CUDA; the build has `weights`
     bytes of graphs and weights."""
-    places = {THIS_MACHINE: Host().total_memory_bytes()} if settings.device == "cpu" else CARDS
+    places = {THIS_MACHINE: Host().total_memory_bytes()} if settings.device != "cuda" else CARDS
     found = []
     for card, memory in places.items():
 

@@ -56,12 +56,13 @@ class EngineWriter:
         Raises BadArtifact with TensorRT's own words when it refuses the graph.
         """
         plan = self._folder / engine.plan
+        graph = beside.with_name(f"{Path(engine.plan).stem}{_GRAPH}")
         if plan.is_file():
+            _remove(graph)  # which a kill may have left
             self._console.print(f"{engine.plan}: {engine.title}, built before")
             return
         share(engine.model, written)
         share_codes(engine.model, written)
-        graph = beside.with_name(f"{Path(engine.plan).stem}{_GRAPH}")
         job = Job(
             str(graph),
             {name: list(shapes) for name, shapes in engine.shapes.items()},
@@ -77,8 +78,7 @@ class EngineWriter:
             ir.save(engine.model, graph)
             self._run(job, engine)
         finally:
-            graph.unlink(missing_ok=True)
-            data_of(graph).unlink(missing_ok=True)
+            _remove(graph)
 
     def finish(self, decoder: list[Engine], vision: Engine, context: int) -> str:
         """Lists the engines and their layers in the build; the manifest's line on them."""
@@ -109,6 +109,12 @@ class EngineWriter:
 
     def _report(self, engine: Engine) -> Path:
         return self._scratch / f"{Path(engine.plan).stem}.json"
+
+
+def _remove(graph: Path) -> None:
+    """A graph that an engine was built from, and its weights that nothing else has."""
+    for path in (graph, data_of(graph)):
+        path.unlink(missing_ok=True)
 
 
 def _build_apart(job: Path) -> None:

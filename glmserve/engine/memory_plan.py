@@ -56,7 +56,7 @@ def memory_plan(
     checkpoint: Checkpoint, settings: EngineSettings, weights: int, element_bytes: int, total_memory: int
 ) -> MemoryPlan:
     """The plan for weights of so many bytes, with KV elements of 2 or 4, on a device with `total_memory` bytes."""
-    on_host, text = settings.device == "cpu", checkpoint.text
+    on_host, text = settings.device != "cuda", checkpoint.text
     tokens = (settings.slots + settings.warm_rows) * min(settings.context_tokens, text.max_positions)
     return MemoryPlan(
         weights=weights,
@@ -105,7 +105,7 @@ def _decoder_work(checkpoint: Checkpoint, settings: EngineSettings) -> int:
     tokens = max(settings.chunk_tokens, settings.slots)
     activations = tokens * (5 * text.hidden + 4 * text.ffn)
     logits = 3 * settings.slots * text.vocabulary
-    scores = text.heads * settings.chunk_tokens * settings.context_tokens if settings.device == "cpu" else 0
+    scores = text.heads * settings.chunk_tokens * settings.context_tokens if settings.device != "cuda" else 0
     return _FLOAT * (activations + logits + scores)
 
 

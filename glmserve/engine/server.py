@@ -14,16 +14,15 @@ from glmserve.build.manifest import CHECKPOINT_FOLDER, Manifest
 from glmserve.contract import VISION_MAX_BATCH, Finish
 from glmserve.engine import metrics
 from glmserve.engine.engine import Engine
-from glmserve.engine.grammar import GrammarCompiler
+from glmserve.engine.grammars.compiler import GrammarCompiler
 from glmserve.engine.memory_plan import element_bytes, memory_plan, most_patches
 from glmserve.engine.metrics import Meter, Metric, Publisher
 from glmserve.engine.preprocessor import Preprocessor
 from glmserve.engine.request import Done, Timings
 from glmserve.engine.runtime.decoder import DecoderSession
-from glmserve.engine.runtime.memory import DeviceName
 from glmserve.engine.scheduler.wait_queue import WaitQueue
-from glmserve.engine.sessions import open_runtime
-from glmserve.engine.settings import EngineSettings
+from glmserve.engine.sessions import on_device, open_runtime
+from glmserve.engine.settings import DeviceChoice, EngineSettings
 from glmserve.engine.triton.cancellations import Cancellations
 from glmserve.engine.triton.response_sender import ResponseSender, Send
 from glmserve.engine.triton.tensors import Tensors, asks_for_whole, key_in
@@ -64,8 +63,8 @@ class EngineServer:
         thread of its own. Raises BadSettings, BadArtifact when the build must not be served, DoesNotFit when the
         settings ask for more memory than there is.
         """
-        settings = EngineSettings.read()
         manifest = Manifest.read(folder.parents[2])
+        settings = on_device(EngineSettings.read(), manifest)
         check_target(manifest, settings.device)
         held = hold(folder.parents[2])
         checkpoint = open_checkpoint(folder, settings)
@@ -164,11 +163,11 @@ def _encode_queue(
     cache = FeatureCache(settings.image_cache_mib * _MIB, meter)
     if not isinstance(encoder, VisionSession):
         return EncodeQueue(one_by_one(encoder), cache, meter, workers=settings.image_readers)
-    most = 1 if settings.device == "cpu" else VISION_MAX_BATCH
+    most = VISION_MAX_BATCH if settings.device == "cuda" else 1
     return EncodeQueue(in_batches(encoder), cache, meter, 1, most, most_patches(checkpoint, settings))
 
 
-def check_target(manifest: Manifest, device: DeviceName) -> None:
+def check_target(manifest: Manifest, device: DeviceChoice) -> None:
     """Raises BadArtifact for a build that was exported for another device than the settings choose."""
     wanted = "cpu" if manifest.target == "cpu" else "cuda"
     if wanted != device:

@@ -11,10 +11,11 @@ from glmserve.contract import VISION_MODEL
 from glmserve.engine.memory_plan import decoders_files, weight_bytes
 from glmserve.engine.runtime.decoder import DecoderSession
 from glmserve.engine.runtime.device import open_device
-from glmserve.engine.runtime.memory import Memory
+from glmserve.engine.runtime.memory import DeviceName, Memory
 from glmserve.engine.runtime.ort_decoder import OrtDecoder, OrtVision
 from glmserve.engine.runtime.rtx.open import RtxRuntime
 from glmserve.engine.settings import EngineSettings
+from glmserve.engine.vision.niceness import made_nice
 from glmserve.engine.vision.sessions import VisionSession
 from glmserve.model.config import Checkpoint
 
@@ -36,6 +37,15 @@ class Opened(Protocol):
         ...
 
 
+def on_device(settings: EngineSettings, manifest: Manifest) -> EngineSettings:
+    """The settings with a device: where none is chosen, the one that the build was exported for."""
+    if settings.device != "auto":
+        return settings
+    device: DeviceName = "cpu" if manifest.target == "cpu" else "cuda"
+    _log.info("GLM_ENGINE_DEVICE=auto: %s, for which build %s was exported.", device, manifest.digest)
+    return settings.model_copy(update={"device": device})
+
+
 def open_runtime(manifest: Manifest, folder: Path, settings: EngineSettings) -> Opened:
     """The runtime that the settings choose, or that the build is for."""
     chosen = settings.runtime
@@ -52,6 +62,7 @@ class _OnOnnxRuntime:
 
     def __init__(self, folder: Path, settings: EngineSettings) -> None:
         self._folder = folder
+        assert settings.device != "auto"
         self._device = open_device(settings.device, settings.device_number)
         self.memory: Memory = self._device
         self.weight_bytes = weight_bytes(_loaded(folder))
@@ -71,7 +82,8 @@ class _OnOnnxRuntime:
         )
         if _tritons_own(self._folder).is_dir():
             return decoder, None
-        return decoder, OrtVision(self._folder / VISION_GRAPH, settings.vision_threads, self._device)
+        vision = made_nice(lambda: OrtVision(self._folder / VISION_GRAPH, settings.vision_threads, self._device))
+        return decoder, vision
 
 
 class _OnTensorRtRtx:

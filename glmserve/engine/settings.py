@@ -7,11 +7,11 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from glmserve.engine.runtime.device import DeviceName
 from glmserve.limits import FLOOD_WAIT, FLOOD_WAIT_MEANING
 from glmserve.system import cpu_count
 from glmserve.system.env_settings import read_settings
 
+DeviceChoice = Literal["auto", "cpu", "cuda"]
 RuntimeName = Literal["auto", "ort", "rtx"]
 
 
@@ -24,7 +24,9 @@ class EngineSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="GLM_ENGINE_", frozen=True, extra="forbid")
 
-    device: DeviceName = Field(default="cpu", description="Where the graphs run: cpu or cuda.")
+    device: DeviceChoice = Field(
+        default="auto", description="Where the graphs run: cpu, cuda, or auto: where the build was exported for."
+    )
     runtime: RuntimeName = Field(
         default="auto", description="What runs the graphs: ort, rtx (TensorRT for RTX), or auto: what the build is for."
     )
@@ -81,7 +83,7 @@ class EngineSettings(BaseSettings):
     @property
     def buckets(self) -> tuple[int, ...]:
         """Row counts that decode steps are padded to; none on a CPU, which runs any number of rows."""
-        if self.device == "cpu":
+        if self.device != "cuda":
             return ()
         powers = [1 << power for power in range(self.slots.bit_length()) if 1 << power < self.slots]
         return (*powers, self.slots)
@@ -89,4 +91,4 @@ class EngineSettings(BaseSettings):
     @property
     def least_chunk_tokens(self) -> int:
         """`min_chunk_tokens`, or the device's default: where reading weights takes as long as multiplying by them."""
-        return self.min_chunk_tokens or {"cpu": 8, "cuda": 256}[self.device]
+        return self.min_chunk_tokens or (256 if self.device == "cuda" else 8)

@@ -58,7 +58,7 @@ class TritonSupervisor:
         self._make, self._tell, self._clock = make, tell, clock
         self._load_timeout_s, self._load_timeout_setting = load_timeout_s, load_timeout_setting
         self._step_timeout_s = step_timeout_s
-        self._excuses_busy = os.environ.get(_DEVICE, "cpu") == "cpu" if computes_on_cpu is None else computes_on_cpu
+        self._excuses_busy = os.environ.get(_DEVICE) != "cuda" if computes_on_cpu is None else computes_on_cpu
         self._cpu_s_at_turn = 0.0
         self._policy = policy or RestartPolicy(clock)
         self._server: TritonServer | None = None

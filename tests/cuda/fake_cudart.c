@@ -217,7 +217,13 @@ cudaError_t cudaPointerGetAttributes(struct cudaPointerAttributes *attributes, c
 
 /* --- the device: an H100's sizes, as far as kernels are chosen by them --------------------------------------------- */
 
-enum { PROCESSORS = 132, MAJOR = 9, MINOR = 0, WARP = 32, BLOCK_THREADS = 1024, PROCESSOR_THREADS = 2048 };
+#ifndef CAPABILITY
+#define CAPABILITY 90
+#endif
+#ifndef DRIVER
+#define DRIVER CUDART_VERSION
+#endif
+enum { PROCESSORS = 132, MAJOR = CAPABILITY / 10, MINOR = CAPABILITY % 10, WARP = 32, BLOCK_THREADS = 1024, PROCESSOR_THREADS = 2048 };
 enum { SHARED_BYTES = 49152, SHARED_OPT_IN_BYTES = 232448, SHARED_PROCESSOR_BYTES = 233472, REGISTERS = 65536 };
 
 cudaError_t cudaGetDeviceCount(int *count) {
@@ -234,10 +240,13 @@ cudaError_t cudaSetDevice(int number) {
     return cudaSuccess;
 }
 cudaError_t cudaDriverGetVersion(int *version) {
+    *version = DRIVER;
+    return cudaSuccess;
+}
+cudaError_t cudaRuntimeGetVersion(int *version) {
     *version = CUDART_VERSION;
     return cudaSuccess;
 }
-cudaError_t cudaRuntimeGetVersion(int *version) { return cudaDriverGetVersion(version); }
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int device) {
     memset(p, 0, sizeof *p);
     strcpy(p->name, "no GPU");

@@ -20,15 +20,15 @@ _DRIVER = "libcuda.so.1"
 _WANTED = re.compile(r" U (?P<name>\w+)@(?P<library>lib(cudart|cublas|cublasLt|curand)\.so\.\d+)$")
 
 
-def build_libraries(folder: Path, devices: int = 1) -> None:
+def build_libraries(folder: Path, devices: int = 1, *options: str) -> None:
     """Writes the libraries of a machine with so many devices into a folder that exists; raises CalledProcessError where
-    the compiler fails."""
+    the compiler fails. `options` are the compiler's, such as `-DCAPABILITY=100`."""
     wanted = _wanted()
     for library, functions in wanted.items():
         sources = [_stubs(folder / f"{library}.c", functions)]
         if library.startswith("libcudart."):
             sources.append(_RUNTIME)
-        _compile(folder / library, sources, f"-DDEVICES={devices}", _version(folder, library))
+        _compile(folder / library, sources, f"-DDEVICES={devices}", *options, _version(folder, library))
     _compile(folder / _DRIVER, [_stubs(folder / f"{_DRIVER}.c", ["cuTensorMapEncodeTiled"])])
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -175,3 +176,27 @@ def test_a_gpu_that_cannot_be_used_is_told_with_its_number(libraries: Path, tmp_
     build_libraries(tmp_path, devices=0)
     done = run(tmp_path, "-c", OPEN)
     assert done.returncode and "BadArtifact: GPU 0 cannot be used" in done.stderr and "nvidia-smi" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("-DCAPABILITY=100", r"GPU 0 is of compute capability 10\.0, and onnxruntime-gpu .* GLM_ENGINE_DEVICE=cpu"),
+        ("-DCAPABILITY=70", r"GPU 0 is of compute capability 7\.0"),
+        ("-DDRIVER=12040", r"The NVIDIA driver supports CUDA 12\.4, .* version 13\.0: install driver 580 or newer"),
+        ("-DDRIVER=0", r"The NVIDIA driver is missing"),
+    ],
+)
+def test_a_card_or_driver_that_cannot_work_is_refused_by_name(tmp_path: Path, option: str, said: str) -> None:
+    build_libraries(tmp_path, 1, option)
+    done = run(tmp_path, "-c", OPEN)
+    assert done.returncode and re.search(f"BadArtifact: {said}", done.stderr), done.stderr[-2000:]
+
+
+def test_the_stream_of_tensorrt_for_rtx_copies_captures_and_replays(libraries: Path) -> None:
+    done = run(libraries, "-m", "tests.cuda.streams")
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout)
+    assert found["faults"] == [] and found["capability"] == "9.0"
+    assert found["came_back"] and found["moved"] and found["zeros"]
+    assert (found["graphs"], found["replays"]) == (1, 2) and "CUDA error" in found["refused"]

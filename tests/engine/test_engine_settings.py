@@ -26,7 +26,7 @@ def _moved(old: str, new: str) -> str:
         ("NONSENSE", "4", "GLM_ENGINE_NONSENSE: unknown setting."),
         ("SLOTS", "0", "GLM_ENGINE_SLOTS=0: must be at least 1."),
         ("SLOTS", "1025", "GLM_ENGINE_SLOTS=1025: must be at most 1024."),
-        ("DEVICE", "gpu", "GLM_ENGINE_DEVICE=gpu: must be cpu or cuda."),
+        ("DEVICE", "gpu", "GLM_ENGINE_DEVICE=gpu: must be auto, cpu or cuda."),
         ("MEMORY_UTILIZATION", "0", "GLM_ENGINE_MEMORY_UTILIZATION=0: must be more than 0."),
         ("CUDA_GRAPHS", "perhaps", "GLM_ENGINE_CUDA_GRAPHS=perhaps: must be true or false."),
     ],

@@ -28,7 +28,7 @@ from glmserve.engine.runtime.rtx.kernel_cache import KernelCache
 from glmserve.engine.runtime.rtx.library import check_gpu, open_library
 from glmserve.engine.runtime.rtx.vision import RtxVision
 from glmserve.engine.server import check_target
-from glmserve.engine.sessions import open_runtime
+from glmserve.engine.sessions import on_device, open_runtime
 from glmserve.engine.settings import EngineSettings
 from glmserve.errors import BadArtifact
 from glmserve.model.config import Checkpoint
@@ -97,6 +97,21 @@ def test_the_setting_chooses_the_runtime_or_else_the_build_does(
     assert open_runtime(manifest(target), Path("1"), EngineSettings(runtime=runtime, device="cuda")) == chosen
 
 
+@pytest.mark.parametrize(("target", "device"), [("cpu", "cpu"), ("cuda", "cuda"), ("rtx", "cuda")])
+def test_without_a_chosen_device_the_build_chooses_and_the_log_says_so(
+    caplog: pytest.LogCaptureFixture, target: str, device: str
+) -> None:
+    with caplog.at_level("INFO"):
+        settings = on_device(EngineSettings(), manifest(target))
+    assert settings.device == device and bool(settings.buckets) == (device == "cuda")
+    assert settings.least_chunk_tokens == {"cpu": 8, "cuda": 256}[device]
+    assert f"GLM_ENGINE_DEVICE=auto: {device}, for which build digest was exported" in caplog.text
+
+
+def test_a_chosen_device_stays() -> None:
+    assert on_device(EngineSettings(device="cpu"), manifest("cuda")).device == "cpu"
+
+
 def test_a_build_for_rtx_runs_on_the_device_cuda() -> None:
     check_target(manifest("rtx"), "cuda")
     with pytest.raises(
@@ -122,8 +137,26 @@ def test_where_there_is_no_gpu_the_engine_says_so(monkeypatch: pytest.MonkeyPatc
     folder = tmp_path / "builds" / "digest" / "model_repository" / "glm4v" / "1"
     (folder / "rtx").mkdir(parents=True)
     engines().write(folder / "rtx")
-    with pytest.raises(BadArtifact, match=r"The CUDA runtime .* cannot be loaded|GPU 0 cannot be used"):
+    with pytest.raises(BadArtifact, match=r"CUDA runtime .*cannot be loaded|GPU 0 cannot be used|driver is missing"):
         opening.RtxRuntime.open(folder, 0)
+
+
+def test_kernels_are_kept_beside_the_build_however_it_is_served(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The service points Triton at a fresh folder of links for each start."""
+    build = tmp_path / "builds" / "digest"
+    inside = Path("model_repository/glm4v/1/rtx")
+    (build / inside).mkdir(parents=True)
+    engines("8.9").write(build / inside)
+    (build / inside / "vision.plan").write_bytes(b"plan")
+    (tmp_path / "view" / inside).mkdir(parents=True)
+    for name in ("engines.json", "vision.plan"):
+        (tmp_path / "view" / inside / name).symlink_to(build / inside / name)
+    monkeypatch.setattr(opening, "open_library", lambda _: FakeTensorRtRtx({}))
+    monkeypatch.setattr(opening, "RtxGpu", lambda _: SimpleNamespace(compute_capability=lambda: "8.9"))
+    opened = opening.RtxRuntime.open((tmp_path / "view" / inside).parent, 0)
+    assert opened.cache._path == tmp_path / "builds" / "engines" / "digest" / "rtx-sm89-1.7.1.116.kernels"
 
 
 def test_pictures_become_the_features_that_onnx_runtime_makes(tmp_path: Path) -> None:

@@ -184,9 +184,12 @@ def test_what_is_built_already_is_not_built_again(writer: tuple[EngineWriter, Wo
         write.write(decoder[1], folder / "decoder.onnx", {})
     assert [path.name for path in folder.iterdir()] == ["rtx"]  # no graph is left behind
     workshop.fails = set()
+    for left in ("decoder.00.rtx.onnx", "decoder.00.rtx.data"):  # by a kill between an engine and its graph's end
+        (folder / left).write_bytes(b"")
     for one in (vision, *decoder):
         write.write(one, folder / "decoder.onnx", {})
     assert workshop.built == ["vision.plan", "decoder.00.plan", "decoder.01.plan"]
+    assert [path.name for path in folder.iterdir()] == ["rtx"]
     assert write.finish(decoder, vision, 4096) == "tensorrt-rtx 1.7.1.116 for 8.9"
     engines = RtxEngines.read(folder / "rtx")
     assert engines.decoder == ["decoder.00.plan", "decoder.01.plan"] and engines.context == 4096

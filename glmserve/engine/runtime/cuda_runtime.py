@@ -9,10 +9,12 @@ import weakref
 from collections.abc import Callable
 from pathlib import Path
 
+from glmserve.engine.runtime.gpu_support import check_driver
 from glmserve.engine.runtime.memory import Block, DeviceName
 from glmserve.errors import BadArtifact
 
 _NAN_BYTE = 0xFF  # all ones is a NaN in every floating type
+_MAJOR, _MINOR = 75, 76  # cudaDevAttrComputeCapabilityMajor, -Minor
 _LIBRARIES = ("libcudart.so.13", "libcudart.so.12")
 
 
@@ -34,6 +36,7 @@ class Gpu:
         self.capturing = threading.Lock()
         self._runtime = _load_runtime()
         self._runtime.cudaGetErrorString.restype = ctypes.c_char_p
+        check_driver(self._version("Driver"), self._version("Runtime"))
         try:
             self.use()
         except RuntimeError as error:
@@ -80,6 +83,25 @@ class Gpu:
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
         self._check("asking for memory", self._runtime.cudaMemGetInfo(ctypes.byref(free), ctypes.byref(total)))
         return total.value
+
+    def compute_capability(self) -> str:
+        """Such as 8.9."""
+        parts = []
+        for attribute in (_MAJOR, _MINOR):
+            value = ctypes.c_int()
+            code = self._runtime.cudaDeviceGetAttribute(
+                ctypes.byref(value), ctypes.c_int(attribute), ctypes.c_int(self.number)
+            )
+            self._check("asking for the compute capability", code)
+            parts.append(str(value.value))
+        return ".".join(parts)
+
+    def _version(self, of: str) -> int:
+        """The CUDA version that the driver supports, or that the runtime is of: 13000 for 13.0; 0 for no driver."""
+        version = ctypes.c_int()
+        code = getattr(self._runtime, f"cuda{of}GetVersion")(ctypes.byref(version))
+        self._check(f"asking for the version of CUDA's {of.lower()}", code)
+        return version.value
 
     def _fill(self, block: Block, size_bytes: int, byte: int) -> None:
         self.use()

@@ -16,6 +16,7 @@ import numpy as np
 import onnxruntime as ort
 
 from glmserve.engine.runtime.cuda_runtime import Gpu
+from glmserve.engine.runtime.gpu_support import check_kernels
 from glmserve.engine.runtime.memory import Block, Memory
 from glmserve.engine.runtime.memory import DeviceName as DeviceName
 from glmserve.errors import BadArtifact
@@ -103,6 +104,7 @@ class Cuda(Gpu):
             raise BadArtifact("This onnxruntime has no CUDA provider: install requirements/gpu.txt.")
         ort.preload_dlls(cudnn=False)
         super().__init__(number)
+        check_kernels(self.compute_capability(), number)
         try:
             ort.OrtValue.ortvalue_from_shape_and_type([1], np.uint8, "cuda", number)
         except RuntimeError as error:  # onnxruntime has said which library it misses

@@ -19,6 +19,8 @@ from glmserve.model.config import Checkpoint
 
 _KV_ELEMENT = {"fp16": 10, "bf16": 16}
 """ONNX's numbers for the types of KV, by a build's precision."""
+_DEPTH = 4
+"""Folders between a build's own and its plans: model_repository, glm4v, 1 and rtx."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class RtxRuntime:
         gpu = RtxGpu(number)
         capability = gpu.compute_capability()
         check_gpu(engines, capability)
-        cache = KernelCache.of(version_folder.parents[2], engines.version, capability)
+        build = (folder / VISION_PLAN).resolve().parents[_DEPTH]  # what is served may be a folder of links to it
+        cache = KernelCache.of(build, engines.version, capability)
         runtime = trt.Runtime(logger_for(trt))
         return RtxRuntime(folder, engines, gpu, cache, trt, runtime)
 

@@ -14,7 +14,6 @@ from glmserve.engine.runtime.memory import Block, Memory
 
 _TO_DEVICE, _TO_HOST = 1, 2  # cudaMemcpyKind
 _OF_THIS_THREAD = 1  # cudaStreamCaptureModeThreadLocal: others may allocate meanwhile
-_MAJOR, _MINOR = 75, 76  # cudaDevAttrComputeCapabilityMajor, -Minor
 
 
 class Stream(Protocol):
@@ -116,15 +115,3 @@ class RtxGpu(Gpu):
     def check(self, doing: str, code: int) -> None:
         """Raises RuntimeError with CUDA's words for what failed."""
         self._check(doing, code)
-
-    def compute_capability(self) -> str:
-        """Such as 8.9."""
-        parts = []
-        for attribute in (_MAJOR, _MINOR):
-            value = ctypes.c_int()
-            code = self._runtime.cudaDeviceGetAttribute(
-                ctypes.byref(value), ctypes.c_int(attribute), ctypes.c_int(self.number)
-            )
-            self._check("asking for the compute capability", code)
-            parts.append(str(value.value))
-        return ".".join(parts)
