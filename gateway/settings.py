@@ -153,6 +153,10 @@ class GatewaySettings(BaseSettings):
         default=FLOOD_WAIT, description=f"{FLOOD_WAIT_MEANING} 0 lets MAX_WAITING wait."
     )
     model_aliases: _List = Field(default=(), description="Other model names that requests may use.")
+    unknown_fields: Literal["warn", "refuse", "ignore"] = Field(
+        default="warn",
+        description="Unknown fields: `refuse`, `ignore`, or `warn` in a header, where /v1/chat/vision refuses.",
+    )
     thinking: bool = Field(default=False, description="Whether /v1/chat/completions thinks if a request does not say.")
     image_hosts: _List = Field(
         default=(), description="Hosts that images may be fetched from. Empty refuses image URLs."

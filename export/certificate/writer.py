@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -22,6 +23,8 @@ from glmserve.contract import CONTRACT_VERSION
 
 TRANSFORMERS = "transformers"
 GOLDEN = "golden logits"
+WHOLE, LAYER_BY_LAYER = "whole", "layer by layer"
+"""How a build is run for a comparison. Both are held to the same tolerances."""
 _CERTIFICATE_BYTES = 256 * 1024
 """Far more than a certificate and its page need."""
 _PACKAGES = ("torch", "transformers", "onnxruntime", "numpy", "pillow", "tokenizers")
@@ -34,10 +37,11 @@ def write_certificate(
     against: str,
     console: Console,
     valid_days: int | None = None,
+    mode: str = WHOLE,
 ) -> bool:
     """Prints each stage as it is done, then writes the certificate into the build. True when every stage passed.
 
-    The certificate expires after `valid_days`, if that is given.
+    `mode` says how the build was run. The certificate expires after `valid_days`, if that is given.
     """
     done = []
     for stage in stages:
@@ -53,6 +57,8 @@ def write_certificate(
         "target": manifest.target,
         "source": manifest.source,
         "against": against,
+        "mode": mode,
+        "margin": _margin(done),
         "passed": passed,
         "made": made.isoformat(timespec="seconds"),
         "expires": expires.isoformat(timespec="seconds") if expires else None,
@@ -63,6 +69,17 @@ def write_certificate(
     write_whole(build / CERTIFICATE_FILE, json.dumps(certificate, indent=1) + "\n")
     console.print(Text(f"{'passed' if passed else 'FAILED'}: {build / CERTIFICATE_FILE}"))
     return passed
+
+
+def _margin(stages: list[Stage]) -> dict[str, str | float] | None:
+    """The stage that came closest to its tolerance, and the share of it that was left: below 0 where it was exceeded.
+    None where no stage has an error that can be measured."""
+    shares = {stage.name: stage.worst / stage.tolerance for stage in stages if stage.tolerance > 0}
+    shares = {name: share for name, share in shares.items() if math.isfinite(share)}
+    if not shares:
+        return None
+    name = max(shares, key=lambda name: shares[name])
+    return {"stage": name, "left": round(1 - shares[name], 3)}
 
 
 def check_writable(build: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,10 +31,12 @@ from export.commands.common import (
 )
 from export.plan.build_memory import peak_bytes
 from export.plan.gpu_fit import Fit, fits
+from export.plan.serving_speed import ServingSpeed, can_measure, serving_speed
 from export.precision import KvPrecision, Precision, Target
 from export.rtx.order import DEFAULT_MEMORY_BYTES
 from glmserve.engine.settings import EngineSettings
 from glmserve.errors import BadArtifact
+from glmserve.limits import DEADLINE_S
 
 _GB = 1e9
 _CHECKPOINT = Annotated[str, typer.Option("--checkpoint", metavar="DIR", help="The checkpoint's folder.")]
@@ -51,6 +53,8 @@ class Plan:
     slots: int
     length: int
     cards: list[Fit]
+    speed: ServingSpeed | None = None
+    """What was measured; None where that was not asked for, or cannot be done on this machine."""
 
     def as_json(self) -> dict[str, Any]:
         """As `--json` prints it; sizes in bytes."""
@@ -61,6 +65,7 @@ class Plan:
             "peak_bytes": self.peak_bytes,
             "slots": self.slots,
             "length": self.length,
+            "speed": None if self.speed is None else self.speed.as_json(),
             "cards": [
                 {
                     "card": fit.card,
@@ -92,12 +97,15 @@ def plan(
     length: Annotated[int, typer.Option(min=16, help="Most tokens of each request, images included.")] = (
         _DEFAULT["context_tokens"].default
     ),
+    speed: Annotated[
+        bool, typer.Option(help="Measure how fast this machine would serve it: runs a few layers for some seconds.")
+    ] = True,
     compute_capability: CapabilityOption = "portable",
     build_memory: BuildMemoryOption = DEFAULT_MEMORY_BYTES // MB,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with sizes in bytes.")] = False,
 ) -> None:
     """Say how large a build would be, how much memory making it takes, and whether this machine (or, with --target
-    cuda, which graphics card) could serve it. Nothing is written.
+    cuda, which graphics card) could serve it, and, on a processor, how fast. Nothing is left behind.
 
     Reads only the checkpoint's configuration and the headers of its weights.
     """
@@ -108,7 +116,14 @@ def plan(
             f"`hf download {checkpoint} --local-dir DIR`."
         )
     order = order_of(compute_capability, slots, length, build_memory)
-    found = _plan(BuildSpec.of(folder, precision, target, vision_backend, kv=kv, order=order), out, slots, length)
+    spec = BuildSpec.of(folder, precision, target, vision_backend, kv=kv, order=order)
+    found = _plan(spec, out, slots, length)
+    if speed and target is Target.CPU and can_measure(spec.checkpoint, spec.numbers):
+        settings = EngineSettings()
+        found = replace(
+            found,
+            speed=serving_speed(spec.checkpoint, spec.headers, spec.numbers, settings.threads, settings.vision_threads),
+        )
     if as_json:
         typer.echo(json.dumps(found.as_json(), indent=1))
     else:
@@ -130,6 +145,7 @@ def _plan(spec: BuildSpec, out: Path, slots: int, length: int) -> Plan:
 
 
 def _show(found: Plan, console: Console) -> None:
+    """The plan as tables and sentences."""
     files = Table("file", "MB", "", title="What would be written")
     for name, size in found.inventory.files.items():
         note = "the checkpoint's own, linked" if name in found.inventory.linked else ""
@@ -147,3 +163,6 @@ def _show(found: Plan, console: Console) -> None:
     for fit in found.cards:
         cards.add_row(fit.card, f"{fit.plan.available / _GB:,.1f}", fit.verdict)
     console.print(cards)
+    if found.speed is not None:
+        for sentence in found.speed.sentences(DEADLINE_S):
+            console.print(sentence)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from export.certificate.writer import GOLDEN, TRANSFORMERS, check_writable, write_certificate
+from export.certificate.writer import GOLDEN, LAYER_BY_LAYER, TRANSFORMERS, WHOLE, check_writable, write_certificate
 from export.checkpoint.hub import Source
 from export.commands.common import (
     BUILDS,
@@ -54,17 +54,19 @@ def verify(
     check_writable(folder)
     source = Source.of(checkpoint)
     check_origin(folder, manifest, source.folder)
-    against, stages = _comparison(folder, source.folder, samples, device_for(manifest, device), console)
-    if not write_certificate(folder, manifest, stages, against, console, valid_days):
+    against, mode, stages = _comparison(folder, source.folder, samples, device_for(manifest, device), console)
+    if not write_certificate(folder, manifest, stages, against, console, valid_days, mode):
         raise typer.Exit(Exit.PARITY_FAILED)
 
 
 def _comparison(
     build: Path, checkpoint: Path, samples: int, device: DeviceName, console: Console
-) -> tuple[str, Iterator[Stage]]:
-    """What the build is compared with, and the comparison; raises MissingPackage when there is nothing."""
+) -> tuple[str, str, Iterator[Stage]]:
+    """What the build is compared with, how it is run, and the comparison; raises MissingPackage when there is
+    nothing."""
     try:
         from export.verify.against_transformers import compare_with_transformers
+        from export.verify.layerwise import must_stream
     except ImportError:
         if not has_golden(checkpoint):
             raise MissingPackage(
@@ -74,5 +76,6 @@ def _comparison(
         console.print("torch or transformers is not installed: comparing with the recorded logits.")
         cases = read_golden(checkpoint)
         context = room_for(cases, Checkpoint.read(build / CHECKPOINT_FOLDER))
-        return GOLDEN, compare_golden(Candidate(build, 1, context, device), cases)
-    return TRANSFORMERS, compare_with_transformers(build, checkpoint, samples, device, console)
+        return GOLDEN, WHOLE, compare_golden(Candidate(build, 1, context, device), cases)
+    mode = LAYER_BY_LAYER if must_stream(checkpoint) else WHOLE
+    return TRANSFORMERS, mode, compare_with_transformers(build, checkpoint, samples, device, console)

@@ -36,8 +36,8 @@ class Candidate:
     def __init__(self, build: Path, slots: int, context: int, device: DeviceName = "cpu") -> None:
         folder, manifest = build / CHECKPOINT_FOLDER, Manifest.read(build)
         _check_runs_on(device, manifest)
-        self.tolerances = tolerances_of(manifest)
         self.checkpoint = Checkpoint.read(folder)
+        self.tolerances = tolerances_of(manifest, self.checkpoint)
         self.tokenizer = Tokenizer.read(folder)
         self.prompts = PromptBuilder.read(
             folder, self.tokenizer, self.checkpoint.image_token_id, self.checkpoint.vision.merge_size

@@ -1,6 +1,8 @@
 """Verifies a build whose checkpoint does not fit in memory: each layer alone, ours and transformers' on one input.
 
-What transformers' layer gives goes on into the next, so that an error shows in the layer it is made in. Needs torch.
+What transformers' layer gives goes on into the next, so that an error shows in the layer it is made in. What ours
+gives goes on too, into our own next layer, so that the errors of all layers together are held to the same bounds as
+those of a build that is run as a whole. Needs torch.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ from glmserve.model.position_embedding import vision_arrays
 from glmserve.model.tokenizer import Tokenizer
 
 _ROWS_AT_ONCE = 8192
+_ENCODER, _DECODER = "whole encoder", "encoder and decoder"
 
 
 def layerwise_stages(build: Path, checkpoint: Path) -> Iterator[Stage]:
@@ -69,9 +72,9 @@ class _Build:
         folder = build / CHECKPOINT_FOLDER
         manifest = Manifest.read(build)
         precision = Precision(manifest.precision)
-        self.tolerance = tolerances_of(manifest).layer
         self.is_rounded = numbers_of(precision, Target(manifest.target)).bits is not None
         self.checkpoint = Checkpoint.read(folder)
+        self.tolerances = tolerances_of(manifest, self.checkpoint)
         self.prompts = PromptBuilder.read(
             folder, Tokenizer.read(folder), self.checkpoint.image_token_id, self.checkpoint.vision.merge_size
         )
@@ -81,7 +84,8 @@ class _Build:
 
 @dataclass
 class _Sample:
-    """A conversation on its way through the layers; `state` f32 [tokens, hidden] is what goes into the next."""
+    """A conversation on its way through the layers; `state` f32 [tokens, hidden] is what goes into transformers' next,
+    `own` what goes into ours."""
 
     case: Case
     grids: list[Grid] | None = None
@@ -89,17 +93,21 @@ class _Sample:
     input_ids: np.ndarray | None = None
     positions: np.ndarray | None = None
     state: np.ndarray | None = None
+    own_features: np.ndarray | None = None
+    own: np.ndarray | None = None
 
 
 @dataclass
 class _ImageState:
-    """An image on its way through the encoder's blocks; `state` is what goes into the next."""
+    """An image on its way through the encoder's blocks; `state` is what goes into transformers' next, `own` what goes
+    into ours."""
 
     name: str
     pixels: np.ndarray
     grid: Grid
     inputs: dict[str, np.ndarray]
     state: np.ndarray
+    own: np.ndarray | None = None
 
 
 def _cases() -> list[Case]:
@@ -123,26 +131,40 @@ def _compare_vision(ours: _Build, theirs: ReferenceLayers, samples: list[_Sample
     for image in images:
         found = ours.vision.run(image.inputs, ["embed"])[0][0]
         yield _stage(f"{image.name}: patches and positions", found, image.state, ours)
+        image.own = found
     for index in range(ours.checkpoint.vision.depth):
         theirs.load_vision_block(index)
         before = "embed" if index == 0 else f"blocks.{index - 1}.mlp.residual"
         for image in images:
             wanted = theirs.vision_block(image.state, image.pixels, image.grid)
-            given = image.inputs | {before: image.state[None]}
-            given = {name: given[name] for name in (before, ROW_WEIGHTS.name, COLUMN_WEIGHTS.name)}
-            found = ours.vision.run(given, [f"blocks.{index}.mlp.residual"])[0][0]
+            found = _block(ours, image, index, before, image.state)
             yield _stage(f"{image.name}: block {index}", found, wanted, ours)
-            image.state = wanted
+            assert image.own is not None
+            image.state, image.own = wanted, _block(ours, image, index, before, image.own)
     last = f"blocks.{ours.checkpoint.vision.depth - 1}.mlp.residual"
-    features = []
+    right, own = [], []
     for image in images:
+        assert image.own is not None
         wanted = theirs.features(image.state, image.pixels, image.grid)
         found = ours.vision.run({last: image.state[None]}, [IMAGE_FEATURES.name])[0][0]
         yield _stage(f"{image.name}: features", found, wanted, ours)
-        features.append(wanted)
+        found, tolerances = ours.vision.run({last: image.own[None]}, [IMAGE_FEATURES.name])[0][0], ours.tolerances
+        yield Stage.of(f"{image.name}: {_ENCODER}", found, wanted, tolerances.features, tolerances.is_relative)
+        right.append(wanted)
+        own.append(found)
+    none = np.zeros((1, ours.checkpoint.text.hidden), np.float32)
     for sample in samples:
-        own, features = features[: len(sample.case.images)], features[len(sample.case.images) :]
-        sample.features = np.concatenate([np.zeros((1, ours.checkpoint.text.hidden), np.float32), *own])
+        count = len(sample.case.images)
+        sample.features, right = np.concatenate([none, *right[:count]]), right[count:]
+        sample.own_features, own = np.concatenate([none, *own[:count]]), own[count:]
+
+
+def _block(ours: _Build, image: _ImageState, index: int, before: str, state: np.ndarray) -> np.ndarray:
+    """What our encoder's block makes of a state that stands for the graph's value `before`."""
+    given = image.inputs | {before: state[None]}
+    given = {name: given[name] for name in (before, ROW_WEIGHTS.name, COLUMN_WEIGHTS.name)}
+    made: np.ndarray = ours.vision.run(given, [f"blocks.{index}.mlp.residual"])[0][0]
+    return made
 
 
 def _read_image(ours: _Build, theirs: ReferenceLayers, name: str, image: Image.Image) -> _ImageState:
@@ -167,26 +189,33 @@ def _compare_prompt(ours: _Build, theirs: ReferenceLayers, sample: _Sample) -> I
     is_word = ids != image
     rows = np.array(ours.decoder.table(EMBEDDING)[ids[is_word]]).astype(np.float32)
     state = theirs.words(ids)
-    yield Stage.of(f"{case.name}: embeddings", rows, state[is_word], ours.tolerance, is_relative=True)
-    state[~is_word] = sample.features[1:]
-    sample.input_ids, sample.positions, sample.state = ids, positions, state
+    yield Stage.of(f"{case.name}: embeddings", rows, state[is_word], ours.tolerances.layer, is_relative=True)
+    own = state.copy()
+    own[is_word] = rows
+    assert sample.own_features is not None
+    state[~is_word], own[~is_word] = sample.features[1:], sample.own_features[1:]
+    sample.input_ids, sample.positions, sample.state, sample.own = ids, positions, state, own
 
 
 def _compare_layers(ours: _Build, theirs: ReferenceLayers, samples: list[_Sample]) -> Iterator[Stage]:
-    """Every decoder layer, then the head on each prompt's last token."""
+    """Every decoder layer, then the head on each prompt's last token, after transformers' layers and after ours."""
     text = ours.checkpoint.text
     for index in range(text.layers):
         theirs.load_text_layer(index)
         for sample in samples:
-            assert sample.state is not None and sample.positions is not None
+            assert sample.state is not None and sample.own is not None and sample.positions is not None
             wanted = theirs.text_layer(sample.state, sample.positions)
             found = _layer(ours.decoder, text, index, sample.state, sample.positions)
             yield _stage(f"{sample.case.name}: layer {index}", found, wanted, ours)
-            sample.state = wanted
+            sample.state, sample.own = wanted, _layer(ours.decoder, text, index, sample.own, sample.positions)
+    tolerances = ours.tolerances
     for sample in samples:
-        assert sample.state is not None
-        found = _logits(ours, sample.state[-1])
-        yield _stage(f"{sample.case.name}: logits", found, theirs.logits(sample.state[-1]), ours)
+        assert sample.state is not None and sample.own is not None
+        wanted = theirs.logits(sample.state[-1])
+        yield _stage(f"{sample.case.name}: logits", _logits(ours, sample.state[-1]), wanted, ours)
+        found, name = _logits(ours, sample.own[-1]), f"{sample.case.name}: {_DECODER}"
+        yield Stage.of(name, found, wanted, tolerances.logits, tolerances.is_relative)
+        yield Stage.of_divergence(name, found[None], wanted[None], tolerances.divergence)
 
 
 def _logits(ours: _Build, last: np.ndarray) -> np.ndarray:
@@ -239,4 +268,4 @@ def _group(decoder: Subgraphs, text: TextModel, layer: int, names: RowGroup, tok
 
 
 def _stage(name: str, found: np.ndarray, wanted: np.ndarray, ours: _Build) -> Stage:
-    return Stage.of(name, found, wanted, ours.tolerance, is_relative=True)
+    return Stage.of(name, found, wanted, ours.tolerances.layer, is_relative=True)

@@ -12,6 +12,7 @@ from gateway.api.error_handlers import openai_problem
 from gateway.api.logprobs import as_openai
 from gateway.chat.generation import Answer, Piece
 from gateway.chat.service import Prepared
+from gateway.schemas.openai import Wanted
 from gateway.streaming import sse
 from glmserve.errors import GlmServeError
 from glmserve.model.chat_template import ToolCall
@@ -23,7 +24,9 @@ _DONE = "data: [DONE]\n\n"
 class CompletionShape:
     """The `chat.completion` of one request, or its `chat.completion.chunk`s."""
 
-    def __init__(self, model: str, build: str, request_id: str, tokenizer: Tokenizer, includes_usage: bool) -> None:
+    def __init__(
+        self, model: str, build: str, request_id: str, tokenizer: Tokenizer, wanted: Wanted, answers: int = 1
+    ) -> None:
         self._head = {
             "id": f"chatcmpl-{request_id}",
             "created": int(time.time()),
@@ -32,74 +35,99 @@ class CompletionShape:
         }
         self._request_id = request_id
         self._tokenizer = tokenizer
-        self._includes_usage = includes_usage
-        self._calls = 0
+        self._wanted = wanted
+        self._calls = [0] * answers
+        self._prompt_tokens = 0
+        self._tokens = 0  # that were streamed so far
 
     def whole(self, prepared: Prepared, answer: Answer) -> dict[str, Any]:
-        message: dict[str, Any] = {"role": "assistant", "content": answer.content}
-        if answer.thinking:
-            message["reasoning_content"] = answer.thinking
-        if answer.calls:
-            message["tool_calls"] = self._numbered(answer.calls, with_index=False)
-            message["content"] = answer.content or None
-        if answer.boxes:
-            message["boxes"] = [box.as_json() for box in answer.boxes]
-        choice = {"index": 0, "message": message, "finish_reason": answer.finish_reason}
-        choice["logprobs"] = as_openai(answer.logprobs, self._tokenizer) if answer.logprobs else None
-        return {
+        body = {
             **self._head,
             "object": "chat.completion",
-            "choices": [choice],
+            "choices": [self._choice(index, each) for index, each in enumerate(answer.answers)],
             "usage": _usage(prepared, answer),
             "timings": answer.timings,
             **_timed_out(answer),
         }
+        return body | ({"prompt_token_ids": prepared.prompt.input_ids.tolist()} if self._wanted.token_ids else {})
 
     def start(self, prepared: Prepared) -> Iterator[str]:
-        yield self._chunk({"role": "assistant", "content": ""})
+        self._prompt_tokens = len(prepared.prompt.input_ids)
+        more = {"prompt_token_ids": prepared.prompt.input_ids.tolist()} if self._wanted.token_ids else {}
+        for index in range(len(self._calls)):
+            yield self._chunk(index, {"role": "assistant", "content": ""}, beside=more)
+            if self._wanted.echoed:
+                yield self._chunk(index, {"content": self._wanted.echoed})
 
     def piece(self, piece: Piece) -> Iterator[str]:
-        delta: dict[str, Any] = {}
-        if piece.thinking:
-            delta["reasoning_content"] = piece.thinking
-        if piece.content:
-            delta["content"] = piece.content
-        if piece.calls:
-            delta["tool_calls"] = self._numbered(piece.calls, with_index=True)
-        if piece.boxes:
-            delta["boxes"] = [box.as_json() for box in piece.boxes]
-        if delta or piece.logprobs:
-            logprobs = as_openai(piece.logprobs, self._tokenizer) if piece.logprobs else None
-            yield self._chunk(delta, logprobs=logprobs)
+        for each in piece.pieces:
+            self._tokens += len(each.tokens)
+            delta: dict[str, Any] = self._thoughts(each.thinking)
+            if each.content:
+                delta["content"] = each.content
+            if each.calls:
+                delta["tool_calls"] = self._numbered(each.index, each.calls, with_index=True)
+            if each.boxes:
+                delta["boxes"] = [box.as_json() for box in each.boxes]
+            more: dict[str, Any] = {"token_ids": list(each.tokens)} if self._wanted.token_ids and each.tokens else {}
+            if delta or each.logprobs or more:
+                logprobs = as_openai(each.logprobs, self._tokenizer) if each.logprobs else None
+                yield self._chunk(each.index, delta, logprobs=logprobs, **more)
 
     def end(self, prepared: Prepared, answer: Answer) -> Iterator[str]:
-        yield self._chunk({}, _timed_out(answer), finish_reason=answer.finish_reason)
-        if self._includes_usage:
+        for index, each in enumerate(answer.answers):
+            yield self._chunk(index, {}, _timed_out(answer), finish_reason=each.finish_reason, **_stop_reason(each))
+        if self._wanted.usage:
             last = {"object": "chat.completion.chunk", "choices": [], "usage": _usage(prepared, answer)}
             yield sse.data({**self._head, **last, "timings": answer.timings})
         yield _DONE
 
     def failure(self, error: GlmServeError) -> Iterator[str]:
         yield sse.data(openai_problem(error))
+        yield _DONE
 
-    def _chunk(self, delta: dict[str, Any], beside: Mapping[str, Any] = MappingProxyType({}), **rest: Any) -> str:
-        choice = {"index": 0, "delta": delta, "finish_reason": None, "logprobs": None, **rest}
+    def _choice(self, index: int, answer: Answer) -> dict[str, Any]:
+        content = self._wanted.echoed + answer.content
+        message: dict[str, Any] = {"role": "assistant", "content": content, **self._thoughts(answer.thinking)}
+        if answer.calls:
+            message["tool_calls"] = self._numbered(index, answer.calls, with_index=False)
+            message["content"] = content or None
+        return {
+            "index": index,
+            "message": message,
+            "finish_reason": answer.finish_reason,
+            **_stop_reason(answer),
+            "logprobs": as_openai(answer.logprobs, self._tokenizer) if answer.logprobs else None,
+            **({"token_ids": list(answer.tokens)} if self._wanted.token_ids else {}),
+        }
+
+    def _thoughts(self, text: str) -> dict[str, Any]:
+        """The thoughts by both names that clients have for them."""
+        return {"reasoning": text, "reasoning_content": text} if text and self._wanted.thoughts else {}
+
+    def _chunk(
+        self, index: int, delta: dict[str, Any], beside: Mapping[str, Any] = MappingProxyType({}), **rest: Any
+    ) -> str:
+        choice = {"index": index, "delta": delta, "finish_reason": None, "logprobs": None, **rest}
         chunk: dict[str, Any] = {**self._head, "object": "chat.completion.chunk", "choices": [choice], **beside}
-        if self._includes_usage:
+        if self._wanted.running_usage:
+            chunk["usage"] = _counts(self._prompt_tokens, self._tokens)
+        elif self._wanted.usage:
             chunk["usage"] = None
         return sse.data(chunk)
 
-    def _numbered(self, calls: tuple[ToolCall, ...], with_index: bool) -> list[dict[str, Any]]:
+    def _numbered(self, index: int, calls: tuple[ToolCall, ...], with_index: bool) -> list[dict[str, Any]]:
         written = []
         for call in calls:
-            arguments = json.dumps(call.arguments, ensure_ascii=False)
+            number = self._calls[index]
+            of_answer = f"{index}_{number}" if index else str(number)
             entry: dict[str, Any] = {
-                "id": f"call_{self._request_id}_{self._calls}",
+                "id": f"call_{self._request_id}_{of_answer}",
                 "type": "function",
-                "function": {"name": call.name, "arguments": arguments},
+                "function": {"name": call.name, "arguments": json.dumps(call.arguments, ensure_ascii=False)},
             }
-            written.append({"index": self._calls, **entry} if with_index else entry)
-            self._calls += 1
+            written.append({"index": number, **entry} if with_index else entry)
+            self._calls[index] += 1
         return written
 
 
@@ -108,14 +136,26 @@ def _timed_out(answer: Answer) -> dict[str, bool]:
     return {"timed_out": True} if answer.timed_out else {}
 
 
-def _usage(prepared: Prepared, answer: Answer) -> dict[str, Any]:
-    prompt_tokens = len(prepared.prompt.input_ids)
+def _stop_reason(answer: Answer) -> dict[str, str]:
+    """The stop string that ended an answer, as vLLM tells it."""
+    return {"stop_reason": answer.stop_string} if answer.stop_string else {}
+
+
+def _counts(prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:
     return {
         "prompt_tokens": prompt_tokens,
-        "completion_tokens": answer.completion_tokens,
-        "total_tokens": prompt_tokens + answer.completion_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+    }
+
+
+def _usage(prepared: Prepared, answer: Answer) -> dict[str, Any]:
+    """Of several answers, the prompt's tokens once and those of them all."""
+    return {
+        **_counts(len(prepared.prompt.input_ids), answer.completion_tokens),
         "prompt_tokens_details": {
             "cached_tokens": answer.cached_tokens,
             "image_tokens": prepared.prompt.image_tokens,
         },
+        "completion_tokens_details": {"reasoning_tokens": answer.thinking_tokens},
     }

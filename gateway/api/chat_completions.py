@@ -24,7 +24,8 @@ def routes(settings: GatewaySettings, bodies: BodyReader, handler: ChatHandler, 
             build_digest,
             g.record.request_id,
             handler.service.tokenizer,
-            asked.includes_usage,
+            asked.wanted,
+            asked.conversation.answers,
         )
         return handler.respond(asked.conversation, shape, asked.is_stream)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from flask import Response, g, jsonify, request
@@ -17,6 +17,7 @@ from gateway.limits.rate_limit import RateLimiter
 from gateway.observability.metrics import Metrics
 from gateway.observability.request_record import RequestRecord
 from gateway.schemas.conversation import Conversation
+from gateway.schemas.unknown_fields import refusal_of_unknown
 from gateway.server.connection import client_socket, plain_socket
 from gateway.settings import GatewaySettings
 from gateway.streaming import sse
@@ -53,9 +54,21 @@ class ChatHandler:
         record: RequestRecord = g.record
         record.holds.enter_context(self.rate_limiter.concurrency_slot(record.caller))
 
-    def respond(self, conversation: Conversation, shape: Shape, is_stream: bool) -> Response:
-        """The response to the current request; everything it holds is given back when that response has ended."""
+    def respond(
+        self,
+        conversation: Conversation,
+        shape: Shape,
+        is_stream: bool,
+        knows_all_fields: bool = False,
+        others: tuple[Conversation, ...] = (),
+    ) -> Response:
+        """The response to the current request; everything it holds is given back when that response has ended.
+
+        On a route that `knows_all_fields`, others are mistakes; routes of other services have fields that we lack.
+        `others` are prompts without pictures that are answered beside the conversation.
+        """
         record: RequestRecord = g.record
+        self._judge(conversation.unknown, record, knows_all_fields)
         cancellation, deadline, caller = Cancellation(), self._deadline(), record.caller
         record.holds.enter_context(self.disconnects.watch(client_socket(request.environ), cancellation.cancel))
 
@@ -63,6 +76,7 @@ class ChatHandler:
             self.rate_limiter.check_image_tokens(caller, prompt.image_tokens)
             arrived_ms = record.ms()
             tokens = len(prompt.input_ids) + max_tokens * conversation.answers
+            tokens += sum(len(each.prompt.input_ids) + each.max_tokens * conversation.answers for each in beside)
             record.max_tokens = max_tokens
             record.holds.enter_context(self.admission.admit(tokens, deadline, cancellation, max_tokens))
             left = self.rate_limiter.charge_image_tokens(caller, prompt.image_tokens)
@@ -70,9 +84,10 @@ class ChatHandler:
             record.facts["admission_ms"] = round(record.ms() - arrived_ms, 1)
             self.metrics.crowd(*self.admission.counts())
 
+        beside = tuple(self.service.prepare(each, deadline, cancellation) for each in others)
         allowed = self._allowed(conversation, deadline, is_stream)
         with explained(allowed):
-            prepared = self.service.prepare(conversation, deadline, cancellation, admit)
+            prepared = replace(self.service.prepare(conversation, deadline, cancellation, admit), others=beside)
         record.prepared(prepared)
         context = RequestContext(record.request_id, deadline, cancellation, caller.cache_scope, record.traceparent)
         if not is_stream:
@@ -105,6 +120,15 @@ class ChatHandler:
     def count(self, conversation: Conversation) -> Prompt:
         """The prompt of a conversation, with its token counts."""
         return self.service.count(conversation, self._deadline())
+
+    def _judge(self, unknown: tuple[str, ...], record: RequestRecord, knows_all_fields: bool) -> None:
+        """Refuses a request for fields that nobody here knows, or warns its sender of them, as the settings say."""
+        policy = self.settings.unknown_fields
+        if not unknown or policy == "ignore":
+            return
+        if policy == "refuse" or knows_all_fields:
+            raise refusal_of_unknown(unknown)
+        record.headers["Warning"] = f'199 - "These fields are not known and change nothing: {", ".join(unknown)}."'
 
     def _allowed(self, conversation: Conversation, deadline: Deadline, is_stream: bool) -> Allowed:
         return Allowed(

@@ -21,6 +21,7 @@ def routes(settings: GatewaySettings, readiness: Readiness, admission: Admission
     def live() -> Response:
         return jsonify(status="alive")
 
+    @blueprint.post("/ping")
     @blueprint.get("/ping")
     @blueprint.get("/health")
     @blueprint.get("/health/ready")
@@ -50,12 +51,13 @@ def docs() -> RouteDocs:
     """What these routes tell the OpenAPI document."""
     ready = operation("Whether a picture can be answered right now.", "Health", ("403", "503"), "Health")
     ready["responses"]["503"]["description"] = "Not ready; the answer says why."
+    as_others_ask = {**ready, "summary": "The same as /health/ready."}
     return RouteDocs(
         {
             "/health/live": {"get": operation("Whether the process runs.", "Health", (), "Health")},
             "/health/ready": {"get": ready},
-            "/health": {"get": {**ready, "summary": "The same as /health/ready."}},
-            "/ping": {"get": {**ready, "summary": "The same as /health/ready."}},
+            "/health": {"get": as_others_ask},
+            "/ping": {"get": as_others_ask, "post": as_others_ask},
             "/version": {"get": operation("Which version this is.", "Version", LOOKING, "VisionProblem")},
             "/load": {"get": operation("How much this worker has to do.", "Load", LOOKING, "VisionProblem")},
         },

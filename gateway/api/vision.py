@@ -31,8 +31,9 @@ def routes(settings: GatewaySettings, bodies: BodyReader, handler: ChatHandler) 
     @blueprint.post("/v1/chat/vision")
     def chat_vision() -> Response:
         asked = _asked(bodies.read(request))
+        handler.check_model(asked.model)
         shape = VisionShape(settings.model_name, g.record.request_id, handler.service.tokenizer)
-        return handler.respond(asked.conversation, shape, asked.is_stream)
+        return handler.respond(asked.conversation, shape, asked.is_stream, knows_all_fields=True)
 
     return blueprint
 

@@ -124,7 +124,7 @@ class AnswerStream:
             self._timed_out = True
 
     def _piece(self, chunk: Chunk) -> Piece:
-        if not chunk.choices:
+        if len(self._choices) == 1:
             return self._choices[0].read(chunk.tokens, chunk.logprobs, chunk.finish)
         pieces = []
         for choice in self._choices:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from gateway.chat.image_fetcher import ImageFetcher, is_url
 from gateway.chat.last_heard import LastHeard
 from gateway.chat.retry import RetryBudget, with_one_retry
 from gateway.chat.sampling_ids import with_token_ids
+from gateway.chat.side_by_side import side_by_side
 from gateway.deadline import Deadline
 from gateway.images.decoder_pool import DecoderPool
 from gateway.limits.admission import Admission
@@ -50,12 +52,21 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A conversation ready for the backend; `max_tokens` already fits into the context."""
+    """A conversation ready for the backend; `max_tokens` already fits into the context.
+
+    Where a request has several prompts, this is the first of them, and `others` are the next.
+    """
 
     conversation: Conversation
     prompt: Prompt
     patches: NDArray[np.uint8] | None  # u8 [patches, patch_bytes]
     max_tokens: int
+    others: tuple[Prepared, ...] = ()
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Those of all prompts together."""
+        return sum(len(each.prompt.input_ids) for each in (self, *self.others))
 
 
 @dataclass(frozen=True)
@@ -165,10 +176,21 @@ class ChatService:
     def _events(
         self, prepared: Prepared, context: RequestContext, stream_buffer: StreamBuffer | None = None
     ) -> Generator[Event]:
+        if prepared.others:
+            return self._side_by_side(prepared, context)
         request = self._request(prepared, context, stream_buffer)
         stream = AnswerStream(self.tokenizer, prepared.conversation, prepared.prompt.image_sizes)
         events = stream.events(self._pool, request)
         return events if context.is_probe else self._noting(events)
+
+    def _side_by_side(self, prepared: Prepared, context: RequestContext) -> Generator[Event]:
+        """The answers to several prompts; a cancellation of their own lets them be begun again."""
+        together = Cancellation()
+        context.cancellation.add_callback(together.cancel)
+        each_context = replace(context, cancellation=together)
+        prompts = (replace(prepared, others=()), *prepared.others)
+        begin = [partial(self._events, each, each_context) for each in prompts]
+        return side_by_side(begin, prepared.conversation.answers, together)
 
     def _noting(self, events: Generator[Event]) -> Generator[Event]:
         with closing(events):

@@ -26,7 +26,8 @@ class DecodedHeif:
         for name in ("THUMBNAILS", "DEPTH_IMAGES", "AUX_IMAGES"):
             setattr(pillow_heif.options, name, False)
         pillow_heif.options.DECODE_THREADS = 1
-        found = pillow_heif.HeifFile(file, convert_hdr_to_8bit=True, remove_stride=False)
+        open_heif: Any = pillow_heif.HeifFile
+        found = open_heif(file, convert_hdr_to_8bit=True, remove_stride=False)
         self._image: Any = found[found.primary_index]
         self._image.load()
         self.size: tuple[int, int] = self._image.size

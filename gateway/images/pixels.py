@@ -17,11 +17,14 @@ from gateway.images.heif import DecodedHeif
 from gateway.images.job import Job
 from gateway.images.jpeg import END, FILLED_UP
 from gateway.images.png_bands import png_bands
+from gateway.images.webp import LARGE_STILL_PIXELS, is_still
+from gateway.images.webp_rows import DecodedWebp
 
 LARGE_PIXELS = 4_000_000
 """An image of more pixels is converted in bands, if it has to be converted."""
 HUGE_PIXELS = 16_000_000
 """A PNG of more pixels is also decoded in bands, where that saves memory; it takes a fifth more time."""
+STILL_PIXELS = LARGE_STILL_PIXELS
 BAND_PIXELS = 250_000
 
 _WHITE = (255, 255, 255, 255)
@@ -75,8 +78,13 @@ def _final_pixels(file: IO[bytes], job: Job) -> Image.Image:
 def upright_pixels(file: IO[bytes], job: Job) -> Image.Image:
     """The upright RGB image of the first frame; raises almost anything for a file that is not whole."""
     turn, size = _UPRIGHT.get(job.orientation), (job.upright_width, job.upright_height)
+    stored = job.width, job.height
     if job.kind == "HEIF":
-        return _heif_pixels(DecodedHeif(file), (job.width, job.height), size)
+        return _of_rows(DecodedHeif(file), stored, size, turn)
+    if job.kind == "WEBP" and _pixels(stored) > STILL_PIXELS:
+        rows = _large_still(file, stored)
+        if rows is not None:
+            return _of_rows(rows, stored, size, turn)
     with Image.open(file, formats=(job.kind,)) as image:
         if image.size != (job.width, job.height):
             raise ValueError("another size than the structure has")
@@ -89,18 +97,33 @@ def upright_pixels(file: IO[bytes], job: Job) -> Image.Image:
             return _shrunk(_bands(image, file), stored, size)
         else:
             whole = _joined(_bands(image, file), stored)
+    return _upright(whole, size, turn)
+
+
+def _upright(whole: Image.Image, size: tuple[int, int], turn: Image.Transpose | None) -> Image.Image:
     whole = whole if turn is None else whole.transpose(turn)
     return whole if whole.size == size else whole.resize(size, _BICUBIC, reducing_gap=_REDUCING_GAP)
 
 
-def _heif_pixels(image: DecodedHeif, stored: tuple[int, int], size: tuple[int, int]) -> Image.Image:
+def _large_still(file: IO[bytes], stored: tuple[int, int]) -> DecodedWebp | None:
+    """None for a film, and where libwebp can only be reached through Pillow."""
+    data = file.read()
+    file.seek(0)
+    try:
+        return DecodedWebp(data, stored) if is_still(data[12:32]) else None
+    except OSError:
+        return None
+
+
+def _of_rows(
+    image: DecodedHeif | DecodedWebp, stored: tuple[int, int], size: tuple[int, int], turn: Image.Transpose | None
+) -> Image.Image:
     if image.size != stored:
         raise ValueError("another size than the structure has")
     bands = map(_as_rgb, image.bands(max(1, BAND_PIXELS // stored[0])))
-    if stored != size and (_factors(stored, size) != (1, 1) or _goes_across_first(stored, size)):
+    if turn is None and stored != size and (_factors(stored, size) != (1, 1) or _goes_across_first(stored, size)):
         return _shrunk(bands, stored, size)
-    whole = _joined(bands, stored)
-    return whole if whole.size == size else whole.resize(size, _BICUBIC, reducing_gap=_REDUCING_GAP)
+    return _upright(_joined(bands, stored), size, turn)
 
 
 def _is_rgb_throughout(image: Image.Image) -> bool:

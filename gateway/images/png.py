@@ -52,7 +52,7 @@ def read_png(data: bytes) -> ImageFile:
         at += len(chunk)
     end = _end_of_data(data, at)
     tail = (view[at:end], _END) if end < len(data) else (view[at:],)
-    is_whole_in_memory = colour in _COLOURS and (depth > 8 or interlaced)
+    is_whole_in_memory = colour in _COLOURS and (interlaced or (depth > 8 and len(transparency)))
     return ImageFile(
         "PNG",
         width,

@@ -13,6 +13,7 @@ from PIL import Image
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHANNELS = {2: ("RGB", 3), 4: ("LA", 2), 6: ("RGBA", 4)}
 """Colour types of which Pillow keeps 4 bytes a pixel and gives back the bytes that were in the file."""
+_DEEP = 16
 _PIECE_BYTES = 1 << 20
 _NO_FILTER = b"\0"
 
@@ -20,31 +21,45 @@ _NO_FILTER = b"\0"
 def png_bands(image: Image.Image, file: IO[bytes], rows: int) -> Iterator[Image.Image] | None:
     """Bands of `rows` rows of an opened image; None where it has to be decoded whole.
 
-    A row's filter may lean on the row above: each band begins with the last row of the one before, unfiltered.
+    A row's filter may lean on the row above: each band begins with the last row of the one before, unfiltered. Of 16
+    bits Pillow keeps the upper 8. A filter knows no bits, only the bytes in the same place of other samples, so upper
+    bytes alone are a PNG of 8 bits.
     """
     if image.format != "PNG":
         return None
     file.seek(len(_SIGNATURE) + 8)
     width, height, depth, colour, _, _, interlaced, _ = struct.unpack(">IIBBBBBI", file.read(17))
-    if depth != 8 or colour not in _CHANNELS or interlaced:
+    if depth not in (8, _DEEP) or colour not in _CHANNELS or interlaced:
         return None
-    return _bands(file, (width, height), colour, rows)
-
-
-def _bands(file: IO[bytes], size: tuple[int, int], colour: int, rows: int) -> Iterator[Image.Image]:
-    (width, height), (mode, channels) = size, _CHANNELS[colour]
     inflated = _Inflated(file)
+    if depth == _DEEP and inflated.transparency:  # a clear colour of 16 bits
+        return None
+    return _bands(inflated, (width, height), depth, colour, rows)
+
+
+def _bands(inflated: _Inflated, size: tuple[int, int], depth: int, colour: int, rows: int) -> Iterator[Image.Image]:
+    (width, height), (mode, channels) = size, _CHANNELS[colour]
+    row_bytes = 1 + width * channels * depth // 8
     above = b""
     transparency = inflated.transparency
     for top in range(0, height, rows):
         count = min(rows, height - top)
-        body = above + inflated.read(count * (1 + width * channels))
+        body = inflated.read(count * row_bytes)
+        body = above + (_upper_bytes(body, row_bytes) if depth == _DEEP else body)
         has_above = bool(above)
         band = Image.open(io.BytesIO(_png(width, count + has_above, colour, transparency, body)), formats=("PNG",))
         band.load()
         lowest = band.crop((0, band.height - 1, width, band.height))
         above = _NO_FILTER + lowest.tobytes("raw", mode)
         yield band.crop((0, 1, width, band.height)) if has_above else band
+
+
+def _upper_bytes(rows: bytes, row_bytes: int) -> bytes:
+    """Each row's filter and the first of every two bytes behind it."""
+    pieces: list[bytes] = []
+    for at in range(0, len(rows), row_bytes):
+        pieces += (rows[at : at + 1], rows[at + 1 : at + row_bytes : 2])
+    return b"".join(pieces)
 
 
 class _Inflated:

@@ -15,6 +15,11 @@ _IMAGES = (b"VP8 ", b"VP8L")
 _FRAME = b"ANMF"
 _PIXEL_BYTES = 12
 """What libwebp's canvas, the frame before and the frame handed out take of a pixel."""
+LARGE_STILL_PIXELS = 12_000_000
+"""A still image of more pixels is decoded straight into the rows that are handed out."""
+_ANIMATED, _HAS_ALPHA = 0x02, 0x10
+_LOSSLESS = b"VP8L"
+_LOSSLESS_BYTES = 4  # a pixel's, which its decoder keeps until the end
 
 
 def read_webp(data: bytes) -> ImageFile:
@@ -36,8 +41,30 @@ def read_webp(data: bytes) -> ImageFile:
         raise Undecodable
     width, height = _size(kept[0])
     riff = b"RIFF" + struct.pack("<I", 4 + sum(map(len, kept))) + b"WEBP"
+    is_large = width * height > LARGE_STILL_PIXELS and is_still(kept[0])
+    pixel_bytes = _still_bytes(kept) if is_large else _PIXEL_BYTES
     orientation = orientation_of(notes.get(b"EXIF", b""), notes.get(b"XMP ", b""))
-    return ImageFile("WEBP", width, height, (riff, *kept), orientation, width * height * _PIXEL_BYTES)
+    return ImageFile("WEBP", width, height, (riff, *kept), orientation, width * height * pixel_bytes)
+
+
+def is_still(first: memoryview | bytes) -> bool:
+    """Whether the first chunk speaks of one image."""
+    return bytes(first[:4]) != _EXTENDED or not first[8] & _ANIMATED
+
+
+def has_alpha(data: bytes) -> bool:
+    """Whether a file's first chunk says that pixels may be clear."""
+    if data[_RIFF_BYTES : _RIFF_BYTES + 4] == _EXTENDED:
+        return bool(data[_RIFF_BYTES + 8] & _HAS_ALPHA)
+    is_lossless = data[_RIFF_BYTES : _RIFF_BYTES + 4] == _LOSSLESS
+    return is_lossless and bool(data[_RIFF_BYTES + 12] & _HAS_ALPHA)
+
+
+def _still_bytes(kept: list[memoryview]) -> int:
+    """What a pixel takes: the rows handed out, and what a lossless image or a clear one needs beside them."""
+    whole = b"".join((bytes(_RIFF_BYTES), *(bytes(chunk[:16]) for chunk in kept)))
+    is_lossless = any(bytes(chunk[:4]) == _LOSSLESS for chunk in kept)
+    return (4 + (not is_lossless) if has_alpha(whole) else 3) + _LOSSLESS_BYTES * is_lossless
 
 
 def _size(first: memoryview) -> tuple[int, int]:

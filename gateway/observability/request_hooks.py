@@ -59,5 +59,5 @@ class RequestHooks:
         facts = record.facts
         if record.max_tokens and "decode_ms" in facts and "completion_tokens" in facts:
             prefill_s = (facts["vision_ms"] + facts["prefill_ms"]) / 1000
-            tokens, decode_s = facts["completion_tokens"], facts["decode_ms"] / 1000
+            tokens, decode_s = facts["completion_tokens"] // facts.get("answers", 1), facts["decode_ms"] / 1000
             self._admission.observe_answer(record.max_tokens, tokens, prefill_s, decode_s)

@@ -39,7 +39,7 @@ class RequestRecord:
         self.image_hashes = prompt.image_hashes
         self.facts |= {
             "images": len(prompt.image_sizes),
-            "prompt_tokens": len(prompt.input_ids),
+            "prompt_tokens": prepared.prompt_tokens,
             "image_tokens": prompt.image_tokens,
             "prepare_ms": self.ms(),
         }
@@ -49,6 +49,7 @@ class RequestRecord:
     def answered(self, answer: Answer) -> None:
         self.facts |= {
             "completion_tokens": answer.completion_tokens,
+            **({"answers": len(answer.answers)} if answer.others else {}),
             "cached_tokens": answer.cached_tokens,
             "finish_reason": answer.finish_reason,
             **({"timed_out": True} if answer.timed_out else {}),

@@ -36,7 +36,10 @@ MEANINGS = {
     "system": Meaning("What the model is told before the question."),
     "model": Meaning("Which model is asked; there is one here, and no need to name it."),
     "stream": Meaning("Whether the answer comes in pieces while it is generated, as server-sent events.", False),
-    "stream_options": Meaning("Asks for a last chunk of the stream that tells the usage."),
+    "stream_options": Meaning(
+        "Asks for a last chunk of the stream that tells the usage, and with continuous_usage_stats for the usage so "
+        "far in each chunk."
+    ),
     **_SAMPLING,
     "stop": Meaning("Text that ends the answer, which stops before it."),
     "stop_token_ids": Meaning("Tokens that end the answer."),
@@ -61,7 +64,24 @@ MEANINGS = {
         'Whether it may, must ("required", or a function by name) or must not ("none" leaves tools out).', "auto"
     ),
     "parallel_tool_calls": Meaning("Whether an answer may make several calls.", True),
-    "n": Meaning("How many answers.", 1),
+    "n": Meaning("How many answers, each with the next seed; the prompt is read once.", 1),
+    "logit_bias": Meaning("What is added to the logits of tokens; -100 bans one, 100 takes it."),
+    "bad_words": Meaning("Words that the answer may not hold."),
+    "allowed_token_ids": Meaning("The only tokens that the answer may hold."),
+    "include_stop_str_in_output": Meaning("Whether the stop string that ended the answer is part of it.", False),
+    "skip_special_tokens": Meaning("Whether control tokens in the answer are left out of its text.", True),
+    "truncate_prompt_tokens": Meaning("How many tokens at the end of the prompt are kept; for prompts of text."),
+    "mm_processor_kwargs": Meaning(
+        "The fewest and the most pixels of each picture as the model sees it, counted twice, as the checkpoint does."
+    ),
+    "cache_salt": Meaning("Keeps cached prompts and pictures for requests with this same salt."),
+    "enable_thinking": Meaning("Another name of thinking, which counts more."),
+    "reasoning_effort": Meaning("The same switch as OpenAI's clients set it: none and minimal do not think."),
+    "include_reasoning": Meaning("Whether thoughts come with the answer.", True),
+    "echo": Meaning("Whether the answer begins with the last message, where that is the assistant's.", False),
+    "add_generation_prompt": Meaning("Whether the prompt ends with the beginning of an answer.", True),
+    "continue_final_message": Meaning("Whether the answer goes on with the last message, an assistant's.", False),
+    "return_token_ids": Meaning("Whether the ids of the prompt's and the answer's tokens come too.", False),
     "partial_on_timeout": Meaning(
         "Whether an answer whose time runs out is cut there, with timed_out: true, instead of failing with a 504.",
         False,

@@ -59,12 +59,18 @@ class ThinkingFields(RequestBody):
     thinking: bool | ThinkingSwitch | None = Field(
         default=None, description='true or false, or {"type": "enabled"} or {"type": "disabled"}'
     )
+    enable_thinking: bool | None = Field(default=None, description=FLAG)
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = Field(
+        default=None, description='"none", "minimal", "low", "medium", "high", "xhigh" or "max"'
+    )
 
     def thinks(self) -> bool | None:
-        """None where the request does not say."""
+        """None where the request does not say. This model thinks or does not, so every effort but the least is one."""
         if isinstance(self.thinking, ThinkingSwitch):
             return self.thinking.type == "enabled"
-        return self.thinking
+        if self.thinking is None and self.enable_thinking is None and self.reasoning_effort is not None:
+            return self.reasoning_effort not in ("none", "minimal")
+        return self.enable_thinking if self.thinking is None else self.thinking
 
 
 _B = TypeVar("_B", bound=Body)

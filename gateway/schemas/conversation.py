@@ -77,6 +77,8 @@ class Conversation:
     """Tokens at the prompt's end that are kept; -1 keeps as many as leave room for the answer."""
     pixels: PixelBounds = field(default_factory=PixelBounds)
     cache_salt: str = ""
+    unknown: tuple[str, ...] = ()
+    """Fields of the request that nobody here knows, in words."""
 
     def images(self) -> list[SentImage]:
         """All pictures in the order they are read."""

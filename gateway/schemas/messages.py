@@ -39,6 +39,7 @@ class ChatMessage(Body):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | Annotated[list[Part], Field(max_length=MAX_PARTS, fail_fast=True)] | None = None
     reasoning_content: str | None = None
+    reasoning: str | None = None
     tool_calls: list[Call] | None = Field(default=None, max_length=MAX_CALLS, fail_fast=True)
 
 
@@ -84,11 +85,9 @@ class MessagesBody(ThinkingFields):
         blank = [i for i, turn in enumerate(read) if turn is None and self.messages[i].role == "user"]
         if blank and all(turn is None or turn.role == "system" for turn in read[blank[-1] :]):
             raise _blank(f"messages[{blank[-1]}].content")
-        raise InvalidInput(
-            "The last of the messages must be of role user or tool, but for system messages; "
-            f"there is {f'one of role {spoken[-1]}' if spoken else 'no such message'}.",
-            "messages",
-        )
+        if spoken:  # an assistant speaks again, as the template lets it, or goes on
+            return turns
+        raise InvalidInput("The field messages must hold a message that is not of role system.", "messages")
 
 
 def _turn(message: ChatMessage, field: str) -> Turn | None:
@@ -102,7 +101,8 @@ def _turn(message: ChatMessage, field: str) -> Turn | None:
     )
     calls = tuple(_call(call, f"{field}.tool_calls[{i}]") for i, call in enumerate(message.tool_calls or ()))
     if role == "assistant":
-        return Turn(role, parts, message.reasoning_content, calls)
+        thoughts = message.reasoning if message.reasoning_content is None else message.reasoning_content
+        return Turn(role, parts, thoughts, calls)
     if role == "tool" and content is None:  # it may find nothing, and says so
         raise _blank(f"{field}.content")
     is_blank = not any(isinstance(part, SentImage) or part.strip() for part in parts)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from gateway.schemas.common import FLAG, AnswerFields, Body, read_json, refusal, with_parameters
-from gateway.schemas.conversation import Conversation
+from gateway.schemas.common import FLAG, Body, read_json, refusal, with_parameters
+from gateway.schemas.conversation import Conversation, Turn
 from gateway.schemas.messages import MessagesBody
 from gateway.schemas.structured_output import GuidedFields, packed_rules
+from gateway.schemas.token_fields import TokenFields
 from gateway.schemas.tools import CHOICES, Choice, tool_use
+from gateway.schemas.unknown_fields import check_declined, unknown_fields
 from glmserve.answer_rules import TextRule
 from glmserve.errors import InvalidInput
+from glmserve.limits import MAX_ANSWERS
 from glmserve.sampling_parameters import PARAMETERS
 
 
@@ -21,17 +24,40 @@ class StreamOptions(Body):
     """What a stream tells beside the answer."""
 
     include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+    include_obfuscation: bool | None = None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How a completion is written: `usage` after a stream, or with each of its chunks, whether the ids of tokens come
+    too, whether thoughts do, and the text that each answer begins with."""
+
+    usage: bool = False
+    running_usage: bool = False
+    token_ids: bool = False
+    thoughts: bool = True
+    echoed: str = ""
 
 
 @with_parameters({alias: parameter for parameter in PARAMETERS for alias in parameter.openai_aliases})
-class CompletionBody(GuidedFields, AnswerFields, MessagesBody):
+class CompletionBody(GuidedFields, TokenFields, MessagesBody):
     """The JSON body of a request to /v1/chat/completions."""
 
-    n: Literal[1] | None = Field(default=None, description="1: one answer a request")
+    n: Annotated[int, Field(ge=1, le=MAX_ANSWERS)] | None = Field(
+        default=None, description=f"a whole number from 1 to {MAX_ANSWERS}"
+    )
     stream: bool | None = Field(default=None, description=FLAG)
-    stream_options: StreamOptions | None = Field(default=None, description='{"include_usage": true}')
+    stream_options: StreamOptions | None = Field(
+        default=None, description='{"include_usage": true, "continuous_usage_stats": true}'
+    )
     tool_choice: Choice | None = Field(default=None, description=CHOICES)
     parallel_tool_calls: bool | None = Field(default=None, description=FLAG)
+    echo: bool | None = Field(default=None, description=FLAG)
+    add_generation_prompt: bool | None = Field(default=None, description=FLAG)
+    continue_final_message: bool | None = Field(default=None, description=FLAG)
+    include_reasoning: bool | None = Field(default=None, description=FLAG)
+    return_token_ids: bool | None = Field(default=None, description=FLAG)
 
     def conversation(self, thinks_by_default: bool) -> Conversation:
         rule, asked = self.text_rule(), self.thinks()
@@ -40,9 +66,10 @@ class CompletionBody(GuidedFields, AnswerFields, MessagesBody):
             _check_agree(rule)
             rule = None
         thinking = (thinks_by_default and rule is None) if asked is None else asked
-        return Conversation(
-            turns=self.turns(),
-            sampling=self.sampling(),
+        turns, sampling = self.turns(), self.sampling()
+        conversation = Conversation(
+            turns=turns,
+            sampling=sampling,
             stop=self.stops(),
             thinking=thinking,
             grammar=packed_rules(rule, use.rule, thinking),
@@ -50,8 +77,41 @@ class CompletionBody(GuidedFields, AnswerFields, MessagesBody):
             most_calls=use.most_calls,
             finish_of_calls=use.finish_reason,
             prompt_field="messages",
+            answers=self.n or 1,
+            asks=self.add_generation_prompt is not False and not self.continue_final_message,
+            **self.token_options(sampling),
             partial_on_timeout=bool(self.partial_on_timeout),
         )
+        return self._continuing(conversation, turns[-1]) if self.continue_final_message else conversation
+
+    def wanted(self, last: Turn) -> Wanted:
+        """How the answer to a conversation with this last turn is written; raises InvalidInput."""
+        if self.stream_options is not None and not self.stream:
+            raise InvalidInput("The field stream_options needs stream to be true.", "stream_options")
+        options = self.stream_options or StreamOptions()
+        said = "".join(part for part in last.parts if isinstance(part, str)) if last.role == "assistant" else ""
+        return Wanted(
+            usage=bool(options.include_usage or options.continuous_usage_stats),
+            running_usage=bool(options.continuous_usage_stats),
+            token_ids=bool(self.return_token_ids),
+            thoughts=self.include_reasoning is not False,
+            echoed=said if self.echo else "",
+        )
+
+    def _continuing(self, conversation: Conversation, last: Turn) -> Conversation:
+        if self.add_generation_prompt:
+            raise InvalidInput(
+                "The fields continue_final_message and add_generation_prompt cannot both be true: a prompt that goes "
+                "on with a message does not begin another one.",
+                "continue_final_message",
+            )
+        if last.role != "assistant" or last.tool_calls:
+            raise InvalidInput(
+                "The field continue_final_message needs a last message of role assistant without tool calls; it is of "
+                f"role {last.role}.",
+                "continue_final_message",
+            )
+        return replace(conversation, continues=True, rules=replace(conversation.rules, continues=True))
 
 
 def _check_agree(rule: TextRule) -> None:
@@ -71,15 +131,16 @@ class Completion:
     model: str | None
     conversation: Conversation
     is_stream: bool
-    includes_usage: bool
+    wanted: Wanted
 
 
 def parse_completion(body: bytes, thinks_by_default: bool) -> Completion:
     """The request in a body; raises InvalidInput with a sentence that names the field at fault."""
-    document = read_json(body, "model and messages")
+    document: dict[str, Any] = read_json(body, "model and messages")
     try:
         read = CompletionBody.model_validate(document)
     except ValidationError as error:
         raise refusal(error, document, CompletionBody) from None
-    includes_usage = bool(read.stream_options and read.stream_options.include_usage)
-    return Completion(read.model, read.conversation(thinks_by_default), bool(read.stream), includes_usage)
+    check_declined(document, read)
+    conversation = replace(read.conversation(thinks_by_default), unknown=unknown_fields(document, read))
+    return Completion(read.model, conversation, bool(read.stream), read.wanted(conversation.turns[-1]))

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from gateway.schemas.common import Body, Text
-from gateway.schemas.conversation import SentImage
+from gateway.schemas.conversation import Detail, SentImage
 from gateway.schemas.mistakes import said
 from glmserve.errors import InvalidInput
 
@@ -43,6 +43,7 @@ class ImageUrl(Body):
     """A picture as OpenAI's object names it."""
 
     url: Text
+    detail: Detail | None = None
 
 
 class Part(Body):
@@ -55,6 +56,7 @@ class Part(Body):
     text: str | None = None
     refusal: str | None = None
     image_url: Text | ImageUrl | None = None
+    detail: Detail | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -82,5 +84,6 @@ class Part(Body):
             raise InvalidInput(f"The field {field} is of type {self.type} but has no {name}.", f"{field}.{name}")
         if self.image_url is None:
             raise InvalidInput(f"The field {field} is of type {self.type} but has no image_url.", f"{field}.image_url")
-        url = self.image_url if isinstance(self.image_url, str) else self.image_url.url
-        return SentImage(url, f"{field}.image_url")
+        if isinstance(self.image_url, str):
+            return SentImage(self.image_url, f"{field}.image_url", self.detail or "auto")
+        return SentImage(self.image_url.url, f"{field}.image_url", self.image_url.detail or self.detail or "auto")

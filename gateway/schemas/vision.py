@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Any
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, ValidationError
 
-from gateway.schemas.common import FLAG, AnswerFields, Text, read_json, refusal, with_parameters
+from gateway.schemas.common import FLAG, Text, read_json, refusal, with_parameters
 from gateway.schemas.conversation import Conversation, SentImage, Turn
 from gateway.schemas.structured_output import StructuredFields
+from gateway.schemas.token_fields import TokenFields
+from gateway.schemas.unknown_fields import check_declined, unknown_fields
 from glmserve.errors import InvalidInput
 from glmserve.limits import MAX_IMAGES
 from glmserve.sampling_parameters import PARAMETERS
@@ -21,14 +23,15 @@ _Said = Annotated[str, StringConstraints(pattern=r"\S")]
 
 @dataclass(frozen=True)
 class Asked:
-    """A request to /v1/chat/vision: what is asked, and whether the answer is wanted in pieces."""
+    """A request to /v1/chat/vision: what is asked, of which model, and whether the answer is wanted in pieces."""
 
     conversation: Conversation
     is_stream: bool
+    model: str | None = None
 
 
 @with_parameters({alias: parameter for parameter in PARAMETERS for alias in parameter.vision_aliases})
-class VisionBody(StructuredFields, AnswerFields):
+class VisionBody(StructuredFields, TokenFields):
     """The JSON body of a request to /v1/chat/vision."""
 
     image: Text | None = Field(
@@ -45,6 +48,8 @@ class VisionBody(StructuredFields, AnswerFields):
     text: _Said | None = Field(default=None, description=_TEXT)
     system: _Said | None = Field(default=None, description=_TEXT)
     stream: bool | None = Field(default=None, description=FLAG)
+    n: Literal[1] | None = Field(default=None, description="1; /v1/chat/completions gives several answers")
+    model: Text | None = Field(default=None, description="the name of a model, as GET /v1/models lists it")
 
     def asked(self, files: tuple[SentImage, ...] = ()) -> Asked:
         """Raises InvalidInput when the picture or the prompt is missing; `files` are pictures sent beside the body."""
@@ -57,15 +62,17 @@ class VisionBody(StructuredFields, AnswerFields):
         if prompt is None:
             raise _missing("prompt")
         system = (Turn("system", (self.system,)),) if self.system else ()
+        sampling = self.sampling()
         conversation = Conversation(
             turns=(*system, Turn("user", (*images, prompt))),
-            sampling=self.sampling(),
+            sampling=sampling,
             stop=self.stops(),
             thinking=bool(self.thinks()),
             grammar=self.answer_rules(),
             partial_on_timeout=bool(self.partial_on_timeout),
+            **self.token_options(sampling),
         )
-        return Asked(conversation, bool(self.stream))
+        return Asked(conversation, bool(self.stream), self.model)
 
 
 def parse_vision(body: bytes) -> Asked:
@@ -76,9 +83,12 @@ def parse_vision(body: bytes) -> Asked:
 def vision_of(document: dict[str, Any], files: tuple[SentImage, ...] = ()) -> Asked:
     """The request in the fields of a body."""
     try:
-        return VisionBody.model_validate(document).asked(files)
+        read = VisionBody.model_validate(document)
     except ValidationError as error:
         raise refusal(error, document, VisionBody) from None
+    check_declined(document, read)
+    asked = read.asked(files)
+    return replace(asked, conversation=replace(asked.conversation, unknown=unknown_fields(document, read)))
 
 
 def _missing(field: str) -> InvalidInput:

@@ -37,7 +37,7 @@ from glmserve.contract import Tensor
 from glmserve.errors import BackendDown, Cancelled, DeadlineExceeded, GlmServeError
 
 _GRACE_S = 1.0  # so that the engine's own deadline comes first
-_MOST_BYTES = 16 * 1024**2  # of a response: 32,768 tokens with 20 log-probabilities each are 5.5 MB
+_MOST_BYTES = 16 * 1024**2  # of each answer in a response: 32,768 tokens with 20 log-probabilities each are 5.5 MB
 _HEAD_LENGTH = "Inference-Header-Content-Length"  # of the JSON that stands before the tensors' bytes
 # What tritonclient, which checks nothing, raises when the response is not from a Triton with our contract.
 _NOT_OURS = (
@@ -123,7 +123,7 @@ class _Lent(np.ndarray):
 
 
 def _answer(response: http.client.HTTPResponse, request: GenerateRequest) -> Chunk:
-    body = response.read(_MOST_BYTES)
+    body = response.read(_MOST_BYTES * request.answers)
     if request.cancellation.is_cancelled:  # a connection that was shut down looks like the end of the response
         raise Cancelled
     try:

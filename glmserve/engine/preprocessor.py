@@ -18,11 +18,11 @@ from glmserve import contract
 from glmserve.engine import metrics
 from glmserve.engine.answer_group import AnswerGroup
 from glmserve.engine.engine import Engine
-from glmserve.engine.fair_queue import FairQueue
-from glmserve.engine.grammar import AnswerGrammar, GrammarCompiler
-from glmserve.engine.grammar_trial import NICENESS
-from glmserve.engine.preparation import Departures, Preparation
+from glmserve.engine.grammars.compiler import AnswerGrammar, GrammarCompiler
+from glmserve.engine.grammars.fair_queue import FairQueue
+from glmserve.engine.grammars.trial import NICENESS
 from glmserve.engine.request import Event, Failed, Prompt, Request
+from glmserve.engine.scheduler.preparation import Departures, Preparation
 from glmserve.engine.scheduler.wait_queue import Tickets
 from glmserve.engine.triton.tensors import Asked, Tensors, answers_in, length_and_deadline, read_request
 from glmserve.engine.vision.encode_queue import EncodeQueue

@@ -14,7 +14,7 @@ from glmserve.build.manifest import CHECKPOINT_FOLDER, Manifest
 from glmserve.contract import VISION_MAX_BATCH, Finish
 from glmserve.engine import metrics
 from glmserve.engine.engine import Engine
-from glmserve.engine.grammar import GrammarCompiler
+from glmserve.engine.grammars.compiler import GrammarCompiler
 from glmserve.engine.memory_plan import element_bytes, memory_plan, most_patches
 from glmserve.engine.metrics import Meter, Metric, Publisher
 from glmserve.engine.preprocessor import Preprocessor

@@ -15,6 +15,7 @@ from glmserve.engine.runtime.memory import DeviceName, Memory
 from glmserve.engine.runtime.ort_decoder import OrtDecoder, OrtVision
 from glmserve.engine.runtime.rtx.open import RtxRuntime
 from glmserve.engine.settings import EngineSettings
+from glmserve.engine.vision.niceness import made_nice
 from glmserve.engine.vision.sessions import VisionSession
 from glmserve.model.config import Checkpoint
 
@@ -81,7 +82,8 @@ class _OnOnnxRuntime:
         )
         if _tritons_own(self._folder).is_dir():
             return decoder, None
-        return decoder, OrtVision(self._folder / VISION_GRAPH, settings.vision_threads, self._device)
+        vision = made_nice(lambda: OrtVision(self._folder / VISION_GRAPH, settings.vision_threads, self._device))
+        return decoder, vision
 
 
 class _OnTensorRtRtx:

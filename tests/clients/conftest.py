@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -9,14 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from rendered_docs import ROOT
+from client_programs import DOCUMENTED, HERE, JAVASCRIPT, PROGRAMS, PYTHON, examples
 from serving import serving
 from shared_builds import build_with_tools
 
-PYTHON = ROOT / ".clients" / "bin" / "python"
-JAVASCRIPT = Path(__file__).parent / "javascript"
-TIMEOUT_S = 240
-Run = Callable[[str, str], str]
+TIMEOUT_S = 280
 
 
 @pytest.fixture(scope="session")
@@ -28,37 +26,45 @@ def url() -> Iterator[str]:
         yield service.gateway.url
 
 
-@pytest.fixture
-def run(url: str, tmp_path: Path) -> Run:
-    """Runs a program in Python or JavaScript, whose service is this one, and returns what it printed."""
+@pytest.fixture(scope="session")
+def printed_by_python(url: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
+    """What each program and each example in Python printed, and how it failed."""
+    home = tmp_path_factory.mktemp("home")
+    programs = {**PROGRAMS, **{name: code for name, code in examples("api.md").items() if name.startswith("py: ")}}
+    asked = json.dumps(programs).replace(DOCUMENTED, url)
+    done = _run([str(PYTHON), str(HERE / "run_all.py")], home, home, asked)
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"name"')]
+    assert len(lines) == len(programs), done.stdout[-2000:] + done.stderr[-2000:]
+    return {line["name"]: line for line in lines}
 
-    def ran(language: str, code: str) -> str:
-        code = code.replace("http://127.0.0.1:5000", url)
-        if language == "py":
-            command, folder = [str(PYTHON), "-c", code], tmp_path
-        else:
-            if not (JAVASCRIPT / "node_modules").is_dir() or not shutil.which("node"):
-                pytest.skip(
-                    "the clients in JavaScript are not installed: make test-clients does that where there is npm"
-                )
-            command, folder = ["node", "--input-type=module", "--eval", code], JAVASCRIPT
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            env=_environment(tmp_path),
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
+
+@pytest.fixture
+def printed_by_javascript(url: str, tmp_path: Path) -> Callable[[str], str]:
+    """Runs a program in JavaScript and returns what it printed."""
+
+    def ran(code: str) -> str:
+        if not (JAVASCRIPT / "node_modules").is_dir() or not shutil.which("node"):
+            pytest.skip("the clients in JavaScript are not installed: make test-clients does that where there is npm")
+        command = ["node", "--input-type=module", "--eval", code.replace(DOCUMENTED, url)]
+        done = _run(command, JAVASCRIPT, tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
     return ran
 
 
-def _environment(home: Path) -> dict[str, str]:
+def _run(command: list[str], folder: Path, home: Path, sent: str = "") -> subprocess.CompletedProcess[str]:
     """Without this process' own packages, and with nothing that a client would send elsewhere."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "COV_"))}
     quiet = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_TELEMETRY": "False", "LANGSMITH_TRACING": "false"}
-    return {**kept, **quiet, "HOME": str(home), "LLM_USER_PATH": str(home), "NO_PROXY": "*"}
+    environment = {**kept, **quiet, "HOME": str(home), "LLM_USER_PATH": str(home), "NO_PROXY": "*"}
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env=environment,
+        input=sent,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )

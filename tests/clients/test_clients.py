@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
-from conftest import Run
-from rendered_docs import ROOT
+from client_programs import PROGRAMS, SCRIPTS, examples
 
 pytestmark = pytest.mark.triton
-HERE = Path(__file__).parent
-PROGRAMS = sorted([*(HERE / "python").glob("*.py"), *(HERE / "javascript").glob("*.mjs")])
-_BLOCK = re.compile(r"```(py|js)\n(.*?)```", re.DOTALL)
-EXAMPLES = _BLOCK.findall((ROOT / "docs" / "api.md").read_text("utf-8"))
+EXAMPLES = examples("api.md")
+OF_PYTHON = [name for name in EXAMPLES if name.startswith("py: ")]
+OF_JAVASCRIPT = [name for name in EXAMPLES if name.startswith("js: ")]
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.name)
-def test_a_framework_works_in_its_default_way(program: Path, run: Run) -> None:
-    assert run("py" if program.suffix == ".py" else "js", program.read_text("utf-8")).endswith("done\n")
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_framework_works_in_its_default_way(name: str, printed_by_python: dict[str, dict[str, str]]) -> None:
+    assert not printed_by_python[name]["failure"], printed_by_python[name]["failure"]
+    assert printed_by_python[name]["printed"].endswith("done\n")
 
 
-@pytest.mark.parametrize(("language", "code"), EXAMPLES, ids=[code.split("\n")[0][:60] for _, code in EXAMPLES])
-def test_an_example_of_the_documentation_runs(language: str, code: str, run: Run) -> None:
-    assert run(language, code).strip()
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_framework_in_javascript_does_so_too(name: str, printed_by_javascript: Callable[[str], str]) -> None:
+    assert printed_by_javascript(SCRIPTS[name]).endswith("done\n")
+
+
+@pytest.mark.parametrize("name", OF_PYTHON)
+def test_an_example_of_the_documentation_runs(name: str, printed_by_python: dict[str, dict[str, str]]) -> None:
+    assert not printed_by_python[name]["failure"], printed_by_python[name]["failure"]
+    assert printed_by_python[name]["printed"].strip()
+
+
+@pytest.mark.parametrize("name", OF_JAVASCRIPT)
+def test_an_example_in_javascript_does_so_too(name: str, printed_by_javascript: Callable[[str], str]) -> None:
+    assert printed_by_javascript(EXAMPLES[name]).strip()
 
 
 def test_the_chinese_page_has_the_same_examples() -> None:
-    assert _BLOCK.findall((ROOT / "docs" / "guide.zh-CN.md").read_text("utf-8")) == EXAMPLES
+    assert examples("guide.zh-CN.md") == EXAMPLES

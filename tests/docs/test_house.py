@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 
 import pytest
 from rendered_docs import PACKAGES, ROOT
@@ -38,6 +39,12 @@ def test_modules_lie_in_packages_only() -> None:
     folders = {str(path.parent.relative_to(ROOT)) for root in roots for path in (ROOT / root).rglob("*.py")}
     ours = {folder for folder in folders if "/." not in folder}  # bench/.cache holds builds
     assert ours - set(PACKAGES) <= {"bench/profiles"}  # locust's
+
+
+def test_no_two_test_files_have_one_name() -> None:
+    """pytest imports them by their names alone, so the second one would end every run."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_the_two_commands_of_the_readme_are_routines_of_make() -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from api_examples import examples
 from serving import Service, serving
 from shared_builds import build_with_tools
 
@@ -165,3 +169,12 @@ def test_what_no_grammar_can_be_made_of_is_named(service: Service, param: str, f
         post(service, **fields)
     error = json.loads(caught.value.read())["error"]
     assert caught.value.code == 400 and error["param"] == param and param in error["message"]
+
+
+@pytest.mark.parametrize(("language", "code"), examples(of_the_engine=True))
+def test_an_example_of_the_documentation_gives_what_it_asks_for(service: Service, language: str, code: str) -> None:
+    assert language == "python"
+    code = code.replace("http://127.0.0.1:5000", service.gateway.url)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len([ast.literal_eval(line) for line in done.stdout.splitlines()]) >= 2

@@ -12,7 +12,7 @@ from fake_decoder import FakeSession
 from glmserve import contract
 from glmserve.answer_rules import AnswerRules, TextRule
 from glmserve.engine.engine import Engine
-from glmserve.engine.grammar import GrammarCompiler
+from glmserve.engine.grammars.compiler import GrammarCompiler
 from glmserve.engine.preprocessor import Preprocessor
 from glmserve.engine.triton.tensors import Tensors
 from glmserve.engine.vision.encode_queue import EncodeImages, EncodeQueue

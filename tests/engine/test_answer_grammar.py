@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from glmserve.answer_rules import AnswerRules, CallRule, Kind, OfferedTool, TextRule
-from glmserve.engine.grammar import GrammarCompiler
+from glmserve.engine.grammars.compiler import GrammarCompiler
 from glmserve.errors import InvalidInput
 from glmserve.limits import MAX_CALLS
 from glmserve.model.config import Checkpoint
@@ -272,6 +272,35 @@ def test_json_holds_no_blanks_but_one_after_a_comma_or_colon(
     text = TOKENIZER.decode(drawn(compiler, rules, seed, most=60))
     assert json.loads(text).keys() == {"a", "b"}
     assert not re.search(r"\s" if is_compact else r"(?<![,:])\s|\s\s", text)
+
+
+ONE = {"properties": {"a": {"type": "integer"}}, "required": ["a"]}
+
+
+@pytest.mark.parametrize(
+    ("schema", "is_open"),
+    [
+        (ONE, False),
+        ({"items": ONE, "type": "array", "minItems": 1}, False),
+        ({"$ref": "#/$defs/one", "$defs": {"one": ONE}}, False),
+        ({**ONE, "additionalProperties": True}, True),
+        ({**ONE, "additionalProperties": {"type": "integer"}}, True),
+        ({"properties": {"a": {}}, "required": ["a", "z"]}, True),
+        ({"allOf": [ONE, {"properties": {"z": {"type": "integer"}}, "required": ["z"]}]}, True),
+        ({"type": "object", "const": {"a": 1, "z": 2}, "default": ONE}, True),
+        ({"properties": {"properties": {"type": "integer"}, "a": {}}, "required": ["a"]}, False),
+    ],
+)
+def test_objects_have_the_declared_properties_only_unless_more_are_asked_for(
+    compiler: GrammarCompiler, schema: Any, is_open: bool
+) -> None:
+    """A model left free would invent some and never end."""
+    one, more = '{"a": 1}', '{"a": 1, "z": 2}'
+    if schema.get("type") == "array":
+        one, more = f"[{one}]", f"[{more}]"
+    rules = text_rule("json_schema", schema)
+    assert follows(compiler, rules, more) == is_open
+    assert is_open or follows(compiler, rules, one)
 
 
 @pytest.mark.parametrize(

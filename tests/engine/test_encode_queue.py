@@ -4,11 +4,12 @@ is its batch's only. A picture that nobody wants any more holds up nobody."""
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from eventually import eventually
 from glmserve.engine.metrics import IMAGE_HITS, IMAGE_MISSES, Meter
 from glmserve.engine.vision.encode_queue import EncodeQueue
 from glmserve.engine.vision.feature_cache import FeatureCache
+from glmserve.engine.vision.niceness import NICENESS, made_nice
 from glmserve.engine.vision.sessions import in_batches, one_by_one
 from glmserve.engine.vision.stop import Stop
 from glmserve.errors import BackendDown, GlmServeError
@@ -255,6 +257,28 @@ def test_an_error_of_our_own_is_passed_on_and_a_foreign_one_is_not(
     rig.queues.append(queue)
     error = rig.ask(queue, image(1)).found.exception(TIMEOUT_S)
     assert isinstance(error, GlmServeError) and error.code == code
+
+
+def test_the_encoder_and_what_it_starts_have_a_low_priority(rig: Rig) -> None:
+    """So that it takes no core from the decoder's steps."""
+
+    def priority() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    def priority_of_a_child() -> int:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(priority).result(TIMEOUT_S)
+
+    ours, seen = priority(), list[int]()
+
+    def encode(_: VisionArrays) -> np.ndarray:
+        seen.append(priority())
+        return np.zeros((1, 1), np.float32)
+
+    queue = EncodeQueue(one_by_one(encode), FeatureCache(0, rig.meter), rig.meter)
+    rig.queues.append(queue)
+    rig.ask(queue, image(1)).found.result(TIMEOUT_S)
+    assert seen == [NICENESS] and made_nice(priority_of_a_child) == NICENESS and priority() == ours
 
 
 def test_closing_ends_what_runs_and_answers_everybody(rig: Rig) -> None:

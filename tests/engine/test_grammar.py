@@ -15,8 +15,8 @@ from fake_decoder import FakeSession
 
 from glmserve.answer_rules import AnswerRules, TextRule
 from glmserve.contract import Finish
-from glmserve.engine.grammar import GrammarCompiler
-from glmserve.engine.grammar_trial import GrammarTrial
+from glmserve.engine.grammars.compiler import GrammarCompiler
+from glmserve.engine.grammars.trial import GrammarTrial
 from glmserve.errors import GlmServeError, InvalidInput
 from glmserve.limits import MAX_KEPT_GRAMMARS, MAX_RULES_BYTES
 from glmserve.model.config import Checkpoint

@@ -10,7 +10,7 @@ import pytest
 from engine_rig import Receiver
 from preparing import WAIT_S, Rig, tensors_of
 
-from glmserve.engine.grammar_trial import GrammarTrial, Verdict
+from glmserve.engine.grammars.trial import GrammarTrial, Verdict
 from glmserve.engine.metrics import FAILED, REFUSED
 from glmserve.engine.triton.cancellations import Cancellations
 

@@ -70,7 +70,7 @@ def refusal_of(call):
         return [error.message, error.field]
 
 
-schemas = document("m", False)["components"]["schemas"]
+schemas = document("m", False, ())["components"]["schemas"]
 asked = in_vision(warmth=3)
 print(json.dumps({
     "documented": [schemas[body]["properties"]["warmth"] for body in ("VisionBody", "CompletionBody")],

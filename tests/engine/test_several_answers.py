@@ -13,10 +13,11 @@ from fake_decoder import FakeSession
 from gateway.triton.backend import GenerateRequest
 from gateway.triton.tensors import chunk_of, outputs_of, tensors_of
 from glmserve import contract
+from glmserve.answer_rules import AnswerRules, TextRule
 from glmserve.contract import Finish
 from glmserve.engine.answer_group import AnswerGroup
 from glmserve.engine.engine import Engine
-from glmserve.engine.grammar import GrammarCompiler
+from glmserve.engine.grammars.compiler import GrammarCompiler
 from glmserve.engine.preprocessor import Preprocessor, salted
 from glmserve.engine.request import Done, Ended, Event, Failed, Logprobs, Timings, Tokens
 from glmserve.engine.scheduler.wait_queue import WaitQueue
@@ -128,7 +129,8 @@ def test_more_answers_than_places_are_refused_and_leave_nothing(rig: Rig) -> Non
 
 
 def test_each_answer_has_a_grammar_of_its_own(rig: Rig) -> None:
-    receiver = rig.ask(3, max_tokens=12, grammar=b'{"type":"object","additionalProperties":false}')
+    empty = AnswerRules(TextRule("json_schema", {"type": "object", "additionalProperties": False}, "response_format"))
+    receiver = rig.ask(3, max_tokens=12, grammar=empty.packed())
     done = receiver.wait()
     assert isinstance(done, Done)
     texts = [tokens_of(receiver, number) for number in range(3)]

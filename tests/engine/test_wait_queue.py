@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from glmserve.engine.scheduler.chunk_budget import ChunkBudget
-from glmserve.engine.scheduler.wait_queue import WaitQueue
+from glmserve.engine.scheduler.wait_queue import Ticket, WaitQueue
 from glmserve.errors import Overloaded, from_wire, to_wire
 
 
@@ -48,6 +48,32 @@ def test_a_refusal_says_when_to_come_back() -> None:
     assert caught.value.retry_after_s == 4  # half of ten requests, 0.8 s apart
     sent = from_wire(to_wire(caught.value))
     assert isinstance(sent, Overloaded) and sent.retry_after_s == 4 and sent.message == caught.value.message
+
+
+@pytest.mark.parametrize(("flood_wait", "most_waiting"), [(0.4, 16), (0.0, 64)])
+def test_in_a_flood_the_line_stays_short_unless_it_is_told_not_to(flood_wait: float, most_waiting: int) -> None:
+    """Four slots, requests of a second, and a new one every 50 ms: five times what can be answered."""
+    clock, running = Clock(), list[tuple[float, Ticket]]()
+    wait_queue = WaitQueue(64, 10**6, clock, slots=4, flood_wait=flood_wait)
+    wait_queue.observe_pace(0.02)
+    wait_queue.observe_answer(50, 50, 0.0)
+    waiting, refused, longest = list[Ticket](), 0, 0
+    for _ in range(400):
+        clock.now += 0.05
+        for ended in [one for one in running if one[0] <= clock.now]:
+            running.remove(ended)
+            ended[1].leave()
+            wait_queue.request_ended()
+        try:
+            waiting.append(wait_queue.enter(1, 50, 1000.0))
+        except Overloaded:
+            refused += 1
+        while waiting and len(running) < 4:
+            running.append((clock.now + 1, waiting.pop(0)))
+            running[-1][1].start()
+        longest = len(waiting) if clock.now > 12 else 0
+    assert refused > 200
+    assert longest <= most_waiting and (longest > 16) is (flood_wait == 0)
 
 
 def test_a_long_prompt_takes_less_than_a_decode_step_while_others_are_answered() -> None:

@@ -22,7 +22,8 @@ from export.build.pipeline import build as make_build
 from export.cli import app
 from export.errors import Exit
 from export.plan import gpu_fit
-from export.precision import Precision, Target
+from export.plan.serving_speed import ServingSpeed, can_measure
+from export.precision import Precision, Target, numbers_of
 from glmserve.build.safetensors_header import METADATA, read_header
 from glmserve.model.config import Checkpoint
 
@@ -41,7 +42,7 @@ print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1
 
 
 def plan(checkpoint: Path, out: Path, *options: str) -> dict:
-    command = ["plan", "--json", "--checkpoint", str(checkpoint), "--out", str(out), *options]
+    command = ["plan", "--json", "--no-speed", "--checkpoint", str(checkpoint), "--out", str(out), *options]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
     return dict(json.loads(result.stdout))
@@ -169,3 +170,28 @@ def with_holes(folder: Path) -> Path:
         file.write(header_of(weights))
         file.truncate(file.tell() + sum(weight.size_bytes for weight in weights))
     return folder
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])
+def test_serving_speed_is_foretold_and_nothing_is_left_behind(tmp_path: Path, precision: str) -> None:
+    options = ["--out", str(tmp_path / "builds"), "--precision", precision]
+    result = CliRunner().invoke(app, ["plan", "--json", "--checkpoint", str(DEMO), *options])
+    assert result.exit_code == 0, result.output
+    speed = json.loads(result.stdout)["speed"]
+    small, large = (speed["first_token_s"][photo] for photo in ("640x480", "1920x1080"))
+    assert 0 < small < 60 and 0 < large < 60  # of the demo, which takes both in one size
+    assert speed["tokens_per_s"].keys() == {"1", "16"} and min(speed["tokens_per_s"].values()) > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_slow_machine_is_told_of_its_deadline() -> None:
+    slow = ServingSpeed({(640, 480): 59.0, (1920, 1080): 300.0}, {1: 1.9, 16: 7.0})
+    said = " ".join(slow.sentences(30))
+    assert "640x480 59 s" in said and "1 at a time 1.9" in said and "GLM_GATEWAY_DEADLINE_S allows 30 s" in said
+    assert len(ServingSpeed({(640, 480): 0.1}, {1: 100.0, 16: 900.0}).sentences(30)) == 1
+
+
+@needs_real
+def test_layers_of_the_real_model_fit_this_machine_in_four_bits() -> None:
+    checkpoint = Checkpoint.read(REAL)
+    assert can_measure(checkpoint, numbers_of(Precision.INT4, Target.CPU))

@@ -147,9 +147,8 @@ class Chaos:
         while not (self.injector.is_over(struck) and self._answers_since(struck.at_s)) and time.monotonic() < give_up:
             self._watch(0.2)
         struck.until_s = time.monotonic()
-        say(
-            f"{fault.name}: {self._recovery_s(struck):.1f} s; {dict(self._ended_otherwise(struck)) or 'nobody noticed'}"
-        )
+        ended = dict(self._ended_otherwise(struck)) or "nobody noticed"
+        say(f"{struck.fault.name}: {self._recovery_s(struck):.1f} s; {ended}")
 
     def _watch(self, for_s: float) -> None:
         """Lets time pass, and starts again what has ended, as a container runtime would."""

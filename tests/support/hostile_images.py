@@ -205,6 +205,19 @@ def webp(side: int = 64, before: bytes = b"", after: bytes = b"") -> bytes:
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
+def webp_film(side: int) -> bytes:
+    """One that says it moves."""
+    still = webp(side)
+    return still[:20] + b"\2" + still[21:]
+
+
+def webp_lossless_head(side: int) -> bytes:
+    """A WebP without losses, of which only the size is there."""
+    bits = (side - 1) | (side - 1) << 14
+    body = b"WEBP" + riff_chunk(b"VP8L", b"\x2f" + struct.pack("<I", bits) + bytes(99))
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
 def webp_chunks(count: int, content: bytes = b"") -> bytes:
     return webp(after=riff_chunk(b"abcd", content) * count)
 

@@ -55,17 +55,22 @@ Name = tuple[Path, str]
 
 def kinds_of_test(path: Path, name: str) -> frozenset[str]:
     """The kinds of a test function, or of a class of tests."""
-    return frozenset(_found()[str(path.relative_to(TESTS))][name][0])
+    return frozenset(_of_test(path, name)[0])
 
 
 def group_of_test(path: Path, name: str) -> str:
     """Tests of one group run in one process: those that share a server, those that need torch, whose import takes
     seconds, or else those of one file."""
-    return _found()[str(path.relative_to(TESTS))][name][1]
+    return _of_test(path, name)[1]
 
 
 def tests_in(path: Path) -> list[str]:
     return list(_found()[str(path.relative_to(TESTS))])
+
+
+@cache
+def _of_test(path: Path, name: str) -> tuple[list[str], str]:
+    return _found()[str(path.relative_to(TESTS))].get(name) or _find(path, name)
 
 
 @cache
@@ -76,8 +81,8 @@ def _found() -> dict[str, dict[str, tuple[list[str], str]]]:
     kept = CACHE / f"kinds-{digest}.json"
     if not kept.is_file():
         CACHE.mkdir(exist_ok=True)
-        for older in CACHE.glob("kinds-*"):
-            older.unlink(missing_ok=True)
+        for other in set(CACHE.glob("kinds-*.json")) - {kept}:
+            other.unlink(missing_ok=True)
         found = {
             str(path.relative_to(TESTS)): {name: _find(path, name) for name in _tests_in(path)}
             for path in sources

@@ -11,6 +11,9 @@ import typer
 from graph_table import layer_table
 
 from export.errors import MEANING
+from gateway.openapi.field_docs import MEANINGS
+from gateway.schemas.known_fields import CHANGE_NOTHING, DECLINED
+from gateway.schemas.openai import CompletionBody
 from gateway.settings import settings_table
 from glmserve.engine.metrics import ALL_METRICS
 from glmserve.engine.settings import EngineSettings
@@ -94,6 +97,17 @@ def sampling_fields_table() -> str:
     return "\n".join(rows)
 
 
+def request_fields_table() -> str:
+    """What becomes of each field that OpenAI's, vLLM's and llama.cpp's chat routes have."""
+    rows = ["| field | here | meaning, or what to do instead |", "|---|---|---|"]
+    for name, field in sorted(CompletionBody.model_fields.items()):
+        meaning = MEANINGS[field.alias or name].text
+        rows.append(f"| `{name}` | works | {meaning} |")
+    rows += [f"| `{name}` | changes nothing | {why} |" for name, why in sorted(CHANGE_NOTHING.items())]
+    rows += [f"| `{name}` | refused | {declined.remedy} |" for name, declined in sorted(DECLINED.items())]
+    return "\n".join(rows)
+
+
 def _aliases(entry: Parameter) -> str:
     routes = (("/v1/chat/vision", entry.vision_aliases), ("/v1/chat/completions", entry.openai_aliases))
     named = [f"`{alias}` in `{route}`" for route, aliases in routes for alias in aliases]
@@ -108,6 +122,7 @@ BLOCKS = {
     "engine metrics": engine_metrics_table,
     "exit codes": exit_codes_table,
     "sampling fields": sampling_fields_table,
+    "request fields": request_fields_table,
     "decoder layer": layer_table,
     "gateway settings": lambda: settings_table().strip(),
 }

@@ -9,6 +9,7 @@ from typing import Any
 from gateway.api.error_handlers import openai_problem
 from gateway.chat.generation import Answer, Piece
 from gateway.chat.service import Prepared
+from gateway.schemas.openai import Wanted
 from gateway.streaming import sse
 from gateway.triton.backend import Ranked
 from glmserve.errors import GlmServeError
@@ -18,10 +19,16 @@ _DONE = "data: [DONE]\n\n"
 
 
 class TextShape:
-    """The `text_completion` of one request, or its pieces; `echoed` is text that stands before the answer."""
+    """The `text_completion` of one request, or its pieces; `echoed` is the text that stands before each answer."""
 
     def __init__(
-        self, model: str, build: str, request_id: str, tokenizer: Tokenizer, echoed: str, includes_usage: bool
+        self,
+        model: str,
+        build: str,
+        request_id: str,
+        tokenizer: Tokenizer,
+        echoed: tuple[str, ...],
+        wanted: Wanted,
     ) -> None:
         self._head = {
             "id": f"cmpl-{request_id}",
@@ -32,50 +39,79 @@ class TextShape:
         }
         self._tokenizer = tokenizer
         self._echoed = echoed
-        self._includes_usage = includes_usage
-        self._written = 0  # characters, for text_offset
+        self._wanted = wanted
+        self._prompt_tokens = 0
+        self._tokens = 0  # that were streamed so far
+        self._written = [0] * len(echoed)  # characters of each answer, for text_offset
 
     def whole(self, prepared: Prepared, answer: Answer) -> dict[str, Any]:
-        choice = self._choice(self._echoed + answer.content, answer.logprobs, answer.finish_reason)
-        return {**self._head, "choices": [choice], "usage": _usage(prepared, answer), "timings": answer.timings}
+        choices = [
+            self._choice(i, self._echoed[i] + each.content, each.logprobs, each, each.tokens)
+            for i, each in enumerate(answer.answers)
+        ]
+        return {**self._head, "choices": choices, "usage": _usage(prepared, answer), "timings": answer.timings}
 
     def start(self, prepared: Prepared) -> Iterator[str]:
-        if self._echoed:
-            yield self._event(self._echoed, ())
+        self._prompt_tokens = prepared.prompt_tokens
+        for i, text in enumerate(self._echoed):
+            if text:
+                yield self._event(i, text, ())
 
     def piece(self, piece: Piece) -> Iterator[str]:
-        if piece.content or piece.logprobs:
-            yield self._event(piece.content, piece.logprobs)
+        for each in piece.pieces:
+            self._tokens += len(each.tokens)
+            if each.content or each.logprobs or (self._wanted.token_ids and each.tokens):
+                yield self._event(each.index, each.content, each.logprobs, tokens=each.tokens)
 
     def end(self, prepared: Prepared, answer: Answer) -> Iterator[str]:
-        yield self._event("", (), answer.finish_reason)
-        if self._includes_usage:
+        for i, each in enumerate(answer.answers):
+            yield self._event(i, "", (), each)
+        if self._wanted.usage:
             usage: dict[str, Any] = {"choices": [], "usage": _usage(prepared, answer), "timings": answer.timings}
             yield sse.data({**self._head, **usage})
         yield _DONE
 
     def failure(self, error: GlmServeError) -> Iterator[str]:
         yield sse.data(openai_problem(error))
+        yield _DONE
 
-    def _event(self, text: str, logprobs: tuple[Ranked, ...], finish_reason: str | None = None) -> str:
-        event: dict[str, Any] = {**self._head, "choices": [self._choice(text, logprobs, finish_reason)]}
-        if self._includes_usage:
+    def _event(
+        self,
+        index: int,
+        text: str,
+        logprobs: tuple[Ranked, ...],
+        ended: Answer | None = None,
+        tokens: tuple[int, ...] = (),
+    ) -> str:
+        event: dict[str, Any] = {**self._head, "choices": [self._choice(index, text, logprobs, ended, tokens)]}
+        if self._wanted.running_usage:
+            event["usage"] = _counts(self._prompt_tokens, self._tokens)
+        elif self._wanted.usage:
             event["usage"] = None
         return sse.data(event)
 
-    def _choice(self, text: str, logprobs: tuple[Ranked, ...], finish_reason: str | None) -> dict[str, Any]:
-        told = self._logprobs(logprobs) if logprobs else None
-        return {"index": 0, "text": text, "logprobs": told, "finish_reason": finish_reason}
+    def _choice(
+        self, index: int, text: str, logprobs: tuple[Ranked, ...], ended: Answer | None, tokens: tuple[int, ...]
+    ) -> dict[str, Any]:
+        return {
+            "index": index,
+            "text": text,
+            "logprobs": self._logprobs(index, logprobs) if logprobs else None,
+            "finish_reason": ended.finish_reason if ended else None,
+            "stop_reason": ended.stop_string if ended else None,
+            **({"token_ids": list(tokens)} if self._wanted.token_ids else {}),
+            **({"timed_out": True} if ended and ended.timed_out else {}),
+        }
 
-    def _logprobs(self, tokens: tuple[Ranked, ...]) -> dict[str, Any]:
+    def _logprobs(self, index: int, tokens: tuple[Ranked, ...]) -> dict[str, Any]:
         offsets = []
         for ranked in tokens:
-            offsets.append(self._written)
-            self._written += len(self._spelled(ranked[0][0]))
+            offsets.append(self._written[index])
+            self._written[index] += len(self._spelled(ranked[0][0]))
         return {
             "tokens": [self._spelled(ranked[0][0]) for ranked in tokens],
             "token_logprobs": [ranked[0][1] for ranked in tokens],
-            "top_logprobs": [{self._spelled(token): value for token, value in ranked[1:]} for ranked in tokens],
+            "top_logprobs": [{self._spelled(token): value for token, value in ranked} for ranked in tokens],
             "text_offset": offsets,
         }
 
@@ -83,11 +119,16 @@ class TextShape:
         return self._tokenizer.token_bytes(token).decode("utf-8", "replace")
 
 
-def _usage(prepared: Prepared, answer: Answer) -> dict[str, Any]:
-    prompt_tokens = len(prepared.prompt.input_ids)
+def _counts(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
     return {
         "prompt_tokens": prompt_tokens,
-        "completion_tokens": answer.completion_tokens,
-        "total_tokens": prompt_tokens + answer.completion_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+    }
+
+
+def _usage(prepared: Prepared, answer: Answer) -> dict[str, Any]:
+    return {
+        **_counts(prepared.prompt_tokens, answer.completion_tokens),
         "prompt_tokens_details": {"cached_tokens": answer.cached_tokens},
     }

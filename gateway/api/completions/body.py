@@ -3,35 +3,45 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from gateway.api.tokens.body import TokenIds
-from gateway.schemas.common import FLAG, AnswerFields, Text, read_as
+from gateway.schemas.common import FLAG, Text
 from gateway.schemas.conversation import Conversation
-from gateway.schemas.openai import StreamOptions
+from gateway.schemas.openai import StreamOptions, Wanted
 from gateway.schemas.structured_output import GuidedFields
+from gateway.schemas.token_fields import TokenFields
+from gateway.schemas.unknown_fields import read_knowing
 from glmserve.errors import InvalidInput
-from glmserve.limits import MAX_LOGPROBS
+from glmserve.limits import MAX_ANSWERS, MAX_LOGPROBS
 from glmserve.sampling_parameters import Sampling
 
-_ONE = "a string, a list of token ids, or a list of one of these"
+_MAX_PROMPTS = 32
 
 
-class TextBody(GuidedFields, AnswerFields):
+class TextBody(GuidedFields, TokenFields):
     """The JSON body of a request to /v1/completions."""
 
     model: Text | None = Field(default=None, description="the name of a model, as GET /v1/models lists it")
-    prompt: Text | TokenIds | Annotated[list[Text | TokenIds], Field(max_length=1)] = Field(
-        description=f"{_ONE}; one request continues one prompt"
+    prompt: Text | TokenIds | Annotated[list[Text | TokenIds], Field(min_length=1, max_length=_MAX_PROMPTS)] = Field(
+        description=f"a string, a list of token ids, or a list of 1 to {_MAX_PROMPTS} of these"
     )
     suffix: Literal[""] | None = Field(default=None, description="left out: nothing is inserted into a text here")
     echo: bool | None = Field(default=None, description=FLAG)
     stream: bool | None = Field(default=None, description=FLAG)
-    stream_options: StreamOptions | None = Field(default=None, description='{"include_usage": true}')
-    best_of: Literal[1] | None = Field(default=None, description="1: one answer a request")
-    n: Literal[1] | None = Field(default=None, description="1: one answer a request")
+    stream_options: StreamOptions | None = Field(
+        default=None, description='{"include_usage": true, "continuous_usage_stats": true}'
+    )
+    return_token_ids: bool | None = Field(default=None, description=FLAG)
+    mm_processor_kwargs: None = Field(default=None, description="left out: no pictures come with a text")
+    n: Annotated[int, Field(ge=1, le=MAX_ANSWERS)] | None = Field(
+        default=None, description=f"a whole number from 1 to {MAX_ANSWERS}"
+    )
+    best_of: Annotated[int, Field(ge=1, le=MAX_ANSWERS)] | None = Field(
+        default=None, description="as many as n: every answer that is generated comes"
+    )
     logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = Field(
         default=None, description=f"a whole number from 0 to {MAX_LOGPROBS}"
     )
@@ -39,40 +49,63 @@ class TextBody(GuidedFields, AnswerFields):
     thinking: Literal[False] | None = Field(
         default=None, description="false: thinking is the chat template's, which this route leaves out"
     )
-    frequency_penalty: float | None = Field(default=None, ge=0, le=0, description="0; use repetition_penalty instead")
-    presence_penalty: float | None = Field(default=None, ge=0, le=0, description="0; use repetition_penalty instead")
     add_special_tokens: bool | None = Field(default=None, description=FLAG)
 
     def sampling(self) -> Sampling:
-        sampling = AnswerFields.sampling(self.model_copy(update={"logprobs": None}))
+        sampling = TokenFields.sampling(self.model_copy(update={"logprobs": None}))
         return replace(sampling, logprobs=self.logprobs is not None, top_logprobs=self.logprobs or 0)
 
-    def raw(self) -> str | tuple[int, ...]:
-        """The one prompt; raises InvalidInput where there is none."""
-        prompt = self.prompt
-        if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int):
-            prompt = prompt[0]
-        if not prompt:
-            raise InvalidInput(f"The field prompt must be {_ONE}; it holds nothing.", "prompt")
-        return prompt if isinstance(prompt, str) else tuple(prompt)  # type: ignore[arg-type]
+    def prompts(self) -> list[str | tuple[int, ...]]:
+        """Each prompt; raises InvalidInput for one that holds nothing."""
+        sent = self.prompt
+        found: list[Any] = sent if isinstance(sent, list) and sent and not isinstance(sent[0], int) else [sent]
+        empty = next((i for i, prompt in enumerate(found) if not prompt), None)
+        if empty is not None:
+            place = "prompt" if found == [sent] else f"prompt[{empty}]"
+            raise InvalidInput(f"The field {place} must be a string or a list of token ids; it holds nothing.", place)
+        return [prompt if isinstance(prompt, str) else tuple(prompt) for prompt in found]
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A request to /v1/completions: what is continued, by which model, and how the answer is wanted."""
+    """A request to /v1/completions: by which model each prompt is continued, and how the answers are wanted."""
 
     model: str | None
-    conversation: Conversation
+    conversations: tuple[Conversation, ...]
     is_stream: bool
     echoes: bool
-    includes_usage: bool
+    wanted: Wanted
 
 
 def parse_text(body: bytes) -> Asked:
     """The request in a body; raises InvalidInput with a sentence that names the field at fault."""
-    read = read_as(TextBody, body, "model and prompt")
+    read, unknown = read_knowing(TextBody, body, "model and prompt")
     if read.echo and read.logprobs is not None:
         raise InvalidInput("The field echo cannot be used with logprobs: a prompt's own tokens have none.", "echo")
-    conversation = Conversation((), read.sampling(), read.stops(), grammar=read.answer_rules(), raw=read.raw())
-    includes_usage = bool(read.stream_options and read.stream_options.include_usage)
-    return Asked(read.model, conversation, bool(read.stream), bool(read.echo), includes_usage)
+    if read.best_of not in (None, read.n or 1):
+        raise InvalidInput("The field best_of must be as many as n: every answer that is generated comes.", "best_of")
+    if read.stream_options is not None and not read.stream:
+        raise InvalidInput("The field stream_options needs stream to be true.", "stream_options")
+    conversations = tuple(_conversation(read, prompt, unknown) for prompt in read.prompts())
+    options = read.stream_options or StreamOptions()
+    wanted = Wanted(
+        usage=bool(options.include_usage or options.continuous_usage_stats),
+        running_usage=bool(options.continuous_usage_stats),
+        token_ids=bool(read.return_token_ids),
+    )
+    return Asked(read.model, conversations, bool(read.stream), bool(read.echo), wanted)
+
+
+def _conversation(read: TextBody, prompt: str | tuple[int, ...], unknown: tuple[str, ...]) -> Conversation:
+    sampling = read.sampling()  # each with a seed of its own, where the request has none
+    return Conversation(
+        (),
+        sampling,
+        read.stops(),
+        grammar=read.answer_rules(),
+        raw=prompt,
+        answers=read.n or 1,
+        unknown=unknown,
+        partial_on_timeout=bool(read.partial_on_timeout),
+        **read.token_options(sampling),
+    )

@@ -19,20 +19,23 @@ def routes(settings: GatewaySettings, bodies: BodyReader, handler: ChatHandler, 
     blueprint = Blueprint("text", __name__)
     tokenizer = handler.service.tokenizer
 
-    def echoed(asked: Asked) -> str:
-        prompt = asked.conversation.raw
-        if not asked.echoes or prompt is None:
-            return ""
-        return prompt if isinstance(prompt, str) else tokenizer.decode(list(prompt))
+    def echoed(asked: Asked) -> tuple[str, ...]:
+        """The text before each answer."""
+        texts = [_text(conversation.raw) if asked.echoes else "" for conversation in asked.conversations]
+        return tuple(text for text in texts for _ in range(asked.conversations[0].answers))
+
+    def _text(prompt: str | tuple[int, ...] | None) -> str:
+        return prompt if isinstance(prompt, str) else tokenizer.decode(list(prompt or ()))
 
     @blueprint.post("/v1/completions")
     def completions() -> Response:
         asked = parse_text(bodies.read(request))
         handler.check_model(asked.model)
         shape = TextShape(
-            settings.model_name, build_digest, g.record.request_id, tokenizer, echoed(asked), asked.includes_usage
+            settings.model_name, build_digest, g.record.request_id, tokenizer, echoed(asked), asked.wanted
         )
-        return handler.respond(asked.conversation, shape, asked.is_stream)
+        first, *others = asked.conversations
+        return handler.respond(first, shape, asked.is_stream, others=tuple(others))
 
     return blueprint
 
@@ -42,9 +45,10 @@ def docs() -> RouteDocs:
     meanings = {
         "prompt": Meaning("What is continued, without the chat template; control tokens written in it are such."),
         "logprobs": Meaning("Tells each token's log-probability, and of how many others in its place."),
+        "n": Meaning("How many answers each prompt has.", 1),
         "echo": Meaning("Whether the prompt stands before the answer.", False),
         "suffix": Meaning("Known for OpenAI's clients' sake."),
-        "best_of": Meaning("How many answers are drawn.", 1),
+        "best_of": Meaning("How many answers are drawn."),
         "thinking": Meaning("Known from the chat routes."),
         "add_special_tokens": Meaning("Known for vLLM's clients' sake: this tokenizer adds none."),
     }
@@ -59,7 +63,7 @@ _ANSWERS = {
         object={"const": "text_completion"},
         created=said("integer", "When, in seconds since 1970."),
         model=MODEL_NAME,
-        choices=said("array", "One choice: its text, finish_reason and logprobs.", items={"type": "object"}),
+        choices=said("array", "Each prompt's answers: text, finish_reason and logprobs.", items={"type": "object"}),
         usage=USAGE,
         timings=TIMINGS,
     )

@@ -111,6 +111,7 @@ def _usage(prepared: Prepared, answer: Answer) -> dict[str, Any]:
         "input_tokens": len(prepared.prompt.input_ids) - answer.cached_tokens,
         "cache_read_input_tokens": answer.cached_tokens,
         "output_tokens": answer.completion_tokens,
+        "output_tokens_details": {"thinking_tokens": answer.thinking_tokens},
     }
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from gateway.schemas.common import FLAG, Body, Text, with_parameters
+from gateway.schemas.common import FLAG, Body, RequestBody, Text, with_parameters
 from gateway.schemas.messages import MAX_MESSAGES
 from glmserve.limits import MAX_PARTS, MAX_STOP_CHARS, MAX_STOP_STRINGS
 from glmserve.sampling_parameters import PARAMETERS
@@ -86,7 +86,7 @@ class OutputConfig(Body):
     format: OutputFormat | None = None
 
 
-class CountBody(Body):
+class CountBody(RequestBody):
     """The JSON body of a request to /v1/messages/count_tokens: a conversation, and how it will be answered."""
 
     model: Text | None = Field(default=None, description="the name of a model, as GET /v1/models lists it")
@@ -127,3 +127,9 @@ class AskingBody(CountBody):
     )
     stream: bool | None = Field(default=None, description=FLAG)
     metadata: dict[str, Any] | None = Field(default=None, description="an object")
+    context_management: dict[str, Any] | None = Field(default=None, description="an object; nothing is left out here")
+    betas: list[str] | None = Field(default=None, description="a list of strings")
+    container: None = Field(default=None, description="left out: no code runs here")
+    mcp_servers: Annotated[list[Any], Field(max_length=0)] | None = Field(
+        default=None, description="left out: offer an MCP server's tools as tools"
+    )

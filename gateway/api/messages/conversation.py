@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from gateway.api.as_chat import conversation_of
@@ -34,7 +35,11 @@ def conversation(read: CountBody) -> Conversation:
         given = ("max_tokens", "temperature", "top_p", "top_k")
         fields |= {name: getattr(read, name) for name in given}
         fields["stop"] = [stop for stop in read.stop_sequences or () if stop] or None
-    return conversation_of(_turns(read), "messages", fields, _NAMES)
+    turns = _turns(read)
+    asked = conversation_of(turns, "messages", fields, _NAMES)
+    if turns[-1].role != "assistant":
+        return asked
+    return replace(asked, asks=False, continues=True, rules=replace(asked.rules, continues=True))
 
 
 def _choice(read: CountBody) -> dict[str, Any]:
@@ -71,14 +76,19 @@ def _turns(read: CountBody) -> tuple[Turn, ...]:
             turns.append(_said(_blocks(message), field))
         else:
             turns += _asked(_blocks(message), field)
-    spoken = [turn.role for turn in turns if turn.role != "system"]
-    if not spoken or spoken[-1] == "assistant":
+    last = turns[-1] if turns else None
+    if last is None or last.role == "system" or (last.role == "assistant" and not _is_begun(last)):
         raise InvalidInput(
-            "The last of the messages must be of role user and hold text, an image or a tool's result; "
-            "an answer that was begun by the request is not continued.",
+            "The last of the messages must be of role user and hold text, an image or a tool's result, "
+            "or of role assistant and hold the text that the answer goes on with.",
             "messages",
         )
     return tuple(turns)
+
+
+def _is_begun(turn: Turn) -> bool:
+    """Whether an assistant's message may be gone on with."""
+    return not turn.tool_calls and any(isinstance(part, str) and part.strip() for part in turn.parts)
 
 
 def _blocks(message: SentMessage) -> list[Block]:

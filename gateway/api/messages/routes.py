@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from flask import Blueprint, Response, g, jsonify, request
@@ -15,6 +16,7 @@ from gateway.openapi.field_docs import Meaning
 from gateway.openapi.operations import RouteDocs, asking
 from gateway.openapi.responses import MODEL_NAME, fields, said
 from gateway.schemas.common import read_as
+from gateway.schemas.unknown_fields import read_knowing
 from gateway.settings import GatewaySettings
 
 PATH = "/v1/messages"
@@ -27,10 +29,10 @@ def routes(settings: GatewaySettings, bodies: BodyReader, handler: ChatHandler) 
 
     @blueprint.post(PATH)
     def messages() -> Response:
-        read = read_as(AskingBody, bodies.read(request), _NEEDED)
+        read, unknown = read_knowing(AskingBody, bodies.read(request), _NEEDED)
         handler.check_model(read.model)
         shape = MessageShape(settings.model_name, g.record.request_id)
-        return handler.respond(conversation(read), shape, bool(read.stream))
+        return handler.respond(replace(conversation(read), unknown=unknown), shape, bool(read.stream))
 
     @blueprint.post(f"{PATH}/count_tokens")
     def count_tokens() -> Response:
@@ -62,7 +64,8 @@ _MEANINGS = {
     "thinking": Meaning("Whether the model thinks first; max_tokens bounds its thoughts and its answer together."),
     "output_config": Meaning("A JSON Schema that the answer must match."),
     "stop_sequences": Meaning("Text that ends the answer, which stops before it."),
-    "metadata": Meaning("Known for Anthropic's clients' sake."),
+    **{name: Meaning("Known for Anthropic's clients' sake.") for name in ("metadata", "context_management", "betas")},
+    **{name: Meaning("Known for Anthropic's clients' sake.") for name in ("container", "mcp_servers")},
 }
 _ANSWERS = {
     "Message": fields(

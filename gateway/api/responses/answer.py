@@ -155,6 +155,6 @@ def _usage(prepared: Prepared, answer: Answer) -> dict[str, Any]:
         "input_tokens": prompt_tokens,
         "input_tokens_details": {"cached_tokens": answer.cached_tokens, "cache_write_tokens": 0},
         "output_tokens": answer.completion_tokens,
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": answer.thinking_tokens},
         "total_tokens": prompt_tokens + answer.completion_tokens,
     }

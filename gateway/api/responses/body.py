@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from gateway.api.as_chat import conversation_of
 from gateway.api.responses.items import Item, turns_of
-from gateway.schemas.common import FLAG, Body, Text, read_as, with_parameters
+from gateway.schemas.common import FLAG, Body, RequestBody, Text, with_parameters
 from gateway.schemas.conversation import Conversation
+from gateway.schemas.unknown_fields import read_knowing
 from glmserve.errors import InvalidInput
 from glmserve.limits import MAX_LOGPROBS
 from glmserve.sampling_parameters import PARAMETERS
@@ -69,7 +70,7 @@ class ToolSelection(Body):
 
 
 @with_parameters({"max_output_tokens": _OURS["max_tokens"], **{name: _OURS[name] for name in _SHARED}})
-class ResponsesBody(Body):
+class ResponsesBody(RequestBody):
     """The JSON body of a request to /v1/responses."""
 
     model: Text | None = Field(default=None, description="the name of a model, as GET /v1/models lists it")
@@ -107,6 +108,8 @@ class ResponsesBody(Body):
     metadata: dict[str, str] | None = Field(default=None, description="an object of strings")
     store: bool | None = Field(default=None, description=FLAG)
     user: str | None = Field(default=None, description="a string")
+    stream_options: dict[str, Any] | None = Field(default=None, description="an object")
+    max_tool_calls: int | None = Field(default=None, description="a whole number, for tools that are not here")
     truncation: Literal["disabled"] | None = Field(default=None, description='"disabled": nothing is left out of input')
     background: Literal[False] | None = Field(default=None, description="false: answers are given at once")
     previous_response_id: None = Field(default=None, description=_NOTHING_KEPT)
@@ -129,10 +132,10 @@ class Asked:
 
 def parse_response(body: bytes, thinks_by_default: bool) -> Asked:
     """The request in a body; raises InvalidInput with a sentence that names the field at fault."""
-    read = read_as(ResponsesBody, body, "model and input")
+    read, unknown = read_knowing(ResponsesBody, body, "model and input")
     turns = turns_of(read.input, read.instructions)
     conversation = conversation_of(turns, "input", _fields(read), _NAMES, thinks_by_default)
-    return Asked(read, conversation)
+    return Asked(read, replace(conversation, unknown=unknown))
 
 
 def _fields(read: ResponsesBody) -> dict[str, Any]:

@@ -55,6 +55,8 @@ _MEANINGS = {
     "metadata": Meaning("Comes back with the answer."),
     "store": Meaning("Known for OpenAI's clients' sake: nothing is kept."),
     "user": _KNOWN,
+    "stream_options": _KNOWN,
+    "max_tool_calls": _KNOWN,
     "truncation": _KNOWN,
     "background": _KNOWN,
     "previous_response_id": _KNOWN,

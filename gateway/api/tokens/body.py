@@ -24,6 +24,8 @@ class TokenizeBody(MessagesBody):
         fail_fast=True,
         description=MessagesBody.model_fields["messages"].description,
     )
+    add_generation_prompt: bool | None = Field(default=None, description=FLAG)
+    continue_final_message: bool | None = Field(default=None, description=FLAG)
     prompt: str | None = Field(default=None, description="a string")
     add_special_tokens: bool | None = Field(default=None, description=FLAG)
     return_token_strs: bool | None = Field(default=None, description=FLAG)

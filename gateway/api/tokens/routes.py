@@ -62,6 +62,8 @@ def _conversation(read: TokenizeBody, thinks_by_default: bool) -> Conversation:
         thinking=thinks_by_default if asked is None else asked,
         tools=tuple(tool.described() for tool in read.tools or ()),
         prompt_field="messages",
+        asks=read.add_generation_prompt is not False and not read.continue_final_message,
+        continues=bool(read.continue_final_message),
     )
 
 

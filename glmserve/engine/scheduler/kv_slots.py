@@ -71,6 +71,24 @@ class SlotTable:
         assert self.can_start
         row = self.used
         assert not self.prefilling or self.prefilling[-1].row == row - 1
+        self.prefilling.append(sequence)
+        return self._place(sequence, row)
+
+    def overtake(self, sequence: Sequence) -> list[Move]:
+        """As `start`, but in front of the one that is prefilling, which makes room: its KV moves a row up. The caller
+        prefills it whole in the next step."""
+        assert self.can_start and len(self.prefilling) == 1
+        row, behind, moves = len(self.decoding), self.prefilling[0], list[Move]()
+        if behind.row == row:
+            moves = [*self._make_room(row + 1), Move(row, row + 1, behind.length)]
+            behind.row = row + 1
+        moves += self._place(sequence, row)
+        self.prefilling.insert(0, sequence)
+        return moves
+
+    def _place(self, sequence: Sequence, row: int) -> list[Move]:
+        """Gives a sequence a row that no other holds, with the longest prefix of its prompt that is cached."""
+        sequence.row = row  # held from now on
         donor, shared = self._donor(sequence)
         if donor in self._cached:
             if shared == len(self._cached[donor].keys):
@@ -80,8 +98,7 @@ class SlotTable:
         moves = self._make_room(row, avoid=(donor,))  # `row` itself may be the donor: its KV stays where it is
         if donor is not None and donor != row:
             moves.append(Move(donor, row, shared))
-        sequence.row, sequence.length, sequence.cached = row, shared, shared
-        self.prefilling.append(sequence)
+        sequence.length, sequence.cached = shared, shared
         return moves
 
     def shared(self, sequence: Sequence) -> int:

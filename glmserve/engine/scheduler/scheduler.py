@@ -45,7 +45,8 @@ class Prefill:
 
 
 class Scheduler:
-    """First come, first served; owned by the engine's thread."""
+    """First come, first served, but that a prompt which fits one chunk may pass a longer one that is being read,
+    between two chunks of that. Owned by the engine's thread."""
 
     def __init__(self, table: SlotTable, chunk_budget: ChunkBudget, chunk_tokens: int, min_chunk_tokens: int) -> None:
         self.waiting: deque[Waiting] = deque()
@@ -53,6 +54,7 @@ class Scheduler:
         self._chunk_budget = chunk_budget
         self._chunk_tokens = chunk_tokens
         self._min_chunk_tokens = min_chunk_tokens
+        self._was_passed = False  # then the long prompt's chunk comes next, whoever waits
 
     @property
     def is_idle(self) -> bool:
@@ -66,6 +68,9 @@ class Scheduler:
             if not self.waiting or not table.can_start:
                 return None
             moves += self._start(now)
+        elif passing := self._passing():
+            return self._pass(passing, now)
+        self._was_passed = False
         first = table.prefilling[0]
         budget = self._budget(first, beginning)
         stop = min(first.length + budget, first.request.prompt.length)
@@ -73,6 +78,24 @@ class Scheduler:
         if chunks[0].is_last and first.length == 0 and not first.request.grammar:
             moves += self._join(chunks, now)
         return Prefill(chunks, moves)
+
+    def _passing(self) -> Waiting | None:
+        """The first waiting request that is read in one step while a prompt is being read which takes several more."""
+        most = self._chunk_budget.most_tokens(self._chunk_tokens)
+        reading = self._table.prefilling[0]
+        is_long = reading.request.prompt.length - reading.length > most
+        if self._was_passed or not is_long or not self._table.can_start:
+            return None
+        return next((waiting for waiting in self.waiting if waiting.request.prompt.length <= most), None)
+
+    def _pass(self, waiting: Waiting, now: float) -> Prefill:
+        """Reads a waiting prompt whole, before the rest of the one that is being read."""
+        self.waiting.remove(waiting)
+        self._was_passed = True
+        waiting.ticket.start()
+        sequence = Sequence(waiting.request, started=now, give_back=waiting.ticket.leave)
+        moves = self._table.overtake(sequence)
+        return Prefill([Chunk(sequence, sequence.length, waiting.request.prompt.length)], moves)
 
     def _budget(self, first: Sequence, beginning: int) -> int:
         """Prompt tokens of the next chunk. A prompt that fits one chunk is not cut: the half-empty decode steps between

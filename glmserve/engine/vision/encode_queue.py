@@ -7,7 +7,6 @@ run that nobody wants any more is ended, so that it holds up no other.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,13 +17,12 @@ import numpy as np
 from glmserve.engine import metrics
 from glmserve.engine.metrics import Meter
 from glmserve.engine.vision.feature_cache import FeatureCache
+from glmserve.engine.vision.niceness import be_nice
 from glmserve.engine.vision.stop import Stop
 from glmserve.errors import BackendDown, GlmServeError
 from glmserve.model.position_embedding import VisionArrays
 
 _log = logging.getLogger(__name__)
-_NICENESS = 5
-"""Of the threads that encode: where they share a core with the decoder, its steps get three quarters of it."""
 _STOPPING = "The engine is stopping."
 
 EncodeImages = Callable[[list[VisionArrays], Stop], list[np.ndarray]]
@@ -158,7 +156,7 @@ class EncodeQueue:
                 job.run.stop.set()
 
     def _work(self) -> None:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        be_nice()
         while (run := self._next()) is not None:
             found = self._features(run)
             for job, features in zip(run.jobs, found, strict=True):

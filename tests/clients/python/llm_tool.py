@@ -6,7 +6,7 @@ from llm.default_plugins.openai_models import Chat
 from pydantic import BaseModel, Field
 
 
-class Shape(BaseModel):
+class Shape(BaseModel, extra="forbid"):
     """A shape and how often it is there."""
 
     colour: Literal["red", "green", "blue"]

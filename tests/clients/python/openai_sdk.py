@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 MODEL = "GLM-4.6V-Flash-WEB"
 
 
-class Shape(BaseModel):
+class Shape(BaseModel, extra="forbid"):
     """A shape and how often it is there."""
 
     colour: Literal["red", "green", "blue"]

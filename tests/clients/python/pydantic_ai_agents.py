@@ -2,18 +2,15 @@
 
 from typing import Literal
 
-from anthropic import AsyncAnthropic
 from pydantic import BaseModel, Field
 from pydantic_ai import Agent, NativeOutput
-from pydantic_ai.models.anthropic import AnthropicModel
 from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
-from pydantic_ai.providers.anthropic import AnthropicProvider
 from pydantic_ai.providers.openai import OpenAIProvider
 
 MODEL = "GLM-4.6V-Flash-WEB"
 
 
-class Shape(BaseModel):
+class Shape(BaseModel, extra="forbid"):
     """A shape and how often it is there."""
 
     colour: Literal["red", "green", "blue"]
@@ -21,9 +18,8 @@ class Shape(BaseModel):
 
 
 provider = OpenAIProvider(base_url="http://127.0.0.1:5000/v1", api_key="none")
-anthropic = AnthropicProvider(anthropic_client=AsyncAnthropic(base_url="http://127.0.0.1:5000", api_key="none"))
 chat = OpenAIChatModel(MODEL, provider=provider)
-for model in (chat, OpenAIResponsesModel(MODEL, provider=provider), AnthropicModel(MODEL, provider=anthropic)):
+for model in (chat, OpenAIResponsesModel(MODEL, provider=provider)):
     assert isinstance(Agent(model, output_type=Shape).run_sync("What is there?").output, Shape)
 assert isinstance(Agent(chat, output_type=NativeOutput(Shape)).run_sync("What is there?").output, Shape)
 agent = Agent(chat, output_type=Shape)

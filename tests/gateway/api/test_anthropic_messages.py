@@ -214,6 +214,12 @@ def test_sampling_fields_reach_the_engine(client: FlaskClient, backend: FakeBack
     assert (sampling.temperature, sampling.top_p, sampling.top_k, sampling.max_tokens) == (0.5, 0.5, 5, 7)
 
 
+def test_an_answer_goes_on_with_what_an_assistant_began(client: FlaskClient, backend: FakeBackend) -> None:
+    assert post(client, [*ASKED, {"role": "assistant", "content": "It is a"}]).status_code == 200
+    ids = backend.requests[0].input_ids.tolist()
+    assert client.post("/v1/detokenize", json={"tokens": ids}).get_json()["prompt"].endswith("It is a")
+
+
 @pytest.mark.parametrize(
     "fields", [{"tools": [TOOL], "tool_choice": {"type": "none"}}, {"thinking": {"type": "disabled"}}]
 )
@@ -229,7 +235,7 @@ def test_what_is_switched_off_is_off(client: FlaskClient, backend: FakeBackend, 
     [
         ({"messages": []}, "messages"),
         ({"messages": "Hi"}, "messages"),
-        ({"messages": [{"role": "assistant", "content": "Hi"}]}, "messages"),
+        ({"messages": [{"role": "assistant", "content": " "}]}, "messages"),
         ({"messages": [{"role": "wizard", "content": "Hi"}]}, "messages[0].role"),
         ({"messages": [{"role": "user", "content": " "}]}, "messages"),
         ({"messages": [{"role": "user", "content": [{"type": "video"}]}]}, "video"),

@@ -173,8 +173,11 @@ def test_the_other_name_of_max_tokens_is_no_back_door(client: FlaskClient, image
         ({"messages": []}, "messages"),
         ({"messages": {}}, "messages"),
         ({"messages": [{"role": "user", "content": "x"}] * 513}, "messages"),
-        ({"messages": [{"role": "assistant", "content": "x"}]}, "messages"),
-        ({"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}, "messages"),
+        ({"messages": [{"role": "system", "content": "x"}]}, "messages"),
+        (
+            {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}, {"role": "user"}]},
+            "messages[2].content",
+        ),
         ({"messages": [{"role": "user", "content": None}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": [{"type": "audio"}]}]}, "messages"),
     ],

@@ -32,6 +32,15 @@ def test_tokens_of_a_conversation_are_those_that_are_sent_and_their_text_is_the_
     assert text.startswith("[gMASK]<sop><|user|>\nHi ") and "".join(told["token_strs"]) == text
 
 
+def test_a_conversation_is_counted_with_and_without_the_beginning_of_an_answer(client: FlaskClient) -> None:
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "It is"}]
+    texts = []
+    for more in ({}, {"add_generation_prompt": False}, {"continue_final_message": True}):
+        ids = client.post("/v1/tokenize", json={"messages": turns, **more}).get_json()["tokens"]
+        texts.append(client.post("/v1/detokenize", json={"tokens": ids}).get_json()["prompt"])
+    assert texts[0].startswith(texts[1]) and len(texts[0]) > len(texts[1]) and texts[2].endswith("It is")
+
+
 def test_a_prompt_is_tokenised_as_it_stands(client: FlaskClient, tokenizer: Tokenizer) -> None:
     told = client.post("/v1/tokenize", json={"prompt": "<|user|>\n你好"}).get_json()
     assert told["tokens"] == tokenizer.encode("<|user|>\n你好") and told["token_strs"] is None
@@ -67,6 +76,7 @@ def test_probes_of_other_servers_say_whether_it_is_ready(
 ) -> None:
     client = create_app(settings, backend).test_client()
     assert (client.get(path).status_code, client.get(path).get_json()["status"]) == (200, "ready")
+    assert client.post("/ping").status_code == 200
     backend.is_ready = False
     assert create_app(settings, backend).test_client().get(path).status_code == 503
 

@@ -7,10 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from eventually import eventually
 from fake_backend import FakeBackend
 from flask.testing import FlaskClient
 
 from gateway.triton.backend import Chunk
+from glmserve.contract import Finish
+from glmserve.errors import DeadlineExceeded
 from glmserve.model.tokenizer import Tokenizer
 
 URL = "/v1/completions"
@@ -28,7 +31,7 @@ def test_the_prompt_goes_out_as_it_stands(client: FlaskClient, backend: FakeBack
     assert backend.requests[0].input_ids.tolist() == tokenizer.encode("The sky <|user|>")
     assert body["object"] == "text_completion" and body["id"].startswith("cmpl-")
     (choice,) = body["choices"]
-    assert choice == {"index": 0, "text": "A red circle.", "logprobs": None, "finish_reason": "stop"}
+    assert choice.items() >= {"index": 0, "text": "A red circle.", "logprobs": None, "finish_reason": "stop"}.items()
     assert body["usage"]["total_tokens"] == body["usage"]["prompt_tokens"] + body["usage"]["completion_tokens"]
 
 
@@ -71,6 +74,15 @@ def test_usage_comes_last_where_a_stream_asks_for_it(client: FlaskClient) -> Non
     assert all(event["usage"] is None for event in others)
 
 
+def test_usage_comes_with_each_chunk_and_ids_with_each_piece_where_a_stream_asks(client: FlaskClient) -> None:
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    body = {"prompt": "Hi", "stream": True, "stream_options": options, "return_token_ids": True}
+    told = events(client.post(URL, json=body).text)
+    counts = [event["usage"]["completion_tokens"] for event in told]
+    ids = [token for event in told for choice in event["choices"] for token in choice["token_ids"]]
+    assert counts == sorted(counts) and counts[-1] == len(ids) > 0
+
+
 def test_log_probabilities_are_parallel_lists(
     client: FlaskClient, backend: FakeBackend, says: Script, tokenizer: Tokenizer
 ) -> None:
@@ -79,6 +91,7 @@ def test_log_probabilities_are_parallel_lists(
     ]
     told = client.post(URL, json={"prompt": "x", "logprobs": 1}).get_json()["choices"][0]["logprobs"]
     assert "".join(told["tokens"]) == "A red." and set(told["token_logprobs"]) == {-0.5}
+    assert all(len(top) == 1 for top in told["top_logprobs"])  # with the token itself
     assert told["text_offset"][0] == 0 and len(told["top_logprobs"]) == len(told["text_offset"])
     assert backend.requests[0].sampling.logprobs and backend.requests[0].sampling.top_logprobs == 1
 
@@ -95,7 +108,14 @@ def test_log_probabilities_are_parallel_lists(
         ({"prompt": "<|begin_of_image|><|image|><|end_of_image|>"}, "prompt"),
         ({"prompt": "x " * 150_000}, "prompt"),
         ({"suffix": "end"}, "suffix"),
+        ({"stream_options": {"include_usage": True}}, "stream_options"),
+        ({"use_beam_search": True}, "use_beam_search"),
         ({"best_of": 2}, "best_of"),
+        ({"n": 0}, "n"),
+        ({"n": 99}, "n"),
+        ({"prompt": ["a", ""]}, "prompt"),
+        ({"prompt": ["a", []]}, "prompt[1]"),
+        ({"prompt": ["a"] * 99}, "prompt"),
         ({"logprobs": True}, "logprobs"),
         ({"logprobs": 99}, "logprobs"),
         ({"echo": True, "logprobs": 0}, "echo"),
@@ -107,6 +127,45 @@ def test_a_wrong_request_names_the_field(client: FlaskClient, options: dict[str,
     response = client.post(URL, json={"prompt": "Hi", **options})
     assert response.status_code == 400, response.text
     assert response.get_json()["error"]["param"].startswith(param)
+
+
+def test_several_prompts_are_answered_side_by_side_in_their_order(
+    client: FlaskClient, backend: FakeBackend, tokenizer: Tokenizer
+) -> None:
+    prompts = ["One", "Two two", tokenizer.encode("Three")]
+    body = client.post(URL, json={"prompt": prompts, "echo": True}).get_json()
+    texts = [(choice["index"], choice["text"]) for choice in body["choices"]]
+    assert texts == [(i, f"{said}A red circle.") for i, said in enumerate(("One", "Two two", "Three"))]
+    sent = sorted(len(request.input_ids) for request in backend.requests)
+    assert body["usage"]["prompt_tokens"] == sum(sent) and len(sent) == 3
+    streamed = events(client.post(URL, json={"prompt": prompts, "stream": True}).text)
+    grown = dict.fromkeys(range(3), "")
+    for event in streamed:
+        for choice in event["choices"]:
+            grown[choice["index"]] += choice["text"]
+    assert set(grown.values()) == {"A red circle."}
+    ends = [choice["index"] for event in streamed for choice in event["choices"] if choice["finish_reason"]]
+    assert ends == [0, 1, 2]
+
+
+def test_one_of_several_that_fails_fails_the_request_and_ends_the_others(
+    client: FlaskClient, backend: FakeBackend
+) -> None:
+    backend.error = DeadlineExceeded()
+    assert client.post(URL, json={"prompt": ["One", "Two"]}).status_code == 504
+    backend.error, backend.beat_s = None, 0.05
+    stream = client.post(URL, json={"prompt": ["One", "Two"], "stream": True})
+    next(iter(stream.response))
+    stream.close()
+    assert eventually(lambda: backend.cancelled >= 2)
+
+
+def test_several_answers_to_one_prompt_are_asked_for_at_once(client: FlaskClient, backend: FakeBackend) -> None:
+    ends = (Finish.STOP, Finish.LENGTH)
+    backend.chunks = [Chunk(backend.chunks[0].tokens * 2, Finish.STOP, choices=(0, 1), finishes=ends)]
+    body = client.post(URL, json={"prompt": "Hi", "n": 2, "best_of": 2}).get_json()
+    found = [(choice["index"], choice["finish_reason"]) for choice in body["choices"]]
+    assert found == [(0, "stop"), (1, "length")] and backend.requests[0].answers == 2
 
 
 def test_another_model_is_not_found(client: FlaskClient) -> None:

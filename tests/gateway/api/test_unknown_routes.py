@@ -34,6 +34,21 @@ def test_a_wrong_method_names_the_right_ones(client: FlaskClient) -> None:
     assert response.get_json()["error"]["code"] == "method_not_allowed"
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"prompt": "Hi"},
+        {"input": "Hi"},
+        {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 9},
+    ],
+)
+def test_a_field_that_nobody_knows_is_told_on_each_route(client: FlaskClient, body: dict[str, object]) -> None:
+    path = {"prompt": "/v1/completions", "input": "/v1/responses", "messages": "/v1/messages"}[next(iter(body))]
+    assert "Warning" not in client.post(path, json=body).headers
+    response = client.post(path, json={**body, "temprature": 0})
+    assert response.status_code == 200 and "temprature (do you mean temperature?)" in response.headers["Warning"]
+
+
 def test_answers_tell_what_is_left_as_openai_does(build: Path, backend: FakeBackend, image: str) -> None:
     settings = GatewaySettings(build=build, requests_per_minute=50, image_tokens_per_minute=1000)
     client = create_app(settings, backend).test_client()

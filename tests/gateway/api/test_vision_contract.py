@@ -80,8 +80,12 @@ def test_seeds_differ_when_none_is_asked_for(client: FlaskClient, backend: FakeB
     assert backend.requests[0].sampling.seed != backend.requests[1].sampling.seed
 
 
-def test_unknown_fields_are_passed_over(client: FlaskClient, image: str) -> None:
-    assert ask(client, image, chat_template_kwargs={"a": 1}, n=10**6, streaming="maybe").status_code == 200
+def test_unknown_fields_are_refused_by_name(client: FlaskClient, image: str) -> None:
+    response = ask(client, image, max_token=5, temprature=0, streaming="maybe", chatter=1)
+    assert_problem(response, 400, "max_token (do you mean max_tokens?)")
+    assert_problem(response, 400, "temprature (do you mean temperature?)")
+    assert_problem(response, 400, "chatter")
+    assert ask(client, image, max_token=None).status_code == 200
 
 
 @pytest.mark.parametrize("kind", ["application/json", "application/json; charset=utf-8", "application/vnd.x+json"])

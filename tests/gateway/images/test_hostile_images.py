@@ -78,8 +78,10 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "webp of chunks": (lambda: made.webp_chunks(MEGA), "2,048 chunks"),
     "webp of chunks with content": (lambda: made.webp_chunks(100_000, b"A" * 99), "2,048 chunks"),
     "progressive jpeg of 50 megapixels": (lambda: made.jpeg_scans(7071, 0, components=3), "MiB of memory"),
-    "png of 48 bits a pixel, 50 megapixels": (lambda: made.png(7071, 16, 2), "MiB of memory"),
-    "webp of 20 megapixels": (lambda: made.webp(4500), "MiB of memory"),
+    "png in turns, 50 megapixels": (lambda: made.png(7071, 8, 2, interlaced=True), "MiB of memory"),
+    "png of 48 bits a pixel in turns, 50 megapixels": (lambda: made.png(7071, 16, 2, interlaced=True), "MiB of memory"),
+    "webp film of 20 megapixels": (lambda: made.webp_film(4500), "MiB of memory"),
+    "webp without losses of 50 megapixels": (lambda: made.webp_lossless_head(7071), "MiB of memory"),
 }
 
 BOUNDED: dict[str, Callable[[], bytes]] = {
@@ -99,6 +101,8 @@ BOUNDED: dict[str, Callable[[], bytes]] = {
     "png of 50 megapixels": lambda: made.png(7071),
     "png of 50 megapixels with alpha": lambda: made.png(7071, 8, 6),
     "png of 50 megapixels grey with alpha": lambda: made.png(7071, 8, 4),
+    "png of 50 megapixels in 48 bits a pixel": lambda: made.png(7071, 16, 2),
+    "png of 50 megapixels in 64 bits a pixel": lambda: made.png(7071, 16, 6),
     "png of 50 megapixels in 16 bits": lambda: made.png(7071, 16, 0),
     "png of 50 megapixels in one bit": lambda: made.png(7071, 1, 0),
     "png of 50 megapixels with a clear palette": lambda: made.png(
@@ -115,11 +119,18 @@ BOUNDED: dict[str, Callable[[], bytes]] = {
     "bmp of single pixels, 4 bits": lambda: made.bmp_single_pixels(2700, 2700, 4),
     "webp of 12 megapixels": lambda: made.webp(3464),
     "webp of 15 megapixels": lambda: made.webp(3870),
+    "webp of 20 megapixels": lambda: made.webp(4500),
+    "webp of 36 megapixels": lambda: made.webp(6000),
+    "webp of 50 megapixels": lambda: made.webp(7071),
+    "webp head without losses of 20 megapixels": lambda: made.webp_lossless_head(4500),
     "webp of 500 frames": lambda: made.webp_frames(64, 500),
 }
 """Accepted or refused, but never at more than what an image of so many pixels may take."""
 
-HONEST = ("png of 50", "png of tall", "gif of 50", "bmp of line ends", "webp of 1", "jpeg of a first scan")
+HONEST = (
+    *("png of 50", "png of tall", "gif of 50", "bmp of line ends", "webp of 1", "webp of 20", "webp of 36"),
+    "jpeg of a first scan",
+)
 
 
 @pytest.mark.parametrize("name", REFUSED)

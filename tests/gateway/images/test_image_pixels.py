@@ -194,6 +194,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
     if request.param != "whole":
         monkeypatch.setattr(pixels, "LARGE_PIXELS", 1)
         monkeypatch.setattr(pixels, "HUGE_PIXELS", 1 if request.param == "in bands" else pixels.HUGE_PIXELS)
+        monkeypatch.setattr(pixels, "STILL_PIXELS", 1 if request.param == "in bands" else pixels.STILL_PIXELS)
         monkeypatch.setattr(pixels, "BAND_PIXELS", 2000)
     yield
     Image.OPEN.update(openers)

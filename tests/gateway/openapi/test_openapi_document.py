@@ -11,13 +11,19 @@ import numpy as np
 import pytest
 from fake_backend import FakeBackend
 from flask.testing import FlaskClient
+from pydantic import BaseModel
 from samples import ask
 
+from gateway.api.completions.body import TextBody
+from gateway.api.messages.body import AskingBody, CountBody
+from gateway.api.responses.body import ResponsesBody
+from gateway.api.tokens.body import DetokenizeBody, TokenizeBody
 from gateway.app import create_app
 from gateway.schemas.openai import CompletionBody
 from gateway.schemas.vision import VisionBody
 from gateway.settings import GatewaySettings
 
+OTHER_BODIES = (TextBody, ResponsesBody, AskingBody, CountBody, TokenizeBody, DetokenizeBody)
 PAGES = {"/", "/docs", "/openapi.json"}
 API_PAGE = (Path(__file__).resolve().parents[3] / "docs" / "api.md").read_text("utf-8")
 
@@ -89,6 +95,16 @@ def test_whether_completions_think_unasked_is_told(build: Path, backend: FakeBac
     schemas = app.test_client().get("/openapi.json").get_json()["components"]["schemas"]
     assert schemas["CompletionBody"]["properties"]["thinking"]["default"] is True
     assert schemas["VisionBody"]["properties"]["thinking"]["default"] is False
+
+
+@pytest.mark.parametrize("body", OTHER_BODIES, ids=lambda body: body.__name__)
+def test_the_bodies_of_other_routes_are_told_field_by_field(api: dict[str, Any], body: type[BaseModel]) -> None:
+    """Those that a route leaves out on purpose say so too."""
+    fields = api["components"]["schemas"][body.__name__]["properties"]
+    assert set(fields) == set(body.model_fields)
+    for name, field in fields.items():
+        meaning, said, rest = field["description"].partition(f" It must be {body.model_fields[name].description}.")
+        assert meaning.endswith(".") and said and not rest, name
 
 
 def test_a_form_has_the_same_fields(api: dict[str, Any]) -> None:

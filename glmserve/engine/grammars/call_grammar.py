@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from glmserve.answer_rules import OfferedTool
-from glmserve.engine.lark import ANYTHING, holding, json_value, literal
+from glmserve.engine.grammars.lark import ANYTHING, holding, json_value, literal
+from glmserve.engine.grammars.schema_rewriting import check_references, standing_alone
 from glmserve.errors import InvalidInput
 from glmserve.model.schema_types import (
     TYPES,
@@ -16,16 +17,12 @@ from glmserve.model.schema_types import (
     TooMuchSchema,
     choices_of,
     parts_of,
-    referred,
     types_of,
 )
 from glmserve.model.tool_parser import CALL_CLOSE, CALL_OPEN, KEY_CLOSE, KEY_OPEN, VALUE_CLOSE, VALUE_OPEN
 from glmserve.model.tool_schema import CallShape, call_shapes
 
 _KEY = r"/[^\n]{1,64}/"
-_MAPS = ("properties", "$defs", "definitions", "patternProperties", "dependentSchemas")
-_NO_SCHEMAS = ("const", "enum", "default", "examples")
-_ROOT = "parameters"
 
 
 class CallGrammar:
@@ -52,7 +49,7 @@ class CallGrammar:
         cannot = f"The JSON Schema in {tool.field} cannot be turned into a grammar: it"
         steps = Steps()
         try:
-            _moved(tool.parameters, tool.parameters)
+            check_references(tool.parameters)
             return [self._arguments(shape, tool, steps) for shape in call_shapes(tool.parameters, steps)]
         except LookupError:
             raise InvalidInput(f"{cannot} refers to what is not in it.", tool.field) from None
@@ -94,7 +91,7 @@ class CallGrammar:
         others = types - {"string"}
         if others or not forms:
             narrowed = schema if others == types else {"allOf": [schema, {"type": sorted(others)}]}
-            forms.append(self._named(json_value(_rooted(narrowed, root), not tool.is_strict), "json"))
+            forms.append(self._named(json_value(standing_alone(narrowed, root), not tool.is_strict), "json"))
         return f"({' | '.join(forms)})"
 
     def _named(self, body: str, kind: str) -> str:
@@ -138,29 +135,3 @@ def _own_texts(schema: dict[str, Any]) -> str | None:
     if isinstance(least, int) or isinstance(most, int):
         asked.append(rf"/(?s:.){{{least or 0},{'' if most is None else most}}}/")
     return " & ".join(f"({each})" for each in asked)
-
-
-def _rooted(schema: Any, root: Any) -> Any:
-    """A schema out of a document, as a document of its own: what it refers to comes along."""
-    moved = _moved(schema, root)
-    if moved == schema:
-        return schema
-    return {**moved, "$defs": {_ROOT: _moved(root, root)}}
-
-
-def _moved(schema: Any, root: Any) -> Any:
-    """With references as they are once the root is a definition; raises LookupError for one that leads nowhere."""
-    if isinstance(schema, list):
-        return [_moved(each, root) for each in schema]
-    if not isinstance(schema, dict):
-        return schema
-    moved: dict[str, Any] = {}
-    for name, value in schema.items():
-        if name in _MAPS and isinstance(value, dict):
-            moved[name] = {key: _moved(each, root) for key, each in value.items()}
-        elif name == "$ref" and isinstance(value, str):
-            referred(value, root)
-            moved[name] = f"#/$defs/{_ROOT}{value[1:]}"
-        else:
-            moved[name] = value if name in _NO_SCHEMAS else _moved(value, root)
-    return moved

@@ -19,7 +19,7 @@ from typing import BinaryIO, NoReturn
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from glmserve.answer_rules import AnswerRules
-from glmserve.engine.answer_grammar import control_tokens, grammar_of
+from glmserve.engine.grammars.answer_grammar import control_tokens, grammar_of
 from glmserve.errors import BadArtifact, GlmServeError, InvalidInput
 from glmserve.limits import GRAMMAR_COMPILE_CPU_S, GRAMMAR_COMPILE_MEMORY_BYTES
 
@@ -114,7 +114,7 @@ class GrammarTrial:
             return b""
 
     def _started(self) -> subprocess.Popen[bytes]:
-        ours = str(Path(__file__).resolve().parents[2])  # an editable installation is found by a hook, not by a path
+        ours = str(Path(__file__).resolve().parents[3])  # an editable installation is found by a hook, not by a path
         path = os.pathsep.join([ours, *(folder for folder in sys.path if Path(folder).is_absolute())])
         environment = {**os.environ, "PYTHONPATH": path}
         environment |= {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}  # a fork has one thread

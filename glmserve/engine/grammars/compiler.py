@@ -15,8 +15,8 @@ import numpy as np
 from llguidance import LLMatcher
 
 from glmserve.answer_rules import AnswerRules
-from glmserve.engine.answer_grammar import control_tokens, grammar_of
-from glmserve.engine.grammar_trial import GrammarTrial, Verdict, load_tokenizer, matcher_of
+from glmserve.engine.grammars.answer_grammar import control_tokens, grammar_of
+from glmserve.engine.grammars.trial import GrammarTrial, Verdict, load_tokenizer, matcher_of
 from glmserve.errors import GlmServeError, InvalidInput, Overloaded
 from glmserve.limits import MAX_KEPT_GRAMMARS
 

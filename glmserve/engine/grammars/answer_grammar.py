@@ -10,8 +10,9 @@ from llguidance import LLMatcher, LLTokenizer
 from llguidance.gbnf_to_lark import gbnf_to_lark
 
 from glmserve.answer_rules import AnswerRules, TextRule
-from glmserve.engine.call_grammar import CallGrammar
-from glmserve.engine.lark import json_options, literal, regex
+from glmserve.engine.grammars.call_grammar import CallGrammar
+from glmserve.engine.grammars.lark import json_options, literal, regex
+from glmserve.engine.grammars.schema_rewriting import closed
 from glmserve.errors import InvalidInput
 from glmserve.model.chat_template import THINK_CLOSE, THINK_OPEN
 from glmserve.model.tool_parser import CALL_CLOSE, CALL_OPEN, KEY_CLOSE, KEY_OPEN, VALUE_CLOSE, VALUE_OPEN
@@ -84,7 +85,10 @@ def _answer(rule: TextRule) -> dict[str, Any]:
 def _schema(rule: TextRule) -> dict[str, Any]:
     if not isinstance(rule.value, dict):
         raise InvalidInput(f"The JSON Schema in {rule.field} must be a JSON object.", rule.field)
-    schema = {**rule.value, _GUIDANCE: json_options(rule.is_compact)}  # the library's own switches are not for users
+    schema = {
+        **closed(rule.value),
+        _GUIDANCE: json_options(rule.is_compact),
+    }  # the library's own switches are not for users
     try:
         LLMatcher.grammar_from_json_schema(schema)
     except (ValueError, RecursionError):  # a lone surrogate, or a number of hundreds of digits

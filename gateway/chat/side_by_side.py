@@ -1,0 +1,88 @@
+"""Answers to several prompts of one request: generated at the same time, read as if they were one."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import replace
+
+from gateway.chat.generation import Answer, Event, Piece
+from gateway.triton.backend import Cancellation
+
+_MOST_UNREAD = 64
+_Message = tuple[int, Event | BaseException | None]
+"""Whose it is, and an event, what it failed with, or None at its end."""
+
+
+def side_by_side(
+    begin: Sequence[Callable[[], Generator[Event]]], answers_each: int, cancellation: Cancellation
+) -> Generator[Event]:
+    """The pieces of all answers as they come, then all answers as one; each prompt has `answers_each` of them.
+
+    Raises what the first of them failed with; the others are cancelled then, as when the generator is closed.
+    """
+    messages: queue.Queue[_Message] = queue.Queue(_MOST_UNREAD)
+    threads = [
+        threading.Thread(target=_read, args=(number, start, messages), name="one of several", daemon=True)
+        for number, start in enumerate(begin)
+    ]
+    for thread in threads:
+        thread.start()
+    ended: dict[int, Answer] = {}
+    running = len(threads)
+    try:
+        while running:
+            number, message = messages.get()
+            if isinstance(message, BaseException):
+                raise message
+            if message is None:
+                running -= 1
+            elif isinstance(message, Answer):
+                ended[number] = message
+            else:
+                yield _numbered(message, number * answers_each)
+    finally:
+        if running:
+            cancellation.cancel()
+            _await_ends(threads, messages)
+    yield _joined([ended[number] for number in sorted(ended)])
+
+
+def _read(number: int, begin: Callable[[], Generator[Event]], messages: queue.Queue[_Message]) -> None:
+    """Runs on a thread of its own for each prompt."""
+    try:
+        with closing(begin()) as events:
+            for event in events:
+                messages.put((number, event))
+        messages.put((number, None))
+    except BaseException as error:  # raised again by who reads the messages
+        messages.put((number, error))
+
+
+def _await_ends(threads: list[threading.Thread], messages: queue.Queue[_Message]) -> None:
+    """Takes what is still put, so that nobody waits for room; cancelled answers end in the engine's next step."""
+    for thread in threads:
+        while thread.is_alive():
+            try:
+                messages.get(timeout=0.05)
+            except queue.Empty:
+                continue
+
+
+def _numbered(piece: Piece, first: int) -> Piece:
+    others = tuple(replace(each, index=each.index + first) for each in piece.others)
+    return replace(piece, index=piece.index + first, others=others)
+
+
+def _joined(answers: list[Answer]) -> Answer:
+    first, *others = (each for answer in answers for each in answer.answers)
+    return replace(
+        first,
+        completion_tokens=sum(answer.completion_tokens for answer in answers),
+        thinking_tokens=sum(answer.thinking_tokens for answer in answers),
+        cached_tokens=sum(answer.cached_tokens for answer in answers),
+        timings=answers[0].timings,
+        others=tuple(others),
+    )
