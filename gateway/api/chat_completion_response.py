@@ -92,6 +92,8 @@ class CompletionShape:
         if answer.calls:
             message["tool_calls"] = self._numbered(index, answer.calls, with_index=False)
             message["content"] = content or None
+        if answer.boxes:
+            message["boxes"] = [box.as_json() for box in answer.boxes]
         return {
             "index": index,
             "message": message,

@@ -99,6 +99,7 @@ class Preprocessor:
 
     def close(self) -> None:
         """Every request that is still being prepared fails."""
+        self._images.stop()  # first, so that no further image is begun
         self._closing.set()
         self._departures.close(_stopping())
         self._images.close()

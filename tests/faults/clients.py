@@ -158,6 +158,9 @@ class _Exchange:
                 has_failed = False  # OpenAI's streams say that they are over after an error, too
                 continue
             if data == "[DONE]":
+                if by_openai and has_failed:
+                    has_failed = False  # it closes a stream that failed, once
+                    continue
                 self.ended(How.DONE, text=said, **head)
                 has_ended = True
                 continue
