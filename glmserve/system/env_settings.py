@@ -65,7 +65,7 @@ def _fault(kind: type[BaseSettings], prefix: str, known: set[str], details: Any)
     name, about = prefix + field.upper(), kind.model_fields[field]
     if details["type"] in _MUST_BE:
         must = _MUST_BE[details["type"]].format(**details.get("ctx", {})).replace("'", "")
-        other = f" or {about.default}" if about.default == "auto" else ""
+        other = " or auto" if about.default == "auto" and "auto" not in must else ""
         return f"{name}={details['input']}: must be {must}{other}."
     return f"{name}: invalid value. {about.description}"
 

@@ -21,6 +21,7 @@ from export.graph.standard_ops import share, weights_in_files
 from export.precision import FP32, Numbers
 from export.rtx.profiles import EngineSizes, decoder_sizes
 from glmserve.build.manifest import Manifest, decoder_in
+from glmserve.engine.logit_edits import Edits
 from glmserve.engine.runtime.decoder import Sampled, Step
 from glmserve.engine.runtime.ort_decoder import OrtDecoder
 from glmserve.engine.runtime.rtx.decoder import RtxDecoder
@@ -197,7 +198,7 @@ def test_penalties_grammars_and_seeds_reach_the_device(made: Path, checkpoint: C
     mask = np.zeros(checkpoint.text.vocabulary, np.bool_)
     mask[[5, 77]] = True
     draws = [
-        Draw(Sampling(temperature=0.7, seed=5, repetition_penalty=1.3), 2, seen=np.array([1, 2, 3])),
+        Draw(Sampling(temperature=0.7, seed=5), 2, Edits(np.arange(1, 4), *np.float32([[1.3] * 3, [-0.5, 0, 9]]))),
         Draw(Sampling(), mask=mask),
     ]
     for extra in range(3):

@@ -159,6 +159,11 @@ def test_kernels_are_kept_beside_the_build_however_it_is_served(
     assert opened.cache._path == tmp_path / "builds" / "engines" / "digest" / "rtx-sm89-1.7.1.116.kernels"
 
 
+def test_kv_is_in_the_type_that_the_engines_compute_in() -> None:
+    found = {name: opening.kv_element(name) for name in ("fp16", "bf16", "int8", "int4")}
+    assert found == {"fp16": 10, "bf16": 16, "int8": 16, "int4": 16}
+
+
 def test_pictures_become_the_features_that_onnx_runtime_makes(tmp_path: Path) -> None:
     made = copied(build_of_demo(), tmp_path)
     checkpoint = Checkpoint.read(made / "checkpoint")

@@ -74,7 +74,7 @@ class FakeTensorRtRtx:
     __version__ = "1.7.1.116"
     TensorIOMode = SimpleNamespace(INPUT="input", OUTPUT="output")
     ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="user")
-    DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="eager")
+    DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="eager", LAZY="lazy")
     CudaGraphStrategy = SimpleNamespace(DISABLED="disabled")
 
     class ILogger:
@@ -130,9 +130,8 @@ class Engine:
 
     def create_execution_context(self, config: Any) -> Context:
         assert config.asked == ["user"] and config.cuda_graph_strategy == "disabled" and config.cache is not None
-        assert config.dynamic_shapes_kernel_specialization_strategy == "eager"
         config.cache.kernels += 1
-        return Context(self)
+        return Context(self, config.dynamic_shapes_kernel_specialization_strategy)
 
     def kind(self, name: str) -> Any:
         return _KINDS[self.values[name].dtype]  # type: ignore[index]
@@ -165,8 +164,8 @@ class Context:
     recording: list[Callable[[], None]] | None = None
     """Runs that are being captured, as they would be put on a stream."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, strategy: str) -> None:
+        self._engine, self._strategy = engine, strategy
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
         self._work = 0
@@ -212,6 +211,7 @@ class Context:
         if Context.recording is None:
             self._compute(shapes, addresses)
         else:
+            assert self._strategy == "eager", "kernels may change behind a captured graph"
             Context.recording.append(lambda: self._compute(shapes, addresses))
         return True
 

@@ -15,8 +15,10 @@ BETWEEN = ("residual.even", "residual.odd")
 class Chain:
     """One context for each engine; its addresses stay, so that what it runs can be captured."""
 
-    def __init__(self, engines: Sequence[PlanEngine], stream: Stream, work: WorkMemory) -> None:
-        self._contexts = [engine.context() for engine in engines]
+    def __init__(
+        self, engines: Sequence[PlanEngine], stream: Stream, work: WorkMemory, has_few_shapes: bool = False
+    ) -> None:
+        self._contexts = [engine.context(has_few_shapes) for engine in engines]
         self._stream, self._work = stream, work
 
     def address(self, addresses: Mapping[str, int]) -> None:

@@ -39,7 +39,6 @@ class Captured:
     is None until then, and where it cannot be captured."""
 
     chain: Chain
-    shapes: dict[str, Shape]
     graph: int | None = None
     generation: int = -1
     is_refused: bool = False
@@ -164,9 +163,9 @@ class RtxDecoder:
         if key not in self._captured:
             if len(self._captured) >= _MOST_GRAPHS:
                 return None
-            chain = Chain(self._engines, self._stream, self._decode_work)
+            chain = Chain(self._engines, self._stream, self._decode_work, has_few_shapes=True)
             chain.address(self._addresses(0, None))
-            self._captured[key] = Captured(chain, {})
+            self._captured[key] = Captured(chain)
         return self._captured[key]
 
     def _run_captured(self, captured: Captured, shapes: dict[str, Shape]) -> None:

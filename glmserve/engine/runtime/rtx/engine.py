@@ -54,13 +54,16 @@ class PlanEngine:
         found = self._engine.get_aliased_input_tensor(name)
         return found or None
 
-    def context(self) -> Context:
-        """A new context, whose working memory others give it. What it compiles is kept for the next start."""
+    def context(self, has_few_shapes: bool = False) -> Context:
+        """A new context, whose working memory others give it. What it compiles is kept for the next start.
+
+        Kernels for each shape are compiled while general ones serve it; where a context `has_few_shapes`, before it
+        runs, since they must not change behind a captured graph.
+        """
+        strategies = self._trt.DynamicShapesKernelSpecializationStrategy
         config = self._engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(self._trt.ExecutionContextAllocationStrategy.USER_MANAGED)
-        config.dynamic_shapes_kernel_specialization_strategy = (
-            self._trt.DynamicShapesKernelSpecializationStrategy.EAGER
-        )  # else kernels may change behind a captured graph
+        config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER if has_few_shapes else strategies.LAZY
         config.cuda_graph_strategy = self._trt.CudaGraphStrategy.DISABLED  # graphs span engines, and are ours
         self._cache.join(config)
         return Context(self, self._engine.create_execution_context(config))

@@ -17,8 +17,7 @@ from glmserve.engine.runtime.rtx.vision import RtxVision
 from glmserve.errors import BadArtifact
 from glmserve.model.config import Checkpoint
 
-_KV_ELEMENT = {"fp16": 10, "bf16": 16}
-"""ONNX's numbers for the types of KV, by a build's precision."""
+_FP16, _BF16 = 10, 16
 _DEPTH = 4
 """Folders between a build's own and its plans: model_repository, glm4v, 1 and rtx."""
 
@@ -64,10 +63,15 @@ class RtxRuntime:
             raise BadArtifact("The build's list of engines names none of the decoder.")
         parts = [self._engine(name) for name in self.engines.decoder]
         stream = CudaStream(self.gpu)
-        return RtxDecoder(parts, checkpoint, rows, _KV_ELEMENT[precision], stream, self.cache, buckets)
+        return RtxDecoder(parts, checkpoint, rows, kv_element(precision), stream, self.cache, buckets)
 
     def vision(self) -> RtxVision:
         return RtxVision(self._engine(VISION_PLAN), CudaStream(self.gpu))
 
     def _engine(self, name: str) -> PlanEngine:
         return PlanEngine(self.trt, self.runtime, self.folder / name, self.cache)
+
+
+def kv_element(precision: str) -> int:
+    """ONNX's number for the type of KV in a build's engines, which compute in bf16 where weights are rounded."""
+    return _FP16 if precision == "fp16" else _BF16
