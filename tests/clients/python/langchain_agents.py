@@ -37,7 +37,9 @@ responses = ChatOpenAI(
 assert isinstance(responses.with_structured_output(Shape).invoke("What is there?"), Shape)
 anthropic = ChatAnthropic(base_url="http://127.0.0.1:5000", api_key="none", model=MODEL, max_retries=0, max_tokens=200)
 assert isinstance(anthropic.with_structured_output(Shape).invoke("What is there?"), Shape)
-agent = create_agent(chat, [weather], response_format=Shape)
+# The demo likes to call twice at once, which LangChain takes for a mistake in a structured answer.
+one_at_a_time = chat.model_copy(update={"model_kwargs": {"parallel_tool_calls": False}})
+agent = create_agent(one_at_a_time, [weather], response_format=Shape)
 state = agent.invoke({"messages": [{"role": "user", "content": "What is there?"}]}, {"recursion_limit": 50})
 assert isinstance(state["structured_response"], Shape)
 print("done")
