@@ -67,11 +67,12 @@ test-clients: $(CLIENTS) $(VENV)/.test-installed ## Run the frameworks that use 
 	$(BIN)/python -m pytest tests/clients
 
 # An environment of their own: they and what they need have other versions than ours. Those in JavaScript need npm.
-$(CLIENTS): requirements/clients.txt tests/clients/javascript/package-lock.json | $(VENV)/.made
+$(CLIENTS): requirements/clients.txt requirements/clients-constraints.txt tests/clients/javascript/package-lock.json | $(VENV)/.made
 	@echo 'Installing the clients into .clients; this takes a minute or two, once ...'
 	@rm -rf .clients
 	@$(BIN)/python -m venv .clients
-	@.clients/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --requirement requirements/clients.txt
+	@.clients/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
+		--requirement requirements/clients.txt --constraint requirements/clients-constraints.txt
 	@if command -v npm >/dev/null; then cd tests/clients/javascript && npm ci --silent --no-audit --no-fund; fi
 	@touch $@
 

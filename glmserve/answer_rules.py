@@ -10,14 +10,15 @@ from typing import Any, Literal, get_args
 from glmserve.errors import InvalidInput
 from glmserve.limits import MAX_RULES_BYTES
 
-Kind = Literal["json_schema", "regex", "choice", "grammar"]
+Kind = Literal["json_schema", "regex", "choice", "grammar", "structural_tag"]
 
 
 @dataclass(frozen=True)
 class TextRule:
     """What the answer's text must match; `field` is where in the request the rule stood.
 
-    `value` is a JSON Schema as an object, a regular expression, a list of strings, or a grammar in Lark or GBNF.
+    `value` is a JSON Schema as an object, a regular expression, a list of strings, a grammar in Lark or GBNF, or
+    `triggers`, texts after which one of the `structures` must stand: its `begin`, JSON of its `schema`, its `end`.
     `is_compact` leaves no blank in JSON; otherwise one may follow each comma and colon.
     """
 

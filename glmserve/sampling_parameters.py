@@ -90,8 +90,8 @@ class Parameter:
 
 
 def _text(value: Value) -> str:
-    if value == _LARGEST_INT64:
-        return "2^63 - 1"
+    if value in (_LARGEST_INT64, -_LARGEST_INT64 - 1):
+        return "2^63 - 1" if value > 0 else "-2^63"
     return str(value) if isinstance(value, int) else f"{value:g}"
 
 
@@ -187,7 +187,7 @@ class Sampling:
     seed: int = parameter(
         0,
         meaning="The same seed gives the same answer; without one each answer has its own.",
-        minimum=0,
+        minimum=-_LARGEST_INT64 - 1,
         maximum=_LARGEST_INT64,
         sentinel=-1,
         request_default=partial(secrets.randbelow, _LARGEST_INT64),

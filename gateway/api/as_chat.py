@@ -36,6 +36,12 @@ def conversation_of(
     return replace(asked, turns=turns, prompt_field=prompt_field, finish_of_calls="tool_calls")
 
 
+def in_order_of_calls(results: list[tuple[str | None, Turn]], called: list[str | None]) -> list[Turn]:
+    """Results of tools, each with the id of its call, in the order of the calls: a model is told no ids."""
+    places = {name: place for place, name in enumerate(called)}
+    return [turn for _, turn in sorted(results, key=lambda each: places.get(each[0], len(places)))]
+
+
 def _renamed(error: InvalidInput, names: dict[str, str]) -> InvalidInput:
     """The same refusal with the fields called as the route calls them."""
     message, field = error.message, error.field

@@ -41,7 +41,7 @@ class CompletionShape:
         self._tokens = 0  # that were streamed so far
 
     def whole(self, prepared: Prepared, answer: Answer) -> dict[str, Any]:
-        body = {
+        body: dict[str, Any] = {
             **self._head,
             "object": "chat.completion",
             "choices": [self._choice(index, each) for index, each in enumerate(answer.answers)],
@@ -92,6 +92,8 @@ class CompletionShape:
         if answer.calls:
             message["tool_calls"] = self._numbered(index, answer.calls, with_index=False)
             message["content"] = content or None
+        if answer.boxes:
+            message["boxes"] = [box.as_json() for box in answer.boxes]
         return {
             "index": index,
             "message": message,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from itertools import chain
 from typing import IO
 
 from PIL import Image, WebPImagePlugin
@@ -153,8 +154,9 @@ def _bands(image: Image.Image, file: IO[bytes]) -> Iterator[Image.Image]:
 
 
 def _joined(bands: Iterator[Image.Image], size: tuple[int, int]) -> Image.Image:
+    first = next(bands)  # before there is room for all: a file may have none
     whole, top = Image.new("RGB", size), 0
-    for band in bands:
+    for band in chain((first,), bands):
         whole.paste(band, (0, top))
         top += band.height
     return whole

@@ -89,7 +89,7 @@ def with_parameters(named: Mapping[str, Parameter]) -> Callable[[type[_B]], type
 def _field(parameter: Parameter) -> Any:
     if parameter.type is bool:
         return Field(default=None, description=parameter.wanted)
-    least = parameter.minimum if parameter.sentinel is None else parameter.sentinel
+    least = parameter.minimum if parameter.sentinel is None else min(parameter.minimum, parameter.sentinel)
     bounds: dict[str, Any] = {"gt" if parameter.excludes_minimum else "ge": least}
     if not parameter.is_cut:
         bounds["le"] = parameter.maximum

@@ -14,7 +14,8 @@ from gateway.schemas.vision import VisionBody
 from glmserve.errors import InvalidInput
 from glmserve.limits import MAX_IMAGES, MAX_STOP_STRINGS
 
-_MAX_PARTS = MAX_IMAGES + MAX_STOP_STRINGS + len(VisionBody.model_fields)
+_MOST_OTHERS = 24  # fields that one form sets beside pictures and stop strings
+_MAX_PARTS = MAX_IMAGES + MAX_STOP_STRINGS + _MOST_OTHERS
 _IMAGES = ("image", "images")
 _WORDS = ("prompt", "question", "text", "system", "image")
 _LISTS = ("images", "stop", "stop_token_ids")

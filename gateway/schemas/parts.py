@@ -77,10 +77,10 @@ class Part(Body):
     def read(self, field: str) -> str | SentImage:
         """The text or the picture; `field` is the part's place in the request. Raises InvalidInput if it has none."""
         if self.type in _TEXTS:
-            text = self.refusal if self.type == "refusal" else self.text
-            if text is not None:
-                return text
             name = "refusal" if self.type == "refusal" else "text"
+            text: str | None = getattr(self, name)
+            if text is not None or name in self.model_fields_set:  # null is a blank text
+                return text or ""
             raise InvalidInput(f"The field {field} is of type {self.type} but has no {name}.", f"{field}.{name}")
         if self.image_url is None:
             raise InvalidInput(f"The field {field} is of type {self.type} but has no image_url.", f"{field}.image_url")

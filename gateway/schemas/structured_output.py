@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, ValidationError
 
 from gateway.schemas.common import Body, ThinkingFields
 from gateway.schemas.json_reader import parse_json
@@ -15,6 +15,7 @@ from glmserve.limits import MAX_GRAMMAR_BYTES, MAX_RULES_BYTES
 
 ANY_OBJECT = {"type": "object"}
 _MAX_CHOICES = 1024
+_MAX_STRUCTURES = 128
 _Pattern = Annotated[str, StringConstraints(min_length=1)]
 _Choices = Annotated[list[_Pattern], Field(min_length=1, max_length=_MAX_CHOICES)]
 _SCHEMA = "a JSON Schema, as an object or as text"
@@ -28,10 +29,35 @@ class NamedSchema(Body):
     schema_: dict[str, Any] = Field(alias="schema")
 
 
+class Structure(Body):
+    """What may stand in a text: its beginning, JSON that matches a schema, and its end."""
+
+    begin: _Pattern
+    schema_: dict[str, Any] = Field(alias="schema")
+    end: str
+
+
+class StructuralTag(Body):
+    """SGLang's and vLLM's structures inside free text, each begun by one of the triggers."""
+
+    structures: Annotated[list[Structure], Field(min_length=1, max_length=_MAX_STRUCTURES)]
+    triggers: Annotated[list[_Pattern], Field(min_length=1, max_length=_MAX_STRUCTURES)]
+
+    def rule(self, field: str) -> TextRule:
+        """Raises InvalidInput for a structure that no trigger begins."""
+        for structure in self.structures:
+            if not structure.begin.startswith(tuple(self.triggers)):
+                raise InvalidInput(f"Each begin in {field} must start with one of the triggers.", field)
+        structures = [{"begin": each.begin, "schema": each.schema_, "end": each.end} for each in self.structures]
+        return TextRule("structural_tag", {"structures": structures, "triggers": self.triggers}, field)
+
+
 class ResponseFormat(Body):
     """What an answer must look like: as OpenAI says it, and as SGLang, TGI, llama.cpp and others do."""
 
-    type: Literal["text", "json_object", "json_schema", "json", "regex", "grammar", "ebnf", "lark"]
+    type: Literal["text", "json_object", "json_schema", "json", "regex", "grammar", "ebnf", "lark", "structural_tag"]
+    structures: Any = None
+    triggers: Any = None
     json_schema: NamedSchema | None = None
     schema_: dict[str, Any] | None = Field(default=None, alias="schema")
     value: dict[str, Any] | _Pattern | None = None
@@ -45,6 +71,8 @@ class ResponseFormat(Body):
         """None for free text; raises InvalidInput where what the type speaks of is missing."""
         if self.type == "text":
             return None
+        if self.type == "structural_tag":
+            return _tag({"structures": self.structures, "triggers": self.triggers}, field)
         if self.type in ("regex", "grammar", "ebnf", "lark"):
             given = [self.regex, self.pattern] if self.type == "regex" else [self.grammar, self.ebnf, self.lark]
             text = next((each for each in (*given, self.value) if isinstance(each, str)), None)
@@ -69,8 +97,8 @@ class StructuredOutputs(Body):
     grammar: _Pattern | None = None
     json_object: bool | None = None
     disable_any_whitespace: bool | None = None
+    structural_tag: dict[str, Any] | _Pattern | None = None
     whitespace_pattern: None = None
-    structural_tag: None = None
 
     def rule(self, field: str) -> TextRule:
         """Raises InvalidInput unless exactly one way is there."""
@@ -80,13 +108,17 @@ class StructuredOutputs(Body):
             ("choice", "choice", self.choice),
             ("grammar", "grammar", self.grammar),
             ("json_object", "json_schema", ANY_OBJECT if self.json_object else None),
+            ("structural_tag", "structural_tag", self.structural_tag),
         ]
         given = [(name, kind, value) for name, kind, value in named if value is not None]
         if len(given) != 1:
             raise InvalidInput(
-                f"The field {field} needs exactly one of json, regex, choice, grammar and json_object.", field
+                f"The field {field} needs exactly one of json, regex, choice, grammar, json_object and structural_tag.",
+                field,
             )
         name, kind, value = given[0]
+        if kind == "structural_tag":
+            return _tag(_object(value, f"{field}.{name}"), f"{field}.{name}")
         return _rule(kind, value, f"{field}.{name}", bool(self.disable_any_whitespace))
 
 
@@ -101,7 +133,7 @@ class StructuredFields(ThinkingFields):
     )
     structured_outputs: StructuredOutputs | None = Field(
         default=None,
-        description="an object with one of json, regex, choice, grammar and json_object, and perhaps "
+        description="an object with one of json, regex, choice, grammar, json_object and structural_tag, and perhaps "
         "disable_any_whitespace",
     )
 
@@ -171,6 +203,17 @@ def packed_rules(text: TextRule | None, calls: CallRule | None, thinks: bool) ->
 
 def _rule(kind: Kind, value: Any, field: str, is_compact: bool = False) -> TextRule:
     return TextRule(kind, _object(value, field) if kind == "json_schema" else value, field, is_compact)
+
+
+def _tag(document: dict[str, Any], field: str) -> TextRule:
+    try:
+        return StructuralTag.model_validate(document).rule(field)
+    except ValidationError:
+        raise InvalidInput(
+            f"The structural tag in {field} must have a list of structures with begin, schema and end, and a list of "
+            "triggers.",
+            field,
+        ) from None
 
 
 def _object(value: dict[str, Any] | str, field: str) -> dict[str, Any]:

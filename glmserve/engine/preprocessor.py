@@ -35,7 +35,7 @@ from glmserve.model.position_embedding import vision_arrays
 
 _log = logging.getLogger(__name__)
 _KEY_BITS = 62
-_SEEDS = 1 << 63
+_SEEDS = 1 << 64
 
 
 class Preprocessor:
@@ -99,6 +99,7 @@ class Preprocessor:
 
     def close(self) -> None:
         """Every request that is still being prepared fails."""
+        self._images.stop()  # first, so that no further image is begun
         self._closing.set()
         self._departures.close(_stopping())
         self._images.close()
@@ -170,7 +171,7 @@ class Preprocessor:
         for number, ticket in enumerate(tickets):
             answer = replace(
                 request,
-                sampling=replace(asked.sampling, seed=(asked.sampling.seed + number) % _SEEDS),
+                sampling=replace(asked.sampling, seed=_seed_after(asked.sampling.seed, number)),
                 emit=group.receiver(number),
                 is_cancelled=lambda: group.has_failed or request.is_cancelled(),
             )
@@ -248,6 +249,11 @@ class _Gathered:
 
 def _stopping() -> BackendDown:
     return BackendDown("The engine is stopping.")
+
+
+def _seed_after(seed: int, number: int) -> int:
+    """The seed of an answer counted from 0: the next one each, and after the last int64 the first."""
+    return (seed + number + _SEEDS // 2) % _SEEDS - _SEEDS // 2
 
 
 def salted(scope: int, salt: int) -> int:

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from bench.cli import app
 from bench.gpu.check import gpu_check
 from bench.gpu.plan import Limit, Plan, rehearsal
 from glmserve.build.manifest import CHECKPOINT_FOLDER, REPOSITORY_FOLDER
@@ -44,4 +43,6 @@ def test_the_limit_counts_weights_once_a_step_and_kv_once_a_row(tmp_path: Path) 
 
 
 def test_an_unknown_folder_is_a_wrong_command_line(tmp_path: Path) -> None:
+    from bench.cli import app
+
     assert CliRunner().invoke(app, ["gpu-check", "--model", str(tmp_path / "none")]).exit_code == 2

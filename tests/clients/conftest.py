@@ -14,7 +14,7 @@ from client_programs import DOCUMENTED, HERE, JAVASCRIPT, PROGRAMS, PYTHON, exam
 from serving import serving
 from shared_builds import build_with_tools
 
-TIMEOUT_S = 280
+TIMEOUT_S = 500
 
 
 @pytest.fixture(scope="session")

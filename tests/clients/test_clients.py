@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from client_programs import PROGRAMS, SCRIPTS, examples
 
-pytestmark = pytest.mark.triton
+pytestmark = [pytest.mark.triton, pytest.mark.timeout(600)]
 EXAMPLES = examples("api.md")
 OF_PYTHON = [name for name in EXAMPLES if name.startswith("py: ")]
 OF_JAVASCRIPT = [name for name in EXAMPLES if name.startswith("js: ")]

@@ -56,3 +56,26 @@ def test_a_stream_is_one_piece_and_the_end(over_http: Service) -> None:
     assert events.pop() == "[DONE]"
     deltas = [json.loads(event)["choices"][0]["delta"].get("content") for event in events]
     assert len([delta for delta in deltas if delta]) <= 2  # one, and what was held back at the end
+
+
+def test_several_answers_come_in_one_piece(service: Service, over_http: Service) -> None:
+    """Biases and banned words travel with them."""
+    body = {
+        "messages": [{"role": "user", "content": "How many shapes are there?"}],
+        "n": 3,
+        "seed": 5,
+        "temperature": 1,
+        "max_tokens": 12,
+        "logit_bias": {"300": 1.5},
+        "bad_words": ["circle", "two blue"],
+        "logprobs": True,
+    }
+    choices = []
+    for one in (service, over_http):
+        address = f"{one.gateway.url}/v1/chat/completions"
+        request = urllib.request.Request(address, json.dumps(body).encode(), {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=60) as reply:
+            choices.append(json.load(reply)["choices"])
+    wanted, found = ([choice["message"]["content"] for choice in each] for each in choices)
+    assert wanted == found and len(found) == 3
+    assert all(choice["logprobs"]["content"] for each in choices for choice in each)

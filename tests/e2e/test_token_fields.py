@@ -12,7 +12,7 @@ import pytest
 from serving import Service
 from test_engine_features import CHECKPOINT, TOKENIZER, asked, backend, tokens_of  # noqa: F401
 
-from gateway.triton.backend import Chunk
+from gateway.triton.backend import Chunk, GenerateRequest
 from gateway.triton.grpc_client import TritonBackend
 from glmserve.contract import Finish
 
@@ -27,13 +27,16 @@ def said(chunks: list[Chunk], number: int) -> list[int]:
 
 
 def test_several_answers_are_those_of_the_next_seeds_from_one_prompt(backend: TritonBackend) -> None:  # noqa: F811
-    request = replace(asked(9101, QUESTION, temperature=1.5, seed=11, logprobs=True), answers=3)
-    chunks = list(backend.generate(request))
+    plain = asked(9101, QUESTION, temperature=1.5, logprobs=True)
+
+    def seeded(seed: int) -> GenerateRequest:
+        return replace(plain, sampling=replace(plain.sampling, seed=seed))
+
+    chunks = list(backend.generate(replace(seeded(11), answers=3)))
     assert chunks[-1].cached_tokens == 0 and Finish.RUNNING not in chunks[-1].finishes
     answers = [said(chunks, number) for number in range(3)]
     for number, answer in enumerate(answers):
-        alone = asked(9101, QUESTION, temperature=1.5, seed=11 + number, logprobs=True)
-        assert tokens_of(list(backend.generate(alone))) == answer
+        assert tokens_of(list(backend.generate(seeded(11 + number)))) == answer
     assert len({tuple(answer) for answer in answers}) > 1
     assert sum(len(chunk.logprobs) for chunk in chunks) == sum(map(len, answers))
 

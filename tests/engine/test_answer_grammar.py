@@ -274,6 +274,16 @@ def test_json_holds_no_blanks_but_one_after_a_comma_or_colon(
     assert not re.search(r"\s" if is_compact else r"(?<![,:])\s|\s\s", text)
 
 
+def test_structures_stand_in_free_text_where_their_trigger_was_written(compiler: GrammarCompiler) -> None:
+    schema = {"properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    structures = [{"begin": f"<f={name}/>", "schema": schema, "end": "</f>"} for name in ("x", "y")]
+    rules = text_rule("structural_tag", {"structures": structures, "triggers": ["<f="]})
+    for text in ("", "plain <f text", 'so <f=x/>{"a": 1}</f> and <f=y/>{"a":2}</f>.', '<f=x/>{"a": 1}</f>'):
+        assert follows(compiler, rules, text), text
+    for text in ("<f=z", "<f=x/>1", '<f=x/>{"a": 1}', "so <f=", '<f=x/>{"a": "b"}</f>'):
+        assert not follows(compiler, rules, text), text
+
+
 ONE = {"properties": {"a": {"type": "integer"}}, "required": ["a"]}
 
 

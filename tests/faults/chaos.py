@@ -185,7 +185,10 @@ class Chaos:
         ]
         failed = [sent[end.request_id] for end in ours if end.how is not How.DONE]
         since = max(failed, default=struck.at_s)
-        answered = [end.at_s for end in ours if end.how is How.DONE and sent[end.request_id] >= since]
+        ends = (
+            end for end in events if isinstance(end, Ended) and end.how is How.DONE and not self._is_cut(end.request_id)
+        )
+        answered = [end.at_s for end in ends if sent[end.request_id] >= since]  # also after the window
         return min(answered, default=time.monotonic()) - struck.at_s
 
     def _ended_otherwise(self, struck: Struck) -> Counter[str]:

@@ -149,12 +149,18 @@ class _Exchange:
     def _read_stream(
         self, reply: http.client.HTTPResponse, head: dict[str, Any], by_openai: bool, most_events: int | None
     ) -> None:
-        said, has_ended = "", False
+        said, has_ended, has_failed = "", False, False
         for number, data in enumerate(_data_lines(reply)):
             if most_events is not None and number >= most_events:
                 self.ended(How.LEFT, **head)
                 return
+            if data == "[DONE]" and has_failed:
+                has_failed = False  # OpenAI's streams say that they are over after an error, too
+                continue
             if data == "[DONE]":
+                if by_openai and has_failed:
+                    has_failed = False  # it closes a stream that failed, once
+                    continue
                 self.ended(How.DONE, text=said, **head)
                 has_ended = True
                 continue
@@ -162,7 +168,7 @@ class _Exchange:
             if "error" in values:
                 error = values["error"]
                 self.ended(How.ERROR, code=error.get("code") if isinstance(error, dict) else None, **head)
-                has_ended = True
+                has_ended = has_failed = True
             elif "result" in values:
                 self.ended(How.DONE, text=self._whole(values), **(head | _id_in(values)))
                 has_ended = True

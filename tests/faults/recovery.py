@@ -1,6 +1,6 @@
-"""Measures how soon `make serve` answers again after each fault: `python tests/faults/recovery.py [TIMES [BUILD]]`.
+"""Measures how soon `make serve` answers again: `python tests/faults/recovery.py [TIMES [BUILD [ONLY]]]`.
 
-Prints a row for each fault: median and worst seconds until the next answer.
+Prints a row for each fault, or for those whose name contains ONLY: median and worst seconds until the next answer.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support"), str(ROOT / "tests" /
 
 from launched import launched  # noqa: E402
 from running_service import RunningService  # noqa: E402
+from servers import is_alive  # noqa: E402
 
 GIVE_UP_S = 60.0
 FAULTS: dict[str, tuple[Callable[[RunningService], int], signal.Signals]] = {
@@ -39,7 +40,8 @@ def main() -> None:
     times = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     build = {"BUILD": sys.argv[2]} if len(sys.argv) > 2 else {}
     print("| fault | median | worst |\n|---|---|---|", flush=True)
-    for name, (process, number) in FAULTS.items():
+    chosen = {name: fault for name, fault in FAULTS.items() if len(sys.argv) <= 3 or sys.argv[3] in name}
+    for name, (process, number) in chosen.items():
         with launched(GLM_GATEWAY_WORKERS="1", **build) as launcher:
             service = RunningService(launcher)
             took = [_recovery_s(service, process(service), number) for _ in range(times)]
@@ -51,7 +53,7 @@ def main() -> None:
 def _recovery_s(service: RunningService, victim: int, number: signal.Signals) -> float:
     began = time.monotonic()
     os.kill(victim, number)
-    while Path(f"/proc/{victim}").exists() and time.monotonic() - began < GIVE_UP_S:
+    while is_alive(victim) and time.monotonic() - began < GIVE_UP_S:
         time.sleep(0.02)  # an answer before that says nothing
     while service.ask()[0] != 200:
         if time.monotonic() - began > GIVE_UP_S:

@@ -32,6 +32,7 @@ class Block(Body):
     source: Source | None = None
     thinking: str | None = None
     id: str | None = None
+    tool_use_id: str | None = None
     name: str | None = None
     input: dict[str, Any] | None = None
     content: str | Annotated[list[Block], Field(max_length=MAX_PARTS, fail_fast=True)] | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from gateway.api.as_chat import conversation_of
+from gateway.api.as_chat import conversation_of, in_order_of_calls
 from gateway.api.messages.body import AskingBody, Block, CountBody, OfferedTool, SentMessage
 from gateway.schemas.conversation import Conversation, SentImage, Turn
 from glmserve.errors import InvalidInput
@@ -68,14 +68,16 @@ def _tool(tool: OfferedTool, field: str) -> dict[str, Any]:
 def _turns(read: CountBody) -> tuple[Turn, ...]:
     """The system text, and every message that says something; raises InvalidInput when nobody asks anything."""
     turns: list[Turn] = _system(read.system, "system") if read.system is not None else []
+    called: list[str | None] = []
     for i, message in enumerate(read.messages):
         field = f"messages[{i}].content"
         if message.role == "system":
             turns += _system(message.content, field)
         elif message.role == "assistant":
             turns.append(_said(_blocks(message), field))
+            called = [block.id for block in _blocks(message) if block.type == "tool_use"]
         else:
-            turns += _asked(_blocks(message), field)
+            turns += _asked(_blocks(message), field, called)
     last = turns[-1] if turns else None
     if last is None or last.role == "system" or (last.role == "assistant" and not _is_begun(last)):
         raise InvalidInput(
@@ -103,19 +105,22 @@ def _system(content: str | list[Block], field: str) -> list[Turn]:
     return [Turn("system", ("\n".join(kept),))] if kept else []
 
 
-def _asked(blocks: list[Block], field: str) -> list[Turn]:
-    """A user's message: results of tools are turns of their own, in the order in which they come."""
+def _asked(blocks: list[Block], field: str, called: list[str | None]) -> list[Turn]:
+    """A user's message: results of tools are turns of their own, in the order in which the tools were called."""
     turns: list[Turn] = []
     parts: list[str | SentImage] = []
+    results: list[tuple[str | None, Turn]] = []
     for i, block in enumerate(blocks):
         place = f"{field}[{i}]"
         if block.type == "tool_result":
             turns += _user(parts)
             parts = []
-            turns.append(_result(block, place))
+            results.append((block.tool_use_id, _result(block, place)))
         else:
+            turns += in_order_of_calls(results, called)
+            results = []
             parts.append(_part(block, place, _OF_USER))
-    return turns + _user(parts)
+    return [*turns, *_user(parts), *in_order_of_calls(results, called)]
 
 
 def _user(parts: list[str | SentImage]) -> list[Turn]:

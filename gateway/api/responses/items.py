@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from gateway.api.as_chat import in_order_of_calls
 from gateway.schemas.common import Body
 from gateway.schemas.conversation import SentImage, Turn
 from gateway.schemas.json_reader import parse_json
@@ -34,6 +35,7 @@ class Item(Body):
     content: _Parts | None = None
     thoughts: list[Thought] | None = None
     summary: list[Thought] | None = None
+    call_id: str | None = None
     name: FunctionName | None = None
     arguments: str | None = None
     output: _Parts | None = None
@@ -54,6 +56,7 @@ class _Assistant:
     parts: list[str | SentImage] = field(default_factory=list)
     thoughts: list[str] = field(default_factory=list)
     calls: list[ToolCall] = field(default_factory=list)
+    call_ids: list[str | None] = field(default_factory=list)
 
     def turns(self) -> list[Turn]:
         """The turn, or none where nothing was said."""
@@ -66,16 +69,24 @@ def turns_of(asked: str | list[Item], instructions: str | None) -> tuple[Turn, .
     """What is said, the instructions first; raises InvalidInput when nobody asks anything."""
     turns = [Turn("system", (instructions,))] if instructions and instructions.strip() else []
     items = [Item(role="user", content=asked)] if isinstance(asked, str) else asked
-    said = _Assistant()
+    said, called = _Assistant(), list[str | None]()
+    results: list[tuple[str | None, Turn]] = []
     for i, item in enumerate(items):
         place = f"input[{i}]"
+        if item.type == "function_call_output":
+            turns += said.turns()
+            called, said = said.call_ids or called, _Assistant()
+            results.append((item.call_id, _result(item, place)))
+            continue
+        turns += in_order_of_calls(results, called)
+        results = []
         if item.type in ("function_call", "reasoning") or item.role == "assistant":
             _say(said, item, place)
             continue
         turns += said.turns()
         said = _Assistant()
         turns += _asked(item, place)
-    turns += said.turns()
+    turns += [*said.turns(), *in_order_of_calls(results, called)]
     spoken = [turn.role for turn in turns if turn.role != "system"]
     if not spoken or spoken[-1] == "assistant":
         raise InvalidInput(
@@ -93,20 +104,20 @@ def _say(said: _Assistant, item: Item, place: str) -> None:
         if item.name is None:
             raise InvalidInput(f"The field {place} is of type function_call but has no name.", f"{place}.name")
         said.calls.append(ToolCall(item.name, _arguments(item.arguments, f"{place}.arguments")))
+        said.call_ids.append(item.call_id)
     elif item.type == "message":
         said.parts += _parts(item.content, f"{place}.content")
     else:
         raise _unknown(item, place)
 
 
+def _result(item: Item, place: str) -> Turn:
+    if item.output is None:
+        raise InvalidInput(f"The field {place} is of type function_call_output but has no output.", f"{place}.output")
+    return Turn("tool", tuple(_parts(item.output, f"{place}.output")), is_list=isinstance(item.output, list))
+
+
 def _asked(item: Item, place: str) -> list[Turn]:
-    if item.type == "function_call_output":
-        if item.output is None:
-            raise InvalidInput(
-                f"The field {place} is of type function_call_output but has no output.", f"{place}.output"
-            )
-        told = _parts(item.output, f"{place}.output")
-        return [Turn("tool", tuple(told), is_list=isinstance(item.output, list))]
     if item.type != "message":
         raise _unknown(item, place)
     if item.role is None:

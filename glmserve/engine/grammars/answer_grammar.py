@@ -11,7 +11,7 @@ from llguidance.gbnf_to_lark import gbnf_to_lark
 
 from glmserve.answer_rules import AnswerRules, TextRule
 from glmserve.engine.grammars.call_grammar import CallGrammar
-from glmserve.engine.grammars.lark import json_options, literal, regex
+from glmserve.engine.grammars.lark import json_options, json_value, literal, regex
 from glmserve.engine.grammars.schema_rewriting import closed
 from glmserve.errors import InvalidInput
 from glmserve.model.chat_template import THINK_CLOSE, THINK_OPEN
@@ -104,6 +104,8 @@ def _lark(rule: TextRule) -> str:
         if not choices or not all(isinstance(choice, str) and choice for choice in choices):
             raise InvalidInput(f"The choices in {rule.field} must be strings that are not empty.", rule.field)
         return "start: " + " | ".join(map(literal, choices))
+    if rule.kind == "structural_tag":
+        return _tagged(rule.value["structures"], rule.value["triggers"])
     if not isinstance(rule.value, str):
         raise InvalidInput(f"The rule in {rule.field} must be a string.", rule.field)
     if rule.kind == "regex":
@@ -114,3 +116,15 @@ def _lark(rule: TextRule) -> str:
         return str(gbnf_to_lark(rule.value))
     except Exception as error:  # a foreign parser, run on what the caller sent
         raise InvalidInput(f"The grammar in {rule.field} is not GBNF with a rule named root.", rule.field) from error
+
+
+def _tagged(structures: list[dict[str, Any]], triggers: list[str]) -> str:
+    """Free text, in which a structure must stand wherever one of the triggers was written."""
+    rules = []
+    for i, structure in enumerate(structures):
+        end = literal(structure["end"]) if structure["end"] else ""
+        rules.append(f"tag_{i}: begin_{i} {json_value(structure['schema'], is_lenient=False)} {end}")
+        rules.append(f"begin_{i}[lazy]: {regex('(?s:.*)' + re.escape(structure['begin']))}")
+    tags = " | ".join(f"tag_{i}" for i in range(len(structures)))
+    begun = regex(f"(?s:.*)({'|'.join(map(re.escape, triggers))})(?s:.*)")
+    return "\n".join([f"start: ({tags})* REST", *rules, f"REST: /(?s:.*)/ & ~{begun}", ""])

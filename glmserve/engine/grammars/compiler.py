@@ -28,6 +28,7 @@ _SUBJECTS = {
     "regex": "regular expression",
     "choice": "list of choices",
     "grammar": "grammar",
+    "structural_tag": "structural tag",
 }
 _REASONS = {
     Verdict.UNSUPPORTED: "cannot be turned into a grammar, or nothing can match it.",

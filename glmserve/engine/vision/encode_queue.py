@@ -126,8 +126,8 @@ class EncodeQueue:
         with self._changed:
             self._drop(lambda other: other is caller)
 
-    def close(self) -> None:
-        """Ends what runs and drops what waits: every callback hears that the engine stops."""
+    def stop(self) -> None:
+        """Ends what runs and drops what waits: every callback hears that the engine stops. Twice is harmless."""
         with self._changed:
             self._is_closed = True
             jobs, self._jobs = list(self._jobs.values()), {}
@@ -139,6 +139,10 @@ class EncodeQueue:
             self._changed.notify_all()
         for found in wanted:
             found(BackendDown(_STOPPING))
+
+    def close(self) -> None:
+        """Stops, and returns when the threads have ended."""
+        self.stop()
         for thread in self._threads:
             thread.join()
 

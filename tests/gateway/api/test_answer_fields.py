@@ -78,7 +78,7 @@ def test_several_answers_are_choices_and_usage_counts_them_all(
 def test_several_answers_stream_side_by_side(client: FlaskClient, backend: FakeBackend, tokenizer: Tokenizer) -> None:
     backend.chunks = both(tokenizer, "A blue circle", "Two")
     chunks = streamed(client, n=2, stream_options={"include_usage": True}, return_token_ids=True)
-    said, ids, ends = ["", ""], [list[int](), list[int]()], {}
+    said, ids, ends = ["", ""], [list[int](), list[int]()], dict[int, str]()
     for chunk in chunks[:-1]:
         (choice,) = chunk["choices"]
         said[choice["index"]] += choice["delta"].get("content") or ""

@@ -128,6 +128,17 @@ def test_a_conversation_is_the_prompt_that_the_same_chat_would_be(
     assert first == second
 
 
+def test_results_of_tools_stand_in_the_order_of_their_calls(client: FlaskClient, backend: FakeBackend) -> None:
+    """The prompt names no calls beside their results."""
+    calls = [{"type": "tool_use", "id": i, "name": "weather", "input": {"city": i}} for i in ("a", "b")]
+    results = [{"type": "tool_result", "tool_use_id": i, "content": f"of {i}"} for i in ("a", "b")]
+    for sent in (results, results[::-1]):
+        asked = [*ASKED, {"role": "assistant", "content": calls}, {"role": "user", "content": sent}]
+        assert post(client, asked, tools=[TOOL]).status_code == 200
+    first, second = (request.input_ids.tolist() for request in backend.requests)
+    assert first == second
+
+
 def test_a_system_text_may_be_blocks_and_what_changes_each_time_is_left_out(
     client: FlaskClient, backend: FakeBackend
 ) -> None:
@@ -218,6 +229,12 @@ def test_an_answer_goes_on_with_what_an_assistant_began(client: FlaskClient, bac
     assert post(client, [*ASKED, {"role": "assistant", "content": "It is a"}]).status_code == 200
     ids = backend.requests[0].input_ids.tolist()
     assert client.post("/v1/detokenize", json={"tokens": ids}).get_json()["prompt"].endswith("It is a")
+
+
+def test_more_tokens_than_there_is_room_for_are_cut(client: FlaskClient, backend: FakeBackend) -> None:
+    """Coding agents ask for as many as the largest of Anthropic's models can say."""
+    assert post(client, ASKED, max_tokens=64_000).status_code == 200
+    assert 0 < backend.requests[0].sampling.max_tokens < 64_000
 
 
 @pytest.mark.parametrize(

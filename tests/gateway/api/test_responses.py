@@ -121,6 +121,19 @@ def test_items_are_the_prompt_that_the_same_chat_would_be(
     assert first == second
 
 
+def test_outputs_of_functions_stand_in_the_order_of_their_calls(client: FlaskClient, backend: FakeBackend) -> None:
+    """The prompt names no calls beside their outputs."""
+    calls = [
+        {"type": "function_call", "call_id": i, "name": "weather", "arguments": f'{{"city": "{i}"}}'}
+        for i in ("a", "b")
+    ]
+    outputs = [{"type": "function_call_output", "call_id": i, "output": f"of {i}"} for i in ("a", "b")]
+    for sent in (outputs, outputs[::-1]):
+        assert post(client, [USER, *calls, *sent], tools=[TOOL]).status_code == 200
+    first, second = (request.input_ids.tolist() for request in backend.requests)
+    assert first == second
+
+
 def test_pictures_come_in_messages_and_in_outputs(client: FlaskClient, image: str) -> None:
     picture = {"type": "input_image", "image_url": f"data:image/png;base64,{image}", "detail": "auto"}
     plain = post(client).get_json()["usage"]["input_tokens"]

@@ -45,8 +45,9 @@ def test_more_tokens_than_any_answer_has_are_cut(
 def test_minus_one_is_an_absent_top_k_or_seed(client: FlaskClient, backend: FakeBackend, image: str) -> None:
     for _ in range(2):
         ask(client, image, top_k=-1, seed=-1)
-    first, second = (request.sampling for request in backend.requests)
-    assert first.top_k == 0 and first.seed >= 0 and first.seed != second.seed
+    ask(client, image, seed=-(2**63))
+    first, second, last = (request.sampling for request in backend.requests)
+    assert first.top_k == 0 and first.seed >= 0 and first.seed != second.seed and last.seed == -(2**63)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ SCHEMA = {"type": "object", "properties": {"颜色": {"type": "string"}}}
 LARK = 'start: "a" | "b"'
 PLAIN = {"type": "object"}
 OUTPUTS = "structured_outputs."
+TAG = {"structures": [{"begin": "<f=a>", "schema": SCHEMA, "end": "</f>"}], "triggers": ["<f="]}
 
 
 def sent_rule(backend: FakeBackend) -> TextRule | None:
@@ -42,6 +43,7 @@ def sent_rule(backend: FakeBackend) -> TextRule | None:
             {"structured_outputs": {"json": SCHEMA, "json_object": False, "disable_any_whitespace": True}},
             TextRule("json_schema", SCHEMA, OUTPUTS + "json", is_compact=True),
         ),
+        ({"structured_outputs": {"structural_tag": TAG}}, TextRule("structural_tag", TAG, OUTPUTS + "structural_tag")),
         ({"guided_json": SCHEMA}, TextRule("json_schema", SCHEMA, "guided_json")),
         ({"guided_json": json.dumps(SCHEMA)}, TextRule("json_schema", SCHEMA, "guided_json")),
         ({"guided_regex": "a+"}, TextRule("regex", "a+", "guided_regex")),
@@ -76,6 +78,7 @@ def test_every_way_to_ask_for_a_shape_is_one_rule(
         ({"type": "grammar", "grammar": LARK}, "grammar", LARK),
         ({"type": "ebnf", "ebnf": LARK}, "grammar", LARK),
         ({"type": "lark", "value": LARK}, "grammar", LARK),
+        ({"type": "structural_tag", **TAG}, "structural_tag", TAG),
     ],
 )
 def test_a_response_format_is_read_as_others_have_it(
@@ -91,7 +94,9 @@ def test_a_response_format_is_read_as_others_have_it(
         ("structured_outputs", {"structured_outputs": {}}),
         ("structured_outputs", {"structured_outputs": {"json_object": False}}),
         ("structured_outputs", {"structured_outputs": {"regex": "a", "choice": ["a"]}}),
-        ("structured_outputs", {"structured_outputs": {"structural_tag": "{}"}}),
+        ("structured_outputs.structural_tag", {"structured_outputs": {"structural_tag": "{}"}}),
+        ("structured_outputs.structural_tag", {"structured_outputs": {"structural_tag": {"format": {}}}}),
+        ("structured_outputs.structural_tag", {"structured_outputs": {"structural_tag": {**TAG, "triggers": ["x"]}}}),
         ("structured_outputs", {"structured_outputs": {"json": SCHEMA, "whitespace_pattern": " *"}}),
         ("structured_outputs", {"structured_outputs": "json"}),
         (OUTPUTS + "json", {"structured_outputs": {"json": "no JSON"}}),

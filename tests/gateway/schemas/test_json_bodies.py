@@ -120,6 +120,6 @@ def test_the_arguments_of_a_tool_call_are_counted_too(client: FlaskClient) -> No
 def test_a_form_may_be_larger_than_json(build: Path, backend: FakeBackend, image: str) -> None:
     settings = GatewaySettings(build=build, max_body_bytes=20_000, max_json_bytes=10_000)
     client = create_app(settings, backend).test_client()
-    fields = {"image": image, "prompt": "Hi", "unknown": "x" * 12_000}
+    fields = {"image": image, "prompt": "Hi", "user": "x" * 12_000}
     assert client.post(URL, data=fields, content_type="multipart/form-data").status_code == 200
     assert_problem(client.post(URL, json=fields), 413, "at most 10000 bytes are accepted, and 20000 of a form")

@@ -16,7 +16,15 @@ from glmserve.model.tokenizer import Tokenizer
 
 Post = Callable[[list[Any]], TestResponse]
 QUESTION = {"role": "user", "content": "What is it?"}
-BLANK = [None, "", "  \n", [], [{"type": "text", "text": ""}], [{"type": "text", "text": " "}]]
+BLANK = [
+    None,
+    "",
+    "  \n",
+    [],
+    [{"type": "text", "text": ""}],
+    [{"type": "text", "text": " "}],
+    [{"type": "text", "text": None}],
+]
 
 
 @pytest.fixture
