@@ -14,7 +14,7 @@ export const WORDS = {
     you: "You", model: "Model", tool: "Result", thoughts: "Thoughts", waiting: "Reading …", stopped: "Stopped.",
     copy: "Copy", copied: "Copied", again: "Answer again", edit: "Edit", resend: "Ask again", cancel: "Cancel", boxesJson: "Copy the boxes as JSON",
     call: (name) => `Calls ${name}`, result: "Its result", sendResult: "Send the result",
-    settings: "Settings", system: "System prompt", temperature: "Temperature (0 to 2)", maxTokens: "Maximum tokens",
+    settings: "Settings", system: "System prompt", temperature: "Temperature (0–2)", maxTokens: "Maximum tokens",
     schema: "JSON Schema of the answer", tools: "Tools (a JSON list, as for OpenAI's API)", reset: "Defaults", save: "Save",
     badSchema: "The schema must be a JSON object.", badTools: "The tools must be a JSON list.", json: "answers in JSON", withTools: "with tools",
     key: "API key", needsKey: "An API key is needed: type yours into the field “API key”, then ask again.",
