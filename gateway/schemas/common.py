@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from gateway.schemas.json_mistakes import json_mistake
 from gateway.schemas.json_reader import parse_json
-from gateway.schemas.mistakes import mistake, shown
+from gateway.schemas.mistakes import IS_MISSING, mistake, shown
 from glmserve.errors import InvalidInput
 from glmserve.limits import MAX_STOP_CHARS, MAX_STOP_STRINGS, MAX_STOP_TOKEN_IDS
 from glmserve.sampling_parameters import PARAMETERS, Parameter, Sampling, Value
@@ -163,4 +163,5 @@ def refusal(error: ValidationError, document: dict[str, Any], body: type[Body]) 
     path, words = mistake(errors, document)
     if path == field:
         return InvalidInput(f"The field {field} must be {body.model_fields[field].description}.", field)
-    return InvalidInput(f"The field {path} {words}.", path)
+    accepted = f" The field {field} must be {body.model_fields[field].description}." if words == IS_MISSING else ""
+    return InvalidInput(f"The field {path} {words}.{accepted}", path)

@@ -13,7 +13,13 @@ from glmserve.model.chat_template import ToolCall
 
 _BILLING = "x-anthropic-billing-header"
 """How a block begins that an agent changes with each request: read, it would make every prompt a new one."""
-_NAMES = {"response_format": "output_config.format", "stop": "stop_sequences", "parallel_tool_calls": "tool_choice"}
+_NAMES = {
+    "response_format": "output_config.format",
+    "stop": "stop_sequences",
+    "parallel_tool_calls": "tool_choice",
+    ".function.parameters": ".input_schema",
+    ".function.": ".",
+}
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 _OF_USER = "text, image and tool_result"
 _OF_ASSISTANT = "text, thinking and tool_use"
@@ -23,10 +29,10 @@ _NO_RESULT = "The tool failed and said nothing."
 def conversation(read: CountBody) -> Conversation:
     """Raises InvalidInput with a sentence that names the field at fault."""
     fields: dict[str, Any] = {
-        "tools": [_tool(tool, f"tools[{i}]") for i, tool in enumerate(read.tools or ())] or None,
+        "tools": None if read.tools is None else [_tool(tool, f"tools[{i}]") for i, tool in enumerate(read.tools)],
         "thinking": read.thinking is not None and read.thinking.type != "disabled",
     }
-    if read.tool_choice is not None and fields["tools"]:
+    if read.tool_choice is not None and (fields["tools"] or read.tool_choice.type in ("any", "tool")):
         fields |= _choice(read)
     if read.output_config is not None and read.output_config.format is not None:
         schema = read.output_config.format.schema_

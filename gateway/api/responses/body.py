@@ -20,7 +20,12 @@ _MAX_ITEMS = 2048
 _MAX_TOOLS = 128
 _OURS = {parameter.name: parameter for parameter in PARAMETERS}
 _SHARED = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
-_NAMES = {"response_format": "text.format", "max_tokens": "max_output_tokens", "thinking": "reasoning"}
+_NAMES = {
+    "response_format": "text.format",
+    "max_tokens": "max_output_tokens",
+    "thinking": "reasoning",
+    ".function.": ".",
+}
 _LOGPROBS = "message.output_text.logprobs"
 _UNTHINKING = ("none", "minimal")
 _NOTHING_KEPT = "left out: this service keeps no answers, so send the earlier items in input"
@@ -149,14 +154,11 @@ def _fields(read: ResponsesBody) -> dict[str, Any]:
     if read.top_logprobs or _LOGPROBS in (read.include or ()):
         fields |= {"logprobs": True, "top_logprobs": read.top_logprobs or 0}
     tools = [_tool(tool, f"tools[{i}]") for i, tool in enumerate(read.tools or ())]
-    if not tools:
+    choice = _choice(read.tool_choice)
+    if not tools and choice in (None, "auto", "none"):
         return fields
-    return {
-        **fields,
-        "tools": tools,
-        "tool_choice": _choice(read.tool_choice),
-        "parallel_tool_calls": read.parallel_tool_calls,
-    }
+    offered = {"tools": None if read.tools is None else tools, "parallel_tool_calls": read.parallel_tool_calls}
+    return {**fields, **offered, "tool_choice": choice}
 
 
 def _choice(choice: str | ToolSelection | None) -> str | dict[str, Any] | None:
