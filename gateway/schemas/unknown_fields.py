@@ -23,6 +23,8 @@ _PASSED_OVER = {
         "name",
         "tool_call_id",
         "refusal",
+        "function_call",
+        "cache_control",
         "annotations",
         "audio",
         "id",

@@ -46,7 +46,7 @@ class SentMessage(Body):
     """One message of a conversation."""
 
     role: Literal["user", "assistant", "system"]
-    content: _Content
+    content: _Content | None = None
 
 
 class OfferedTool(Body):
