@@ -115,6 +115,9 @@ class CountBody(RequestBody):
     output_config: OutputConfig | None = Field(
         default=None, description='{"format": {"type": "json_schema", "schema": {...}}}'
     )
+    output_format: OutputFormat | None = Field(
+        default=None, description='{"type": "json_schema", "schema": {...}}, as output_config.format'
+    )
 
 
 @with_parameters({"max_tokens": _OURS["max_tokens"], **_SHARED})

@@ -37,9 +37,15 @@ def conversation(read: CountBody) -> Conversation:
     }
     if read.tool_choice is not None and (fields["tools"] or read.tool_choice.type in ("any", "tool")):
         fields |= _choice(read)
-    if read.output_config is not None and read.output_config.format is not None:
-        schema = read.output_config.format.schema_
-        fields["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+    wanted = read.output_config.format if read.output_config else None
+    if wanted is not None and read.output_format is not None:
+        raise InvalidInput(
+            "The fields output_config.format and output_format both say what the answer must match; send one of them.",
+            "output_format",
+        )
+    wanted = wanted or read.output_format
+    if wanted is not None:
+        fields["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": wanted.schema_}}
     if isinstance(read, AskingBody):
         given = ("max_tokens", "temperature", "top_p", "top_k")
         fields |= {name: getattr(read, name) for name in given}

@@ -278,6 +278,16 @@ def test_a_refusal_names_the_field_in_anthropics_shape(client: FlaskClient, body
     assert told["error"]["type"] == "invalid_request_error" and word in told["error"]["message"], told
 
 
+def test_a_format_may_stand_where_earlier_clients_send_it(client: FlaskClient, backend: FakeBackend) -> None:
+    wanted = {"type": "json_schema", "schema": {"type": "object"}}
+    for fields in ({"output_config": {"format": wanted}}, {"output_format": wanted}):
+        assert post(client, ASKED, **fields).status_code == 200
+    first, second = (request.grammar for request in backend.requests)
+    assert first and first == second
+    both = post(client, ASKED, output_config={"format": wanted}, output_format=wanted)
+    assert both.status_code == 400 and "output_format" in both.get_json()["error"]["message"]
+
+
 def test_what_the_engine_may_refuse_is_named_as_the_route_names_it(client: FlaskClient, backend: FakeBackend) -> None:
     post(client, ASKED, output_config={"format": {"type": "json_schema", "schema": {"type": "object"}}})
     post(client, ASKED, tools=[TOOL], tool_choice={"type": "any"})

@@ -62,6 +62,32 @@ def test_an_answer_is_a_response_with_one_message(client: FlaskClient) -> None:
     assert body["usage"]["total_tokens"] == body["usage"]["input_tokens"] + body["usage"]["output_tokens"]
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "wrong"),
+    [
+        ("frequency_penalty", 1.5, 9),
+        ("presence_penalty", -1, "much"),
+        ("logit_bias", {"40": -100}, {"40": 101}),
+        ("stop", ["red"], 7),
+        ("stop", "red", ["x"] * 99),
+        ("stop_token_ids", [40], [-1]),
+        ("min_tokens", 3, -1),
+        ("ignore_eos", True, "yes"),
+    ],
+)
+def test_fields_that_change_the_tokens_mean_what_they_mean_in_a_chat(
+    client: FlaskClient, backend: FakeBackend, field: str, value: Any, wrong: Any
+) -> None:
+    response = post(client, seed=7, max_output_tokens=50, **{field: value})
+    assert response.status_code == 200 and "Warning" not in response.headers, response.text
+    body = {"messages": [USER], "seed": 7, "max_tokens": 50, field: value}
+    answer = client.post(OPENAI_URL, json=body).get_json()["choices"][0]["message"]["content"]
+    first, second = (request.sampling for request in backend.requests)
+    assert first == second and response.get_json()["output"][0]["content"][0]["text"] == answer
+    refused = post(client, **{field: wrong})
+    assert refused.status_code == 400 and refused.get_json()["error"]["param"].startswith(field)
+
+
 def test_what_the_engine_may_refuse_is_named_as_the_route_names_it(client: FlaskClient, backend: FakeBackend) -> None:
     post(client, text={"format": {"type": "json_schema", "name": "x", "schema": SCHEMA}})
     post(client, tools=[TOOL], tool_choice="required")
