@@ -97,7 +97,7 @@ class BuildSpec:
             yield DECODER_PATH, decoder_graph(self.checkpoint, weights, self.numbers, is_standard=True)
 
     def engines(self, weights: Weights) -> tuple[list[Engine], Engine] | None:
-        """The decoder's engines of TensorRT for RTX in order, and the picture encoder's; None where none are ordered.
+        """The decoder's engines of TensorRT for RTX in order, and the image encoder's; None where none are ordered.
         `weights` is one of the two.
 
         Raises DoesNotFit when building the smallest takes more memory than the order allows."""

@@ -1,4 +1,4 @@
-"""The pictures that an engine of the encoder is built for: the least, the usual and the largest."""
+"""The images that an engine of the encoder is built for: the least, the usual and the largest."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from glmserve.contract import COLUMN_WEIGHTS, IMAGE_PATCHES, ROW_WEIGHTS, VISION
 from glmserve.model.config import Checkpoint
 
 _USUAL_ROWS, _USUAL_COLUMNS = 34, 46
-"""A picture of 640 x 480."""
+"""An image of 640 x 480."""
 
 Shape = tuple[int, ...]
 Profile = dict[str, tuple[Shape, Shape, Shape]]
@@ -16,9 +16,9 @@ Profile = dict[str, tuple[Shape, Shape, Shape]]
 
 
 def profile_of(checkpoint: Checkpoint) -> Profile:
-    """Pictures of which no side is longer than the largest square's that the checkpoint allows, eight at a time.
+    """Images of which no side is longer than the largest square's that the checkpoint allows, eight at a time.
 
-    Each of the three is one picture, patches being rows times columns: TensorRT runs the graph's shapes on all three,
+    Each of the three is one image, patches being rows times columns: TensorRT runs the graph's shapes on all three,
     and refuses any that do not fit together.
     """
     images, side = checkpoint.images, checkpoint.vision.table_side

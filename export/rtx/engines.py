@@ -38,7 +38,7 @@ class Engine:
 def engines_of(
     checkpoint: Checkpoint, weights: Weights, numbers: Numbers, order: EngineOrder
 ) -> tuple[list[Engine], Engine]:
-    """The decoder's engines in order, and the picture encoder's.
+    """The decoder's engines in order, and the image encoder's.
 
     Most of their weights are those that lie beside the build's own graphs; those that a graph holds itself, such as
     short biases, come from `weights`.
@@ -56,7 +56,7 @@ def engines_of(
         Engine(f"decoder.{index:02}.plan", title_of(part), graph(part), words, 2 * (part.last - part.first))
         for index, part in enumerate(parts)
     ]
-    # rounded, its joined q, k and v would be unpacked for every batch of pictures
+    # rounded, its joined q, k and v would be unpacked for every batch of images
     encoder = vision_graph(checkpoint, weights, replace(numbers, bits=None), is_standard=True)
     vision = Engine(VISION_PLAN, "picture encoder", encoder, dict(profile_of(checkpoint)), checkpoint.vision.depth)
     return decoder, vision

@@ -19,7 +19,7 @@ _FLOATS = {"Float": "fp32", "Half": "fp16", "BFloat16": "bf16", "FP8": "fp8"}
 _ATTENTION = "_mha_"
 """In the names of the kernels that do a whole attention."""
 _MEANT_FP32 = ("embed.", "positions.")
-"""Nodes of the picture encoder that compute in fp32 in every precision: they take numbers up to 255."""
+"""Nodes of the image encoder that compute in fp32 in every precision: they take numbers up to 255."""
 _WIDE = 1
 """A number for each row, as a norm has, is not a tensor of activations."""
 

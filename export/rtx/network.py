@@ -105,7 +105,7 @@ def _tell_lengths(trt: Any, network: Any, parser: Any) -> None:
 
 
 def _group_of(attention: str) -> RowGroup | None:
-    """The group of KV rows that an attention reads; None for the picture encoder's."""
+    """The group of KV rows that an attention reads; None for the image encoder's."""
     groups = (DecoderGraph.DECODED, DecoderGraph.CHUNK)
     return next((group for group in groups if f".{group.name}." in attention), None)
 

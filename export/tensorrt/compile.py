@@ -1,4 +1,4 @@
-"""Makes a TensorRT engine of a build's picture encoder on the machine that will serve it.
+"""Makes a TensorRT engine of a build's image encoder on the machine that will serve it.
 
 The network is strongly typed: TensorRT computes in the types that the graph names, and in no others.
 """
@@ -28,7 +28,7 @@ def load_tensorrt() -> Any:
 
 
 def vision_plan(build: Path, timing_cache: Path) -> bytes:
-    """The serialized engine of a build's picture encoder; takes minutes, fewer where the timing cache knows the GPU.
+    """The serialized engine of a build's image encoder; takes minutes, fewer where the timing cache knows the GPU.
 
     Raises MissingTensorRt, and BadArtifact when the build has no graph for TensorRT or TensorRT refuses it.
     """

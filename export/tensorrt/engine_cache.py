@@ -90,7 +90,7 @@ def _put(build: Path, engines: Path, folder: Path, key: EngineKey, plan: bytes) 
 
 def repository_to_serve(build: Path, engines: Path, warn: Callable[[str], None]) -> Path:
     """The model repository for tritonserver on this machine: the one with the engine that fits, else the build's own,
-    whose pictures the engine reads; then `warn` hears why."""
+    whose images the engine reads; then `warn` hears why."""
     own = build / REPOSITORY_FOLDER
     digest = Manifest.read(build).digest
     try:
@@ -124,7 +124,7 @@ def _plan_path(folder: Path) -> Path:
 
 
 def _lay_out(build: Path, partial: Path, final: Path, plan: bytes) -> None:
-    """The build as it is, but for the picture encoder: links relative to where the folder is going to be."""
+    """The build as it is, but for the image encoder: links relative to where the folder is going to be."""
     path = _plan_path(partial)
     path.parent.mkdir(parents=True)
     path.write_bytes(plan)

@@ -65,7 +65,7 @@ class ChatHandler:
         """The response to the current request; everything it holds is given back when that response has ended.
 
         On a route that `knows_all_fields`, others are mistakes; routes of other services have fields that we lack.
-        `others` are prompts without pictures that are answered beside the conversation.
+        `others` are prompts without images that are answered beside the conversation.
         """
         record: RequestRecord = g.record
         self._judge(conversation.unknown, record, knows_all_fields)

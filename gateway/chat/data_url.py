@@ -1,4 +1,4 @@
-"""A picture inside a data URL (RFC 2397): where its data begins, and how it is written there."""
+"""An image inside a data URL (RFC 2397): where its data begins, and how it is written there."""
 
 from __future__ import annotations
 

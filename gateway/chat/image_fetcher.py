@@ -1,4 +1,4 @@
-"""Fetches a picture that a request names by http(s) URL: from listed hosts only, never from a private address."""
+"""Fetches an image that a request names by http(s) URL: from listed hosts only, never from a private address."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _PROJECT = "glm-triton"
 
 
 def is_url(text: str) -> bool:
-    """Whether a text names a picture that lies elsewhere: base64 holds no colon, and a data URL no slashes after it."""
+    """Whether a text names an image that lies elsewhere: base64 holds no colon, and a data URL no slashes after it."""
     return _URL.match(text) is not None
 
 
 def user_agent(model: str) -> str:
-    """Who asks a picture's host: many refuse a request that does not say so."""
+    """Who asks an image's host: many refuse a request that does not say so."""
     try:
         version = metadata.version(_PROJECT)
     except metadata.PackageNotFoundError:
@@ -66,11 +66,11 @@ def resolved(host: str, port: int, timeout_s: float) -> list[str]:
 
 
 class _Answered(Exception):
-    """The host answered with a status that brings no picture."""
+    """The host answered with a status that brings no image."""
 
 
 class ImageFetcher:
-    """Reads pictures from listed hosts; a name is resolved once, and the connection goes to the address checked."""
+    """Reads images from listed hosts; a name is resolved once, and the connection goes to the address checked."""
 
     def __init__(
         self,

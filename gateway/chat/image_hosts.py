@@ -1,4 +1,4 @@
-"""Which hosts pictures may be fetched from, under whatever spelling, and at which addresses these may lie."""
+"""Which hosts images may be fetched from, under whatever spelling, and at which addresses these may lie."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ from glmserve.model.tokenizer import Tokenizer
 
 T = TypeVar("T")
 _LOW_DETAIL_PIXELS = 512 * 512
-"""Of a picture in low detail, as OpenAI makes it."""
+"""Of an image in low detail, as OpenAI makes it."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Prompt:
 
     input_ids: NDArray[np.int64]  # i64 [tokens]
     grids: tuple[Grid, ...]
-    image_sizes: tuple[tuple[int, int], ...]  # width, height of each picture, upright
+    image_sizes: tuple[tuple[int, int], ...]  # width, height of each image, upright
     image_tokens: int
     image_hashes: tuple[str, ...] = ()  # SHA-256 of each file, where an audit log wants it
 
@@ -238,7 +238,7 @@ class ChatService:
         return sent.data
 
     def _rules_for(self, sent: SentImage, pixels: PixelBounds) -> ImageRules:
-        """The checkpoint's rules for a picture, within the bounds that the request sets."""
+        """The checkpoint's rules for an image, within the bounds that the request sets."""
         rules = self._rules
         most = min(pixels.most or rules.max_pixels, rules.max_pixels)
         if sent.detail == "low":
@@ -272,7 +272,7 @@ class ChatService:
         return Prompt(kept, tuple(grids), tuple(image.size for image in opened), image_tokens)
 
     def _truncated(self, input_ids: NDArray[np.int64], conversation: Conversation) -> NDArray[np.int64]:
-        """The prompt's last tokens, where the request asks for no more; raises InvalidInput if that cut pictures."""
+        """The prompt's last tokens, where the request asks for no more; raises InvalidInput if that cut images."""
         most = conversation.truncated_to
         if most is None:
             return input_ids
@@ -287,7 +287,7 @@ class ChatService:
         return input_ids[-most:]
 
     def _raw_prompt(self, raw: str | tuple[int, ...], field: str) -> Prompt:
-        """A prompt without template and pictures; raises InvalidInput for tokens that have no meaning there."""
+        """A prompt without template and images; raises InvalidInput for tokens that have no meaning there."""
         ids = self.tokenizer.encode(raw) if isinstance(raw, str) else list(raw)
         largest = self.tokenizer.largest_id
         wrong = next((each for each in ids if not 0 <= each <= largest), None)

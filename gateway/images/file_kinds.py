@@ -1,4 +1,4 @@
-"""What a file is that is no picture we read, for the sentence that refuses it."""
+"""What a file is that is no image we read, for the sentence that refuses it."""
 
 from __future__ import annotations
 

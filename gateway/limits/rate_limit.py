@@ -39,7 +39,7 @@ class RateLimitStatus:
         return {f"X-RateLimit-{name}": str(value) for name, value in values.items()} | self._openai("Requests")
 
     def token_headers(self) -> dict[str, str]:
-        """Those of a limit of tokens, which are a picture's."""
+        """Those of a limit of tokens, which are an image's."""
         return self._openai("Tokens")
 
     def _openai(self, what: str) -> dict[str, str]:

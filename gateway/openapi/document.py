@@ -15,7 +15,7 @@ from gateway.schemas.openai import CompletionBody
 from gateway.schemas.vision import VisionBody
 
 _CHOICES = (("image", "images"), ("prompt", "question", "text"))
-"""Of each of these fields a question about a picture needs one."""
+"""Of each of these fields a question about an image needs one."""
 _FILE = {"type": "string", "format": "binary"}
 _IMAGES: dict[str, Schema] = {
     "image": {**_FILE, "description": "The picture, as a file."},
@@ -95,7 +95,7 @@ def _bodies(thinks: bool, families: tuple[RouteDocs, ...]) -> dict[str, Schema]:
 
 
 def _form(body: Schema) -> Schema:
-    """The same fields in a form: pictures as files, and JSON for what is neither words nor a number."""
+    """The same fields in a form: images as files, and JSON for what is neither words nor a number."""
     return {
         "type": "object",
         "properties": {name: _form_field(name, field) for name, field in body["properties"].items()},

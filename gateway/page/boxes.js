@@ -14,10 +14,10 @@ function shape(tag, attributes, text) {
 
 // An image with `boxes` ({box: [x1, y1, x2, y2] in its pixels, label}) on it.
 export function figure(image, boxes, name) {
-  const picture = element("img");
-  picture.src = image.url;
-  picture.alt = name;
-  const node = element("figure", "image", picture);
+  const img = element("img");
+  img.src = image.url;
+  img.alt = name;
+  const node = element("figure", "image", img);
   if (boxes.length) node.append(drawing(image, boxes));
   return node;
 }
@@ -31,7 +31,9 @@ function drawing(image, boxes) {
     group.append(shape("rect", { x: x1, y: y1, width: Math.max(1, x2 - x1), height: Math.max(1, y2 - y1) }));
     const text = label || String(i + 1);
     const isInside = y1 < 1.4 * size;
-    group.append(shape("text", { x: x1 + size / 4, y: isInside ? y1 + size * 1.1 : y1 - size / 3, "font-size": size }, text));
+    const isFromRight = x1 + text.length * size > image.width && x2 > image.width / 2;
+    const [x, anchor] = isFromRight ? [x2 - size / 4, "end"] : [x1 + size / 4, "start"];
+    group.append(shape("text", { x, y: isInside ? y1 + size * 1.1 : y1 - size / 3, "font-size": size, "text-anchor": anchor }, text));
     svg.append(group);
   });
   return svg;
@@ -43,10 +45,10 @@ export function thumbnail(image, name) {
   button.type = "button";
   button.title = `${image.name} · ${facts(image)}`;
   button.setAttribute("aria-label", word("enlarge")(name));
-  const picture = element("img");
-  picture.src = image.url;
-  picture.alt = name;
-  button.append(picture);
+  const img = element("img");
+  img.src = image.url;
+  img.alt = name;
+  button.append(img);
   button.addEventListener("click", () => enlarge(image, [], name));
   return button;
 }

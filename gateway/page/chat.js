@@ -8,7 +8,7 @@ import { chats, keep, newChat, openStore } from "/page/store.js";
 import { AnswerNode, questionNode, resultNode } from "/page/turns.js";
 
 const state = { chat: newChat(), model: null, running: null, isSample: false };
-const acts = { resend, again, result, isLast: (turn) => state.chat.turns.at(-1) === turn };
+const acts = { resend, again, result, awaits };
 
 const imagesBefore = (turn) => {
   const at = state.chat.turns.indexOf(turn);
@@ -38,7 +38,7 @@ function isAtEnd() {
   return talk.scrollHeight - talk.scrollTop - talk.clientHeight < 120;
 }
 
-// The conversation stays at its end while the visitor looks there, and lets him read elsewhere.
+// The conversation stays at its end while the visitor looks there, and lets them read elsewhere.
 function toTheEnd(isWanted) {
   if (isWanted) $("talk").scrollTop = $("talk").scrollHeight;
 }
@@ -107,7 +107,7 @@ function submit(text = composed().text) {
   const turn = { role: "user", text, images: composed().images };
   clearComposer();
   $("welcome").hidden = true;
-  for (const node of [...$("turns").querySelectorAll(":scope > .problem")]) node.remove();
+  for (const node of $("turns").querySelectorAll(":scope > .problem, .call form")) node.remove();
   state.chat.turns.push(turn);
   $("turns").append(nodeOf(turn));
   suggest();
@@ -130,15 +130,22 @@ function again(turn) {
   answer(state.chat.turns.at(-1));
 }
 
+// Whether a call of this turn still has no result, and nothing else was said since.
+function awaits(turn, call) {
+  const since = state.chat.turns.slice(state.chat.turns.indexOf(turn) + 1);
+  return since.every((each) => each.role === "tool" && each.id !== call.id);
+}
+
 // The result of a call; the model goes on when every call has one.
 function result(call, text) {
   if (state.running) return false;
-  const calling = state.chat.turns.findLast((turn) => turn.role === "assistant");
+  const calling = state.chat.turns.findLast((each) => each.role === "assistant");
   const turn = { role: "tool", id: call.id, name: call.function.name, text };
   state.chat.turns.push(turn);
   $("turns").append(nodeOf(turn));
-  const after = state.chat.turns.slice(state.chat.turns.indexOf(calling) + 1);
-  if (calling.calls.every((each) => after.some((one) => one.id === each.id))) answer(turn);
+  toTheEnd(true);
+  save();
+  if (!calling.calls.some((each) => awaits(calling, each))) answer(turn);
   return true;
 }
 
@@ -184,7 +191,7 @@ function failed(last, turn, shown, error) {
   } else shown.node.remove();
   if (last.role !== "user" || turn.text) return complain((error.told || word("lost")) + wait, turn.text ? null : () => answer(last));
   state.chat.turns.splice(state.chat.turns.indexOf(last), 1);
-  $("turns").lastElementChild.remove();
+  render();
   giveBack(last);
   complain((error.told || word("lost")) + wait, () => {
     const kept = { ...last, ...composed() };

@@ -42,7 +42,7 @@ function complain(name, text) {
   const problem = form().querySelector(".problem");
   problem.textContent = text;
   problem.hidden = !text;
-  for (const each of FIELDS) form().elements[each].toggleAttribute("aria-invalid", each === name);
+  for (const each of FIELDS) form().elements[each].setAttribute("aria-invalid", String(each === name));
   if (name) form().elements[name].focus();
 }
 

@@ -31,7 +31,7 @@ export function listChats(openId, acts) {
   for (const id of ["export-json", "export-markdown", "delete-all"]) $(id).disabled = rows.length === 0;
 }
 
-// The open chat as markdown; its images as data URLs, so that the file is whole.
+// A chat as markdown; its images as data URLs, so that the file is whole.
 export function asMarkdown(chat) {
   const lines = [`# ${chat.title || word("untitled")}`];
   for (const turn of chat.turns) {
@@ -54,6 +54,13 @@ export function wireSidebar(acts) {
   $("hide").addEventListener("click", () => {
     showSidebar(false);
     $("menu").focus();
+  });
+  // On a narrow page the list covers the chat: a press beside it, or Escape, puts it away.
+  $("main").addEventListener("click", (event) => {
+    if (isNarrow() && !event.target.closest("#menu")) showSidebar(false);
+  });
+  $("sidebar").addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && isNarrow()) $("hide").click();
   });
   $("new").addEventListener("click", () => {
     if (isNarrow()) showSidebar(false);

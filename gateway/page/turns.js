@@ -115,7 +115,7 @@ export class AnswerNode {
     const details = element("details", "call", element("summary", "", word("call")(call.function.name)));
     details.open = true;
     details.append(element("pre", "", prettyJson(call.function.arguments)));
-    if (this.acts.isLast(this.turn)) details.append(this.resultForm(call));
+    if (this.acts.awaits(this.turn, call)) details.append(this.resultForm(call));
     return details;
   }
 
@@ -127,7 +127,10 @@ export class AnswerNode {
     form.append(field, element("button", "plain", word("sendResult")));
     form.addEventListener("submit", (event) => {
       event.preventDefault();
-      if (this.acts.result(call, field.value)) form.remove();
+      if (!this.acts.result(call, field.value)) return;
+      form.remove();
+      const next = this.node.querySelector(".call form input");
+      if (next) next.focus();
     });
     return form;
   }

@@ -1,4 +1,4 @@
-"""What both chat routes turn a request into: turns of text and pictures, and how the answer is to be generated."""
+"""What both chat routes turn a request into: turns of text and images, and how the answer is to be generated."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Detail = Literal["low", "high", "auto"]
 
 @dataclass(frozen=True)
 class SentImage:
-    """A picture as it was sent: a file's bytes, base64, or a URL; `field` is where in the request it stood.
+    """An image as it was sent: a file's bytes, base64, or a URL; `field` is where in the request it stood.
 
     In low `detail` it is made smaller than the model needs it.
     """
@@ -28,8 +28,8 @@ class SentImage:
 
 @dataclass(frozen=True)
 class PixelBounds:
-    """The fewest and the most pixels of a picture as the model sees it, counted as the checkpoint counts them: for each
-    of the frames that a still picture stands for. None is the checkpoint's own bound."""
+    """The fewest and the most pixels of an image as the model sees it, counted as the checkpoint counts them: for each
+    of the frames that a still image stands for. None is the checkpoint's own bound."""
 
     fewest: int | None = None
     most: int | None = None
@@ -81,7 +81,7 @@ class Conversation:
     """Fields of the request that nobody here knows, in words."""
 
     def images(self) -> list[SentImage]:
-        """All pictures in the order they are read."""
+        """All images in the order they are read."""
         return [part for turn in self.turns for part in turn.parts if isinstance(part, SentImage)]
 
     def chars(self) -> int:

@@ -1,4 +1,4 @@
-"""The fields and pictures of a form, whose values are all text: each becomes what JSON would have had there."""
+"""The fields and images of a form, whose values are all text: each becomes what JSON would have had there."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gateway.schemas.vision import VisionBody
 from glmserve.errors import InvalidInput
 from glmserve.limits import MAX_IMAGES, MAX_STOP_STRINGS
 
-_MOST_OTHERS = 24  # fields that one form sets beside pictures and stop strings
+_MOST_OTHERS = 24  # fields that one form sets beside images and stop strings
 _MAX_PARTS = MAX_IMAGES + MAX_STOP_STRINGS + _MOST_OTHERS
 _IMAGES = ("image", "images")
 _WORDS = ("prompt", "question", "text", "system", "image")
@@ -32,7 +32,7 @@ def read_form(body: bytes, content_type: str) -> tuple[dict[str, Any], tuple[Sen
 
     A form carries text only: fields that are not words are read as JSON (`5`, `true`, `["a"]`), switches also as
     browsers write them (`on`, `1`). A list may come as several fields of one name, or of that name with brackets. Any
-    field but a picture may be a file of text.
+    field but an image may be a file of text.
     """
     parts = read_parts(body, content_type, _MAX_PARTS)
     charset = next((part.data.decode("latin-1") for part in parts if part.name == _CHARSET), "")
@@ -69,7 +69,7 @@ def _mended(text: str) -> str:
 
 
 def _explain_missing(parts: list[FormPart], empty: str) -> None:
-    """Raises InvalidInput for a form whose picture is an empty file, or stands in a field of another name."""
+    """Raises InvalidInput for a form whose image is an empty file, or stands in a field of another name."""
     if empty:
         raise InvalidInput(f"The file {empty} is empty.", empty)
     other = next((part.name for part in parts if part.is_file and part.name not in VisionBody.model_fields), None)

@@ -1,4 +1,4 @@
-"""The parts of a message: texts and pictures by every name that clients have for them, and the others by name."""
+"""The parts of a message: texts and images by every name that clients have for them, and the others by name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from gateway.schemas.mistakes import said
 from glmserve.errors import InvalidInput
 
 _TEXTS = ("text", "input_text", "output_text", "refusal")
-_PICTURES = ("image_url", "input_image")
 _NO_VIDEO = "this service sees no videos yet; send single frames as image_url parts"
 _NO_SOUND = "this service hears nothing; send what is said as a text part"
 _NO_FILES = "files are not read; send a picture as an image_url part and text as a text part"
@@ -43,14 +42,14 @@ _AnyDetail = Annotated[Detail | None, BeforeValidator(lambda sent: None if is_bl
 
 
 class ImageUrl(Body):
-    """A picture as OpenAI's object names it."""
+    """An image as OpenAI's object names it."""
 
     url: Text
     detail: _AnyDetail = None
 
 
 class Part(Body):
-    """A part of a message: text, or a picture as an object or a plain string.
+    """A part of a message: text, or an image as an object or a plain string.
 
     `input_text`, `output_text` and `input_image` are the same parts as the Responses API names them.
     """
@@ -78,7 +77,7 @@ class Part(Body):
         return sent
 
     def read(self, field: str) -> str | SentImage:
-        """The text or the picture; `field` is the part's place in the request. Raises InvalidInput if it has none."""
+        """The text or the image; `field` is the part's place in the request. Raises InvalidInput if it has none."""
         if self.type in _TEXTS:
             name = "refusal" if self.type == "refusal" else "text"
             text: str | None = getattr(self, name)

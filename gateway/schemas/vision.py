@@ -53,7 +53,7 @@ class VisionBody(StructuredFields, TokenFields):
     model: Text | None = Field(default=None, description="the name of a model, as GET /v1/models lists it")
 
     def asked(self, files: tuple[SentImage, ...] = ()) -> Asked:
-        """Raises InvalidInput when the picture or the prompt is missing; `files` are pictures sent beside the body."""
+        """Raises InvalidInput when the image or the prompt is missing; `files` are images sent beside the body."""
         images = [SentImage(self.image)] if self.image else []
         images += [SentImage(data, f"images[{i}]") for i, data in enumerate(self.images or ())]
         images += files

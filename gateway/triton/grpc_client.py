@@ -28,7 +28,7 @@ _LEAVERS = 4
 _KEY_BITS = 63
 _MIB = 1024**2
 _CHANNEL_OPTIONS = (
-    ("grpc.max_send_message_length", 512 * _MIB),  # 16 pictures of 6144 tokens are 231 MB
+    ("grpc.max_send_message_length", 512 * _MIB),  # 16 images of 6144 tokens are 231 MB
     ("grpc.max_receive_message_length", 16 * _MIB),
     ("grpc.enable_http_proxy", 0),
     ("grpc.lb_policy_name", "round_robin"),  # reconnects by itself

@@ -4,7 +4,7 @@
 model_repository/glm4v/1/rtx/
   engines.json         this module's RtxEngines
   layers.json          the layers of each, for readers
-  vision.plan          the picture encoder
+  vision.plan          the image encoder
   decoder.00.plan …    the decoder's parts, run one after another
 ```
 """

@@ -1,6 +1,6 @@
 """What a Hugging Face checkpoint folder says about its model, read once into typed, checked facts.
 
-Nothing about the model is hard-coded: ids, rope values and sizes come from `config.json`, picture rules from
+Nothing about the model is hard-coded: ids, rope values and sizes come from `config.json`, image rules from
 `preprocessor_config.json`. The only defaults are those of the `transformers` classes for keys a file leaves out.
 """
 

@@ -98,7 +98,7 @@ def grid_of(height: int, width: int, rules: ImageRules) -> Grid:
 
 
 def patches_of(image: Image.Image, rules: ImageRules) -> tuple[np.ndarray, Grid]:
-    """Patches u8 [patches, 3 * patch * patch] of a picture and their grid; BICUBIC, like the reference processor.
+    """Patches u8 [patches, 3 * patch * patch] of an image and their grid; BICUBIC, like the reference processor.
 
     Order: block row, block column, row in block, column in block; inside a patch channel, row, column.
     """
@@ -110,7 +110,7 @@ def patches_of(image: Image.Image, rules: ImageRules) -> tuple[np.ndarray, Grid]
 
 
 def merge_blocks(image: Image.Image, rules: ImageRules) -> np.ndarray:
-    """An RGB picture with sides already multiples of `rules.factor` -> u8 [patches, 3 * patch * patch]."""
+    """An RGB image with sides already multiples of `rules.factor` -> u8 [patches, 3 * patch * patch]."""
     return merge_planes([np.asarray(plane) for plane in image.split()], rules)
 
 

@@ -1,6 +1,6 @@
 """M-RoPE position ids for text and image tokens.
 
-Rule (GLM-4.1V/4.6V): text counts up on all three axes; a picture of h x w merged patches that begins at position p
+Rule (GLM-4.1V/4.6V): text counts up on all three axes; an image of h x w merged patches that begins at position p
 has T = p, H = p + row, W = p + column, and the text after it goes on at p + max(h, w).
 """
 
@@ -17,8 +17,8 @@ def mrope_positions(
 ) -> tuple[np.ndarray, int]:
     """Position ids i64 [3, tokens] of a prompt and the delta that later tokens add to their index.
 
-    `input_ids` is i64 [tokens] with every picture expanded to `grid.tokens(merge_size)` copies of `image_token_id`.
-    Raises InvalidInput when placeholders and pictures do not match.
+    `input_ids` is i64 [tokens] with every image expanded to `grid.tokens(merge_size)` copies of `image_token_id`.
+    Raises InvalidInput when placeholders and images do not match.
     """
     tokens = len(input_ids)
     is_image = input_ids == image_token_id

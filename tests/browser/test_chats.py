@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_page import answer, ask, attach, opened
+from chat_page import PHONE, answer, ask, attach, opened
 
 pytestmark = pytest.mark.browser
 TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}]
@@ -87,7 +87,7 @@ def test_settings_go_with_every_question_and_outlive_a_reload(browser: Any, url:
     answer(page, 1)
     assert bodies[-1]["messages"][0] == {"role": "system", "content": "Be brief."}
     assert (bodies[-1]["temperature"], bodies[-1]["max_tokens"]) == (0, 3)
-    assert page.get_by_text("Cut at the most tokens").is_visible()
+    assert page.get_by_text("Cut off at the maximum number of tokens").is_visible()
 
 
 def test_a_schema_and_tools_must_be_json(browser: Any, url: str) -> None:
@@ -135,3 +135,42 @@ def test_a_call_is_shown_and_its_result_goes_back(browser: Any, url: str) -> Non
     page.get_by_text("Calls weather").nth(1).wait_for()
     assert bodies[-1]["messages"][-1] == {"role": "tool", "tool_call_id": "call_1", "content": "sunny"}
     assert bodies[-1]["messages"][-2]["tool_calls"][0]["function"] == {"name": "weather", "arguments": '{"a": 1}'}
+
+
+def test_a_call_waits_for_its_result_through_a_reload_until_something_else_is_asked(browser: Any, url: str) -> None:
+    page = opened(browser, url)
+    calls = [
+        {"index": i, "id": f"call_{i}", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+        for i in range(2)
+    ]
+    events: list[dict[str, Any]] = [
+        {"choices": [{"index": 0, "delta": {"tool_calls": calls}, "finish_reason": "tool_calls"}]},
+        {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1}},
+    ]
+    stream = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
+    page.route(
+        "**/v1/chat/completions",
+        lambda route: route.fulfill(status=200, content_type="text/event-stream", body=stream),
+        times=1,
+    )
+    ask(page, "How is the weather?")
+    page.get_by_label("Its result").nth(1).wait_for()
+    page.get_by_label("Its result").first.fill("sunny")
+    page.keyboard.press("Enter")
+    page.locator(".call input:focus").wait_for()
+    page.reload()
+    page.get_by_label("Its result").wait_for()
+    assert page.get_by_label("Its result").count() == 1 and page.locator("article").count() == 3
+    ask(page, "Say [[never mind]]")
+    assert answer(page, 1) == "never mind" and page.get_by_label("Its result").count() == 0
+
+
+def test_on_a_phone_the_list_of_chats_goes_away_by_a_tap_beside_it_and_by_escape(browser: Any, url: str) -> None:
+    page = opened(browser, url, PHONE)
+    for leave in (lambda: page.mouse.click(370, 400), lambda: page.keyboard.press("Escape")):
+        page.click("#menu")
+        page.locator("#sidebar").wait_for()
+        leave()
+        page.locator("#sidebar").wait_for(state="hidden")
+    page.locator("#menu:focus").wait_for()
+    assert page.problems == []

@@ -92,6 +92,28 @@ def test_markdown_becomes_lists_tables_and_code_and_nothing_that_acts(browser: A
     assert page.problems == []
 
 
+def test_headings_of_an_answer_are_larger_the_higher_they_stand_and_are_not_cut(browser: Any, url: str) -> None:
+    page = opened(browser, url, PHONE)
+    ask(page, f"Say [[# {'one ' * 20}\n\n## two\n\n### three\n\ntext]]")
+    answer(page, 0)
+    sizes = page.eval_on_selector_all(
+        ".said :is(h1, h2, h3, p)", "nodes => nodes.map((node) => parseFloat(getComputedStyle(node).fontSize))"
+    )
+    assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == 4
+    heading = page.locator(".said h1").evaluate("(node) => [node.scrollWidth <= node.clientWidth, node.clientHeight]")
+    assert heading[0] and heading[1] > 40, "it takes several lines"
+
+
+def test_a_wide_table_is_scrolled_on_a_phone_and_its_words_stay_whole(browser: Any, url: str) -> None:
+    page = opened(browser, url, PHONE)
+    row = "| position | remark | colour | another | number | distance |"
+    ask(page, f"Say [[{row}\n{'|---' * 6}|\n{row}]]")
+    answer(page, 0)
+    assert max(page.eval_on_selector_all(".said td", "cells => cells.map((cell) => cell.clientHeight)")) < 40
+    assert page.locator(".said .wide").evaluate("(frame) => frame.scrollWidth > frame.clientWidth")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
 def test_an_answer_can_be_stopped_with_the_button_and_with_escape(browser: Any, url: str) -> None:
     page = opened(browser, url)
     for number in range(2):

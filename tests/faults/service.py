@@ -182,11 +182,6 @@ class Service:
         found["folders of its own"] = len(self.folders())
         return found
 
-    def memory_mib(self) -> dict[Role, float]:
-        """Resident memory by role."""
-        roles = (Role.STUB, Role.TRITON, Role.WORKER)
-        return {role: sum(_rss_mib(pid) for pid in self.pids(role)) for role in roles}
-
     def folders(self) -> list[str]:
         """What it has in its temporary folder."""
         return sorted(path.name for path in self.temporary.glob("glm-*"))
@@ -319,12 +314,6 @@ def _count(pid: int, what: str) -> int:
     with suppress(OSError):
         return len(list(Path(f"/proc/{pid}/{what}").iterdir()))
     return 0
-
-
-def _rss_mib(pid: int) -> float:
-    with suppress(OSError):
-        return int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
-    return 0.0
 
 
 def _page(url: str) -> str:

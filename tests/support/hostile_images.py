@@ -51,10 +51,6 @@ def jpeg_filler(count: int) -> bytes:
     return jpeg_with(b"\xff" * count)
 
 
-def jpeg_junk(count: int) -> bytes:
-    return jpeg_with(b"\0" * count)
-
-
 def jpeg_scans(side: int, count: int, way: str = "first", components: int = 1, padding: int = 0) -> bytes:
     """A progressive JPEG whose scans hold next to nothing, after a first one of `padding` stuffed bytes more.
 
