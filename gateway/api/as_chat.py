@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from gateway.schemas.common import refusal
 from gateway.schemas.conversation import Conversation, Turn
 from gateway.schemas.openai import CompletionBody
+from glmserve.answer_rules import AnswerRules
 from glmserve.errors import InvalidInput
 
 _ASKING = {"role": "user", "content": "?"}
@@ -33,7 +34,8 @@ def conversation_of(
         raise _renamed(refusal(error, document, CompletionBody), names) from None
     except InvalidInput as error:
         raise _renamed(error, names) from None
-    return replace(asked, turns=turns, prompt_field=prompt_field, finish_of_calls="tool_calls")
+    grammar = _renamed_rules(asked.grammar, names)
+    return replace(asked, turns=turns, grammar=grammar, prompt_field=prompt_field, finish_of_calls="tool_calls")
 
 
 def in_order_of_calls(results: list[tuple[str | None, Turn]], called: list[str | None]) -> list[Turn]:
@@ -44,9 +46,30 @@ def in_order_of_calls(results: list[tuple[str | None, Turn]], called: list[str |
 
 def _renamed(error: InvalidInput, names: dict[str, str]) -> InvalidInput:
     """The same refusal with the fields called as the route calls them."""
-    message, field = error.message, error.field
+    message = error.message
     for theirs, ours in names.items():
         message = message.replace(theirs, ours)
-        if field is not None and (field == theirs or field.startswith((f"{theirs}.", f"{theirs}["))):
+    return type(error)(message, None if error.field is None else _named(error.field, names))
+
+
+def _renamed_rules(packed: bytes, names: dict[str, str]) -> bytes:
+    """The same rules of an answer: the engine refuses them by the names of the route's own fields."""
+    if not packed:
+        return packed
+    rules = AnswerRules.read(packed)
+    text, calls = rules.text, rules.calls
+    if text is not None:
+        text = replace(text, field=_named(text.field, names))
+    if calls is not None:
+        calls = replace(calls, tools=tuple(replace(tool, field=_named(tool.field, names)) for tool in calls.tools))
+    return replace(rules, text=text, calls=calls).packed()
+
+
+def _named(field: str, names: dict[str, str]) -> str:
+    """What the route calls a field of /v1/chat/completions; names that begin with a dot are of parts of fields."""
+    for theirs, ours in names.items():
+        if theirs.startswith("."):
+            field = field.replace(theirs, ours)
+        elif field == theirs or field.startswith((f"{theirs}.", f"{theirs}[")):
             field = ours + field.removeprefix(theirs)
-    return type(error)(message, field)
+    return field

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, create_model, model_validator
 
 from gateway.schemas.json_mistakes import json_mistake
 from gateway.schemas.json_reader import parse_json
-from gateway.schemas.mistakes import mistake, shown
+from gateway.schemas.mistakes import IS_MISSING, mistake, shown
 from glmserve.errors import InvalidInput
 from glmserve.limits import MAX_STOP_CHARS, MAX_STOP_STRINGS, MAX_STOP_TOKEN_IDS
 from glmserve.sampling_parameters import PARAMETERS, Parameter, Sampling, Value
 
 _LARGEST_INT32 = 2**31 - 1
+
+
+def is_blank(value: Any) -> bool:
+    """Whether a text says nothing."""
+    return isinstance(value, str) and (not value or value.isspace())
+
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 _Stop = Annotated[str, StringConstraints(min_length=1, max_length=MAX_STOP_CHARS)]
@@ -38,18 +44,20 @@ class ThinkingSwitch(Body):
 class RequestBody(Body):
     """A whole body: what is blank in it stands for an absent field, as null does."""
 
+    blank_texts: ClassVar[tuple[str, ...]] = ("stop",)
+    """Fields in which blanks alone are a text all the same: an answer may end at them."""
+
     @model_validator(mode="before")
     @classmethod
     def _without_blanks(cls, sent: Any) -> Any:
-        """Blanks alone are a text all the same where an answer may end at them."""
         if not isinstance(sent, dict):
             return sent
         kept: dict[str, Any] = {}
         for name, value in sent.items():
             if name in _LISTS_OF_TEXTS and isinstance(value, list):
                 value = [item for item in value if item != ""] or None
-            is_blank = value == "" or (isinstance(value, str) and value.isspace() and name != "stop")
-            kept[name] = None if is_blank else value
+            is_absent = value == "" or (is_blank(value) and name not in cls.blank_texts)
+            kept[name] = None if is_absent else value
         return kept
 
 
@@ -163,4 +171,5 @@ def refusal(error: ValidationError, document: dict[str, Any], body: type[Body]) 
     path, words = mistake(errors, document)
     if path == field:
         return InvalidInput(f"The field {field} must be {body.model_fields[field].description}.", field)
-    return InvalidInput(f"The field {path} {words}.", path)
+    accepted = f" The field {field} must be {body.model_fields[field].description}." if words == IS_MISSING else ""
+    return InvalidInput(f"The field {path} {words}.{accepted}", path)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from gateway.schemas.common import Body, Text, ThinkingFields
+from gateway.schemas.common import Body, Text, ThinkingFields, is_blank
 from gateway.schemas.conversation import SentImage, Turn
 from gateway.schemas.json_reader import parse_json
-from gateway.schemas.mistakes import shown
+from gateway.schemas.mistakes import said, shown
 from gateway.schemas.parts import Part
 from gateway.schemas.tools import FunctionName, Tool
 from glmserve.errors import InvalidInput
@@ -41,6 +41,13 @@ class ChatMessage(Body):
     reasoning_content: str | None = None
     reasoning: str | None = None
     tool_calls: list[Call] | None = Field(default=None, max_length=MAX_CALLS, fail_fast=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_a_call_of_old(cls, sent: Any) -> Any:
+        if isinstance(sent, dict) and sent.get("function_call") is not None:
+            raise said("holds a function_call, which is not read: send it as one of tool_calls")
+        return sent
 
 
 class TemplateSwitches(Body):
@@ -109,6 +116,22 @@ def _turn(message: ChatMessage, field: str) -> Turn | None:
     return None if is_blank and role != "tool" else Turn(role, parts, is_list=isinstance(content, list))
 
 
+def check_continued(last: Turn, begins_another: bool) -> None:
+    """Raises InvalidInput where an answer cannot go on with the last message."""
+    if begins_another:
+        raise InvalidInput(
+            "The fields continue_final_message and add_generation_prompt cannot both be true: a prompt that goes "
+            "on with a message does not begin another one.",
+            "continue_final_message",
+        )
+    if last.role != "assistant" or last.tool_calls:
+        raise InvalidInput(
+            "The field continue_final_message needs a last message of role assistant without tool calls; it is of "
+            f"role {last.role}.",
+            "continue_final_message",
+        )
+
+
 def _blank(field: str) -> InvalidInput:
     return InvalidInput(f"The field {field} must hold text or a picture.", field)
 
@@ -119,7 +142,7 @@ def _call(call: Call, field: str) -> ToolCall:
         return ToolCall(call.function.name, sent)
     place = f"{field}.function.arguments"
     try:
-        arguments = parse_json(sent or "{}")
+        arguments = parse_json("{}" if sent is None or is_blank(sent) else sent)
     except ValueError:
         raise InvalidInput(f"The field {place} must be a JSON object as text and is no JSON.", place) from None
     if not isinstance(arguments, dict):

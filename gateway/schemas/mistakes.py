@@ -7,8 +7,20 @@ from typing import Any
 
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from glmserve.model.tool_parser import FUNCTION_NAME
+
+TOKEN_ID = r"^[0-9]{1,9}$"
+SOMETHING = r"\S"
+IS_MISSING = "is missing"
 _OURS = "said"
 _MOST_SHOWN_CHARS = 40
+_NO_SUCH_TYPE = ("literal_error", "missing")
+_PATTERNS = {
+    FUNCTION_NAME: "1 to 64 letters, digits and ._-",
+    TOKEN_ID: "a token id",
+    SOMETHING: "a text that is not blank",
+}
+"""What a text must be, in words, by the expression that it must match."""
 _WANTED = {
     "string_type": "text",
     "list_type": "a list",
@@ -42,8 +54,23 @@ def mistake(errors: list[ErrorDetails], document: Any) -> tuple[str, str]:
     paths = [path_of(document, error) for error in errors]
     field = errors[0]["loc"][:1]
     mine = [i for i, error in enumerate(errors) if error["loc"][:1] == field and paths[i].startswith(paths[0])]
+    mine = _of_the_kind_meant(mine, errors, document)
     path = paths[max(mine, key=lambda i: (len(paths[i]), -i))]
     return path, _words([errors[i] for i in mine if paths[i] == path])
+
+
+def _of_the_kind_meant(mine: list[int], errors: list[ErrorDetails], document: Any) -> list[int]:
+    """Without the mistakes of kinds that another `type` names; where none is named, only those of the type count."""
+
+    def kind(i: int) -> object:
+        place = errors[i]["loc"][1:2]
+        sent = document.get(errors[i]["loc"][0])
+        return place[0] if len(errors[i]["loc"]) > 2 and isinstance(sent, dict) and place[0] not in sent else None
+
+    of_type = [i for i in mine if kind(i) and errors[i]["loc"][2:] == ("type",) and errors[i]["type"] in _NO_SUCH_TYPE]
+    others = {kind(i) for i in of_type}
+    meant = [i for i in mine if kind(i) and kind(i) not in others]
+    return meant or of_type or mine
 
 
 def path_of(document: Any, error: ErrorDetails) -> str:
@@ -71,6 +98,9 @@ def shown(value: Any) -> str:
 
 
 def _words(errors: list[ErrorDetails]) -> str:
+    if all(error["type"] == "literal_error" for error in errors):
+        accepted = dict.fromkeys(error["ctx"]["expected"] for error in errors)
+        return f"is {shown(errors[0]['input'])}; accepted: {' or '.join(accepted)}"
     for error in errors:
         if error["type"] not in _WANTED:
             return _of_one(error)
@@ -83,9 +113,7 @@ def _of_one(error: ErrorDetails) -> str:
     if kind == _OURS:
         return error["msg"]
     if kind == "missing":
-        return "is missing"
-    if kind == "literal_error":
-        return f"is {shown(error['input'])}; accepted: {facts['expected']}"
+        return IS_MISSING
     if kind == "too_long":
         return f"has too many items; at most {facts['max_length']} are accepted"
     if kind in ("too_short", "string_too_short"):
@@ -93,7 +121,7 @@ def _of_one(error: ErrorDetails) -> str:
     if kind == "string_too_long":
         return f"is too long; at most {facts['max_length']} characters are accepted"
     if kind == "string_pattern_mismatch":
-        return f"is {shown(error['input'])}; it must match {facts['pattern']}"
+        return f"is {shown(error['input'])}; it must be {_PATTERNS[facts['pattern']]}"
     if kind == "extra_forbidden":
         return "is not known here"
     if kind in _BOUNDS:

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError
 
 from gateway.schemas.common import FLAG, Body, read_json, refusal, with_parameters
 from gateway.schemas.conversation import Conversation, Turn
-from gateway.schemas.messages import MessagesBody
+from gateway.schemas.messages import MessagesBody, check_continued
 from gateway.schemas.structured_output import GuidedFields, packed_rules
 from gateway.schemas.token_fields import TokenFields
 from gateway.schemas.tools import CHOICES, Choice, tool_use
@@ -99,18 +99,7 @@ class CompletionBody(GuidedFields, TokenFields, MessagesBody):
         )
 
     def _continuing(self, conversation: Conversation, last: Turn) -> Conversation:
-        if self.add_generation_prompt:
-            raise InvalidInput(
-                "The fields continue_final_message and add_generation_prompt cannot both be true: a prompt that goes "
-                "on with a message does not begin another one.",
-                "continue_final_message",
-            )
-        if last.role != "assistant" or last.tool_calls:
-            raise InvalidInput(
-                "The field continue_final_message needs a last message of role assistant without tool calls; it is of "
-                f"role {last.role}.",
-                "continue_final_message",
-            )
+        check_continued(last, bool(self.add_generation_prompt))
         return replace(conversation, continues=True, rules=replace(conversation.rules, continues=True))
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import BeforeValidator, model_validator
 
-from gateway.schemas.common import Body, Text
+from gateway.schemas.common import Body, Text, is_blank
 from gateway.schemas.conversation import Detail, SentImage
 from gateway.schemas.mistakes import said
 from glmserve.errors import InvalidInput
@@ -38,11 +38,14 @@ _ELSEWHERE = {
 """What to do instead of sending such a part."""
 
 
+_AnyDetail = Annotated[Detail | None, BeforeValidator(lambda sent: None if is_blank(sent) else sent)]
+
+
 class ImageUrl(Body):
     """An image as OpenAI's object names it."""
 
     url: Text
-    detail: Detail | None = None
+    detail: _AnyDetail = None
 
 
 class Part(Body):
@@ -55,7 +58,7 @@ class Part(Body):
     text: str | None = None
     refusal: str | None = None
     image_url: Text | ImageUrl | None = None
-    detail: Detail | None = None
+    detail: _AnyDetail = None
 
     @model_validator(mode="before")
     @classmethod

@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints
 
 from gateway.schemas.common import FLAG, AnswerFields, Body
 from gateway.schemas.conversation import PixelBounds
+from gateway.schemas.mistakes import SOMETHING, TOKEN_ID
 from glmserve.errors import InvalidInput
 from glmserve.limits import (
     LARGEST_LOGIT_BIAS,
@@ -22,9 +23,9 @@ from glmserve.sampling_parameters import Sampling
 
 _LARGEST_INT32 = 2**31 - 1
 _MOST_SALT_CHARS = 1024
-_IdText = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")]
+_IdText = Annotated[str, StringConstraints(pattern=TOKEN_ID)]
 _Bias = Annotated[float, Field(ge=-LARGEST_LOGIT_BIAS, le=LARGEST_LOGIT_BIAS)]
-_Word = Annotated[str, StringConstraints(pattern=r"\S", max_length=MAX_STOP_CHARS)]
+_Word = Annotated[str, StringConstraints(pattern=SOMETHING, max_length=MAX_STOP_CHARS)]
 _TokenId = Annotated[int, Field(ge=0, le=_LARGEST_INT32)]
 _Pixels = Annotated[int, Field(ge=1, le=_LARGEST_INT32)]
 

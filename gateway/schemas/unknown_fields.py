@@ -23,6 +23,8 @@ _PASSED_OVER = {
         "name",
         "tool_call_id",
         "refusal",
+        "function_call",
+        "cache_control",
         "annotations",
         "audio",
         "id",
@@ -81,7 +83,7 @@ def _unknown(document: dict[str, Any], read: BaseModel, path: str) -> Iterator[s
         if name in names:
             yield from _inside(value, getattr(read, names[name]), f"{path}{name}")
         elif value is not None and name not in passed_over:
-            yield _told(f"{path}{name}", name, [*names, *(() if path else DECLINED)])
+            yield _told(f"{path}{name}", name, list(names))
 
 
 def _inside(value: Any, read: Any, path: str) -> Iterator[str]:

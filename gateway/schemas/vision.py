@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints, ValidationError
 
 from gateway.schemas.common import FLAG, Text, read_json, refusal, with_parameters
 from gateway.schemas.conversation import Conversation, SentImage, Turn
+from gateway.schemas.mistakes import SOMETHING
 from gateway.schemas.structured_output import StructuredFields
 from gateway.schemas.token_fields import TokenFields
 from gateway.schemas.unknown_fields import check_declined, unknown_fields
@@ -18,7 +19,7 @@ from glmserve.sampling_parameters import PARAMETERS
 
 _PROMPTS = ("prompt", "question", "text")
 _TEXT = "a string that is not empty"
-_Said = Annotated[str, StringConstraints(pattern=r"\S")]
+_Said = Annotated[str, StringConstraints(pattern=SOMETHING)]
 
 
 @dataclass(frozen=True)

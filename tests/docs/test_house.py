@@ -54,3 +54,9 @@ def test_the_two_commands_of_the_readme_are_routines_of_make() -> None:
     makefile = (ROOT / "Makefile").read_text("utf-8")
     assert len(commands) == 2
     assert all(re.search(rf"^{command}:.* ## ", makefile, re.MULTILINE) for command in commands)
+
+
+def test_no_folder_of_tests_hides_a_package_that_others_look_for() -> None:
+    """pytest puts the folders of tests on the path, and torch then takes a `triton` there for its compiler."""
+    folders = {path.parent.name for path in (ROOT / "tests").rglob("*.py") if ".cache" not in path.parts}
+    assert not folders & {"triton", "torch", "onnx", "onnxruntime", "transformers", "tensorrt", "flask"}

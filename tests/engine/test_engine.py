@@ -237,10 +237,11 @@ def test_who_cannot_be_answered_in_time_is_refused_at_once_and_who_could_is_answ
 
 
 def test_who_waits_in_vain_is_refused_before_the_first_token() -> None:
-    """Nothing is known when they come: then the first answer shows how long the others take."""
-    with running(SlowSession(0.01, rows=1), slots=1) as (engine, _):
+    """Nothing is known when they come: then the first answer shows how long the others take. An answer takes 1.2 s, so
+    that a busy machine's delays count for little beside it."""
+    with running(SlowSession(0.1, rows=1), slots=1) as (engine, _):
         first, second = Receiver(), Receiver()
-        engine.submit(request([1], first, max_tokens=40))
-        engine.submit(request([1], second, max_tokens=40, deadline_s=0.6))
+        engine.submit(request([1], first, max_tokens=12))
+        engine.submit(request([1], second, max_tokens=12, deadline_s=1.9))
         assert first.finish == Finish.LENGTH
         assert second.code == "overloaded" and second.events[:-1] == []

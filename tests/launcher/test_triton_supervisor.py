@@ -162,7 +162,7 @@ def test_a_step_that_keeps_the_processor_busy_is_slow_and_does_not_hang(
             supervisor._pulse = TurnedLongAgo(0.1)
             assert supervisor._pulse_fault() is None
             if "yes" in command:
-                assert eventually(lambda: cpu_s(supervisor._stubs) > 1)
+                assert eventually(lambda: cpu_s(supervisor._stubs) > 1, within_s=60)
             supervisor._pulse.loop_age_s = age_s
             assert ("a step of the engine has taken" in (supervisor._pulse_fault() or "")) is is_hung
         finally:

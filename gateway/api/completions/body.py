@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -19,10 +19,13 @@ from glmserve.limits import MAX_ANSWERS, MAX_LOGPROBS
 from glmserve.sampling_parameters import Sampling
 
 _MAX_PROMPTS = 32
+_NO_TEMPLATE = "thinking is the chat template's, which this route leaves out"
 
 
 class TextBody(GuidedFields, TokenFields):
     """The JSON body of a request to /v1/completions."""
+
+    blank_texts: ClassVar[tuple[str, ...]] = ("stop", "prompt")
 
     model: Text | None = Field(default=None, description="the name of a model, as GET /v1/models lists it")
     prompt: Text | TokenIds | Annotated[list[Text | TokenIds], Field(min_length=1, max_length=_MAX_PROMPTS)] = Field(
@@ -46,8 +49,10 @@ class TextBody(GuidedFields, TokenFields):
         default=None, description=f"a whole number from 0 to {MAX_LOGPROBS}"
     )
     top_logprobs: Literal[0] | None = Field(default=None, description="0: here logprobs itself says of how many")
-    thinking: Literal[False] | None = Field(
-        default=None, description="false: thinking is the chat template's, which this route leaves out"
+    thinking: Literal[False] | None = Field(default=None, description=f"false: {_NO_TEMPLATE}")
+    enable_thinking: Literal[False] | None = Field(default=None, description=f"false: {_NO_TEMPLATE}")
+    reasoning_effort: Literal["none", "minimal"] | None = Field(
+        default=None, description=f'"none" or "minimal": {_NO_TEMPLATE}'
     )
     add_special_tokens: bool | None = Field(default=None, description=FLAG)
 

@@ -46,7 +46,7 @@ class SentMessage(Body):
     """One message of a conversation."""
 
     role: Literal["user", "assistant", "system"]
-    content: _Content
+    content: _Content | None = None
 
 
 class OfferedTool(Body):
@@ -114,6 +114,9 @@ class CountBody(RequestBody):
     )
     output_config: OutputConfig | None = Field(
         default=None, description='{"format": {"type": "json_schema", "schema": {...}}}'
+    )
+    output_format: OutputFormat | None = Field(
+        default=None, description='{"type": "json_schema", "schema": {...}}, as output_config.format'
     )
 
 

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
 from gateway.api.as_chat import conversation_of, in_order_of_calls
 from gateway.api.messages.body import AskingBody, Block, CountBody, OfferedTool, SentMessage
 from gateway.schemas.conversation import Conversation, SentImage, Turn
+from gateway.schemas.mistakes import shown
 from glmserve.errors import InvalidInput
 from glmserve.model.chat_template import ToolCall
+from glmserve.model.tool_parser import FUNCTION_NAME
 
 _BILLING = "x-anthropic-billing-header"
 """How a block begins that an agent changes with each request: read, it would make every prompt a new one."""
-_NAMES = {"response_format": "output_config.format", "stop": "stop_sequences", "parallel_tool_calls": "tool_choice"}
+_NAMES = {
+    "response_format": "output_config.format",
+    "stop": "stop_sequences",
+    "parallel_tool_calls": "tool_choice",
+    ".function.parameters": ".input_schema",
+    ".function.": ".",
+}
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 _OF_USER = "text, image and tool_result"
 _OF_ASSISTANT = "text, thinking and tool_use"
@@ -23,14 +32,20 @@ _NO_RESULT = "The tool failed and said nothing."
 def conversation(read: CountBody) -> Conversation:
     """Raises InvalidInput with a sentence that names the field at fault."""
     fields: dict[str, Any] = {
-        "tools": [_tool(tool, f"tools[{i}]") for i, tool in enumerate(read.tools or ())] or None,
+        "tools": None if read.tools is None else [_tool(tool, f"tools[{i}]") for i, tool in enumerate(read.tools)],
         "thinking": read.thinking is not None and read.thinking.type != "disabled",
     }
-    if read.tool_choice is not None and fields["tools"]:
+    if read.tool_choice is not None and (fields["tools"] or read.tool_choice.type in ("any", "tool")):
         fields |= _choice(read)
-    if read.output_config is not None and read.output_config.format is not None:
-        schema = read.output_config.format.schema_
-        fields["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+    wanted = read.output_config.format if read.output_config else None
+    if wanted is not None and read.output_format is not None:
+        raise InvalidInput(
+            "The fields output_config.format and output_format both say what the answer must match; send one of them.",
+            "output_format",
+        )
+    wanted = wanted or read.output_format
+    if wanted is not None:
+        fields["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": wanted.schema_}}
     if isinstance(read, AskingBody):
         given = ("max_tokens", "temperature", "top_p", "top_k")
         fields |= {name: getattr(read, name) for name in given}
@@ -95,11 +110,11 @@ def _is_begun(turn: Turn) -> bool:
 
 def _blocks(message: SentMessage) -> list[Block]:
     content = message.content
-    return [Block(type="text", text=content)] if isinstance(content, str) else content
+    return [Block(type="text", text=content)] if isinstance(content, str) else content or []
 
 
-def _system(content: str | list[Block], field: str) -> list[Turn]:
-    blocks = [Block(type="text", text=content)] if isinstance(content, str) else content
+def _system(content: str | list[Block] | None, field: str) -> list[Turn]:
+    blocks = [Block(type="text", text=content)] if isinstance(content, str) else content or []
     texts = [_text(block, f"{field}[{i}]", "text") for i, block in enumerate(blocks)]
     kept = [text for text in texts if text.strip() and not text.startswith(_BILLING)]
     return [Turn("system", ("\n".join(kept),))] if kept else []
@@ -152,6 +167,11 @@ def _said(blocks: list[Block], field: str) -> Turn:
         elif block.type == "tool_use":
             if not block.name:
                 raise InvalidInput(f"The field {place} is of type tool_use but has no name.", f"{place}.name")
+            if not re.fullmatch(FUNCTION_NAME, block.name):
+                raise InvalidInput(
+                    f"The field {place}.name is {shown(block.name)}; it must be 1 to 64 letters, digits and ._-.",
+                    f"{place}.name",
+                )
             calls.append(ToolCall(block.name, block.input or {}))
         elif block.type != "redacted_thinking":
             texts.append(_text(block, place, _OF_ASSISTANT))
@@ -160,8 +180,8 @@ def _said(blocks: list[Block], field: str) -> Turn:
 
 def _part(block: Block, field: str, accepted: str) -> str | SentImage:
     source = block.source
-    if block.type == "image" and source is not None:
-        sent = source.data if source.type == "base64" else source.url if source.type == "url" else None
+    if block.type == "image":
+        sent = {"base64": source.data, "url": source.url}.get(source.type) if source is not None else None
         if not sent:
             raise InvalidInput(
                 f"The source of {field} must be of type base64 with data, or of type url with a url.",
@@ -170,6 +190,11 @@ def _part(block: Block, field: str, accepted: str) -> str | SentImage:
         return SentImage(sent, f"{field}.source")
     if block.type == "document" and source is not None and source.type == "text" and source.data is not None:
         return source.data
+    if block.type == "document":
+        raise InvalidInput(
+            f"The source of {field} must be of type text with data: of documents only plain text is read.",
+            f"{field}.source",
+        )
     return _text(block, field, accepted)
 
 

@@ -63,6 +63,7 @@ _MEANINGS = {
     "tool_choice": Meaning("Whether it may, must or must not call a tool, and which.", {"type": "auto"}),
     "thinking": Meaning("Whether the model thinks first; max_tokens bounds its thoughts and its answer together."),
     "output_config": Meaning("A JSON Schema that the answer must match."),
+    "output_format": Meaning("The same as earlier versions of Anthropic's clients send it."),
     "stop_sequences": Meaning("Text that ends the answer, which stops before it."),
     **{name: Meaning("Known for Anthropic's clients' sake.") for name in ("metadata", "context_management", "betas")},
     **{name: Meaning("Known for Anthropic's clients' sake.") for name in ("container", "mcp_servers")},

@@ -11,6 +11,7 @@ from gateway.api.as_chat import conversation_of
 from gateway.api.responses.items import Item, turns_of
 from gateway.schemas.common import FLAG, Body, RequestBody, Text, with_parameters
 from gateway.schemas.conversation import Conversation
+from gateway.schemas.token_fields import TokenFields
 from gateway.schemas.unknown_fields import read_knowing
 from glmserve.errors import InvalidInput
 from glmserve.limits import MAX_LOGPROBS
@@ -19,11 +20,23 @@ from glmserve.sampling_parameters import PARAMETERS
 _MAX_ITEMS = 2048
 _MAX_TOOLS = 128
 _OURS = {parameter.name: parameter for parameter in PARAMETERS}
-_SHARED = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
-_NAMES = {"response_format": "text.format", "max_tokens": "max_output_tokens", "thinking": "reasoning"}
+_OF_TOKENS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty")
+_SHARED = (*_OF_TOKENS, "seed", "min_tokens", "ignore_eos")
+_OF_CHAT = ("stop", "stop_token_ids", "logit_bias")
+_NAMES = {
+    "response_format": "text.format",
+    "max_tokens": "max_output_tokens",
+    "thinking": "reasoning",
+    ".function.": ".",
+}
 _LOGPROBS = "message.output_text.logprobs"
 _UNTHINKING = ("none", "minimal")
 _NOTHING_KEPT = "left out: this service keeps no answers, so send the earlier items in input"
+
+
+def _described(name: str) -> str | None:
+    """What a field of /v1/chat/completions must be; that route reads it further."""
+    return TokenFields.model_fields[name].description
 
 
 class Format(Body):
@@ -104,6 +117,9 @@ class ResponsesBody(RequestBody):
     top_logprobs: int | None = Field(
         default=None, ge=0, le=MAX_LOGPROBS, description=f"a whole number from 0 to {MAX_LOGPROBS}"
     )
+    stop: str | list[str] | None = Field(default=None, description=_described("stop"))
+    stop_token_ids: list[int] | None = Field(default=None, description=_described("stop_token_ids"))
+    logit_bias: dict[str, float] | None = Field(default=None, description=_described("logit_bias"))
     stream: bool | None = Field(default=None, description=FLAG)
     metadata: dict[str, str] | None = Field(default=None, description="an object of strings")
     store: bool | None = Field(default=None, description=FLAG)
@@ -140,7 +156,7 @@ def parse_response(body: bytes, thinks_by_default: bool) -> Asked:
 
 def _fields(read: ResponsesBody) -> dict[str, Any]:
     """What is asked, in the fields of /v1/chat/completions."""
-    fields: dict[str, Any] = {name: getattr(read, name) for name in _SHARED}
+    fields: dict[str, Any] = {name: getattr(read, name) for name in (*_SHARED, *_OF_CHAT)}
     fields["max_tokens"] = getattr(read, "max_output_tokens", None)
     if read.reasoning is not None and read.reasoning.effort is not None:
         fields["thinking"] = read.reasoning.effort not in _UNTHINKING
@@ -149,14 +165,11 @@ def _fields(read: ResponsesBody) -> dict[str, Any]:
     if read.top_logprobs or _LOGPROBS in (read.include or ()):
         fields |= {"logprobs": True, "top_logprobs": read.top_logprobs or 0}
     tools = [_tool(tool, f"tools[{i}]") for i, tool in enumerate(read.tools or ())]
-    if not tools:
+    choice = _choice(read.tool_choice)
+    if not tools and choice in (None, "auto", "none"):
         return fields
-    return {
-        **fields,
-        "tools": tools,
-        "tool_choice": _choice(read.tool_choice),
-        "parallel_tool_calls": read.parallel_tool_calls,
-    }
+    offered = {"tools": None if read.tools is None else tools, "parallel_tool_calls": read.parallel_tool_calls}
+    return {**fields, **offered, "tool_choice": choice}
 
 
 def _choice(choice: str | ToolSelection | None) -> str | dict[str, Any] | None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from gateway.api.as_chat import in_order_of_calls
-from gateway.schemas.common import Body
+from gateway.schemas.common import Body, is_blank
 from gateway.schemas.conversation import SentImage, Turn
 from gateway.schemas.json_reader import parse_json
 from gateway.schemas.parts import Part
@@ -45,7 +45,8 @@ class Item(Body):
     def _apart(cls, sent: Any) -> Any:
         """The content of thoughts has parts of its own."""
         if isinstance(sent, dict) and sent.get("type") == "reasoning":
-            return {**sent, "content": None, "thoughts": sent.get("content")}
+            content = sent.get("content")
+            return {**sent, "content": None, "thoughts": [{"text": content}] if isinstance(content, str) else content}
         return sent
 
 
@@ -142,7 +143,7 @@ def _parts(content: str | list[Part] | None, place: str) -> list[str | SentImage
 
 def _arguments(text: str | None, place: str) -> dict[str, Any]:
     try:
-        arguments = parse_json(text or "{}")
+        arguments = parse_json("{}" if text is None or is_blank(text) else text)
     except ValueError:
         arguments = None
     if not isinstance(arguments, dict):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from gateway.schemas.common import FLAG, Body, Text
+from gateway.schemas.common import FLAG, RequestBody, Text
 from gateway.schemas.messages import MAX_MESSAGES, ChatMessage, MessagesBody
 from glmserve.errors import InvalidInput
 
@@ -16,6 +16,8 @@ TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=_MAX_ID
 
 class TokenizeBody(MessagesBody):
     """The JSON body of a request to /v1/tokenize: a conversation, or a prompt as it stands."""
+
+    blank_texts: ClassVar[tuple[str, ...]] = ("prompt",)
 
     messages: list[ChatMessage] | None = Field(  # type: ignore[assignment]
         default=None,
@@ -31,7 +33,7 @@ class TokenizeBody(MessagesBody):
     return_token_strs: bool | None = Field(default=None, description=FLAG)
 
 
-class DetokenizeBody(Body):
+class DetokenizeBody(RequestBody):
     """The JSON body of a request to /v1/detokenize."""
 
     model: Text | None = Field(default=None, description="the name of a model, as GET /v1/models lists it")

@@ -12,6 +12,7 @@ from gateway.openapi.operations import RouteDocs, asking
 from gateway.openapi.responses import fields, said
 from gateway.schemas.common import read_as
 from gateway.schemas.conversation import Conversation
+from gateway.schemas.messages import check_continued
 from gateway.settings import GatewaySettings
 from glmserve.errors import InvalidInput
 from glmserve.sampling_parameters import Sampling
@@ -55,9 +56,11 @@ def _conversation(read: TokenizeBody, thinks_by_default: bool) -> Conversation:
         raise InvalidInput("The request must have either messages or a prompt, and not both.", "messages")
     if read.prompt is not None:
         return Conversation((), _COUNTING, raw=read.prompt)
-    asked = read.thinks()
+    asked, turns = read.thinks(), read.turns()
+    if read.continue_final_message:
+        check_continued(turns[-1], bool(read.add_generation_prompt))
     return Conversation(
-        read.turns(),
+        turns,
         _COUNTING,
         thinking=thinks_by_default if asked is None else asked,
         tools=tuple(tool.described() for tool in read.tools or ()),

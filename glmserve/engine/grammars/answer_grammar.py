@@ -13,6 +13,7 @@ from glmserve.answer_rules import AnswerRules, TextRule
 from glmserve.engine.grammars.call_grammar import CallGrammar
 from glmserve.engine.grammars.lark import json_options, json_value, literal, regex
 from glmserve.engine.grammars.schema_rewriting import closed
+from glmserve.engine.grammars.schema_simplifying import simplified
 from glmserve.errors import InvalidInput
 from glmserve.model.chat_template import THINK_CLOSE, THINK_OPEN
 from glmserve.model.tool_parser import CALL_CLOSE, CALL_OPEN, KEY_CLOSE, KEY_OPEN, VALUE_CLOSE, VALUE_OPEN
@@ -86,7 +87,7 @@ def _schema(rule: TextRule) -> dict[str, Any]:
     if not isinstance(rule.value, dict):
         raise InvalidInput(f"The JSON Schema in {rule.field} must be a JSON object.", rule.field)
     schema = {
-        **closed(rule.value),
+        **closed(simplified(rule.value)),
         _GUIDANCE: json_options(rule.is_compact),
     }  # the library's own switches are not for users
     try:

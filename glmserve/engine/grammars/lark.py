@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from glmserve.engine.grammars.schema_rewriting import closed
+from glmserve.engine.grammars.schema_simplifying import simplified
 
 ANYTHING = "ANYTHING"
 """The terminal that stands for any text, control tokens aside."""
@@ -30,7 +31,7 @@ def holding(pattern: str) -> str:
 
 def json_value(schema: Any, is_lenient: bool) -> str:
     """A JSON value that matches a schema; `is_lenient` passes over what llguidance cannot hold an answer to."""
-    document = closed(schema) if isinstance(schema, dict) else {} if schema is True else {"not": {}}
+    document = closed(simplified(schema)) if isinstance(schema, dict) else {} if schema is True else {"not": {}}
     return "%json " + json.dumps({**document, "x-guidance": json_options(is_lenient=is_lenient)}, ensure_ascii=False)
 
 

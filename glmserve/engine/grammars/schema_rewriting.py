@@ -38,7 +38,7 @@ def closed(schema: Any) -> Any:
     """
     if any(_is_put_together(each) for each in _schemas(schema)):
         return schema
-    return _each(schema, _closed_object)
+    return each_schema(schema, _closed_object)
 
 
 def _is_put_together(schema: dict[str, Any]) -> bool:
@@ -65,21 +65,21 @@ def _moved(schema: Any, root: Any) -> Any:
         referred(reference, root)
         return {**part, "$ref": f"#/$defs/{_ROOT}{reference[1:]}"}
 
-    return _each(schema, move)
+    return each_schema(schema, move)
 
 
-def _each(schema: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
+def each_schema(schema: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
     """The document with every schema in it changed, the innermost first."""
     if isinstance(schema, list):
-        return [_each(each, change) for each in schema]
+        return [each_schema(each, change) for each in schema]
     if not isinstance(schema, dict):
         return schema
     inner: dict[str, Any] = {}
     for name, value in schema.items():
         if name in _MAPS and isinstance(value, dict):
-            inner[name] = {key: _each(each, change) for key, each in value.items()}
+            inner[name] = {key: each_schema(each, change) for key, each in value.items()}
         else:
-            inner[name] = value if name in _NO_SCHEMAS else _each(value, change)
+            inner[name] = value if name in _NO_SCHEMAS else each_schema(value, change)
     return change(inner)
 
 
@@ -91,5 +91,5 @@ def _schemas(schema: Any) -> list[dict[str, Any]]:
         found.append(part)
         return part
 
-    _each(schema, note)
+    each_schema(schema, note)
     return found

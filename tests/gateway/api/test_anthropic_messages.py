@@ -18,6 +18,7 @@ from gateway.app import create_app
 from gateway.limits.api_keys import create_key
 from gateway.settings import GatewaySettings
 from gateway.triton.backend import Chunk
+from glmserve.answer_rules import AnswerRules
 from glmserve.contract import Finish
 from glmserve.errors import DeadlineExceeded
 
@@ -261,7 +262,10 @@ def test_what_is_switched_off_is_off(client: FlaskClient, backend: FakeBackend, 
         ({"max_tokens": 0}, "max_tokens"),
         ({"temperature": 9}, "temperature"),
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "web_search_20250305"),
-        ({"tools": [{"name": "a b", "input_schema": {}}]}, "tools"),
+        ({"tools": [{"name": "a b", "input_schema": {}}]}, "tools[0].name"),
+        ({"tool_choice": {"type": "any"}}, "tool_choice"),
+        ({"tool_choice": {"type": "tool", "name": "weather"}}, "tool_choice"),
+        ({"tools": [], "tool_choice": {"type": "tool", "name": "weather"}}, "tool_choice"),
         ({"tools": [TOOL], "tool_choice": {"type": "tool"}}, "tool_choice"),
         ({"tool_choice": "auto"}, "tool_choice"),
         ({"stop_sequences": "x"}, "stop_sequences"),
@@ -272,6 +276,24 @@ def test_a_refusal_names_the_field_in_anthropics_shape(client: FlaskClient, body
     told = response.get_json()
     assert response.status_code == 400 and told["type"] == "error"
     assert told["error"]["type"] == "invalid_request_error" and word in told["error"]["message"], told
+
+
+def test_a_format_may_stand_where_earlier_clients_send_it(client: FlaskClient, backend: FakeBackend) -> None:
+    wanted = {"type": "json_schema", "schema": {"type": "object"}}
+    for fields in ({"output_config": {"format": wanted}}, {"output_format": wanted}):
+        assert post(client, ASKED, **fields).status_code == 200
+    first, second = (request.grammar for request in backend.requests)
+    assert first and first == second
+    both = post(client, ASKED, output_config={"format": wanted}, output_format=wanted)
+    assert both.status_code == 400 and "output_format" in both.get_json()["error"]["message"]
+
+
+def test_what_the_engine_may_refuse_is_named_as_the_route_names_it(client: FlaskClient, backend: FakeBackend) -> None:
+    post(client, ASKED, output_config={"format": {"type": "json_schema", "schema": {"type": "object"}}})
+    post(client, ASKED, tools=[TOOL], tool_choice={"type": "any"})
+    by_format, by_tool = (AnswerRules.read(request.grammar) for request in backend.requests)
+    assert by_format.text and by_format.text.field == "output_config.format"
+    assert by_tool.calls and by_tool.calls.tools[0].field == "tools[0].input_schema"
 
 
 def test_keys_and_models_are_refused_in_the_same_shape(build: Path, backend: FakeBackend, tmp_path: Path) -> None:

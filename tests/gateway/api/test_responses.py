@@ -17,6 +17,7 @@ from stand_in_build import give_tools
 from gateway.app import create_app
 from gateway.settings import GatewaySettings
 from gateway.triton.backend import Chunk
+from glmserve.answer_rules import AnswerRules
 from glmserve.contract import Finish
 from glmserve.errors import DeadlineExceeded
 
@@ -59,6 +60,40 @@ def test_an_answer_is_a_response_with_one_message(client: FlaskClient) -> None:
     assert (body["object"], body["status"], body["error"], body["store"]) == ("response", "completed", None, False)
     assert body["metadata"] == {"a": "b"} and body["temperature"] == 0.5 and body["id"].startswith("resp_")
     assert body["usage"]["total_tokens"] == body["usage"]["input_tokens"] + body["usage"]["output_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "wrong"),
+    [
+        ("frequency_penalty", 1.5, 9),
+        ("presence_penalty", -1, "much"),
+        ("logit_bias", {"40": -100}, {"40": 101}),
+        ("stop", ["red"], 7),
+        ("stop", "red", ["x"] * 99),
+        ("stop_token_ids", [40], [-1]),
+        ("min_tokens", 3, -1),
+        ("ignore_eos", True, "yes"),
+    ],
+)
+def test_fields_that_change_the_tokens_mean_what_they_mean_in_a_chat(
+    client: FlaskClient, backend: FakeBackend, field: str, value: Any, wrong: Any
+) -> None:
+    response = post(client, seed=7, max_output_tokens=50, **{field: value})
+    assert response.status_code == 200 and "Warning" not in response.headers, response.text
+    body = {"messages": [USER], "seed": 7, "max_tokens": 50, field: value}
+    answer = client.post(OPENAI_URL, json=body).get_json()["choices"][0]["message"]["content"]
+    first, second = (request.sampling for request in backend.requests)
+    assert first == second and response.get_json()["output"][0]["content"][0]["text"] == answer
+    refused = post(client, **{field: wrong})
+    assert refused.status_code == 400 and refused.get_json()["error"]["param"].startswith(field)
+
+
+def test_what_the_engine_may_refuse_is_named_as_the_route_names_it(client: FlaskClient, backend: FakeBackend) -> None:
+    post(client, text={"format": {"type": "json_schema", "name": "x", "schema": SCHEMA}})
+    post(client, tools=[TOOL], tool_choice="required")
+    by_format, by_tool = (AnswerRules.read(request.grammar) for request in backend.requests)
+    assert by_format.text and by_format.text.field == "text.format"
+    assert by_tool.calls and by_tool.calls.tools[0].field == "tools[0].parameters"
 
 
 @pytest.mark.parametrize(
@@ -221,7 +256,8 @@ def test_a_format_is_the_answers_grammar(client: FlaskClient, backend: FakeBacke
     response_format = {"type": "json_schema", "json_schema": {"name": "place", "schema": SCHEMA}}
     client.post(OPENAI_URL, json={"messages": [USER], "response_format": response_format})
     ours, theirs = (request.grammar for request in backend.requests)
-    assert ours and ours == theirs and body["text"]["format"] == wanted
+    assert ours and body["text"]["format"] == wanted
+    assert ours == theirs.replace(b'"field":"response_format"', b'"field":"text.format"')
 
 
 def test_log_probabilities_come_where_they_are_included(
@@ -255,7 +291,12 @@ def test_log_probabilities_come_where_they_are_included(
         ({"temperature": 9}, "temperature"),
         ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
         ({"tools": [{"type": "function", "parameters": {}}]}, "tools"),
+        ({"tools": [{**TOOL, "name": "two words"}]}, "tools[0].name"),
         ({"tools": [TOOL], "tool_choice": {"type": "file_search"}}, "tool_choice"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tool_choice": {"type": "function", "name": "weather"}}, "tool_choice"),
+        ({"tools": [], "tool_choice": {"type": "function", "name": "weather"}}, "tool_choice"),
+        ({"tool_choice": {"type": "file_search"}}, "tool_choice"),
         ({"text": {"format": {"type": "json_schema", "name": "x"}}}, "text.format.schema"),
     ],
 )
@@ -290,5 +331,6 @@ def test_a_choice_of_tools_means_what_it_means_in_a_chat(
     others = {**CHAT_TOOL, "function": {**CHAT_TOOL["function"], "name": "other"}}  # type: ignore[dict-item]
     client.post(OPENAI_URL, json={"messages": [USER], "tools": [CHAT_TOOL, others], "tool_choice": theirs})
     first, second = backend.requests
-    assert first.grammar and first.grammar == second.grammar
+    named_as_here = second.grammar.replace(b"].function.parameters", b"].parameters")
+    assert first.grammar and first.grammar == named_as_here
     assert first.input_ids.tolist() == second.input_ids.tolist()

@@ -207,3 +207,30 @@ def test_the_model_is_not_told_what_is_strict(client: FlaskClient, backend: Fake
 def test_a_model_without_tools_says_so(build: Path, backend: FakeBackend) -> None:
     plain = create_app(GatewaySettings(build=build), backend).test_client()
     assert_problem(post(plain, tool_choice="required"), 400, "takes no tools")
+
+
+TELLS_OF_FUNCTION = ({"type": "function"}, {"type": "function", "name": "weather"}, {"type": "function", "function": 5})
+TELLS_OF_TYPE = ({}, {"type": "tool", "name": "weather"}, {"type": "auto"}, {"type": None}, {"function": {}})
+
+
+@pytest.mark.parametrize("choice", TELLS_OF_FUNCTION + TELLS_OF_TYPE)
+def test_a_choice_of_one_kind_is_not_told_what_another_kind_lacks(client: FlaskClient, choice: dict[str, Any]) -> None:
+    error = post(client, tool_choice=choice).get_json()["error"]
+    assert error["param"] == f"tool_choice.{'function' if choice in TELLS_OF_FUNCTION else 'type'}", error
+
+
+@pytest.mark.parametrize(
+    ("fields", "accepted"),
+    [
+        ({"tool_choice": {}}, "allowed_tools"),
+        ({"tool_choice": {"type": "function"}}, '"function": {"name": "..."}'),
+        ({"tool_choice": {"type": "tool"}}, "'function' or 'allowed_tools'"),
+        ({"response_format": {}}, "json_schema"),
+        ({"thinking": {}}, "disabled"),
+        ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "letters"),
+        ({"bad_words": [" "]}, "not blank"),
+        ({"logit_bias": {"a": 1}}, "a token id"),
+    ],
+)
+def test_a_refusal_says_what_is_accepted(client: FlaskClient, fields: dict[str, Any], accepted: str) -> None:
+    assert_problem(post(client, **fields), 400, accepted)
