@@ -11,19 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from whole_answers import CHECKPOINT, DEMO, TOKENIZER, WAIT_S, follows, text_rule
 
 from glmserve.answer_rules import AnswerRules, CallRule, Kind, OfferedTool, TextRule
 from glmserve.engine.grammars.compiler import GrammarCompiler
 from glmserve.errors import InvalidInput
 from glmserve.limits import MAX_CALLS
-from glmserve.model.config import Checkpoint
 from glmserve.model.output_parser import AnswerReader
-from glmserve.model.tokenizer import Tokenizer
 from glmserve.model.tool_parser import typed_call
 
-DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
-TOKENIZER, CHECKPOINT = Tokenizer.read(DEMO), Checkpoint.read(DEMO)
-WAIT_S = 10
 WEATHER = {
     "type": "object",
     "properties": {
@@ -80,27 +76,12 @@ def read(tokens: list[int]) -> AnswerReader:
     return reader
 
 
-def follows(compiler: GrammarCompiler, rules: AnswerRules, text: str) -> bool:
-    """Whether the text is a whole answer under the rules."""
-    grammar = compiler.compile(rules.packed())
-    mask = grammar.first_mask().result(WAIT_S)
-    for token in TOKENIZER.encode(text):
-        if not mask[token]:
-            return False
-        mask = grammar.next_mask(token).result(WAIT_S)
-    return bool(set(np.flatnonzero(mask)) & set(CHECKPOINT.eos_token_ids))
-
-
 def offered(name: str = "weather", parameters: Any = WEATHER, is_strict: bool = False, i: int = 0) -> OfferedTool:
     return OfferedTool(name, parameters, is_strict, f"tools[{i}].function.parameters")
 
 
 def calls(*tools: OfferedTool, needed: bool = True, most: int = 2) -> AnswerRules:
     return AnswerRules(calls=CallRule(tools, needed, most, "tool_choice"))
-
-
-def text_rule(kind: Kind, value: Any, thinks: bool = False) -> AnswerRules:
-    return AnswerRules(TextRule(kind, value, "response_format"), thinks=thinks)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -311,65 +292,6 @@ def test_objects_have_the_declared_properties_only_unless_more_are_asked_for(
     rules = text_rule("json_schema", schema)
     assert follows(compiler, rules, more) == is_open
     assert is_open or follows(compiler, rules, one)
-
-
-@pytest.mark.parametrize("name", ["password", "byte", "uri-reference", "path", "whatever"])
-@pytest.mark.parametrize("in_call", [False, True])
-def test_a_format_that_no_grammar_knows_is_a_note(compiler: GrammarCompiler, name: str, in_call: bool) -> None:
-    schema = {"type": "object", "properties": {"a": {"type": "string", "format": name}}, "required": ["a"]}
-    if in_call:
-        compiler.compile(calls(offered("f", schema, is_strict=True)).packed())
-    else:
-        assert follows(compiler, text_rule("json_schema", schema), '{"a":"x"}')
-    held = text_rule("json_schema", {"type": "string", "format": "date"})
-    assert follows(compiler, held, '"2026-01-31"') and not follows(compiler, held, '"x"')
-
-
-def kind(name: Any, **more: Any) -> dict[str, Any]:
-    return {"type": "object", "properties": {"kind": {"const": name}, **more}, "required": ["kind", *more]}
-
-
-KINDS = {"a": kind("a", x={"const": 1}), "b": kind("b", x={"const": 2})}
-REFERRED = [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/b"}]
-
-
-@pytest.mark.parametrize(
-    ("choices", "answer"),
-    [
-        ([{"const": 1}, {"const": 2}], "1"),
-        ([{"enum": [1, 2], "title": "small"}, {"enum": [3]}], "3"),
-        ([{"const": 1}, {"type": "string"}], "1"),
-        ([{"type": "integer", "minimum": 5}, {"const": 1}], "1"),
-        (REFERRED, '{"kind":"b","x":2}'),
-        ([*REFERRED, {"type": "null"}], "null"),
-        ([KINDS["a"], KINDS["b"]], '{"kind":"a","x":1}'),
-        ([kind(1), kind(2)], '{"kind":2}'),
-    ],
-)
-@pytest.mark.parametrize("is_within", [False, True])
-def test_of_kinds_that_exclude_one_another_one_is_chosen(
-    compiler: GrammarCompiler, choices: list[Any], answer: str, is_within: bool
-) -> None:
-    schema: dict[str, Any] = {"oneOf": choices}
-    if is_within:
-        schema = {"type": "object", "properties": {"item": schema}, "required": ["item"]}
-        answer = f'{{"item":{answer}}}'
-    assert follows(compiler, text_rule("json_schema", {**schema, "$defs": KINDS}), answer)
-
-
-@pytest.mark.parametrize(
-    "choices",
-    [
-        [{"const": 1}, {"type": "integer"}],
-        [{"enum": [1, 2]}, {"enum": [2, 3]}],
-        [{"type": "number"}, {"type": "integer"}],
-        [{"properties": {"kind": {"const": 1}}}, {"properties": {"kind": {"const": 2}}}],
-        [{"$ref": "#"}, {"const": 1}],
-    ],
-)
-def test_kinds_that_may_both_match_are_refused(compiler: GrammarCompiler, choices: list[Any]) -> None:
-    with pytest.raises(InvalidInput):
-        compiler.compile(text_rule("json_schema", {"oneOf": choices}).packed())
 
 
 @pytest.mark.parametrize(
