@@ -120,7 +120,7 @@ def _first_image(fits: Callable[[Image.Image], bool]) -> Image.Image:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
+    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT, help="whose answers; the demo's, unless named")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     folder = arguments.checkpoint / "golden"

@@ -16,6 +16,7 @@ from glmserve.errors import BadSettings
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 keys = typer.Typer(help="Create, list and revoke API keys; takes effect within a second, without a restart.")
 app.add_typer(keys, name="keys")
+Name = Annotated[str, typer.Argument(metavar="NAME", help="1 to 64 letters, digits and _.-; whose key it is.")]
 File = Annotated[Path, typer.Option(envvar=f"{PREFIX}KEYS_FILE", help="The file that holds the keys' hashes.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Default: the gateway's own limit.")]
 
@@ -46,7 +47,7 @@ def canary() -> None:
 
 @keys.command()
 def create(
-    name: str,
+    name: Name,
     file: File,
     role: Annotated[Role, typer.Option(help="user: requests; metrics: /metrics; admin: both.")] = "user",
     requests_per_minute: Limit = None,
@@ -71,7 +72,7 @@ def list_keys(file: File) -> None:
 
 
 @keys.command()
-def revoke(name: str, file: File) -> None:
+def revoke(name: Name, file: File) -> None:
     """Revoke a key."""
     revoke_key(file, name)
 

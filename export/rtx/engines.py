@@ -58,7 +58,7 @@ def engines_of(
     ]
     # rounded, its joined q, k and v would be unpacked for every batch of images
     encoder = vision_graph(checkpoint, weights, replace(numbers, bits=None), is_standard=True)
-    vision = Engine(VISION_PLAN, "picture encoder", encoder, dict(profile_of(checkpoint)), checkpoint.vision.depth)
+    vision = Engine(VISION_PLAN, "image encoder", encoder, dict(profile_of(checkpoint)), checkpoint.vision.depth)
     return decoder, vision
 
 

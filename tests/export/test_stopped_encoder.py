@@ -1,4 +1,4 @@
-"""ONNX Runtime ends a run of the picture encoder that is told to stop, and the next run is as good as the first."""
+"""ONNX Runtime ends a run of the image encoder that is told to stop, and the next run is as good as the first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a build has in Triton's model repository for each program that can run the picture encoder.
+"""What a build has in Triton's model repository for each program that can run the image encoder.
 
 Triton's own description of a model's configuration is the judge: the server at hand has the Python backend only.
 """
@@ -75,7 +75,7 @@ def test_where_triton_reads_images_the_engine_asks_it_and_loads_no_encoder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_encoder(*_: object) -> None:
-        raise AssertionError("the engine opened a picture encoder")
+        raise AssertionError("the engine opened a image encoder")
 
     monkeypatch.setattr(sessions, "OrtVision", no_encoder)
     monkeypatch.setenv("GLM_ENGINE_CONTEXT_TOKENS", "64")

@@ -6,6 +6,7 @@ import struct
 import zlib
 from collections.abc import Callable
 
+from hostile_images import PNG_SIGNATURE, png_chunk
 from PIL import Image, PngImagePlugin
 from samples import file_of
 
@@ -14,13 +15,9 @@ JPEG = file_of(RGB, "JPEG")
 PNG = file_of(RGB, "PNG")
 
 
-def png_chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
 def png_of(width: int, height: int, rows: bytes, depth: int = 8, colour: int = 2, before: bytes = b"") -> bytes:
     header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + before + png_chunk(b"IDAT", zlib.compress(rows, 9)) + png_chunk(b"IEND", b"")
+    return PNG_SIGNATURE + header + before + png_chunk(b"IDAT", zlib.compress(rows, 9)) + png_chunk(b"IEND")
 
 
 def with_size(jpeg: bytes, width: int, height: int) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from decoding import limits, pillows_pixels, pixels_of
-from hostile import png_chunk
+from hostile_images import png_chunk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import BmpImagePlugin, Image, ImageCms, PngImagePlugin
