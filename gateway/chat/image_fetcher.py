@@ -99,6 +99,9 @@ class ImageFetcher:
             parts = self._checked(url, field)
             try:
                 found = self._get(parts, give_up, field)
+                if isinstance(found, bytes):
+                    return found
+                url = urljoin(url, found)
             except _Answered as error:
                 raise BadImage(
                     f"The picture at the URL in {field} could not be fetched: its host answered {error}.", field
@@ -107,9 +110,6 @@ class ImageFetcher:
                 raise BadImage(f"The picture at the URL in {field} could not be fetched in time.", field) from error
             except (OSError, http.client.HTTPException, ValueError) as error:
                 raise BadImage(f"The picture at the URL in {field} could not be fetched.", field) from error
-            if isinstance(found, bytes):
-                return found
-            url = urljoin(url, found)
         raise BadImage(f"The URL in {field} was redirected more than {_REDIRECTS} times.", field)
 
     def _checked(self, url: str, field: str) -> SplitResult:

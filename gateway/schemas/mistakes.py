@@ -122,6 +122,8 @@ def _of_one(error: ErrorDetails) -> str:
         return f"is too long; at most {facts['max_length']} characters are accepted"
     if kind == "string_pattern_mismatch":
         return f"is {shown(error['input'])}; it must be {_PATTERNS[facts['pattern']]}"
+    if kind == "none_required":
+        return "must be left out"
     if kind == "extra_forbidden":
         return "is not known here"
     if kind in _BOUNDS:

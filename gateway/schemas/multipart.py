@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import binascii
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from werkzeug.http import parse_options_header
-from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDecoder, NeedData
+from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDecoder, NeedData, State
 
 from glmserve.errors import InvalidInput
 
@@ -16,6 +17,9 @@ URLENCODED = "application/x-www-form-urlencoded"
 FORMS = (FORM, URLENCODED)
 _PIECE_BYTES = 1 << 20
 _MOST_NAME_BYTES = 256
+_MOST_HEAD_BYTES = 8192
+"""In a part's head, and before the first part: reading either takes half a second for each megabyte."""
+_HEAD_END = re.compile(rb"\r\n\r\n|\r\r|\n\n")
 
 
 @dataclass(frozen=True)
@@ -44,15 +48,15 @@ def _parts(body: bytes, boundary: bytes, charset: str, most_parts: int) -> Itera
     decoder = MultipartDecoder(boundary, max_form_memory_size=len(body) + 1, max_parts=most_parts)
     head: Field | File | None = None
     pieces: list[bytes] = []
-    at = 0
+    at, until = 0, _MOST_HEAD_BYTES
     while True:
+        _check_head(decoder)
         event = decoder.next_event()
         if isinstance(event, NeedData):
-            if at >= len(body):
-                decoder.receive_data(None)
-            else:
-                decoder.receive_data(body[at : at + _PIECE_BYTES])
-            at += _PIECE_BYTES
+            if at and decoder.state is State.PREAMBLE:
+                raise ValueError("no part begins")
+            decoder.receive_data(body[at:until] if at < len(body) else None)
+            at, until = until, until + _PIECE_BYTES
         elif isinstance(event, Epilogue):
             return
         elif isinstance(event, Field | File):
@@ -62,6 +66,13 @@ def _parts(body: bytes, boundary: bytes, charset: str, most_parts: int) -> Itera
             if not event.more_data:
                 own = parse_options_header(head.headers.get("Content-Type"))[1].get("charset")
                 yield FormPart(head.name or "", b"".join(pieces), isinstance(head, File), own or charset)
+
+
+def _check_head(decoder: MultipartDecoder) -> None:
+    """Raises ValueError when a part's head comes next and does not end soon."""
+    is_long = decoder.state is State.PART and len(decoder.buffer) > _MOST_HEAD_BYTES
+    if is_long and not _HEAD_END.search(decoder.buffer, 0, _MOST_HEAD_BYTES):
+        raise ValueError("a part's head is too long")
 
 
 def _fields(body: bytes, charset: str, most_parts: int) -> Iterator[FormPart]:

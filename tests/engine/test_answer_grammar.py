@@ -9,15 +9,36 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from drawn_answers import CHECKPOINT, DEMO, TOKENIZER, WEATHER, calls, drawn, follows, offered, read, text_rule
+from whole_answers import CHECKPOINT, DEMO, TOKENIZER, WAIT_S, follows, text_rule
 
-from glmserve.answer_rules import AnswerRules, Kind, TextRule
+from glmserve.answer_rules import AnswerRules, CallRule, Kind, OfferedTool, TextRule
 from glmserve.engine.grammars.compiler import GrammarCompiler
 from glmserve.errors import InvalidInput
 from glmserve.limits import MAX_CALLS
+from glmserve.model.output_parser import AnswerReader
 from glmserve.model.tool_parser import typed_call
 
+WEATHER = {
+    "type": "object",
+    "properties": {
+        "city": {"type": "string", "maxLength": 8},
+        "days": {"type": "integer", "minimum": 1, "maximum": 14},
+        "unit": {"anyOf": [{"enum": ["C", "F"]}, {"type": "null"}]},
+        "place": {"$ref": "#/$defs/place"},
+    },
+    "required": ["city", "unit", "place"],
+    "$defs": {
+        "place": {
+            "type": "object",
+            "properties": {"x": {"type": "integer", "minimum": 0, "maximum": 99}, "on": {"$ref": "#/$defs/flag"}},
+            "required": ["x", "on"],
+            "additionalProperties": False,
+        },
+        "flag": {"type": "boolean"},
+    },
+}
 pytestmark = pytest.mark.process  # grammars are tried in a process of their own
 
 
@@ -26,6 +47,39 @@ def compiler() -> Iterator[GrammarCompiler]:
     made = GrammarCompiler(DEMO / "tokenizer.json", CHECKPOINT.text.vocabulary, CHECKPOINT.eos_token_ids)
     yield made
     made.close()
+
+
+def drawn(compiler: GrammarCompiler, rules: AnswerRules, seed: int = 0, most: int = 3000) -> list[int]:
+    """Tokens drawn at random; where the end or a control token may come, it comes with a chance of 0.3."""
+    grammar, random, tokens = compiler.compile(rules.packed()), np.random.default_rng(seed), list[int]()
+    mask = grammar.first_mask().result(WAIT_S)
+    while len(tokens) < most:
+        allowed = np.flatnonzero(mask)
+        if set(allowed) & set(CHECKPOINT.eos_token_ids) and random.random() < 0.3:
+            return tokens
+        allowed = np.setdiff1d(allowed, CHECKPOINT.eos_token_ids)
+        if not len(allowed):
+            return tokens
+        controls = np.intersect1d(allowed, list(TOKENIZER.control_texts))
+        likely = controls if len(controls) and random.random() < 0.3 else allowed
+        tokens.append(int(random.choice(likely)))
+        mask = grammar.next_mask(tokens[-1]).result(WAIT_S)
+    raise AssertionError("no end")
+
+
+def read(tokens: list[int]) -> AnswerReader:
+    reader = AnswerReader(TOKENIZER, reads_calls=True)
+    reader.push(tokens)
+    reader.finish()
+    return reader
+
+
+def offered(name: str = "weather", parameters: Any = WEATHER, is_strict: bool = False, i: int = 0) -> OfferedTool:
+    return OfferedTool(name, parameters, is_strict, f"tools[{i}].function.parameters")
+
+
+def calls(*tools: OfferedTool, needed: bool = True, most: int = 2) -> AnswerRules:
+    return AnswerRules(calls=CallRule(tools, needed, most, "tool_choice"))
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -236,65 +290,6 @@ def test_objects_have_the_declared_properties_only_unless_more_are_asked_for(
     rules = text_rule("json_schema", schema)
     assert follows(compiler, rules, more) == is_open
     assert is_open or follows(compiler, rules, one)
-
-
-@pytest.mark.parametrize("name", ["password", "byte", "uri-reference", "path", "whatever"])
-@pytest.mark.parametrize("in_call", [False, True])
-def test_a_format_that_no_grammar_knows_is_a_note(compiler: GrammarCompiler, name: str, in_call: bool) -> None:
-    schema = {"type": "object", "properties": {"a": {"type": "string", "format": name}}, "required": ["a"]}
-    if in_call:
-        compiler.compile(calls(offered("f", schema, is_strict=True)).packed())
-    else:
-        assert follows(compiler, text_rule("json_schema", schema), '{"a":"x"}')
-    held = text_rule("json_schema", {"type": "string", "format": "date"})
-    assert follows(compiler, held, '"2026-01-31"') and not follows(compiler, held, '"x"')
-
-
-def kind(name: Any, **more: Any) -> dict[str, Any]:
-    return {"type": "object", "properties": {"kind": {"const": name}, **more}, "required": ["kind", *more]}
-
-
-KINDS = {"a": kind("a", x={"const": 1}), "b": kind("b", x={"const": 2})}
-REFERRED = [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/b"}]
-
-
-@pytest.mark.parametrize(
-    ("choices", "answer"),
-    [
-        ([{"const": 1}, {"const": 2}], "1"),
-        ([{"enum": [1, 2], "title": "small"}, {"enum": [3]}], "3"),
-        ([{"const": 1}, {"type": "string"}], "1"),
-        ([{"type": "integer", "minimum": 5}, {"const": 1}], "1"),
-        (REFERRED, '{"kind":"b","x":2}'),
-        ([*REFERRED, {"type": "null"}], "null"),
-        ([KINDS["a"], KINDS["b"]], '{"kind":"a","x":1}'),
-        ([kind(1), kind(2)], '{"kind":2}'),
-    ],
-)
-@pytest.mark.parametrize("is_within", [False, True])
-def test_of_kinds_that_exclude_one_another_one_is_chosen(
-    compiler: GrammarCompiler, choices: list[Any], answer: str, is_within: bool
-) -> None:
-    schema: dict[str, Any] = {"oneOf": choices}
-    if is_within:
-        schema = {"type": "object", "properties": {"item": schema}, "required": ["item"]}
-        answer = f'{{"item":{answer}}}'
-    assert follows(compiler, text_rule("json_schema", {**schema, "$defs": KINDS}), answer)
-
-
-@pytest.mark.parametrize(
-    "choices",
-    [
-        [{"const": 1}, {"type": "integer"}],
-        [{"enum": [1, 2]}, {"enum": [2, 3]}],
-        [{"type": "number"}, {"type": "integer"}],
-        [{"properties": {"kind": {"const": 1}}}, {"properties": {"kind": {"const": 2}}}],
-        [{"$ref": "#"}, {"const": 1}],
-    ],
-)
-def test_kinds_that_may_both_match_are_refused(compiler: GrammarCompiler, choices: list[Any]) -> None:
-    with pytest.raises(InvalidInput):
-        compiler.compile(text_rule("json_schema", {"oneOf": choices}).packed())
 
 
 @pytest.mark.parametrize(

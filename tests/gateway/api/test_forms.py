@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import time
 from collections.abc import Callable
@@ -208,3 +209,47 @@ def test_megabytes_of_anything_are_read_in_a_moment(client: FlaskClient, kind: s
     response = client.post(URL, input_stream=io.BytesIO(body), content_type=kind, headers={"Content-Length": len(body)})
     assert response.status_code in (400, 413)
     assert time.thread_time() - before_s < 1.5
+
+
+_NAMED = b'--x\r\nContent-Disposition: form-data; name="system"'
+
+
+@pytest.mark.parametrize(
+    ("before", "piece", "after"),
+    [
+        (b"--x\r\n", b"X: y\r\n", b""),
+        (b"--x\r\n", b"X\r\n", b""),
+        (_NAMED + b"\r\n", b" x\r\n", b""),
+        (_NAMED, b"; a=b", b"\r\n"),
+        (_NAMED, b"; a*0=b", b"\r\n"),
+        (_NAMED + b'; filename="', b'\\"', b'"\r\n'),
+        (_NAMED + b"; filename*=utf-8''", b"%41", b"\r\n"),
+        (_NAMED + b"\r\nContent-Type: text/plain", b"; charset=x", b"\r\n"),
+        (b"", b"\r", b""),
+        (b"", b"\r\n--", b""),
+        (b"", b"\r\n--x \t", b""),
+        (b"--x", b" ", b"\r\n"),
+        (_NAMED + b"\r\n\r\n", b"\r\n--x \t", b""),
+    ],
+)
+def test_megabytes_around_the_parts_are_refused_in_a_moment(
+    client: FlaskClient, before: bytes, piece: bytes, after: bytes
+) -> None:
+    body = before + piece * (18_000_000 // len(piece)) + after + b"\r\n\r\nHi\r\n--x--\r\n"
+    before_s = time.thread_time()
+    response = client.post(
+        URL, input_stream=io.BytesIO(body), content_type=FORM + "; boundary=x", headers={"Content-Length": len(body)}
+    )
+    assert response.status_code == 400
+    assert time.thread_time() - before_s < 1.5
+
+
+@pytest.mark.parametrize("preamble", [b"", b"\r\n", b"A form.\r\n"])
+def test_a_long_file_name_and_a_few_words_before_the_form_are_fine(
+    client: FlaskClient, image: str, preamble: bytes
+) -> None:
+    body = preamble + (
+        b'--x\r\nContent-Disposition: form-data; name="prompt"\r\n\r\nHi\r\n--x\r\nContent-Disposition: form-data; '
+        b'name="image"; filename="%s"\r\nContent-Type: image/png\r\n\r\n%s\r\n--x--\r\n'
+    ) % (b"a" * 4000, base64.b64decode(image))
+    assert client.post(URL, data=body, content_type=FORM + "; boundary=x").status_code == 200

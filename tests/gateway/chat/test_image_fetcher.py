@@ -25,6 +25,13 @@ DRIPS = {
     "drip-head": b"HTTP/1.1 200 OK\r\nX: ",
     "drip-length": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
 }
+NO_URLS = {
+    "bracket": "http://[::1/",
+    "letters": "http://[zz]/",
+    "port": "http://a:99999/",
+    "words": "http://a:b/",
+    "other": "http://\xff\x01/",
+}
 
 
 class Site(BaseHTTPRequestHandler):
@@ -56,6 +63,8 @@ class Site(BaseHTTPRequestHandler):
             self.send_header("Location", "/\u56fe 1.png".encode().decode("latin-1"))
         if step == "away":
             self.send_header("Location", "http://169.254.169.254/latest")
+        if step in NO_URLS:
+            self.send_header("Location", NO_URLS[step])
         self.end_headers()
         if is_file:
             self.wfile.write(b"x" * 100)
@@ -87,6 +96,12 @@ def test_a_listed_host_is_read_through_a_few_redirects(site: str) -> None:
 def test_too_many_redirects_one_elsewhere_or_nothing_is_a_bad_image(site: str, path: str) -> None:
     with pytest.raises(BadImage, match="image"):
         reader(site).read(f"http://{site}/{path}", "image", 5)
+
+
+@pytest.mark.parametrize("step", NO_URLS)
+def test_a_redirect_to_what_is_no_url_is_a_bad_image(site: str, step: str) -> None:
+    with pytest.raises(BadImage, match="image"):
+        reader(site).read(f"http://{site}/{step}", "image", 5)
 
 
 def test_a_file_that_is_too_large_is_not_read_to_its_end(site: str) -> None:
