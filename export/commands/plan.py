@@ -119,15 +119,21 @@ def plan(
     spec = BuildSpec.of(folder, precision, target, vision_backend, kv=kv, order=order)
     found = _plan(spec, out, slots, length)
     if speed and target is Target.CPU and can_measure(spec.checkpoint, spec.numbers):
-        settings = EngineSettings()
-        found = replace(
-            found,
-            speed=serving_speed(spec.checkpoint, spec.headers, spec.numbers, settings.threads, settings.vision_threads),
-        )
+        found = replace(found, speed=_speed_of(spec))
     if as_json:
         typer.echo(json.dumps(found.as_json(), indent=1))
     else:
         _show(found, plain_console())
+
+
+def _speed_of(spec: BuildSpec) -> ServingSpeed | None:
+    """How fast this machine would serve; None, and a sentence on stderr, where it has no room to measure in."""
+    settings = EngineSettings()
+    try:
+        return serving_speed(spec.checkpoint, spec.headers, spec.numbers, settings.threads, settings.vision_threads)
+    except OSError as error:
+        typer.echo(f"Serving speed was not measured: no temporary file can be written ({error.strerror}).", err=True)
+        return None
 
 
 def _plan(spec: BuildSpec, out: Path, slots: int, length: int) -> Plan:

@@ -57,9 +57,11 @@ class LogitEdits:
             self._allowed[list(sampling.allowed_token_ids)] = True
         if sampling.repetition_penalty != 1:
             for token in np.unique(prompt).tolist():
-                self._penalty[self._place(token)] = sampling.repetition_penalty
+                place = self._place(token)  # first: it may make room, which moves the arrays
+                self._penalty[place] = sampling.repetition_penalty
         for token, bias in sampling.logit_bias:
-            self._bias[self._place(token)] += bias
+            place = self._place(token)
+            self._bias[place] += bias
 
     def add(self, token: int) -> None:
         """The answer's next token."""

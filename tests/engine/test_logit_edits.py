@@ -93,6 +93,23 @@ def test_edits_are_what_the_formulas_say(seed: int) -> None:
             edits.add(answer[-1])
 
 
+@pytest.mark.parametrize("count", [63, 64, 65, 129, 700])
+def test_edits_of_any_number_of_tokens_are_all_made(count: int) -> None:
+    """A prompt's different tokens, the biased ones and the answer's own are more than there was room for at first."""
+    prompt, biased, said = np.arange(count), range(count, 2 * count), range(2 * count, 3 * count)
+    sampling = Sampling(
+        repetition_penalty=2.0, frequency_penalty=1.0, logit_bias=tuple((token, 5.0) for token in biased)
+    )
+    edits = edits_of(sampling, prompt, EOS_IDS, 3 * count)
+    assert edits is not None
+    for token in said:
+        edits.add(token)
+    logits = edited(np.full(3 * count, 8.0, np.float32), *edits.after(list(said), None))
+    assert logits[:count].tolist() == [4.0] * count
+    assert logits[count : 2 * count].tolist() == [13.0] * count
+    assert logits[2 * count :].tolist() == [3.0] * count
+
+
 def test_what_leaves_a_grammar_no_token_does_not_count() -> None:
     only = np.zeros(VOCABULARY, np.bool_)
     only[[1, 7]] = True
