@@ -10,6 +10,7 @@ from typing import Any
 
 from gateway.api.error_handlers import openai_problem
 from gateway.api.logprobs import as_openai
+from gateway.api.usage import token_counts
 from gateway.chat.generation import Answer, Piece
 from gateway.chat.service import Prepared
 from gateway.schemas.openai import Wanted
@@ -113,7 +114,7 @@ class CompletionShape:
         choice = {"index": index, "delta": delta, "finish_reason": None, "logprobs": None, **rest}
         chunk: dict[str, Any] = {**self._head, "object": "chat.completion.chunk", "choices": [choice], **beside}
         if self._wanted.running_usage:
-            chunk["usage"] = _counts(self._prompt_tokens, self._tokens)
+            chunk["usage"] = token_counts(self._prompt_tokens, self._tokens)
         elif self._wanted.usage:
             chunk["usage"] = None
         return sse.data(chunk)
@@ -143,18 +144,10 @@ def _stop_reason(answer: Answer) -> dict[str, str]:
     return {"stop_reason": answer.stop_string} if answer.stop_string else {}
 
 
-def _counts(prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:
-    return {
-        "prompt_tokens": prompt_tokens,
-        "completion_tokens": completion_tokens,
-        "total_tokens": prompt_tokens + completion_tokens,
-    }
-
-
 def _usage(prepared: Prepared, answer: Answer) -> dict[str, Any]:
     """Of several answers, the prompt's tokens once and those of them all."""
     return {
-        **_counts(len(prepared.prompt.input_ids), answer.completion_tokens),
+        **token_counts(len(prepared.prompt.input_ids), answer.completion_tokens),
         "prompt_tokens_details": {
             "cached_tokens": answer.cached_tokens,
             "image_tokens": prepared.prompt.image_tokens,

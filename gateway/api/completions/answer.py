@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from gateway.api.error_handlers import openai_problem
+from gateway.api.usage import token_counts
 from gateway.chat.generation import Answer, Piece
 from gateway.chat.service import Prepared
 from gateway.schemas.openai import Wanted
@@ -85,7 +86,7 @@ class TextShape:
     ) -> str:
         event: dict[str, Any] = {**self._head, "choices": [self._choice(index, text, logprobs, ended, tokens)]}
         if self._wanted.running_usage:
-            event["usage"] = _counts(self._prompt_tokens, self._tokens)
+            event["usage"] = token_counts(self._prompt_tokens, self._tokens)
         elif self._wanted.usage:
             event["usage"] = None
         return sse.data(event)
@@ -119,16 +120,8 @@ class TextShape:
         return self._tokenizer.token_bytes(token).decode("utf-8", "replace")
 
 
-def _counts(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
-    return {
-        "prompt_tokens": prompt_tokens,
-        "completion_tokens": completion_tokens,
-        "total_tokens": prompt_tokens + completion_tokens,
-    }
-
-
 def _usage(prepared: Prepared, answer: Answer) -> dict[str, Any]:
     return {
-        **_counts(prepared.prompt_tokens, answer.completion_tokens),
+        **token_counts(prepared.prompt_tokens, answer.completion_tokens),
         "prompt_tokens_details": {"cached_tokens": answer.cached_tokens},
     }
