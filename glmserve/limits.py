@@ -42,6 +42,9 @@ MAX_IMAGES = 16
 MAX_PARTS = 512
 """Texts and images in one message."""
 
+MAX_TOOLS = 128
+"""Tools that a request offers the model."""
+
 MAX_CALLS = 128
 """Tool calls in one message."""
 

@@ -13,11 +13,10 @@ from gateway.schemas.mistakes import said, shown
 from gateway.schemas.parts import Part
 from gateway.schemas.tools import FunctionName, Tool
 from glmserve.errors import InvalidInput
-from glmserve.limits import MAX_CALLS, MAX_PARTS
+from glmserve.limits import MAX_CALLS, MAX_PARTS, MAX_TOOLS
 from glmserve.model.chat_template import Role, ToolCall
 
 MAX_MESSAGES = 512
-_MAX_TOOLS = 128
 
 
 class CalledFunction(Body):
@@ -71,8 +70,8 @@ class MessagesBody(ThinkingFields):
     )  # every error weighs a kilobyte, and only the first is told
     tools: list[Tool] | None = Field(
         default=None,
-        max_length=_MAX_TOOLS,
-        description=f"a list of at most {_MAX_TOOLS} functions with name and parameters",
+        max_length=MAX_TOOLS,
+        description=f"a list of at most {MAX_TOOLS} functions with name and parameters",
     )
     chat_template_kwargs: TemplateSwitches | None = Field(default=None, description='{"enable_thinking": true}')
 

@@ -11,9 +11,7 @@ import pytest
 from chat_page import FLAGS
 from live_gateway import live_gateway
 from PIL import Image, ImageDraw
-from stand_in_build import write_processor_and_canary
-
-from glmserve.build.manifest import Manifest
+from stand_in_build import write_stand_in
 
 CHROMIUM = shutil.which("chromium")
 
@@ -21,8 +19,7 @@ CHROMIUM = shutil.which("chromium")
 @pytest.fixture(scope="session")
 def page_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("build")
-    write_processor_and_canary(folder, "What is it?", None)
-    Manifest.describe(folder, "recipe", "demo", "fp32", "cpu").write(folder)
+    write_stand_in(folder, "What is it?", None)
     return folder
 
 

@@ -13,9 +13,7 @@ import pytest
 from api_examples import examples
 from live_gateway import live_gateway
 from rendered_docs import ROOT
-from stand_in_build import write_processor_and_canary
-
-from glmserve.build.manifest import Manifest
+from stand_in_build import write_stand_in
 
 pytestmark = pytest.mark.skipif(find_spec("openai") is None, reason="openai is not installed")
 EXAMPLES = [example for example in examples() if example not in examples(of_the_engine=True)]
@@ -24,8 +22,7 @@ EXAMPLES = [example for example in examples() if example not in examples(of_the_
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
     build = tmp_path_factory.mktemp("build")
-    write_processor_and_canary(build, "What is it?", None)
-    Manifest.describe(build, "recipe", "demo", "fp32", "cpu").write(build)
+    write_stand_in(build, "What is it?", None)
     with live_gateway(build) as url:
         yield url
 

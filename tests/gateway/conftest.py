@@ -13,7 +13,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from PIL import Image
 from samples import base64_of
-from stand_in_build import write_processor_and_canary
+from stand_in_build import write_stand_in
 from werkzeug.test import TestResponse
 
 import gateway.chat.service
@@ -21,7 +21,7 @@ from gateway.app import create_app
 from gateway.images.decoder_pool import DecoderPool
 from gateway.settings import GatewaySettings
 from gateway.triton.backend import Chunk
-from glmserve.build.manifest import CHECKPOINT_FOLDER, Manifest
+from glmserve.build.manifest import CHECKPOINT_FOLDER
 from glmserve.contract import Finish
 from glmserve.model.tokenizer import Tokenizer
 
@@ -61,8 +61,7 @@ def shared_decoders(monkeypatch: pytest.MonkeyPatch, decoders: DecoderPool) -> N
 def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A build as far as the gateway looks at it: manifest, checkpoint files and canary."""
     folder = tmp_path_factory.mktemp("build")
-    write_processor_and_canary(folder, "What is in the picture?", ANSWER)
-    Manifest.describe(folder, "recipe", "demo", "fp32", "cpu").write(folder)
+    write_stand_in(folder, "What is in the picture?", ANSWER)
     return folder
 
 

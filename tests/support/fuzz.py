@@ -10,9 +10,7 @@ import tempfile
 from pathlib import Path
 
 from live_gateway import live_gateway
-from stand_in_build import write_processor_and_canary
-
-from glmserve.build.manifest import Manifest
+from stand_in_build import write_stand_in
 
 CHECKS = (
     "not_a_server_error",
@@ -49,8 +47,7 @@ def fuzz(url: str, folder: Path, examples: int, seed: int) -> int:
 
 def stand_in_build(folder: Path) -> Path:
     """As much of a build as a gateway looks at."""
-    write_processor_and_canary(folder, "What is it?", None)
-    Manifest.describe(folder, "recipe", "demo", "fp32", "cpu").write(folder)
+    write_stand_in(folder, "What is it?", None)
     return folder
 
 

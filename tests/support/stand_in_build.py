@@ -26,6 +26,12 @@ def write_processor_and_canary(folder: Path, prompt: str, answer: str | None) ->
     (folder / CANARY_FOLDER / "canary.json").write_text(json.dumps(canary), "utf-8")
 
 
+def write_stand_in(folder: Path, prompt: str, answer: str | None) -> None:
+    """Into an empty folder: a build as far as a gateway looks at it."""
+    write_processor_and_canary(folder, prompt, answer)
+    Manifest.describe(folder, "recipe", "demo", "fp32", "cpu").write(folder)
+
+
 def give_tools(build: Path) -> None:
     """The stand-in's chat template knows tools from now on, as the model family's own does."""
     template = Path(__file__).with_name("tool_template.jinja")

@@ -8,10 +8,9 @@ from pydantic import Field
 
 from gateway.schemas.common import FLAG, Body, RequestBody, Text, with_parameters
 from gateway.schemas.messages import MAX_MESSAGES
-from glmserve.limits import MAX_PARTS, MAX_STOP_CHARS, MAX_STOP_STRINGS
+from glmserve.limits import MAX_PARTS, MAX_STOP_CHARS, MAX_STOP_STRINGS, MAX_TOOLS
 from glmserve.sampling_parameters import PARAMETERS
 
-_MAX_TOOLS = 128
 _OURS = {parameter.name: parameter for parameter in PARAMETERS}
 _SHARED = {name: _OURS[name] for name in ("temperature", "top_p", "top_k")}
 
@@ -101,9 +100,9 @@ class CountBody(RequestBody):
     system: _Content | None = Field(default=None, description="a string, or a list of text blocks")
     tools: list[OfferedTool] | None = Field(
         default=None,
-        max_length=_MAX_TOOLS,
+        max_length=MAX_TOOLS,
         fail_fast=True,
-        description=f"a list of at most {_MAX_TOOLS} tools with name and input_schema",
+        description=f"a list of at most {MAX_TOOLS} tools with name and input_schema",
     )
     tool_choice: ToolUse | None = Field(
         default=None, description='{"type": "auto"}, {"type": "any"}, {"type": "tool", "name": ...} or {"type": "none"}'

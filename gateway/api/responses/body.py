@@ -14,11 +14,10 @@ from gateway.schemas.conversation import Conversation
 from gateway.schemas.token_fields import TokenFields
 from gateway.schemas.unknown_fields import read_knowing
 from glmserve.errors import InvalidInput
-from glmserve.limits import MAX_LOGPROBS
+from glmserve.limits import MAX_LOGPROBS, MAX_TOOLS
 from glmserve.sampling_parameters import PARAMETERS
 
 _MAX_ITEMS = 2048
-_MAX_TOOLS = 128
 _OURS = {parameter.name: parameter for parameter in PARAMETERS}
 _OF_TOKENS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty")
 _SHARED = (*_OF_TOKENS, "seed", "min_tokens", "ignore_eos")
@@ -93,9 +92,9 @@ class ResponsesBody(RequestBody):
     instructions: str | None = Field(default=None, description="a string")
     tools: list[ResponseTool] | None = Field(
         default=None,
-        max_length=_MAX_TOOLS,
+        max_length=MAX_TOOLS,
         fail_fast=True,
-        description=f"a list of at most {_MAX_TOOLS} tools of type function with name and parameters",
+        description=f"a list of at most {MAX_TOOLS} tools of type function with name and parameters",
     )
     tool_choice: Literal["none", "auto", "required"] | ToolSelection | None = Field(
         default=None,
