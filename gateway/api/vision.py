@@ -30,7 +30,7 @@ def routes(settings: GatewaySettings, bodies: BodyReader, handler: ChatHandler) 
 
     @blueprint.post("/v1/chat/vision")
     def chat_vision() -> Response:
-        asked = _asked(bodies.read(request))
+        asked = bodies.read_as(request, _asked, request.mimetype, request.headers["Content-Type"])
         handler.check_model(asked.model)
         shape = VisionShape(settings.model_name, g.record.request_id, handler.service.tokenizer)
         return handler.respond(asked.conversation, shape, asked.is_stream, knows_all_fields=True)
@@ -38,11 +38,11 @@ def routes(settings: GatewaySettings, bodies: BodyReader, handler: ChatHandler) 
     return blueprint
 
 
-def _asked(body: bytes) -> Asked:
-    if request.mimetype == URLENCODED and body.lstrip()[:1] in (b"{", b"["):  # what `curl -d` says of any body
+def _asked(body: bytes, mimetype: str, content_type: str) -> Asked:
+    if mimetype == URLENCODED and body.lstrip()[:1] in (b"{", b"["):  # what `curl -d` says of any body
         raise NotJson(f"The body of this request is JSON, and its Content-Type is {URLENCODED}: say application/json.")
-    if request.mimetype in FORMS:
-        return vision_of(*read_form(body, request.headers["Content-Type"]))
+    if mimetype in FORMS:
+        return vision_of(*read_form(body, content_type))
     return parse_vision(body)
 
 

@@ -20,7 +20,7 @@ def routes(settings: GatewaySettings, bodies: BodyReader, handler: ChatHandler) 
 
     @blueprint.post("/v1/responses")
     def responses() -> Response:
-        asked = parse_response(bodies.read(request), settings.thinking)
+        asked = bodies.read_as(request, parse_response, settings.thinking)
         handler.check_model(asked.read.model)
         shape = ResponseShape(settings.model_name, g.record.request_id, handler.service.tokenizer, asked)
         return handler.respond(asked.conversation, shape, bool(asked.read.stream))

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Iterator
+
+import numpy as np
 from flask import Blueprint, Response, jsonify, request
+from numpy.typing import NDArray
 
 from gateway.api.body_reader import BodyReader
 from gateway.api.handler import ChatHandler
@@ -18,6 +23,7 @@ from glmserve.errors import InvalidInput
 from glmserve.sampling_parameters import Sampling
 
 _COUNTING = Sampling(max_tokens=1)
+_IDS_AT_A_TIME = 2048
 
 
 def routes(settings: GatewaySettings, bodies: BodyReader, handler: ChatHandler) -> Blueprint:
@@ -27,27 +33,51 @@ def routes(settings: GatewaySettings, bodies: BodyReader, handler: ChatHandler) 
 
     @blueprint.post("/v1/tokenize")
     def tokenize() -> Response:
-        read = read_as(TokenizeBody, bodies.read(request), "messages or prompt")
+        read, counted = bodies.read_as(request, _counted, settings.thinking)
         handler.check_model(read.model)
-        prompt = handler.count(_conversation(read, settings.thinking))
-        ids = prompt.input_ids.tolist()
-        spelled = [tokenizer.token_bytes(each).decode("utf-8", "replace") for each in ids]
-        return jsonify(
-            count=len(ids),
-            image_tokens=prompt.image_tokens,
-            max_model_len=handler.service.context_tokens,
-            tokens=ids,
-            token_strs=spelled if read.return_token_strs else None,
-        )
+        prompt = handler.count(counted)
+        facts = {
+            "count": len(prompt.input_ids),
+            "image_tokens": prompt.image_tokens,
+            "max_model_len": handler.service.context_tokens,
+        }
+        spelled = _spelled if read.return_token_strs else None
+        return Response(_document(facts, prompt.input_ids, spelled), mimetype="application/json")
+
+    def _spelled(token_id: int) -> str:
+        return tokenizer.token_bytes(token_id).decode("utf-8", "replace")
 
     @blueprint.post("/v1/detokenize")
     def detokenize() -> Response:
-        read = read_as(DetokenizeBody, bodies.read(request), "tokens")
+        read = bodies.read_as(request, _ids)
         handler.check_model(read.model)
         check_ids(read.tokens, tokenizer.largest_id, "tokens")
         return jsonify(prompt=tokenizer.decode(read.tokens))
 
     return blueprint
+
+
+def _document(facts: dict[str, int], input_ids: NDArray[np.int64], spelled: Callable[[int], str] | None) -> bytes:
+    """The answer of /v1/tokenize, written a few ids at a time: hundreds of thousands would hold everybody up."""
+    written = [json.dumps(facts)[:-1].encode(), b', "tokens": ', *_list(input_ids, int)]
+    written += [b', "token_strs": ', *([b"null"] if spelled is None else _list(input_ids, spelled)), b"}\n"]
+    return b"".join(written)
+
+
+def _list(input_ids: NDArray[np.int64], item: Callable[[int], int | str]) -> Iterator[bytes]:
+    for at in range(0, len(input_ids), _IDS_AT_A_TIME):
+        items = [item(each) for each in input_ids[at : at + _IDS_AT_A_TIME].tolist()]
+        yield (b", " if at else b"[") + json.dumps(items, ensure_ascii=False)[1:-1].encode()
+    yield b"]" if len(input_ids) else b"[]"
+
+
+def _ids(body: bytes) -> DetokenizeBody:
+    return read_as(DetokenizeBody, body, "tokens")
+
+
+def _counted(body: bytes, thinks_by_default: bool) -> tuple[TokenizeBody, Conversation]:
+    read = read_as(TokenizeBody, body, "messages or prompt")
+    return read, _conversation(read, thinks_by_default)
 
 
 def _conversation(read: TokenizeBody, thinks_by_default: bool) -> Conversation:
