@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import IO, Any, TypeVar
 
 from werkzeug.wrappers import Request
 
 from gateway.content_encoding import unpacked
-from gateway.reading.dear import is_dear
+from gateway.deadline import Deadline
+from gateway.limits.turns import Turns
+from gateway.reading.dear import SMALL_BYTES, is_dear
 from gateway.reading.dear_reader import DearReader
 from gateway.schemas.multipart import FORMS
 from gateway.server.connection import READ_ERRORS, client_socket
@@ -41,6 +44,7 @@ class BodyReader:
         self._when_arrived = when_arrived
         self._watchdog = Watchdog()
         self._dear = dear
+        self._unpacking = Turns()
 
     def read_as(self, request: Request, read: Callable[..., T], *arguments: Any) -> T:
         """What `read(body, *arguments)` makes of the body: a function of a module, whose result can be pickled.
@@ -88,7 +92,13 @@ class BodyReader:
         if request.content_length is not None and count != request.content_length:
             raise _broken()
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        return caller, unpacked(body, request.headers.get("Content-Encoding", ""), most)
+        return caller, self._unpacked(body, request.headers.get("Content-Encoding", ""), most, caller)
+
+    def _unpacked(self, body: bytes, encoding: str, most: int, caller: str) -> bytes:
+        """A large packed body waits for its caller's turn."""
+        is_large = encoding and len(body) > SMALL_BYTES
+        with self._unpacking.take(caller, Deadline.after(self._timeout_s)) if is_large else nullcontext():
+            return unpacked(body, encoding, most)
 
     def _too_large(self, most: int) -> TooLarge:
         of_a_form = "" if most == self._max_bytes else f", and {self._max_bytes} of a form with files"
