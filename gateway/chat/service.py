@@ -253,7 +253,8 @@ class ChatService:
                 f"The prompt has {chars} characters; at most {most} are accepted.", conversation.prompt_field
             )
         if conversation.raw is not None:
-            return self._raw_prompt(conversation.raw, conversation.prompt_field)
+            ids = self._raw_ids(conversation.raw, conversation.prompt_field)
+            return Prompt(self._truncated(ids, conversation), (), (), 0)
         grids = [self._grid(image, each) for image, each in zip(opened, rules, strict=True)]
         messages = [_message(turn) for turn in conversation.turns]
         try:
@@ -272,7 +273,8 @@ class ChatService:
         return Prompt(kept, tuple(grids), tuple(image.size for image in opened), image_tokens)
 
     def _truncated(self, input_ids: NDArray[np.int64], conversation: Conversation) -> NDArray[np.int64]:
-        """The prompt's last tokens, where the request asks for no more; raises InvalidInput if that cut images."""
+        """The prompt's last or first tokens, where the request asks for no more; raises InvalidInput if that cut
+        images."""
         most = conversation.truncated_to
         if most is None:
             return input_ids
@@ -284,10 +286,10 @@ class ChatService:
                 f"truncated to {most}; send fewer messages or smaller pictures.",
                 "truncate_prompt_tokens",
             )
-        return input_ids[-most:]
+        return input_ids[:most] if conversation.keeps_beginning else input_ids[-most:]
 
-    def _raw_prompt(self, raw: str | tuple[int, ...], field: str) -> Prompt:
-        """A prompt without template and images; raises InvalidInput for tokens that have no meaning there."""
+    def _raw_ids(self, raw: str | tuple[int, ...], field: str) -> NDArray[np.int64]:
+        """Those of a prompt without template and images; raises InvalidInput for tokens that have no meaning there."""
         ids = self.tokenizer.encode(raw) if isinstance(raw, str) else list(raw)
         largest = self.tokenizer.largest_id
         wrong = next((each for each in ids if not 0 <= each <= largest), None)
@@ -301,7 +303,7 @@ class ChatService:
             )
         if not ids:
             raise InvalidInput(f"The field {field} holds no token.", field)
-        return Prompt(np.asarray(ids, np.int64), (), (), 0)
+        return np.asarray(ids, np.int64)
 
     def _grid(self, image: OpenedImage, rules: ImageRules) -> Grid:
         width, height = image.size

@@ -37,8 +37,8 @@ MEANINGS = {
     "model": Meaning("Which model is asked; there is one here, and no need to name it."),
     "stream": Meaning("Whether the answer comes in pieces while it is generated, as server-sent events.", False),
     "stream_options": Meaning(
-        "Asks for a last chunk of the stream that tells the usage, and with continuous_usage_stats for the usage so "
-        "far in each chunk."
+        "With include_usage a last chunk of the stream tells the usage; with continuous_usage_stats beside it each "
+        "chunk tells the usage so far."
     ),
     **_SAMPLING,
     "stop": Meaning("Text that ends the answer, which stops before it."),
@@ -70,7 +70,8 @@ MEANINGS = {
     "allowed_token_ids": Meaning("The only tokens that the answer may hold."),
     "include_stop_str_in_output": Meaning("Whether the stop string that ended the answer is part of it.", False),
     "skip_special_tokens": Meaning("Whether control tokens in the answer are left out of its text.", True),
-    "truncate_prompt_tokens": Meaning("How many tokens at the end of the prompt are kept; for prompts of text."),
+    "truncate_prompt_tokens": Meaning("How many tokens of the prompt are kept; for prompts of text."),
+    "truncation_side": Meaning("On which side tokens of the prompt are left out.", "left"),
     "mm_processor_kwargs": Meaning(
         "The fewest and the most pixels of each picture as the model sees it, counted twice, as the checkpoint does."
     ),

@@ -94,8 +94,8 @@ def parse_text(body: bytes) -> Asked:
     conversations = tuple(_conversation(read, prompt, unknown) for prompt in read.prompts())
     options = read.stream_options or StreamOptions()
     wanted = Wanted(
-        usage=bool(options.include_usage or options.continuous_usage_stats),
-        running_usage=bool(options.continuous_usage_stats),
+        usage=bool(options.include_usage),
+        running_usage=bool(options.include_usage and options.continuous_usage_stats),
         token_ids=bool(read.return_token_ids),
     )
     return Asked(read.model, conversations, bool(read.stream), bool(read.echo), wanted)

@@ -117,6 +117,8 @@ def message(events: list[Event]) -> Tensors:
             tensors[contract.FINISH.name] = np.asarray(event.finishes or [event.finish], np.int32)
             tensors[contract.TIMINGS_MS.name] = np.asarray(seconds, np.float32) * 1000
             tensors[contract.CACHED_TOKENS.name] = np.asarray([event.cached_tokens], np.int32)
+            if event.stop_tokens:
+                tensors[contract.STOP_TOKENS.name] = np.asarray(event.stop_tokens, np.int32)
     return tensors
 
 
