@@ -1,4 +1,4 @@
-"""What other servers' tests ask of a server: each behaviour that docs/compatibility.md lists holds on the real service."""
+"""What other servers' tests ask of a server: each behaviour that docs/compatibility.md lists holds here."""
 
 from __future__ import annotations
 
