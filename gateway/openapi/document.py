@@ -79,7 +79,11 @@ def document(model_name: str, thinks: bool, families: tuple[RouteDocs, ...]) -> 
 def _bodies(thinks: bool, families: tuple[RouteDocs, ...]) -> dict[str, Schema]:
     """The schemas of all bodies and their parts; null stands for an absent field, so it is no default."""
     meanings: dict[type[Body], dict[str, Meaning]] = {VisionBody: MEANINGS, CompletionBody: MEANINGS}
-    meanings |= {body: family.meanings | MEANINGS for family in families for body in family.bodies}
+    meanings |= {
+        body: family.meanings | {name: meaning for name, meaning in MEANINGS.items() if name not in family.meanings}
+        for family in families
+        for body in family.bodies
+    }
     _, made = models_json_schema(
         [(model, "validation") for model in meanings], ref_template="#/components/schemas/{model}"
     )

@@ -106,6 +106,7 @@ def docs() -> RouteDocs:
         (TokenizeBody, DetokenizeBody),
         meanings,
         _ANSWERS,
+        {"TokenizeBody": {"prompt": "What colour is the circle?"}, "DetokenizeBody": {"tokens": [72, 105]}},
     )
 
 
