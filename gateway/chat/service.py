@@ -225,7 +225,7 @@ class ChatService:
     def _files(self, conversation: Conversation, deadline: Deadline) -> list[tuple[SentImage, bytes]]:
         images = conversation.images()
         if len(images) > MAX_IMAGES:
-            raise InvalidInput(f"A request may hold at most {MAX_IMAGES} pictures.", images[MAX_IMAGES].field)
+            raise InvalidInput(f"A request may hold at most {MAX_IMAGES} images.", images[MAX_IMAGES].field)
         return [(sent, self._file(sent, deadline)) for sent in images]
 
     def _file(self, sent: SentImage, deadline: Deadline) -> bytes:
@@ -282,8 +282,8 @@ class ChatService:
             most = self.context_tokens - min(conversation.sampling.max_tokens, self.context_tokens // 2)
         if most < len(input_ids) and self._image_token_id in input_ids:
             raise InvalidInput(
-                f"The prompt has {len(input_ids)} tokens with its pictures, and a prompt with pictures cannot be "
-                f"truncated to {most}; send fewer messages or smaller pictures.",
+                f"The prompt has {len(input_ids)} tokens with its images, and a prompt with images cannot be "
+                f"truncated to {most}; send fewer messages or smaller images.",
                 "truncate_prompt_tokens",
             )
         return input_ids[:most] if conversation.keeps_beginning else input_ids[-most:]
@@ -297,8 +297,8 @@ class ChatService:
             raise InvalidInput(f"The field {field} holds the token id {wrong}; ids go from 0 to {largest}.", field)
         if self._image_token_id in ids:
             raise InvalidInput(
-                f"The field {field} holds the token of a picture, and no picture can come with it; "
-                "send pictures to /v1/chat/completions.",
+                f"The field {field} holds the token of an image, and no image can come with it; "
+                "send images to /v1/chat/completions.",
                 field,
             )
         if not ids:
@@ -312,7 +312,7 @@ class ChatService:
         except BadImage as error:
             raise BadImage(error.message, image.field) from error
         if rules.temporal_patch_size * grid.patches * rules.patch_size**2 > self._rules.max_pixels:
-            raise BadImage("The fewest pixels asked for are more than this picture's shape can have.", image.field)
+            raise BadImage("The fewest pixels asked for are more than this image's shape can have.", image.field)
         return grid
 
     def _patches(

@@ -27,10 +27,10 @@ _SAMPLING = {
 }
 
 MEANINGS = {
-    "image": Meaning("The picture: JPEG, PNG, WebP, AVIF, BMP or GIF (first frame)."),
+    "image": Meaning("The image: JPEG, PNG, WebP, AVIF, BMP or GIF (first frame)."),
     "messages": Meaning("The conversation so far; the last message asks."),
     "prompt": Meaning("The question."),
-    "images": Meaning("Several pictures in the order they are read, beside or instead of image."),
+    "images": Meaning("Several images in the order they are read, beside or instead of image."),
     "question": Meaning(_SAME.format("prompt")),
     "text": Meaning(_SAME.format("prompt")),
     "system": Meaning("What the model is told before the question."),
@@ -73,9 +73,9 @@ MEANINGS = {
     "truncate_prompt_tokens": Meaning("How many tokens of the prompt are kept; for prompts of text."),
     "truncation_side": Meaning("On which side tokens of the prompt are left out.", "left"),
     "mm_processor_kwargs": Meaning(
-        "The fewest and the most pixels of each picture as the model sees it, counted twice, as the checkpoint does."
+        "The fewest and the most pixels of each image as the model sees it, counted twice, as the checkpoint does."
     ),
-    "cache_salt": Meaning("Keeps cached prompts and pictures for requests with this same salt."),
+    "cache_salt": Meaning("Keeps cached prompts and images for requests with this same salt."),
     "enable_thinking": Meaning("Another name of thinking, which counts more."),
     "reasoning_effort": Meaning("The same switch as OpenAI's clients set it: none and minimal do not think."),
     "include_reasoning": Meaning("Whether thoughts come with the answer.", True),

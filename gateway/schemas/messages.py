@@ -57,7 +57,7 @@ class TemplateSwitches(Body):
 
 _MESSAGES = (
     f"a list of 1 to {MAX_MESSAGES} messages with role and content, which is text or at most {MAX_PARTS} parts; "
-    "text parts need text, image_url parts a picture"
+    "text parts need text, image_url parts an image"
 )
 
 
@@ -131,7 +131,7 @@ def check_continued(last: Turn, begins_another: bool) -> None:
 
 
 def _blank(field: str) -> InvalidInput:
-    return InvalidInput(f"The field {field} must hold text or a picture.", field)
+    return InvalidInput(f"The field {field} must hold text or an image.", field)
 
 
 def _call(call: Call, field: str) -> ToolCall:

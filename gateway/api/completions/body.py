@@ -38,7 +38,7 @@ class TextBody(GuidedFields, TokenFields):
         default=None, description='{"include_usage": true, "continuous_usage_stats": true}'
     )
     return_token_ids: bool | None = Field(default=None, description=FLAG)
-    mm_processor_kwargs: None = Field(default=None, description="left out: no pictures come with a text")
+    mm_processor_kwargs: None = Field(default=None, description="left out: no images come with a text")
     n: Annotated[int, Field(ge=1, le=MAX_ANSWERS)] | None = Field(
         default=None, description=f"a whole number from 1 to {MAX_ANSWERS}"
     )

@@ -45,7 +45,7 @@ def routes(settings: GatewaySettings, bodies: BodyReader, handler: ChatHandler) 
 def docs() -> RouteDocs:
     """What these routes tell the OpenAPI document."""
     asked = asking("Anthropic's messages.", AskingBody, "Message", "MessagesProblem", streams=True)
-    counted = asking("Count the tokens of messages, pictures included.", CountBody, "InputTokens", "MessagesProblem")
+    counted = asking("Count the tokens of messages, images included.", CountBody, "InputTokens", "MessagesProblem")
     return RouteDocs(
         {PATH: {"post": asked}, f"{PATH}/count_tokens": {"post": counted}},
         (AskingBody, CountBody),

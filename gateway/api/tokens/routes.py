@@ -92,7 +92,7 @@ def docs() -> RouteDocs:
     count = asking("Turn a conversation or a text into token ids, and count them.", TokenizeBody, "TokenCount")
     text = asking("Turn token ids into their text.", DetokenizeBody, "Detokenized")
     meanings = {
-        "messages": Meaning("The conversation, pictures included."),
+        "messages": Meaning("The conversation, images included."),
         "prompt": Meaning("A text as it stands, instead of messages; control tokens written in it are such."),
         "tokens": Meaning("What to turn into text."),
         "return_token_strs": Meaning("Whether each token's text comes too.", False),
@@ -114,8 +114,8 @@ _ANSWERS = {
     "TokenCount": fields(
         *("count", "image_tokens", "max_model_len", "tokens"),
         count=said("integer", "Tokens of the whole prompt."),
-        image_tokens=said("integer", "Those of its pictures."),
-        max_model_len=said("integer", "Most tokens of prompt, pictures and answer."),
+        image_tokens=said("integer", "Those of its images."),
+        max_model_len=said("integer", "Most tokens of prompt, images and answer."),
         tokens={
             "type": "array",
             "description": "Their ids; one for each token of an image. Or objects of id and piece.",

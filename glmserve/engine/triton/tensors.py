@@ -180,7 +180,7 @@ def _images(tensors: Tensors, checkpoint: Checkpoint) -> list[tuple[np.ndarray, 
         return []
     grids = [Grid(int(down), int(across)) for down, across in rows]
     if len(grids) > MAX_IMAGES:
-        raise InvalidInput(f"A request may hold at most {MAX_IMAGES} pictures.", "image")
+        raise InvalidInput(f"A request may hold at most {MAX_IMAGES} images.", "image")
     if any(g.rows < merge or g.columns < merge or g.rows % merge or g.columns % merge for g in grids):
         raise InvalidInput(f"Image grids must be positive multiples of {merge}.", "image")
     patches = tensors.get(contract.PATCHES.name)

@@ -290,9 +290,7 @@ def test_a_prompt_keeps_its_last_tokens(client: FlaskClient, backend: FakeBacken
     assert cut == whole[-3:] and same == whole
     completed(client, truncate_prompt_tokens=-1, max_tokens=10**9)
     assert backend.requests[-1].input_ids.tolist() == whole
-    assert_problem(
-        ask_openai(client, image, truncate_prompt_tokens=3), 400, "a prompt with pictures cannot be truncated"
-    )
+    assert_problem(ask_openai(client, image, truncate_prompt_tokens=3), 400, "a prompt with images cannot be truncated")
 
 
 def test_a_picture_has_as_many_tokens_as_its_bounds_allow(
