@@ -19,7 +19,7 @@ INSTALL := $(UNDER_MAKE) launcher.install --prefer-binary --constraint requireme
 help: ## List the routines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
 	@echo
-	@echo '  make serve takes HOST= PORT= TRITON_HTTP_PORT= TRITON_GRPC_PORT= TRITON_METRICS_PORT= CHECKPOINT= PRECISION= BUILD='
+	@echo '  make serve takes HOST= PORT= TRITON_HTTP_PORT= TRITON_GRPC_PORT= TRITON_METRICS_PORT= CHECKPOINT= PRECISION= BUILD= DEVICES='
 	@echo '  START_TIMEOUT_S= (seconds for loading the models) and every setting of docs/settings.md, for example'
 	@echo '    make serve PORT=8080 CHECKPOINT=/models/GLM-4.6V-Flash'
 

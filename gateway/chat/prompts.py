@@ -60,7 +60,8 @@ class Prompts:
         most = self.context_tokens if is_bounded and conversation.truncated_to is None else None
         try:
             if conversation.raw is not None:
-                return self._raw(conversation.raw, conversation.prompt_field, most)
+                ids = self._raw_ids(conversation.raw, conversation.prompt_field, most)
+                return Prompt(self._truncated(ids, conversation), (), (), 0)
             return self._rendered(conversation, grids, image_sizes, most)
         except PromptTooLong:
             raise self._too_long(f"more than {most}", conversation.prompt_field) from None
@@ -99,7 +100,8 @@ class Prompts:
         return Prompt(kept, tuple(grids), image_sizes, image_tokens)
 
     def _truncated(self, input_ids: NDArray[np.int64], conversation: Conversation) -> NDArray[np.int64]:
-        """The prompt's last tokens, where the request asks for no more; raises InvalidInput if that cut images."""
+        """The prompt's last or first tokens, where the request asks for no more; raises InvalidInput if that cut
+        images."""
         most = conversation.truncated_to
         if most is None:
             return input_ids
@@ -107,14 +109,14 @@ class Prompts:
             most = self.context_tokens - min(conversation.sampling.max_tokens, self.context_tokens // 2)
         if most < len(input_ids) and self.image_token_id in input_ids:
             raise InvalidInput(
-                f"The prompt has {len(input_ids)} tokens with its pictures, and a prompt with pictures cannot be "
-                f"truncated to {most}; send fewer messages or smaller pictures.",
+                f"The prompt has {len(input_ids)} tokens with its images, and a prompt with images cannot be "
+                f"truncated to {most}; send fewer messages or smaller images.",
                 "truncate_prompt_tokens",
             )
-        return input_ids[-most:]
+        return input_ids[:most] if conversation.keeps_beginning else input_ids[-most:]
 
-    def _raw(self, raw: str | tuple[int, ...], field: str, most: int | None) -> Prompt:
-        """A prompt without template and images; raises InvalidInput for tokens that have no meaning there, and
+    def _raw_ids(self, raw: str | tuple[int, ...], field: str, most: int | None) -> NDArray[np.int64]:
+        """Those of a prompt without template and images; raises InvalidInput for tokens that have no meaning there, and
         PromptTooLong for a text of far more than `most`."""
         if most is not None and isinstance(raw, str) and self.tokenizer.is_far_longer(raw, most):
             raise PromptTooLong(f"The prompt needs more than {most} tokens.", field)
@@ -125,13 +127,13 @@ class Prompts:
             raise InvalidInput(f"The field {field} holds the token id {wrong}; ids go from 0 to {largest}.", field)
         if self.image_token_id in ids:
             raise InvalidInput(
-                f"The field {field} holds the token of a picture, and no picture can come with it; "
-                "send pictures to /v1/chat/completions.",
+                f"The field {field} holds the token of an image, and no image can come with it; "
+                "send images to /v1/chat/completions.",
                 field,
             )
         if not ids:
             raise InvalidInput(f"The field {field} holds no token.", field)
-        return Prompt(np.asarray(ids, np.int64), (), (), 0)
+        return np.asarray(ids, np.int64)
 
     def _too_long(self, tokens: str, field: str) -> PromptTooLong:
         return PromptTooLong(

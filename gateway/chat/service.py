@@ -229,7 +229,7 @@ class ChatService:
     def _files(self, conversation: Conversation, deadline: Deadline, caller: str) -> list[tuple[SentImage, bytes]]:
         images = conversation.images()
         if len(images) > MAX_IMAGES:
-            raise InvalidInput(f"A request may hold at most {MAX_IMAGES} pictures.", images[MAX_IMAGES].field)
+            raise InvalidInput(f"A request may hold at most {MAX_IMAGES} images.", images[MAX_IMAGES].field)
         return [(sent, self._file(sent, deadline, caller)) for sent in images]
 
     def _file(self, sent: SentImage, deadline: Deadline, caller: str) -> bytes:
@@ -275,7 +275,7 @@ class ChatService:
         except BadImage as error:
             raise BadImage(error.message, image.field) from error
         if rules.temporal_patch_size * grid.patches * rules.patch_size**2 > self._rules.max_pixels:
-            raise BadImage("The fewest pixels asked for are more than this picture's shape can have.", image.field)
+            raise BadImage("The fewest pixels asked for are more than this image's shape can have.", image.field)
         return grid
 
     def _patches(

@@ -181,7 +181,7 @@ class PromptBuilder:
         counts = np.ones(len(ids), np.int64)
         places = [i for i, token in enumerate(ids) if token == self._image_token_id]
         if len(places) != len(grids):
-            raise InvalidInput(f"The prompt has {len(places)} places for {len(grids)} pictures.")
+            raise InvalidInput(f"The prompt has {len(places)} places for {len(grids)} images.")
         for place, grid in zip(places, grids, strict=True):
             counts[place] = grid.tokens(self._merge_size)
         return np.repeat(np.asarray(ids, np.int64), counts)

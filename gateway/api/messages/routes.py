@@ -15,7 +15,6 @@ from gateway.api.messages.conversation import conversation
 from gateway.openapi.field_docs import Meaning
 from gateway.openapi.operations import RouteDocs, asking
 from gateway.openapi.responses import MODEL_NAME, fields, said
-from gateway.schemas.common import read_as
 from gateway.schemas.conversation import Conversation
 from gateway.schemas.unknown_fields import read_knowing
 from gateway.settings import GatewaySettings
@@ -51,14 +50,14 @@ def _asked(body: bytes) -> tuple[str | None, Conversation, bool]:
 
 
 def _counted(body: bytes) -> tuple[str | None, Conversation]:
-    read = read_as(CountBody, body, "model and messages")
-    return read.model, conversation(read)
+    read, unknown = read_knowing(CountBody, body, "model and messages", AskingBody)
+    return read.model, replace(conversation(read), unknown=unknown)
 
 
 def docs() -> RouteDocs:
     """What these routes tell the OpenAPI document."""
     asked = asking("Anthropic's messages.", AskingBody, "Message", "MessagesProblem", streams=True)
-    counted = asking("Count the tokens of messages, pictures included.", CountBody, "InputTokens", "MessagesProblem")
+    counted = asking("Count the tokens of messages, images included.", CountBody, "InputTokens", "MessagesProblem")
     return RouteDocs(
         {PATH: {"post": asked}, f"{PATH}/count_tokens": {"post": counted}},
         (AskingBody, CountBody),
