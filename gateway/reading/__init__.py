@@ -1,1 +1,1 @@
-"""Bodies that are dear to read: each is read in a process of its own, one of a caller at a time."""
+"""A body as it came: unpacked, and read in a process of its own where that is dear, one of a caller at a time."""
