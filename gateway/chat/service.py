@@ -100,7 +100,7 @@ class ChatService:
         self._prompts = PromptBuilder.read(
             folder, self.tokenizer, checkpoint.image_token_id, checkpoint.images.merge_size
         )
-        self.takes_tools, self.takes_thinking = self._prompts.takes_tools, self._prompts.takes_thinking
+        self.takes_tools, self.thinks = self._prompts.takes_tools, self._prompts.thinks
         self.context_tokens = min(settings.context_tokens, checkpoint.text.max_positions)
         # Here an image counts as one token.
         self._image_decoders = Admission(settings.image_decoders, settings.threads, settings.threads)
