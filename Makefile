@@ -51,11 +51,11 @@ test: $(VENV)/.test-installed ## Run all tests, 3 at a time (WORKERS=3); CI=1 ma
 
 # One process runs all tests that share a server. Three processes on two cores, because many tests wait.
 BY_GROUP := --numprocesses $(or $(WORKERS),3) --dist loadscope --no-loadscope-reorder
-SLOW := triton or build or process or parity or browser
+SLOW := triton or build or process or parity or browser or slow
 
 .PHONY: test-fast
-test-fast: $(VENV)/.test-installed ## Run the tests without builds, programs, Triton, torch and browser (half a minute)
-	$(BIN)/python -m pytest --numprocesses $(or $(WORKERS),3) --dist worksteal -m "not ($(SLOW))"
+test-fast: $(VENV)/.test-installed ## Run the tests that need no build, program, Triton, torch or browser and take a moment each (half a minute)
+	$(BIN)/python -m pytest --numprocesses $(or $(WORKERS),2) --dist worksteal -m "not ($(SLOW))"
 
 .PHONY: test-slow
 test-slow: $(VENV)/.test-installed ## Run all other tests

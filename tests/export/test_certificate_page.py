@@ -24,6 +24,8 @@ from export.verify.comparison import Stage
 from glmserve.build.certificate import Certificate
 from glmserve.build.manifest import CERTIFICATE_FILE, CERTIFICATE_PAGE, Manifest
 
+pytestmark = pytest.mark.slow  # it draws plots
+
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 QUIET = Console(quiet=True)
 STAGES = [

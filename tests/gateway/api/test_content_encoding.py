@@ -104,6 +104,7 @@ def _blocks() -> bytes:
     return png[png.index(b"IDAT") + 6 : -16] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BOMBS)
 def test_no_body_grows_or_takes_beyond_its_bounds(name: str) -> None:
     encoding, maker = BOMBS[name]
