@@ -9,6 +9,7 @@ from pathlib import Path
 
 import typer
 from graph_table import layer_table
+from launch_tables import kernels_table, launches_table
 
 from export.errors import MEANING
 from gateway.openapi.field_docs import MEANINGS
@@ -124,6 +125,8 @@ BLOCKS = {
     "sampling fields": sampling_fields_table,
     "request fields": request_fields_table,
     "decoder layer": layer_table,
+    "cuda launches": launches_table,
+    "cuda kernels": kernels_table,
     "gateway settings": lambda: settings_table().strip(),
 }
 DOCUMENTS = (
@@ -132,6 +135,7 @@ DOCUMENTS = (
     ROOT / "docs" / "api.md",
     ROOT / "docs" / "engine.md",
     ROOT / "docs" / "export.md",
+    ROOT / "docs" / "benchmarks.md",
 )
 
 
