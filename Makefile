@@ -129,6 +129,11 @@ $(REHEARSAL): requirements/gpu.txt requirements/cuda-headers.txt | $(VENV)/.made
 cuda-rehearsal: $(REHEARSAL) $(VENV)/.test-installed ## Run the CUDA path without a GPU, on a runtime whose kernels do nothing (fetches 260 MB once)
 	$(BIN)/python -m pytest tests/cuda
 
+.PHONY: cuda-launches
+cuda-launches: $(REHEARSAL) $(VENV)/.test-installed ## Record which kernels a step on CUDA launches, which docs/benchmarks.md shows
+	PYTHONPATH=tests/support $(BIN)/python -m tests.cuda.launch_list
+	$(BIN)/python tests/support/rendered_docs.py
+
 .PHONY: rtx-real-size
 rtx-real-size: $(VENV)/.rtx-installed ## Build engines for RTX GPUs at the real widths (MODEL=DIR with its config; 45 GB in SCRATCH=DIR)
 	$(BIN)/python -m bench checkpoint $(SCRATCH)/checkpoint --model $(MODEL)
