@@ -19,7 +19,7 @@ INSTALL := $(UNDER_MAKE) launcher.install --prefer-binary --constraint requireme
 help: ## List the routines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
 	@echo
-	@echo '  make serve takes HOST= PORT= TRITON_HTTP_PORT= TRITON_GRPC_PORT= TRITON_METRICS_PORT= CHECKPOINT= PRECISION= BUILD='
+	@echo '  make serve takes HOST= PORT= TRITON_HTTP_PORT= TRITON_GRPC_PORT= TRITON_METRICS_PORT= CHECKPOINT= PRECISION= BUILD= DEVICES='
 	@echo '  START_TIMEOUT_S= (seconds for loading the models) and every setting of docs/settings.md, for example'
 	@echo '    make serve PORT=8080 CHECKPOINT=/models/GLM-4.6V-Flash'
 
@@ -128,6 +128,11 @@ $(REHEARSAL): requirements/gpu.txt requirements/cuda-headers.txt | $(VENV)/.made
 .PHONY: cuda-rehearsal
 cuda-rehearsal: $(REHEARSAL) $(VENV)/.test-installed ## Run the CUDA path without a GPU, on a runtime whose kernels do nothing (fetches 260 MB once)
 	$(BIN)/python -m pytest tests/cuda
+
+.PHONY: cuda-launches
+cuda-launches: $(REHEARSAL) $(VENV)/.test-installed ## Record which kernels a step on CUDA launches, which docs/benchmarks.md shows
+	PYTHONPATH=tests/support $(BIN)/python -m tests.cuda.launch_list
+	$(BIN)/python tests/support/rendered_docs.py
 
 .PHONY: rtx-real-size
 rtx-real-size: $(VENV)/.rtx-installed ## Build engines for RTX GPUs at the real widths (MODEL=DIR with its config; 45 GB in SCRATCH=DIR)

@@ -43,12 +43,13 @@ _ROWS_AT_ONCE = 8192
 _ENCODER, _DECODER = "whole encoder", "encoder and decoder"
 
 
-def layerwise_stages(build: Path, checkpoint: Path) -> Iterator[Stage]:
-    """Every stage as it is done, from pixels to logits, over a prompt with two images and one without.
+def layerwise_stages(build: Path, checkpoint: Path, weights: Weights | None = None) -> Iterator[Stage]:
+    """Every stage as it is done, from pixels to logits, over a prompt with two images and one without. `weights` are
+    the checkpoint's, where adapters are merged into them.
 
     Memory holds one layer in fp32 on either side. Raises BadArtifact when a tensor is missing.
     """
-    ours, theirs = _Build(build), ReferenceLayers(checkpoint)
+    ours, theirs = _Build(build), ReferenceLayers(checkpoint, weights or Weights.open(checkpoint))
     samples = [_Sample(case) for case in _cases()]
     yield from _compare_vision(ours, theirs, samples)
     theirs.forget_vision()

@@ -118,7 +118,8 @@ class ChatHandler:
             raise UnknownModel(f"Unknown model; this service has {self.settings.model_name}.", "model")
 
     def count(self, conversation: Conversation) -> Prompt:
-        """The prompt of a conversation, with its token counts."""
+        """The prompt of a conversation, with its token counts; judges its unknown fields as `respond` does."""
+        self._judge(conversation.unknown, g.record, knows_all_fields=False)
         return self.service.count(conversation, self._deadline())
 
     def _judge(self, unknown: tuple[str, ...], record: RequestRecord, knows_all_fields: bool) -> None:

@@ -221,7 +221,7 @@ class OpenedImage:
     def _undecodable(self, kind: str | None = None) -> BadImage:
         is_other = f"it is {kind}, and" if kind else "it"
         return BadImage(
-            f"The image cannot be decoded: {is_other} must be a whole JPEG, PNG, WebP, AVIF, BMP or GIF picture.",
+            f"The image cannot be decoded: {is_other} must be a whole JPEG, PNG, WebP, AVIF, BMP or GIF image.",
             self.field,
         )
 

@@ -100,7 +100,7 @@ class ChatService:
         self._prompts = PromptBuilder.read(
             folder, self.tokenizer, checkpoint.image_token_id, checkpoint.images.merge_size
         )
-        self.takes_tools, self.takes_thinking = self._prompts.takes_tools, self._prompts.takes_thinking
+        self.takes_tools, self.thinks = self._prompts.takes_tools, self._prompts.thinks
         self.context_tokens = min(settings.context_tokens, checkpoint.text.max_positions)
         # Here an image counts as one token.
         self._image_decoders = Admission(settings.image_decoders, settings.threads, settings.threads)
@@ -225,7 +225,7 @@ class ChatService:
     def _files(self, conversation: Conversation, deadline: Deadline) -> list[tuple[SentImage, bytes]]:
         images = conversation.images()
         if len(images) > MAX_IMAGES:
-            raise InvalidInput(f"A request may hold at most {MAX_IMAGES} pictures.", images[MAX_IMAGES].field)
+            raise InvalidInput(f"A request may hold at most {MAX_IMAGES} images.", images[MAX_IMAGES].field)
         return [(sent, self._file(sent, deadline)) for sent in images]
 
     def _file(self, sent: SentImage, deadline: Deadline) -> bytes:
@@ -253,7 +253,8 @@ class ChatService:
                 f"The prompt has {chars} characters; at most {most} are accepted.", conversation.prompt_field
             )
         if conversation.raw is not None:
-            return self._raw_prompt(conversation.raw, conversation.prompt_field)
+            ids = self._raw_ids(conversation.raw, conversation.prompt_field)
+            return Prompt(self._truncated(ids, conversation), (), (), 0)
         grids = [self._grid(image, each) for image, each in zip(opened, rules, strict=True)]
         messages = [_message(turn) for turn in conversation.turns]
         try:
@@ -272,7 +273,8 @@ class ChatService:
         return Prompt(kept, tuple(grids), tuple(image.size for image in opened), image_tokens)
 
     def _truncated(self, input_ids: NDArray[np.int64], conversation: Conversation) -> NDArray[np.int64]:
-        """The prompt's last tokens, where the request asks for no more; raises InvalidInput if that cut images."""
+        """The prompt's last or first tokens, where the request asks for no more; raises InvalidInput if that cut
+        images."""
         most = conversation.truncated_to
         if most is None:
             return input_ids
@@ -280,14 +282,14 @@ class ChatService:
             most = self.context_tokens - min(conversation.sampling.max_tokens, self.context_tokens // 2)
         if most < len(input_ids) and self._image_token_id in input_ids:
             raise InvalidInput(
-                f"The prompt has {len(input_ids)} tokens with its pictures, and a prompt with pictures cannot be "
-                f"truncated to {most}; send fewer messages or smaller pictures.",
+                f"The prompt has {len(input_ids)} tokens with its images, and a prompt with images cannot be "
+                f"truncated to {most}; send fewer messages or smaller images.",
                 "truncate_prompt_tokens",
             )
-        return input_ids[-most:]
+        return input_ids[:most] if conversation.keeps_beginning else input_ids[-most:]
 
-    def _raw_prompt(self, raw: str | tuple[int, ...], field: str) -> Prompt:
-        """A prompt without template and images; raises InvalidInput for tokens that have no meaning there."""
+    def _raw_ids(self, raw: str | tuple[int, ...], field: str) -> NDArray[np.int64]:
+        """Those of a prompt without template and images; raises InvalidInput for tokens that have no meaning there."""
         ids = self.tokenizer.encode(raw) if isinstance(raw, str) else list(raw)
         largest = self.tokenizer.largest_id
         wrong = next((each for each in ids if not 0 <= each <= largest), None)
@@ -295,13 +297,13 @@ class ChatService:
             raise InvalidInput(f"The field {field} holds the token id {wrong}; ids go from 0 to {largest}.", field)
         if self._image_token_id in ids:
             raise InvalidInput(
-                f"The field {field} holds the token of a picture, and no picture can come with it; "
-                "send pictures to /v1/chat/completions.",
+                f"The field {field} holds the token of an image, and no image can come with it; "
+                "send images to /v1/chat/completions.",
                 field,
             )
         if not ids:
             raise InvalidInput(f"The field {field} holds no token.", field)
-        return Prompt(np.asarray(ids, np.int64), (), (), 0)
+        return np.asarray(ids, np.int64)
 
     def _grid(self, image: OpenedImage, rules: ImageRules) -> Grid:
         width, height = image.size
@@ -310,7 +312,7 @@ class ChatService:
         except BadImage as error:
             raise BadImage(error.message, image.field) from error
         if rules.temporal_patch_size * grid.patches * rules.patch_size**2 > self._rules.max_pixels:
-            raise BadImage("The fewest pixels asked for are more than this picture's shape can have.", image.field)
+            raise BadImage("The fewest pixels asked for are more than this image's shape can have.", image.field)
         return grid
 
     def _patches(

@@ -163,7 +163,7 @@ class RateLimiter:
     def _image_tokens(self, caller: Caller, tokens: int, count: _Count) -> RateLimitStatus | None:
         if caller.is_exempt:
             return None
-        what = "picture tokens"
+        what = "image tokens"
         limit = (caller.key and caller.key.image_tokens_per_minute) or self._settings.image_tokens_per_minute
         refusal = f"At most {limit} {what} a minute are accepted."
         left = _charge(count, limit, _caller_key(caller), what, tokens, refusal)

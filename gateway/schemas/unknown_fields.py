@@ -51,15 +51,22 @@ def check_declined(document: dict[str, Any], read: BaseModel) -> None:
             raise InvalidInput(f"The field {name} is not supported here; {declined.remedy}.", name)
 
 
-def read_knowing(model: type[_B], body: bytes, needed: str) -> tuple[_B, tuple[str, ...]]:
-    """A body of a route of another service, and those of its fields, not of their parts, that nobody here knows."""
+def read_knowing(
+    model: type[_B], body: bytes, needed: str, answers: type[Body] | None = None
+) -> tuple[_B, tuple[str, ...]]:
+    """A body of a route of another service, and those of its fields, not of their parts, that nobody here knows.
+
+    A route that counts what another one `answers` passes over the fields of that one's body, too.
+    """
     document = read_json(body, needed)
     try:
         read = model.model_validate(document)
     except ValidationError as error:
         raise refusal(error, document, model) from None
     check_declined(document, read)
-    return read, unknown_fields({name: True for name, value in document.items() if value is not None}, read)
+    theirs = _names(answers) if answers else {}
+    sent = {name: True for name, value in document.items() if value is not None and name not in theirs}
+    return read, unknown_fields(sent, read)
 
 
 def unknown_fields(document: dict[str, Any], read: BaseModel) -> tuple[str, ...]:

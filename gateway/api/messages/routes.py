@@ -15,7 +15,6 @@ from gateway.api.messages.conversation import conversation
 from gateway.openapi.field_docs import Meaning
 from gateway.openapi.operations import RouteDocs, asking
 from gateway.openapi.responses import MODEL_NAME, fields, said
-from gateway.schemas.common import read_as
 from gateway.schemas.unknown_fields import read_knowing
 from gateway.settings import GatewaySettings
 
@@ -36,9 +35,9 @@ def routes(settings: GatewaySettings, bodies: BodyReader, handler: ChatHandler) 
 
     @blueprint.post(f"{PATH}/count_tokens")
     def count_tokens() -> Response:
-        read = read_as(CountBody, bodies.read(request), "model and messages")
+        read, unknown = read_knowing(CountBody, bodies.read(request), "model and messages", AskingBody)
         handler.check_model(read.model)
-        return jsonify(input_tokens=len(handler.count(conversation(read)).input_ids))
+        return jsonify(input_tokens=len(handler.count(replace(conversation(read), unknown=unknown)).input_ids))
 
     return blueprint
 
@@ -46,7 +45,7 @@ def routes(settings: GatewaySettings, bodies: BodyReader, handler: ChatHandler) 
 def docs() -> RouteDocs:
     """What these routes tell the OpenAPI document."""
     asked = asking("Anthropic's messages.", AskingBody, "Message", "MessagesProblem", streams=True)
-    counted = asking("Count the tokens of messages, pictures included.", CountBody, "InputTokens", "MessagesProblem")
+    counted = asking("Count the tokens of messages, images included.", CountBody, "InputTokens", "MessagesProblem")
     return RouteDocs(
         {PATH: {"post": asked}, f"{PATH}/count_tokens": {"post": counted}},
         (AskingBody, CountBody),
