@@ -46,11 +46,11 @@ wheel: $(VENV)/.serve-installed ## Build the wheel into dist/: the packages, the
 	@ls dist/*.whl
 
 .PHONY: test
-test: $(VENV)/.test-installed ## Run all tests, 3 at a time (WORKERS=3); CI=1 makes random tests try as much as CI does
+test: $(VENV)/.test-installed ## Run all tests, 4 at a time (WORKERS=4); CI=1 makes random tests try as much as CI does
 	$(BIN)/python -m pytest $(BY_GROUP)
 
-# One process runs all tests that share a server. Three processes on two cores, because many tests wait.
-BY_GROUP := --numprocesses $(or $(WORKERS),3) --dist loadscope --no-loadscope-reorder
+# One process runs all tests that share a server. Four processes on two cores: half of what the slow tests take is waiting.
+BY_GROUP := --numprocesses $(or $(WORKERS),4) --dist loadscope --no-loadscope-reorder
 SLOW := triton or build or process or parity or browser or slow
 
 .PHONY: test-fast
