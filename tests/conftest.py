@@ -20,8 +20,9 @@ from turns import turn
 
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # the tests start Python a hundred times: compile once
-if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of torch: the processors are shared already
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # of torch, whose threads spin while they wait: 20 s of processor time for 5
 
 gc.disable()  # until the tests are collected: of all that is made while importing nothing is ever given back
 
