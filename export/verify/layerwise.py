@@ -115,7 +115,7 @@ def _cases() -> list[Case]:
     wide, square = synthetic_image(250, 90, 2), synthetic_image(112, 112, 1)
     one = ImagePart()
     return [
-        Case("two pictures", (Message("user", (one, one, "Which one is red?")),), (wide, square)),
+        Case("two images", (Message("user", (one, one, "Which one is red?")),), (wide, square)),
         Case("system", (Message("system", ("Be brief.",)), Message("user", ("你好",)))),
     ]
 
@@ -126,7 +126,7 @@ def _compare_vision(ours: _Build, theirs: ReferenceLayers, samples: list[_Sample
     images = []
     for sample in samples:
         name = sample.case.name
-        seen = [_read_image(ours, theirs, f"{name}: picture {i}", image) for i, image in enumerate(sample.case.images)]
+        seen = [_read_image(ours, theirs, f"{name}: image {i}", image) for i, image in enumerate(sample.case.images)]
         sample.grids = [image.grid for image in seen]
         images += seen
     for image in images:
