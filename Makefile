@@ -145,8 +145,9 @@ soak: $(VENV)/.test-installed ## Let random requests come and go for 20 minutes 
 	$(BIN)/python -m bench soak --minutes $(or $(MINUTES),20)
 
 .PHONY: chaos
-chaos: $(VENV)/.test-installed ## Kill and stop parts of the service under load for 15 minutes (MINUTES=15 SEED= LAUNCHER=), and judge every answer
-	PYTHONPATH=.:tests/support $(BIN)/python tests/faults/chaos.py --minutes $(or $(MINUTES),15) $(if $(SEED),--seed $(SEED)) $(if $(LAUNCHER),--launcher)
+chaos: $(VENV)/.test-installed ## Kill and stop parts of the service under load for 15 minutes (MINUTES=15 SEED= LAUNCHER=), and judge every answer; or each fault 20 times in a row (REPEAT=20), and time its repair
+	$(if $(REPEAT),$(BIN)/python tests/faults/recovery.py $(REPEAT) $(BUILD), \
+	PYTHONPATH=.:tests/support $(BIN)/python tests/faults/chaos.py --minutes $(or $(MINUTES),15) $(if $(SEED),--seed $(SEED)) $(if $(LAUNCHER),--launcher))
 
 .PHONY: fuzz
 fuzz: $(VENV)/.test-installed ## Send 2,000 requests (CASES=2000) made from the OpenAPI document, and check every answer

@@ -39,12 +39,12 @@ settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 PROGRAMS: list[str] = []
 """The programs that the running test has started."""
-DECODER = "gateway.images.decoder_process"
-"""All tests of a gateway share a few of these, which start in a tenth of a second."""
+SHARED = {"gateway.images.decoder_process", "gateway.reading.process"}
+"""All tests of a gateway share a few of these, which start in a tenth of a second, or in half of one."""
 
 
 def _note_program(event: str, found: tuple[Any, ...]) -> None:
-    if event == "subprocess.Popen" and DECODER not in found[1]:
+    if event == "subprocess.Popen" and SHARED.isdisjoint(found[1]):
         PROGRAMS.append(str(found[0]))
 
 

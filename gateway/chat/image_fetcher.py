@@ -140,7 +140,10 @@ class ImageFetcher:
             connection.request("GET", _escaped(f"{path}?{parts.query}" if parts.query else path), headers=self._headers)
             response = connection.getresponse()
             if response.status in _MOVED:
-                return (response.getheader("Location") or "").encode("latin-1").decode("utf-8", "replace").strip()
+                moved = (response.getheader("Location") or "").encode("latin-1").decode("utf-8", "replace").strip()
+                if not moved:
+                    raise _Answered(f"{response.status} and does not say where the image is now (Location)")
+                return moved
             if response.status != http.HTTPStatus.OK:
                 raise _Answered(response.status)
             return self._body(response, field)
