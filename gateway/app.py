@@ -46,9 +46,6 @@ def create_app(settings: GatewaySettings, backend: BackendPool, log_lines: LineW
     """The web application for one build; raises BadArtifact if the build is incomplete. The caller closes `backend`."""
     manifest = Manifest.read(settings.build)
     service = ChatService(settings, backend)
-    readiness = Readiness(
-        service, backend, Canary.read(settings.build), settings.canary_timeout_s, settings.canary_cache_s
-    )
     app = Flask("gateway", static_folder=None)
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     app.json.sort_keys = False  # type: ignore[attr-defined]
@@ -57,6 +54,14 @@ def create_app(settings: GatewaySettings, backend: BackendPool, log_lines: LineW
     rate_limiter = RateLimiter(settings, RateLimitCounters(settings.redis_url))
     concurrent = max(1, settings.threads - max(1, settings.threads // _SPARE_SHARE))
     admission = Admission(settings.admission_tokens, concurrent, settings.max_waiting, settings.flood_wait)
+    readiness = Readiness(
+        service,
+        backend,
+        Canary.read(settings.build),
+        settings.canary_timeout_s,
+        settings.canary_cache_s,
+        on_pace=admission.observe_trial,
+    )
     metrics = Metrics(settings.metrics_folder)
     tracing = app.extensions[TRACING] = Tracing.to(settings.otlp_endpoint, settings.model_name)
     handler = ChatHandler(settings, service, disconnects, rate_limiter, admission, metrics)
