@@ -224,3 +224,15 @@ def test_any_answer_will_do_where_the_right_one_is_unknown(build: Path, backend:
 def test_a_build_without_a_canary_is_refused_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(BadArtifact):
         Canary.read(tmp_path)
+
+
+def test_the_canarys_answer_tells_how_fast_the_engine_is(build: Path, says: Script) -> None:
+    backend, heard = FakeBackend(says()), list[tuple[float, float]]()
+    *before, last = backend.chunks
+    backend.chunks = [*before, replace(last, timings_ms=(5.0, 7000.0, 52_000.0, 2000.0))]
+    tokens = sum(len(chunk.tokens) for chunk in backend.chunks)
+    service = ChatService(GatewaySettings(build=build), backend)
+    canary = Canary.read(build)
+    told = Readiness(service, backend, canary, 5.0, 5.0, on_pace=lambda *pace: heard.append(pace))
+    assert told.fault() is None
+    assert heard == [(pytest.approx(2.0 / tokens), pytest.approx(59.0))]
