@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import cache
 from importlib import metadata
 from typing import Any
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
@@ -36,11 +37,15 @@ def is_url(text: str) -> bool:
 
 def user_agent(model: str) -> str:
     """Who asks an image's host: many refuse a request that does not say so."""
+    return f"{quote(model, safe='.-_')}/{_version()}"
+
+
+@cache
+def _version() -> str:
     try:
-        version = metadata.version(_PROJECT)
+        return metadata.version(_PROJECT)
     except metadata.PackageNotFoundError:
-        version = "0"
-    return f"{quote(model, safe='.-_')}/{version}"
+        return "0"
 
 
 def resolved(host: str, port: int, timeout_s: float) -> list[str]:
@@ -135,7 +140,10 @@ class ImageFetcher:
             connection.request("GET", _escaped(f"{path}?{parts.query}" if parts.query else path), headers=self._headers)
             response = connection.getresponse()
             if response.status in _MOVED:
-                return (response.getheader("Location") or "").encode("latin-1").decode("utf-8", "replace").strip()
+                moved = (response.getheader("Location") or "").encode("latin-1").decode("utf-8", "replace").strip()
+                if not moved:
+                    raise _Answered(f"{response.status} and does not say where the image is now (Location)")
+                return moved
             if response.status != http.HTTPStatus.OK:
                 raise _Answered(response.status)
             return self._body(response, field)

@@ -22,14 +22,14 @@ def routes(settings: GatewaySettings, bodies: BodyReader, handler: ChatHandler) 
 
     @blueprint.post(PATH)
     def responses() -> Response:
-        asked = parse_response(bodies.read(request), settings.thinking)
+        asked = bodies.read_as(request, parse_response, settings.thinking)
         handler.check_model(asked.read.model)
         shape = ResponseShape(settings.model_name, g.record.request_id, handler.service.tokenizer, asked)
         return handler.respond(asked.conversation, shape, bool(asked.read.stream))
 
     @blueprint.post(f"{PATH}/input_tokens")
     def input_tokens() -> Response:
-        asked = parse_response(bodies.read(request), settings.thinking)
+        asked = bodies.read_as(request, parse_response, settings.thinking)
         handler.check_model(asked.read.model)
         counted = len(handler.count(asked.conversation).input_ids)
         return jsonify(object="response.input_tokens", input_tokens=counted)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 
 from gateway.api.body_reader import BodyReader
 from gateway.api.handler import ChatHandler
+from gateway.api.tokens.answer import document
 from gateway.api.tokens.body import DetokenizeBody, TokenizeBody, check_ids
 from gateway.openapi.field_docs import Meaning
 from gateway.openapi.operations import RouteDocs, asking
@@ -32,27 +32,34 @@ def routes(settings: GatewaySettings, bodies: BodyReader, handler: ChatHandler) 
 
     @blueprint.post("/v1/tokenize")
     def tokenize() -> Response:
-        read, unknown = read_knowing(TokenizeBody, bodies.read(request), "messages or prompt", CompletionBody)
+        read, counted = bodies.read_as(request, _counted, settings.thinking)
         handler.check_model(read.model)
-        prompt = handler.count(replace(_conversation(read, settings.thinking), unknown=unknown))
-        ids = prompt.input_ids.tolist()
-        spelled = [tokenizer.token_bytes(each) for each in ids]
-        return jsonify(
-            count=len(ids),
-            image_tokens=prompt.image_tokens,
-            max_model_len=handler.service.context_tokens,
-            tokens=_pieces(ids, spelled) if read.with_pieces else ids,
-            token_strs=[each.decode("utf-8", "replace") for each in spelled] if read.return_token_strs else None,
-        )
+        prompt = handler.count(counted)
+        facts = {
+            "count": len(prompt.input_ids),
+            "image_tokens": prompt.image_tokens,
+            "max_model_len": handler.service.context_tokens,
+        }
+        written = document(facts, prompt.input_ids, tokenizer, bool(read.with_pieces), bool(read.return_token_strs))
+        return Response(written, mimetype="application/json")
 
     @blueprint.post("/v1/detokenize")
     def detokenize() -> Response:
-        read = read_as(DetokenizeBody, bodies.read(request), "tokens")
+        read = bodies.read_as(request, _ids)
         handler.check_model(read.model)
         check_ids(read.tokens, tokenizer.largest_id, "tokens")
         return jsonify(prompt=tokenizer.decode(read.tokens))
 
     return blueprint
+
+
+def _ids(body: bytes) -> DetokenizeBody:
+    return read_as(DetokenizeBody, body, "tokens")
+
+
+def _counted(body: bytes, thinks_by_default: bool) -> tuple[TokenizeBody, Conversation]:
+    read, unknown = read_knowing(TokenizeBody, body, "messages or prompt", CompletionBody)
+    return read, replace(_conversation(read, thinks_by_default), unknown=unknown)
 
 
 def _conversation(read: TokenizeBody, thinks_by_default: bool) -> Conversation:
@@ -74,17 +81,6 @@ def _conversation(read: TokenizeBody, thinks_by_default: bool) -> Conversation:
         asks=read.add_generation_prompt is not False and not read.continue_final_message,
         continues=bool(read.continue_final_message),
     )
-
-
-def _pieces(ids: list[int], spelled: list[bytes]) -> list[dict[str, Any]]:
-    """Each token as llama.cpp's clients read it; a piece that is no text alone is its bytes."""
-    pieces: list[str | list[int]] = []
-    for each in spelled:
-        try:
-            pieces.append(each.decode())
-        except UnicodeDecodeError:
-            pieces.append(list(each))
-    return [{"id": token, "piece": piece} for token, piece in zip(ids, pieces, strict=True)]
 
 
 def docs() -> RouteDocs:
