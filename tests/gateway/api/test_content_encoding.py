@@ -19,8 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from samples import OPENAI_URL, URL, assert_problem
 
-from gateway.content_encoding import UNPACK_BYTE_NS, unpacked
 from gateway.errors import NotJson
+from gateway.reading.content_encoding import UNPACK_BYTE_NS, unpacked
 from glmserve.errors import InvalidInput, TooLarge
 
 MIB = 1 << 20
