@@ -48,9 +48,6 @@ def create_app(settings: GatewaySettings, backend: BackendPool, log_lines: LineW
     manifest = Manifest.read(settings.build)
     dear = DearReader(settings.body_timeout_s)
     service = ChatService(settings, backend, dear)
-    readiness = Readiness(
-        service, backend, Canary.read(settings.build), settings.canary_timeout_s, settings.canary_cache_s
-    )
     app = Flask("gateway", static_folder=None)
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     app.json.sort_keys = False  # type: ignore[attr-defined]
@@ -59,6 +56,14 @@ def create_app(settings: GatewaySettings, backend: BackendPool, log_lines: LineW
     rate_limiter = RateLimiter(settings, RateLimitCounters(settings.redis_url))
     concurrent = max(1, settings.threads - max(1, settings.threads // _SPARE_SHARE))
     admission = Admission(settings.admission_tokens, concurrent, settings.max_waiting, settings.flood_wait)
+    readiness = Readiness(
+        service,
+        backend,
+        Canary.read(settings.build),
+        settings.canary_timeout_s,
+        settings.canary_cache_s,
+        on_pace=admission.observe_trial,
+    )
     metrics = Metrics(settings.metrics_folder)
     tracing = app.extensions[TRACING] = Tracing.to(settings.otlp_endpoint, settings.model_name)
     handler = ChatHandler(settings, service, disconnects, rate_limiter, admission, metrics)

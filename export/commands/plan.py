@@ -15,12 +15,14 @@ from export.build.inventory import BuildInventory, inventory
 from export.build.pipeline import can_link
 from export.build.spec import BuildSpec
 from export.build.vision_backend import VisionBackend
+from export.checkpoint.hub import Source
 from export.commands.common import (
     BUILDS,
     MB,
     BuildMemoryOption,
     CapabilityOption,
     KvOption,
+    LoraOption,
     OutOption,
     PrecisionOption,
     TargetOption,
@@ -88,6 +90,7 @@ class Plan:
 def plan(
     checkpoint: _CHECKPOINT,
     out: OutOption = BUILDS,
+    lora: LoraOption = None,
     precision: PrecisionOption = Precision.FP32,
     target: TargetOption = Target.CPU,
     vision_backend: VisionBackendOption = VisionBackend.ENGINE,
@@ -117,7 +120,8 @@ def plan(
             f"`hf download {checkpoint} --local-dir DIR`."
         )
     order = order_of(compute_capability, slots, length, build_memory)
-    spec = BuildSpec.of(folder, precision, target, vision_backend, kv=kv, order=order)
+    adapters = [Source.of(adapter, "adapter") for adapter in lora or []]
+    spec = BuildSpec.of(folder, precision, target, vision_backend, kv=kv, order=order, adapters=adapters)
     found = _plan(spec, out, slots, length)
     if speed and target is Target.CPU and can_measure(spec.checkpoint, spec.numbers):
         found = replace(found, speed=_speed_of(spec))

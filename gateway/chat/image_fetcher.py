@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import cache
 from importlib import metadata
 from typing import Any
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
@@ -36,11 +37,15 @@ def is_url(text: str) -> bool:
 
 def user_agent(model: str) -> str:
     """Who asks an image's host: many refuse a request that does not say so."""
+    return f"{quote(model, safe='.-_')}/{_version()}"
+
+
+@cache
+def _version() -> str:
     try:
-        version = metadata.version(_PROJECT)
+        return metadata.version(_PROJECT)
     except metadata.PackageNotFoundError:
-        version = "0"
-    return f"{quote(model, safe='.-_')}/{version}"
+        return "0"
 
 
 def resolved(host: str, port: int, timeout_s: float) -> list[str]:

@@ -92,7 +92,7 @@ class ChatService:
         self._rules = checkpoint.images
         self._vocabulary = checkpoint.text.vocabulary
         builder = PromptBuilder.read(folder, self.tokenizer, checkpoint.image_token_id, checkpoint.images.merge_size)
-        self.takes_tools, self.takes_thinking = builder.takes_tools, builder.takes_thinking
+        self.takes_tools, self.thinks = builder.takes_tools, builder.thinks
         self.context_tokens = min(settings.context_tokens, checkpoint.text.max_positions)
         self._prompts = Prompts(
             builder,

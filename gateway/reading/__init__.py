@@ -1,1 +1,1 @@
-"""A body as it came: unpacked, and read in a process of its own where that is dear, one of a caller at a time."""
+"""Bodies that are dear to read: unpacked within bounds, read in a process of its own, one of a caller at a time."""

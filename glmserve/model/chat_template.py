@@ -61,11 +61,15 @@ class Message:
 
 
 class PromptBuilder:
-    """Renders and tokenises prompts of one checkpoint; safe to share between threads."""
+    """Renders and tokenises prompts of one checkpoint; safe to share between threads.
+
+    `thinks` says whether its answers may hold thoughts, asked for or not: some models have no switch for them.
+    """
 
     def __init__(self, template: str, tokenizer: Tokenizer, image_token_id: int, merge_size: int) -> None:
         self._template, variables = _compiled(template)
-        self.takes_tools, self.takes_thinking = "tools" in variables, "enable_thinking" in variables
+        self.takes_tools = "tools" in variables
+        self.thinks = "enable_thinking" in variables or THINK_OPEN in tokenizer.control_tokens
         self._tokenizer = tokenizer
         self._image_token_id = image_token_id
         self._merge_size = merge_size

@@ -11,6 +11,7 @@ import typer
 from behaviours.declined import DECLINED as NOT_DONE
 from behaviours.every import ASKED, GROUPS, HOLD
 from graph_table import layer_table
+from launch_tables import kernels_table, launches_table
 
 from export.errors import MEANING
 from gateway.openapi.field_docs import MEANINGS
@@ -145,6 +146,8 @@ BLOCKS = {
     "behaviours": behaviours_tables,
     "declined behaviours": declined_table,
     "decoder layer": layer_table,
+    "cuda launches": launches_table,
+    "cuda kernels": kernels_table,
     "gateway settings": lambda: settings_table().strip(),
 }
 DOCUMENTS = (
@@ -154,6 +157,7 @@ DOCUMENTS = (
     ROOT / "docs" / "compatibility.md",
     ROOT / "docs" / "engine.md",
     ROOT / "docs" / "export.md",
+    ROOT / "docs" / "benchmarks.md",
 )
 
 

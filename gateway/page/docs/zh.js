@@ -278,5 +278,6 @@ export const SENTENCES = {
   "Requests that this worker has not answered yet.": "此工作进程尚未回答的请求数。",
   "Those that were admitted.": "其中已接纳的。",
   "Those that wait to be admitted.": "其中等待接纳的。",
-  "Tokens that the running requests may come to.": "正在处理的请求最多可能用到的词元数。"
+  "Tokens that the running requests may come to.": "正在处理的请求最多可能用到的词元数。",
+  "The LoRA adapters that are merged into it, in their order.": "合并在其中的 LoRA 适配器，按顺序列出。"
 };

@@ -113,6 +113,7 @@ def _blocks() -> bytes:
     return png[png.index(b"IDAT") + 6 : -16] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BOMBS)
 def test_no_body_grows_or_takes_beyond_its_bounds(name: str) -> None:
     encoding, maker = BOMBS[name]
@@ -133,6 +134,7 @@ def test_what_holds_nothing_costs_next_to_nothing(name: str) -> None:
     assert time.thread_time() - before_s < 0.1
 
 
+@pytest.mark.slow
 def test_honest_text_takes_less_than_half_of_what_it_may() -> None:
     chance = random.Random(5)
     text = " ".join(f"{chance.getrandbits(40):x}" for _ in range(600_000)).encode()

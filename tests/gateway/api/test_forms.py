@@ -201,6 +201,7 @@ def test_json_that_says_it_is_a_form_is_told(client: FlaskClient, image: str) ->
     assert_problem(response, 415, "say application/json")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [FORM + "; boundary=x", URLENCODED])
 @pytest.mark.parametrize("piece", [b"a", b"\r", b"\r\n--", b"%", b"%41", b"&", b"=", b"\n", b"--x\r\n"])
 def test_megabytes_of_anything_are_read_in_a_moment(client: FlaskClient, kind: str, piece: bytes) -> None:

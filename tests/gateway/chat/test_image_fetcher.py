@@ -180,6 +180,7 @@ def test_an_address_that_may_lead_inside_is_not_public(address: str) -> None:
     assert not is_public(address)
 
 
+@pytest.mark.slow
 def test_a_name_that_is_looked_up_for_ever_ends_with_the_requests_time(monkeypatch: pytest.MonkeyPatch) -> None:
     over = threading.Event()
 

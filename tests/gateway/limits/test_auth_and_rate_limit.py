@@ -89,6 +89,7 @@ def test_a_key_for_metrics_may_not_ask(build: Path, backend: FakeBackend, keys: 
     assert_problem(post(app_of(build, backend, keys_file=keys), image, X_API_Key=secret), 403, "metrics")
 
 
+@pytest.mark.slow
 def test_a_revoked_key_is_locked_out(build: Path, backend: FakeBackend, keys: Path, image: str) -> None:
     secret = create_key(keys, "shop")
     client = app_of(build, backend, keys_file=keys)
