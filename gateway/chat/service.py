@@ -24,7 +24,7 @@ from gateway.deadline import Deadline
 from gateway.images.decoder_pool import DecoderPool
 from gateway.limits.admission import Admission
 from gateway.limits.turns import Turns
-from gateway.reading.dear import is_dear
+from gateway.reading.dear import is_dear_text
 from gateway.reading.dear_reader import DearReader
 from gateway.schemas.conversation import Conversation, PixelBounds, SentImage
 from gateway.settings import GatewaySettings
@@ -236,9 +236,9 @@ class ChatService:
         if isinstance(sent.data, str):
             if is_url(sent.data):
                 return self._urls.read(sent.data.strip(), sent.field, deadline.left_s())
-            packed, most = sent.data.encode("utf-8", "surrogatepass"), self._sizes.max_bytes
-            if is_dear(packed, ""):
-                return self._dear.read(caller, file_of, packed, most, sent.field)
+            most = self._sizes.max_bytes
+            if is_dear_text(sent.data):
+                return self._dear.read(caller, file_of, sent.data, most, sent.field)
             return bytes_of_base64(sent.data, most, sent.field)
         if len(sent.data) > self._sizes.max_bytes:
             raise TooLarge(f"The image holds more than {self._sizes.max_bytes} bytes.", sent.field)
