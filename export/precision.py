@@ -38,12 +38,14 @@ class KvPrecision(StrEnum):
 @dataclass(frozen=True)
 class Numbers:
     """`real` is the type of activations and weights; `bits`, where set, is what linear layers are rounded to,
-    `rounds_kv` whether KV is to 8 bits, and `on_cuda` whether operators are chosen for a GPU."""
+    `rounds_kv` whether KV is to 8 bits, and `on_cuda` whether operators are chosen for a GPU. `in_8_bits` names weights
+    that are not rounded below that."""
 
     real: ir.DataType = ir.DataType.FLOAT
     bits: int | None = None
     rounds_kv: bool = False
     on_cuda: bool = False
+    in_8_bits: frozenset[str] = frozenset()
 
     @property
     def kv(self) -> ir.DataType:

@@ -90,7 +90,7 @@ class GraphWriter(OnnxGraphBuilder):
         weight, shape, numbers = (
             f"{source}.weight",
             (sizes[1], sizes[0]),
-            self._numbers.gentle if gentle else self._numbers,
+            self._numbers.gentle if gentle or f"{source}.weight" in self._numbers.in_8_bits else self._numbers,
         )
         bias = self.weight(f"{source}.bias", (sizes[1],)) if has_bias else None
         if numbers.bits is None:
