@@ -23,6 +23,7 @@ from glmserve.model.config import Checkpoint
 
 _TRIED = 4
 """Every so many-th prompt tells what one rounded weight alone does to its layer."""
+_HARMS = "harms"
 _STATE, _POSITIONS, _COUNTS = "state", "positions", "counts"
 
 
@@ -67,7 +68,7 @@ class DecoderRounding:
             for name, values in given.items():
                 add_moments(moments[name], values, prompt.counts)
         codes, values = dict[str, np.ndarray](), dict[str, np.ndarray]()
-        harms = dict[str, Harm]()
+        harms = list[Harm]()
         for linear in runner.linears:
             found = rounded(runner.weights[linear.weight], moments[linear.given], self._scale_type)
             codes |= _tensors(linear.weight, found)
@@ -75,32 +76,36 @@ class DecoderRounding:
         if self._bits > FEWEST:
             harms = self._harms(runner, values, prompts[::_TRIED])
         after = [replace(prompt, state=runner.run(prompt.state, prompt.positions, values)[0]) for prompt in prompts]
-        self._write(
-            self._codes(index), codes, {name: json.dumps([harm.error, harm.size]) for name, harm in harms.items()}
-        )
+        described = {_HARMS: json.dumps([[harm.error, harm.size, harm.weights] for harm in harms])}
+        self._write(self._codes(index), codes, described)
         self._write(self._states(index + 1), _packed(after))
         self._states(index).unlink(missing_ok=True)
         return after
 
-    def _harms(self, runner: LayerRunner, values: dict[str, np.ndarray], prompts: list[Prompt]) -> dict[str, Harm]:
-        """What each rounded weight alone does to the state after the layer."""
-        wrong: dict[str, float] = defaultdict(float)
-        right = 0.0
+    def _harms(self, runner: LayerRunner, values: dict[str, np.ndarray], prompts: list[Prompt]) -> list[Harm]:
+        """What the rounded weights that are given the same do alone to the state after the layer."""
+        together: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
+        for linear in runner.linears:
+            together[linear.given][linear.weight] = values[linear.weight]
+        wrong, right = dict.fromkeys(together, 0.0), 0.0
         for prompt in prompts:
             exact, _ = runner.run(prompt.state, prompt.positions)
             right += float(np.square(exact, dtype=np.float64).sum())
-            for name, value in values.items():
-                found, _ = runner.run(prompt.state, prompt.positions, {name: value})
-                wrong[name] += float(np.square(found - exact, dtype=np.float64).sum())
-        return {name: Harm(wrong[name] / right, value.size) for name, value in values.items()}
+            for given, held in together.items():
+                found, _ = runner.run(prompt.state, prompt.positions, held)
+                wrong[given] += float(np.square(found - exact, dtype=np.float64).sum())
+        return [
+            Harm(wrong[given] / right, sum(value.size for value in held.values()), tuple(held))
+            for given, held in together.items()
+        ]
 
     def _result(self) -> RoundedDecoder:
-        files, harms = {}, {}
+        files, harms = dict[str, Path](), list[Harm]()
         for index in range(self._checkpoint.text.layers):
             path = self._codes(index)
-            names, described = _header(path)
+            names, found = _header(path)
             files |= dict.fromkeys(names, path)
-            harms |= {name: Harm(*json.loads(text)) for name, text in described.items()}
+            harms += found
         return RoundedDecoder(
             RoundedWeights(self._weights.folder, self._weights.shards, self._weights, files),
             kept_in_8_bits(harms, self._bits),
@@ -133,11 +138,12 @@ def _tensors(name: str, found: Rounded) -> dict[str, np.ndarray]:
     return {f"{name}{SCALES}": found.scales, f"{name}{CODES}": found.packed}
 
 
-def _header(path: Path) -> tuple[list[str], dict[str, str]]:
-    """The names of the weights in a file of codes, and what is described beside them."""
+def _header(path: Path) -> tuple[list[str], list[Harm]]:
+    """The names of the weights in a file of codes, and what their rounding does."""
     with safe_open(path, framework="np") as file:
         names = [name.removesuffix(CODES) for name in list(file.keys()) if name.endswith(CODES)]
-        return names, dict(file.metadata() or {})
+        found = json.loads((file.metadata() or {}).get(_HARMS, "[]"))
+    return names, [Harm(error, size, tuple(weights)) for error, size, weights in found]
 
 
 def _packed(prompts: list[Prompt]) -> dict[str, np.ndarray]:

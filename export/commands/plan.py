@@ -35,6 +35,7 @@ from export.plan.build_memory import peak_bytes
 from export.plan.gpu_fit import Fit, fits
 from export.plan.serving_speed import ServingSpeed, can_measure, serving_speed
 from export.precision import KvPrecision, Precision, Target
+from export.rtx.library import COMPUTE_CAPABILITIES
 from export.rtx.order import DEFAULT_MEMORY_BYTES
 from glmserve.engine.settings import EngineSettings
 from glmserve.errors import BadArtifact
@@ -144,13 +145,14 @@ def _plan(spec: BuildSpec, out: Path, slots: int, length: int) -> Plan:
     held = inventory(spec)
     place = next(folder for folder in (out.resolve(), *out.resolve().parents) if folder.is_dir())
     settings = EngineSettings(device="cpu" if spec.target is Target.CPU else "cuda", slots=slots, context_tokens=length)
+    capabilities = (spec.order.capabilities or COMPUTE_CAPABILITIES) if spec.order is not None else None
     return Plan(
         inventory=held,
         new_bytes=held.new_bytes(can_link(spec, place)),
         peak_bytes=peak_bytes(held),
         slots=slots,
         length=min(length, spec.checkpoint.text.max_positions),
-        cards=fits(spec.checkpoint, settings, held.weights, spec.numbers),
+        cards=fits(spec.checkpoint, settings, held.weights, spec.numbers, capabilities),
     )
 
 

@@ -71,7 +71,7 @@ def docs() -> RouteDocs:
     )
 
 
-_LONGEST = "Most tokens of prompt, pictures and answer."
+_LONGEST = "Most tokens of prompt, images and answer."
 _ANSWERS = {
     "Models": fields(
         "data",

@@ -89,7 +89,7 @@ class Readiness:
             patience_s = self._timeout_s + _GRACE_S if wait_s is None else wait_s
             if not self._changed.wait_for(lambda: not self._is_checking, patience_s) and self._took_s is None:
                 return (
-                    f"The canary picture has not been answered within {self._timeout_s:g} s. The first answer shows "
+                    f"The canary image has not been answered within {self._timeout_s:g} s. The first answer shows "
                     "how fast this machine is, and may take minutes on a slow one."
                 )
             if self._fault is None and self._pool.count_up() == 0:
@@ -122,7 +122,7 @@ class Readiness:
         except (Overloaded, DeadlineExceeded):
             return f"No image decoder was free within {self._timeout_s:g} s."
         except GlmServeError as error:
-            return f"The canary picture cannot be decoded ({error.code})."
+            return f"The canary image cannot be decoded ({error.code})."
         try:
             answer = self._service.answer(prepared, RequestContext("canary", deadline, cancellation, is_probe=True))
         except Overloaded:
@@ -132,7 +132,7 @@ class Readiness:
         except GlmServeError as error:
             return _unanswered(error)
         if self._answer is not None and answer.content != self._answer.strip():
-            return "The canary picture was answered wrongly."
+            return "The canary image was answered wrongly."
         self._tell_pace(answer)
         self._proved_at_s = self._clock()
         self._took_s = time.monotonic() - began_s
@@ -151,4 +151,4 @@ class Readiness:
 
 def _unanswered(error: GlmServeError, patience_s: float | None = None) -> str:
     within = "" if patience_s is None else f" within {patience_s:.3g} s; more is allowed by {CANARY_TIMEOUT_VARIABLE}"
-    return f"The canary picture was not answered ({error.code}{within})."
+    return f"The canary image was not answered ({error.code}{within})."

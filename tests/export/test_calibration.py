@@ -88,12 +88,13 @@ def test_scales_are_rounded_before_the_codes_that_they_are_for() -> None:
 
 
 def test_bits_go_where_they_make_good_most_for_their_size() -> None:
-    harms = {"small": Harm(0.1, 100), "large": Harm(0.3, 1000), "little": Harm(0.001, 100), "rest": Harm(0.0, 2800)}
+    sizes = {"small": (0.1, 100), "large": (0.3, 1000), "little": (0.001, 100), "rest": (0.0, 2800)}
+    harms = [Harm(error, size, (name,)) for name, (error, size) in sizes.items()]
     assert kept_in_8_bits(harms, 4) == frozenset()
     assert kept_in_8_bits(harms, 4.1) == {"small"}  # a hundred of four thousand numbers
     assert kept_in_8_bits(harms, 4.2) == {"small", "little"}, "what does not fit is passed over"
     assert kept_in_8_bits(harms, 5.1) == {"small", "large"}
-    assert kept_in_8_bits(harms, 8) == harms.keys()
+    assert kept_in_8_bits(harms, 8) == sizes.keys()
 
 
 def test_the_prompts_that_come_along_are_always_the_same() -> None:

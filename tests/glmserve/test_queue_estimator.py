@@ -181,6 +181,7 @@ LENGTHS: dict[str, Lengths] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("load", [2, 4])
 @pytest.mark.parametrize("kind", LENGTHS)
 def test_in_a_flood_answers_stay_quick_the_server_busy_and_refusals_come_at_once(kind: str, load: float) -> None:
@@ -203,6 +204,7 @@ def test_a_service_that_is_told_to_lets_a_flood_queue() -> None:
     assert endings(World(estimator=QueueEstimator(SLOTS)).run(asked)) == {"done": len(asked)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("think_s", [0.0, 1.4])
 @pytest.mark.parametrize("clients", [24, 40, 80])
 def test_a_crowd_that_comes_at_once_and_asks_again_is_no_flood(clients: int, think_s: float) -> None:
@@ -222,6 +224,7 @@ def test_a_crowd_that_comes_at_once_and_asks_again_is_no_flood(clients: int, thi
     assert endings(asked)["done"] >= 0.99 * len(asked)
 
 
+@pytest.mark.slow
 def test_clients_that_came_one_by_one_and_were_taken_for_a_flood_are_all_served_in_the_end() -> None:
     chance = random.Random(5)
 

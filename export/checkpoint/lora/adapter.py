@@ -46,7 +46,8 @@ class LowRank:
     def applied(self, part: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
         """A part f32 [rows, columns] of the matrix after the change."""
         left, right = (self._matrix(name) for name in (self.left, self.right))
-        return part + np.float32(self.scale) * (left[rows] @ right[:, columns])
+        changed: np.ndarray = part + np.float32(self.scale) * (left[rows] @ right[:, columns])
+        return changed
 
     def _matrix(self, name: str) -> np.ndarray:
         matrix = self.tensors.read(name, self.tensors.stored_shape(name)).astype(np.float32)
