@@ -3,36 +3,39 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gateway.chat.generation import Answer, AnswerStream, Event, StartedAnswer, started, whole
-from gateway.chat.image_decoder import ImageSizeLimits, OpenedImage, bytes_of_base64
-from gateway.chat.image_fetcher import ImageFetcher, is_url
+from gateway.chat.image_decoder import ImageSizeLimits, OpenedImage
 from gateway.chat.last_heard import LastHeard
 from gateway.chat.retry import RetryBudget, with_one_retry
 from gateway.chat.sampling_ids import with_token_ids
+from gateway.chat.sent_files import SentFiles, file_hash
+from gateway.chat.shown import Decoding, ShownImage, ShownVideo
 from gateway.chat.side_by_side import side_by_side
+from gateway.chat.videos import VideoOpener, check_takes_videos, fit_into
 from gateway.deadline import Deadline
 from gateway.images.decoder_pool import DecoderPool
 from gateway.limits.admission import Admission
-from gateway.schemas.conversation import Conversation, PixelBounds, SentImage, Turn
+from gateway.schemas.conversation import Conversation, FrameSampling, PixelBounds, SentImage, SentVideo, Shown, Turn
 from gateway.settings import GatewaySettings
 from gateway.triton.backend import BackendPool, Cancellation, GenerateRequest
 from gateway.triton.stream_buffer import StreamBuffer
 from glmserve.build.manifest import CHECKPOINT_FOLDER
-from glmserve.errors import BadImage, InvalidInput, PromptTooLong, TooLarge
-from glmserve.limits import MAX_IMAGES
-from glmserve.model.chat_template import ImagePart, Message, PromptBuilder
+from glmserve.errors import InvalidInput, PromptTooLong
+from glmserve.limits import MAX_IMAGES, MAX_VIDEOS
+from glmserve.model.chat_template import ImagePart, Message, PromptBuilder, VideoPart
 from glmserve.model.config import Checkpoint
-from glmserve.model.image_processor import Grid, ImageRules, grid_of, merge_planes, smart_resize
+from glmserve.model.image_processor import Grid, ImageRules, merge_planes, smart_resize
 from glmserve.model.tokenizer import Tokenizer
+from glmserve.model.video_sampling import AS_THE_MODEL
 
 T = TypeVar("T")
 _LOW_DETAIL_PIXELS = 512 * 512
@@ -44,10 +47,11 @@ class Prompt:
     """A conversation's tokens, known before any image is decoded."""
 
     input_ids: NDArray[np.int64]  # i64 [tokens]
-    grids: tuple[Grid, ...]
+    grids: tuple[Grid, ...]  # of each image and each two frames of a video
     image_sizes: tuple[tuple[int, int], ...]  # width, height of each image, upright
     image_tokens: int
     image_hashes: tuple[str, ...] = ()  # SHA-256 of each file, where an audit log wants it
+    videos: tuple[dict[str, Any], ...] = ()  # which frames of each video are seen, and in what size
 
 
 @dataclass(frozen=True)
@@ -105,13 +109,8 @@ class ChatService:
         # Here an image counts as one token.
         self._image_decoders = Admission(settings.image_decoders, settings.threads, settings.threads)
         self.decoders = DecoderPool()
-        self._urls = ImageFetcher(
-            settings.image_hosts,
-            settings.max_image_bytes,
-            settings.image_fetch_timeout_s,
-            private_hosts=settings.image_private_hosts,
-            model=settings.model_name,
-        )
+        self._sent = SentFiles(settings)
+        self._videos = VideoOpener(settings, checkpoint.videos)
         self._sizes = ImageSizeLimits(
             settings.max_image_bytes,
             settings.max_image_pixels,
@@ -137,25 +136,20 @@ class ChatService:
 
         Calls `admit` with the prompt and its `max_tokens` before it decodes an image.
         """
-        files = self._files(conversation, deadline)
-        opened = [OpenedImage(data, self._sizes, sent.field) for sent, data in files]
-        rules = [self._rules_for(sent, conversation.pixels) for sent, _ in files]
+        decoding = Decoding(self.decoders, deadline, cancellation)
+        shown = self._opened(conversation, decoding)
         conversation = with_token_ids(conversation, self.tokenizer, self._vocabulary)
-        prompt = self._tokenise(conversation, opened, rules)
-        if self._settings.audit_file is not None:
-            prompt = replace(prompt, image_hashes=tuple(hashlib.sha256(data).hexdigest() for _, data in files))
+        prompt = self._tokenise(conversation, shown)
         room = self._room_after(len(prompt.input_ids), conversation.prompt_field)
         max_tokens = min(conversation.sampling.max_tokens, room)
         admit(prompt, max_tokens)
-        patches = self._patches(opened, rules, deadline, cancellation)
-        return Prepared(_without_images(conversation), prompt, patches, max_tokens)
+        patches, grids = self._pixels(shown, decoding)
+        return Prepared(_without_images(conversation), replace(prompt, grids=grids), patches, max_tokens)
 
     def count(self, conversation: Conversation, deadline: Deadline) -> Prompt:
         """The prompt as it would be sent; decodes no image."""
-        files = self._files(conversation, deadline)
-        rules = [self._rules_for(sent, conversation.pixels) for sent, _ in files]
-        opened = [OpenedImage(data, self._sizes, sent.field) for sent, data in files]
-        return self._tokenise(conversation, opened, rules)
+        decoding = Decoding(self.decoders, deadline, Cancellation())
+        return self._tokenise(conversation, self._opened(conversation, decoding))
 
     def answer(self, prepared: Prepared, context: RequestContext) -> Answer:
         """The whole answer; begun again once if its Triton goes down."""
@@ -222,20 +216,30 @@ class ChatService:
             stream_buffer=stream_buffer,
         )
 
-    def _files(self, conversation: Conversation, deadline: Deadline) -> list[tuple[SentImage, bytes]]:
-        images = conversation.images()
-        if len(images) > MAX_IMAGES:
-            raise InvalidInput(f"A request may hold at most {MAX_IMAGES} pictures.", images[MAX_IMAGES].field)
-        return [(sent, self._file(sent, deadline)) for sent in images]
+    def _opened(self, conversation: Conversation, decoding: Decoding) -> list[ShownImage | ShownVideo]:
+        """What the conversation shows, in order; raises InvalidInput where a part of it is not accepted."""
+        shown = conversation.shown()
+        for kind, most, named in ((SentImage, MAX_IMAGES, "pictures"), (SentVideo, MAX_VIDEOS, "videos")):
+            of_kind = [sent for sent in shown if isinstance(sent, kind)]
+            if len(of_kind) > most:
+                raise InvalidInput(f"A request may hold at most {most} {named}.", of_kind[most].field)
+        check_takes_videos(self._prompts.takes_videos, shown)
+        shown = [_sampled(sent, conversation.frames) for sent in shown]
+        files = [(sent, self._sent.read(sent, decoding.deadline)) for sent in shown]
+        return [self._open(sent, data, conversation.pixels, decoding) for sent, data in files]
 
-    def _file(self, sent: SentImage, deadline: Deadline) -> bytes:
-        if isinstance(sent.data, str):
-            if is_url(sent.data):
-                return self._urls.read(sent.data.strip(), sent.field, deadline.left_s())
-            return bytes_of_base64(sent.data, self._sizes.max_bytes, sent.field)
-        if len(sent.data) > self._sizes.max_bytes:
-            raise TooLarge(f"The image holds more than {self._sizes.max_bytes} bytes.", sent.field)
-        return sent.data
+    def _open(self, sent: Shown, data: list[bytes], pixels: PixelBounds, decoding: Decoding) -> ShownImage | ShownVideo:
+        hashes = tuple(map(file_hash, data)) if self._settings.audit_file is not None else ()
+        if isinstance(sent, SentImage):
+            opened = OpenedImage(data[0], self._sizes, sent.field)
+            return ShownImage(opened, self._rules_for(sent, pixels), self._rules.max_pixels, hashes)
+        if sent.frames:
+            frames = [
+                OpenedImage(each, self._sizes, frame.field) for each, frame in zip(data, sent.frames, strict=True)
+            ]
+            return self._videos.of_frames(sent, frames, pixels, decoding, hashes)
+        with self._image_decoders.admit(1, decoding.deadline, decoding.cancellation):
+            return self._videos.of_file(sent, data[0], pixels, decoding, hashes)
 
     def _rules_for(self, sent: SentImage, pixels: PixelBounds) -> ImageRules:
         """The checkpoint's rules for an image, within the bounds that the request sets."""
@@ -246,7 +250,7 @@ class ChatService:
         fewest = rules.min_pixels if pixels.fewest is None else pixels.fewest
         return replace(rules, min_pixels=min(fewest, most), max_pixels=most)
 
-    def _tokenise(self, conversation: Conversation, opened: list[OpenedImage], rules: list[ImageRules]) -> Prompt:
+    def _tokenise(self, conversation: Conversation, shown: list[ShownImage | ShownVideo]) -> Prompt:
         chars, most = conversation.chars(), self._settings.max_prompt_chars
         if chars > most:
             raise PromptTooLong(
@@ -254,12 +258,29 @@ class ChatService:
             )
         if conversation.raw is not None:
             return self._raw_prompt(conversation.raw, conversation.prompt_field)
-        grids = [self._grid(image, each) for image, each in zip(opened, rules, strict=True)]
-        messages = [_message(turn) for turn in conversation.turns]
+        input_ids = self._ids(conversation, shown)
+        videos, merge = [each for each in shown if isinstance(each, ShownVideo)], self._rules.merge_size
+        room = self.context_tokens - min(conversation.sampling.max_tokens, self.context_tokens // 4)
+        if len(input_ids) > room and videos and self._settings.large_videos == "downscale":
+            fit_into(videos, len(input_ids) - room, merge)
+            input_ids = self._ids(conversation, shown)
+        grids = [grid for each in shown for grid in each.grids]
+        return Prompt(
+            self._truncated(input_ids, conversation),
+            tuple(grids),
+            tuple(each.opened.size for each in shown if isinstance(each, ShownImage)),
+            sum(grid.tokens(merge) for grid in grids),
+            tuple(one for each in shown for one in each.hashes),
+            tuple(video.told(merge) for video in videos),
+        )
+
+    def _ids(self, conversation: Conversation, shown: list[ShownImage | ShownVideo]) -> NDArray[np.int64]:
+        parts = iter(each.part for each in shown)
+        messages = [_message(turn, parts) for turn in conversation.turns]
         try:
-            input_ids = self._prompts.build(
+            return self._prompts.build(
                 messages,
-                grids,
+                [grid for each in shown for grid in each.grids],
                 conversation.thinking,
                 conversation.tools,
                 conversation.asks,
@@ -267,9 +288,6 @@ class ChatService:
             )
         except InvalidInput as error:
             raise InvalidInput(error.message, error.field or conversation.prompt_field) from error
-        image_tokens = sum(grid.tokens(self._rules.merge_size) for grid in grids)
-        kept = self._truncated(input_ids, conversation)
-        return Prompt(kept, tuple(grids), tuple(image.size for image in opened), image_tokens)
 
     def _truncated(self, input_ids: NDArray[np.int64], conversation: Conversation) -> NDArray[np.int64]:
         """The prompt's last tokens, where the request asks for no more; raises InvalidInput if that cut images."""
@@ -303,37 +321,32 @@ class ChatService:
             raise InvalidInput(f"The field {field} holds no token.", field)
         return Prompt(np.asarray(ids, np.int64), (), (), 0)
 
-    def _grid(self, image: OpenedImage, rules: ImageRules) -> Grid:
-        width, height = image.size
-        try:
-            grid = grid_of(height, width, rules)
-        except BadImage as error:
-            raise BadImage(error.message, image.field) from error
-        if rules.temporal_patch_size * grid.patches * rules.patch_size**2 > self._rules.max_pixels:
-            raise BadImage("The fewest pixels asked for are more than this picture's shape can have.", image.field)
-        return grid
-
-    def _patches(
-        self, opened: list[OpenedImage], rules: list[ImageRules], deadline: Deadline, cancellation: Cancellation
-    ) -> NDArray[np.uint8] | None:
-        """Takes each image out of `opened`: its file may weigh 15 MB.
+    def _pixels(
+        self, shown: list[ShownImage | ShownVideo], decoding: Decoding
+    ) -> tuple[NDArray[np.uint8] | None, tuple[Grid, ...]]:
+        """Takes each image and video out of `shown`: its file may weigh 15 MB and more.
 
         Between two images of a request, other requests get their turn, in the order in which they came.
         """
-        decoded: list[NDArray[np.uint8]] = []
-        while opened:
-            with self._image_decoders.admit(1, deadline, cancellation):
-                decoded.append(self._decode(opened.pop(0), rules[len(decoded)], deadline, cancellation))
+        decoded, grids = list[NDArray[np.uint8]](), list[Grid]()
+        while shown:
+            with self._image_decoders.admit(1, decoding.deadline, decoding.cancellation):
+                one = shown.pop(0)
+                if isinstance(one, ShownImage):
+                    decoded.append(self._decode(one, decoding))
+                    grids += one.grids
+                else:
+                    patches, of_video = one.pixels(decoding)
+                    decoded, grids = decoded + patches, grids + of_video
         if not decoded:
-            return None
-        return decoded[0] if len(decoded) == 1 else np.concatenate(decoded)
+            return None, ()
+        return decoded[0] if len(decoded) == 1 else np.concatenate(decoded), tuple(grids)
 
-    def _decode(
-        self, image: OpenedImage, rules: ImageRules, deadline: Deadline, cancellation: Cancellation
-    ) -> NDArray[np.uint8]:
-        width, height = image.size
-        height, width = smart_resize(height, width, rules)
-        return merge_planes(image.planes(self.decoders, (width, height), deadline, cancellation), rules)
+    def _decode(self, image: ShownImage, decoding: Decoding) -> NDArray[np.uint8]:
+        width, height = image.opened.size
+        height, width = smart_resize(height, width, image.rules)
+        planes = image.opened.planes(decoding.decoders, (width, height), decoding.deadline, decoding.cancellation)
+        return merge_planes(planes, image.rules)
 
     def _room_after(self, prompt_tokens: int, field: str) -> int:
         room = self.context_tokens - prompt_tokens
@@ -353,9 +366,16 @@ def _salt(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], "little", signed=True)
 
 
-def _message(turn: Turn) -> Message:
-    parts = tuple(ImagePart() if isinstance(part, SentImage) else part for part in turn.parts)
+def _message(turn: Turn, shown: Iterator[ImagePart | VideoPart]) -> Message:
+    """`shown` gives what stands for the next image or video."""
+    parts = tuple(part if isinstance(part, str) else next(shown) for part in turn.parts)
     return Message(turn.role, parts, turn.thoughts, turn.tool_calls, turn.is_list)
+
+
+def _sampled(sent: Shown, sampling: FrameSampling) -> Shown:
+    """A video without a choice of its own, with the request's."""
+    is_open = isinstance(sent, SentVideo) and sent.sampling == AS_THE_MODEL
+    return replace(sent, sampling=sampling) if is_open else sent
 
 
 def _without_images(conversation: Conversation) -> Conversation:

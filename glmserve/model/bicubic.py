@@ -48,7 +48,7 @@ def _as_bytes(sums: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @lru_cache(maxsize=8)
 def _steps(size: int, wanted: int) -> _Steps:
-    """Which entries along an axis make which new ones, and their weights [new, old]: whole numbers over a power of 2."""
+    """Which entries along an axis make which new ones, and their weights [new, old]: counts of a power of 2."""
     first, last, weights = _weights(size, wanted)
     steps = []
     for begin in range(0, wanted, _AT_ONCE):

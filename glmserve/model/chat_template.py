@@ -104,9 +104,9 @@ class PromptBuilder:
         """Token ids i64 [tokens] that ask for an answer, each image expanded to one token for each merged block.
 
         Without `asks` nothing begins an answer. With `continues` the prompt ends with the text of the last message.
-        `grids` are those of the messages' images, and of each two frames of their videos, in order; `thinking` None leaves the template's own default; `tools`
-        are descriptions of functions as JSON values. Raises InvalidInput when a message cannot be rendered, naming
-        no field: what a caller calls messages is its own matter.
+        `grids` are those of the messages' images, and of each two frames of their videos, in order; `thinking` None
+        leaves the template's own default; `tools` are descriptions of functions as JSON values. Raises InvalidInput
+        when a message cannot be rendered, naming no field: what a caller calls messages is its own matter.
         """
         if tools and not self.takes_tools:
             raise InvalidInput("The chat template of this model takes no tools.", "tools")

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from glmserve.limits import MAX_VIDEO_FRAMES
+
 FRAMES_A_MOMENT = 2
 """Frames that are seen together."""
-MOST_FRAMES = 640
-"""The most frames of any video."""
 DEFAULT_FPS = 24.0
 """The rate of frames that came without times."""
 _MOST_SECONDS = 2400
@@ -47,9 +47,9 @@ AS_THE_MODEL = Sampling()
 def sampled_frames(facts: VideoFacts, asked: Sampling = AS_THE_MODEL) -> list[int]:
     """The numbers of the frames to show, counted from 0 and in order; an even number of them, the last maybe twice."""
     if asked.frames is not None:
-        chosen = _spread(0, facts.frames - 1, min(asked.frames, MOST_FRAMES))
+        chosen = _spread(0, facts.frames - 1, min(asked.frames, MAX_VIDEO_FRAMES))
     elif asked.fps is not None:
-        chosen = _spread(0, facts.frames - 1, max(1, min(int(facts.seconds * asked.fps), MOST_FRAMES)))
+        chosen = _spread(0, facts.frames - 1, max(1, min(int(facts.seconds * asked.fps), MAX_VIDEO_FRAMES)))
     else:
         chosen = _by_the_second(facts)
     unique = list(dict.fromkeys(chosen))
@@ -65,7 +65,7 @@ def _by_the_second(facts: VideoFacts) -> list[int]:
     seconds = facts.seconds
     lasting = min(seconds, _MOST_SECONDS)
     rate = next(rate for most, rate in _RATES if lasting <= most)
-    wanted = max(1, min(int(lasting * rate * FRAMES_A_MOMENT), MOST_FRAMES))  # one where transformers finds none
+    wanted = max(1, min(int(lasting * rate * FRAMES_A_MOMENT), MAX_VIDEO_FRAMES))  # one where transformers finds none
     chosen: list[int] = []
     if facts.frames >= wanted:
         chosen = _in_steps(facts, 1 / (FRAMES_A_MOMENT * rate))
