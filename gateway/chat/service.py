@@ -143,8 +143,10 @@ class ChatService:
         room = self._room_after(len(prompt.input_ids), conversation.prompt_field)
         max_tokens = min(conversation.sampling.max_tokens, room)
         admit(prompt, max_tokens)
-        patches, grids = self._pixels(shown, decoding)
-        return Prepared(_without_images(conversation), replace(prompt, grids=grids), patches, max_tokens)
+        videos = [each for each in shown if isinstance(each, ShownVideo)]
+        patches, grids = self._pixels(shown, decoding, conversation.shows_frames)
+        told = tuple(video.told(self._rules.merge_size) for video in videos)
+        return Prepared(_without_images(conversation), replace(prompt, grids=grids, videos=told), patches, max_tokens)
 
     def count(self, conversation: Conversation, deadline: Deadline) -> Prompt:
         """The prompt as it would be sent; decodes no image."""
@@ -322,7 +324,7 @@ class ChatService:
         return Prompt(np.asarray(ids, np.int64), (), (), 0)
 
     def _pixels(
-        self, shown: list[ShownImage | ShownVideo], decoding: Decoding
+        self, shown: list[ShownImage | ShownVideo], decoding: Decoding, keeps_previews: bool
     ) -> tuple[NDArray[np.uint8] | None, tuple[Grid, ...]]:
         """Takes each image and video out of `shown`: its file may weigh 15 MB and more.
 
@@ -336,7 +338,7 @@ class ChatService:
                     decoded.append(self._decode(one, decoding))
                     grids += one.grids
                 else:
-                    patches, of_video = one.pixels(decoding)
+                    patches, of_video = one.pixels(decoding, keeps_previews)
                     decoded, grids = decoded + patches, grids + of_video
         if not decoded:
             return None, ()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.chat.frame_previews import previews
 from gateway.chat.image_decoder import OpenedImage
 from gateway.chat.video_decoder import OpenedVideo
 from gateway.deadline import Deadline
@@ -64,6 +65,7 @@ class ShownVideo:
         self.seconds = seconds
         self._source, self._numbers, self._rules = source, numbers, rules
         self.size = self._size()
+        self._previews: list[dict[str, object]] = []
 
     @property
     def part(self) -> VideoPart:
@@ -84,9 +86,12 @@ class ShownVideo:
         self._rules = within_tokens(len(self._numbers), facts[1], facts[0], self._rules, most_tokens)
         self.size = self._size()
 
-    def pixels(self, decoding: Decoding) -> Pixels:
-        """Decodes the frames; raises BadVideo, DeadlineExceeded and Cancelled."""
+    def pixels(self, decoding: Decoding, keeps_previews: bool = False) -> Pixels:
+        """Decodes the frames; raises BadVideo, DeadlineExceeded and Cancelled. `told` then has small pictures of them
+        if `keeps_previews`."""
         frames = self._source.frames(self._numbers, *self.size, decoding.deadline, decoding.cancellation)
+        if keeps_previews:
+            self._previews = previews(frames, self.seconds)
         return moment_patches(frames, self._rules)
 
     def told(self, merge_size: int) -> dict[str, object]:
@@ -97,6 +102,7 @@ class ShownVideo:
             "width": width,
             "height": height,
             "image_tokens": self.tokens(merge_size),
+            **({"frames": self._previews} if self._previews else {}),
         }
 
     def _size(self) -> tuple[int, int]:

@@ -95,6 +95,8 @@ class Conversation:
     pixels: PixelBounds = field(default_factory=PixelBounds)
     frames: FrameSampling = AS_THE_MODEL
     """Which frames of a video are seen, where it does not say so itself."""
+    shows_frames: bool = False
+    """Whether the answer brings small pictures of the frames that were seen."""
     cache_salt: str = ""
     unknown: tuple[str, ...] = ()
     """Fields of the request that nobody here knows, in words."""

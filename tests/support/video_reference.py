@@ -19,12 +19,18 @@ _SUPPORT = Path(__file__).parent
 
 def write_reference(checkpoint: Path, out: Path) -> None:
     """Runs this program."""
+    run_apart(Path(__file__), checkpoint, out)
+
+
+def run_apart(program: Path, checkpoint: Path, out: Path) -> None:
+    """Runs a program with the stand-in before any torchvision that may be installed."""
     paths = [str(_SUPPORT), str(_SUPPORT / "stand_in_torchvision"), *sys.path]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    subprocess.run([sys.executable, __file__, str(checkpoint), str(out)], check=True, env=environment)
+    subprocess.run([sys.executable, program, checkpoint, out], check=True, env=environment)
 
 
-def _processor(checkpoint: Path) -> Any:
+def processor_of(checkpoint: Path) -> Any:
+    """transformers' processor of text, images and videos."""
     from transformers import AutoTokenizer
     from transformers.models.glm46v.image_processing_pil_glm46v import Glm46VImageProcessorPil
     from transformers.models.glm46v.processing_glm46v import Glm46VProcessor
@@ -68,7 +74,7 @@ def main(checkpoint: Path, out: Path) -> None:
     from transformers.models.glm4v.modeling_glm4v import Glm4vForConditionalGeneration
 
     config: Any = AutoConfig.from_pretrained(checkpoint)
-    processor = _processor(checkpoint)
+    processor = processor_of(checkpoint)
     with torch.device("meta"):
         model: Any = Glm4vForConditionalGeneration(config).model
     found: dict[str, np.ndarray] = {}
