@@ -212,6 +212,11 @@ class GatewaySettings(BaseSettings):
         default="downscale",
         description="What to do with a video whose frames do not fit into CONTEXT_TOKENS: `downscale` or `refuse`.",
     )
+    video_cache_bytes: Annotated[int, Field(ge=0)] = Field(
+        default=128 * 1024**2,
+        description="Bytes of decoded frames that one worker keeps for the next question about the same video; 0 keeps "
+        "none.",
+    )
     heartbeat_s: _Seconds = Field(
         default=5.0,
         description="Seconds without a first token after which a stream's client is sent a comment.",

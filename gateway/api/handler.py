@@ -87,7 +87,8 @@ class ChatHandler:
         beside = tuple(self.service.prepare(each, deadline, cancellation) for each in others)
         allowed = self._allowed(conversation, deadline, is_stream)
         with explained(allowed):
-            prepared = replace(self.service.prepare(conversation, deadline, cancellation, admit), others=beside)
+            prepared = self.service.prepare(conversation, deadline, cancellation, admit, caller.cache_scope)
+            prepared = replace(prepared, others=beside)
         record.prepared(prepared)
         context = RequestContext(record.request_id, deadline, cancellation, caller.cache_scope, record.traceparent)
         if not is_stream:

@@ -131,12 +131,14 @@ class ChatService:
         deadline: Deadline,
         cancellation: Cancellation,
         admit: Callable[[Prompt, int], None] = lambda *_: None,
+        cache_scope: int = 0,
     ) -> Prepared:
         """Tokenises the prompt and decodes the images; raises InvalidInput for mistakes of the user.
 
-        Calls `admit` with the prompt and its `max_tokens` before it decodes an image.
+        Calls `admit` with the prompt and its `max_tokens` before it decodes an image. Frames of a video are shared
+        within `cache_scope`.
         """
-        decoding = Decoding(self.decoders, deadline, cancellation)
+        decoding = Decoding(self.decoders, deadline, cancellation, (cache_scope, conversation.cache_salt))
         shown = self._opened(conversation, decoding)
         conversation = with_token_ids(conversation, self.tokenizer, self._vocabulary)
         prompt = self._tokenise(conversation, shown)

@@ -31,6 +31,8 @@ class Decoding:
     decoders: DecoderPool
     deadline: Deadline
     cancellation: Cancellation
+    scope: tuple[int, str] = (0, "")
+    """Who shares what was decoded: a caller's scope, and the salt that narrows it."""
 
 
 class ShownImage:

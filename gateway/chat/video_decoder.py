@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.chat.video_cache import VideoCache, VideoKey
 from gateway.deadline import Deadline
 from gateway.images.decoder_pool import DecoderPool, DecodingFailed
 from gateway.images.file_kinds import other_kind
@@ -69,6 +70,8 @@ class OpenedVideo:
         """Raises BadVideo for bytes that are no video, and for one that is too large or of a kind that is not read."""
         self.field = field
         self._data, self._limits, self._decoders = data, limits, decoders
+        self._cache: VideoCache | None = None
+        self._key: VideoKey | None = None
         self._container = _container_of(data)
         if self._container is None:
             raise self._unreadable(_kind_of(data))
@@ -98,9 +101,25 @@ class OpenedVideo:
         Cancelled.
         """
         unique = list(dict.fromkeys(numbers))
+        key = self._key and replace(self._key, asked=(height, width, *unique))
+        planes = self._cache.get(key) if self._cache and key else None
+        if planes is None:
+            planes = tuple(self._decoded(unique, height, width, deadline, cancellation))
+            if self._cache and key:
+                self._cache.keep(key, planes)
+        by_number = dict(zip(unique, planes, strict=True))
+        return [by_number[number] for number in numbers]
+
+    def share(self, cache: VideoCache, key: VideoKey) -> None:
+        """From now on frames that were decoded before are taken from there, and others kept there."""
+        self._cache, self._key = cache, key
+
+    def _decoded(
+        self, unique: list[int], height: int, width: int, deadline: Deadline, cancellation: Cancellation
+    ) -> list[NDArray[np.uint8]]:
         facts = self.facts
         pixels = facts.width * facts.height
-        nanoseconds = pixels * (min(numbers[-1] + 16, facts.frames) * _PIXEL_NS + len(unique) * _SHOWN_PIXEL_NS)
+        nanoseconds = pixels * (min(unique[-1] + 16, facts.frames) * _PIXEL_NS + len(unique) * _SHOWN_PIXEL_NS)
         job = self._job(
             "FRAMES", self._limits.cpu_s + (nanoseconds + len(self._data) * _BYTE_NS) / 1e9, len(unique), height, width
         )
@@ -110,8 +129,7 @@ class OpenedVideo:
             raise self._failed(error, job) from error
         if len(planes) != len(unique):
             raise self._unreadable()
-        by_number = dict(zip(unique, planes, strict=True))
-        return [by_number[number] for number in numbers]
+        return planes
 
     def _job(self, task: str, cpu_s: float, wanted: int = 0, height: int = 0, width: int = 0) -> VideoJob:
         assert self._container is not None

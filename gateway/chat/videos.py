@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from gateway.chat.image_decoder import OpenedImage
 from gateway.chat.shown import Decoding, FrameList, ShownVideo
+from gateway.chat.video_cache import VideoCache, VideoKey
 from gateway.chat.video_decoder import OpenedVideo, VideoLimits
 from gateway.schemas.conversation import PixelBounds, SentImage, SentVideo
 from gateway.settings import GatewaySettings
@@ -20,6 +21,7 @@ class VideoOpener:
 
     def __init__(self, settings: GatewaySettings, rules: ImageRules) -> None:
         self._rules = rules
+        self._cache = VideoCache(settings.video_cache_bytes)
         self._limits = VideoLimits(
             settings.max_video_bytes,
             settings.max_video_s,
@@ -37,6 +39,7 @@ class VideoOpener:
         opened = OpenedVideo(
             data, self._limits, decoding.decoders, decoding.deadline, decoding.cancellation, sent.field
         )
+        opened.share(self._cache, VideoKey.of(data, decoding.scope))
         numbers = sampled_frames(opened.rate, sent.sampling)
         return ShownVideo(opened, numbers, seconds_of(numbers, opened.facts.fps), self._rules_for(pixels), hashes)
 

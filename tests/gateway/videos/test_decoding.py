@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from video_files import KINDS, animated_webp, decoded, scene, video
 
+from gateway.chat.video_cache import VideoCache, VideoKey
 from gateway.chat.video_decoder import OpenedVideo, VideoLimits
 from gateway.deadline import Deadline
 from gateway.images.decoder_pool import DecoderPool
@@ -137,3 +138,31 @@ def test_other_files_are_refused_with_what_is_accepted(pool: DecoderPool, name: 
 def test_each_bound_is_named(pool: DecoderPool, change: dict[str, float], words: str) -> None:
     with pytest.raises(BadVideo, match=words):
         opened(video(), pool, replace(LIMITS, **change))  # type: ignore[arg-type]
+
+
+def test_frames_of_the_same_video_are_decoded_once_within_a_scope(pool: DecoderPool) -> None:
+    cache, data = VideoCache(1 << 20), video(frames=12)
+
+    def ask(scope: tuple[int, str], height: int = 28) -> list[np.ndarray]:
+        made = opened(data, pool)
+        made.share(cache, VideoKey.of(data, scope))
+        return made.frames([0, 4, 4], height, 28, Deadline.after(30), Cancellation())
+
+    first, again = ask((1, "")), ask((1, ""))
+    assert first[0] is again[0] and first[1] is first[2]
+    for other in (ask((2, "")), ask((1, "salt"))):
+        assert other[0] is not first[0]
+        np.testing.assert_array_equal(other[0], first[0])
+    assert ask((1, ""), 56)[0].shape == (3, 56, 28)
+
+
+def test_the_least_recently_used_frames_go_first() -> None:
+    cache, frame = VideoCache(3 * 12), np.zeros((3, 2, 2), np.uint8)
+    keys = [VideoKey(bytes([number])) for number in range(4)]
+    for key in keys[:3]:
+        cache.keep(key, (frame.copy(),))
+    assert cache.get(keys[0]) is not None
+    cache.keep(keys[3], (frame.copy(),))
+    assert [cache.get(key) is not None for key in keys] == [True, False, True, True]
+    cache.keep(keys[1], (np.zeros((3, 9, 9), np.uint8),))
+    assert cache.get(keys[1]) is None
