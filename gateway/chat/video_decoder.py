@@ -29,12 +29,14 @@ CODECS = {
 """What is read, by container; names are FFmpeg's."""
 ACCEPTED = "MP4, MOV, WebM or MKV in H.264, HEVC, VP8, VP9 or AV1, an animated GIF, or an animated WebP"
 _MOST_STREAMS = 16
-_PIXEL_NS = 15
+_PIXEL_NS = 10
 """Processor time that decoding a pixel may take, in a frame that is shown to the model or not."""
 _SHOWN_PIXEL_NS = 60
 """And what a pixel of a frame that is shown may take beside, to become RGB and another size."""
-_BYTE_NS = 40
-"""And what a byte of the file may take: an honest one of a high quality takes as much."""
+_BYTE_NS = 80
+"""And what a byte of the file may take: one in AV1 of a high quality takes as much."""
+_INDEX_BYTE_NS = 10
+"""What a byte may take where only the file's index is read."""
 _FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"moof", b"styp")
 _PICTURES = ("JPEG", "PNG", "BMP", "AVIF", "HEIF", "WEBP")
 
@@ -75,7 +77,7 @@ class OpenedVideo:
         self._container = _container_of(data)
         if self._container is None:
             raise self._unreadable(_kind_of(data))
-        job = self._job("FACTS", limits.cpu_s + len(data) * _BYTE_NS / 1e9)
+        job = self._job("FACTS", limits.cpu_s / 2 + len(data) * _INDEX_BYTE_NS / 1e9)
         try:
             self.facts = decoders.facts(data, job, deadline, cancellation)
         except DecodingFailed as error:
@@ -120,9 +122,8 @@ class OpenedVideo:
         facts = self.facts
         pixels = facts.width * facts.height
         nanoseconds = pixels * (min(unique[-1] + 16, facts.frames) * _PIXEL_NS + len(unique) * _SHOWN_PIXEL_NS)
-        job = self._job(
-            "FRAMES", self._limits.cpu_s + (nanoseconds + len(self._data) * _BYTE_NS) / 1e9, len(unique), height, width
-        )
+        cpu_s = self._limits.cpu_s / 2 + (nanoseconds + len(self._data) * _BYTE_NS) / 1e9
+        job = self._job("FRAMES", cpu_s, len(unique), height, width)
         try:
             planes = self._decoders.frames(self._data, unique, job, deadline, cancellation)
         except DecodingFailed as error:
