@@ -69,7 +69,7 @@ class VideoJob:
         name = task.rstrip(b"\0").decode()
         if name not in ("FACTS", "FRAMES"):
             return None
-        return VideoJob(name, container.rstrip(b"\0").decode(), *numbers)  # type: ignore[arg-type]
+        return VideoJob(name, container.rstrip(b"\0").decode(), *numbers)
 
 
 @dataclass(frozen=True)
