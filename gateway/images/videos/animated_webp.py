@@ -15,7 +15,6 @@ from gateway.images.videos.job import Facts, VideoJob
 
 _CHUNK = struct.Struct("<4sI")
 _HEAD_BYTES = 12
-_LEAST_MS = 1
 
 
 def facts_of_webp(file: IO[bytes], job: VideoJob) -> Facts:
@@ -28,7 +27,7 @@ def facts_of_webp(file: IO[bytes], job: VideoJob) -> Facts:
             canvas = _u24(data, at + 4) + 1, _u24(data, at + 7) + 1
         elif kind == b"ANMF" and at + size <= len(data):
             frames += 1
-            milliseconds += max(_LEAST_MS, _u24(data, at + 12))
+            milliseconds += max(1, _u24(data, at + 12))
             if frames > job.most_packets:
                 raise ValueError("more frames than any video may have")
     if not frames:
