@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,9 @@ import onnx_ir as ir
 
 from export.build.vision_backend import VisionBackend, check_backend, vision_config
 from export.checkpoint.header_weights import HeaderWeights
+from export.checkpoint.hub import Source
+from export.checkpoint.lora.adapter import Adapter
+from export.checkpoint.lora.merged import MergedWeights
 from export.checkpoint.preflight import try_prompt
 from export.checkpoint.weights import Weights
 from export.graph.decoder import decoder_graph
@@ -17,6 +20,7 @@ from export.graph.vision_encoder import vision_graph
 from export.precision import KvPrecision, Numbers, Precision, Target, numbers_of
 from export.rtx.engines import Engine, engines_of
 from export.rtx.order import EngineOrder
+from export.verify.golden import has_golden
 from glmserve.build.manifest import DECODER_PATH, REPOSITORY_FOLDER, TRITONS_VISION_PATH, VISION_PATH
 from glmserve.contract import VISION_MODEL
 from glmserve.model.config import OPTIONAL_FILES, PROCESSOR_FILES, Checkpoint
@@ -28,7 +32,7 @@ VISION_CONFIG_PATH = f"{REPOSITORY_FOLDER}/{VISION_MODEL}/config.pbtxt"
 @dataclass(frozen=True)
 class BuildSpec:
     """One build to be made; `source` is the checkpoint's name, `weights` reads the numbers, `headers` does not.
-    `order` says which engines of TensorRT for RTX it gets; None for none."""
+    `order` says which engines of TensorRT for RTX it gets; None for none. `adapters` are merged into `weights`."""
 
     folder: Path
     source: str
@@ -41,6 +45,7 @@ class BuildSpec:
     weights: Weights
     headers: HeaderWeights
     order: EngineOrder | None = None
+    adapters: tuple[Adapter, ...] = ()
 
     @staticmethod
     def of(
@@ -51,8 +56,10 @@ class BuildSpec:
         source: str | None = None,
         kv: KvPrecision = KvPrecision.SAME,
         order: EngineOrder | None = None,
+        adapters: Sequence[Source] = (),
     ) -> BuildSpec:
-        """Reads configuration and headers, and tries tokenizer and template. Raises, naming file and key or tensor:
+        """Reads configuration and headers, and tries tokenizer and template. `adapters` are LoRA adapters, in the order
+        they are merged in. Raises, naming file and key or tensor:
         UnknownArchitecture, NoTokenizer, BadShard, or BadArtifact for anything else that is missing or wrong, and for a
         target or a backend that cannot run the precision."""
         check_backend(vision_backend, precision, kv)
@@ -64,8 +71,12 @@ class BuildSpec:
         headers = HeaderWeights.of(weights)
         name = source or folder.resolve().name
         order = (order or EngineOrder()) if target is Target.RTX else None
+        opened = tuple(
+            Adapter.open(adapter.folder, adapter.name, weights, checkpoint.text.tied_head) for adapter in adapters
+        )
+        merged = MergedWeights.of(weights, opened)
         return BuildSpec(
-            folder, name, precision, target, kv, numbers, vision_backend, checkpoint, weights, headers, order
+            folder, name, precision, target, kv, numbers, vision_backend, checkpoint, merged, headers, order, opened
         )
 
     @property
@@ -73,6 +84,11 @@ class BuildSpec:
         """The files of the checkpoint that a build keeps as they are."""
         names = (*PROCESSOR_FILES, *OPTIONAL_FILES)
         return [self.folder / name for name in names if (self.folder / name).is_file()]
+
+    @property
+    def has_golden(self) -> bool:
+        """Whether recorded logits say what the build must compute. An adapter makes the model answer otherwise."""
+        return not self.adapters and has_golden(self.folder)
 
     @property
     def vision_config(self) -> str | None:

@@ -157,7 +157,7 @@ class _DecoderWriter:
         table = g.table(f"{_EMBEDDING}.weight", (self._shape.vocabulary, self._shape.hidden))
         assert table.dtype is not None
         words = g.as_real(g.op("Gather", [table, input_ids], "embed.words", axis=0), table.dtype)
-        images = g.op("Gather", [g.as_real(features), image_slot], "embed.pictures", axis=0)
+        images = g.op("Gather", [g.as_real(features), image_slot], "embed.images", axis=0)
         is_image = g.op("Greater", [image_slot, g.constant(0, np.int64)], "embed.is_image")
         is_image = g.op("Unsqueeze", [is_image, g.constant([-1], np.int64)], "embed.is_image_wide")
         tokens = g.op("Where", [is_image, images, words], "embed.tokens")

@@ -31,7 +31,7 @@ def video_cases(prompts: PromptBuilder) -> list[Case]:
     pairs = tuple(zip(frames[::2], frames[1::2], strict=True))
     return [
         Case("video", (Message("user", (video, "What happens?")),), pairs),
-        Case("picture and video", (Message("user", (ImagePart(), video, "Is it there?")),), (image, *pairs)),
+        Case("image and video", (Message("user", (ImagePart(), video, "Is it there?")),), (image, *pairs)),
     ]
 
 
@@ -41,9 +41,9 @@ def standard_cases() -> list[Case]:
     one = ImagePart()
     return [
         Case("text only", (Message("user", ("Hello, who are you?",)),)),
-        Case("one picture", (Message("user", (one, "What is in this picture?")),), (square,)),
-        Case("non-square picture", (Message("user", (one, "How many shapes?")),), (wide,)),
-        Case("two pictures", (Message("user", (one, one, "Which one is red?")),), (tall, square)),
+        Case("one image", (Message("user", (one, "What is in this picture?")),), (square,)),
+        Case("non-square image", (Message("user", (one, "How many shapes?")),), (wide,)),
+        Case("two images", (Message("user", (one, one, "Which one is red?")),), (tall, square)),
         Case(
             "second turn",
             (

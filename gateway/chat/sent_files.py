@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 
-from gateway.chat.image_decoder import bytes_of_base64
+from gateway.chat.image_decoder import bytes_of_base64, file_of
 from gateway.chat.image_fetcher import ImageFetcher, is_url
-from gateway.deadline import Deadline
+from gateway.chat.videos.shown import Decoding
+from gateway.reading.dear import is_dear
+from gateway.reading.dear_reader import DearReader
 from gateway.schemas.conversation import SentImage, SentVideo
 from gateway.settings import GatewaySettings
 from glmserve.errors import BadImage, BadVideo, TooLarge
@@ -15,28 +17,31 @@ from glmserve.errors import BadImage, BadVideo, TooLarge
 class SentFiles:
     """Reads files within the settings' bounds; shared between threads."""
 
-    def __init__(self, settings: GatewaySettings) -> None:
-        self._settings = settings
-        self._pictures = self._fetcher(settings.max_image_bytes, "image/*")
+    def __init__(self, settings: GatewaySettings, dear: DearReader) -> None:
+        self._settings, self._dear = settings, dear
+        self._images = self._fetcher(settings.max_image_bytes, "image/*")
         self._films = self._fetcher(settings.max_video_bytes, "video/*, image/gif, image/webp")
 
-    def read(self, sent: SentImage | SentVideo, deadline: Deadline) -> list[bytes]:
-        """The file, or the pictures of a video that came as a list; raises BadImage, BadVideo and TooLarge."""
+    def read(self, sent: SentImage | SentVideo, decoding: Decoding) -> list[bytes]:
+        """The file, or the frames of a video that came as a list; raises BadImage, BadVideo and TooLarge."""
         if isinstance(sent, SentImage):
-            return [self._read(sent, self._pictures, self._settings.max_image_bytes, deadline)]
+            return [self._read(sent, self._images, self._settings.max_image_bytes, decoding)]
         if sent.frames:
-            return [file for frame in sent.frames for file in self.read(frame, deadline)]
+            return [file for frame in sent.frames for file in self.read(frame, decoding)]
         try:
-            return [self._read(sent, self._films, self._settings.max_video_bytes, deadline)]
+            return [self._read(sent, self._films, self._settings.max_video_bytes, decoding)]
         except TooLarge as error:
             raise TooLarge(_of_video(error.message), error.field) from error
         except BadImage as error:
             raise BadVideo(_of_video(error.message), error.field) from error
 
-    def _read(self, sent: SentImage | SentVideo, urls: ImageFetcher, most: int, deadline: Deadline) -> bytes:
+    def _read(self, sent: SentImage | SentVideo, urls: ImageFetcher, most: int, decoding: Decoding) -> bytes:
         if isinstance(sent.data, str):
             if is_url(sent.data):
-                return urls.read(sent.data.strip(), sent.field, deadline.left_s())
+                return urls.read(sent.data.strip(), sent.field, decoding.deadline.left_s())
+            packed = sent.data.encode("utf-8", "surrogatepass")
+            if is_dear(packed, ""):
+                return self._dear.read(decoding.caller, file_of, packed, most, sent.field)
             return bytes_of_base64(sent.data, most, sent.field)
         if len(sent.data) > most:
             raise TooLarge(f"The image holds more than {most} bytes.", sent.field)
@@ -55,8 +60,8 @@ class SentFiles:
 
 
 def _of_video(sentence: str) -> str:
-    """What is said of a picture's file, said of a video's."""
-    for ours, theirs in (("picture", "video"), ("image", "video")):
+    """What is said of an image's file, said of a video's."""
+    for ours, theirs in (("an image", "a video"), ("image", "video")):
         sentence = sentence.replace(ours, theirs)
     return sentence
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+from collections.abc import Callable, Generator
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,43 +15,35 @@ from numpy.typing import NDArray
 from gateway.chat.generation import Answer, AnswerStream, Event, StartedAnswer, started, whole
 from gateway.chat.image_decoder import ImageSizeLimits, OpenedImage
 from gateway.chat.last_heard import LastHeard
+from gateway.chat.prompts import Prompt, Prompts
 from gateway.chat.retry import RetryBudget, with_one_retry
 from gateway.chat.sampling_ids import with_token_ids
 from gateway.chat.sent_files import SentFiles, file_hash
-from gateway.chat.shown import Decoding, ShownImage, ShownVideo
 from gateway.chat.side_by_side import side_by_side
-from gateway.chat.videos import VideoOpener, check_takes_videos, fit_into
+from gateway.chat.videos.opener import VideoOpener, check_takes_videos, fit_into
+from gateway.chat.videos.shown import Decoding, ShownImage, ShownVideo
 from gateway.deadline import Deadline
 from gateway.images.decoder_pool import DecoderPool
 from gateway.limits.admission import Admission
-from gateway.schemas.conversation import Conversation, FrameSampling, PixelBounds, SentImage, SentVideo, Shown, Turn
+from gateway.limits.turns import Turns
+from gateway.reading.dear_reader import DearReader
+from gateway.schemas.conversation import Conversation, PixelBounds, SentImage, SentVideo, Shown
 from gateway.settings import GatewaySettings
 from gateway.triton.backend import BackendPool, Cancellation, GenerateRequest
 from gateway.triton.stream_buffer import StreamBuffer
 from glmserve.build.manifest import CHECKPOINT_FOLDER
-from glmserve.errors import InvalidInput, PromptTooLong
+from glmserve.errors import InvalidInput
 from glmserve.limits import MAX_IMAGES, MAX_VIDEOS
-from glmserve.model.chat_template import ImagePart, Message, PromptBuilder, VideoPart
+from glmserve.model.chat_template import PromptBuilder
 from glmserve.model.config import Checkpoint
 from glmserve.model.image_processor import Grid, ImageRules, merge_planes, smart_resize
 from glmserve.model.tokenizer import Tokenizer
-from glmserve.model.video_sampling import AS_THE_MODEL
 
 T = TypeVar("T")
 _LOW_DETAIL_PIXELS = 512 * 512
 """Of an image in low detail, as OpenAI makes it."""
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A conversation's tokens, known before any image is decoded."""
-
-    input_ids: NDArray[np.int64]  # i64 [tokens]
-    grids: tuple[Grid, ...]  # of each image and each two frames of a video
-    image_sizes: tuple[tuple[int, int], ...]  # width, height of each image, upright
-    image_tokens: int
-    image_hashes: tuple[str, ...] = ()  # SHA-256 of each file, where an audit log wants it
-    videos: tuple[dict[str, Any], ...] = ()  # which frames of each video are seen, and in what size
+_LONG_PROMPT = 4000
+"""Characters: no more take a millisecond or two, for which nobody waits."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +80,7 @@ class RequestContext:
 class ChatService:
     """Answers conversations by one build's rules; shared between threads."""
 
-    def __init__(self, settings: GatewaySettings, pool: BackendPool) -> None:
+    def __init__(self, settings: GatewaySettings, pool: BackendPool, dear: DearReader | None = None) -> None:
         """Reads the build's tokenizer, chat template and image rules; raises BadArtifact when one is missing."""
         folder = settings.build / CHECKPOINT_FOLDER
         checkpoint = Checkpoint.read(folder)
@@ -99,17 +91,23 @@ class ChatService:
         self._retries = RetryBudget()
         self.is_demo = checkpoint.is_demo
         self._rules = checkpoint.images
-        self._image_token_id = checkpoint.image_token_id
         self._vocabulary = checkpoint.text.vocabulary
-        self._prompts = PromptBuilder.read(
-            folder, self.tokenizer, checkpoint.image_token_id, checkpoint.images.merge_size
-        )
-        self.takes_tools, self.takes_thinking = self._prompts.takes_tools, self._prompts.takes_thinking
+        builder = PromptBuilder.read(folder, self.tokenizer, checkpoint.image_token_id, checkpoint.images.merge_size)
+        self.takes_tools, self.thinks, self.takes_videos = builder.takes_tools, builder.thinks, builder.takes_videos
         self.context_tokens = min(settings.context_tokens, checkpoint.text.max_positions)
+        self._prompts = Prompts(
+            builder,
+            self.tokenizer,
+            checkpoint.image_token_id,
+            checkpoint.images.merge_size,
+            settings.max_prompt_chars,
+            self.context_tokens,
+        )
         # Here an image counts as one token.
         self._image_decoders = Admission(settings.image_decoders, settings.threads, settings.threads)
         self.decoders = DecoderPool()
-        self._sent = SentFiles(settings)
+        self._turns = Turns()
+        self._sent = SentFiles(settings, dear or DearReader(settings.deadline_s))
         self._videos = VideoOpener(settings, checkpoint.videos)
         self._sizes = ImageSizeLimits(
             settings.max_image_bytes,
@@ -131,18 +129,18 @@ class ChatService:
         deadline: Deadline,
         cancellation: Cancellation,
         admit: Callable[[Prompt, int], None] = lambda *_: None,
-        cache_scope: int = 0,
+        caller: str = "",
     ) -> Prepared:
         """Tokenises the prompt and decodes the images; raises InvalidInput for mistakes of the user.
 
-        Calls `admit` with the prompt and its `max_tokens` before it decodes an image. Frames of a video are shared
-        within `cache_scope`.
+        Calls `admit` with the prompt and its `max_tokens` before it decodes an image. What is large waits until it is
+        the caller's turn. Decoded frames of a video are shared within a caller's requests.
         """
-        decoding = Decoding(self.decoders, deadline, cancellation, (cache_scope, conversation.cache_salt))
+        decoding = Decoding(self.decoders, deadline, cancellation, caller, conversation.cache_salt)
         shown = self._opened(conversation, decoding)
         conversation = with_token_ids(conversation, self.tokenizer, self._vocabulary)
-        prompt = self._tokenise(conversation, shown)
-        room = self._room_after(len(prompt.input_ids), conversation.prompt_field)
+        prompt = self._tokenised(conversation, shown, decoding)
+        room = self._prompts.room_after(prompt, conversation.prompt_field)
         max_tokens = min(conversation.sampling.max_tokens, room)
         admit(prompt, max_tokens)
         videos = [each for each in shown if isinstance(each, ShownVideo)]
@@ -150,10 +148,10 @@ class ChatService:
         told = tuple(video.told(self._rules.merge_size) for video in videos)
         return Prepared(_without_images(conversation), replace(prompt, grids=grids, videos=told), patches, max_tokens)
 
-    def count(self, conversation: Conversation, deadline: Deadline) -> Prompt:
-        """The prompt as it would be sent; decodes no image."""
-        decoding = Decoding(self.decoders, deadline, Cancellation())
-        return self._tokenise(conversation, self._opened(conversation, decoding))
+    def count(self, conversation: Conversation, deadline: Deadline, caller: str = "") -> Prompt:
+        """The prompt as it would be sent, however long; decodes no image."""
+        decoding = Decoding(self.decoders, deadline, Cancellation(), caller)
+        return self._tokenised(conversation, self._opened(conversation, decoding), decoding, is_bounded=False)
 
     def answer(self, prepared: Prepared, context: RequestContext) -> Answer:
         """The whole answer; begun again once if its Triton goes down."""
@@ -223,27 +221,27 @@ class ChatService:
     def _opened(self, conversation: Conversation, decoding: Decoding) -> list[ShownImage | ShownVideo]:
         """What the conversation shows, in order; raises InvalidInput where a part of it is not accepted."""
         shown = conversation.shown()
-        for kind, most, named in ((SentImage, MAX_IMAGES, "pictures"), (SentVideo, MAX_VIDEOS, "videos")):
+        for kind, most, named in ((SentImage, MAX_IMAGES, "images"), (SentVideo, MAX_VIDEOS, "videos")):
             of_kind = [sent for sent in shown if isinstance(sent, kind)]
             if len(of_kind) > most:
                 raise InvalidInput(f"A request may hold at most {most} {named}.", of_kind[most].field)
-        check_takes_videos(self._prompts.takes_videos, shown)
-        shown = [_sampled(sent, conversation.frames) for sent in shown]
-        files = [(sent, self._sent.read(sent, decoding.deadline)) for sent in shown]
-        return [self._open(sent, data, conversation.pixels, decoding) for sent, data in files]
+        check_takes_videos(self.takes_videos, shown)
+        files = [(sent, self._sent.read(sent, decoding)) for sent in shown]
+        return [self._open(sent, data, conversation, decoding) for sent, data in files]
 
-    def _open(self, sent: Shown, data: list[bytes], pixels: PixelBounds, decoding: Decoding) -> ShownImage | ShownVideo:
+    def _open(
+        self, sent: Shown, data: list[bytes], conversation: Conversation, decoding: Decoding
+    ) -> ShownImage | ShownVideo:
         hashes = tuple(map(file_hash, data)) if self._settings.audit_file is not None else ()
         if isinstance(sent, SentImage):
             opened = OpenedImage(data[0], self._sizes, sent.field)
-            return ShownImage(opened, self._rules_for(sent, pixels), self._rules.max_pixels, hashes)
+            return ShownImage(opened, self._rules_for(sent, conversation.pixels), self._rules.max_pixels, hashes)
         if sent.frames:
-            frames = [
-                OpenedImage(each, self._sizes, frame.field) for each, frame in zip(data, sent.frames, strict=True)
-            ]
-            return self._videos.of_frames(sent, frames, pixels, decoding, hashes)
+            pairs = zip(data, sent.frames, strict=True)
+            frames = [OpenedImage(each, self._sizes, frame.field) for each, frame in pairs]
+            return self._videos.of_frames(sent, frames, conversation, decoding, hashes)
         with self._image_decoders.admit(1, decoding.deadline, decoding.cancellation):
-            return self._videos.of_file(sent, data[0], pixels, decoding, hashes)
+            return self._videos.of_file(sent, data[0], conversation, decoding, hashes)
 
     def _rules_for(self, sent: SentImage, pixels: PixelBounds) -> ImageRules:
         """The checkpoint's rules for an image, within the bounds that the request sets."""
@@ -254,76 +252,27 @@ class ChatService:
         fewest = rules.min_pixels if pixels.fewest is None else pixels.fewest
         return replace(rules, min_pixels=min(fewest, most), max_pixels=most)
 
-    def _tokenise(self, conversation: Conversation, shown: list[ShownImage | ShownVideo]) -> Prompt:
-        chars, most = conversation.chars(), self._settings.max_prompt_chars
-        if chars > most:
-            raise PromptTooLong(
-                f"The prompt has {chars} characters; at most {most} are accepted.", conversation.prompt_field
-            )
-        if conversation.raw is not None:
-            return self._raw_prompt(conversation.raw, conversation.prompt_field)
-        input_ids = self._ids(conversation, shown)
-        videos, merge = [each for each in shown if isinstance(each, ShownVideo)], self._rules.merge_size
-        room = self.context_tokens - min(conversation.sampling.max_tokens, self.context_tokens // 4)
-        if len(input_ids) > room and videos and self._settings.large_videos == "downscale":
-            fit_into(videos, len(input_ids) - room, merge)
-            input_ids = self._ids(conversation, shown)
-        grids = [grid for each in shown for grid in each.grids]
-        return Prompt(
-            self._truncated(input_ids, conversation),
-            tuple(grids),
-            tuple(each.opened.size for each in shown if isinstance(each, ShownImage)),
-            sum(grid.tokens(merge) for grid in grids),
-            tuple(one for each in shown for one in each.hashes),
-            tuple(video.told(merge) for video in videos),
-        )
+    def _tokenised(
+        self,
+        conversation: Conversation,
+        shown: list[ShownImage | ShownVideo],
+        decoding: Decoding,
+        is_bounded: bool = True,
+    ) -> Prompt:
+        """Raises PromptTooLong; unless `is_bounded`, only for more characters than are accepted.
 
-    def _ids(self, conversation: Conversation, shown: list[ShownImage | ShownVideo]) -> NDArray[np.int64]:
-        parts = iter(each.part for each in shown)
-        messages = [_message(turn, parts) for turn in conversation.turns]
-        try:
-            return self._prompts.build(
-                messages,
-                [grid for each in shown for grid in each.grids],
-                conversation.thinking,
-                conversation.tools,
-                conversation.asks,
-                conversation.continues,
-            )
-        except InvalidInput as error:
-            raise InvalidInput(error.message, error.field or conversation.prompt_field) from error
-
-    def _truncated(self, input_ids: NDArray[np.int64], conversation: Conversation) -> NDArray[np.int64]:
-        """The prompt's last tokens, where the request asks for no more; raises InvalidInput if that cut images."""
-        most = conversation.truncated_to
-        if most is None:
-            return input_ids
-        if most < 0:
-            most = self.context_tokens - min(conversation.sampling.max_tokens, self.context_tokens // 2)
-        if most < len(input_ids) and self._image_token_id in input_ids:
-            raise InvalidInput(
-                f"The prompt has {len(input_ids)} tokens with its pictures, and a prompt with pictures cannot be "
-                f"truncated to {most}; send fewer messages or smaller pictures.",
-                "truncate_prompt_tokens",
-            )
-        return input_ids[-most:]
-
-    def _raw_prompt(self, raw: str | tuple[int, ...], field: str) -> Prompt:
-        """A prompt without template and images; raises InvalidInput for tokens that have no meaning there."""
-        ids = self.tokenizer.encode(raw) if isinstance(raw, str) else list(raw)
-        largest = self.tokenizer.largest_id
-        wrong = next((each for each in ids if not 0 <= each <= largest), None)
-        if wrong is not None:
-            raise InvalidInput(f"The field {field} holds the token id {wrong}; ids go from 0 to {largest}.", field)
-        if self._image_token_id in ids:
-            raise InvalidInput(
-                f"The field {field} holds the token of a picture, and no picture can come with it; "
-                "send pictures to /v1/chat/completions.",
-                field,
-            )
-        if not ids:
-            raise InvalidInput(f"The field {field} holds no token.", field)
-        return Prompt(np.asarray(ids, np.int64), (), (), 0)
+        Makes the frames of videos smaller where the prompt would not fit into the context.
+        """
+        is_long = self._prompts.checked_chars(conversation) > _LONG_PROMPT
+        with self._turns.take(decoding.caller, decoding.deadline) if is_long else nullcontext():
+            prompt = self._prompts.prompt(conversation, shown, is_bounded)
+            videos = [each for each in shown if isinstance(each, ShownVideo)]
+            room = self.context_tokens - min(conversation.sampling.max_tokens, self.context_tokens // 4)
+            too_many = len(prompt.input_ids) - room
+            if too_many > 0 and videos and self._settings.large_videos == "downscale":
+                fit_into(videos, too_many, self._rules.merge_size)
+                prompt = self._prompts.prompt(conversation, shown, is_bounded)
+            return prompt
 
     def _pixels(
         self, shown: list[ShownImage | ShownVideo], decoding: Decoding, keeps_previews: bool
@@ -352,34 +301,12 @@ class ChatService:
         planes = image.opened.planes(decoding.decoders, (width, height), decoding.deadline, decoding.cancellation)
         return merge_planes(planes, image.rules)
 
-    def _room_after(self, prompt_tokens: int, field: str) -> int:
-        room = self.context_tokens - prompt_tokens
-        if room < 1:
-            raise PromptTooLong(
-                f"The prompt and its images need {prompt_tokens} tokens; "
-                f"with at least one for the answer they must fit in {self.context_tokens}.",
-                field,
-            )
-        return room
-
 
 def _salt(text: str) -> int:
     """The salt as the engine takes it; 0 where there is none."""
     if not text:
         return 0
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], "little", signed=True)
-
-
-def _message(turn: Turn, shown: Iterator[ImagePart | VideoPart]) -> Message:
-    """`shown` gives what stands for the next image or video."""
-    parts = tuple(part if isinstance(part, str) else next(shown) for part in turn.parts)
-    return Message(turn.role, parts, turn.thoughts, turn.tool_calls, turn.is_list)
-
-
-def _sampled(sent: Shown, sampling: FrameSampling) -> Shown:
-    """A video without a choice of its own, with the request's."""
-    is_open = isinstance(sent, SentVideo) and sent.sampling == AS_THE_MODEL
-    return replace(sent, sampling=sampling) if is_open else sent
 
 
 def _without_images(conversation: Conversation) -> Conversation:

@@ -1,4 +1,4 @@
-"""A video in a request: one file, or a list of pictures with the seconds at which they are shown."""
+"""A video in a request: one file, or a list of images with the seconds at which they are shown."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _Second = Annotated[float, Field(ge=0)]
 
 
 class Frame(Body):
-    """A picture of a video, as an object."""
+    """A frame of a video, as an object."""
 
     url: Text
 
@@ -69,7 +69,7 @@ class VideoObject(Body):
             raise InvalidInput(f"The field {field} holds both a file and frames; send one of them.", field)
         if self.num_frames is not None:
             raise InvalidInput(
-                f"The field {field} has num_frames and frames: every picture of the list is seen.",
+                f"The field {field} has num_frames and frames: every frame of the list is seen.",
                 f"{field}.num_frames",
             )
         seconds = self.timestamps or []
@@ -80,11 +80,11 @@ class VideoObject(Body):
             )
         if sorted(seconds) != seconds:
             raise InvalidInput(f"The timestamps of {field} must ascend.", f"{field}.timestamps")
-        pictures = [
+        images = [
             SentImage(frame if isinstance(frame, str) else frame.url, f"{field}.frames[{place}]")
             for place, frame in enumerate(frames)
         ]
-        return SentVideo(b"", field, tuple(pictures), tuple(seconds), asked)
+        return SentVideo(b"", field, tuple(images), tuple(seconds), asked)
 
 
 def chosen(fps: float | None, frames: int | None, field: str) -> FrameSampling:

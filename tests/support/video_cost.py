@@ -5,7 +5,7 @@ from __future__ import annotations
 from decoding_cost import WAIT_S, Cost, measured
 from video_files import video
 
-from gateway.chat.video_decoder import OpenedVideo, VideoLimits
+from gateway.chat.videos.decoder import OpenedVideo, VideoLimits
 from gateway.deadline import Deadline
 from gateway.images.decoder_pool import DecoderPool
 from gateway.triton.backend import Cancellation

@@ -31,7 +31,7 @@ def facts_of_webp(file: IO[bytes], job: VideoJob) -> Facts:
             if frames > job.most_packets:
                 raise ValueError("more frames than any video may have")
     if not frames:
-        raise ValueError("a still picture")
+        raise ValueError("a still image")
     return Facts("webp", "webp", *canvas, frames, 1000 * frames / milliseconds, 1)
 
 

@@ -121,6 +121,8 @@ def message(events: list[Event]) -> Tensors:
             tensors[contract.FINISH.name] = np.asarray(event.finishes or [event.finish], np.int32)
             tensors[contract.TIMINGS_MS.name] = np.asarray(seconds, np.float32) * 1000
             tensors[contract.CACHED_TOKENS.name] = np.asarray([event.cached_tokens], np.int32)
+            if event.stop_tokens:
+                tensors[contract.STOP_TOKENS.name] = np.asarray(event.stop_tokens, np.int32)
     return tensors
 
 
@@ -181,7 +183,7 @@ def _images(tensors: Tensors, checkpoint: Checkpoint) -> list[tuple[np.ndarray, 
     if rows is None or len(rows) == 0:
         return []
     if len(rows) > _MOST_IMAGES:
-        raise InvalidInput(f"A request may hold at most {_MOST_IMAGES} pictures and moments of videos.", "image")
+        raise InvalidInput(f"A request may hold at most {_MOST_IMAGES} images and moments of videos.", "image")
     frames = tensors.get(contract.FRAMES.name, np.ones(len(rows), np.int32))
     if len(frames) != len(rows) or not ((frames >= 1) & (frames <= images.temporal_patch_size)).all():
         raise InvalidInput(f"Each image must have 1 to {images.temporal_patch_size} frames.", "image")

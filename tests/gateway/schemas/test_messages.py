@@ -54,7 +54,7 @@ def test_a_message_without_content_is_absent_too(post: Post) -> None:
 @pytest.mark.parametrize("content", BLANK)
 def test_a_last_question_that_asks_nothing_is_named(post: Post, content: Any) -> None:
     messages = [QUESTION, {"role": "assistant", "content": "A circle."}, {"role": "user", "content": content}]
-    assert_problem(post(messages), 400, "messages[2].content must hold text or a picture")
+    assert_problem(post(messages), 400, "messages[2].content must hold text or an image")
     assert_problem(post([{"role": "user", "content": content}]), 400, "messages[0].content")
 
 
@@ -127,9 +127,6 @@ def test_parts_have_the_names_of_both_of_openais_apis(post: Post, backend: FakeB
 @pytest.mark.parametrize(
     ("kind", "remedy"),
     [
-        ("video_url", "single frames"),
-        ("video", "single frames"),
-        ("input_video", "single frames"),
         ("input_audio", "a text part"),
         ("audio_url", "a text part"),
         ("file", "image_url part"),

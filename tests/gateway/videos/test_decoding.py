@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from video_files import KINDS, animated_webp, decoded, scene, video
 
-from gateway.chat.video_cache import VideoCache, VideoKey
-from gateway.chat.video_decoder import OpenedVideo, VideoLimits
+from gateway.chat.videos.cache import VideoCache, VideoKey
+from gateway.chat.videos.decoder import OpenedVideo, VideoLimits
 from gateway.deadline import Deadline
 from gateway.images.decoder_pool import DecoderPool
 from gateway.triton.backend import Cancellation
@@ -143,17 +143,17 @@ def test_each_bound_is_named(pool: DecoderPool, change: dict[str, float], words:
 def test_frames_of_the_same_video_are_decoded_once_within_a_scope(pool: DecoderPool) -> None:
     cache, data = VideoCache(1 << 20), video(frames=12)
 
-    def ask(scope: tuple[int, str], height: int = 28) -> list[np.ndarray]:
+    def ask(scope: tuple[str, str], height: int = 28) -> list[np.ndarray]:
         made = opened(data, pool)
         made.share(cache, VideoKey.of(data, scope))
         return made.frames([0, 4, 4], height, 28, Deadline.after(30), Cancellation())
 
-    first, again = ask((1, "")), ask((1, ""))
+    first, again = ask(("a", "")), ask(("a", ""))
     assert first[0] is again[0] and first[1] is first[2]
-    for other in (ask((2, "")), ask((1, "salt"))):
+    for other in (ask(("b", "")), ask(("a", "salt"))):
         assert other[0] is not first[0]
         np.testing.assert_array_equal(other[0], first[0])
-    assert ask((1, ""), 56)[0].shape == (3, 56, 28)
+    assert ask(("a", ""), 56)[0].shape == (3, 56, 28)
 
 
 def test_the_least_recently_used_frames_go_first() -> None:

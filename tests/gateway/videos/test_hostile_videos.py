@@ -15,8 +15,8 @@ from eventually import eventually
 from video_cost import LIMITS, cost_of_video
 from video_files import animated_webp, video
 
-import gateway.chat.video_decoder
-from gateway.chat.video_decoder import OpenedVideo
+import gateway.chat.videos.decoder
+from gateway.chat.videos.decoder import OpenedVideo
 from gateway.deadline import Deadline
 from gateway.images.decoder_pool import DecoderPool
 from gateway.triton.backend import Cancellation
@@ -157,7 +157,7 @@ def test_a_deadline_frees_the_process_within_half_a_second() -> None:
 
 def test_one_that_takes_too_long_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     for grant in ("_PIXEL_NS", "_SHOWN_PIXEL_NS", "_BYTE_NS"):
-        monkeypatch.setattr(gateway.chat.video_decoder, grant, 0)
+        monkeypatch.setattr(gateway.chat.videos.decoder, grant, 0)
     cost = cost_of_video(_long(), replace(LIMITS, cpu_s=0.6))
     assert cost.refusal is not None and "more than 0.3 s of processor time" in cost.refusal
 

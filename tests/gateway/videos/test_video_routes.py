@@ -194,7 +194,7 @@ def test_its_tokens_are_counted_before_it_is_asked(client: FlaskClient) -> None:
 MISTAKES = {
     "no video": ({"type": "video_url"}, "video_url"),
     "no base64": ({"type": "video_url", "video_url": "data:video/mp4;base64,%%%"}, "base64"),
-    "a picture": ({"type": "video_url", "video_url": FRAMES[0]}, "sent as an image"),
+    "a picture": ({"type": "video_url", "video_url": FRAMES[0]}, "sent as one"),
     "a host": ({"type": "video_url", "video_url": "https://example.com/a.mp4"}, "fetches no videos"),
     "times of a file": ({"type": "video_url", "video_url": {"url": DATA_URL, "timestamps": [0, 1]}}, "timestamps"),
     "too few times": ({"type": "video", "frames": FRAMES, "timestamps": [0, 1]}, "5 frames and 2 timestamps"),

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.chat.frame_previews import previews
 from gateway.chat.image_decoder import OpenedImage
-from gateway.chat.video_decoder import OpenedVideo
+from gateway.chat.videos.decoder import OpenedVideo
+from gateway.chat.videos.previews import previews
 from gateway.deadline import Deadline
 from gateway.images.decoder_pool import DecoderPool
 from gateway.triton.backend import Cancellation
@@ -31,8 +31,9 @@ class Decoding:
     decoders: DecoderPool
     deadline: Deadline
     cancellation: Cancellation
-    scope: tuple[int, str] = (0, "")
-    """Who shares what was decoded: a caller's scope, and the salt that narrows it."""
+    caller: str = ""
+    salt: str = ""
+    """What was decoded is shared within a caller's requests of one salt."""
 
 
 class ShownImage:
@@ -47,7 +48,7 @@ class ShownImage:
         except BadImage as error:
             raise BadImage(error.message, opened.field) from error
         if rules.temporal_patch_size * grid.patches * rules.patch_size**2 > most_pixels:
-            raise BadImage("The fewest pixels asked for are more than this picture's shape can have.", opened.field)
+            raise BadImage("The fewest pixels asked for are more than this image's shape can have.", opened.field)
         self.grids = [grid]
 
 
@@ -89,7 +90,7 @@ class ShownVideo:
         self.size = self._size()
 
     def pixels(self, decoding: Decoding, keeps_previews: bool = False) -> Pixels:
-        """Decodes the frames; raises BadVideo, DeadlineExceeded and Cancelled. `told` then has small pictures of them
+        """Decodes the frames; raises BadVideo, DeadlineExceeded and Cancelled. `told` then has small images of them
         if `keeps_previews`."""
         frames = self._source.frames(self._numbers, *self.size, decoding.deadline, decoding.cancellation)
         if keeps_previews:
@@ -116,17 +117,17 @@ class ShownVideo:
 
 
 class FrameList:
-    """A video that came as a list of pictures of one size."""
+    """A video that came as a list of images of one size."""
 
     def __init__(self, frames: list[OpenedImage], decoders: DecoderPool, field: str) -> None:
-        """Raises BadVideo where the pictures differ in size."""
+        """Raises BadVideo where the images differ in size."""
         self.field = field
         self._frames, self._decoders = frames, decoders
         self.frame_size = frames[0].size
         for place, frame in enumerate(frames):
             if frame.size != self.frame_size:
                 raise BadVideo(
-                    f"The pictures of a video must have one size: {frame.field} has {frame.size[0]} x {frame.size[1]} "
+                    f"The frames of a video must have one size: {frame.field} has {frame.size[0]} x {frame.size[1]} "
                     f"pixels, the first has {self.frame_size[0]} x {self.frame_size[1]}.",
                     frame.field if place else field,
                 )
@@ -134,6 +135,6 @@ class FrameList:
     def frames(
         self, numbers: list[int], height: int, width: int, deadline: Deadline, cancellation: Cancellation
     ) -> list[NDArray[np.uint8]]:
-        """The pictures with these numbers, u8 [3, height, width]; raises what `OpenedImage.planes` raises."""
+        """The frames with these numbers, u8 [3, height, width]; raises what `OpenedImage.planes` raises."""
         planes = [each.planes(self._decoders, self.frame_size, deadline, cancellation) for each in self._frames]
         return [resized(planes[number], height, width) for number in numbers]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.chat.video_cache import VideoCache, VideoKey
+from gateway.chat.videos.cache import VideoCache, VideoKey
 from gateway.deadline import Deadline
 from gateway.images.decoder_pool import DecoderPool, DecodingFailed
 from gateway.images.file_kinds import other_kind
@@ -38,7 +38,7 @@ _BYTE_NS = 80
 _INDEX_BYTE_NS = 10
 """What a byte may take where only the file's index is read."""
 _FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"moof", b"styp")
-_PICTURES = ("JPEG", "PNG", "BMP", "AVIF", "HEIF", "WEBP")
+_IMAGES = ("JPEG", "PNG", "BMP", "AVIF", "HEIF", "WEBP")
 
 
 @dataclass(frozen=True)
@@ -220,4 +220,4 @@ def _kind_of(data: bytes) -> str | None:
         kind = read_structure(data).kind
     except (Undecodable, Refused):
         return other_kind(data)
-    return f"a {kind} picture, which is sent as an image" if kind in _PICTURES else None
+    return f"a {kind} image, which is sent as one" if kind in _IMAGES else None

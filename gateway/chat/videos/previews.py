@@ -1,4 +1,4 @@
-"""Small pictures of the frames of a video that the model sees, for people to look at."""
+"""Small images of the frames of a video that the model sees, for people to look at."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def previews(frames: Sequence[NDArray[np.uint8]], seconds: Sequence[float]) -> l
 
 
 def _jpeg(planes: NDArray[np.uint8]) -> str:
-    picture = Image.fromarray(np.ascontiguousarray(planes.transpose(1, 2, 0)))
-    picture.thumbnail(_SIZE)
+    image = Image.fromarray(np.ascontiguousarray(planes.transpose(1, 2, 0)))
+    image.thumbnail(_SIZE)
     file = io.BytesIO()
-    picture.save(file, "JPEG", quality=_QUALITY)
+    image.save(file, "JPEG", quality=_QUALITY)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from gateway.chat.image_decoder import OpenedImage
-from gateway.chat.shown import Decoding, FrameList, ShownVideo
-from gateway.chat.video_cache import VideoCache, VideoKey
-from gateway.chat.video_decoder import OpenedVideo, VideoLimits
-from gateway.schemas.conversation import PixelBounds, SentImage, SentVideo
+from gateway.chat.videos.cache import VideoCache, VideoKey
+from gateway.chat.videos.decoder import OpenedVideo, VideoLimits
+from gateway.chat.videos.shown import Decoding, FrameList, ShownVideo
+from gateway.schemas.conversation import Conversation, PixelBounds, SentImage, SentVideo
 from gateway.settings import GatewaySettings
 from glmserve.errors import BadVideo
 from glmserve.model.image_processor import ImageRules
-from glmserve.model.video_sampling import DEFAULT_FPS, FRAMES_A_MOMENT, sampled_frames, seconds_of
+from glmserve.model.video_sampling import AS_THE_MODEL, DEFAULT_FPS, FRAMES_A_MOMENT, sampled_frames, seconds_of
 
 
 class VideoOpener:
@@ -33,31 +33,38 @@ class VideoOpener:
         )
 
     def of_file(
-        self, sent: SentVideo, data: bytes, pixels: PixelBounds, decoding: Decoding, hashes: tuple[str, ...]
+        self, sent: SentVideo, data: bytes, conversation: Conversation, decoding: Decoding, hashes: tuple[str, ...]
     ) -> ShownVideo:
         """Reads what the file holds and decodes no frame for the model; raises BadVideo."""
         opened = OpenedVideo(
             data, self._limits, decoding.decoders, decoding.deadline, decoding.cancellation, sent.field
         )
-        opened.share(self._cache, VideoKey.of(data, decoding.scope))
-        numbers = sampled_frames(opened.rate, sent.sampling)
-        return ShownVideo(opened, numbers, seconds_of(numbers, opened.facts.fps), self._rules_for(pixels), hashes)
+        opened.share(self._cache, VideoKey.of(data, (decoding.caller, decoding.salt)))
+        sampling = conversation.frames if sent.sampling == AS_THE_MODEL else sent.sampling
+        numbers = sampled_frames(opened.rate, sampling)
+        return ShownVideo(
+            opened, numbers, seconds_of(numbers, opened.facts.fps), self._rules_for(conversation.pixels), hashes
+        )
 
     def of_frames(
         self,
         sent: SentVideo,
         frames: list[OpenedImage],
-        pixels: PixelBounds,
+        conversation: Conversation,
         decoding: Decoding,
         hashes: tuple[str, ...],
     ) -> ShownVideo:
-        """Every picture is a frame: none is left out, and an odd one at the end stands for two."""
+        """Every image is a frame: none is left out, and an odd one at the end stands for two."""
         numbers = list(range(len(frames)))
         seconds = sent.seconds or seconds_of(numbers, sent.sampling.fps or DEFAULT_FPS)
         if len(numbers) < FRAMES_A_MOMENT:
             numbers, seconds = numbers * FRAMES_A_MOMENT, seconds * FRAMES_A_MOMENT
         return ShownVideo(
-            FrameList(frames, decoding.decoders, sent.field), numbers, seconds, self._rules_for(pixels), hashes
+            FrameList(frames, decoding.decoders, sent.field),
+            numbers,
+            seconds,
+            self._rules_for(conversation.pixels),
+            hashes,
         )
 
     def _rules_for(self, pixels: PixelBounds) -> ImageRules:
@@ -74,7 +81,7 @@ def check_takes_videos(takes_videos: bool, shown: Sequence[SentImage | SentVideo
     if video is not None and not takes_videos:
         raise BadVideo(
             f"The field {video.field} is a video, and this model's chat template takes none: send single frames as "
-            "pictures.",
+            "images.",
             video.field,
         )
 

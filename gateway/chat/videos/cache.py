@@ -22,7 +22,7 @@ class VideoKey:
     asked: tuple[int, ...] = ()
 
     @staticmethod
-    def of(data: bytes, scope: tuple[int, str]) -> VideoKey:
+    def of(data: bytes, scope: tuple[str, str]) -> VideoKey:
         digest = hashlib.sha256(f"{scope[0]} {scope[1]}|".encode("utf-8", "surrogatepass"))
         digest.update(data)
         return VideoKey(digest.digest())
