@@ -26,15 +26,16 @@ export function film(video) {
   return node;
 }
 
-// The frames in a row, each with its time; the row scrolls by itself.
+// The frames in a row, each with its time, under the video's name; the row scrolls by itself.
 export function strip(video, number) {
   const name = word("numberedVideo")(number);
   if (!video.frames.length) return film(video);
+  const title = element("p", "quiet", word("framesOf")(video.name, video.frames.length));
   const row = element("div", "strip", ...video.frames.map((frame) => frameNode(frame, video, name)));
   row.tabIndex = 0;
   row.setAttribute("role", "group");
-  row.setAttribute("aria-label", word("framesOf")(name, video.frames.length));
-  return row;
+  row.setAttribute("aria-label", name);
+  return element("div", "video", title, row);
 }
 
 function frameNode({ second, url }, video, name) {
