@@ -63,16 +63,23 @@ test-slow: $(VENV)/.test-installed ## Run all other tests
 
 CLIENTS := .clients/.installed
 .PHONY: test-clients
-test-clients: $(CLIENTS) $(VENV)/.test-installed ## Run the frameworks that use the service (fetches 200 MB once into .clients)
+test-clients: $(CLIENTS) $(VENV)/.test-installed ## Run the frameworks that use the service (fetches 300 MB once into .clients)
 	$(BIN)/python -m pytest tests/clients
 
 # An environment of their own: they and what they need have other versions than ours. Those in JavaScript need npm.
-$(CLIENTS): requirements/clients.txt requirements/clients-constraints.txt tests/clients/javascript/package-lock.json | $(VENV)/.made
+$(CLIENTS): requirements/clients.txt requirements/clients-constraints.txt requirements/litellm-proxy.txt \
+		requirements/litellm-proxy-constraints.txt requirements/agents.txt requirements/agents-constraints.txt tests/clients/javascript/package-lock.json | $(VENV)/.made
 	@echo 'Installing the clients into .clients; this takes a minute or two, once ...'
 	@rm -rf .clients
 	@$(BIN)/python -m venv .clients
 	@.clients/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
 		--requirement requirements/clients.txt --constraint requirements/clients-constraints.txt
+	@$(BIN)/python -m venv .clients/agents
+	@.clients/agents/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
+		--requirement requirements/agents.txt --constraint requirements/agents-constraints.txt
+	@$(BIN)/python -m venv .clients/proxy
+	@.clients/proxy/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
+		--requirement requirements/litellm-proxy.txt --constraint requirements/litellm-proxy-constraints.txt
 	@if command -v npm >/dev/null; then cd tests/clients/javascript && npm ci --silent --no-audit --no-fund; fi
 	@touch $@
 

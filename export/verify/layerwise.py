@@ -253,6 +253,9 @@ def _layer(decoder: Subgraphs, text: TextModel, index: int, state: np.ndarray, p
     else:
         before = f"layers.{index - 1}.mlp"
         given |= {f"{before}.norm.residual": state[None], before: np.zeros_like(state)[None]}
+    # a graph for CUDA takes these from the first layer's KV
+    rooms = {"rope.decoded_room": 1, "rope.chunk_room": tokens}
+    given |= {name: np.array([size]) for name, size in rooms.items() if decoder.makes(name)}
     is_last = index == text.layers - 1
     if is_last:
         given[DecoderGraph.LOGITS_INDEX] = np.arange(tokens)

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from gateway.chat.image_hosts import PORTS, ImageHosts, is_public, spelled
-from gateway.content_encoding import unpacked
+from gateway.reading.content_encoding import unpacked
 from glmserve.errors import BadImage, InvalidInput, TooLarge
 
 _REDIRECTS = 3

@@ -189,11 +189,17 @@ class PromptBuilder:
 
     def _encode(self, text: str, hidden: list[str], most_tokens: int | None) -> list[int]:
         ids: list[int] = []
+        plain: dict[str, list[int]] = {}
         for piece in _STAND_IN.split(text):
-            if most_tokens is not None and self._tokenizer.is_far_longer(piece, most_tokens):
+            if most_tokens is not None and (
+                len(ids) > 2 * most_tokens or self._tokenizer.is_far_longer(piece, most_tokens)
+            ):
                 raise PromptTooLong(f"The prompt needs more than {most_tokens} tokens.")
             if _STAND_IN.fullmatch(piece):
-                ids += self._tokenizer.encode_plain(hidden[ord(piece) - _STAND_IN_FIRST])
+                control = hidden[ord(piece) - _STAND_IN_FIRST]
+                if control not in plain:
+                    plain[control] = self._tokenizer.encode_plain(control)
+                ids += plain[control]
             elif piece:
                 ids += self._tokenizer.encode(piece)
         return ids
