@@ -81,6 +81,8 @@ export const SENTENCES = {
   "OpenAI's responses.": "OpenAI 的 Responses 接口。",
   "Anthropic's messages.": "Anthropic 的 Messages 接口。",
   "Count the tokens of messages, images included.": "计算消息的词元数，包括图片。",
+  "Turn a conversation into the text of its prompt.": "把对话转换为提示的文本。",
+  "Whether log-probabilities name tokens by their ids: token_id:#.": "对数概率是否用编号表示词元：token_id:#。",
   "Count the tokens of an input, images included.": "计算 input 的词元数，包括图片。",
   "On which side tokens of the prompt are left out.": "从哪一侧略去提示的词元。",
   "\"left\" or \"right\".": "须为 \"left\" 或 \"right\"。",

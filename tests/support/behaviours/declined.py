@@ -51,19 +51,9 @@ DECLINED: list[Declined] = [
         "it sets no bound of its own here, and llama.cpp's tests send 50",
     ),
     Declined(
-        "vLLM test_chat_logit_bias_validation",
-        "All wrong keys of `logit_bias` are named at once.",
-        "a refusal names the first mistake",
-    ),
-    Declined(
         "vLLM test_token_in_token_out",
         "A chat takes `prompt_token_ids` instead of messages.",
         "`/v1/completions` takes token ids; here the field is refused",
-    ),
-    Declined(
-        "vLLM test_return_token_ids",
-        "`return_tokens_as_token_ids` spells tokens by their ids.",
-        "`return_token_ids` gives the ids",
     ),
     Declined(
         "vLLM test_invocations", "`/invocations` is the chat route.", "clients of SageMaker set the path of a container"
@@ -120,10 +110,10 @@ DECLINED: list[Declined] = [
         "it answers with `prompt` alone, as vLLM's test asks",
     ),
     Declined(
-        "llama.cpp test_completion, test_template, test_basic, test_slots",
-        "The routes `/completion`, `/apply-template`, `/props` and `/slots`.",
-        "`/v1/completions`, `/v1/tokenize`, `/v1/models` and `/load` say the same",
-        4,
+        "llama.cpp test_completion, test_basic, test_slots",
+        "The routes `/completion`, `/props` and `/slots`.",
+        "`/v1/completions`, `/v1/models` and `/load` say the same",
+        3,
     ),
     Declined(
         "llama.cpp test_security", "Any site's page may call the service.", "only those of `GLM_GATEWAY_CORS_ORIGINS`"
