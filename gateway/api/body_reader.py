@@ -8,9 +8,9 @@ from typing import IO, Any, TypeVar
 
 from werkzeug.wrappers import Request
 
-from gateway.content_encoding import unpacked
 from gateway.deadline import Deadline
 from gateway.limits.turns import Turns
+from gateway.reading.content_encoding import unpacked
 from gateway.reading.dear import SMALL_BYTES, is_dear
 from gateway.reading.dear_reader import DearReader
 from gateway.schemas.multipart import FORMS

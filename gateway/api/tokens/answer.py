@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,25 +18,44 @@ def document(
     facts: dict[str, int], input_ids: NDArray[np.int64], tokenizer: Tokenizer, has_pieces: bool, has_texts: bool
 ) -> bytes:
     """The JSON object of these facts, the tokens, and the text of each where it is wanted."""
-    written = [json.dumps(facts)[:-1].encode()]
-    written += [b', "tokens": ', *_list(input_ids, lambda token: _piece(token, tokenizer) if has_pieces else token)]
-    texts = _list(input_ids, lambda token: tokenizer.token_bytes(token).decode("utf-8", "replace"))
-    written += [b', "token_strs": ', *(texts if has_texts else (b"null",)), b"}\n"]
-    return b"".join(written)
+    written = [json.dumps(facts)[:-1].encode(), b', "tokens": ']
+    written += _list(input_ids, _pieces(input_ids, tokenizer)) if has_pieces else _list(input_ids)
+    written.append(b', "token_strs": ')
+    written += _list(input_ids, _texts(input_ids, tokenizer)) if has_texts else [b"null"]
+    return b"".join((*written, b"}\n"))
 
 
-def _piece(token: int, tokenizer: Tokenizer) -> dict[str, Any]:
-    """A token as llama.cpp's clients read it; a piece that is no text alone is its bytes."""
+def _texts(input_ids: NDArray[np.int64], tokenizer: Tokenizer) -> dict[int, bytes]:
+    """Each token's text as JSON."""
+    return {token: _json(tokenizer.token_bytes(token).decode("utf-8", "replace")) for token in _distinct(input_ids)}
+
+
+def _pieces(input_ids: NDArray[np.int64], tokenizer: Tokenizer) -> dict[int, bytes]:
+    """Each token as llama.cpp's clients read it; a piece that is no text alone is its bytes."""
+    return {token: _json({"id": token, "piece": _piece(token, tokenizer)}) for token in _distinct(input_ids)}
+
+
+def _piece(token: int, tokenizer: Tokenizer) -> str | list[int]:
     spelled = tokenizer.token_bytes(token)
     try:
-        return {"id": token, "piece": spelled.decode()}
+        return spelled.decode()
     except UnicodeDecodeError:
-        return {"id": token, "piece": list(spelled)}
+        return list(spelled)
 
 
-def _list(input_ids: NDArray[np.int64], item: Callable[[int], Any]) -> Iterator[bytes]:
+def _distinct(input_ids: NDArray[np.int64]) -> list[int]:
+    found: list[int] = np.unique(input_ids).tolist()
+    return found
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode()
+
+
+def _list(input_ids: NDArray[np.int64], written: Mapping[int, bytes] | None = None) -> Iterator[bytes]:
     yield b"["
     for at in range(0, len(input_ids), _IDS_AT_A_TIME):
-        items = [item(token) for token in input_ids[at : at + _IDS_AT_A_TIME].tolist()]
-        yield (b", " if at else b"") + json.dumps(items, ensure_ascii=False)[1:-1].encode()
+        ids = input_ids[at : at + _IDS_AT_A_TIME].tolist()
+        items = map(b"%d".__mod__, ids) if written is None else map(written.__getitem__, ids)
+        yield (b", " if at else b"") + b", ".join(items)
     yield b"]"

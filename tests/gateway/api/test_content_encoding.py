@@ -19,8 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from samples import OPENAI_URL, URL, assert_problem
 
-from gateway.content_encoding import UNPACK_BYTE_NS, unpacked
 from gateway.errors import NotJson
+from gateway.reading.content_encoding import UNPACK_BYTE_NS, unpacked
 from glmserve.errors import InvalidInput, TooLarge
 
 MIB = 1 << 20
@@ -134,6 +134,7 @@ def test_what_holds_nothing_costs_next_to_nothing(name: str) -> None:
     assert time.thread_time() - before_s < 0.1
 
 
+@pytest.mark.slow
 def test_honest_text_takes_less_than_half_of_what_it_may() -> None:
     chance = random.Random(5)
     text = " ".join(f"{chance.getrandbits(40):x}" for _ in range(600_000)).encode()
