@@ -12,7 +12,9 @@ DECLINED: list[Declined] = [
     Declined(
         "vLLM test_completion", "So do `prompt_logprobs` and `echo` with `logprobs` for a text.", _PROMPT_LOGPROBS, 2
     ),
-    Declined("vLLM test_vision, test_completion", "`use_beam_search` gives the likeliest answers.", _BEAMS, 2),
+    Declined(
+        "vLLM test_vision, test_video, test_completion", "`use_beam_search` gives the likeliest answers.", _BEAMS, 3
+    ),
     Declined(
         "vLLM test_chat",
         "The last chunk of a stream holds text and `finish_reason` together.",
@@ -33,9 +35,10 @@ DECLINED: list[Declined] = [
         "images are found by their pixels, and sent each time",
     ),
     Declined(
-        "vLLM test_vision",
-        "`image_url` as a plain string is refused.",
+        "vLLM test_vision, test_video",
+        "`image_url` or `video_url` as a plain string is refused.",
         "it says all that is needed, and clients send it",
+        2,
     ),
     Declined(
         "vLLM test_chat_completion_request_validations",
