@@ -49,12 +49,15 @@ class CompletionShape:
             "usage": _usage(prepared, answer),
             "timings": answer.timings,
             **_timed_out(answer),
+            **_videos(prepared),
         }
         return body | ({"prompt_token_ids": prepared.prompt.input_ids.tolist()} if self._wanted.token_ids else {})
 
     def start(self, prepared: Prepared) -> Iterator[str]:
         self._prompt_tokens = len(prepared.prompt.input_ids)
-        more = {"prompt_token_ids": prepared.prompt.input_ids.tolist()} if self._wanted.token_ids else {}
+        more: dict[str, Any] = _videos(prepared)
+        if self._wanted.token_ids:
+            more["prompt_token_ids"] = prepared.prompt.input_ids.tolist()
         for index in range(len(self._calls)):
             yield self._chunk(index, {"role": "assistant", "content": ""}, beside=more)
             if self._wanted.echoed:
@@ -132,6 +135,12 @@ class CompletionShape:
             written.append({"index": number, **entry} if with_index else entry)
             self._calls[index] += 1
         return written
+
+
+def _videos(prepared: Prepared) -> dict[str, Any]:
+    """Which frames of each video the model sees, where there are any."""
+    videos = prepared.prompt.videos
+    return {"videos": list(videos)} if videos else {}
 
 
 def _timed_out(answer: Answer) -> dict[str, bool]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,11 +25,24 @@ def is_dear(body: bytes, mimetype: str) -> bool:
     """
     if mimetype == FORM:
         return len(body) > SMALL_FORM_BYTES
-    if len(body) <= SMALL_BYTES:
-        return False
-    others, data = 0, np.frombuffer(body, np.uint8)
-    for at in range(0, len(data), _PIECE_BYTES):
-        piece = data[at : at + _PIECE_BYTES]
+    view = memoryview(body)
+    return len(body) > SMALL_BYTES and _is_dear(
+        view[at : at + _PIECE_BYTES] for at in range(0, len(body), _PIECE_BYTES)
+    )
+
+
+def is_dear_text(text: str) -> bool:
+    """The same of text that was read already, of which no whole copy is made."""
+    starts = range(0, len(text), _PIECE_BYTES)
+    return len(text) > SMALL_BYTES and _is_dear(
+        text[at : at + _PIECE_BYTES].encode("utf-8", "surrogatepass") for at in starts
+    )
+
+
+def _is_dear(pieces: Iterable[bytes | memoryview]) -> bool:
+    others = 0
+    for packed in pieces:
+        piece = np.frombuffer(packed, np.uint8)
         digits = (piece - ord("0")) < 10
         if _has_a_long_run(digits):
             return True

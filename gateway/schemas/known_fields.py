@@ -64,7 +64,6 @@ DECLINED = {
     "add_special_tokens": Declined("the chat template has its special tokens already", (False,)),
     "documents": Declined("put the documents into a message"),
     "chat_template": Declined(_TEMPLATE),
-    "media_io_kwargs": Declined("bound an image's pixels with mm_processor_kwargs"),
     "kv_transfer_params": Declined(_ONE_DECODER),
     "ec_transfer_params": Declined(_ONE_DECODER),
     "vllm_xargs": Declined("there are no extensions that read it"),

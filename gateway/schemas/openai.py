@@ -58,6 +58,7 @@ class CompletionBody(GuidedFields, TokenFields, MessagesBody):
     continue_final_message: bool | None = Field(default=None, description=FLAG)
     include_reasoning: bool | None = Field(default=None, description=FLAG)
     return_token_ids: bool | None = Field(default=None, description=FLAG)
+    return_video_frames: bool | None = Field(default=None, description=FLAG)
 
     def conversation(self, thinks_by_default: bool) -> Conversation:
         rule, asked = self.text_rule(), self.thinks()
@@ -78,6 +79,7 @@ class CompletionBody(GuidedFields, TokenFields, MessagesBody):
             finish_of_calls=use.finish_reason,
             prompt_field="messages",
             answers=self.n or 1,
+            shows_frames=bool(self.return_video_frames),
             asks=self.add_generation_prompt is not False and not self.continue_final_message,
             **self.token_options(sampling),
             partial_on_timeout=bool(self.partial_on_timeout),

@@ -60,6 +60,7 @@ class Manifest:
 
     `engines` says which library made the engines in it, in which version and for which GPUs; empty if there are none.
     `adapters` are the LoRA adapters that were merged in, in their order, each with its `name` and `digest`.
+    `rounding` says on what layers were calibrated, and how many bits that took; empty for plain rounding.
     """
 
     digest: str
@@ -72,6 +73,7 @@ class Manifest:
     files: dict[str, str]
     engines: str = ""
     adapters: list[dict[str, str]] = field(default_factory=list)
+    rounding: str = ""
 
     @staticmethod
     def describe(
@@ -84,6 +86,7 @@ class Manifest:
         known: Mapping[tuple[int, int], str] | None = None,
         engines: str = "",
         adapters: Sequence[dict[str, str]] = (),
+        rounding: str = "",
     ) -> Manifest:
         """The manifest of a folder whose files are complete; `source` is the checkpoint's name.
 
@@ -96,7 +99,9 @@ class Manifest:
             if path.is_file() and _is_content(path.relative_to(folder))
         }
         digest = _digest(precision, target, kv, files)
-        return Manifest(digest, recipe, CONTRACT_VERSION, source, precision, target, kv, files, engines, list(adapters))
+        return Manifest(
+            digest, recipe, CONTRACT_VERSION, source, precision, target, kv, files, engines, list(adapters), rounding
+        )
 
     @staticmethod
     def read(build: Path) -> Manifest:
@@ -143,7 +148,7 @@ class Manifest:
     def _wrong_field(self) -> str | None:
         """The first field that holds what it cannot hold, if one does."""
         choices = {"precision": PRECISIONS, "target": TARGETS, "kv": KV_PRECISIONS}
-        for name in ("digest", "recipe", "source", "engines", *choices):
+        for name in ("digest", "recipe", "source", "engines", "rounding", *choices):
             value = getattr(self, name)
             if not isinstance(value, str) or value not in choices.get(name, (value,)):
                 return name

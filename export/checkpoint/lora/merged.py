@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnx_ir as ir
 
+from export.checkpoint.derived import DerivedWeights
 from export.checkpoint.lora.adapter import Adapter, Change
 from export.checkpoint.weights import Weights
 
@@ -16,11 +16,10 @@ _CHUNK_VALUES = 1 << 22
 
 
 @dataclass(frozen=True)
-class MergedWeights(Weights):
+class MergedWeights(DerivedWeights):
     """The weights of `base`, each changed by `changes` in their order. Sums are made in fp32 and rounded once, to the
     type that the checkpoint stores the tensor in."""
 
-    base: Weights
     changes: dict[str, list[Change]]
 
     @staticmethod
@@ -42,12 +41,6 @@ class MergedWeights(Weights):
 
     def read_columns(self, name: str, begin: int, end: int) -> np.ndarray:
         return self._merged(name, self.base.read_columns(name, begin, end), 0, slice(begin, end))
-
-    def stored_dtype(self, name: str) -> ir.DataType:
-        return self.base.stored_dtype(name)
-
-    def stored_shape(self, name: str) -> tuple[int, ...]:
-        return self.base.stored_shape(name)
 
     def is_as_stored(self, name: str) -> bool:
         return name not in self.changes and self.base.is_as_stored(name)
