@@ -15,6 +15,7 @@ from gateway.chat.generation import Answer, Piece
 from gateway.chat.service import Prepared
 from gateway.schemas.openai import Wanted
 from gateway.streaming import sse
+from gateway.triton.backend import Ranked
 from glmserve.errors import GlmServeError
 from glmserve.model.chat_template import ToolCall
 from glmserve.model.tokenizer import Tokenizer
@@ -75,8 +76,7 @@ class CompletionShape:
                 delta["boxes"] = [box.as_json() for box in each.boxes]
             more: dict[str, Any] = {"token_ids": list(each.tokens)} if self._wanted.token_ids and each.tokens else {}
             if delta or each.logprobs or more:
-                logprobs = as_openai(each.logprobs, self._tokenizer) if each.logprobs else None
-                yield self._chunk(each.index, delta, logprobs=logprobs, **more)
+                yield self._chunk(each.index, delta, logprobs=self._logprobs(each.logprobs), **more)
 
     def end(self, prepared: Prepared, answer: Answer) -> Iterator[str]:
         for index, each in enumerate(answer.answers):
@@ -103,9 +103,12 @@ class CompletionShape:
             "message": message,
             "finish_reason": answer.finish_reason,
             **_stop_reason(answer),
-            "logprobs": as_openai(answer.logprobs, self._tokenizer) if answer.logprobs else None,
+            "logprobs": self._logprobs(answer.logprobs),
             **({"token_ids": list(answer.tokens)} if self._wanted.token_ids else {}),
         }
+
+    def _logprobs(self, tokens: tuple[Ranked, ...]) -> dict[str, Any] | None:
+        return as_openai(tokens, self._tokenizer, self._wanted.tokens_as_ids) if tokens else None
 
     def _thoughts(self, text: str) -> dict[str, Any]:
         """The thoughts by both names that clients have for them."""

@@ -72,6 +72,7 @@ MEANINGS = {
     "include_stop_str_in_output": Meaning("Whether the stop string that ended the answer is part of it.", False),
     "skip_special_tokens": Meaning("Whether control tokens in the answer are left out of its text.", True),
     "truncate_prompt_tokens": Meaning("How many tokens of the prompt are kept; for prompts of text."),
+    "return_tokens_as_token_ids": Meaning("Whether log-probabilities name tokens by their ids: token_id:40.", False),
     "truncation_side": Meaning("On which side tokens of the prompt are left out.", "left"),
     "mm_processor_kwargs": Meaning(
         "The fewest and the most pixels of each image as the model sees it, counted twice, as the checkpoint does; "

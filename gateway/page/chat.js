@@ -207,7 +207,7 @@ async function read(chat, turn, shown, signal, clock) {
     messages: messages(chat.turns, systemPrompt()),
     stream: true,
     stream_options: { include_usage: true },
-    ...(videosOf(chat.turns).length ? { return_video_frames: true } : {}),
+    ...(videosOf(chat.turns).some((video) => !video.frames.length) ? { return_video_frames: true } : {}),
     thinking: $("thinking").checked && !setsJson(),
     ...settingsFields(),
   };

@@ -34,7 +34,8 @@ class DearReader:
     def __init__(self, timeout_s: float, cpu_s: float = READ_CPU_S) -> None:
         """`timeout_s` is how long a body may wait for its turn and be read."""
         self._timeout_s, self._cpu_s = timeout_s, cpu_s
-        self._turns = Turns()
+        self.turns = Turns()
+        """Also of whatever else is done to dear bodies."""
         self._lock = threading.Lock()
         self._idle: list[_Process] = []  # one at most
         self._finalizer = weakref.finalize(self, _end_all, self._idle)
@@ -46,7 +47,7 @@ class DearReader:
         that takes too much time or memory.
         """
         deadline = Deadline.after(self._timeout_s)
-        with self._turns.take(caller, deadline):
+        with self.turns.take(caller, deadline):
             process = self._taken()
             try:
                 packed = body.encode("utf-8", "surrogatepass") if isinstance(body, str) else body

@@ -50,7 +50,6 @@ _SPEAKS = "answers are text only"
 DECLINED = {
     "prompt_logprobs": Declined("only tokens of the answer have log-probabilities: use logprobs"),
     "logprob_token_ids": Declined("use top_logprobs, which tells the likeliest tokens"),
-    "return_tokens_as_token_ids": Declined("use return_token_ids, which gives the ids apart", (False,)),
     "return_prompt_text": Declined("send the request to /v1/tokenize for the prompt's tokens", (False,)),
     "routed_experts_prompt_start": Declined("this model has no experts", (0,)),
     "thinking_token_budget": Declined("bound thoughts and answer together with max_tokens"),

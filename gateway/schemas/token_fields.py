@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints
 
 from gateway.schemas.common import FLAG, AnswerFields, Body
 from gateway.schemas.conversation import FrameSampling, PixelBounds
-from gateway.schemas.mistakes import SOMETHING, TOKEN_ID
+from gateway.schemas.mistakes import SOMETHING, TOKEN_ID, said, shown
 from gateway.schemas.videos import Fps, FrameCount, chosen
 from glmserve.errors import InvalidInput
 from glmserve.limits import (
@@ -25,11 +26,21 @@ from glmserve.sampling_parameters import Sampling
 
 _LARGEST_INT32 = 2**31 - 1
 _MOST_SALT_CHARS = 1024
+_MOST_TOLD = 5
 _IdText = Annotated[str, StringConstraints(pattern=TOKEN_ID)]
 _Bias = Annotated[float, Field(ge=-LARGEST_LOGIT_BIAS, le=LARGEST_LOGIT_BIAS)]
 _Word = Annotated[str, StringConstraints(pattern=SOMETHING, max_length=MAX_STOP_CHARS)]
 _TokenId = Annotated[int, Field(ge=0, le=_LARGEST_INT32)]
 _Pixels = Annotated[int, Field(ge=1, le=_LARGEST_INT32)]
+
+
+def _of_ids(sent: Any) -> Any:
+    """Tells of all keys that are no token ids at once: whoever sends words has more than one."""
+    wrong = [key for key in sent if not re.fullmatch(TOKEN_ID, key)] if isinstance(sent, dict) else []
+    if wrong:
+        more = f" and {len(wrong) - _MOST_TOLD} more" if len(wrong) > _MOST_TOLD else ""
+        raise said(f"must have token ids as keys; these are none: {', '.join(map(shown, wrong[:_MOST_TOLD]))}{more}")
+    return sent
 
 
 class EdgePixels(Body):
@@ -63,7 +74,7 @@ class ProcessorSwitches(VideoSwitches):
 class TokenFields(AnswerFields):
     """What may be said, what it is read as, and how the prompt is made; each as in vLLM."""
 
-    logit_bias: dict[_IdText, _Bias] | None = Field(
+    logit_bias: Annotated[dict[_IdText, _Bias], BeforeValidator(_of_ids)] | None = Field(
         default=None,
         max_length=MAX_LOGIT_BIAS,
         description=f"an object of at most {MAX_LOGIT_BIAS} token ids, each with a number from "

@@ -27,6 +27,7 @@ from glmserve.model.image_processor import Grid
 from glmserve.model.tokenizer import Tokenizer
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
+_PROCESSOR_OF_41V = "Glm4vProcessor"
 _VIDEO, _IMAGE = "<|video|>", "<|begin_of_image|><|image|><|end_of_image|>"
 _STAND_IN_FIRST, _STAND_IN_LAST = 0xF0000, 0xFFFFD  # Supplementary Private Use Area-A
 _PIECE_CHARS = 4096
@@ -77,8 +78,17 @@ class PromptBuilder:
     `thinks` says whether its answers may hold thoughts, asked for or not: some models have no switch for them.
     """
 
-    def __init__(self, template: str, tokenizer: Tokenizer, image_token_id: int, merge_size: int) -> None:
+    def __init__(
+        self,
+        template: str,
+        tokenizer: Tokenizer,
+        image_token_id: int,
+        merge_size: int,
+        in_whole_seconds: bool = False,
+    ) -> None:
+        """`in_whole_seconds`: the times of a video's frames are written so, as GLM-4.1V's processor does."""
         self._template, variables = _compiled(template)
+        self._in_whole_seconds = in_whole_seconds
         self.takes_tools = "tools" in variables
         self.takes_videos = _VIDEO in template and _VIDEO in tokenizer.control_tokens
         self.thinks = "enable_thinking" in variables or THINK_OPEN in tokenizer.control_tokens
@@ -96,7 +106,8 @@ class PromptBuilder:
             template = (folder / "chat_template.jinja").read_text("utf-8")
         except (OSError, UnicodeDecodeError):
             raise BadArtifact("The checkpoint has no readable chat_template.jinja.") from None
-        return PromptBuilder(template, tokenizer, image_token_id, merge_size)
+        is_older = _processor_of(folder) == _PROCESSOR_OF_41V
+        return PromptBuilder(template, tokenizer, image_token_id, merge_size, is_older)
 
     def build(
         self,
@@ -133,7 +144,9 @@ class PromptBuilder:
             raise InvalidInput("These messages do not fit the model's chat template.") from error
         if continues:
             text = _until_the_end_of(values["messages"][-1]["content"], text)
-        return self._expand(self._encode(_with_frames(text, videos), hidden, most_tokens), grids)
+        return self._expand(
+            self._encode(_with_frames(text, videos, self._in_whole_seconds), hidden, most_tokens), grids
+        )
 
     def _message(self, message: Message, hidden: list[str]) -> dict[str, Any]:
         message = _with_thoughts_apart(message)
@@ -228,12 +241,22 @@ def _with_thoughts_apart(message: Message) -> Message:
     return replace(message, parts=(content,), thoughts=thoughts)
 
 
-def _with_frames(text: str, videos: list[VideoPart]) -> str:
+def _processor_of(folder: Path) -> str | None:
+    """The name of the checkpoint's processor; None where it has none."""
+    try:
+        named = json.loads((folder / "preprocessor_config.json").read_text("utf-8")).get("processor_class")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return named if isinstance(named, str) else None
+
+
+def _with_frames(text: str, videos: list[VideoPart], in_whole_seconds: bool) -> str:
     """Each video's place filled with an image for each two of its frames, and the second at which they are shown."""
     head, *rests = text.split(_VIDEO) if videos else [text]
     if len(rests) != len(videos):
         raise InvalidInput(f"The prompt has {len(rests)} places for {len(videos)} videos.")
-    shown = ("".join(f"{_IMAGE}{second:.1f} seconds" for second in video.seconds) for video in videos)
+    times = ([str(int(at)) if in_whole_seconds else f"{at:.1f} seconds" for at in video.seconds] for video in videos)
+    shown = ("".join(_IMAGE + time for time in of_video) for of_video in times)
     return head + "".join(frames + rest for frames, rest in zip(shown, rests, strict=True))
 
 

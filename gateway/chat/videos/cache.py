@@ -10,6 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.images.videos.job import Facts
+
+_MOST_FACTS = 256
 Frames = tuple[NDArray[np.uint8], ...]
 """Planes u8 [3, height, width] of each frame."""
 
@@ -29,13 +32,30 @@ class VideoKey:
 
 
 class VideoCache:
-    """Keeps frames as long as there is room, the least recently used go first. Safe to share between threads."""
+    """Keeps frames as long as there is room, and what files hold; the least recently used go first.
+
+    Safe to share between threads.
+    """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._kept: OrderedDict[VideoKey, Frames] = OrderedDict()
         self._bytes = 0
+        self._facts: OrderedDict[VideoKey, Facts] = OrderedDict()
+
+    def facts(self, key: VideoKey) -> Facts | None:
+        """What a file holds, where it was kept."""
+        with self._lock:
+            return self._facts.get(key)
+
+    def keep_facts(self, key: VideoKey, facts: Facts) -> None:
+        if not self._max_bytes:
+            return
+        with self._lock:
+            self._facts[key] = facts
+            while len(self._facts) > _MOST_FACTS:
+                self._facts.popitem(last=False)
 
     def get(self, key: VideoKey) -> Frames | None:
         with self._lock:

@@ -15,7 +15,7 @@ from gateway.images.image_file import Refused, Undecodable
 from gateway.images.isobmff import is_isobmff
 from gateway.images.job import Outcome
 from gateway.images.structure import read_structure
-from gateway.images.videos.job import Container, VideoJob
+from gateway.images.videos.job import Container, Facts, VideoJob
 from gateway.triton.backend import Cancellation
 from glmserve.errors import BadVideo
 from glmserve.model.video_sampling import VideoFacts
@@ -68,21 +68,22 @@ class OpenedVideo:
         deadline: Deadline,
         cancellation: Cancellation,
         field: str = "video",
+        cache: VideoCache | None = None,
+        key: VideoKey | None = None,
     ) -> None:
-        """Raises BadVideo for bytes that are no video, and for one that is too large or of a kind that is not read."""
+        """Raises BadVideo for bytes that are no video, and for one that is too large or of a kind that is not read.
+
+        What was found before of a file with this `key` is taken from the `cache`.
+        """
         self.field = field
         self._data, self._limits, self._decoders = data, limits, decoders
-        self._cache: VideoCache | None = None
-        self._key: VideoKey | None = None
+        self._cache, self._key = (cache, key) if cache and key else (VideoCache(0), VideoKey(b""))
         self._container = _container_of(data)
         if self._container is None:
             raise self._unreadable(_kind_of(data))
-        job = self._job("FACTS", limits.cpu_s / 2 + len(data) * _INDEX_BYTE_NS / 1e9)
-        try:
-            self.facts = decoders.facts(data, job, deadline, cancellation)
-        except DecodingFailed as error:
-            raise self._failed(error, job) from error
+        self.facts = self._cache.facts(self._key) or self._found(deadline, cancellation)
         self._check()
+        self._cache.keep_facts(self._key, self.facts)
 
     @property
     def frame_size(self) -> tuple[int, int]:
@@ -103,18 +104,20 @@ class OpenedVideo:
         Cancelled.
         """
         unique = list(dict.fromkeys(numbers))
-        key = self._key and replace(self._key, asked=(height, width, *unique))
-        planes = self._cache.get(key) if self._cache and key else None
+        key = replace(self._key, asked=(height, width, *unique))
+        planes = self._cache.get(key)
         if planes is None:
             planes = tuple(self._decoded(unique, height, width, deadline, cancellation))
-            if self._cache and key:
-                self._cache.keep(key, planes)
+            self._cache.keep(key, planes)
         by_number = dict(zip(unique, planes, strict=True))
         return [by_number[number] for number in numbers]
 
-    def share(self, cache: VideoCache, key: VideoKey) -> None:
-        """From now on frames that were decoded before are taken from there, and others kept there."""
-        self._cache, self._key = cache, key
+    def _found(self, deadline: Deadline, cancellation: Cancellation) -> Facts:
+        job = self._job("FACTS", self._limits.cpu_s / 2 + len(self._data) * _INDEX_BYTE_NS / 1e9)
+        try:
+            return self._decoders.facts(self._data, job, deadline, cancellation)
+        except DecodingFailed as error:
+            raise self._failed(error, job) from error
 
     def _decoded(
         self, unique: list[int], height: int, width: int, deadline: Deadline, cancellation: Cancellation

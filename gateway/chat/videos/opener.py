@@ -36,10 +36,17 @@ class VideoOpener:
         self, sent: SentVideo, data: bytes, conversation: Conversation, decoding: Decoding, hashes: tuple[str, ...]
     ) -> ShownVideo:
         """Reads what the file holds and decodes no frame for the model; raises BadVideo."""
+        key = VideoKey.of(data, (decoding.caller, decoding.salt))
         opened = OpenedVideo(
-            data, self._limits, decoding.decoders, decoding.deadline, decoding.cancellation, sent.field
+            data,
+            self._limits,
+            decoding.decoders,
+            decoding.deadline,
+            decoding.cancellation,
+            sent.field,
+            self._cache,
+            key,
         )
-        opened.share(self._cache, VideoKey.of(data, (decoding.caller, decoding.salt)))
         sampling = conversation.frames if sent.sampling == AS_THE_MODEL else sent.sampling
         numbers = sampled_frames(opened.rate, sampling)
         return ShownVideo(

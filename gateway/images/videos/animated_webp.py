@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Iterator
-from typing import IO
 
 import numpy as np
 from PIL import WebPImagePlugin
@@ -17,10 +16,10 @@ _CHUNK = struct.Struct("<4sI")
 _HEAD_BYTES = 12
 
 
-def facts_of_webp(file: IO[bytes], job: VideoJob) -> Facts:
+def facts_of_webp(file: io.RawIOBase, job: VideoJob) -> Facts:
     """Walks the chunks and decodes nothing; raises ValueError for a file without frames."""
     file.seek(0)
-    data = file.read()
+    data = file.readall()
     canvas, frames, milliseconds = (0, 0), 0, 0
     for kind, at, size in _chunks(data):
         if kind == b"VP8X":
@@ -35,10 +34,10 @@ def facts_of_webp(file: IO[bytes], job: VideoJob) -> Facts:
     return Facts("webp", "webp", *canvas, frames, 1000 * frames / milliseconds, 1)
 
 
-def frames_of_webp(file: IO[bytes], job: VideoJob, wanted: list[int]) -> Iterator[np.ndarray]:
+def frames_of_webp(file: io.RawIOBase, job: VideoJob, wanted: list[int]) -> Iterator[np.ndarray]:
     """Each wanted frame u8 [height, width, 3], over white; of a broken tail, the last that is whole."""
     file.seek(0)
-    image = WebPImagePlugin.WebPImageFile(io.BytesIO(file.read()))
+    image = WebPImagePlugin.WebPImageFile(io.BytesIO(file.readall()))
     if image.width * image.height > job.most_pixels:
         raise ValueError("a frame is larger than its header says")
     shown: np.ndarray | None = None

@@ -144,8 +144,9 @@ def test_frames_of_the_same_video_are_decoded_once_within_a_scope(pool: DecoderP
     cache, data = VideoCache(1 << 20), video(frames=12)
 
     def ask(scope: tuple[str, str], height: int = 28) -> list[np.ndarray]:
-        made = opened(data, pool)
-        made.share(cache, VideoKey.of(data, scope))
+        key = VideoKey.of(data, scope)
+        made = OpenedVideo(data, LIMITS, pool, Deadline.after(30), Cancellation(), "video", cache, key)
+        assert cache.facts(key) is made.facts
         return made.frames([0, 4, 4], height, 28, Deadline.after(30), Cancellation())
 
     first, again = ask(("a", "")), ask(("a", ""))
