@@ -24,7 +24,7 @@ from export.commands.common import (
     order_of,
     plain_console,
 )
-from export.precision import KvPrecision, Precision, Target
+from export.precision import KvPrecision, PrecisionChoice, Target
 from export.rtx.order import DEFAULT_MEMORY_BYTES, DEFAULT_SIZES
 from glmserve.build.certificate import Certificate
 from glmserve.build.manifest import Manifest
@@ -34,7 +34,7 @@ from glmserve.build.manifest import Manifest
 def build(
     checkpoint: CheckpointOption,
     out: OutOption = BUILDS,
-    precision: PrecisionOption = Precision.FP32,
+    precision: PrecisionOption = PrecisionChoice.AUTO,
     target: TargetOption = Target.CPU,
     vision_backend: VisionBackendOption = VisionBackend.ENGINE,
     kv: KvOption = KvPrecision.SAME,
@@ -49,8 +49,7 @@ def build(
     """
     order = order_of(compute_capability, slots, length, build_memory)
     source = Source.of(checkpoint)
-    path = make_build(
-        source.folder, out, plain_console(stderr=True), precision, target, vision_backend, source.name, kv, order
-    )
+    console = plain_console(stderr=True)
+    path = make_build(source.folder, out, console, precision.precision, target, vision_backend, source.name, kv, order)
     typer.echo(str(path))
     Certificate.find(path, Manifest.read(path))  # raises if the comparison failed

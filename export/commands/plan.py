@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +15,7 @@ from export.build.inventory import BuildInventory, inventory
 from export.build.pipeline import can_link
 from export.build.spec import BuildSpec
 from export.build.vision_backend import VisionBackend
+from export.checkpoint.formats.fates import Fate
 from export.commands.common import (
     BUILDS,
     MB,
@@ -32,7 +33,7 @@ from export.commands.common import (
 from export.plan.build_memory import peak_bytes
 from export.plan.gpu_fit import Fit, fits
 from export.plan.serving_speed import ServingSpeed, can_measure, serving_speed
-from export.precision import KvPrecision, Precision, Target
+from export.precision import KvPrecision, PrecisionChoice, Target
 from export.rtx.order import DEFAULT_MEMORY_BYTES
 from glmserve.engine.settings import EngineSettings
 from glmserve.errors import BadArtifact
@@ -53,6 +54,8 @@ class Plan:
     slots: int
     length: int
     cards: list[Fit]
+    fates: list[Fate] = field(default_factory=list)
+    """What becomes of the codes that the checkpoint is published in."""
     speed: ServingSpeed | None = None
     """What was measured; None where that was not asked for, or cannot be done on this machine."""
 
@@ -61,6 +64,7 @@ class Plan:
         return {
             "files": self.inventory.files,
             "linked": sorted(self.inventory.linked),
+            "published": [asdict(fate) for fate in self.fates],
             "new_bytes": self.new_bytes,
             "peak_bytes": self.peak_bytes,
             "slots": self.slots,
@@ -87,7 +91,7 @@ class Plan:
 def plan(
     checkpoint: _CHECKPOINT,
     out: OutOption = BUILDS,
-    precision: PrecisionOption = Precision.FP32,
+    precision: PrecisionOption = PrecisionChoice.AUTO,
     target: TargetOption = Target.CPU,
     vision_backend: VisionBackendOption = VisionBackend.ENGINE,
     kv: KvOption = KvPrecision.SAME,
@@ -116,7 +120,7 @@ def plan(
             f"`hf download {checkpoint} --local-dir DIR`."
         )
     order = order_of(compute_capability, slots, length, build_memory)
-    spec = BuildSpec.of(folder, precision, target, vision_backend, kv=kv, order=order)
+    spec = BuildSpec.of(folder, precision.precision, target, vision_backend, kv=kv, order=order)
     found = _plan(spec, out, slots, length)
     if speed and target is Target.CPU and can_measure(spec.checkpoint, spec.numbers):
         found = replace(found, speed=_speed_of(spec))
@@ -146,12 +150,18 @@ def _plan(spec: BuildSpec, out: Path, slots: int, length: int) -> Plan:
         peak_bytes=peak_bytes(held),
         slots=slots,
         length=min(length, spec.checkpoint.text.max_positions),
+        fates=spec.fates,
         cards=fits(spec.checkpoint, settings, held.weights, spec.numbers),
     )
 
 
 def _show(found: Plan, console: Console) -> None:
     """The plan as tables and sentences."""
+    if found.fates:
+        published = Table(found.fates[0].format, "tensors", "MB", "", title="What the checkpoint is published in")
+        for fate in found.fates:
+            published.add_row(fate.scheme, f"{fate.tensors:,}", f"{fate.stored_bytes / MB:,.1f}", fate.fate)
+        console.print(published)
     files = Table("file", "MB", "", title="What would be written")
     for name, size in found.inventory.files.items():
         note = "the checkpoint's own, linked" if name in found.inventory.linked else ""

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoConfig
 from transformers.models.glm4v.modeling_glm4v import Glm4vModel, Glm4vTextModel, Glm4vVisionModel
 
-from export.checkpoint.weights import Weights
+from export.checkpoint.formats.opened import open_weights
 from export.verify.reference_processor import ReferenceProcessor
 from glmserve.model.image_processor import Grid
 
@@ -27,7 +27,7 @@ class ReferenceLayers:
     """
 
     def __init__(self, checkpoint: Path) -> None:
-        self._weights = Weights.open(checkpoint)
+        self._weights = open_weights(checkpoint)
         config: Any = AutoConfig.from_pretrained(checkpoint)
         self._config = config
         self.processor = ReferenceProcessor(checkpoint)

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 from PIL import Image
 
-from export.checkpoint.weights import EMBEDDING, Weights
+from export.checkpoint.formats.opened import open_weights
+from export.checkpoint.weights import EMBEDDING
 from export.precision import Precision, Target, numbers_of
 from export.verify.cases import Case, synthetic_image
 from export.verify.comparison import Stage
@@ -59,10 +61,9 @@ def layerwise_stages(build: Path, checkpoint: Path) -> Iterator[Stage]:
 
 def must_stream(checkpoint: Path) -> bool:
     """Whether the checkpoint in fp32 twice, as transformers and as a build, is more than this machine may hold."""
-    weights = Weights.open(checkpoint)
-    stored = weights.stored_dtype(EMBEDDING)
-    whole = sum(path.stat().st_size for path in weights.files) * ir.DataType.FLOAT.itemsize / stored.itemsize
-    return 2 * whole > Host().total_memory_bytes()
+    tensors = open_weights(checkpoint).described().values()
+    numbers = sum(prod(tensor.shape) for tensor in tensors if tensor.dtype is not None)
+    return 2 * numbers * ir.DataType.FLOAT.itemsize > Host().total_memory_bytes()
 
 
 class _Build:

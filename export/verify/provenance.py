@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from export.checkpoint.formats.opened import open_weights
 from export.checkpoint.weights import EMBEDDING, Weights
 from export.verify.subgraph import Subgraphs
 from glmserve.build.manifest import CHECKPOINT_FOLDER, Manifest, decoder_in
@@ -21,7 +22,7 @@ def check_origin(build: Path, manifest: Manifest, checkpoint: Path) -> None:
     for name in (*PROCESSOR_FILES, *OPTIONAL_FILES):
         if _content(build / CHECKPOINT_FOLDER / name) != _content(checkpoint / name):
             raise _other(manifest, checkpoint, f"its {name} is not the build's")
-    if not _holds(Weights.open(checkpoint), Subgraphs(decoder_in(build)).table(EMBEDDING)):
+    if not _holds(open_weights(checkpoint), Subgraphs(decoder_in(build)).table(EMBEDDING)):
         raise _other(manifest, checkpoint, "its embeddings are not the build's")
 
 

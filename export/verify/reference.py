@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from transformers import AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers.utils import logging
 
+from export.checkpoint.formats.opened import open_weights
+from export.checkpoint.formats.published import PublishedWeights
 from export.verify.reference_processor import ReferenceProcessor
 from glmserve.model.image_processor import Grid
 
@@ -19,9 +21,8 @@ class Reference:
     """The whole model in fp32 on the CPU, behind its own processor."""
 
     def __init__(self, checkpoint: Path) -> None:
-        library: Any = AutoModelForImageTextToText
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-        self._model: Any = library.from_pretrained(checkpoint, dtype=torch.float32).eval()
+        self._model: Any = _model(checkpoint).eval()
         self.processor = ReferenceProcessor(checkpoint)
         self._image_token_id: int = self._model.config.image_token_id
 
@@ -67,6 +68,22 @@ class Reference:
 
     def _kinds(self, ids: torch.Tensor) -> torch.Tensor:
         return (ids == self._image_token_id).int()
+
+
+def _model(checkpoint: Path) -> Any:
+    """The model with the checkpoint's weights; those that are published in codes as the numbers that these stand for,
+    which need no library of their format."""
+    library: Any = AutoModelForImageTextToText
+    weights = open_weights(checkpoint)
+    if not isinstance(weights, PublishedWeights):
+        return library.from_pretrained(checkpoint, dtype=torch.float32)
+    config = AutoConfig.from_pretrained(checkpoint)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    model = library.from_config(config, dtype=torch.float32)
+    for name, parameter in model.named_parameters():
+        parameter.data = torch.from_numpy(weights.read(name, tuple(parameter.shape)).astype(np.float32))
+    return model
 
 
 def _grid_thw(grids: list[Grid]) -> torch.Tensor:

@@ -59,6 +59,7 @@ class Manifest:
     """A build's identity; `files` maps each path inside it to its SHA-256, `recipe` names checkpoint and exporter.
 
     `engines` says which library made the engines in it, in which version and for which GPUs; empty if there are none.
+    `format` is the one that a quantised checkpoint was published in; empty for one that holds numbers.
     """
 
     digest: str
@@ -70,6 +71,7 @@ class Manifest:
     kv: str
     files: dict[str, str]
     engines: str = ""
+    format: str = ""
 
     @staticmethod
     def describe(
@@ -81,6 +83,7 @@ class Manifest:
         kv: str = "same",
         known: Mapping[tuple[int, int], str] | None = None,
         engines: str = "",
+        format: str = "",
     ) -> Manifest:
         """The manifest of a folder whose files are complete; `source` is the checkpoint's name.
 
@@ -93,7 +96,7 @@ class Manifest:
             if path.is_file() and _is_content(path.relative_to(folder))
         }
         digest = _digest(precision, target, kv, files)
-        return Manifest(digest, recipe, CONTRACT_VERSION, source, precision, target, kv, files, engines)
+        return Manifest(digest, recipe, CONTRACT_VERSION, source, precision, target, kv, files, engines, format)
 
     @staticmethod
     def read(build: Path) -> Manifest:
@@ -140,7 +143,7 @@ class Manifest:
     def _wrong_field(self) -> str | None:
         """The first field that holds what it cannot hold, if one does."""
         choices = {"precision": PRECISIONS, "target": TARGETS, "kv": KV_PRECISIONS}
-        for name in ("digest", "recipe", "source", "engines", *choices):
+        for name in ("digest", "recipe", "source", "engines", "format", *choices):
             value = getattr(self, name)
             if not isinstance(value, str) or value not in choices.get(name, (value,)):
                 return name

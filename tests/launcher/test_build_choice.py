@@ -80,7 +80,7 @@ def test_a_precision_alone_does_not_push_the_published_build_aside(out: Path, ex
 
 
 def test_a_precision_that_does_not_exist_is_refused_and_the_others_are_named() -> None:
-    with pytest.raises(UnclearChoice, match=r"^int7 is no precision; choose fp32, fp16, int8 or int4\.$"):
+    with pytest.raises(UnclearChoice, match=r"^int7 is no precision; choose auto, fp32, fp16, int8 or int4\.$"):
         check_precision("int7")
     for precision in (None, "", "bf16", *PRECISIONS):  # the export says that bf16 needs a GPU
         check_precision(precision)

@@ -1,0 +1,252 @@
+"""A checkpoint that is published quantised becomes a build that keeps its codes and answers as its numbers do."""
+
+from __future__ import annotations
+
+import json
+import sys
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from published import awq_layer, compressed_layer, gptq_layer, publish, rounded
+from random_checkpoints import DEMO, needs_torch
+from rich.console import Console
+from typer.testing import CliRunner
+
+from export.build.inventory import inventory
+from export.build.pipeline import build
+from export.build.spec import BuildSpec
+from export.cli import app
+from export.precision import KvPrecision, Precision, Target
+from export.verify.candidate import Candidate
+from export.verify.cases import input_ids, standard_cases
+from glmserve.build.manifest import Manifest, decoder_in
+from glmserve.engine.runtime.device import Host
+from glmserve.errors import BadArtifact
+
+QUIET = Console(quiet=True)
+ORDER = np.random.default_rng(4).permutation(512)
+W8A8 = {"num_bits": 8, "strategy": "token", "dynamic": True}
+
+
+def w4a16(folder: Path) -> Path:
+    kind = {"num_bits": 4, "strategy": "group", "group_size": 64, "symmetric": False}
+    config = {"quant_method": "compressed-tensors", "format": "pack-quantized"}
+    return publish(DEMO, folder, config, lambda name, array: compressed_layer(name, array, kind))
+
+
+def w8a8(folder: Path) -> Path:
+    kind = {"num_bits": 8, "strategy": "channel"}
+    config = {"quant_method": "compressed-tensors", "format": "int-quantized"}
+    return publish(DEMO, folder, config, lambda name, array: compressed_layer(name, array, kind, W8A8))
+
+
+def float8(folder: Path) -> Path:
+    kind = {"num_bits": 8, "type": "float", "strategy": "channel"}
+    config = {"quant_method": "compressed-tensors", "format": "float-quantized"}
+    return publish(DEMO, folder, config, lambda name, array: compressed_layer(name, array, kind, W8A8))
+
+
+def gptq(folder: Path) -> Path:
+    config = {"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": False}
+    return publish(DEMO, folder, config, lambda name, array: gptq_layer(name, rounded(array, 4, 128), 4))
+
+
+def gptq_act_order(folder: Path) -> Path:
+    config = {"quant_method": "gptq", "bits": 4, "group_size": 32, "desc_act": True}
+
+    def layer(name: str, array: np.ndarray) -> dict[str, np.ndarray]:
+        order = ORDER if array.shape[1] == len(ORDER) else None
+        return gptq_layer(name, rounded(array, 4, 32, False, order), 4)
+
+    return publish(DEMO, folder, config, layer)
+
+
+def awq(folder: Path) -> Path:
+    config = {"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemm"}
+    return publish(DEMO, folder, config, lambda name, array: awq_layer(name, rounded(array, 4, 128, False)))
+
+
+def gguf_q4(folder: Path) -> Path:
+    from gguf import GGMLQuantizationType as Kind
+    from gguf_checkpoints import publish_gguf
+
+    return publish_gguf(DEMO, folder, Kind.Q4_K, Kind.Q6_K)
+
+
+def gguf_q8(folder: Path) -> Path:
+    from gguf import GGMLQuantizationType as Kind
+    from gguf_checkpoints import publish_gguf
+
+    return publish_gguf(DEMO, folder, Kind.Q8_0)
+
+
+MAKERS = {
+    "w4a16": w4a16,
+    "w8a8": w8a8,
+    "fp8": float8,
+    "gptq": gptq,
+    "gptq-act-order": gptq_act_order,
+    "awq": awq,
+    "gguf-q4_k": gguf_q4,
+    "gguf-q8_0": gguf_q8,
+}
+VERIFIED = ("fp8", "gptq-act-order", "awq", "gguf-q4_k")
+LAYER_BY_LAYER, WHOLE = 1 << 10, 1 << 40
+"""Memory of a machine that runs a checkpoint so."""
+PRECISION = {"w8a8": "int8", "fp8": "int8", "gguf-q8_0": "int8"}
+NEEDS = {"w4a16": "compressed_tensors", "w8a8": "compressed_tensors", "fp8": "compressed_tensors"}
+NEEDS |= {"gguf-q4_k": "gguf", "gguf-q8_0": "gguf"}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return Made(tmp_path_factory.mktemp("published"))
+
+
+class Made:
+    """Checkpoints and builds of a test run, each made once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.checkpoint = cache(self._checkpoint)
+        self.build = cache(self._build)
+
+    def _checkpoint(self, name: str) -> Path:
+        if name in NEEDS:
+            pytest.importorskip(NEEDS[name])
+        return MAKERS[name](self.folder / name)
+
+    def _build(self, name: str, precision: Precision | None = None) -> Path:
+        return build(self.checkpoint(name), self.folder / f"{name}-{precision}", QUIET, precision)
+
+
+def logits(folder: Path) -> list[np.ndarray]:
+    candidate = Candidate(folder, 1, 512)
+    found = []
+    for case in standard_cases()[:3]:
+        prompt = candidate.prompt(input_ids(candidate, case), list(case.images))
+        found.append(candidate.prefill(prompt, row=0, chunk_tokens=1 << 20)[-1])
+    return found
+
+
+@pytest.mark.build
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_build_of_its_codes_answers_as_one_of_its_numbers(name: str, made: Made) -> None:
+    kept, numbers = made.build(name), made.build(name, Precision.FP32)
+    assert Manifest.read(kept).precision == PRECISION.get(name, "int4")
+    assert Manifest.read(numbers).precision == "fp32"
+    for found, wanted in zip(logits(kept), logits(numbers), strict=True):
+        assert np.linalg.norm(found - wanted) < 0.05 * np.linalg.norm(wanted)
+
+
+@pytest.mark.build
+@pytest.mark.parametrize("name", [name for name in MAKERS if name != "fp8"])
+def test_every_layer_keeps_the_codes_it_is_published_in(name: str, made: Made) -> None:
+    folder = made.build(name)
+    assert Manifest.read(folder).format.endswith("codes as published")
+    spec = BuildSpec.of(made.checkpoint(name), None, Target.CPU)
+    model = ir.load(decoder_in(folder))
+    kinds = [node.op_type for node in model.graph]
+    layers = 4 * 6
+    multiplied = kinds.count("MatMulNBits") + kinds.count("MatMulIntegerToFloat")
+    assert multiplied == layers + ("gguf" in name) and kinds.count("Gather") >= 0
+    assert [fate.fate for fate in spec.fates if fate.scheme != "not quantised"].count("as they are") >= 1
+
+
+@pytest.mark.build
+def test_what_cannot_be_kept_is_rounded_anew_and_said_so(made: Made) -> None:
+    spec = BuildSpec.of(made.checkpoint("fp8"), None, Target.CPU)
+    said = " ".join(fate.sentence for fate in spec.fates)
+    assert "rounded anew to 8 bits, because no operator multiplies by FP8" in said
+    assert Manifest.read(made.build("fp8")).format == "compressed-tensors, rounded anew"
+
+
+@pytest.mark.build
+@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("precision", [None, Precision.INT4, Precision.INT8])
+def test_plan_foretells_every_file_to_the_byte(name: str, precision: Precision | None, made: Made) -> None:
+    foretold = inventory(BuildSpec.of(made.checkpoint(name), precision, Target.CPU)).files
+    folder = made.build(name, precision)
+    for path, size in foretold.items():
+        if not path.endswith(("manifest.json", "image.png", "canary.json")):
+            assert (folder / path).stat().st_size == size, path
+
+
+@pytest.mark.build
+@pytest.mark.parametrize("name", ["gptq", "w8a8", "gguf-q4_k"])
+@pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT4, Precision.FP16])
+def test_a_precision_that_is_asked_for_holds(name: str, precision: Precision, made: Made) -> None:
+    folder = made.build(name, precision)
+    assert Manifest.read(folder).precision == precision
+    most = {Precision.INT8: 0.05, Precision.INT4: 0.3, Precision.FP16: 0.02}[precision]
+    for found, wanted in zip(logits(folder), logits(made.build(name, Precision.FP32)), strict=True):
+        assert np.linalg.norm(found - wanted) < most * np.linalg.norm(wanted)
+
+
+@pytest.mark.build
+def test_kv_in_8_bits_and_other_targets_are_built_too(made: Made, tmp_path: Path) -> None:
+    for name in ("gptq", "gguf-q4_k"):
+        folder = build(made.checkpoint(name), tmp_path / "kv", QUIET, None, kv=KvPrecision.INT8)
+        assert Manifest.read(folder).kv == "int8"
+        folder = build(made.checkpoint(name), tmp_path / "cuda", QUIET, None, Target.CUDA)
+        assert Manifest.read(folder).target == "cuda"
+
+
+@needs_torch
+@pytest.mark.build
+@pytest.mark.parity
+@pytest.mark.parametrize(
+    ("name", "memory"), [*((name, LAYER_BY_LAYER) for name in VERIFIED), ("w4a16", WHOLE), ("gguf-q4_k", WHOLE)]
+)
+def test_verify_compares_with_the_numbers_that_the_codes_stand_for(
+    name: str, memory: int, made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Host, "total_memory_bytes", lambda _: memory)
+    folder = made.build(name)
+    options = ["verify", str(folder), "--checkpoint", str(made.checkpoint(name)), "--samples", "1"]
+    result = CliRunner().invoke(app, options)
+    assert result.exit_code == 0, result.output[-2000:]
+    certificate = json.loads((folder / "certificate.json").read_text("utf-8"))
+    assert certificate["passed"] and certificate["format"] == Manifest.read(folder).format
+    assert certificate["format"] in (folder / "certificate.html").read_text("utf-8")
+
+
+@pytest.mark.build
+def test_plan_shows_what_is_kept_and_what_is_not(made: Made, tmp_path: Path) -> None:
+    options = ["plan", "--checkpoint", str(made.checkpoint("gptq")), "--out", str(tmp_path), "--no-speed"]
+    shown = CliRunner().invoke(app, options)
+    assert shown.exit_code == 0 and "4 bits, groups of 128, zero points" in shown.output, shown.output
+    assert "as they are" in shown.output and "not quantised" in shown.output
+    told = json.loads(CliRunner().invoke(app, [*options, "--json"]).output)
+    kept = next(entry for entry in told["published"] if entry["fate"] == "as they are")
+    assert kept["format"] == "GPTQ" and kept["tensors"] == 24 and kept["stored_bytes"] > 0
+
+
+@pytest.mark.build
+def test_plan_measures_speed_with_the_published_blocks(made: Made, tmp_path: Path) -> None:
+    for name in ("gptq-act-order", "gguf-q4_k", "w8a8"):
+        options = ["plan", "--checkpoint", str(made.checkpoint(name)), "--out", str(tmp_path)]
+        shown = CliRunner().invoke(app, options)
+        assert shown.exit_code == 0 and "Serving speed on this machine" in shown.output, shown.output
+
+
+@pytest.mark.build
+def test_torch_and_the_formats_packages_are_not_needed(made: Made) -> None:
+    foreign = {"torch", "transformers", "compressed_tensors", "gguf"}
+    held = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in foreign}
+    try:
+        for name in ("w4a16", "gguf-q4_k"):
+            BuildSpec.of(made.checkpoint(name), None, Target.CPU)
+        assert not {name.split(".")[0] for name in sys.modules} & foreign
+    finally:
+        sys.modules.update(held)
+
+
+def test_a_quantised_checkpoint_for_tensorrts_own_backend_is_refused(made: Made) -> None:
+    from export.build.vision_backend import VisionBackend
+
+    with pytest.raises(BadArtifact, match="has no form that TensorRT parses"):
+        BuildSpec.of(made.checkpoint("gptq"), None, Target.CUDA, VisionBackend.TENSORRT)
