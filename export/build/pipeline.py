@@ -111,8 +111,8 @@ def _write(spec: BuildSpec, parts: Path, out: Path, digests: dict[Path, str], re
     if spec.vision_config is not None:
         (partial / VISION_CONFIG_PATH).parent.mkdir(exist_ok=True)
         (partial / VISION_CONFIG_PATH).write_text(spec.vision_config, "utf-8")
-    for fate in spec.fates:
-        console.print(fate.sentence)
+    for sentence in (*(fate.sentence for fate in spec.fates), *spec.notes):
+        console.print(sentence)
     known, engines = _write_graphs(spec, partial, parts, digests, console)
     kinds = (spec.precision, spec.target, spec.kv)
     manifest = Manifest.describe(partial, recipe, spec.source, *kinds, known, engines, spec.format)

@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from export.build.vision_backend import VisionBackend, check_backend, vision_config
-from export.checkpoint.formats.fates import Fate, fates_of, format_of, published_bits
+from export.checkpoint.formats.fates import Fate, fates_of, format_of, notes_of, published_bits
 from export.checkpoint.formats.opened import check_small_files, open_weights
 from export.checkpoint.header_weights import HeaderWeights
 from export.checkpoint.preflight import try_prompt
@@ -79,6 +79,11 @@ class BuildSpec:
     def fates(self) -> list[Fate]:
         """What becomes of a published checkpoint's codes; empty where it has none."""
         return fates_of(self.weights, self.numbers)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What of the checkpoint's format a build leaves out, a sentence each."""
+        return notes_of(self.weights)
 
     @property
     def format(self) -> str:

@@ -51,7 +51,8 @@ class StoredTensor:
         return self.shape == tuple(value.shape) and self.offset % self.dtype.itemsize == 0
 
     def mapped(self, folder: Path) -> np.ndarray:
-        """The tensor, mapped and not read: what nobody looks at costs nothing. Raises BadShard for an element that is
+        """The tensor, mapped and not read: what nobody looks at costs nothing, and what is read stays in memory for as
+        long as the array lives. Raises BadShard for an element that is
         none of ours, or one that is not as large as its type and shape say."""
         element = _ELEMENTS.get(self.element)
         if element is None or self.length != prod(self.shape) * element.itemsize:

@@ -56,6 +56,7 @@ class Plan:
     cards: list[Fit]
     fates: list[Fate] = field(default_factory=list)
     """What becomes of the codes that the checkpoint is published in."""
+    notes: tuple[str, ...] = ()
     speed: ServingSpeed | None = None
     """What was measured; None where that was not asked for, or cannot be done on this machine."""
 
@@ -65,6 +66,7 @@ class Plan:
             "files": self.inventory.files,
             "linked": sorted(self.inventory.linked),
             "published": [asdict(fate) for fate in self.fates],
+            "notes": list(self.notes),
             "new_bytes": self.new_bytes,
             "peak_bytes": self.peak_bytes,
             "slots": self.slots,
@@ -151,6 +153,7 @@ def _plan(spec: BuildSpec, out: Path, slots: int, length: int) -> Plan:
         slots=slots,
         length=min(length, spec.checkpoint.text.max_positions),
         fates=spec.fates,
+        notes=spec.notes,
         cards=fits(spec.checkpoint, settings, held.weights, spec.numbers),
     )
 
@@ -162,6 +165,8 @@ def _show(found: Plan, console: Console) -> None:
         for fate in found.fates:
             published.add_row(fate.scheme, f"{fate.tensors:,}", f"{fate.stored_bytes / MB:,.1f}", fate.fate)
         console.print(published)
+    for sentence in found.notes:
+        console.print(sentence)
     files = Table("file", "MB", "", title="What would be written")
     for name, size in found.inventory.files.items():
         note = "the checkpoint's own, linked" if name in found.inventory.linked else ""

@@ -103,6 +103,22 @@ def gptq(
     return publish(DEMO, tmp_path / "gptq", config, layer)
 
 
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_zero_points_that_borrowed_from_their_neighbours_are_put_right(bits: int, tmp_path: Path) -> None:
+    """GPTQModel takes one from every zero point of a word at once, and a zero point may be 0."""
+    made = rounded(in_numbers(), bits, 128, False)
+    made.zeros[::3] = 0
+
+    def layer(name: str, array: np.ndarray) -> Tensors:
+        held = gptq_layer(name, made if name == DOWN else rounded(array, bits, 128, False), bits, second=True)
+        one_in_each = np.uint32(sum(1 << place for place in range(0, 32, bits)))
+        held[f"{name}.qzeros"] = (held[f"{name}.qzeros"].view(np.uint32) - one_in_each).view(np.int32)
+        return held
+
+    weights = opened(publish(DEMO, tmp_path / "gptq", {"quant_method": "gptq", "bits": bits}, layer))
+    np.testing.assert_array_equal(weights.read(WEIGHT, SHAPE), made.values)
+
+
 @pytest.mark.parametrize("group", [32, 128])
 def test_act_order_is_put_back(group: int, tmp_path: Path) -> None:
     made = rounded(in_numbers(), 4, group, False, ORDER)

@@ -46,7 +46,7 @@ def test_the_published_build_is_served_when_nothing_is_named(out: Path, exported
 def test_the_demo_is_served_where_nothing_was_published(out: Path, exported: list) -> None:
     (out / CURRENT).unlink()
     choice = choose(None, None, None, out, True)
-    assert exported == [(DEMO, "fp32")] and "nothing was published" in choice.origin
+    assert exported == [(DEMO, "auto")] and "nothing was published" in choice.origin
 
 
 def test_what_is_named_comes_before_what_was_published(out: Path, exported: list, tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_what_is_named_comes_before_what_was_published(out: Path, exported: list
     choose(None, DEMO, "int8", out, True)
     (out / CURRENT).unlink()
     choose(None, None, "int8", out, True)
-    assert exported == [(str(tmp_path / "checkpoint"), "fp32"), (DEMO, "int8"), (DEMO, "int8")]
+    assert exported == [(str(tmp_path / "checkpoint"), "auto"), (DEMO, "int8"), (DEMO, "int8")]
 
 
 def test_a_build_is_named_by_its_digest_or_by_its_folder(out: Path) -> None:

@@ -35,22 +35,22 @@ def tensors_of(
 
 
 def _tensor(layer: LayerTensors) -> PublishedTensor:
-    words, scales = layer.mapped("qweight"), layer.mapped("scales")
-    if words.ndim != 2 or scales.ndim != 2 or 0 in (*words.shape, *scales.shape):
-        raise BadShard(f"{layer.name}: qweight {list(words.shape)} and scales {list(scales.shape)} are no matrices.")
-    inputs, groups, out = words.shape[0], *scales.shape
-    if words.shape[1] * len(AWQ_ORDER) != out or inputs % groups:
+    words, scales = layer.shape("qweight"), layer.shape("scales")
+    if len(words) != 2 or len(scales) != 2 or 0 in (*words, *scales):
+        raise BadShard(f"{layer.name}: qweight {list(words)} and scales {list(scales)} are no matrices.")
+    inputs, groups, out = words[0], *scales
+    if words[1] * len(AWQ_ORDER) != out or inputs % groups:
         raise BadShard(
-            f"{layer.name}: qweight {list(words.shape)} and scales {list(scales.shape)} are no layer of 4 bits. "
-            f"{_REMEDY}"
+            f"{layer.name}: qweight {list(words)} and scales {list(scales)} are no layer of 4 bits. {_REMEDY}"
         )
     has_zeros = "qzeros" in layer
     if has_zeros:
-        layer.check("qzeros", (groups, words.shape[1]))
+        layer.check("qzeros", (groups, words[1]))
 
     def read(begin: int, end: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         zeros = _outputs(layer.mapped("qzeros"), begin, end) if has_zeros else None
-        return _outputs(words, begin, end), scales[:, begin:end].T.astype(np.float32), zeros
+        held = layer.mapped("scales")[:, begin:end]
+        return _outputs(layer.mapped("qweight"), begin, end), held.T.astype(np.float32), zeros
 
     group = PER_OUTPUT if groups == 1 else inputs // groups
     made = GroupedCodes((out, inputs), _BITS, group, read, has_zeros)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -69,18 +70,18 @@ def _of_words(layer: LayerTensors) -> PublishedTensor:
             f"{layer.name}.weight_packed is {list(layer.shape('weight_packed'))}: a weight of {out} x {inputs} has no "
             f"codes of {', '.join(map(str, _BITS))} bits in it. {_REMEDY}"
         )
-    words, scales, group = layer.mapped("weight_packed"), *_scales(layer, out, inputs)
+    groups, group = _grouping(layer, out, inputs)
     has_zeros = "weight_zero_point" in layer
     if has_zeros:
-        layer.check("weight_zero_point", (-(-out * bits // WORD_BITS), scales.shape[1]))
+        layer.check("weight_zero_point", (-(-out * bits // WORD_BITS), groups))
 
     def read(begin: int, end: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        codes = unpack_columns(words[begin:end], bits)[:, :inputs]
+        codes = unpack_columns(layer.mapped("weight_packed")[begin:end], bits)[:, :inputs]
         zeros = None
         if has_zeros:
             whole = unpack_columns(np.ascontiguousarray(layer.mapped("weight_zero_point").T), bits)
             zeros = np.ascontiguousarray(whole[:, begin:end].T)
-        return codes, _rows(scales, begin, end), zeros
+        return codes, _scales(layer, begin, end), zeros
 
     return GroupedCodes((out, inputs), bits, group, read, has_zeros, _groups(layer, inputs)).published(
         layer.file("weight_packed"), layer.stored_bytes
@@ -90,7 +91,7 @@ def _of_words(layer: LayerTensors) -> PublishedTensor:
 def _of_bytes(layer: LayerTensors) -> PublishedTensor:
     """Codes with a sign, one a byte, and zero points of the same kind."""
     out, inputs = layer.shape("weight")
-    codes, scales, group = layer.mapped("weight"), *_scales(layer, out, inputs)
+    groups, group = _grouping(layer, out, inputs)
     has_zeros = "weight_zero_point" in layer
     if has_zeros:
         layer.check("weight_zero_point", layer.shape("weight_scale"))
@@ -98,9 +99,9 @@ def _of_bytes(layer: LayerTensors) -> PublishedTensor:
     def read(begin: int, end: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         zeros = None
         if has_zeros:
-            stored = layer.mapped("weight_zero_point").astype(np.int8).reshape(-1, scales.shape[1])
+            stored = layer.mapped("weight_zero_point").astype(np.int8).reshape(-1, groups)
             zeros = _without_sign(_rows(stored, begin, end, np.int8))
-        return _without_sign(codes[begin:end]), _rows(scales, begin, end), zeros
+        return _without_sign(layer.mapped("weight")[begin:end]), _scales(layer, begin, end), zeros
 
     return GroupedCodes((out, inputs), 8, group, read, has_zeros, _groups(layer, inputs)).published(
         layer.file("weight"), layer.stored_bytes
@@ -115,18 +116,24 @@ def _shape(layer: LayerTensors) -> tuple[int, int]:
     return int(held[0]), int(held[1])
 
 
-def _scales(layer: LayerTensors, out: int, inputs: int) -> tuple[np.ndarray, int]:
-    """The scales [out or 1, groups], mapped, and the inputs of a group: of each group, output, or of the whole."""
-    scales = layer.mapped("weight_scale")
-    if scales.size == 1:
-        return scales.reshape(1, 1), PER_OUTPUT
-    columns = scales.shape[1] if scales.ndim == 2 else 0
-    if columns < 1 or scales.shape[0] != out or inputs % columns:
+def _scales(layer: LayerTensors, begin: int, end: int) -> np.ndarray:
+    """The scales f32 [rows, groups] of some outputs; one may stand for all."""
+    stored = layer.mapped("weight_scale")
+    return _rows(stored.reshape(1, 1) if stored.size == 1 else stored, begin, end)
+
+
+def _grouping(layer: LayerTensors, out: int, inputs: int) -> tuple[int, int]:
+    """How many groups of inputs have scales, and how many inputs each has."""
+    shape = layer.shape("weight_scale")
+    if prod(shape) == 1:
+        return 1, PER_OUTPUT
+    columns = shape[1] if len(shape) == 2 else 0
+    if columns < 1 or shape[0] != out or inputs % columns:
         raise BadShard(
-            f"{layer.name}.weight_scale is {list(scales.shape)}: a weight of {out} x {inputs} takes one scale, one for "
+            f"{layer.name}.weight_scale is {list(shape)}: a weight of {out} x {inputs} takes one scale, one for "
             f"each output, or one for each group of inputs, all groups of one size. {_REMEDY}"
         )
-    return scales, PER_OUTPUT if columns == 1 else inputs // columns
+    return columns, PER_OUTPUT if columns == 1 else inputs // columns
 
 
 def _groups(layer: LayerTensors, inputs: int) -> np.ndarray | None:

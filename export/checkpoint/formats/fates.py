@@ -39,6 +39,11 @@ def published_bits(weights: Weights) -> int | None:
     return min(layers, default=None)
 
 
+def notes_of(weights: Weights) -> tuple[str, ...]:
+    """What of a checkpoint's format is left out, a sentence each."""
+    return weights.notes if isinstance(weights, PublishedWeights) else ()
+
+
 def format_of(weights: Weights, numbers: Numbers) -> str:
     """A checkpoint's format, and whether a build keeps its codes; empty where it has none."""
     if not isinstance(weights, PublishedWeights) or not weights.coded:

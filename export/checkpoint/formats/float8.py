@@ -56,7 +56,7 @@ def float8_tensor(layer: LayerTensors, scale: str) -> PublishedTensor:
 
     def rows(begin: int, end: int) -> np.ndarray:
         of_rows = scales[np.arange(begin, end) // height][:, np.arange(inputs) // width]
-        values: np.ndarray = weight[begin:end].astype(np.float32) * of_rows
+        values: np.ndarray = layer.mapped("weight")[begin:end].astype(np.float32) * of_rows
         return values
 
     kind = "one scale" if scales.size == 1 else "a scale for each output"

@@ -97,9 +97,9 @@ def _tensors(text: list[GgufFile], vision: list[GgufFile]) -> dict[str, Publishe
 def _tensor(tensor: GgufTensor, rows_of: np.ndarray | None) -> PublishedTensor:
     """A tensor; `rows_of` i64 [rows] says where each row lies in the file, None as they come."""
     kind = KINDS[tensor.kind]
-    raw = tensor.mapped()
 
     def rows(begin: int, end: int) -> np.ndarray:
+        raw = tensor.mapped()  # each time anew: what stays mapped stays in memory
         return raw[begin:end] if rows_of is None else raw[rows_of[begin:end]]
 
     if len(tensor.shape) == 1 and kind.element is not None:

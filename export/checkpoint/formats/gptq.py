@@ -49,12 +49,12 @@ def _tensor(layer: LayerTensors, is_second: bool) -> PublishedTensor:
     inputs = word_rows * WORD_BITS // bits
     of_input = _groups(layer, inputs, groups)
     group = PER_OUTPUT if groups == 1 else _group_size(layer, inputs, groups, of_input)
-    words, scales = layer.mapped("qweight"), layer.mapped("scales")
 
     def read(begin: int, end: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        codes = unpack_rows(words[:, begin:end], bits)
+        codes = unpack_rows(layer.mapped("qweight")[:, begin:end], bits)
         zeros = _zeros(layer.mapped("qzeros"), bits, is_second)[:, begin:end]
-        return codes, scales[:, begin:end].T.astype(np.float32), np.ascontiguousarray(zeros.T)
+        scales = layer.mapped("scales")[:, begin:end]
+        return codes, scales.T.astype(np.float32), np.ascontiguousarray(zeros.T)
 
     made = GroupedCodes((out, inputs), bits, group, read, has_zeros=True, groups=of_input)
     return made.published(layer.file("qweight"), layer.stored_bytes)

@@ -22,11 +22,12 @@ READERS: dict[str, tuple[str, Reader]] = {
     float8.METHOD: ("FP8", float8.tensors_of),
 }
 """By `quant_method`: a name for readers, and who reads it."""
-_REMEDIES = {
+REFUSED = {
     "bitsandbytes": "Its nf4 and int8 are no evenly spaced codes in blocks. Export the unquantised checkpoint with "
     "--precision int4 or int8, which take as little room.",
     "mxfp4": "Export the unquantised checkpoint with --precision int4.",
 }
+"""Methods that are refused, and what to do instead."""
 _OTHERWISE = "Export the unquantised checkpoint with --precision int4 or int8."
 
 
@@ -48,7 +49,7 @@ def open_weights(folder: Path) -> Weights:
         known = ", ".join(READERS)
         raise config.refused(
             f"quant_method {config.method or 'none'} is not read, only {known}",
-            _REMEDIES.get(config.method, _OTHERWISE),
+            REFUSED.get(config.method, _OTHERWISE),
         )
     name, read = READERS[config.method]
     notes = compressed_tensors.check(config) if config.method == compressed_tensors.METHOD else ()
