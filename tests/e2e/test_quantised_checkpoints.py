@@ -20,6 +20,8 @@ from glmserve.system.bundled_files import DEMO_CHECKPOINT
 
 pytestmark = pytest.mark.triton
 PICTURE = DEMO_CHECKPOINT / "golden" / "canary.png"
+SEEN = ("yellow triangle", "red cross")
+"""What is in it."""
 
 
 @pytest.mark.parametrize("name", ["w4a16", "gptq", "awq", "gguf-q4_k"])
@@ -32,8 +34,8 @@ def test_it_is_served_as_published_and_sees_the_picture(name: str, tmp_path: Pat
         client = create_app(GatewaySettings(build=folder), pool).test_client()
         body = {
             "image": base64.b64encode(PICTURE.read_bytes()).decode(),
-            "prompt": "What is in the picture?",
+            "prompt": "Describe the picture.",
             "temperature": 0,
         }
         answer = client.post("/v1/chat/vision", json=body).get_json()
-    assert answer["success"] and "circle" in answer["result"], answer
+    assert answer["success"] and all(shape in answer["result"].lower() for shape in SEEN), answer
