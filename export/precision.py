@@ -54,13 +54,15 @@ class KvPrecision(StrEnum):
 @dataclass(frozen=True)
 class Numbers:
     """`real` is the type of activations and weights; `bits`, where set, is what linear layers are rounded to,
-    `rounds_kv` whether KV is to 8 bits, and `on_cuda` whether operators are chosen for a GPU. Layers that a checkpoint
-    is published with in codes of `kept_bits` keep those codes."""
+    `rounds_kv` whether KV is to 8 bits, `on_cuda` whether operators are chosen for a GPU, and `fuses` whether they are
+    chosen so that ONNX Runtime launches few kernels on it. Layers that a checkpoint is published with in codes of
+    `kept_bits` keep those codes."""
 
     real: ir.DataType = ir.DataType.FLOAT
     bits: int | None = None
     rounds_kv: bool = False
     on_cuda: bool = False
+    fuses: bool = False
     kept_bits: tuple[int, ...] = ()
 
     @property
@@ -90,8 +92,9 @@ def numbers_of(precision: Precision, target: Target, kv: KvPrecision = KvPrecisi
     if target is Target.RTX:
         _check_rtx(precision, kv)
     numbers = _numbers_of(precision, target)
+    on_cuda, fuses = target is not Target.CPU, target is Target.CUDA
     kept = () if target is Target.RTX else _KEPT.get(precision, ())
-    return replace(numbers, rounds_kv=kv is KvPrecision.INT8, on_cuda=target is not Target.CPU, kept_bits=kept)
+    return replace(numbers, rounds_kv=kv is KvPrecision.INT8, on_cuda=on_cuda, fuses=fuses, kept_bits=kept)
 
 
 def numbers_as_published(bits: int, target: Target, kv: KvPrecision) -> tuple[Precision, Numbers]:

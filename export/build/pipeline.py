@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from io import BufferedIOBase
@@ -26,6 +26,7 @@ from export.build.tensor_writer import Journal, digest_of
 from export.build.vision_backend import VisionBackend
 from export.certificate.writer import GOLDEN, write_certificate
 from export.checkpoint.hard_links import link_weights
+from export.checkpoint.hub import Source
 from export.checkpoint.weights import READERS
 from export.errors import DiskFull, room_on
 from export.graph.standard_ops import weights_in_files, write_standard
@@ -37,7 +38,7 @@ from export.store.build_store import BUILD_LOCK, PARTS, builds_in, locked, write
 from export.store.durable_io import sync_folder
 from export.store.file_digests import FileDigests
 from export.verify.candidate import Candidate
-from export.verify.golden import compare_golden, golden_files, has_golden, read_golden, room_for
+from export.verify.golden import compare_golden, golden_files, read_golden, room_for
 from glmserve.build import manifest as layout
 from glmserve.build.certificate import Certificate
 from glmserve.build.manifest import DECODER_PATH, DIGEST_CHARS, Manifest, sha256_of
@@ -61,20 +62,21 @@ def build(
     source: str | None = None,
     kv: KvPrecision = KvPrecision.SAME,
     order: EngineOrder | None = None,
+    adapters: Sequence[Source] = (),
 ) -> Path:
     """The build of a checkpoint under `out`: the one that is there already, or a new one. `source` names it, `order`
-    says which engines a build for the target rtx gets. Without a precision it is the one that the checkpoint is
-    published in.
+    says which engines a build for the target rtx gets, `adapters` are LoRA adapters to be merged in, in their order.
+    Without a precision it is the one that the checkpoint is published in.
 
     A new build is written aside and renamed when complete, so that a reader never sees half of one. What a kill
     interrupts is found again and gone on with. Raises, before anything is written, what `BuildSpec.of` raises, Locked
     while another build writes into `out`, BadArtifact for golden cases that cannot be compared with, and DiskFull,
     which may also come later.
     """
-    spec = BuildSpec.of(checkpoint, precision, target, vision_backend, source, kv, order)
+    spec = BuildSpec.of(checkpoint, precision, target, vision_backend, source, kv, order, adapters)
     made_with = [] if spec.order is None else [library_version()]
     plan = inventory(spec)
-    if has_golden(checkpoint):
+    if spec.has_golden:
         room_for(read_golden(checkpoint), spec.checkpoint)
     out.mkdir(parents=True, exist_ok=True)
     remembered = FileDigests.open(out)
@@ -82,7 +84,7 @@ def build(
     recipe = _recipe(spec, digests, made_with)
     existing = _find(out, recipe, remembered)
     remembered.save()
-    if existing and ((existing / layout.CERTIFICATE_FILE).exists() or not has_golden(checkpoint)):
+    if existing and ((existing / layout.CERTIFICATE_FILE).exists() or not spec.has_golden):
         return existing
     with locked(out, BUILD_LOCK):
         parts = out / f"{PARTS}{recipe[:DIGEST_CHARS]}"
@@ -107,7 +109,7 @@ def _write(spec: BuildSpec, parts: Path, out: Path, digests: dict[Path, str], re
     partial.mkdir(parents=True, exist_ok=True)
     shutil.copytree(MODEL_REPOSITORY, partial / layout.REPOSITORY_FOLDER, ignore=_NO_CACHES, dirs_exist_ok=True)
     _copy_processor(spec, partial / layout.CHECKPOINT_FOLDER)
-    write_canary(spec.folder, partial / layout.CANARY_FOLDER)
+    write_canary(spec.folder, partial / layout.CANARY_FOLDER, is_adapted=bool(spec.adapters))
     if spec.vision_config is not None:
         (partial / VISION_CONFIG_PATH).parent.mkdir(exist_ok=True)
         (partial / VISION_CONFIG_PATH).write_text(spec.vision_config, "utf-8")
@@ -115,7 +117,8 @@ def _write(spec: BuildSpec, parts: Path, out: Path, digests: dict[Path, str], re
         console.print(sentence)
     known, engines = _write_graphs(spec, partial, parts, digests, console)
     kinds = (spec.precision, spec.target, spec.kv)
-    manifest = Manifest.describe(partial, recipe, spec.source, *kinds, known, engines, spec.format)
+    adapters = [{"name": adapter.name, "digest": adapter.digest} for adapter in spec.adapters]
+    manifest = Manifest.describe(partial, recipe, spec.source, *kinds, known, engines, adapters, spec.format)
     manifest.write(partial)
     _certify(spec, partial, console)
     _sync_tree(partial)
@@ -151,7 +154,7 @@ def _is_whole(build: Path, manifest: Manifest, digest_of_file: Callable[[Path], 
 
 def _certify(spec: BuildSpec, build: Path, console: Console) -> None:
     """Leaves a certificate in a build whose checkpoint has recorded logits, if this machine can run it."""
-    if not has_golden(spec.folder):
+    if not spec.has_golden:
         return
     if spec.target is not Target.CPU:
         console.print("Not certified: this build runs on CUDA. Certify it there with `verify`.")
@@ -261,8 +264,9 @@ def _digest(path: Path, remembered: FileDigests, advance: Advance = lambda _size
 
 
 def _recipe(spec: BuildSpec, digests: dict[Path, str], made_with: list[str]) -> str:
-    """What a build is made of: precisions, target, engines and what they are `made_with`, every file of the checkpoint
-    that matters, the code that reads it and writes the graphs, and the versions of what that uses."""
+    """What a build is made of: precisions, target, engines and what they are `made_with`, adapters in their order,
+    every file of the checkpoint that matters, the code that reads it and writes the graphs, and the versions of what
+    that uses."""
     exporter, shared = Path(__file__).parents[1], Path(layout.__file__).parents[1]
     code = [path for path in shared.rglob("*.py") if not path.is_relative_to(shared / "engine")]
     code += [*exporter.rglob("*.py"), *MODEL_REPOSITORY.rglob("*.py"), *MODEL_REPOSITORY.rglob("*.pbtxt")]
@@ -275,6 +279,7 @@ def _recipe(spec: BuildSpec, digests: dict[Path, str], made_with: list[str]) -> 
         choices.append(repr(spec.numbers))
     if spec.order is not None:
         choices += [repr(spec.order), *made_with]
+    choices += [text for adapter in spec.adapters for text in (adapter.name, adapter.digest)]
     return hashlib.sha256(json.dumps([*choices, sorted(parts)]).encode()).hexdigest()
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx_ir as ir
@@ -12,6 +12,9 @@ from export.build.vision_backend import VisionBackend, check_backend, vision_con
 from export.checkpoint.formats.fates import Fate, fates_of, format_of, notes_of, published_bits
 from export.checkpoint.formats.opened import check_small_files, open_weights
 from export.checkpoint.header_weights import HeaderWeights
+from export.checkpoint.hub import Source
+from export.checkpoint.lora.adapter import Adapter
+from export.checkpoint.lora.merged import MergedWeights
 from export.checkpoint.preflight import try_prompt
 from export.checkpoint.weights import Weights
 from export.graph.decoder import decoder_graph
@@ -19,6 +22,7 @@ from export.graph.vision_encoder import vision_graph
 from export.precision import KvPrecision, Numbers, Precision, Target, numbers_as_published, numbers_of
 from export.rtx.engines import Engine, engines_of
 from export.rtx.order import EngineOrder
+from export.verify.golden import has_golden
 from glmserve.build.manifest import DECODER_PATH, REPOSITORY_FOLDER, TRITONS_VISION_PATH, VISION_PATH
 from glmserve.contract import VISION_MODEL
 from glmserve.model.config import OPTIONAL_FILES, PROCESSOR_FILES, Checkpoint
@@ -30,7 +34,7 @@ VISION_CONFIG_PATH = f"{REPOSITORY_FOLDER}/{VISION_MODEL}/config.pbtxt"
 @dataclass(frozen=True)
 class BuildSpec:
     """One build to be made; `source` is the checkpoint's name, `weights` reads the numbers, `headers` does not.
-    `order` says which engines of TensorRT for RTX it gets; None for none."""
+    `order` says which engines of TensorRT for RTX it gets; None for none. `adapters` are merged into `weights`."""
 
     folder: Path
     source: str
@@ -43,6 +47,7 @@ class BuildSpec:
     weights: Weights
     headers: HeaderWeights
     order: EngineOrder | None = None
+    adapters: tuple[Adapter, ...] = ()
 
     @staticmethod
     def of(
@@ -53,11 +58,12 @@ class BuildSpec:
         source: str | None = None,
         kv: KvPrecision = KvPrecision.SAME,
         order: EngineOrder | None = None,
+        adapters: Sequence[Source] = (),
     ) -> BuildSpec:
         """Reads configuration and headers, and tries tokenizer and template; without a precision, the one that the
-        checkpoint is published in. Raises, naming file and key or tensor: UnknownArchitecture, NoTokenizer, BadShard,
-        or BadArtifact for anything else that is missing or wrong, and for a target or a backend that cannot run the
-        precision."""
+        checkpoint is published in. `adapters` are LoRA adapters, in the order they are merged in. Raises, naming file
+        and key or tensor: UnknownArchitecture, NoTokenizer, BadShard, or BadArtifact for anything else that is missing
+        or wrong, and for a target or a backend that cannot run the precision."""
         if precision is not None:
             check_backend(vision_backend, precision, kv)
             numbers_of(precision, target, kv)
@@ -71,30 +77,45 @@ class BuildSpec:
         headers = HeaderWeights.of(weights)
         name = source or folder.resolve().name
         order = (order or EngineOrder()) if target is Target.RTX else None
-        return BuildSpec(
-            folder, name, precision, target, kv, numbers, vision_backend, checkpoint, weights, headers, order
+        opened = tuple(
+            Adapter.open(adapter.folder, adapter.name, weights, checkpoint.text.tied_head) for adapter in adapters
         )
+        merged = MergedWeights.of(weights, opened)
+        headers = replace(headers, source=merged)
+        return BuildSpec(
+            folder, name, precision, target, kv, numbers, vision_backend, checkpoint, merged, headers, order, opened
+        )
+
+    @property
+    def published(self) -> Weights:
+        """The checkpoint's weights without adapters."""
+        return self.weights.base if isinstance(self.weights, MergedWeights) else self.weights
 
     @property
     def fates(self) -> list[Fate]:
         """What becomes of a published checkpoint's codes; empty where it has none."""
-        return fates_of(self.weights, self.numbers)
+        return fates_of(self.published, self.numbers, self.weights)
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What of the checkpoint's format a build leaves out, a sentence each."""
-        return notes_of(self.weights)
+        return notes_of(self.published)
 
     @property
     def format(self) -> str:
         """The format that the checkpoint is published in, and whether the build keeps its codes; empty for numbers."""
-        return format_of(self.weights, self.numbers)
+        return format_of(self.published, self.numbers, self.weights)
 
     @property
     def small_files(self) -> list[Path]:
         """The files of the checkpoint that a build keeps as they are."""
         names = (*PROCESSOR_FILES, *OPTIONAL_FILES)
         return [self.folder / name for name in names if (self.folder / name).is_file()]
+
+    @property
+    def has_golden(self) -> bool:
+        """Whether recorded logits say what the build must compute. An adapter makes the model answer otherwise."""
+        return not self.adapters and has_golden(self.folder)
 
     @property
     def vision_config(self) -> str | None:

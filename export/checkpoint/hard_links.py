@@ -34,7 +34,7 @@ def link_weights(model: ir.Model, weights: Weights, folder: Path) -> list[Path]:
 
 def linkable(model: ir.Model, weights: Weights) -> dict[Path, list[tuple[ir.Value, StoredTensor]]]:
     """The checkpoint's files that are worth taking into a build whole, and the initializers that each holds."""
-    tensors = weights.stored()
+    tensors = {name: tensor for name, tensor in weights.stored().items() if weights.is_as_stored(name)}
     used: dict[str, list[ir.Value]] = defaultdict(list)
     for name, value in model.graph.initializers.items():
         if name in tensors and tensors[name].holds(value):

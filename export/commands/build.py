@@ -16,6 +16,7 @@ from export.commands.common import (
     EngineLengthOption,
     EngineSlotsOption,
     KvOption,
+    LoraOption,
     OutOption,
     PrecisionOption,
     TargetOption,
@@ -34,6 +35,7 @@ from glmserve.build.manifest import Manifest
 def build(
     checkpoint: CheckpointOption,
     out: OutOption = BUILDS,
+    lora: LoraOption = None,
     precision: PrecisionOption = PrecisionChoice.AUTO,
     target: TargetOption = Target.CPU,
     vision_backend: VisionBackendOption = VisionBackend.ENGINE,
@@ -49,7 +51,8 @@ def build(
     """
     order = order_of(compute_capability, slots, length, build_memory)
     source = Source.of(checkpoint)
-    console = plain_console(stderr=True)
-    path = make_build(source.folder, out, console, precision.precision, target, vision_backend, source.name, kv, order)
+    adapters = [Source.of(adapter, "adapter") for adapter in lora or []]
+    console, kind = plain_console(stderr=True), precision.precision
+    path = make_build(source.folder, out, console, kind, target, vision_backend, source.name, kv, order, adapters)
     typer.echo(str(path))
     Certificate.find(path, Manifest.read(path))  # raises if the comparison failed

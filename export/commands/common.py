@@ -36,6 +36,14 @@ CheckpointOption = Annotated[
         help="A checkpoint's folder, or its name on the Hugging Face hub.",
     ),
 ]
+LoraOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lora",
+        metavar="DIR|OWNER/NAME[@REVISION]",
+        help="A LoRA adapter of peft, merged into the weights. May be given several times; the order counts.",
+    ),
+]
 OutOption = Annotated[Path, typer.Option("--out", file_okay=False, help="The folder that holds all builds.")]
 PrecisionOption = Annotated[
     PrecisionChoice,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from export.checkpoint.packed import PackedWeight
 from export.checkpoint.weights import Weights
 from export.graph.builder import CONTRIB, OnnxGraphBuilder
 from export.graph.int8_linear import Int8Linear
@@ -23,9 +24,9 @@ UNROUNDED = "unrounded"
 """What the nodes are called that make numbers of such codes."""
 
 
-def joined(tensors: Sequence[ir.TensorProtocol], axis: int) -> ir.LazyTensor:
-    """Tensors laid side by side along an axis, under the first one's name."""
-    name, dtype = str(tensors[0].name), tensors[0].dtype
+def joined(tensors: Sequence[ir.TensorProtocol], axis: int, name: str = "") -> ir.LazyTensor:
+    """Tensors laid side by side along an axis, under the first one's name if no other is given."""
+    name, dtype = name or str(tensors[0].name), tensors[0].dtype
     shapes = [tensor.shape.numpy() for tensor in tensors]  # of whole numbers
     shape = [int(size) for size in shapes[0]]
     shape[axis] = sum(int(each[axis]) for each in shapes)
@@ -45,11 +46,17 @@ class GraphWriter(OnnxGraphBuilder):
         super().__init__(weights, is_standard)
         self.real = numbers.real
         self.kv = numbers.kv
+        self.bits = numbers.bits
         self._numbers = numbers
         self._loaded: dict[str, ir.Value] = {}
         self._tables: set[str] = set()
         self._bytes = Int8Linear(self)
         self._packed = PackedLinear(self, self.real)
+
+    @property
+    def fuses(self) -> bool:
+        """Whether ONNX Runtime is to run the graph on a GPU, where each node is a launch."""
+        return self._numbers.fuses and not self.is_standard
 
     def weight(self, name: str, shape: tuple[int, ...], dtype: ir.DataType | None = None) -> ir.Value:
         """A tensor of the checkpoint as an initializer under its own name, in the graph's own type or another; loaded
@@ -92,8 +99,8 @@ class GraphWriter(OnnxGraphBuilder):
         bias = self.weight(f"{source}.bias", (sizes[1],)) if has_bias else None
         node = name if bias is None else f"{name}.matmul"
         title = f"{name}.weight" if weight in self._tables else weight
-        packed = None if self.is_standard else self.weights.packed(weight, shape)
-        if packed is not None and packed.bits in numbers.kept_bits:
+        packed = self._kept(weight, shape, numbers)
+        if packed is not None:
             if self._packed.is_bytewise(packed):
                 product = self._bytes.linear(x, weight, shape, node, title)
             else:
@@ -107,6 +114,14 @@ class GraphWriter(OnnxGraphBuilder):
         else:
             product = self._rounded_linear(x, weight, shape, numbers.bits, node, title)
         return product if bias is None else self.op("Add", [product, bias], name)
+
+    def keeps(self, source: str, sizes: tuple[int, int]) -> bool:
+        """Whether the layer `source`, sizes (in, out), keeps the codes that it is published in."""
+        return self._kept(f"{source}.weight", (sizes[1], sizes[0]), self._numbers) is not None
+
+    def _kept(self, weight: str, shape: tuple[int, int], numbers: Numbers) -> PackedWeight | None:
+        packed = None if self.is_standard else self.weights.packed(weight, shape)
+        return packed if packed is not None and packed.bits in numbers.kept_bits else None
 
     def _numbers_for(self, weight: str, numbers: Numbers) -> Numbers:
         """What a layer is computed in: one in codes has 8 bits where the others keep theirs and it cannot."""
@@ -151,8 +166,15 @@ class GraphWriter(OnnxGraphBuilder):
         self, x: ir.Value, weight: str, shape: tuple[int, int], bits: int, name: str, title: str
     ) -> ir.Value:
         """As `linear`, with the weight rounded: each row's activations are rounded by themselves, block by block."""
-        lazy = self.weights.lazy_rounded(weight, shape, bits, self.real, title)
-        scales, codes = map(self.initializer, lazy)
+        return self.multiply_rounded(
+            x, self.weights.lazy_rounded(weight, shape, bits, self.real, title), shape, bits, name
+        )
+
+    def multiply_rounded(
+        self, x: ir.Value, rounded: Sequence[ir.TensorProtocol], shape: tuple[int, int], bits: int, name: str
+    ) -> ir.Value:
+        """x [..., in] times a weight [out, in] that is given as scales and codes, transposed."""
+        scales, codes = map(self.initializer, rounded)
         return self.op(
             "MatMulNBits",
             [x, codes, scales],
@@ -191,7 +213,8 @@ class GraphWriter(OnnxGraphBuilder):
         self, residual: ir.Value, x: ir.Value, source: str, size: int, eps: float, name: str
     ) -> tuple[ir.Value, ir.Value]:
         """The norm of residual + x, and the sum itself."""
-        if self.is_standard or self.real != ir.DataType.FLOAT:  # in half precision the fused node may add squares up so
+        # in half precision the fused node may add squares up so; on CUDA it does in fp32
+        if self.is_standard or (self.real != ir.DataType.FLOAT and not self.fuses):
             total = self.op("Add", [residual, x], f"{name}.residual")
             return self.rms_norm(total, source, size, eps, name), total
         normed, _, _, total = self.op_many(

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoConfig
 from transformers.models.glm4v.modeling_glm4v import Glm4vModel, Glm4vTextModel, Glm4vVisionModel
 
-from export.checkpoint.formats.opened import open_weights
+from export.checkpoint.weights import Weights
 from export.verify.reference_processor import ReferenceProcessor
 from glmserve.model.image_processor import Grid
 
@@ -26,8 +26,8 @@ class ReferenceLayers:
     Arrays in and out are f32 without a batch axis: [tokens, hidden], [patches, hidden].
     """
 
-    def __init__(self, checkpoint: Path) -> None:
-        self._weights = open_weights(checkpoint)
+    def __init__(self, checkpoint: Path, weights: Weights) -> None:
+        self._weights = weights
         config: Any = AutoConfig.from_pretrained(checkpoint)
         self._config = config
         self.processor = ReferenceProcessor(checkpoint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from transformers.utils import logging
 
 from export.checkpoint.formats.opened import open_weights
 from export.checkpoint.formats.published import PublishedWeights
+from export.errors import MissingPackage
 from export.verify.reference_processor import ReferenceProcessor
 from glmserve.model.image_processor import Grid
 
@@ -20,9 +22,12 @@ from glmserve.model.image_processor import Grid
 class Reference:
     """The whole model in fp32 on the CPU, behind its own processor."""
 
-    def __init__(self, checkpoint: Path) -> None:
+    def __init__(self, checkpoint: Path, adapters: Sequence[Path] = ()) -> None:
+        """The checkpoint with LoRA adapters merged by peft, one after the other; raises MissingPackage without peft."""
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         self._model: Any = _model(checkpoint).eval()
+        for adapter in adapters:
+            self._model = _merged(self._model, adapter)
         self.processor = ReferenceProcessor(checkpoint)
         self._image_token_id: int = self._model.config.image_token_id
 
@@ -84,6 +89,15 @@ def _model(checkpoint: Path) -> Any:
     for name, parameter in model.named_parameters():
         parameter.data = torch.from_numpy(weights.read(name, tuple(parameter.shape)).astype(np.float32))
     return model
+
+
+def _merged(model: Any, adapter: Path) -> Any:
+    try:
+        from peft import PeftModel
+    except ImportError:
+        raise MissingPackage("verify has peft merge the adapters: pip install -r requirements/test.txt.") from None
+    loader: Any = PeftModel
+    return loader.from_pretrained(model, adapter).merge_and_unload().eval()
 
 
 def _grid_thw(grids: list[Grid]) -> torch.Tensor:

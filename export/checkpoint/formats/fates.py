@@ -44,38 +44,41 @@ def notes_of(weights: Weights) -> tuple[str, ...]:
     return weights.notes if isinstance(weights, PublishedWeights) else ()
 
 
-def format_of(weights: Weights, numbers: Numbers) -> str:
-    """A checkpoint's format, and whether a build keeps its codes; empty where it has none."""
+def format_of(weights: Weights, numbers: Numbers, used: Weights) -> str:
+    """A checkpoint's format, and whether a build keeps its codes; empty where it has none. See `fates_of`."""
     if not isinstance(weights, PublishedWeights) or not weights.coded:
         return ""
-    kept = [fate for fate in fates_of(weights, numbers) if fate.fate == KEPT]
+    kept = [fate for fate in fates_of(weights, numbers, used) if fate.fate == KEPT]
     return f"{weights.format}, {'codes as published' if kept else 'rounded anew'}"
 
 
-def fates_of(weights: Weights, numbers: Numbers) -> list[Fate]:
-    """One for each scheme and what becomes of it, the largest first; empty for a checkpoint of numbers."""
+def fates_of(weights: Weights, numbers: Numbers, used: Weights) -> list[Fate]:
+    """One for each scheme and what becomes of it, the largest first; empty for a checkpoint of numbers. `used` are the
+    weights as the build takes them, adapters merged in: what these change keeps no codes."""
     if not isinstance(weights, PublishedWeights) or not weights.coded:
         return []
     sizes: dict[tuple[str, str], list[int]] = defaultdict(list)
     for name, stored in weights.described().items():
         tensor = weights.tensors.get(name)
         if tensor is not None and tensor.bits:
-            sizes[tensor.scheme, _fate(name, tensor, numbers)].append(stored.length)
+            sizes[tensor.scheme, _fate(name, tensor, numbers, used)].append(stored.length)
         elif tensor is not None or (stored.dtype is not None and not weights.is_part(name)):
             sizes[_PLAIN, _plain_fate(numbers)].append(stored.length)
     found = [Fate(weights.format, scheme, len(held), sum(held), fate) for (scheme, fate), held in sizes.items()]
     return sorted(found, key=lambda fate: -fate.stored_bytes)
 
 
-def _fate(name: str, tensor: PublishedTensor, numbers: Numbers) -> str:
+def _fate(name: str, tensor: PublishedTensor, numbers: Numbers, used: Weights) -> str:
     if name == EMBEDDING:
         return "a table of numbers in fp16, as rows of it are looked up"
-    if tensor.packed is not None and tensor.packed.bits in numbers.kept_bits:
+    packed = used.packed(name, (tensor.shape[0], tensor.shape[1]))
+    if packed is not None and packed.bits in numbers.kept_bits:
         return KEPT
     if numbers.bits is None and not numbers.kept_bits:
         return f"as numbers in {numbers.real.name.lower()}"
     bits = 8 if name.startswith(_GENTLE) or numbers.bits is None else numbers.bits
-    return f"rounded anew to {bits} bits" + (f", because {tensor.why}" if tensor.why else "")
+    why = tensor.why or ("an adapter changes them" if packed is None else "")
+    return f"rounded anew to {bits} bits" + (f", because {why}" if why else "")
 
 
 def _plain_fate(numbers: Numbers) -> str:

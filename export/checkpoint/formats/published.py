@@ -111,6 +111,13 @@ class PublishedWeights(Weights):
         tensor = self.tensors.get(name)
         return super().stored_dtype(name) if tensor is None else tensor.dtype
 
+    def stored_shape(self, name: str) -> tuple[int, ...]:
+        tensor = self.tensors.get(name)
+        return super().stored_shape(name) if tensor is None else tensor.shape
+
+    def is_as_stored(self, name: str) -> bool:
+        return name not in self.tensors and super().is_as_stored(name)
+
     def lazy_bytes(self, name: str, shape: tuple[int, int], title: str) -> list[tuple[ir.LazyTensor, ir.LazyTensor]]:
         packed = self.packed(name, shape)
         if packed is None or not packed.is_per_output or packed.bits != 8:
