@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +53,7 @@ class Weights:
         elif (folder / _SINGLE).exists():
             shards = dict.fromkeys(_names(folder / _SINGLE), _SINGLE)
         else:
-            raise BadShard(f"{folder} holds neither {_SINGLE} nor {_INDEX}; only safetensors are read.")
+            raise BadShard(f"{folder} holds neither {_SINGLE} nor {_INDEX} nor GGUF files; no other weights are read.")
         for name in sorted(set(shards.values())):
             if Path(name).name != name or not name.endswith(".safetensors"):
                 raise BadShard(f"{_INDEX} names the shard {name}; only .safetensors files beside it are read.")
@@ -65,6 +65,11 @@ class Weights:
     def files(self) -> list[Path]:
         """The safetensors files, sorted by name."""
         return [self.folder / name for name in sorted(set(self.shards.values()))]
+
+    @property
+    def names(self) -> Collection[str]:
+        """The tensors that can be read."""
+        return self.shards
 
     def stored(self) -> dict[str, StoredTensor]:
         """Where the tensors lie that are read as they are stored; raises BadShard for a broken header. Another file may

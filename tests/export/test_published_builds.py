@@ -13,11 +13,13 @@ import pytest
 from published_demo import MAKERS, published_demo
 from random_checkpoints import needs_torch
 from rich.console import Console
+from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 from export.build.inventory import inventory
 from export.build.pipeline import build
 from export.build.spec import BuildSpec
+from export.checkpoint.hub import Source
 from export.cli import app
 from export.precision import KvPrecision, Precision, Target
 from export.verify.candidate import Candidate
@@ -180,3 +182,33 @@ def test_a_quantised_checkpoint_for_tensorrts_own_backend_is_refused(made: Made)
 
     with pytest.raises(BadArtifact, match="has no form that TensorRT parses"):
         BuildSpec.of(made.checkpoint("gptq"), None, Target.CUDA, VisionBackend.TENSORRT)
+
+
+@pytest.mark.build
+def test_an_adapter_takes_the_codes_of_the_layers_that_it_changes_and_of_no_other(made: Made, tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["o_proj"]}
+    config |= {"layers_to_transform": [1], "layers_pattern": "layers"}
+    (adapter / "adapter_config.json").write_text(json.dumps(config), "utf-8")
+    changed = "base_model.model.model.language_model.layers.1.self_attn.o_proj"
+    random = np.random.default_rng(0)
+    low_rank = {"lora_A": (2, 256), "lora_B": (256, 2)}
+    save_file(
+        {f"{changed}.{side}.weight": random.normal(size=shape).astype(np.float32) for side, shape in low_rank.items()},
+        adapter / "adapter_model.safetensors",
+    )
+    adapters = [Source(adapter, "adapter")]
+    checkpoint = made.checkpoint("gptq")
+    spec = BuildSpec.of(checkpoint, None, Target.CPU, adapters=adapters)
+    told = {fate.fate: fate.tensors for fate in spec.fates}
+    assert told["as they are"] == 23 and told["rounded anew to 8 bits, because an adapter changes them"] == 1
+    folder = build(checkpoint, tmp_path / "builds", QUIET, None, adapters=adapters)
+    for path, size in inventory(spec).files.items():
+        if path.endswith((".onnx", ".data")):
+            assert (folder / path).stat().st_size == size, path
+    numbers = build(checkpoint, tmp_path / "builds", QUIET, Precision.FP32, adapters=adapters)
+    plain = logits(made.build("gptq"))
+    for found, wanted, without in zip(logits(folder), logits(numbers), plain, strict=True):
+        assert np.linalg.norm(found - wanted) < 0.05 * np.linalg.norm(wanted)
+        assert np.linalg.norm(without - wanted) > 0.1 * np.linalg.norm(wanted)

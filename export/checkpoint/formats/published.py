@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +57,10 @@ class PublishedWeights(Weights):
     @property
     def files(self) -> list[Path]:
         return [*super().files, *(self.folder / name for name in self.others)]
+
+    @property
+    def names(self) -> Collection[str]:
+        return self.tensors.keys() | {name for name in self.shards if not self.is_part(name)}
 
     @property
     def coded(self) -> dict[str, PublishedTensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +55,10 @@ class MergedWeights(Weights):
     @property
     def files(self) -> list[Path]:
         return self.base.files
+
+    @property
+    def names(self) -> Collection[str]:
+        return self.base.names
 
     def stored(self) -> dict[str, StoredTensor]:
         return self.base.stored()
