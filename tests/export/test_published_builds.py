@@ -177,6 +177,7 @@ def test_torch_and_the_formats_packages_are_not_needed(made: Made) -> None:
         sys.modules.update(held)
 
 
+@pytest.mark.slow
 def test_a_quantised_checkpoint_for_tensorrts_own_backend_is_refused(made: Made) -> None:
     from export.build.vision_backend import VisionBackend
 

@@ -32,6 +32,7 @@ from export.checkpoint.stored_tensors import stored_tensors_in
 from export.graph.layers import GraphWriter
 from export.precision import Numbers
 
+pytestmark = pytest.mark.slow
 DOWN = "model.language_model.layers.1.mlp.down_proj"
 WEIGHT = f"{DOWN}.weight"
 SHAPE = (256, 512)

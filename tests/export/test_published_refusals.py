@@ -20,6 +20,7 @@ from export.errors import BadShard
 from export.precision import Target
 from glmserve.errors import BadArtifact
 
+pytestmark = pytest.mark.slow
 LAYER = "model.language_model.layers.0.mlp.down_proj"
 
 

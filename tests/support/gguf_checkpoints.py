@@ -9,20 +9,22 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import gguf
 import numpy as np
-from gguf import GGMLQuantizationType as Kind
 from safetensors.numpy import load_file
 
 from glmserve.model.config import Checkpoint, TextModel
+
+if TYPE_CHECKING:
+    import gguf
 
 SHARD = "model.safetensors"
 _SUPER = 256
 _TEXT, _VISION = "model.language_model.", "model.visual."
 
 
-def publish_gguf(checkpoint: Path, folder: Path, kind: Kind, head: Kind | None = None, vision: Kind = Kind.F16) -> Path:
+def publish_gguf(checkpoint: Path, folder: Path, kind: str, head: str | None = None, vision: str = "F16") -> Path:
     """A folder with the small files of a checkpoint and its weights in GGUF; matrices of the text model are of `kind`,
     embeddings and head of `head`, matrices of the image encoder of `vision`."""
     folder.mkdir(parents=True)
@@ -35,7 +37,9 @@ def publish_gguf(checkpoint: Path, folder: Path, kind: Kind, head: Kind | None =
     return folder
 
 
-def _write_text(path: Path, tensors: dict[str, np.ndarray], shape: TextModel, kind: Kind, head: Kind) -> None:
+def _write_text(path: Path, tensors: dict[str, np.ndarray], shape: TextModel, kind: str, head: str) -> None:
+    import gguf
+
     writer = gguf.GGUFWriter(path, "glm4")
     writer.add_block_count(shape.layers)
     writer.add_head_count(shape.heads)
@@ -52,11 +56,13 @@ def _write_text(path: Path, tensors: dict[str, np.ndarray], shape: TextModel, ki
         if re.search(r"[qk]_proj\.", name):
             array = for_llama(array, shape)
         chosen = head if known.startswith(("token_embd", "output.")) else kind
-        _add(writer, known, array, chosen if array.ndim == 2 else Kind.F32)
+        _add(writer, known, array, chosen if array.ndim == 2 else "F32")
     _close(writer)
 
 
-def _write_vision(path: Path, tensors: dict[str, np.ndarray], kind: Kind) -> None:
+def _write_vision(path: Path, tensors: dict[str, np.ndarray], kind: str) -> None:
+    import gguf
+
     writer = gguf.GGUFWriter(path, "clip")
     writer.add_clip_projector_type("glm4v")
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.MMPROJ, 64)
@@ -66,11 +72,11 @@ def _write_vision(path: Path, tensors: dict[str, np.ndarray], kind: Kind) -> Non
         known = names.get_name(name.removeprefix("model."), try_suffixes=(".weight", ".bias"))
         assert known is not None, name
         if array.ndim == 5:
-            _add(writer, known, array[:, :, 0], Kind.F32)
-            _add(writer, f"{known}.1", array[:, :, 1], Kind.F32)
+            _add(writer, known, array[:, :, 0], "F32")
+            _add(writer, f"{known}.1", array[:, :, 1], "F32")
         else:
             is_layer = array.ndim == 2 and "position" not in name
-            _add(writer, known, array, kind if is_layer else Kind.F32)
+            _add(writer, known, array, kind if is_layer else "F32")
     _close(writer)
 
 
@@ -81,9 +87,11 @@ def for_llama(array: np.ndarray, shape: TextModel) -> np.ndarray:
     return np.concatenate([turned[:, 0::2], turned[:, 1::2], rest], axis=1).reshape(array.shape)
 
 
-def _add(writer: gguf.GGUFWriter, name: str, array: np.ndarray, kind: Kind) -> None:
+def _add(writer: gguf.GGUFWriter, name: str, array: np.ndarray, kind: str) -> None:
+    import gguf
+
     numbers = np.ascontiguousarray(array, np.float32)
-    writer.add_tensor(name, quantised(numbers, kind), raw_dtype=kind)
+    writer.add_tensor(name, quantised(numbers, kind), raw_dtype=gguf.GGMLQuantizationType[kind])
 
 
 def _close(writer: gguf.GGUFWriter) -> None:
@@ -93,13 +101,17 @@ def _close(writer: gguf.GGUFWriter) -> None:
     writer.close()
 
 
-def quantised(numbers: np.ndarray, kind: Kind) -> np.ndarray:
+def quantised(numbers: np.ndarray, kind: str) -> np.ndarray:
     """Numbers f32 [rows, in] as bytes u8 of a type, or as plain numbers."""
-    if kind is Kind.Q4_K:
+    if kind == "Q4_K":
         return _q4_k(numbers)
-    if kind is Kind.Q5_K:
+    if kind == "Q5_K":
         return _q5_k(numbers)
-    return _q6_k(numbers) if kind is Kind.Q6_K else gguf.quants.quantize(numbers, kind)
+    if kind == "Q6_K":
+        return _q6_k(numbers)
+    import gguf
+
+    return gguf.quants.quantize(numbers, gguf.GGMLQuantizationType[kind])
 
 
 def _with_least(numbers: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

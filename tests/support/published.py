@@ -70,9 +70,10 @@ def words_of(codes: np.ndarray, bits: int, places: tuple[int, ...] | None = None
     count = 32 // bits
     rows, columns = codes.shape
     words = np.zeros((rows, -(-columns // count)), np.uint32)
-    for column in range(columns):
-        place = column % count if places is None else places[column % count]
-        words[:, column // count] |= codes[:, column].astype(np.uint32) << np.uint32(bits * place)
+    for index in range(count):
+        every = codes[:, index::count].astype(np.uint32)
+        place = index if places is None else places[index]
+        words[:, : every.shape[1]] |= every << np.uint32(bits * place)
     return words.view(np.int32)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gguf_checkpoints import publish_gguf
 from published import awq_layer, compressed_layer, gptq_layer, publish, rounded
 from random_checkpoints import DEMO
 
@@ -52,17 +53,11 @@ def awq(folder: Path) -> Path:
 
 
 def gguf_q4(folder: Path) -> Path:
-    from gguf import GGMLQuantizationType as Kind
-    from gguf_checkpoints import publish_gguf
-
-    return publish_gguf(DEMO, folder, Kind.Q4_K, Kind.Q6_K)
+    return publish_gguf(DEMO, folder, "Q4_K", "Q6_K")
 
 
 def gguf_q8(folder: Path) -> Path:
-    from gguf import GGMLQuantizationType as Kind
-    from gguf_checkpoints import publish_gguf
-
-    return publish_gguf(DEMO, folder, Kind.Q8_0)
+    return publish_gguf(DEMO, folder, "Q8_0")
 
 
 MAKERS = {
