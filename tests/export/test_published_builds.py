@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from functools import cache
 from pathlib import Path
@@ -10,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
+from gguf_checkpoints import publish_gguf
 from published_demo import MAKERS, published_demo
-from random_checkpoints import needs_torch
+from random_checkpoints import DEMO, needs_torch
 from rich.console import Console
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
 from export.build.inventory import inventory
@@ -213,3 +215,23 @@ def test_an_adapter_takes_the_codes_of_the_layers_that_it_changes_and_of_no_othe
     for found, wanted, without in zip(logits(folder), logits(numbers), plain, strict=True):
         assert np.linalg.norm(found - wanted) < 0.05 * np.linalg.norm(wanted)
         assert np.linalg.norm(without - wanted) > 0.1 * np.linalg.norm(wanted)
+
+
+@pytest.mark.build
+def test_a_head_that_is_tied_to_a_table_in_codes_multiplies_by_them(tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    tied = tmp_path / "tied"
+    tied.mkdir()
+    for path in DEMO.iterdir():
+        if path.suffix in (".json", ".jinja"):
+            shutil.copyfile(path, tied / path.name)
+    config = json.loads((tied / "config.json").read_text("utf-8")) | {"tie_word_embeddings": True}
+    (tied / "config.json").write_text(json.dumps(config), "utf-8")
+    tensors = load_file(DEMO / "model.safetensors")
+    del tensors["lm_head.weight"]
+    save_file(tensors, tied / "model.safetensors")
+    checkpoint = publish_gguf(tied, tmp_path / "gguf", "Q8_0")
+    kept = build(checkpoint, tmp_path / "builds", QUIET, None)
+    numbers = build(checkpoint, tmp_path / "builds", QUIET, Precision.FP32)
+    for found, wanted in zip(logits(kept), logits(numbers), strict=True):
+        assert np.linalg.norm(found - wanted) < 0.05 * np.linalg.norm(wanted)
