@@ -55,14 +55,15 @@ class KvPrecision(StrEnum):
 class Numbers:
     """`real` is the type of activations and weights; `bits`, where set, is what linear layers are rounded to,
     `rounds_kv` whether KV is to 8 bits, `on_cuda` whether operators are chosen for a GPU, and `fuses` whether they are
-    chosen so that ONNX Runtime launches few kernels on it. Layers that a checkpoint is published with in codes of
-    `kept_bits` keep those codes."""
+    chosen so that ONNX Runtime launches few kernels on it. `in_8_bits` names weights that are rounded no further.
+    Layers that a checkpoint is published with in codes of `kept_bits` keep those codes."""
 
     real: ir.DataType = ir.DataType.FLOAT
     bits: int | None = None
     rounds_kv: bool = False
     on_cuda: bool = False
     fuses: bool = False
+    in_8_bits: frozenset[str] = frozenset()
     kept_bits: tuple[int, ...] = ()
 
     @property

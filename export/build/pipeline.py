@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
@@ -24,6 +25,9 @@ from export.build.progress import Advance, byte_progress
 from export.build.spec import VISION_CONFIG_PATH, BuildSpec
 from export.build.tensor_writer import Journal, digest_of
 from export.build.vision_backend import VisionBackend
+from export.calibrate.decoder_rounding import DecoderRounding, RoundedDecoder
+from export.calibrate.order import CalibrationOrder
+from export.calibrate.states import Prompt, first_states
 from export.certificate.writer import GOLDEN, write_certificate
 from export.checkpoint.hard_links import link_weights
 from export.checkpoint.hub import Source
@@ -47,6 +51,7 @@ from glmserve.system.bundled_files import MODEL_REPOSITORY
 
 _JOURNAL = "journal.jsonl"
 _ENGINES = "engines"
+_CALIBRATION = "calibration"
 _GB = 1e9
 _PACKAGES = ("onnx-ir", "ml-dtypes", "numpy", "pillow")
 """The packages that write a build's bytes: graphs, numbers and a drawn canary."""
@@ -63,17 +68,19 @@ def build(
     kv: KvPrecision = KvPrecision.SAME,
     order: EngineOrder | None = None,
     adapters: Sequence[Source] = (),
+    calibration: CalibrationOrder | None = None,
 ) -> Path:
     """The build of a checkpoint under `out`: the one that is there already, or a new one. `source` names it, `order`
-    says which engines a build for the target rtx gets, `adapters` are LoRA adapters to be merged in, in their order.
-    Without a precision it is the one that the checkpoint is published in.
+    says which engines a build for the target rtx gets, `adapters` are LoRA adapters to be merged in, in their order,
+    `calibration` on what layers are rounded to 4 bits. Without a precision it is the one that the checkpoint is
+    published in.
 
     A new build is written aside and renamed when complete, so that a reader never sees half of one. What a kill
     interrupts is found again and gone on with. Raises, before anything is written, what `BuildSpec.of` raises, Locked
     while another build writes into `out`, BadArtifact for golden cases that cannot be compared with, and DiskFull,
     which may also come later.
     """
-    spec = BuildSpec.of(checkpoint, precision, target, vision_backend, source, kv, order, adapters)
+    spec = BuildSpec.of(checkpoint, precision, target, vision_backend, source, kv, order, adapters, calibration)
     made_with = [] if spec.order is None else [library_version()]
     plan = inventory(spec)
     if spec.has_golden:
@@ -90,7 +97,8 @@ def build(
         parts = out / f"{PARTS}{recipe[:DIGEST_CHARS]}"
         existing = existing or _find(out, recipe, remembered)  # somebody may have made it in the meantime
         if existing is None:
-            _check_room(plan.new_bytes(can_link(spec, out)), out, parts)
+            codes = 0 if spec.calibration is None else plan.weights  # kept until the build is done
+            _check_room(plan.new_bytes(can_link(spec, out)) + codes, out, parts)
             with room_on(out):
                 existing = _write(spec, parts, out, digests, recipe, console)
         elif not (existing / layout.CERTIFICATE_FILE).exists():
@@ -118,7 +126,8 @@ def _write(spec: BuildSpec, parts: Path, out: Path, digests: dict[Path, str], re
     known, engines = _write_graphs(spec, partial, parts, digests, console)
     kinds = (spec.precision, spec.target, spec.kv)
     adapters = [{"name": adapter.name, "digest": adapter.digest} for adapter in spec.adapters]
-    manifest = Manifest.describe(partial, recipe, spec.source, *kinds, known, engines, adapters, spec.format)
+    rounding = "" if spec.calibration is None else spec.calibration.said
+    manifest = Manifest.describe(partial, recipe, spec.source, *kinds, known, engines, adapters, rounding, spec.format)
     manifest.write(partial)
     _certify(spec, partial, console)
     _sync_tree(partial)
@@ -176,7 +185,8 @@ def _write_graphs(
     manifest's line on the engines."""
     journal, known = Journal(parts / _JOURNAL), dict[Path, str]()
     placed = {}
-    for name, model in spec.graphs(spec.weights):
+    calibrate = None if spec.calibration is None else lambda: _calibrated(spec, partial, parts, console)
+    for name, model in spec.graphs(spec.weights, calibrate):
         path = partial / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if name == DECODER_PATH:
@@ -190,6 +200,28 @@ def _write_graphs(
         write_standard(model, placed[name], partial / name)
     engines = _write_engines(spec, partial, parts / _ENGINES, placed, console)
     return {(path.stat().st_dev, path.stat().st_ino): digest for path, digest in known.items()}, engines
+
+
+def _calibrated(spec: BuildSpec, partial: Path, parts: Path, console: Console) -> RoundedDecoder:
+    """The decoder, rounded by what the build's own image encoder and the prompts give it."""
+    assert spec.calibration is not None
+    order, layers, began = spec.calibration, spec.checkpoint.text.layers, time.monotonic()
+    done, skipped = 0, None
+
+    def begin() -> list[Prompt]:
+        vision = partial / spec.vision_path
+        return first_states(spec.folder, spec.checkpoint, spec.weights, vision, order.prompts.prompts)
+
+    def advance(count: int) -> None:
+        nonlocal done, skipped
+        skipped, done = count if skipped is None else skipped, done + count
+        left_s = (time.monotonic() - began) / max(1, done - skipped) * (layers - done)
+        console.print(f"calibrating: {done} of {layers} layers" + (f", {left_s:.0f} s left" if done > skipped else ""))
+
+    rounding = DecoderRounding(
+        spec.checkpoint, spec.weights, spec.numbers.real.numpy(), order.bits, parts / _CALIBRATION
+    )
+    return rounding.run(begin, advance)
 
 
 def _write_engines(
@@ -279,6 +311,8 @@ def _recipe(spec: BuildSpec, digests: dict[Path, str], made_with: list[str]) -> 
         choices.append(repr(spec.numbers))
     if spec.order is not None:
         choices += [repr(spec.order), *made_with]
+    if spec.calibration is not None:
+        choices += [repr(spec.calibration.bits), spec.calibration.prompts.digest]
     choices += [text for adapter in spec.adapters for text in (adapter.name, adapter.digest)]
     return hashlib.sha256(json.dumps([*choices, sorted(parts)]).encode()).hexdigest()
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx_ir as ir
 
 from export.build.vision_backend import VisionBackend, check_backend, vision_config
+from export.calibrate.decoder_rounding import RoundedDecoder
+from export.calibrate.order import CalibrationOrder
 from export.checkpoint.formats.fates import Fate, fates_of, format_of, notes_of, published_bits
 from export.checkpoint.formats.opened import check_small_files, open_weights
 from export.checkpoint.header_weights import HeaderWeights
@@ -25,6 +27,7 @@ from export.rtx.order import EngineOrder
 from export.verify.golden import has_golden
 from glmserve.build.manifest import DECODER_PATH, REPOSITORY_FOLDER, TRITONS_VISION_PATH, VISION_PATH
 from glmserve.contract import VISION_MODEL
+from glmserve.errors import BadArtifact
 from glmserve.model.config import OPTIONAL_FILES, PROCESSOR_FILES, Checkpoint
 from glmserve.system import malloc
 
@@ -34,7 +37,8 @@ VISION_CONFIG_PATH = f"{REPOSITORY_FOLDER}/{VISION_MODEL}/config.pbtxt"
 @dataclass(frozen=True)
 class BuildSpec:
     """One build to be made; `source` is the checkpoint's name, `weights` reads the numbers, `headers` does not.
-    `order` says which engines of TensorRT for RTX it gets; None for none. `adapters` are merged into `weights`."""
+    `order` says which engines of TensorRT for RTX it gets; None for none. `adapters` are merged into `weights`.
+    `calibration` says on what the decoder is calibrated; None for plain rounding."""
 
     folder: Path
     source: str
@@ -48,6 +52,7 @@ class BuildSpec:
     headers: HeaderWeights
     order: EngineOrder | None = None
     adapters: tuple[Adapter, ...] = ()
+    calibration: CalibrationOrder | None = None
 
     @staticmethod
     def of(
@@ -59,6 +64,7 @@ class BuildSpec:
         kv: KvPrecision = KvPrecision.SAME,
         order: EngineOrder | None = None,
         adapters: Sequence[Source] = (),
+        calibration: CalibrationOrder | None = None,
     ) -> BuildSpec:
         """Reads configuration and headers, and tries tokenizer and template; without a precision, the one that the
         checkpoint is published in. `adapters` are LoRA adapters, in the order they are merged in. Raises, naming file
@@ -72,6 +78,11 @@ class BuildSpec:
         try_prompt(folder, checkpoint)
         malloc.trim()  # the tokenizer
         weights = open_weights(folder)
+        if calibration is not None and published_bits(weights) is not None:
+            raise BadArtifact(
+                "--calibrate, --prompts and --bits choose how numbers are rounded, and this checkpoint is published in "
+                "codes, which a build keeps: leave them out, or export the unquantised checkpoint."
+            )
         precision, numbers = _settled(precision, weights, target, kv)
         check_backend(vision_backend, precision, kv)
         headers = HeaderWeights.of(weights)
@@ -83,7 +94,19 @@ class BuildSpec:
         merged = MergedWeights.of(weights, opened)
         headers = replace(headers, source=merged)
         return BuildSpec(
-            folder, name, precision, target, kv, numbers, vision_backend, checkpoint, merged, headers, order, opened
+            folder,
+            name,
+            precision,
+            target,
+            kv,
+            numbers,
+            vision_backend,
+            checkpoint,
+            merged,
+            headers,
+            order,
+            opened,
+            calibration,
         )
 
     @property
@@ -127,10 +150,17 @@ class BuildSpec:
         """Where the image encoder's graph lies in the build."""
         return VISION_PATH if self.vision_config is None else TRITONS_VISION_PATH
 
-    def graphs(self, weights: Weights) -> Iterator[tuple[str, ir.Model]]:
-        """The build's graphs one after the other, each with its path in the build; `weights` is one of the two."""
-        yield self.vision_path, vision_graph(self.checkpoint, weights, self.numbers)
-        yield DECODER_PATH, decoder_graph(self.checkpoint, weights, self.numbers)
+    def graphs(
+        self, weights: Weights, calibrate: Callable[[], RoundedDecoder] | None = None
+    ) -> Iterator[tuple[str, ir.Model]]:
+        """The build's graphs one after the other, each with its path in the build; `weights` is one of the two.
+        `calibrate` gives the decoder's, once the image encoder is done."""
+        numbers = self.numbers
+        yield self.vision_path, vision_graph(self.checkpoint, weights, numbers)
+        if calibrate is not None:
+            found = calibrate()
+            weights, numbers = found.weights, replace(numbers, in_8_bits=found.in_8_bits)
+        yield DECODER_PATH, decoder_graph(self.checkpoint, weights, numbers)
 
     def standard_graphs(self, weights: Weights) -> Iterator[tuple[str, ir.Model]]:
         """The graphs that stand beside these for other runtimes, where the backend wants any, each with the path of the

@@ -44,6 +44,24 @@ LoraOption = Annotated[
         help="A LoRA adapter of peft, merged into the weights. May be given several times; the order counts.",
     ),
 ]
+CalibrateOption = Annotated[
+    bool,
+    typer.Option("--calibrate", help="For int4: round layers by what pictures and texts give them. Takes longer."),
+]
+PromptsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--prompts",
+        file_okay=False,
+        help="For int4: calibrate on the prompts.jsonl in this folder, instead of on those that come along.",
+    ),
+]
+BitsOption = Annotated[
+    float | None,
+    typer.Option(
+        "--bits", help="For int4: let layers that lose most keep 8 bits, as many as this average allows, such as 4.5."
+    ),
+]
 OutOption = Annotated[Path, typer.Option("--out", file_okay=False, help="The folder that holds all builds.")]
 PrecisionOption = Annotated[
     PrecisionChoice,

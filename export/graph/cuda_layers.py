@@ -23,19 +23,20 @@ def joined_projection(
     its weight in every step of more than a few tokens.
     """
     layers, title = list(zip(sources, outputs, strict=True)), f"{name}.weight"
-    if g.bits is None:
+    bits = g.bits_of(f"{sources[0]}.weight")  # all are rounded alike
+    if bits is None:
         parts = [g.weights.lazy(f"{source}.weight", (out, inputs), g.real) for source, out in layers]
         weight = g.initializer(joined(parts, 0, title))
         weight.meta[PARTS] = tuple((str(part.name), out) for part, out in zip(parts, outputs, strict=True))
         product = g.linear(x, weight, f"{name}.matmul")
     else:
         rounded = [
-            g.weights.lazy_rounded(f"{source}.weight", (out, inputs), g.bits, g.real, f"{source}.weight")
+            g.weights.lazy_rounded(f"{source}.weight", (out, inputs), bits, g.real, f"{source}.weight")
             for source, out in layers
         ]
         scales, codes = zip(*rounded, strict=True)
         both = joined(scales, 0, f"{title}.scales"), joined(codes, 0, title)
-        product = g.multiply_rounded(x, both, (sum(outputs), inputs), g.bits, f"{name}.matmul")
+        product = g.multiply_rounded(x, both, (sum(outputs), inputs), bits, f"{name}.matmul")
     biases = [g.weights.read(f"{source}.bias", (out,)) for source, out in layers]
     bias = g.array(np.concatenate(biases).reshape(1, 1, -1), f"{name}.bias")
     return g.op("Add", [product, bias], name)

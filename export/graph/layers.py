@@ -46,7 +46,6 @@ class GraphWriter(OnnxGraphBuilder):
         super().__init__(weights, is_standard)
         self.real = numbers.real
         self.kv = numbers.kv
-        self.bits = numbers.bits
         self._numbers = numbers
         self._loaded: dict[str, ir.Value] = {}
         self._tables: set[str] = set()
@@ -57,6 +56,10 @@ class GraphWriter(OnnxGraphBuilder):
     def fuses(self) -> bool:
         """Whether ONNX Runtime is to run the graph on a GPU, where each node is a launch."""
         return self._numbers.fuses and not self.is_standard
+
+    def bits_of(self, weight: str) -> int | None:
+        """What a layer's weight is rounded to; None where it is not."""
+        return 8 if weight in self._numbers.in_8_bits else self._numbers.bits
 
     def weight(self, name: str, shape: tuple[int, ...], dtype: ir.DataType | None = None) -> ir.Value:
         """A tensor of the checkpoint as an initializer under its own name, in the graph's own type or another; loaded
@@ -95,7 +98,8 @@ class GraphWriter(OnnxGraphBuilder):
         What is rounded keeps its name, unless that is a table's of the graph: a head that is tied to the embeddings.
         """
         weight, shape = f"{source}.weight", (sizes[1], sizes[0])
-        numbers = self._numbers_for(weight, self._numbers.gentle if gentle else self._numbers)
+        is_gentle = gentle or weight in self._numbers.in_8_bits
+        numbers = self._numbers_for(weight, self._numbers.gentle if is_gentle else self._numbers)
         bias = self.weight(f"{source}.bias", (sizes[1],)) if has_bias else None
         node = name if bias is None else f"{name}.matmul"
         title = f"{name}.weight" if weight in self._tables else weight

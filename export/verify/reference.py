@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers.utils import logging
 
 from export.checkpoint.formats.opened import open_weights
 from export.checkpoint.formats.published import PublishedWeights
 from export.errors import MissingPackage
+from export.verify.candidate import Shown
 from export.verify.reference_processor import ReferenceProcessor
 from glmserve.model.image_processor import Grid
 
@@ -46,14 +46,14 @@ class Reference:
         return np.asarray(found.pooler_output)
 
     @torch.no_grad()
-    def logits(self, input_ids: np.ndarray, images: list[Image.Image]) -> np.ndarray:
+    def logits(self, input_ids: np.ndarray, images: list[Shown]) -> np.ndarray:
         """Logits f32 [tokens, vocabulary] at every token."""
         self._model.model.rope_deltas = None
         return np.asarray(self._model(**self._inputs(input_ids, images)).logits[0])
 
     @torch.no_grad()
     def answer(
-        self, input_ids: np.ndarray, images: list[Image.Image], max_tokens: int, repetition_penalty: float = 1.0
+        self, input_ids: np.ndarray, images: list[Shown], max_tokens: int, repetition_penalty: float = 1.0
     ) -> list[int]:
         """Greedy new tokens as `generate` returns them, an ending eos token included."""
         self._model.model.rope_deltas = None
@@ -63,7 +63,7 @@ class Reference:
         )
         return [int(token) for token in out[0, len(input_ids) :]]
 
-    def _inputs(self, input_ids: np.ndarray, images: list[Image.Image]) -> dict[str, torch.Tensor]:
+    def _inputs(self, input_ids: np.ndarray, images: list[Shown]) -> dict[str, torch.Tensor]:
         ids = torch.from_numpy(input_ids)[None]
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "mm_token_type_ids": self._kinds(ids)}
         if images:

@@ -9,7 +9,6 @@ from typing import IO, Any, TypeVar
 from werkzeug.wrappers import Request
 
 from gateway.deadline import Deadline
-from gateway.limits.turns import Turns
 from gateway.reading.content_encoding import unpacked
 from gateway.reading.dear import SMALL_BYTES, is_dear
 from gateway.reading.dear_reader import DearReader
@@ -44,7 +43,6 @@ class BodyReader:
         self._when_arrived = when_arrived
         self._watchdog = Watchdog()
         self._dear = dear
-        self._unpacking = Turns()
 
     def read_as(self, request: Request, read: Callable[..., T], *arguments: Any) -> T:
         """What `read(body, *arguments)` makes of the body: a function of a module, whose result can be pickled.
@@ -97,7 +95,7 @@ class BodyReader:
     def _unpacked(self, body: bytes, encoding: str, most: int, caller: str) -> bytes:
         """A large packed body waits for its caller's turn."""
         is_large = encoding and len(body) > SMALL_BYTES
-        with self._unpacking.take(caller, Deadline.after(self._timeout_s)) if is_large else nullcontext():
+        with self._dear.turns.take(caller, Deadline.after(self._timeout_s)) if is_large else nullcontext():
             return unpacked(body, encoding, most)
 
     def _too_large(self, most: int) -> TooLarge:

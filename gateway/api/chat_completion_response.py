@@ -15,6 +15,7 @@ from gateway.chat.generation import Answer, Piece
 from gateway.chat.service import Prepared
 from gateway.schemas.openai import Wanted
 from gateway.streaming import sse
+from gateway.triton.backend import Ranked
 from glmserve.errors import GlmServeError
 from glmserve.model.chat_template import ToolCall
 from glmserve.model.tokenizer import Tokenizer
@@ -49,12 +50,15 @@ class CompletionShape:
             "usage": _usage(prepared, answer),
             "timings": answer.timings,
             **_timed_out(answer),
+            **_videos(prepared),
         }
         return body | ({"prompt_token_ids": prepared.prompt.input_ids.tolist()} if self._wanted.token_ids else {})
 
     def start(self, prepared: Prepared) -> Iterator[str]:
         self._prompt_tokens = len(prepared.prompt.input_ids)
-        more = {"prompt_token_ids": prepared.prompt.input_ids.tolist()} if self._wanted.token_ids else {}
+        more: dict[str, Any] = _videos(prepared)
+        if self._wanted.token_ids:
+            more["prompt_token_ids"] = prepared.prompt.input_ids.tolist()
         for index in range(len(self._calls)):
             yield self._chunk(index, {"role": "assistant", "content": ""}, beside=more)
             if self._wanted.echoed:
@@ -72,8 +76,7 @@ class CompletionShape:
                 delta["boxes"] = [box.as_json() for box in each.boxes]
             more: dict[str, Any] = {"token_ids": list(each.tokens)} if self._wanted.token_ids and each.tokens else {}
             if delta or each.logprobs or more:
-                logprobs = as_openai(each.logprobs, self._tokenizer) if each.logprobs else None
-                yield self._chunk(each.index, delta, logprobs=logprobs, **more)
+                yield self._chunk(each.index, delta, logprobs=self._logprobs(each.logprobs), **more)
 
     def end(self, prepared: Prepared, answer: Answer) -> Iterator[str]:
         for index, each in enumerate(answer.answers):
@@ -100,9 +103,12 @@ class CompletionShape:
             "message": message,
             "finish_reason": answer.finish_reason,
             **_stop_reason(answer),
-            "logprobs": as_openai(answer.logprobs, self._tokenizer) if answer.logprobs else None,
+            "logprobs": self._logprobs(answer.logprobs),
             **({"token_ids": list(answer.tokens)} if self._wanted.token_ids else {}),
         }
+
+    def _logprobs(self, tokens: tuple[Ranked, ...]) -> dict[str, Any] | None:
+        return as_openai(tokens, self._tokenizer, self._wanted.tokens_as_ids) if tokens else None
 
     def _thoughts(self, text: str) -> dict[str, Any]:
         """The thoughts by both names that clients have for them."""
@@ -132,6 +138,12 @@ class CompletionShape:
             written.append({"index": number, **entry} if with_index else entry)
             self._calls[index] += 1
         return written
+
+
+def _videos(prepared: Prepared) -> dict[str, Any]:
+    """Which frames of each video the model sees, where there are any."""
+    videos = prepared.prompt.videos
+    return {"videos": list(videos)} if videos else {}
 
 
 def _timed_out(answer: Answer) -> dict[str, bool]:

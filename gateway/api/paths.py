@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
 _KNOWN_APIS = frozenset(
     """
-    assistants audio batches chat completions containers conversations detokenize embeddings evals files fine_tuning
-    images messages models moderations organization realtime rerank responses score threads tokenize uploads
+    apply-template assistants audio batches chat completions containers conversations detokenize embeddings evals files
+    fine_tuning images messages models moderations organization realtime rerank responses score threads tokenize uploads
     vector_stores videos
     """.split()  # noqa: SIM905
 )

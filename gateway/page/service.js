@@ -28,7 +28,7 @@ export async function* ask(body, signal, whenAllowed) {
     whenAllowed();
   }
   for await (const event of events(response.body)) {
-    if (event.error) throw told(event.error.message);
+    if (event.error) throw told(sentence(event.error));
     yield event;
   }
 }
@@ -42,8 +42,14 @@ async function refusal(response, key) {
   }
   const seconds = Number(response.headers.get("Retry-After")) || 0;
   const body = await response.json().catch(() => null);
-  if (body && body.error && body.error.message) return told(body.error.message, seconds);
+  if (body && body.error && body.error.message) return told(sentence(body.error), seconds);
   return told(response.status === 413 ? word("tooLarge") : word("unreadable")(response.status), seconds);
+}
+
+// What the service says of an error, in the visitor's language where its code is known.
+function sentence({ code, message }) {
+  const known = Object.hasOwn(word("errors"), code) ? word("errors")[code] : null;
+  return known ? known(message) : message;
 }
 
 async function* events(body) {
@@ -76,6 +82,8 @@ export function messages(turns, system) {
 }
 
 function parts(turn) {
-  if (!turn.images.length) return turn.text;
-  return [...turn.images.map((image) => ({ type: "image_url", image_url: { url: image.url } })), { type: "text", text: turn.text }];
+  const images = turn.images.map((image) => ({ type: "image_url", image_url: { url: image.url } }));
+  const videos = (turn.videos || []).map((video) => ({ type: "video_url", video_url: { url: video.url } }));
+  if (!images.length && !videos.length) return turn.text;
+  return [...images, ...videos, { type: "text", text: turn.text }];
 }

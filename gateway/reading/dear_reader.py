@@ -34,21 +34,24 @@ class DearReader:
     def __init__(self, timeout_s: float, cpu_s: float = READ_CPU_S) -> None:
         """`timeout_s` is how long a body may wait for its turn and be read."""
         self._timeout_s, self._cpu_s = timeout_s, cpu_s
-        self._turns = Turns()
+        self.turns = Turns()
+        """Also of whatever else is done to dear bodies."""
         self._lock = threading.Lock()
         self._idle: list[_Process] = []  # one at most
         self._finalizer = weakref.finalize(self, _end_all, self._idle)
 
-    def read(self, caller: str, function: Callable[..., T], body: bytes, *arguments: Any) -> T:
+    def read(self, caller: str, function: Callable[..., T], body: bytes | str, *arguments: Any) -> T:
         """What `function(body, *arguments)` returns or raises, where its errors are ours; a function of a module.
 
-        Raises DeadlineExceeded, and InvalidInput for a body that takes too much time or memory.
+        A text is handed over in UTF-8, once its turn has come. Raises DeadlineExceeded, and InvalidInput for a body
+        that takes too much time or memory.
         """
         deadline = Deadline.after(self._timeout_s)
-        with self._turns.take(caller, deadline):
+        with self.turns.take(caller, deadline):
             process = self._taken()
             try:
-                answer = process.ask(pickle.dumps((function, arguments)), body, deadline.left_s())
+                packed = body.encode("utf-8", "surrogatepass") if isinstance(body, str) else body
+                answer = process.ask(pickle.dumps((function, arguments)), packed, deadline.left_s())
             except _Ended as error:
                 raise _why(process.end(), self._cpu_s) from error
             except BaseException:

@@ -50,7 +50,6 @@ _SPEAKS = "answers are text only"
 DECLINED = {
     "prompt_logprobs": Declined("only tokens of the answer have log-probabilities: use logprobs"),
     "logprob_token_ids": Declined("use top_logprobs, which tells the likeliest tokens"),
-    "return_tokens_as_token_ids": Declined("use return_token_ids, which gives the ids apart", (False,)),
     "return_prompt_text": Declined("send the request to /v1/tokenize for the prompt's tokens", (False,)),
     "routed_experts_prompt_start": Declined("this model has no experts", (0,)),
     "thinking_token_budget": Declined("bound thoughts and answer together with max_tokens"),
@@ -64,7 +63,6 @@ DECLINED = {
     "add_special_tokens": Declined("the chat template has its special tokens already", (False,)),
     "documents": Declined("put the documents into a message"),
     "chat_template": Declined(_TEMPLATE),
-    "media_io_kwargs": Declined("bound an image's pixels with mm_processor_kwargs"),
     "kv_transfer_params": Declined(_ONE_DECODER),
     "ec_transfer_params": Declined(_ONE_DECODER),
     "vllm_xargs": Declined("there are no extensions that read it"),

@@ -12,7 +12,8 @@ from glmserve.model.tool_parser import FUNCTION_NAME
 TOKEN_ID = r"^[0-9]{1,9}$"
 SOMETHING = r"\S"
 IS_MISSING = "is missing"
-_OURS = "said"
+OURS = "said"
+"""The type of a mistake that a validator of ours has put into words itself."""
 _MOST_SHOWN_CHARS = 40
 _NO_SUCH_TYPE = ("literal_error", "missing")
 _PATTERNS = {
@@ -43,7 +44,7 @@ _BOUNDS = {
 
 def said(words: str) -> PydanticCustomError:
     """What a validator raises to end the sentence "The field … " itself."""
-    return PydanticCustomError(_OURS, "{words}", {"words": words})
+    return PydanticCustomError(OURS, "{words}", {"words": words})
 
 
 def mistake(errors: list[ErrorDetails], document: Any) -> tuple[str, str]:
@@ -110,7 +111,7 @@ def _words(errors: list[ErrorDetails]) -> str:
 
 def _of_one(error: ErrorDetails) -> str:
     kind, facts = error["type"], error.get("ctx", {})
-    if kind == _OURS:
+    if kind == OURS:
         return error["msg"]
     if kind == "missing":
         return IS_MISSING

@@ -31,11 +31,13 @@ class StreamOptions(Body):
 @dataclass(frozen=True)
 class Wanted:
     """How a completion is written: `usage` after a stream, or with each of its chunks, whether the ids of tokens come
-    too, whether thoughts do, and the text that each answer begins with."""
+    too, or stand in log-probabilities for their texts, whether thoughts come, and the text that each answer begins
+    with."""
 
     usage: bool = False
     running_usage: bool = False
     token_ids: bool = False
+    tokens_as_ids: bool = False
     thoughts: bool = True
     echoed: str = ""
 
@@ -58,6 +60,8 @@ class CompletionBody(GuidedFields, TokenFields, MessagesBody):
     continue_final_message: bool | None = Field(default=None, description=FLAG)
     include_reasoning: bool | None = Field(default=None, description=FLAG)
     return_token_ids: bool | None = Field(default=None, description=FLAG)
+    return_tokens_as_token_ids: bool | None = Field(default=None, description=FLAG)
+    return_video_frames: bool | None = Field(default=None, description=FLAG)
 
     def conversation(self, thinks_by_default: bool) -> Conversation:
         rule, asked = self.text_rule(), self.thinks()
@@ -78,6 +82,7 @@ class CompletionBody(GuidedFields, TokenFields, MessagesBody):
             finish_of_calls=use.finish_reason,
             prompt_field="messages",
             answers=self.n or 1,
+            shows_frames=bool(self.return_video_frames),
             asks=self.add_generation_prompt is not False and not self.continue_final_message,
             **self.token_options(sampling),
             partial_on_timeout=bool(self.partial_on_timeout),
@@ -94,6 +99,7 @@ class CompletionBody(GuidedFields, TokenFields, MessagesBody):
             usage=bool(options.include_usage),
             running_usage=bool(options.include_usage and options.continuous_usage_stats),
             token_ids=bool(self.return_token_ids),
+            tokens_as_ids=bool(self.return_tokens_as_token_ids),
             thoughts=self.include_reasoning is not False,
             echoed=said if self.echo else "",
         )

@@ -11,7 +11,7 @@ import typer
 from behaviours.declined import DECLINED as NOT_DONE
 from behaviours.every import ASKED, GROUPS, HOLD
 from graph_table import layer_table
-from launch_tables import kernels_table, launches_table
+from launch_tables import kernels_table, launches_table, step_table
 
 from export.checkpoint.formats.support import support
 from export.errors import MEANING
@@ -157,6 +157,7 @@ BLOCKS = {
     "decoder layer": layer_table,
     "cuda launches": launches_table,
     "cuda kernels": kernels_table,
+    "cuda step": step_table,
     "gateway settings": lambda: settings_table().strip(),
 }
 DOCUMENTS = (

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
+from export.checkpoint.derived import DerivedWeights
 from export.checkpoint.lora.adapter import Adapter, Change
 from export.checkpoint.packed import PackedWeight
-from export.checkpoint.stored_tensors import StoredTensor
 from export.checkpoint.weights import Weights
 
 _CHUNK_VALUES = 1 << 22
 
 
 @dataclass(frozen=True)
-class MergedWeights(Weights):
+class MergedWeights(DerivedWeights):
     """The weights of `base`, each changed by `changes` in their order. Sums are made in fp32 and rounded once, to the
     type that the checkpoint stores the tensor in."""
 
-    base: Weights
     changes: dict[str, list[Change]]
 
     @staticmethod
@@ -45,29 +43,6 @@ class MergedWeights(Weights):
 
     def read_columns(self, name: str, begin: int, end: int) -> np.ndarray:
         return self._merged(name, self.base.read_columns(name, begin, end), 0, slice(begin, end))
-
-    def stored_dtype(self, name: str) -> ir.DataType:
-        return self.base.stored_dtype(name)
-
-    def stored_shape(self, name: str) -> tuple[int, ...]:
-        return self.base.stored_shape(name)
-
-    @property
-    def files(self) -> list[Path]:
-        return self.base.files
-
-    @property
-    def names(self) -> Collection[str]:
-        return self.base.names
-
-    def stored(self) -> dict[str, StoredTensor]:
-        return self.base.stored()
-
-    def described(self) -> dict[str, StoredTensor]:
-        return self.base.described()
-
-    def is_coded(self, name: str) -> bool:
-        return self.base.is_coded(name)
 
     def packed(self, name: str, shape: tuple[int, int]) -> PackedWeight | None:
         return None if name in self.changes else self.base.packed(name, shape)

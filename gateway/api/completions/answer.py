@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from gateway.api.error_handlers import openai_problem
+from gateway.api.logprobs import spelled
 from gateway.api.usage import token_counts
 from gateway.chat.generation import Answer, Piece
 from gateway.chat.service import Prepared
@@ -129,7 +130,7 @@ class TextShape:
         }
 
     def _spelled(self, token: int) -> str:
-        return self._tokenizer.token_bytes(token).decode("utf-8", "replace")
+        return spelled(token, self._tokenizer, self._wanted.tokens_as_ids)
 
 
 def _usage(prepared: Prepared, answer: Answer) -> dict[str, Any]:

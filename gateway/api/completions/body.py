@@ -38,6 +38,7 @@ class TextBody(GuidedFields, TokenFields):
         default=None, description='{"include_usage": true, "continuous_usage_stats": true}'
     )
     return_token_ids: bool | None = Field(default=None, description=FLAG)
+    return_tokens_as_token_ids: bool | None = Field(default=None, description=FLAG)
     mm_processor_kwargs: None = Field(default=None, description="left out: no images come with a text")
     n: Annotated[int, Field(ge=1, le=MAX_ANSWERS)] | None = Field(
         default=None, description=f"a whole number from 1 to {MAX_ANSWERS}"
@@ -97,6 +98,7 @@ def parse_text(body: bytes) -> Asked:
         usage=bool(options.include_usage),
         running_usage=bool(options.include_usage and options.continuous_usage_stats),
         token_ids=bool(read.return_token_ids),
+        tokens_as_ids=bool(read.return_tokens_as_token_ids),
     )
     return Asked(read.model, conversations, bool(read.stream), bool(read.echo), wanted)
 

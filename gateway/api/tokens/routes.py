@@ -1,4 +1,4 @@
-"""POST /v1/tokenize and POST /v1/detokenize, in the shapes that vLLM gives them."""
+"""POST /v1/tokenize and /v1/detokenize, in the shapes of vLLM, and /v1/apply-template, in that of llama.cpp."""
 
 from __future__ import annotations
 
@@ -42,6 +42,12 @@ def routes(settings: GatewaySettings, bodies: BodyReader, handler: ChatHandler) 
         }
         written = document(facts, prompt.input_ids, tokenizer, bool(read.with_pieces), bool(read.return_token_strs))
         return Response(written, mimetype="application/json")
+
+    @blueprint.post("/v1/apply-template")
+    def apply_template() -> Response:
+        read, counted = bodies.read_as(request, _counted, settings.thinking)
+        handler.check_model(read.model)
+        return jsonify(prompt=tokenizer.decode(handler.count(counted).input_ids.tolist()))
 
     @blueprint.post("/v1/detokenize")
     def detokenize() -> Response:
@@ -87,6 +93,7 @@ def docs() -> RouteDocs:
     """What these routes tell the OpenAPI document."""
     count = asking("Turn a conversation or a text into token ids, and count them.", TokenizeBody, "TokenCount")
     text = asking("Turn token ids into their text.", DetokenizeBody, "Detokenized")
+    prompt = asking("Turn a conversation into the text of its prompt.", TokenizeBody, "Detokenized")
     meanings = {
         "messages": Meaning("The conversation, images included."),
         "prompt": Meaning("A text as it stands, instead of messages; control tokens written in it are such."),
@@ -98,7 +105,11 @@ def docs() -> RouteDocs:
         "add_special": Meaning("Known for llama.cpp's clients' sake, as add_special_tokens."),
     }
     return RouteDocs(
-        {"/v1/tokenize": {"post": count}, "/v1/detokenize": {"post": text}},
+        {
+            "/v1/tokenize": {"post": count},
+            "/v1/detokenize": {"post": text},
+            "/v1/apply-template": {"post": prompt},
+        },
         (TokenizeBody, DetokenizeBody),
         meanings,
         _ANSWERS,

@@ -147,6 +147,7 @@ def test_bad_words_are_banned_at_the_beginning_and_after_a_blank(
     [
         ({"logit_bias": {"7": 101}}, "logit_bias.7"),
         ({"logit_bias": {"x": 1}}, "logit_bias"),
+        ({"logit_bias": {"x": 1, "7": 0, "y": 2}}, "these are none"),
         ({"logit_bias": [1]}, "logit_bias"),
         ({"logit_bias": {"999999": 1}}, "logit_bias holds the token id 999999; ids go from 0 to"),
         ({"allowed_token_ids": []}, "allowed_token_ids"),

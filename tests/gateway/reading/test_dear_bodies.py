@@ -121,6 +121,7 @@ def test_time_that_runs_out_ends_the_reading() -> None:
         assert reader.read("key", halves, b"body", 1) == b"bo"
 
 
+@pytest.mark.slow
 def test_every_kind_stays_within_the_limits_of_bytes() -> None:
     for kind in KINDS.values():
         made = kind()

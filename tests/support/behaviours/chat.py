@@ -127,6 +127,13 @@ def emoji_ids(service: Service) -> bool:
     return "I love cats 🐱" in service.post("/v1/detokenize", {"tokens": ids}).body["prompt"]
 
 
+@holds(_IDS, "`return_tokens_as_token_ids` spells the tokens of `logprobs` by their ids.")
+def tokens_as_ids(service: Service) -> bool:
+    choice = service.chat(return_token_ids=True, return_tokens_as_token_ids=True, logprobs=True).choice
+    told = [each["token"] for each in choice["logprobs"]["content"]]
+    return told == [f"token_id:{token}" for token in choice["token_ids"]][: len(told)] and bool(told)
+
+
 @holds("vLLM test_usage_policy", "A whole answer tells its usage.")
 def whole_usage(service: Service) -> bool:
     usage = service.chat().usage

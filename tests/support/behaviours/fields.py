@@ -76,6 +76,12 @@ def stop_reason_of_the_end(service: Service) -> bool:
     return choice["finish_reason"] == "stop" and choice.get("stop_reason") is None
 
 
+@holds(_BIAS, "All wrong keys of `logit_bias` are named at once.")
+def wrong_biases(service: Service) -> bool:
+    reply = service.chat(logit_bias={"bad1": 50.0, "bad2": 20.0})
+    return reply.status == 400 and "bad1" in reply.text and "bad2" in reply.text
+
+
 @holds("vLLM test_min_tokens", "With `min_tokens` no end and no stop token ends the answer before.")
 def min_tokens(service: Service) -> bool:
     first = service.chat(return_token_ids=True).choice["token_ids"][0]

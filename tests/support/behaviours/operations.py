@@ -75,6 +75,38 @@ def pieces(service: Service) -> bool:
     return joined.decode() == _PROMPT and all(each["piece"] for each in found)
 
 
+def _prompt(service: Service, **fields: Any) -> str:
+    return str(service.post("/apply-template", {"messages": ASKED, **fields}).body["prompt"])
+
+
+@holds("llama.cpp test_template", "`/apply-template` gives the text of a conversation's prompt.")
+def template(service: Service) -> bool:
+    return "Who are you?" in _prompt(service) and _prompt(service) == _prompt(service, tools=[])
+
+
+@holds("llama.cpp test_template", "It ends with what begins an answer, unless `add_generation_prompt` is false.")
+def template_asks(service: Service) -> bool:
+    whole, silent = _prompt(service), _prompt(service, add_generation_prompt=False)
+    return whole.startswith(silent) and "assistant" in whole.removeprefix(silent)
+
+
+@holds("llama.cpp test_template", "Tools stand in it.")
+def template_tools(service: Service) -> bool:
+    return "Notes a shape." in _prompt(service, tools=[TOOL])
+
+
+@holds("llama.cpp test_template", "Thinking changes its end.")
+def template_thinks(service: Service) -> bool:
+    return _prompt(service, enable_thinking=True) != _prompt(service, enable_thinking=False)
+
+
+@holds("llama.cpp test_template", "A system text of parts is in it as a plain one is.")
+def template_system(service: Service) -> bool:
+    sent: tuple[Any, ...] = ("Be brief.", [{"type": "text", "text": "Be brief."}])
+    talks = [[{"role": "system", "content": content}, *ASKED] for content in sent]
+    return all("Be brief." in _prompt(service, messages=talk) for talk in talks)
+
+
 @holds(_OPS, "`/version` tells a version.")
 def version(service: Service) -> bool:
     return bool(service.get("/version").body["version"])
