@@ -14,10 +14,11 @@ from random_checkpoints import DEMO
 from safetensors.numpy import load_file, save_file
 
 from export.build.spec import BuildSpec
+from export.calibrate.order import CalibrationOrder
 from export.checkpoint.formats.opened import READERS, REFUSED, open_weights
 from export.checkpoint.formats.support import support
 from export.errors import BadShard
-from export.precision import Target
+from export.precision import Precision, Target
 from glmserve.errors import BadArtifact
 
 pytestmark = pytest.mark.slow
@@ -140,3 +141,10 @@ def test_a_kv_cache_scheme_is_left_out_and_said_so(tmp_path: Path) -> None:
 def test_the_table_has_every_method_that_is_read_or_refused_by_name() -> None:
     named = " ".join(row.format for row in support())
     assert all(method in named for method in (*READERS, *REFUSED, "GGUF"))
+
+
+def test_a_calibration_of_codes_is_refused(tmp_path: Path) -> None:
+    folder = publish(DEMO, tmp_path / "made", {"quant_method": "gptq", "bits": 4}, MAKERS["gptq"])
+    calibration = CalibrationOrder.of(True, None, None, Precision.INT4, Target.CPU)
+    with pytest.raises(BadArtifact, match="published in codes, which a build keeps: leave them out"):
+        BuildSpec.of(folder, Precision.INT4, Target.CPU, calibration=calibration)
