@@ -31,6 +31,7 @@ def test_no_request_keeps_its_thread_busy(kind: str, client: FlaskClient) -> Non
     assert time.thread_time() - before_s < MOST_CPU_S
 
 
+@pytest.mark.slow
 def test_a_text_is_counted_to_its_end_and_its_tokens_are_written_at_once(client: FlaskClient) -> None:
     text = "龘 " * 60_000
     whole = client.post("/v1/tokenize", json={"prompt": text, "return_token_strs": True}).get_json()
@@ -76,6 +77,7 @@ def test_other_threads_go_on_while_a_long_text_becomes_tokens_and_text_again(tex
     assert encoded - before > 5 and decoded - encoded > 2
 
 
+@pytest.mark.slow
 def test_a_text_far_over_the_context_is_refused_before_it_is_counted_to_its_end(builder: PromptBuilder) -> None:
     for text in ("word " * 38_000, "<|user|>" * 24_000, "龘" * 190_000):
         messages = [Message("user", (text,))]
