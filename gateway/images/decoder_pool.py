@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 import gateway
 from gateway.deadline import Deadline
 from gateway.images.job import Job, Outcome
-from gateway.images.videos.job import MOST_FACTS_BYTES, Facts, VideoJob, packed_numbers
+from gateway.images.videos.job import FACTS_BYTES, Facts, VideoJob, packed_numbers
 from gateway.triton.backend import Cancellation
 from glmserve.errors import Cancelled, DeadlineExceeded, Overloaded
 from glmserve.limits import LARGEST_KEPT_BUFFER_BYTES
@@ -166,7 +166,7 @@ class _Decoder:
     def facts(self, file: bytes, job: VideoJob, timeout_s: float) -> Facts:
         """Raises as `decode` does."""
         self._ask([file], job.sent_bytes, job.packed(), timeout_s)
-        found = Facts.unpacked(os.pread(self._shared, MOST_FACTS_BYTES, 0))
+        found = Facts.unpacked(os.pread(self._shared, FACTS_BYTES, 0))
         self._shrink(job.sent_bytes)
         return found
 

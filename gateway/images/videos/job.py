@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import astuple, dataclass
 from typing import Literal
 
 from gateway.images.job import JOB_BYTES
@@ -15,8 +14,9 @@ Container = Literal["mov", "matroska", "gif", "webp"]
 """As FFmpeg calls the families mp4/mov, mkv/webm, GIF and animated WebP."""
 
 _PACKED = struct.Struct("<8s12sQ4IQdQ")
-_NUMBER, _LENGTH = struct.Struct("<I"), struct.Struct("<I")
-MOST_FACTS_BYTES = 4096
+_NUMBER = struct.Struct("<I")
+_FACTS = struct.Struct("<12s32s3QdQ")
+FACTS_BYTES = _FACTS.size
 assert _PACKED.size <= JOB_BYTES
 
 
@@ -88,13 +88,13 @@ class Facts:
     streams: int
 
     def packed(self) -> bytes:
-        text = json.dumps(asdict(self)).encode()
-        return _LENGTH.pack(len(text)) + text
+        container, codec, *numbers = astuple(self)
+        return _FACTS.pack(container.encode(), codec.encode(), *numbers)
 
     @staticmethod
     def unpacked(data: bytes) -> Facts:
-        (length,) = _LENGTH.unpack_from(data)
-        return Facts(**json.loads(data[_LENGTH.size : _LENGTH.size + length]))
+        container, codec, *numbers = _FACTS.unpack_from(data)
+        return Facts(container.rstrip(b"\0").decode(), codec.rstrip(b"\0").decode("utf-8", "replace"), *numbers)
 
 
 def packed_numbers(numbers: Sequence[int]) -> bytes:
