@@ -197,7 +197,10 @@ class _DecoderWriter:
         names, sizes = [f"{name}.{letter}" for letter in "qkv"], (q_size, kv_size, kv_size)
         sources = [f"{source}.{letter}_proj" for letter in "qkv"]
         if g.fuses:
-            qkv = joined_projection(g, x, sources, shape.hidden, sizes, f"{name}.together")
+            if any(g.keeps(source, (shape.hidden, size)) for source, size in zip(sources, sizes, strict=True)):
+                qkv = g.op("Concat", g.projections(x, sources, shape.hidden, sizes, names), f"{name}.together", axis=-1)
+            else:
+                qkv = joined_projection(g, x, sources, shape.hidden, sizes, f"{name}.together")
             if not self._attend.turns:
                 parts = g.op_many("Split", [qkv, g.constant(sizes, np.int64)], names, axis=-1)
                 qkv = self._turned(parts, name)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
+from export.checkpoint.formats.opened import open_weights
 from export.checkpoint.weights import EMBEDDING, Weights
 from export.precision import Precision, Target, numbers_of
 from export.verify.candidate import Shown, shown_patches
@@ -49,7 +51,7 @@ def layerwise_stages(build: Path, checkpoint: Path, weights: Weights | None = No
 
     Memory holds one layer in fp32 on either side. Raises BadArtifact when a tensor is missing.
     """
-    ours, theirs = _Build(build), ReferenceLayers(checkpoint, weights or Weights.open(checkpoint))
+    ours, theirs = _Build(build), ReferenceLayers(checkpoint, weights or open_weights(checkpoint))
     samples = [_Sample(case) for case in _cases(ours.prompts)]
     yield from _compare_vision(ours, theirs, samples)
     theirs.forget_vision()
@@ -60,10 +62,9 @@ def layerwise_stages(build: Path, checkpoint: Path, weights: Weights | None = No
 
 def must_stream(checkpoint: Path) -> bool:
     """Whether the checkpoint in fp32 twice, as transformers and as a build, is more than this machine may hold."""
-    weights = Weights.open(checkpoint)
-    stored = weights.stored_dtype(EMBEDDING)
-    whole = sum(path.stat().st_size for path in weights.files) * ir.DataType.FLOAT.itemsize / stored.itemsize
-    return 2 * whole > Host().total_memory_bytes()
+    tensors = open_weights(checkpoint).described().values()
+    numbers = sum(prod(tensor.shape) for tensor in tensors if tensor.dtype is not None)
+    return 2 * numbers * ir.DataType.FLOAT.itemsize > Host().total_memory_bytes()
 
 
 class _Build:

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers.utils import logging
 
+from export.checkpoint.formats.opened import open_weights
+from export.checkpoint.formats.published import PublishedWeights
 from export.errors import MissingPackage
 from export.verify.candidate import Shown
 from export.verify.reference_processor import ReferenceProcessor
@@ -22,9 +24,8 @@ class Reference:
 
     def __init__(self, checkpoint: Path, adapters: Sequence[Path] = ()) -> None:
         """The checkpoint with LoRA adapters merged by peft, one after the other; raises MissingPackage without peft."""
-        library: Any = AutoModelForImageTextToText
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-        self._model: Any = library.from_pretrained(checkpoint, dtype=torch.float32).eval()
+        self._model: Any = _model(checkpoint).eval()
         for adapter in adapters:
             self._model = _merged(self._model, adapter)
         self.processor = ReferenceProcessor(checkpoint)
@@ -72,6 +73,22 @@ class Reference:
 
     def _kinds(self, ids: torch.Tensor) -> torch.Tensor:
         return (ids == self._image_token_id).int()
+
+
+def _model(checkpoint: Path) -> Any:
+    """The model with the checkpoint's weights; those that are published in codes as the numbers that these stand for,
+    which need no library of their format."""
+    library: Any = AutoModelForImageTextToText
+    weights = open_weights(checkpoint)
+    if not isinstance(weights, PublishedWeights):
+        return library.from_pretrained(checkpoint, dtype=torch.float32)
+    config = AutoConfig.from_pretrained(checkpoint)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    model = library.from_config(config, dtype=torch.float32)
+    for name, parameter in model.named_parameters():
+        parameter.data = torch.from_numpy(weights.read(name, tuple(parameter.shape)).astype(np.float32))
+    return model
 
 
 def _merged(model: Any, adapter: Path) -> Any:

@@ -51,7 +51,7 @@ def plan(checkpoint: Path, out: Path, *options: str) -> dict:
 def plan_apart(checkpoint: Path, out: Path, *options: str) -> dict:
     """As a process of its own, whose memory the forecast counts from."""
     command = [sys.executable, "-m", "export", "plan", "--json", "--checkpoint", str(checkpoint), "--out", str(out)]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=240, check=True)
     return dict(json.loads(done.stdout))
 
 
