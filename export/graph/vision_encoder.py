@@ -57,7 +57,7 @@ def fold_frame_difference(weight: np.ndarray, std: tuple[float, ...]) -> np.ndar
     frames = weight.astype(np.float64)
     scale = 1.0 / np.asarray(std, np.float64)[:, None, None]
     difference = (frames[:, :, 0] - frames[:, :, 1]) * scale / 255.0
-    return difference.reshape(len(weight), -1).astype(np.float32)
+    return np.asarray(difference.reshape(len(weight), -1), np.float32)
 
 
 class _VisionWriter:

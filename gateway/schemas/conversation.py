@@ -9,8 +9,7 @@ from typing import Any, Literal
 from glmserve.limits import MAX_CALLS
 from glmserve.model.chat_template import Role, ToolCall
 from glmserve.model.output_parser import TextRules
-from glmserve.model.video_sampling import AS_THE_MODEL
-from glmserve.model.video_sampling import Sampling as FrameSampling
+from glmserve.model.video_sampling import AS_THE_MODEL, FrameSampling
 from glmserve.sampling_parameters import Sampling
 
 Detail = Literal["low", "high", "auto"]

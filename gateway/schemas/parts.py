@@ -110,9 +110,10 @@ class Part(Body):
         if len(held) > 1:
             raise InvalidInput(f"The field {field} holds {' and '.join(held)}; send one of them.", field)
         ((name, sent),) = held.items()
-        beside = {"timestamps": self.timestamps, "fps": self.fps, "num_frames": self.num_frames}
+        whole = VideoObject(timestamps=self.timestamps, fps=self.fps, num_frames=self.num_frames)
         if isinstance(sent, VideoObject):
-            told = {key: getattr(sent, key) or value for key, value in beside.items()}
-            return VideoObject(url=sent.url, frames=sent.frames, **told).read(f"{field}.{name}")
-        what = {"url": sent} if isinstance(sent, str) else {"frames": sent}
-        return VideoObject(**what, **beside).read(f"{field}.{name}" if isinstance(sent, str) else field)
+            beside = {key: value for key, value in whole if value is not None and getattr(sent, key) is None}
+            return sent.model_copy(update=beside).read(f"{field}.{name}")
+        if isinstance(sent, str):
+            return whole.model_copy(update={"url": sent}).read(f"{field}.{name}")
+        return whole.model_copy(update={"frames": sent}).read(field)

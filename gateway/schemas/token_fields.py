@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, StringConstraints
 
 from gateway.schemas.common import FLAG, AnswerFields, Body
-from gateway.schemas.conversation import FrameSampling, PixelBounds
+from gateway.schemas.conversation import PixelBounds
 from gateway.schemas.mistakes import SOMETHING, TOKEN_ID, said, shown
 from gateway.schemas.videos import Fps, FrameCount, chosen
 from glmserve.errors import InvalidInput
@@ -21,7 +21,7 @@ from glmserve.limits import (
     MAX_STOP_CHARS,
 )
 from glmserve.model.output_parser import TextRules
-from glmserve.model.video_sampling import AS_THE_MODEL
+from glmserve.model.video_sampling import AS_THE_MODEL, FrameSampling
 from glmserve.sampling_parameters import Sampling
 
 _LARGEST_INT32 = 2**31 - 1

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from gateway.schemas.common import Body, Text
-from gateway.schemas.conversation import FrameSampling, SentImage, SentVideo
+from gateway.schemas.conversation import SentImage, SentVideo
 from glmserve.errors import InvalidInput
 from glmserve.limits import MAX_VIDEO_FRAMES
-from glmserve.model.video_sampling import AS_THE_MODEL
+from glmserve.model.video_sampling import AS_THE_MODEL, FrameSampling
 
 _MOST_FPS = 240
 _JPEGS = "data:video/jpeg;base64,"

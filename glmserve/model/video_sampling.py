@@ -34,17 +34,17 @@ class VideoFacts:
 
 
 @dataclass(frozen=True)
-class Sampling:
+class FrameSampling:
     """What a request asks instead of the model's own rule: frames a second, or so many frames spread evenly."""
 
     fps: float | None = None
     frames: int | None = None
 
 
-AS_THE_MODEL = Sampling()
+AS_THE_MODEL = FrameSampling()
 
 
-def sampled_frames(facts: VideoFacts, asked: Sampling = AS_THE_MODEL) -> list[int]:
+def sampled_frames(facts: VideoFacts, asked: FrameSampling = AS_THE_MODEL) -> list[int]:
     """The numbers of the frames to show, counted from 0 and in order; an even number of them, the last maybe twice."""
     if asked.frames is not None:
         chosen = _spread(0, facts.frames - 1, min(asked.frames, MAX_VIDEO_FRAMES))
