@@ -15,6 +15,7 @@ from gateway.chat.generation import Answer, Piece
 from gateway.chat.service import Prepared
 from gateway.schemas.openai import Wanted
 from gateway.streaming import sse
+from gateway.streaming.pace import Pace
 from gateway.triton.backend import Ranked
 from glmserve.errors import GlmServeError
 from glmserve.model.chat_template import ToolCall
@@ -38,6 +39,7 @@ class CompletionShape:
         self._request_id = request_id
         self._tokenizer = tokenizer
         self._wanted = wanted
+        self._pace = Pace()
         self._calls = [0] * answers
         self._prompt_tokens = 0
         self._tokens = 0  # that were streamed so far
@@ -65,6 +67,8 @@ class CompletionShape:
                 yield self._chunk(index, {"content": self._wanted.echoed})
 
     def piece(self, piece: Piece) -> Iterator[str]:
+        self._pace.add(piece)
+        pace = {"timings": self._pace.timings(self._prompt_tokens)} if self._wanted.timings else {}
         for each in piece.pieces:
             self._tokens += len(each.tokens)
             delta: dict[str, Any] = self._thoughts(each.thinking)
@@ -76,7 +80,7 @@ class CompletionShape:
                 delta["boxes"] = [box.as_json() for box in each.boxes]
             more: dict[str, Any] = {"token_ids": list(each.tokens)} if self._wanted.token_ids and each.tokens else {}
             if delta or each.logprobs or more:
-                yield self._chunk(each.index, delta, logprobs=self._logprobs(each.logprobs), **more)
+                yield self._chunk(each.index, delta, pace, logprobs=self._logprobs(each.logprobs), **more)
 
     def end(self, prepared: Prepared, answer: Answer) -> Iterator[str]:
         for index, each in enumerate(answer.answers):

@@ -31,7 +31,7 @@ from glmserve.errors import InvalidInput
 class Shape(sse.StreamShape, Protocol):
     """How a route writes an answer, whole or streamed; made for one request."""
 
-    def whole(self, prepared: Prepared, answer: Answer) -> dict[str, Any]:
+    def whole(self, prepared: Prepared, answer: Answer) -> dict[str, Any] | list[dict[str, Any]]:
         """The body of a finished answer."""
         ...
 

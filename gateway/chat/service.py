@@ -94,6 +94,7 @@ class ChatService:
         self._vocabulary = checkpoint.text.vocabulary
         builder = PromptBuilder.read(folder, self.tokenizer, checkpoint.image_token_id, checkpoint.images.merge_size)
         self.takes_tools, self.thinks, self.takes_videos = builder.takes_tools, builder.thinks, builder.takes_videos
+        self.chat_template = builder.source
         self.context_tokens = min(settings.context_tokens, checkpoint.text.max_positions)
         self._prompts = Prompts(
             builder,

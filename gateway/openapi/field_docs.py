@@ -87,6 +87,7 @@ MEANINGS = {
     "add_generation_prompt": Meaning("Whether the prompt ends with the beginning of an answer.", True),
     "continue_final_message": Meaning("Whether the answer goes on with the last message, an assistant's.", False),
     "return_token_ids": Meaning("Whether the ids of the prompt's and the answer's tokens come too.", False),
+    "timings_per_token": Meaning("Whether each chunk of a stream tells the pace so far, as llama.cpp does.", False),
     "return_video_frames": Meaning("Whether small JPEGs of the frames that are seen come with the answer.", False),
     "partial_on_timeout": Meaning(
         "Whether an answer whose time runs out is cut there, with timed_out: true, instead of failing with a 504.",

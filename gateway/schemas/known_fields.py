@@ -35,7 +35,6 @@ CHANGE_NOTHING = {
     "spaces_between_special_tokens": "this tokenizer's tokens bring their own blanks",
     "return_token_offsets": "vLLM's render routes only",
     "return_mm_kwargs": "vLLM's render routes only",
-    "timings_per_token": "timings come with the end of an answer",
     "return_progress": "a stream's comments say that the prompt is still read",
     "stream_interval": "tokens that gather while others are sent go into one chunk anyway",
 }

@@ -31,14 +31,15 @@ class StreamOptions(Body):
 @dataclass(frozen=True)
 class Wanted:
     """How a completion is written: `usage` after a stream, or with each of its chunks, whether the ids of tokens come
-    too, or stand in log-probabilities for their texts, whether thoughts come, and the text that each answer begins
-    with."""
+    too, or stand in log-probabilities for their texts, whether thoughts come, whether each chunk has `timings`, and the
+    text that each answer begins with."""
 
     usage: bool = False
     running_usage: bool = False
     token_ids: bool = False
     tokens_as_ids: bool = False
     thoughts: bool = True
+    timings: bool = False
     echoed: str = ""
 
 
@@ -61,6 +62,7 @@ class CompletionBody(GuidedFields, TokenFields, MessagesBody):
     include_reasoning: bool | None = Field(default=None, description=FLAG)
     return_token_ids: bool | None = Field(default=None, description=FLAG)
     return_tokens_as_token_ids: bool | None = Field(default=None, description=FLAG)
+    timings_per_token: bool | None = Field(default=None, description=FLAG)
     return_video_frames: bool | None = Field(default=None, description=FLAG)
 
     def conversation(self, thinks_by_default: bool) -> Conversation:
@@ -101,6 +103,7 @@ class CompletionBody(GuidedFields, TokenFields, MessagesBody):
             token_ids=bool(self.return_token_ids),
             tokens_as_ids=bool(self.return_tokens_as_token_ids),
             thoughts=self.include_reasoning is not False,
+            timings=bool(self.timings_per_token),
             echoed=said if self.echo else "",
         )
 

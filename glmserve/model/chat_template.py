@@ -87,6 +87,7 @@ class PromptBuilder:
         in_whole_seconds: bool = False,
     ) -> None:
         """`in_whole_seconds`: the times of a video's frames are written so, as GLM-4.1V's processor does."""
+        self.source = template
         self._template, variables = _compiled(template)
         self._in_whole_seconds = in_whole_seconds
         self.takes_tools = "tools" in variables

@@ -195,6 +195,14 @@ def timings(service: Service) -> bool:
     return "timings" in service.chat().body and "timings" in last
 
 
+@holds(_LLAMA, "`timings_per_token` puts timings into each chunk but the first.")
+def timings_per_token(service: Service) -> bool:
+    first, *others = service.stream(timings_per_token=True, stream_options={"include_usage": True}).events
+    told = [event["timings"] for event in others if any(choice["delta"] for choice in event["choices"])]
+    assert "timings" not in first and told[-1]["predicted_n"] <= 8
+    return all(each["prompt_per_second"] > 0 and each["predicted_per_second"] >= 0 for each in told)
+
+
 @holds("vLLM test_chat_template", "The template may be told not to begin an answer.")
 def no_generation_prompt(service: Service) -> bool:
     fewer = service.tokens(messages=ASKED, add_generation_prompt=False)["tokens"]

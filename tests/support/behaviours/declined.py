@@ -59,15 +59,9 @@ DECLINED: list[Declined] = [
         "`/v1/completions` takes token ids; here the field is refused",
     ),
     Declined(
-        "vLLM test_invocations", "`/invocations` is the chat route.", "clients of SageMaker set the path of a container"
-    ),
-    Declined(
         "vLLM test_tokenization",
-        "`/tokenizer_info` shows the tokenizer's settings.",
-        "vLLM has it switched off, and the checkpoint has them",
-    ),
-    Declined(
-        "vLLM test_simple", "`enable_response_messages` shows the prompt's text and ids.", "`/v1/tokenize` shows them"
+        "`/detokenize` gives the prompt back, and nothing else.",
+        "`content` beside it says the same to llama.cpp's clients",
     ),
     Declined(
         "vLLM test_stateful",
@@ -101,23 +95,7 @@ DECLINED: list[Declined] = [
         "`return_progress` tells how much of a prompt is read.",
         "a comment line each five seconds keeps a stream alive",
     ),
-    Declined(
-        "llama.cpp test_chat_completion",
-        "`timings_per_token` puts timings into each chunk.",
-        "they come with the end of an answer",
-    ),
     Declined("llama.cpp test_compat_anthropic", "`messages` of [] are answered.", "Anthropic's own API refuses them"),
-    Declined(
-        "llama.cpp test_tokenize",
-        "`/detokenize` answers with `content`.",
-        "it answers with `prompt` alone, as vLLM's test asks",
-    ),
-    Declined(
-        "llama.cpp test_completion, test_basic, test_slots",
-        "The routes `/completion`, `/props` and `/slots`.",
-        "`/v1/completions`, `/v1/models` and `/load` say the same",
-        3,
-    ),
     Declined(
         "llama.cpp test_security", "Any site's page may call the service.", "only those of `GLM_GATEWAY_CORS_ORIGINS`"
     ),

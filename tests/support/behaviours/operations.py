@@ -51,10 +51,26 @@ def token_strs(service: Service) -> bool:
     return len(found["token_strs"]) == found["count"] and "".join(found["token_strs"]) == "This is a test"
 
 
-@holds(_TOKENS, "`/detokenize` gives the prompt back, and nothing else.")
+@holds(_LLAMA_TOKENS, "`/detokenize` gives the text back as `content`, and as vLLM's `prompt`.")
 def back(service: Service) -> bool:
     found = service.post("/detokenize", {"tokens": service.tokens(prompt=_PROMPT)["tokens"]}).body
-    return bool(found == {"prompt": _PROMPT})
+    return bool(found == {"prompt": _PROMPT, "content": _PROMPT})
+
+
+@holds(_TOKENS, "`/tokenizer_info` shows the tokenizer's class, control tokens and chat template.")
+def tokenizer_info(service: Service) -> bool:
+    found = service.get("/tokenizer_info").body
+    assert isinstance(found["tokenizer_class"], str) and "messages" in found["chat_template"]
+    (user,) = service.tokens(prompt="<|user|>")["tokens"]
+    return bool(found["added_tokens_decoder"][str(user)] == {"content": "<|user|>", "special": True})
+
+
+@holds("vLLM test_invocations", "`/invocations` is the chat route.")
+def invocations(service: Service) -> bool:
+    asked = {"messages": ASKED, "temperature": 0, "max_tokens": 8}
+    told = service.post("/invocations", asked)
+    assert service.post("/invocations", {}).error["param"] == "messages"
+    return told.content == service.chat().content and told.usage == service.chat().usage
 
 
 @holds(_LLAMA_TOKENS, "`content` is another name of `prompt`.")
@@ -146,6 +162,21 @@ def models(service: Service) -> bool:
 def model(service: Service) -> bool:
     (found,) = service.get("/v1/models").body["data"]
     return found["max_model_len"] > 0 and service.get(f"/v1/models/{found['id']}").body == found
+
+
+@holds(_LLAMA, "`/props` tells the context, the slots and the defaults of requests.")
+def props(service: Service) -> bool:
+    found = service.get("/props").body
+    defaults = found["default_generation_settings"]
+    assert found["total_slots"] == len(service.get("/slots").body) and found["model_path"]
+    return defaults["n_ctx"] == service.tokens(prompt="a")["max_model_len"] and defaults["params"]["seed"] == -1
+
+
+@holds(_LLAMA, "`/slots` tells of each whether it is busy, and nothing of what it is asked.")
+def slots(service: Service) -> bool:
+    found = service.get("/slots").body
+    assert not any(each["is_processing"] for each in found) and all(each["n_ctx"] > 0 for each in found)
+    return bool(found) and "params" not in found[0] and "prompt" not in found[0]
 
 
 @holds(_LLAMA, "`/` is a page.")
