@@ -21,6 +21,7 @@ JSON = "application/json"
 DEAR = [kind for kind in KINDS if kind.startswith(("JSON", "base64"))] + ["a form's long text", "a form of escapes"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", DEAR)
 def test_what_takes_long_to_read_is_dear(kind: str) -> None:
     made = KINDS[kind]()
@@ -121,6 +122,7 @@ def test_time_that_runs_out_ends_the_reading() -> None:
         assert reader.read("key", halves, b"body", 1) == b"bo"
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_every_kind_stays_within_the_limits_of_bytes() -> None:
     for kind in KINDS.values():
