@@ -29,6 +29,7 @@ _SAMPLING = {
 MEANINGS = {
     "image": Meaning("The image: JPEG, PNG, WebP, AVIF, BMP or GIF (first frame)."),
     "messages": Meaning("The conversation so far; the last message asks."),
+    "prompt_token_ids": Meaning("The whole prompt as the chat template would make it, instead of messages."),
     "prompt": Meaning("The question."),
     "images": Meaning("Several images in the order they are read, beside or instead of image."),
     "video": Meaning("A video, or its frames and their times, beside or instead of image."),

@@ -25,6 +25,8 @@ def is_blank(value: Any) -> bool:
 Text = Annotated[str, StringConstraints(min_length=1)]
 _Stop = Annotated[str, StringConstraints(min_length=1, max_length=MAX_STOP_CHARS)]
 _TokenId = Annotated[int, Field(ge=0, le=_LARGEST_INT32)]
+MAX_TOKEN_IDS = 131_072
+TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=MAX_TOKEN_IDS, fail_fast=True)]
 FLAG = "true or false"
 _LISTS_OF_TEXTS = ("images", "stop")
 _MOST = next(parameter for parameter in PARAMETERS if parameter.name == "max_tokens")

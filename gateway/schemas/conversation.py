@@ -82,6 +82,8 @@ class Conversation:
     partial_on_timeout: bool = False
     raw: str | tuple[int, ...] | None = None
     """A prompt as text or token ids that stands for the turns, without the chat template."""
+    is_text: bool = True
+    """Whether the answer to a `raw` prompt is a text as it stands, and not a chat's, with thoughts and calls apart."""
     answers: int = 1
     rules: TextRules = field(default_factory=TextRules)
     asks: bool = True

@@ -76,7 +76,6 @@ DECLINED = {
     "verbosity": Declined("say in the prompt how long the answer should be", ("medium",)),
     "reasoning": Declined("use thinking or reasoning_effort"),
     "prompt_embeds": Declined("send text and images"),
-    "prompt_token_ids": Declined("send messages, or the ids to /v1/completions as its prompt"),
     "enable_response_messages": Declined("send the request to /v1/tokenize for the prompt's tokens", (False,)),
     "n_predict": Declined("use max_tokens"),
     "n_probs": Declined("use logprobs and top_logprobs", (0,)),

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from gateway.schemas.common import FLAG, Body, read_json, refusal, with_parameters
+from gateway.schemas.common import FLAG, MAX_TOKEN_IDS, Body, TokenIds, read_json, refusal, with_parameters
 from gateway.schemas.conversation import Conversation, Turn
 from gateway.schemas.messages import MessagesBody, check_continued
 from gateway.schemas.structured_output import GuidedFields, packed_rules
@@ -47,6 +47,9 @@ class Wanted:
 class CompletionBody(GuidedFields, TokenFields, MessagesBody):
     """The JSON body of a request to /v1/chat/completions."""
 
+    prompt_token_ids: TokenIds | None = Field(
+        default=None, min_length=1, description=f"a list of 1 to {MAX_TOKEN_IDS} token ids, instead of messages"
+    )
     n: Annotated[int, Field(ge=1, le=MAX_ANSWERS)] | None = Field(
         default=None, description=f"a whole number from 1 to {MAX_ANSWERS}"
     )
@@ -89,14 +92,20 @@ class CompletionBody(GuidedFields, TokenFields, MessagesBody):
             **self.token_options(sampling),
             partial_on_timeout=bool(self.partial_on_timeout),
         )
-        return self._continuing(conversation, turns[-1]) if self.continue_final_message else conversation
+        if self.continue_final_message:
+            return self._continuing(conversation, turns[-1])
+        if self.prompt_token_ids is None:
+            return conversation
+        raw = tuple(self.prompt_token_ids)
+        return replace(conversation, turns=(), raw=raw, is_text=False, prompt_field="prompt_token_ids")
 
-    def wanted(self, last: Turn) -> Wanted:
-        """How the answer to a conversation with this last turn is written; raises InvalidInput."""
+    def wanted(self, turns: tuple[Turn, ...]) -> Wanted:
+        """How the answer to a conversation of these turns is written; raises InvalidInput."""
         if self.stream_options is not None and not self.stream:
             raise InvalidInput("The field stream_options needs stream to be true.", "stream_options")
         options = self.stream_options or StreamOptions()
-        said = "".join(part for part in last.parts if isinstance(part, str)) if last.role == "assistant" else ""
+        last = turns[-1] if turns and turns[-1].role == "assistant" else None
+        said = "".join(part for part in last.parts if isinstance(part, str)) if last else ""
         return Wanted(
             usage=bool(options.include_usage),
             running_usage=bool(options.include_usage and options.continuous_usage_stats),
@@ -110,6 +119,10 @@ class CompletionBody(GuidedFields, TokenFields, MessagesBody):
     def _continuing(self, conversation: Conversation, last: Turn) -> Conversation:
         check_continued(last, bool(self.add_generation_prompt))
         return replace(conversation, continues=True, rules=replace(conversation.rules, continues=True))
+
+
+_STAND_IN = {"messages": [{"role": "user", "content": "?"}]}
+"""For the messages of a prompt that comes as token ids."""
 
 
 def _check_agree(rule: TextRule) -> None:
@@ -135,10 +148,14 @@ class Completion:
 def parse_completion(body: bytes, thinks_by_default: bool) -> Completion:
     """The request in a body; raises InvalidInput with a sentence that names the field at fault."""
     document: dict[str, Any] = read_json(body, "model and messages")
+    if document.get("prompt_token_ids") is not None:
+        if document.get("messages") is not None:
+            raise InvalidInput("The request must have one of messages and prompt_token_ids.", "prompt_token_ids")
+        document |= _STAND_IN
     try:
         read = CompletionBody.model_validate(document)
     except ValidationError as error:
         raise refusal(error, document, CompletionBody) from None
     check_declined(document, read)
     conversation = replace(read.conversation(thinks_by_default), unknown=unknown_fields(document, read))
-    return Completion(read.model, conversation, bool(read.stream), read.wanted(conversation.turns[-1]))
+    return Completion(read.model, conversation, bool(read.stream), read.wanted(conversation.turns))

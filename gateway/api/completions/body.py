@@ -7,8 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from gateway.api.tokens.body import TokenIds
-from gateway.schemas.common import FLAG, Text
+from gateway.schemas.common import FLAG, Text, TokenIds
 from gateway.schemas.conversation import Conversation
 from gateway.schemas.openai import StreamOptions, Wanted
 from gateway.schemas.structured_output import GuidedFields

@@ -329,5 +329,7 @@ export const SENTENCES = {
   "false: the answer has a field prompt.": "须为 false：回答自有 prompt 字段。",
   "#: use n for several answers.": "须为 #：要多个回答请用 n。",
   "false: use return_tokens.": "须为 false：请用 return_tokens。",
-  "false: log-probabilities have the ids here.": "须为 false：这里的对数概率已含编号。"
+  "false: log-probabilities have the ids here.": "须为 false：这里的对数概率已含编号。",
+  "The whole prompt as the chat template would make it, instead of messages.": "代替 messages 的整个提示，形如对话模板的产物。",
+  "a list of # to # token ids, instead of messages.": "须为 # 到 # 个词元编号的列表，用以代替 messages。"
 };

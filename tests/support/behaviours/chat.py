@@ -195,6 +195,14 @@ def timings(service: Service) -> bool:
     return "timings" in service.chat().body and "timings" in last
 
 
+@holds("vLLM test_token_in_token_out", "A chat takes `prompt_token_ids` instead of messages.")
+def prompt_of_ids(service: Service) -> bool:
+    asked = service.chat(return_token_ids=True).body
+    fields = {"temperature": 0, "max_tokens": 8, "return_token_ids": True}
+    told = service.post(CHAT, {"prompt_token_ids": asked["prompt_token_ids"], **fields}).body
+    return bool(told["choices"] == asked["choices"] and told["prompt_token_ids"] == asked["prompt_token_ids"])
+
+
 @holds(_LLAMA, "`timings_per_token` puts timings into each chunk but the first.")
 def timings_per_token(service: Service) -> bool:
     first, *others = service.stream(timings_per_token=True, stream_options={"include_usage": True}).events

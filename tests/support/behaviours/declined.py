@@ -54,11 +54,6 @@ DECLINED: list[Declined] = [
         "it sets no bound of its own here, and llama.cpp's tests send 50",
     ),
     Declined(
-        "vLLM test_token_in_token_out",
-        "A chat takes `prompt_token_ids` instead of messages.",
-        "`/v1/completions` takes token ids; here the field is refused",
-    ),
-    Declined(
         "vLLM test_tokenization",
         "`/detokenize` gives the prompt back, and nothing else.",
         "`content` beside it says the same to llama.cpp's clients",
