@@ -183,5 +183,5 @@ def test_a_build_that_was_not_made_for_tensorrt_says_how_to_make_one(machine: Fa
 @needs_real
 def test_the_real_models_profile_covers_its_images() -> None:
     profile = profile_of(Checkpoint.read(REAL))
-    assert profile["patches"] == ((1, 4, 588), (1, 1564, 588), (8, 156 * 156, 588))
+    assert profile["patches"] == ((1, 4, 588), (1, 1564, 588), (8, 2 * 156 * 156, 588)), "two frames"
     assert profile["row_weights"] == ((1, 2, 24), (1, 34, 24), (8, 156, 24))
