@@ -90,18 +90,23 @@ def docs() -> RouteDocs:
     return RouteDocs(paths, (LlamaBody,), meanings | known, _ANSWERS, _EXAMPLES)
 
 
+_FIELDS = {
+    "index": said("integer", "Which of the answers this is; several come as a list."),
+    "content": said("string", "The text."),
+    "tokens": said("array", "Its token ids, where return_tokens was sent.", items=said("integer")),
+    "stop": said("boolean", "Whether this is the end of the answer."),
+    "model": MODEL_NAME,
+    "stop_type": said("string", "eos, limit or word: what ended it."),
+    "generation_settings": said("object", "The fields that it was generated with."),
+    "timings": said("object", "Tokens and milliseconds of prompt and answer, and tokens a second."),
+}
+"""Of an answer of /completion; a request may leave some out."""
 _ANSWERS = {
-    "LlamaCompletion": fields(
-        *("index", "content", "tokens", "stop", "model", "stop_type", "timings"),
-        index=said("integer", "Which of the answers this is; several come as a list."),
-        content=said("string", "The text."),
-        tokens=said("array", "Its token ids, where return_tokens was sent.", items=said("integer")),
-        stop=said("boolean", "Whether this is the end of the answer."),
-        model=MODEL_NAME,
-        stop_type=said("string", "eos, limit or word: what ended it."),
-        generation_settings=said("object", "The fields that it was generated with."),
-        timings=said("object", "Tokens and milliseconds of prompt and answer, and tokens a second."),
-    ),
+    "LlamaCompletion": {
+        "type": ["object", "array"],
+        "items": {"type": "object"},
+        "properties": _FIELDS,
+    },
     "Props": fields(
         *("default_generation_settings", "total_slots", "model_alias", "chat_template", "modalities"),
         default_generation_settings=said("object", "The context's tokens (n_ctx), and the defaults (params)."),
