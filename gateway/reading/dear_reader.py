@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import signal
@@ -42,13 +43,15 @@ class DearReader:
         self._idle: list[_Process] = []  # one at most
         self._finalizer = weakref.finalize(self, _end_all, self._idle)
 
-    def read(self, caller: str, function: Callable[..., T], body: bytes | str, *arguments: Any) -> T:
+    def read(
+        self, caller: str, function: Callable[..., T], body: bytes | str, *arguments: Any, within_s: float = math.inf
+    ) -> T:
         """What `function(body, *arguments)` returns or raises, where its errors are ours; a function of a module.
 
-        A text is handed over in UTF-8, once its turn has come. Raises DeadlineExceeded, and InvalidInput for a body
-        that takes too much time or memory.
+        A text is handed over in UTF-8, once its turn has come. Raises DeadlineExceeded, also where `within_s` is
+        over sooner than the reader's own patience, and InvalidInput for a body that takes too much time or memory.
         """
-        deadline = Deadline.after(self._timeout_s)
+        deadline = Deadline.after(min(self._timeout_s, within_s))
         with self.turns.take(caller, deadline):
             process = self._taken()
             try:
