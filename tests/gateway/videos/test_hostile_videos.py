@@ -129,7 +129,7 @@ def _long() -> bytes:
 
 
 def test_leaving_frees_the_process_within_half_a_second() -> None:
-    cancellation, left, others = Cancellation(), [0.0], decoder_pids()
+    cancellation, left, others = Cancellation(), [0.0], set(decoder_pids())
     with closing(DecoderPool()) as pool:
         made = OpenedVideo(_long(), LIMITS, pool, Deadline.after(30), cancellation)
 
@@ -142,18 +142,18 @@ def test_leaving_frees_the_process_within_half_a_second() -> None:
         with pytest.raises(Cancelled):
             made.frames(list(range(120)), 1064, 1904, Deadline.after(30), cancellation)
         assert time.monotonic() - left[0] < 0.5
-        assert eventually(lambda: decoder_pids() == others)
+        assert eventually(lambda: set(decoder_pids()) <= others)
 
 
 def test_a_deadline_frees_the_process_within_half_a_second() -> None:
-    others = decoder_pids()
+    others = set(decoder_pids())
     with closing(DecoderPool()) as pool:
         made = OpenedVideo(_long(), LIMITS, pool, Deadline.after(30), Cancellation())
         began = time.monotonic()
         with pytest.raises(DeadlineExceeded):
             made.frames(list(range(120)), 1064, 1904, Deadline.after(0.3), Cancellation())
         assert time.monotonic() - began < 0.8
-        assert eventually(lambda: decoder_pids() == others)
+        assert eventually(lambda: set(decoder_pids()) <= others)
 
 
 def test_one_that_takes_too_long_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,5 +164,5 @@ def test_one_that_takes_too_long_is_told_so(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_one_that_takes_too_much_memory_is_told_so() -> None:
-    cost = cost_of_video(_long(), replace(LIMITS, memory_bytes=8 * MIB))
+    cost = cost_of_video(_long(), replace(LIMITS, memory_bytes=2 * MIB))
     assert cost.refusal is not None and ("MiB of memory" in cost.refusal or "cannot be decoded" in cost.refusal)
