@@ -16,7 +16,7 @@ from export.build.pipeline import can_link
 from export.build.spec import BuildSpec
 from export.build.vision_backend import VisionBackend
 from export.checkpoint.formats.fates import Fate
-from export.checkpoint.hub import Source
+from export.checkpoint.hub import Source, local_folder
 from export.commands.common import (
     BUILDS,
     MB,
@@ -119,7 +119,7 @@ def plan(
 
     Reads only the checkpoint's configuration and the headers of its weights.
     """
-    folder = Path(checkpoint)
+    folder = local_folder(checkpoint)
     if not folder.is_dir():
         raise BadArtifact(
             f"There is no folder {checkpoint}, and `plan` takes a folder. Download a checkpoint of the hub first: "

@@ -84,7 +84,8 @@ class CompletionShape:
 
     def end(self, prepared: Prepared, answer: Answer) -> Iterator[str]:
         for index, each in enumerate(answer.answers):
-            yield self._chunk(index, {}, _timed_out(answer), finish_reason=each.finish_reason, **_stop_reason(each))
+            ended = {"finish_reason": each.finish_reason, "stop_reason": each.stop_reason}
+            yield self._chunk(index, {}, _timed_out(answer), **ended)
         if self._wanted.usage:
             last = {"object": "chat.completion.chunk", "choices": [], "usage": _usage(prepared, answer)}
             yield sse.data({**self._head, **last, "timings": answer.timings})
@@ -106,7 +107,7 @@ class CompletionShape:
             "index": index,
             "message": message,
             "finish_reason": answer.finish_reason,
-            **_stop_reason(answer),
+            "stop_reason": answer.stop_reason,
             "logprobs": self._logprobs(answer.logprobs),
             **({"token_ids": list(answer.tokens)} if self._wanted.token_ids else {}),
         }
@@ -153,11 +154,6 @@ def _videos(prepared: Prepared) -> dict[str, Any]:
 def _timed_out(answer: Answer) -> dict[str, bool]:
     """Beside the finish reason "length", which OpenAI's clients know."""
     return {"timed_out": True} if answer.timed_out else {}
-
-
-def _stop_reason(answer: Answer) -> dict[str, str | int]:
-    """What of its request ended an answer, where something did."""
-    return {} if answer.stop_reason is None else {"stop_reason": answer.stop_reason}
 
 
 def _usage(prepared: Prepared, answer: Answer) -> dict[str, Any]:

@@ -40,7 +40,8 @@ class SentFiles:
             if is_url(sent.data):
                 return urls.read(sent.data.strip(), sent.field, decoding.deadline.left_s())
             if is_dear_text(sent.data):
-                return self._dear.read(decoding.caller, file_of, sent.data, most, sent.field)
+                left_s = decoding.deadline.left_s()
+                return self._dear.read(decoding.caller, file_of, sent.data, most, sent.field, within_s=left_s)
             return bytes_of_base64(sent.data, most, sent.field)
         if len(sent.data) > most:
             raise TooLarge(f"The image holds more than {most} bytes.", sent.field)

@@ -87,7 +87,8 @@ def _explain_missing(parts: list[FormPart], empty: str) -> None:
     other = next((part.name for part in parts if part.is_file and part.name not in VisionBody.model_fields), None)
     if other is not None:
         raise InvalidInput(
-            f"The request has no image: its file came as {other[:64]}, and images are sent as image or images.",
+            f"The request has no image: its file came as {other[:64]}. Images are sent as image or images, a video as "
+            "video.",
             "image",
         )
 

@@ -15,6 +15,7 @@ IS_MISSING = "is missing"
 OURS = "said"
 """The type of a mistake that a validator of ours has put into words itself."""
 _MOST_SHOWN_CHARS = 40
+_MOST_NAME_CHARS = 128
 _NO_SUCH_TYPE = ("literal_error", "missing")
 _PATTERNS = {
     FUNCTION_NAME: "1 to 64 letters, digits and ._-",
@@ -81,10 +82,15 @@ def path_of(document: Any, error: ErrorDetails) -> str:
     for place in places:
         is_absent = error["type"] == "missing" and place is places[-1]
         if isinstance(here, dict) and (place in here or is_absent):
-            path, here = f"{path}.{place}" if path else str(place), here.get(place)
+            path, here = f"{path}.{_name(place)}" if path else str(place), here.get(place)
         elif isinstance(here, list) and isinstance(place, int) and place < len(here):
             path, here = f"{path}[{place}]", here[place]
     return path
+
+
+def _name(place: str | int) -> str:
+    text = str(place)
+    return text if len(text) <= _MOST_NAME_CHARS else f"{text[:_MOST_SHOWN_CHARS]}…"
 
 
 def shown(value: Any) -> str:

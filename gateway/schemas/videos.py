@@ -12,12 +12,13 @@ from glmserve.errors import InvalidInput
 from glmserve.limits import MAX_VIDEO_FRAMES
 from glmserve.model.video_sampling import AS_THE_MODEL, FrameSampling
 
-_MOST_FPS = 240
+_LEAST_FPS, _MOST_FPS = 0.001, 240
+_MOST_SECONDS = 10**9  # thirty years, which a time lapse does not reach
 _JPEGS = "data:video/jpeg;base64,"
 """Begins a row of JPEGs in base64, as vLLM's clients send frames."""
-Fps = Annotated[float, Field(gt=0, le=_MOST_FPS)]
+Fps = Annotated[float, Field(ge=_LEAST_FPS, le=_MOST_FPS)]
 FrameCount = Annotated[int, Field(ge=1, le=MAX_VIDEO_FRAMES)]
-_Second = Annotated[float, Field(ge=0)]
+_Second = Annotated[float, Field(ge=0, le=_MOST_SECONDS)]
 
 
 class Frame(Body):

@@ -28,6 +28,7 @@ from glmserve.model.tokenizer import Tokenizer
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 _PROCESSOR_OF_41V = "Glm4vProcessor"
+_LEFT_OUT = "Chat templates leave out images and videos of some messages, such as a tool's: send them as user."
 _VIDEO, _IMAGE = "<|video|>", "<|begin_of_image|><|image|><|end_of_image|>"
 _STAND_IN_FIRST, _STAND_IN_LAST = 0xF0000, 0xFFFFD  # Supplementary Private Use Area-A
 _PIECE_CHARS = 4096
@@ -222,7 +223,9 @@ class PromptBuilder:
         counts = np.ones(len(ids), np.int64)
         places = [i for i, token in enumerate(ids) if token == self._image_token_id]
         if len(places) != len(grids):
-            raise InvalidInput(f"The prompt has {len(places)} places for {len(grids)} images and moments of videos.")
+            raise InvalidInput(
+                f"The prompt has {len(places)} places for {len(grids)} images and moments of videos. {_LEFT_OUT}"
+            )
         for place, grid in zip(places, grids, strict=True):
             counts[place] = grid.tokens(self._merge_size)
         return np.repeat(np.asarray(ids, np.int64), counts)
@@ -255,7 +258,7 @@ def _with_frames(text: str, videos: list[VideoPart], in_whole_seconds: bool) -> 
     """Each video's place filled with an image for each two of its frames, and the second at which they are shown."""
     head, *rests = text.split(_VIDEO) if videos else [text]
     if len(rests) != len(videos):
-        raise InvalidInput(f"The prompt has {len(rests)} places for {len(videos)} videos.")
+        raise InvalidInput(f"The prompt has {len(rests)} places for {len(videos)} videos. {_LEFT_OUT}")
     times = ([str(int(at)) if in_whole_seconds else f"{at:.1f} seconds" for at in video.seconds] for video in videos)
     shown = ("".join(_IMAGE + time for time in of_video) for of_video in times)
     return head + "".join(frames + rest for frames, rest in zip(shown, rests, strict=True))

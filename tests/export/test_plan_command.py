@@ -193,6 +193,20 @@ def test_serving_speed_is_foretold_and_nothing_is_left_behind(tmp_path: Path, pr
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("command", ["plan", "build"])
+@pytest.mark.parametrize("option", ["--checkpoint", "--lora"])
+def test_a_file_where_a_folder_is_wanted_is_told_its_folder(tmp_path: Path, command: str, option: str) -> None:
+    file = tmp_path / "model.gguf"
+    file.write_bytes(b"GGUF")
+    others = [] if option == "--checkpoint" else ["--checkpoint", str(DEMO)]
+    result = CliRunner().invoke(app, [command, option, str(file), *others, "--out", str(tmp_path / "builds")])
+    assert result.exit_code == Exit.BAD_ARTIFACT and f"which holds it: {tmp_path}." in result.stderr
+
+
+def test_the_demo_is_planned_by_its_name(tmp_path: Path) -> None:
+    assert plan(Path("demo"), tmp_path)["files"] == plan(DEMO, tmp_path)["files"]
+
+
 def test_a_slow_machine_is_told_of_its_deadline() -> None:
     slow = ServingSpeed({(640, 480): 59.0, (1920, 1080): 300.0}, {1: 1.9, 16: 7.0})
     said = " ".join(slow.sentences(30))

@@ -28,6 +28,7 @@ CODECS = {
 }
 """What is read, by container; names are FFmpeg's."""
 ACCEPTED = "MP4, MOV, WebM or MKV in H.264, HEVC, VP8, VP9 or AV1, an animated GIF, or an animated WebP"
+_BEGINS = {"mov": "MP4 or MOV", "matroska": "WebM or MKV", "gif": "a GIF", "webp": "an animated WebP"}
 _MOST_STREAMS = 16
 _PIXEL_NS = 10
 """Processor time that decoding a pixel may take, in a frame that is shown to the model or not."""
@@ -132,7 +133,7 @@ class OpenedVideo:
         except DecodingFailed as error:
             raise self._failed(error, job) from error
         if len(planes) != len(unique):
-            raise self._unreadable()
+            raise self._broken()
         return planes
 
     def _job(self, task: str, cpu_s: float, wanted: int = 0, height: int = 0, width: int = 0) -> VideoJob:
@@ -160,23 +161,23 @@ class OpenedVideo:
             )
         pixels = facts.width * facts.height
         if not pixels or not facts.frames:
-            raise self._unreadable()
+            raise self._broken()
         if pixels > limits.max_frame_pixels:
             raise BadVideo(
                 f"The video's frames are {facts.width} x {facts.height} pixels; at most {limits.max_frame_pixels} in "
                 "all are accepted: send it smaller.",
                 self.field,
             )
+        if facts.frames > limits.max_frames:
+            raise BadVideo(
+                f"The video has more than {limits.max_frames} frames, and no more are accepted: send a part "
+                "of it, or fewer frames a second.",
+                self.field,
+            )
         if facts.frames / facts.fps > limits.max_s:
             raise BadVideo(
                 f"The video lasts {facts.frames / facts.fps:.0f} s; at most {limits.max_s:g} s are accepted: send a "
                 "part of it.",
-                self.field,
-            )
-        if facts.frames > limits.max_frames:
-            raise BadVideo(
-                f"The video has {facts.frames} frames; at most {limits.max_frames} are accepted: send a part of it, "
-                "or fewer frames a second.",
                 self.field,
             )
         if pixels * facts.frames > limits.max_pixels:
@@ -188,7 +189,7 @@ class OpenedVideo:
 
     def _failed(self, error: DecodingFailed, job: VideoJob) -> BadVideo:
         if error.outcome is Outcome.UNDECODABLE:
-            return self._unreadable()
+            return self._broken()
         if error.outcome is Outcome.OUT_OF_MEMORY:
             return BadVideo(
                 f"Decoding the video takes more than {self._limits.memory_bytes >> 20} MiB of memory: send it smaller.",
@@ -197,6 +198,15 @@ class OpenedVideo:
         return BadVideo(
             f"Decoding the video takes more than {job.cpu_s:.1f} s of processor time, which is all that one of its "
             "size may take: send it smaller, or a part of it.",
+            self.field,
+        )
+
+    def _broken(self) -> BadVideo:
+        """Of a file that begins as a video does."""
+        assert self._container is not None
+        return BadVideo(
+            f"The video cannot be decoded: its file begins as {_BEGINS[self._container]}, and is damaged, cut off or "
+            f"without a picture. Send the whole file, in {ACCEPTED}.",
             self.field,
         )
 

@@ -58,6 +58,8 @@ class _Shown:
 
     instants: list[int]
     last_lasts: int
+    has_more: bool
+    """Whether the file has more frames than were to be looked at."""
 
 
 def facts_of(file: FileOf, job: VideoJob) -> Facts:
@@ -72,7 +74,8 @@ def facts_of(file: FileOf, job: VideoJob) -> Facts:
     if codec in CODECS and width * height <= job.most_pixels:
         first = next(_decoded(file, job))  # a phone's video lies on its side, which only a frame tells
         width, height = (first.height, first.width) if first.rotation % 180 else (first.width, first.height)
-    return Facts(job.container, codec, width, height, len(shown.instants), float(rate), streams)
+    frames = job.most_packets + 1 if shown.has_more else len(shown.instants)
+    return Facts(job.container, codec, width, height, frames, float(rate), streams)
 
 
 def frames_of(file: FileOf, job: VideoJob, wanted: list[int]) -> Iterator[np.ndarray]:
@@ -81,7 +84,10 @@ def frames_of(file: FileOf, job: VideoJob, wanted: list[int]) -> Iterator[np.nda
     `wanted` are numbers of frames in ascending order. Raises almost anything where no frame can be decoded.
     """
     with _opened(file, job) as held:
-        instants = _shown(held, held.streams.video[0], job.most_packets).instants
+        shown = _shown(held, held.streams.video[0], job.most_packets)
+    if shown.has_more:
+        raise ValueError("more frames than any video may have")
+    instants = shown.instants
     due = [instants[number] for number in wanted]
     before: Any = None
     for frame in _decoded(file, job):
@@ -119,22 +125,19 @@ def _shown(held: Any, stream: Any, most_packets: int) -> _Shown:
                 continue
             instants.append((packet.pts, packet.duration or 0))
             if len(instants) > most_packets:
-                raise _TooManyPackets
+                break
     except av.error.FFmpegError as error:
         _raise_for_memory(error)  # anything else is a broken tail
+    has_more = len(instants) > most_packets
     instants.sort()
     if instants:
         lasts = instants[-1][1]
-    return _Shown(list(dict.fromkeys(at for at, _ in instants)), lasts)
+    return _Shown(list(dict.fromkeys(at for at, _ in instants)), lasts, has_more)
 
 
 def _raise_for_memory(error: av.error.FFmpegError) -> None:
     if isinstance(error, MemoryError):
         raise error
-
-
-class _TooManyPackets(Exception):
-    """More frames than any video may have."""
 
 
 def _rate(stream: Any, shown: _Shown) -> Fraction:

@@ -76,6 +76,8 @@ class VideoJob:
 class Facts:
     """What a video's file says of itself and holds; sides in pixels, upright.
 
+    Of more frames than the job's `most_packets`, one beyond them is counted.
+
     `frames` and `fps` are of the frames that are really there. `codec` and `container` are FFmpeg's names.
     """
 

@@ -328,7 +328,8 @@ def test_the_stop_token_that_ended_an_answer_is_its_stop_reason(
     assert completed(client, stop_token_ids=[9])["choices"][0]["stop_reason"] == 9
     assert streamed(client, stop_token_ids=[9])[-1]["choices"][0]["stop_reason"] == 9
     backend.chunks = says()
-    assert "stop_reason" not in completed(client, stop_token_ids=[9])["choices"][0]
+    assert completed(client, stop_token_ids=[9])["choices"][0]["stop_reason"] is None
+    assert streamed(client, stop_token_ids=[9])[-1]["choices"][0]["stop_reason"] is None
 
 
 def test_the_fewest_tokens_raise_the_default_of_the_most(client: FlaskClient, backend: FakeBackend) -> None:

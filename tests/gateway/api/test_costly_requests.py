@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +15,8 @@ from costly_bodies import KINDS
 from flask.testing import FlaskClient
 from samples import OPENAI_URL
 
+from gateway.deadline import Deadline
+from gateway.resources import DEAR
 from glmserve.build.manifest import CHECKPOINT_FOLDER
 from glmserve.errors import PromptTooLong
 from glmserve.model.chat_template import Message, PromptBuilder
@@ -29,6 +33,7 @@ def test_no_request_keeps_its_thread_busy(kind: str, client: FlaskClient) -> Non
     before_s = time.thread_time()
     response = client.post(made.path, data=made.body, headers=made.headers)
     assert response.status_code in (200, 400, 413)
+    assert response.status_code == 200 or len(response.data) < 4000, "a refusal repeats what was sent"
     assert time.thread_time() - before_s < MOST_CPU_S
 
 
@@ -120,3 +125,14 @@ def test_among_very_many_unknown_fields_five_are_told_and_the_rest_counted(clien
     assert response.status_code == 200
     assert "and 49995 more" in response.headers["Warning"]
     assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize("kind", ["JSON of blanks", "base64 with blanks", "a zip bomb of blanks"])
+def test_who_waits_for_a_turn_gives_up_when_its_client_does(kind: str, client: FlaskClient) -> None:
+    made = KINDS[kind]()
+    body = gzip.compress(os.urandom(100_000)) if "zip" in kind else made.body
+    with client.application.extensions[DEAR].turns.take("another", Deadline.after(60.0)):
+        began = time.monotonic()
+        response = client.post(made.path, data=body, headers=made.headers | {"X-Request-Timeout": "0.2"})
+        assert time.monotonic() - began < 10
+    assert response.status_code == 504

@@ -15,6 +15,7 @@ from costly_bodies import KINDS, VISION
 
 from gateway.reading.dear import is_dear
 from gateway.reading.dear_reader import DearReader
+from gateway.reading.process import IDLE_S
 from glmserve.errors import DeadlineExceeded, GlmServeError, InvalidInput, Overloaded
 
 JSON = "application/json"
@@ -70,6 +71,22 @@ def takes_memory(body: bytes) -> int:
     return len(bytes(1 << 30))
 
 
+def takes_the_last_of_memory(body: bytes) -> None:
+    kept: list[object] = []
+    for count in (1 << 20, 1 << 12, 1 << 8):
+        try:
+            while True:
+                kept.append(bytearray(count))
+        except MemoryError:
+            continue
+    while True:
+        kept = [kept]
+
+
+def aborts(body: bytes) -> None:
+    os.abort()  # as libraries do that get no memory
+
+
 def dies(body: bytes) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -100,6 +117,7 @@ def test_a_body_is_read_elsewhere_as_it_would_be_here(reader: DearReader) -> Non
     [
         (computes_for_ever, InvalidInput, "0.3 s of processor time"),
         (takes_memory, InvalidInput, "MiB of memory"),
+        (aborts, InvalidInput, "MiB of memory"),
         (dies, Overloaded, "is busy"),
         (breaks, GlmServeError, "failed to answer"),
     ],
@@ -110,6 +128,25 @@ def test_one_that_takes_too_much_or_fails_is_refused_and_the_next_is_read(
     with pytest.raises(error, match=said):
         reader.read("key", function, b"body")  # type: ignore[arg-type]
     assert reader.read("key", halves, b"body", 1) == b"bo"
+
+
+@pytest.mark.process
+def test_one_that_leaves_no_memory_at_all_is_refused_and_its_process_goes_on() -> None:
+    with closing(DearReader(30.0, cpu_s=20.0)) as reader:
+        before = reader.read("key", pid, b"body")
+        with pytest.raises(InvalidInput, match="MiB of memory"):
+            reader.read("key", takes_the_last_of_memory, b"body")
+        assert reader.read("key", pid, b"body") == before
+
+
+@pytest.mark.process
+def test_a_process_that_is_about_to_end_for_want_of_bodies_is_not_asked(
+    reader: DearReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = reader.read("key", pid, b"body")
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 0.9 * IDLE_S)
+    assert reader.read("key", pid, b"body") != first
 
 
 @pytest.mark.process

@@ -205,6 +205,9 @@ MISTAKES = {
         "one size",
     ),
     "a rate and a number": ({"type": "video", "video": DATA_URL, "fps": 1, "num_frames": 2}, "fps and num_frames"),
+    "a rate near nothing": ({"type": "video", "frames": FRAMES, "fps": 1e-308}, "at least 0.001"),
+    "a time beyond all films": ({"type": "video", "frames": FRAMES[:1], "timestamps": [1e300]}, "at most 1000000000"),
+    "a film as an image": ({"type": "image_url", "image_url": {"url": DATA_URL}}, "sent as a video"),
     "a rate of nothing": ({"type": "video", "video": DATA_URL, "fps": 0}, "fps"),
     "two videos in one part": ({"type": "video", "video": DATA_URL, "video_url": DATA_URL}, "one of them"),
 }
@@ -216,6 +219,16 @@ def test_a_mistake_is_named(client: FlaskClient, name: str) -> None:
     response = _chat(client, part)
     assert_problem(response, 400, words)
     assert response.get_json()["error"]["param"].startswith("messages[0].content[0]")
+
+
+def test_a_video_that_the_template_leaves_out_is_told_where_to_go(client: FlaskClient) -> None:
+    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    messages = [
+        {"role": "user", "content": "?"},
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "a", "content": [PARTS["an object"]]},
+    ]
+    assert_problem(client.post(OPENAI_URL, json={"messages": messages}), 400, "send them as user")
 
 
 def test_too_many_videos_are_refused(client: FlaskClient) -> None:
