@@ -37,7 +37,6 @@ def document(model_name: str, thinks: bool, families: tuple[RouteDocs, ...]) -> 
         "VisionAnswer",
         "VisionProblem",
         streams=True,
-        has_models=False,
     )
     vision["requestBody"]["description"] = (
         f"As {FORM} the same fields may come, with images as files; as {URLENCODED}, with images as base64."
