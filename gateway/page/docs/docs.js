@@ -6,11 +6,23 @@ import { learnChinese, said } from "/page/docs/words.js";
 
 let api = null;
 const service = { needsKey: false, model: "" };
+const bodies = new Map(); // the heading under which each body's fields stand
 const typed = new Map(); // what a visitor has typed, by address, outlives a change of language
 
 function eachOperation(act) {
   for (const [path, methods] of Object.entries(api.paths))
     for (const [method, found] of Object.entries(methods)) act(path, method, found);
+}
+
+// A body's fields, or a link to the address where they stood already.
+function fields(name, title) {
+  if (!bodies.has(name)) {
+    bodies.set(name, title);
+    return taken(api.components.schemas[name]);
+  }
+  const link = element("a", "", bodies.get(name).textContent);
+  link.href = `#${bodies.get(name).id}`;
+  return element("p", "", ...word("sameFields")(link));
 }
 
 function section(path, method, found) {
@@ -20,7 +32,7 @@ function section(path, method, found) {
   const told = element("div", "told");
   const body = found.requestBody;
   const content = contentOf(body);
-  if (content) told.append(taken(api.components.schemas[nameOf(content)]));
+  if (content) told.append(fields(nameOf(content), title));
   if (body && body.description) told.append(element("p", "", said(body.description)));
   if (found.parameters) told.append(parameters(found.parameters));
   told.append(statuses(found.responses));
@@ -48,6 +60,7 @@ function render() {
   document.title = word("api");
   $("about").textContent = said(api.info.description);
   $("operations").replaceChildren();
+  bodies.clear();
   $("addresses").replaceChildren();
   eachOperation((path, method, found) => {
     $("operations").append(section(path, method, found));
