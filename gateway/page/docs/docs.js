@@ -1,6 +1,6 @@
 // The page of the API: each address of /openapi.json with its fields, code that asks it, and a place to try it.
 import { $, element, remembered, speak, spoken, wireTheme, word } from "/page/dom.js";
-import { answers, anchor, contentOf, nameOf, parameters, statuses, taken, given } from "/page/docs/tables.js";
+import { answers, anchor, contentOf, kind, nameOf, parameters, statuses, taken, given } from "/page/docs/tables.js";
 import { workbench } from "/page/docs/tryout.js";
 import { learnChinese, said } from "/page/docs/words.js";
 
@@ -46,12 +46,13 @@ function parts() {
   const isAnswer = answers(api);
   const nodes = [element("h2", "", word("parts"))];
   for (const [name, schema] of Object.entries(api.components.schemas)) {
-    if (shown.has(name) || !schema.properties) continue;
+    if (shown.has(name)) continue;
     const title = element("h3", "", element("code", "", name));
     title.id = name;
     nodes.push(title);
     if (schema.description) nodes.push(element("p", "", said(schema.description)));
-    nodes.push(isAnswer.has(name) ? given(schema) : taken(schema));
+    if (!schema.properties) nodes.push(element("p", "", ...kind(schema)));
+    else nodes.push(isAnswer.has(name) ? given(schema) : taken(schema));
   }
   return nodes;
 }
