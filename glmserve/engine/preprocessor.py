@@ -15,13 +15,14 @@ from functools import partial
 import numpy as np
 
 from glmserve import contract
+from glmserve.contract import Finish
 from glmserve.engine import metrics
 from glmserve.engine.answer_group import AnswerGroup
 from glmserve.engine.engine import Engine
 from glmserve.engine.grammars.compiler import AnswerGrammar, GrammarCompiler
 from glmserve.engine.grammars.fair_queue import FairQueue
 from glmserve.engine.grammars.trial import NICENESS
-from glmserve.engine.request import Event, Failed, Prompt, Request
+from glmserve.engine.request import Done, Event, Failed, Prompt, Request, Timings
 from glmserve.engine.scheduler.preparation import Departures, Preparation
 from glmserve.engine.scheduler.wait_queue import Tickets
 from glmserve.engine.triton.tensors import Asked, Tensors, answers_in, length_and_deadline, read_request
@@ -74,12 +75,14 @@ class Preprocessor:
     ) -> None:
         """Starts a request named by `contract.DECODER_INPUTS`; whatever goes wrong becomes its `Failed` event.
 
+        One that wants no answer ends at once, where there is a place for one that does.
         `when_cancelled` is handed a callback that ends the request at once, if it has no slot yet.
         """
         most, left_s = length_and_deadline(tensors)
         tickets = Tickets()
         try:
-            for number in range(answers_in(tensors)):
+            wanted = answers_in(tensors)
+            for number in range(max(1, wanted)):
                 tokens = 1 if number else len(tensors[contract.INPUT_IDS.name])  # the others share its KV
                 tickets.add(self._engine.enter(tokens, most, left_s))
         except GlmServeError as error:
@@ -87,6 +90,10 @@ class Preprocessor:
             if not isinstance(error, Overloaded):  # counted apart
                 self._engine.meter.add(metrics.FAILED)
             emit(Failed(error))
+            return
+        if not wanted:
+            tickets.leave()
+            emit(Done(Finish.STOP, Timings()))
             return
         asking = Preparation(emit, is_cancelled, time.monotonic() + left_s, tickets, self._engine.meter)
         asking.at_end(lambda: self._images.forget(asking))

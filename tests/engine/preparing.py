@@ -68,6 +68,13 @@ class Rig:
         )
         return receiver
 
+    def ask_for_place(self) -> Receiver:
+        """Whether there is one for a request."""
+        receiver = Receiver()
+        asked = tensors_of(0, WAIT_S) | {contract.ANSWERS.name: np.zeros(1, np.int32)}
+        self.preprocessor.accept(asked, receiver, receiver.cancelled.is_set)
+        return receiver
+
     def close(self) -> None:
         self.preprocessor.close()
         self.engine.stop()
