@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from eventually import eventually
 from serving import READY_S, Service, gateway_on, metric, png
 
 from demo.golden_set import drawn_image, golden_questions
@@ -96,4 +97,4 @@ def test_a_place_is_asked_for_over_either_transport(service: Service) -> None:
             asked = GenerateRequest("place", np.zeros(9, np.int64), None, (), Sampling(max_tokens=9), 30.0, answers=0)
             *others, last = backend.generate(asked)
             assert not others and last.finish == Finish.STOP and not last.tokens
-    assert metric(triton, "glm_requests_waiting") == metric(triton, "glm_requests_running") == 0
+    assert eventually(lambda: all(metric(triton, f"glm_requests_{where}") == 0 for where in ("waiting", "running")))
