@@ -33,6 +33,7 @@ from glmserve.model.config import Checkpoint
 from glmserve.model.image_processor import Grid
 from glmserve.model.mrope import mrope_positions
 from glmserve.model.position_embedding import vision_arrays
+from glmserve.system.started_pool import started_pool
 
 _log = logging.getLogger(__name__)
 _KEY_BITS = 62
@@ -62,8 +63,8 @@ class Preprocessor:
         self._share_caches = share_caches
         self._closing = threading.Event()
         self._departures = Departures(self._show_waiting)
-        self._with_images = ThreadPoolExecutor(readers, thread_name_prefix="image-reader")
-        self._text = ThreadPoolExecutor(1, thread_name_prefix="preprocessor")
+        self._with_images = started_pool(readers, "image-reader")
+        self._text = started_pool(1, "preprocessor")
         self._compiling = FairQueue("grammar-compiler", NICENESS)
 
     def accept(

@@ -173,3 +173,17 @@ def test_a_place_is_refused_as_a_request_would_be_and_counted_once(rig: Rig) -> 
     for receiver in waiting:
         receiver.wait()
     assert rig.ask_for_place().finish == Finish.STOP
+
+
+def test_a_crowd_finds_every_thread_running(rig: Rig) -> None:
+    """A thread that a later crowd starts looks like a leak to whoever counts them."""
+
+    def running() -> list[str]:
+        return sorted(thread.name for thread in threading.enumerate())
+
+    before = running()
+    receivers = [rig.ask(images=seed % 2, seed=seed, scope=seed) for seed in range(24)]
+    receivers += [rig.ask(schema={"type": "integer"}, scope=scope) for scope in range(2)]
+    for receiver in receivers:
+        receiver.wait()
+    assert running() == before
