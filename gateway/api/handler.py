@@ -6,7 +6,9 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import numpy as np
 from flask import Response, g, jsonify, request
+from numpy.typing import NDArray
 
 from gateway.chat.generation import Answer, StartedAnswer
 from gateway.chat.late_answer import Allowed, explained, explained_stream
@@ -130,6 +132,10 @@ class ChatHandler:
         """The prompt of a conversation, with its token counts; judges its unknown fields as `respond` does."""
         self._judge(conversation.unknown, g.record, knows_all_fields=False)
         return self.service.count(conversation, self._deadline(), caller_key(g.record.caller))
+
+    def text_of(self, ids: NDArray[np.int64]) -> str:
+        """The text of token ids [tokens], of which many wait until it is the caller's turn."""
+        return self.service.text_of(ids, self._deadline(), caller_key(g.record.caller))
 
     def _judge(self, unknown: tuple[str, ...], record: RequestRecord, knows_all_fields: bool) -> None:
         """Refuses a request for fields that nobody here knows, or warns its sender of them, as the settings say."""

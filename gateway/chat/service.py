@@ -44,7 +44,7 @@ T = TypeVar("T")
 _LOW_DETAIL_PIXELS = 512 * 512
 """Of an image in low detail, as OpenAI makes it."""
 _LONG_PROMPT = 4000
-"""Characters: no more take a millisecond or two, for which nobody waits."""
+"""Characters or tokens: no more take a millisecond or two, for which nobody waits."""
 _MOST_TOKENS_A_CHAR = 4  # its bytes in UTF-8
 
 
@@ -162,6 +162,11 @@ class ChatService:
         """The prompt as it would be sent, however long; decodes no image."""
         decoding = Decoding(self.decoders, deadline, Cancellation(), caller)
         return self._tokenised(conversation, self._opened(conversation, decoding), decoding, is_bounded=False)
+
+    def text_of(self, ids: NDArray[np.int64], deadline: Deadline, caller: str = "") -> str:
+        """The text of token ids [tokens]; raises DeadlineExceeded when the caller's turn does not come in time."""
+        with self._turns.take(caller, deadline) if len(ids) > _LONG_PROMPT else nullcontext():
+            return self.tokenizer.decode(ids.tolist())
 
     def answer(self, prepared: Prepared, context: RequestContext) -> Answer:
         """The whole answer; begun again once if its Triton goes down."""
