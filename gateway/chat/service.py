@@ -259,7 +259,7 @@ class ChatService:
         left = self.context_tokens - tokens - chars * _MOST_TOKENS_A_CHAR
         max_tokens = max(1, min(conversation.sampling.max_tokens, left))
         tokens = max(1, min(tokens, self.context_tokens // 2))
-        self._places.check(tokens, max_tokens, decoding.deadline, decoding.cancellation)
+        self._places.check(tokens, max_tokens, conversation.answers, decoding.deadline, decoding.cancellation)
 
     def _open(
         self, sent: Shown, data: list[bytes], conversation: Conversation, decoding: Decoding

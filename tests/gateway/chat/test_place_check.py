@@ -33,7 +33,7 @@ class FullBackend(FakeBackend):
         if self.is_full:
             self.requests.append(request)
             raise Overloaded("The wait queue is full; try again shortly.", 7)
-        if not request.answers:
+        if request.answers < 0:
             self.requests.append(request)
             yield Chunk((), Finish.STOP, (0.0, 0.0, 0.0, 0.0), 0)
             return
@@ -41,7 +41,7 @@ class FullBackend(FakeBackend):
 
     @property
     def places_asked_for(self) -> list[GenerateRequest]:
-        return [request for request in self.requests if request.answers == 0]
+        return [request for request in self.requests if request.answers < 0]
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_a_place_is_asked_for_no_more_than_will_be_needed(client: FlaskClient, f
     full.is_full = False
     assert client.post(URL, json=asked).status_code == 200
     question, answer = full.requests[-2:]
-    assert question.answers == 0 and question.patches is None and answer.answers == 1
+    assert question.answers == -1 and question.patches is None and answer.answers == 1
     assert answer.patches is not None
     assert 0 < len(question.input_ids) < len(answer.input_ids)
     assert question.sampling.max_tokens == 9 and 0 < question.deadline_s >= answer.deadline_s
@@ -177,4 +177,4 @@ def _raising(error: GlmServeError) -> Generator[Chunk]:
 
 
 def _check(places: PlaceCheck) -> None:
-    places.check(5, 7, Deadline.after(10), Cancellation())
+    places.check(5, 7, 1, Deadline.after(10), Cancellation())
