@@ -90,13 +90,15 @@ class ChatHandler:
             self.metrics.crowd(*self.admission.counts())
 
         beside = tuple(
-            self.service.prepare(each, deadline, cancellation, caller=caller_key(caller), asks_first=True)
+            self.service.prepare(
+                each, deadline, cancellation, caller=caller_key(caller), when_opened=self.admission.check_open
+            )
             for each in others
         )
         allowed = self._allowed(conversation, deadline, is_stream)
         with explained(allowed):
             first = self.service.prepare(
-                conversation, deadline, cancellation, admit, caller_key(caller), asks_first=True
+                conversation, deadline, cancellation, admit, caller_key(caller), self.admission.check_open
             )
         prepared = replace(first, others=beside)
         record.prepared(prepared)

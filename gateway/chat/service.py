@@ -134,19 +134,20 @@ class ChatService:
         cancellation: Cancellation,
         admit: Callable[[Prompt, int], None] = lambda *_: None,
         caller: str = "",
-        asks_first: bool = False,
+        when_opened: Callable[[], None] | None = None,
     ) -> Prepared:
         """Tokenises the prompt and decodes the images; raises InvalidInput for mistakes of the user.
 
         Calls `admit` with the prompt and its `max_tokens` before it decodes an image. What is large waits until it is
         the caller's turn. Decoded frames of a video are shared within a caller's requests.
 
-        With `asks_first`, what is dear to prepare is refused with Overloaded before that is done, where the engine has
-        no place for it.
+        With `when_opened`, that is called before anything is tokenised, and what is dear to prepare is then refused
+        with Overloaded where the engine has no place for it.
         """
         decoding = Decoding(self.decoders, deadline, cancellation, caller, conversation.cache_salt)
         shown = self._opened(conversation, decoding)
-        if asks_first:
+        if when_opened is not None:
+            when_opened()
             self._check_place(conversation, shown, decoding)
         conversation = with_token_ids(conversation, self.tokenizer, self._vocabulary)
         prompt = self._tokenised(conversation, shown, decoding)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from eventually import eventually
 from fake_backend import FakeBackend
 from flask.testing import FlaskClient
 from samples import OPENAI_URL, URL, assert_problem
@@ -178,3 +181,28 @@ def _raising(error: GlmServeError) -> Generator[Chunk]:
 
 def _check(places: PlaceCheck) -> None:
     places.check(5, 7, 1, Deadline.after(10), Cancellation())
+
+
+def test_a_full_gateway_tokenises_and_decodes_nothing(
+    settings: GatewaySettings,
+    says: Callable[..., list[Chunk]],
+    image: str,
+    decoded: list[object],
+    tokenised: list[object],
+) -> None:
+    """As many requests as there may be are under way, and the engine was never asked for another one."""
+    gate = threading.Event()
+    backend = FakeBackend(says(), gate=gate)
+    client = create_app(settings.model_copy(update={"threads": 2}), backend).test_client()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(client.post, OPENAI_URL, json=_said("Hi."))
+        assert eventually(lambda: backend.requests)
+        tokenised.clear()
+        for refused in (
+            client.post(URL, json={"image": image, "prompt": "?"}),
+            client.post(OPENAI_URL, json=_said("Hi.")),
+        ):
+            assert_problem(refused, 503, "busy")
+        gate.set()
+        assert running.result().status_code == 200
+    assert (len(decoded), len(tokenised), len(backend.requests)) == (0, 0, 1)
