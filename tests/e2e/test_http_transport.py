@@ -98,7 +98,7 @@ def test_a_place_is_asked_for_over_either_transport(service: Service) -> None:
     triton = service.triton
     for backend in (TritonBackend(triton.grpc_url, 10.0), TritonHttpBackend(triton.http_url)):
         with closing(backend):
-            asked = GenerateRequest("place", np.zeros(9, np.int64), None, (), Sampling(max_tokens=9), 30.0, answers=0)
+            asked = GenerateRequest("place", np.zeros(9, np.int64), None, (), Sampling(max_tokens=9), 30.0, answers=-2)
             *others, last = backend.generate(asked)
             assert not others and last.finish == Finish.STOP and not last.tokens
     assert eventually(lambda: all(metric(triton, f"glm_requests_{where}") == 0 for where in ("waiting", "running")))
