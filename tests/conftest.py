@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from _pytest.mark.expression import Expression
 from hypothesis import settings
-from kinds import LONGEST_GROUPS, SIGNS, TESTS, group_of_test, kinds_of_test, tests_in
+from kinds import LONGEST_GROUPS, SIGNS, TESTS, group_of_test, kinds_of_test, read_all, tests_in
 from turns import turn
 
 sys.dont_write_bytecode = False
@@ -71,6 +71,12 @@ def _place(nodeid: str) -> tuple[Path, str]:
     """A test's file and the name it has there."""
     path, name = nodeid.split("::")[:2]
     return TESTS.parent / path, name.partition("[")[0]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before xdist starts its processes, each of which would otherwise read all sources."""
+    if getattr(config.option, "numprocesses", None):
+        read_all()
 
 
 @pytest.hookimpl(optionalhook=True)
