@@ -13,8 +13,9 @@ import numpy as np
 from bench.checkpoints.builds import CACHE
 from bench.checkpoints.synthetic import DEMO
 from bench.harness import Run
+from bench.load.beside import bare_echo
 from bench.load.closed_loop import VISION_PATH, Reply, send
-from bench.load.open_loop import arrive, bare_echo
+from bench.load.open_loop import arrive
 from bench.load.prompts import QuestionMaker
 from bench.load.steady import SteadyLoad, tally
 from bench.records import Row
