@@ -107,7 +107,7 @@ class TritonHttpBackend:
 
     def _cancel(self) -> None:
         """Ends all that were given up by now, of whom the engine knows nothing; else their deadlines end them."""
-        keys = []
+        keys: list[int] = []
         with suppress(queue.Empty):
             while len(keys) < _MOST_CANCELLED:
                 keys.append(self._given_up.get_nowait())

@@ -13,11 +13,11 @@ import pytest
 from video_files import KINDS, animated_webp, decoded, scene, video
 
 import gateway.chat.videos.opener
+from gateway.chat.decoding import Decoding
 from gateway.chat.sent_files import file_hash
 from gateway.chat.videos.cache import VideoCache, VideoKey
 from gateway.chat.videos.decoder import OpenedVideo, VideoLimits
 from gateway.chat.videos.opener import VideoOpener
-from gateway.chat.videos.shown import Decoding
 from gateway.deadline import Deadline
 from gateway.images.decoder_pool import DecoderPool
 from gateway.schemas.conversation import Conversation, SentVideo, Turn
