@@ -13,6 +13,7 @@ from pathlib import Path
 from bench.real_size.meter import used_bytes
 from bench.real_size.scene import Scene, StepFailed, as_json
 from bench.records import Row, rounded
+from export.store.build_store import PARTS
 from glmserve.build.certificate import Certificate
 from glmserve.build.manifest import Manifest
 
@@ -47,7 +48,7 @@ def plan(scene: Scene) -> Row:
 
 
 def build(scene: Scene) -> Row:
-    """Builds, is killed when half is written, and continues."""
+    """Builds, is killed when half is written, and continues: what was written then is used and so does not stay."""
     command = [sys.executable, "-m", "export", "build", *_of_checkpoint(scene)]
     wanted = _KILLED_AT * scene.found("plan")["new_bytes"]
     began_s = time.monotonic()
@@ -70,6 +71,7 @@ def build(scene: Scene) -> Row:
     return {
         "build": str(folder),
         "was_killed": was_killed,
+        "continued": not list(scene.builds.glob(f"{PARTS}*")),
         "killed_after_s": rounded(killed_s),
         "kept_bytes": kept,
         "resumed_s": rounded(time.monotonic() - began_s),

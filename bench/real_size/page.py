@@ -63,7 +63,10 @@ def _size(row: Row) -> str:
 def _note(row: Row) -> str:
     if row["step"] == "build" and row["was_killed"]:
         kept = f"{row['kept_bytes'] / _GB:.2f} GB"
-        return f"killed after {_time(row['killed_after_s'])} with {kept} written, went on for {_time(row['resumed_s'])}"
+        went_on = "went on" if row["continued"] else "began anew, because the exporter was changed meanwhile, and ran"
+        return (
+            f"killed after {_time(row['killed_after_s'])} with {kept} written, {went_on} for {_time(row['resumed_s'])}"
+        )
     if "ready_s" in row:
         return f"ready after {_time(row['ready_s'])}"
     return ""

@@ -34,6 +34,7 @@ _REMEDIES = ("X-Request-Timeout", "max_tokens", "GLM_GATEWAY_DEADLINE_S")
 _REFUSALS = (429, 503)
 _TIMEOUT_S = 7200.0
 _LEFT = "left"
+_SPOKEN = ("content", "reasoning_content", "reasoning")
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ def _take(document: dict[str, Any], ending: Ending) -> None:
         ending.finish = str(document.get("finish_reason", "stop")) if document.get("success") else ""
     for choice in document.get("choices", []):
         ending.finish = choice.get("finish_reason") or ending.finish
-        if (choice.get("delta") or {}).get("content"):
+        if any((choice.get("delta") or {}).get(part) for part in _SPOKEN):
             ending.last_token_s = time.monotonic() - ending.began_s
             if ending.first_token_s is None:
                 ending.first_token_s = ending.last_token_s

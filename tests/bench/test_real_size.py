@@ -119,11 +119,11 @@ def test_the_page_shows_what_was_foretold_beside_what_was_found(
     text = answer | {"question": "text, streamed", "first_token_s": 1.0, "tokens_per_s": 1.6}
     served = {"ready_s": 20.0, "weights_bytes": 5e9, "threads": 1, "bandwidth_bytes_per_s": 10e9}
     served |= {"bandwidth_all_cores_bytes_per_s": 15e9, "answers": [text, photo], "broken": ["JSON schema"]}
+    built = {"step": "build", "was_killed": True, "continued": True, "kept_bytes": 3e9, "written_bytes": 7e9}
+    built |= {"killed_after_s": 60.0, "resumed_s": 300.0}
     rows: list[dict[str, Any]] = [
         step | {"step": "plan", "new_bytes": 7e9, "build_peak_bytes": 1e9, "speed": speed},
-        step
-        | {"step": "build", "was_killed": True, "killed_after_s": 60.0, "resumed_s": 300.0, "kept_bytes": 3e9}
-        | {"written_bytes": 7e9},
+        step | built,
         step | served | {"step": "serve"},
     ]
     (tmp_path / "real_size.json").write_text(json.dumps(rows), "utf-8")
