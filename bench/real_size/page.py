@@ -122,8 +122,8 @@ def _served(row: Row, settings: str) -> Iterator[str]:
         f"{all_cores:.1f}), so memory allows {floor:.2f} tokens a second of one request"
     )
     text = _answer(row, "text, streamed")
-    rate = text and text["tokens_per_s"]
-    yield f"{told}; {rate:.2f} were generated, {rate / floor:.0%} of that." if rate else f"{told}."
+    reached = text["tokens_per_s"] if text else None
+    yield f"{told}; {reached:.2f} were generated, {reached / floor:.0%} of that." if reached else f"{told}."
 
 
 def _time(seconds: float) -> str:
