@@ -17,6 +17,7 @@ from glmserve.contract import Finish
 from glmserve.engine import metrics
 from glmserve.engine.logit_edits import edits_of
 from glmserve.engine.metrics import Meter
+from glmserve.engine.observations import observe_answer, observe_step, show
 from glmserve.engine.request import Done, Event, Failed, Logprobs, Request, Sequence, Tokens
 from glmserve.engine.runtime.decoder import DecoderSession, Pace, Sampled
 from glmserve.engine.scheduler.chunk_budget import ChunkBudget
@@ -179,7 +180,7 @@ class Engine:
             entry.ticket.leave()
             self._fail(entry.request, error)
         self._refuse_the_late(now)
-        for sequence in (*self._table.decoding, *self._table.prefilling):
+        for sequence in (*self._table.decoding, *self._table.prefilling, *self._scheduler.preempted):
             ending = sequence.request.reason_to_end(now) or sequence.mask_fault
             if ending:
                 self._end(sequence, self._failed(ending))
@@ -205,9 +206,14 @@ class Engine:
         self._move(prefill.moves)
         for chunk in prefill.chunks:
             grammar = chunk.sequence.request.grammar
-            if grammar and chunk.is_last:
+            if grammar and chunk.begins_answer:
                 chunk.sequence.mask = grammar.first_mask()
         return prefill.chunks
+
+    def _preempt(self, sequence: Sequence) -> None:
+        """Takes a running sequence's row away; its stream pauses until it has one again."""
+        self.meter.add(metrics.PREEMPTIONS)
+        self._move(self._scheduler.preempt(sequence))
 
     def _rows(self, may_wait: bool) -> tuple[list[Sequence], list[bool]]:
         """The rows to decode, and which of them keep their token: a row whose grammar mask is late samples again in the
@@ -233,11 +239,12 @@ class Engine:
             self._proposer.observe_step(len(rows), draft, now - began)
         if draft is None:
             self._chunk_budget.observe_step(len(rows), int(step.chunk_new.sum()), now - began)
-        self._measure(rows, len(chunks), len(ahead), now)
+        if (gap_s := observe_step(self.meter, rows, len(chunks), now)) is not None:
+            self.wait_queue.observe_pace(gap_s * len(rows) / (len(rows) + len(ahead)))
         ready = [(at, sequence) for at, sequence in enumerate(rows) if is_ready[at]]
         drawn = [(len(rows) + at, chunk) for at, chunk in enumerate(chunks)]
-        done = [(at, chunk.sequence) for at, chunk in drawn if chunk.is_last]
-        broken = [chunk.sequence for at, chunk in drawn if not chunk.is_last and sampled.tokens[at] < 0]
+        done = [(at, chunk.sequence) for at, chunk in drawn if chunk.begins_answer]
+        broken = [chunk.sequence for at, chunk in drawn if not chunk.begins_answer and sampled.tokens[at] < 0]
         for _, sequence in ready:  # all lengths before any move, which copies `length` tokens
             sequence.length += 1
             sequence.token_at = now
@@ -245,10 +252,9 @@ class Engine:
             draft.sequence.length += len(ahead)
         for chunk in chunks:
             chunk.sequence.length = chunk.stop
-        for _, sequence in done:  # all of them before any ends, so that rows stay dense
-            sequence.first_token_at = sequence.token_at = now
-            self._move(self._table.promote())
-            self.meter.observe(metrics.FIRST_TOKEN, now - sequence.request.arrived)
+        for chunk in chunks:  # all of them before any ends, so that rows stay dense
+            if chunk.is_last:
+                self._rejoin(chunk.sequence, now)
         for sequence in broken:  # before any other ends, so that nobody reuses their KV
             self._break(sequence)
         logprobs = _logprobs_by_row(step.sampler.logprob_rows, sampled)
@@ -268,19 +274,20 @@ class Engine:
         self.meter.add(metrics.ACCEPTED_TOKENS, right)
         return drawn[1 : right + 1]
 
-    def _measure(self, rows: list[Sequence], chunks: int, ahead: int, now: float) -> None:
-        if chunks:
-            self.meter.add(metrics.PREFILL_CHUNKS, chunks)
-        if rows:
-            self.meter.add(metrics.DECODE_STEPS)
-            self.meter.add(metrics.DECODED_ROWS, len(rows))
-            self.meter.observe(metrics.STEP_ROWS, len(rows))
-            gaps = [now - sequence.token_at for sequence in rows]
-            self.meter.observe(metrics.TOKEN_GAP, max(gaps))
-            self.wait_queue.observe_pace(min(gaps) * len(rows) / (len(rows) + ahead))
+    def _rejoin(self, sequence: Sequence, now: float) -> None:
+        """Its prompt is read: it decodes from now on, for the first time or again."""
+        self._move(self._table.promote())
+        if sequence.answer:
+            self.meter.observe(metrics.TOKEN_GAP, now - sequence.token_at)
+        else:
+            sequence.first_token_at = now
+            self.meter.observe(metrics.FIRST_TOKEN, now - sequence.request.arrived)
+        sequence.token_at = now
 
     def _begin(self, sequence: Sequence) -> None:
-        request = sequence.request
+        if sequence.preemptions:
+            return
+        request, sequence.prompt_cached = sequence.request, sequence.cached
         self.meter.add(metrics.PROMPT_TOKENS, request.prompt.length)
         self.meter.add(metrics.CACHED_TOKENS, sequence.cached)
         sequence.edits = edits_of(request.sampling, request.prompt.input_ids, self._eos, self._session.vocabulary)
@@ -318,17 +325,13 @@ class Engine:
         self._look_at = 0.0  # at those who wait: more is known now
         most = min(sequence.request.sampling.max_tokens, self._session.context - sequence.request.prompt.length)
         self.wait_queue.observe_answer(most, len(sequence.answer), timings.prefill_s)
-        self.meter.add(metrics.FINISHED)
-        self.meter.observe(metrics.QUEUE, timings.queue_s)
-        self.meter.observe(metrics.VISION, timings.vision_s)
-        self.meter.observe(metrics.PREFILL, timings.prefill_s)
-        self.meter.observe(metrics.DECODE, timings.decode_s)
+        observe_answer(self.meter, timings)
         stop_tokens = () if stop_token is None else (stop_token,)
-        self._end(sequence, Done(finish, timings, sequence.cached, stop_tokens=stop_tokens))
+        self._end(sequence, Done(finish, timings, sequence.prompt_cached, stop_tokens=stop_tokens))
 
     def _end(self, sequence: Sequence, last: Event, keep: bool = True) -> None:
         """Frees a sequence's row and emits its last event; the moves come last, as one of them may fail."""
-        moves = self._table.retire(sequence, keep)
+        moves = self._scheduler.retire(sequence, keep)
         sequence.give_back()
         self.wait_queue.request_ended()
         self._emit(sequence.request, last)
@@ -340,6 +343,8 @@ class Engine:
 
     def _end_all(self, error: GlmServeError) -> None:
         self._fail_running(error)
+        for sequence in list(self._scheduler.preempted):
+            self._end(sequence, self._failed(error))
         while not self._arrivals.empty():
             if (arrival := self._arrivals.get_nowait()) is not None:
                 self._scheduler.waiting.append(arrival)
@@ -368,10 +373,7 @@ class Engine:
             _log.exception("an event could not be delivered")
 
     def _show(self) -> None:
-        self.meter.set(metrics.RUNNING, self._table.used)
-        self.meter.set(metrics.WAITING, self.wait_queue.requests)
-        self.meter.set(metrics.KV_TOKENS, self._table.tokens)
-        self.meter.set(metrics.KV_CACHED_TOKENS, self._table.cached_tokens)
+        show(self.meter, self._table, self.wait_queue.requests + len(self._scheduler.preempted))
         self.meter.set(metrics.HEALTHY, float(self.is_healthy))
         self.meter.set(metrics.LOOP_AT, time.time())
 

@@ -35,13 +35,13 @@ def step_of(
     if chunks:
         chunk_lengths = np.array([chunk.start for chunk in chunks], np.int32)
         chunk_new = np.array([chunk.tokens for chunk in chunks], np.int64)
-        parts = [(chunk.sequence.request.prompt, slice(chunk.start, chunk.stop)) for chunk in chunks]
+        parts = [(chunk.sequence.prompt, slice(chunk.start, chunk.stop)) for chunk in chunks]
         places, features = images_in(parts)
         input_ids += [prompt.input_ids[part] for prompt, part in parts]
         image_slot += places
         positions += [prompt.positions[:, part] for prompt, part in parts]
         drawn.append(count - 1 + np.cumsum(chunk_new))
-        draws += [_draw(chunk.sequence) for chunk in chunks]
+        draws += [_draw(chunk.sequence) if chunk.begins_answer else GREEDY for chunk in chunks]
     if draft is not None:
         sequence, offsets = draft.sequence, np.arange(1, 1 + len(draft.tokens))
         input_ids.append(np.array(draft.tokens, np.int64))

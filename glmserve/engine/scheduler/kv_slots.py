@@ -166,9 +166,9 @@ class SlotTable:
 
     def _donor(self, sequence: Sequence) -> tuple[int | None, int]:
         """The row with the longest prefix of a prompt, and its length; the last token is always prefilled."""
-        wanted, scope = sequence.request.prompt.keys[:-1], sequence.request.scope
+        wanted, scope = sequence.prompt.keys[:-1], sequence.request.scope
         rows = [(row, cached.keys, cached.scope) for row, cached in self._cached.items()]
-        rows += [(r.row, r.request.prompt.keys[: r.length], r.request.scope) for r in self.decoding]
+        rows += [(r.row, r.prompt.keys[: r.length], r.request.scope) for r in self.decoding]
         best, most = None, LEAST_SHARED - 1
         for row, keys, owner in rows:
             if owner == scope and (shared := _common(wanted, keys)) > most:
