@@ -5,6 +5,7 @@ from __future__ import annotations
 from glmserve.engine import metrics
 from glmserve.engine.metrics import Meter
 from glmserve.engine.request import Sequence, Timings
+from glmserve.engine.runtime.decoder import DecoderSession
 from glmserve.engine.scheduler.kv_slots import SlotTable
 
 
@@ -22,6 +23,14 @@ def observe_step(meter: Meter, rows: list[Sequence], chunks: int, now: float) ->
     return min(gaps)
 
 
+def observe_prompt(meter: Meter, sequence: Sequence, now: float) -> None:
+    """A prompt was read, for the first time or after a preemption."""
+    if sequence.answer:
+        meter.observe(metrics.TOKEN_GAP, now - sequence.token_at)
+    else:
+        meter.observe(metrics.FIRST_TOKEN, now - sequence.request.arrived)
+
+
 def observe_answer(meter: Meter, timings: Timings) -> None:
     """A complete answer."""
     meter.add(metrics.FINISHED)
@@ -29,6 +38,13 @@ def observe_answer(meter: Meter, timings: Timings) -> None:
     meter.observe(metrics.VISION, timings.vision_s)
     meter.observe(metrics.PREFILL, timings.prefill_s)
     meter.observe(metrics.DECODE, timings.decode_s)
+
+
+def show_capacity(meter: Meter, table: SlotTable, session: DecoderSession) -> None:
+    """What there is room for."""
+    long_rows = session.rows - session.short_rows
+    meter.set(metrics.SLOTS, table.slots)
+    meter.set(metrics.KV_CAPACITY, session.short_rows * session.short_tokens + long_rows * session.context)
 
 
 def show(meter: Meter, table: SlotTable, waiting: int) -> None:

@@ -83,6 +83,7 @@ class WatchedDecoder:
 
     def __init__(self, decoder: OrtDecoder, runtime: Runtime) -> None:
         self.rows, self.context = decoder.rows, decoder.context
+        self.short_rows, self.short_tokens = decoder.short_rows, decoder.short_tokens
         self.candidates, self.vocabulary = decoder.candidates, decoder.vocabulary
         self.steps: list[dict[str, Any]] = []
         self.warm_ups: list[dict[str, int]] = []

@@ -51,8 +51,9 @@ class Prefill:
 
 
 class Scheduler:
-    """First come, first served, but that a prompt which fits one chunk may pass a longer one that is being read,
-    between two chunks of that. What was preempted comes before all that never ran. Owned by the engine's thread."""
+    """First come, first served, with two exceptions: a prompt that fits one chunk may pass a longer one that is being
+    read, between two chunks of that; and who waits for a long row is passed by those that need a short one. What was
+    preempted comes before all that never ran. Owned by the engine's thread."""
 
     def __init__(self, table: SlotTable, chunk_budget: ChunkBudget, chunk_tokens: int, min_chunk_tokens: int) -> None:
         self.waiting: deque[Waiting] = deque()
@@ -67,12 +68,21 @@ class Scheduler:
     def is_idle(self) -> bool:
         return not self.waiting and not self.preempted and self._table.used == 0
 
+    def gives_way(self, sequence: Sequence) -> Sequence | None:
+        """Who loses its row so that a sequence can grow: the youngest of those in long rows and itself. None where a
+        long row is left, which nobody older waits for."""
+        waiting = (*self.preempted, *(Sequence(waiting.request, 0.0) for waiting in self.waiting))
+        older = sum(_arrival(other) < _arrival(sequence) and self._table.needs_long(other) for other in waiting)
+        if self._table.long_rows_left > older:
+            return None
+        return max([*self._table.in_long_rows, sequence], key=_arrival)
+
     def preempt(self, sequence: Sequence) -> list[Move]:
         """Takes a sequence's row away, whose KV stays cached where there is room; it starts again as soon as it can."""
         moves = self._table.retire(sequence)
         sequence.preempt()
         self.preempted.append(sequence)
-        self.preempted.sort(key=lambda preempted: preempted.request.arrived)
+        self.preempted.sort(key=_arrival)
         return moves
 
     def retire(self, sequence: Sequence, keep: bool = True) -> list[Move]:
@@ -109,14 +119,15 @@ class Scheduler:
         if not self._table.can_start:
             return None
         for sequence in self.preempted:
-            if most is None or sequence.prompt.length <= most:
+            if (most is None or sequence.prompt.length <= most) and self._table.fits(sequence):
                 self.preempted.remove(sequence)
                 return sequence
         for waiting in self.waiting:
-            if most is None or waiting.request.prompt.length <= most:
+            sequence = Sequence(waiting.request, started=now, give_back=waiting.ticket.leave)
+            if (most is None or sequence.prompt.length <= most) and self._table.fits(sequence):
                 self.waiting.remove(waiting)
                 waiting.ticket.start()
-                return Sequence(waiting.request, started=now, give_back=waiting.ticket.leave)
+                return sequence
         return None
 
     def _passing(self, now: float) -> Sequence | None:
@@ -137,18 +148,25 @@ class Scheduler:
     def _join(self, chunks: list[Chunk], now: float) -> list[Move]:
         """Adds the next waiting prompts while together they cost no more than one decode step.
 
-        Only whole prompts without a cached prefix: the attention kernel prefills several rows only from their start.
+        Only whole prompts without a cached prefix, in rows of one size: the attention kernel prefills several rows only
+        from their start.
         """
         moves, tokens = list[Move](), chunks[0].tokens
-        while self.waiting and not self.preempted and self._table.can_start:
+        is_long = self._table.needs_long(chunks[0].sequence)
+        while self.waiting and not self.preempted:
             request = self.waiting[0].request
+            next_one = Sequence(request, now)
             tokens += request.prompt.length
-            if tokens > self._min_chunk_tokens or request.grammar:
+            if tokens > self._min_chunk_tokens or request.grammar or self._table.shared(next_one):
                 break
-            if self._table.shared(Sequence(request, now)):
+            if not self._table.fits(next_one) or self._table.needs_long(next_one) != is_long:
                 break
             joining = self._next(now)
-            assert joining is not None
+            assert joining is not None and joining.request is request
             moves += self._table.start(joining)
             chunks.append(Chunk(joining, 0, request.prompt.length))
         return moves
+
+
+def _arrival(sequence: Sequence) -> float:
+    return sequence.request.arrived
