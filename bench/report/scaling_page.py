@@ -19,6 +19,7 @@ _CARD = (
     ("weights", "{weights}"),
     ("slots at 4,096 tokens", "{slots_4096}"),
     ("at 8,192", "{slots_8192}"),
+    ("requests of 1,024 tokens", "{typical}"),
     ("rows used", "{rows}"),
     ("requests a second", "{requests_per_s:.1f}"),
     ("tokens a second", "{tokens_per_s:,.0f}"),
@@ -71,9 +72,10 @@ def _cards() -> str:
     for gpu in GPUS:
         for precision in PRECISIONS:
             slots = {f"slots_{context}": slots_of(gpu, precision, context) or "none" for context in (4096, 8192)}
+            slots["typical"] = slots_of(gpu, precision, 8192, short_tokens=1024) or "none"
             found = capacity(gpu, precision)
             fields = {"card": gpu.name, "weights": precision, **slots, **(vars(found) if found else {})}
-            cells = [cell.format_map(fields) for _, cell in (_CARD if found else _CARD[:4])]
+            cells = [cell.format_map(fields) for _, cell in (_CARD if found else _CARD[:5])]
             rows.append(cells if found else [*cells, "too slow or too small", *[""] * 4])
     return table(header, rows)
 
