@@ -178,14 +178,21 @@ def test_a_long_prefix_is_never_kept_in_a_short_row() -> None:
 def test_the_real_decoder_answers_the_same_in_rows_of_two_sizes(
     demo_build: Path, long_rows: int, draft_tokens: int
 ) -> None:
-    """Greedy and seeded, with rows that hold what is no number, so that a read of unwritten KV would show."""
+    """Greedy and seeded, with rows that hold what is no number, so that a read of unwritten KV would show, and with
+    decode steps that are padded as on a GPU."""
     checkpoint, chance = Checkpoint.read(DEMO), np.random.default_rng(5)
     prompts = [chance.integers(300, checkpoint.text.vocabulary, length).tolist() for length in (5, 12, 40, 90)]
     samplings = [Sampling(ignore_eos=True), Sampling(ignore_eos=True, temperature=1.0, seed=3)]
     answers, preempted = [], 0.0
     for rows, short_rows in ((5, 0), (5 + long_rows, 5)):
         decoder = OrtDecoder(
-            decoder_in(demo_build), checkpoint, rows, 256, short_rows=short_rows, short_tokens=48 if short_rows else 0
+            decoder_in(demo_build),
+            checkpoint,
+            rows,
+            256,
+            buckets=(1, 2, 4) if short_rows else (),
+            short_rows=short_rows,
+            short_tokens=48 if short_rows else 0,
         )
         decoder.poison()
         with running(decoder, slots=4, chunk_tokens=32, draft_tokens=draft_tokens) as (engine, _):  # type: ignore[arg-type]
