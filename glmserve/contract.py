@@ -74,7 +74,8 @@ BAD_WORDS = Tensor("BAD_WORDS", "int64", ("words", "longest_word"), is_optional=
 ALLOWED_TOKEN_IDS = Tensor("ALLOWED_TOKEN_IDS", "int64", ("allowed_tokens",), is_optional=True)
 """The only token ids that may be drawn; absent or empty allows all."""
 ANSWERS = Tensor("ANSWERS", "int32", (1,), is_optional=True)
-"""How many answers are wanted, each with the next seed; the default is 1."""
+"""How many answers are wanted, each with the next seed; the default is 1. 0 asks whether there is a place for one: such
+a request ends at once, without a token, or is refused as one that wants an answer would be."""
 GRAMMAR = Tensor("GRAMMAR", "uint8", ("bytes",), is_optional=True)
 """What the answer must look like: `AnswerRules` as JSON in UTF-8."""
 CACHE_SCOPE = Tensor("CACHE_SCOPE", "int64", (1,), is_optional=True)

@@ -87,10 +87,15 @@ class ChatHandler:
             record.facts["admission_ms"] = round(record.ms() - arrived_ms, 1)
             self.metrics.crowd(*self.admission.counts())
 
-        beside = tuple(self.service.prepare(each, deadline, cancellation, caller=caller_key(caller)) for each in others)
+        beside = tuple(
+            self.service.prepare(each, deadline, cancellation, caller=caller_key(caller), asks_first=True)
+            for each in others
+        )
         allowed = self._allowed(conversation, deadline, is_stream)
         with explained(allowed):
-            first = self.service.prepare(conversation, deadline, cancellation, admit, caller_key(caller))
+            first = self.service.prepare(
+                conversation, deadline, cancellation, admit, caller_key(caller), asks_first=True
+            )
         prepared = replace(first, others=beside)
         record.prepared(prepared)
         context = RequestContext(record.request_id, deadline, cancellation, caller.cache_scope, record.traceparent)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from gateway.chat.generation import Answer, AnswerStream, Event, StartedAnswer, started, whole
 from gateway.chat.image_decoder import ImageSizeLimits, OpenedImage
 from gateway.chat.last_heard import LastHeard
+from gateway.chat.place_check import PlaceCheck
 from gateway.chat.prompts import Prompt, Prompts
 from gateway.chat.retry import RetryBudget, with_one_retry
 from gateway.chat.sampling_ids import with_token_ids
@@ -44,6 +45,7 @@ _LOW_DETAIL_PIXELS = 512 * 512
 """Of an image in low detail, as OpenAI makes it."""
 _LONG_PROMPT = 4000
 """Characters: no more take a millisecond or two, for which nobody waits."""
+_MOST_TOKENS_A_CHAR = 4  # its bytes in UTF-8
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class ChatService:
         self._pool = pool
         self.heard = LastHeard(settings.metrics_folder)
         self._retries = RetryBudget()
+        self._places = PlaceCheck(pool)
         self.is_demo = checkpoint.is_demo
         self._rules = checkpoint.images
         self._vocabulary = checkpoint.text.vocabulary
@@ -131,14 +134,20 @@ class ChatService:
         cancellation: Cancellation,
         admit: Callable[[Prompt, int], None] = lambda *_: None,
         caller: str = "",
+        asks_first: bool = False,
     ) -> Prepared:
         """Tokenises the prompt and decodes the images; raises InvalidInput for mistakes of the user.
 
         Calls `admit` with the prompt and its `max_tokens` before it decodes an image. What is large waits until it is
         the caller's turn. Decoded frames of a video are shared within a caller's requests.
+
+        With `asks_first`, what is dear to prepare is refused with Overloaded before that is done, where the engine has
+        no place for it.
         """
         decoding = Decoding(self.decoders, deadline, cancellation, caller, conversation.cache_salt)
         shown = self._opened(conversation, decoding)
+        if asks_first:
+            self._check_place(conversation, shown, decoding)
         conversation = with_token_ids(conversation, self.tokenizer, self._vocabulary)
         prompt = self._tokenised(conversation, shown, decoding)
         room = self._prompts.room_after(prompt, conversation.prompt_field)
@@ -190,9 +199,11 @@ class ChatService:
         return side_by_side(begin, prepared.conversation.answers, together)
 
     def _noting(self, events: Generator[Event]) -> Generator[Event]:
-        with closing(events):
+        with closing(events), self._places.watching():
             for event in events:
                 self.heard.note()
+                if isinstance(event, Answer) and event.timings:
+                    self._places.note_wait(event.timings.get("queue_ms", 0.0))
                 yield event
 
     def _request(
@@ -229,6 +240,21 @@ class ChatService:
         check_takes_videos(self.takes_videos, shown)
         files = [(sent, self._sent.read(sent, decoding)) for sent in shown]
         return [self._open(sent, data, conversation, decoding) for sent, data in files]
+
+    def _check_place(
+        self, conversation: Conversation, shown: list[ShownImage | ShownVideo], decoding: Decoding
+    ) -> None:
+        """Raises Overloaded for what the engine would refuse even if it were as little work as it can be: its tokens
+        are not counted yet, and videos may be made smaller."""
+        chars = self._prompts.checked_chars(conversation)
+        if not shown and chars <= _LONG_PROMPT:
+            return
+        grids = [grid for each in shown for grid in each.grids]
+        tokens = sum(grid.tokens(self._rules.merge_size) for grid in grids)
+        left = self.context_tokens - tokens - chars * _MOST_TOKENS_A_CHAR
+        max_tokens = max(1, min(conversation.sampling.max_tokens, left))
+        tokens = max(1, min(tokens, self.context_tokens // 2))
+        self._places.check(tokens, max_tokens, decoding.deadline, decoding.cancellation)
 
     def _open(
         self, sent: Shown, data: list[bytes], conversation: Conversation, decoding: Decoding

@@ -61,7 +61,10 @@ class Cancellation:
 
 @dataclass(frozen=True)
 class GenerateRequest:
-    """One answer to generate; `deadline_s` is the time left when it is handed over."""
+    """One answer to generate; `deadline_s` is the time left when it is handed over.
+
+    With 0 `answers` it only asks whether there is a place for one, and is answered or refused at once.
+    """
 
     request_id: str
     input_ids: NDArray[np.int64]  # i64 [tokens]

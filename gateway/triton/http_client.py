@@ -123,7 +123,7 @@ class _Lent(np.ndarray):
 
 
 def _answer(response: http.client.HTTPResponse, request: GenerateRequest) -> Chunk:
-    body = response.read(_MOST_BYTES * request.answers)
+    body = response.read(_MOST_BYTES * max(1, request.answers))
     if request.cancellation.is_cancelled:  # a connection that was shut down looks like the end of the response
         raise Cancelled
     try:

@@ -32,7 +32,7 @@ def tensors_of(request: GenerateRequest) -> list[tuple[Tensor, NDArray[Any]]]:
         if not parameter.is_optional or value != parameter.default:
             tensors.append((contract.SAMPLING_INPUTS[parameter.name], [value]))
     tensors += _lists(sampling)
-    if request.answers > 1:
+    if request.answers != 1:
         tensors.append((contract.ANSWERS, [request.answers]))
     tensors.append((contract.DEADLINE_MS, [max(1, int(request.deadline_s * 1000))]))
     if request.cache_scope:

@@ -38,6 +38,15 @@ def within_tokens(frames: int, height: int, width: int, rules: ImageRules, most_
     return replace(rules, max_pixels=most_pixels, min_pixels=min(rules.min_pixels, most_pixels))
 
 
+def within_side(frames: int, height: int, width: int, rules: ImageRules, most_side: int) -> ImageRules:
+    """The same rules where no side of the resized frames has more pixels than this; else with fewer pixels."""
+    if max(video_size(frames, height, width, rules)) <= most_side:
+        return rules
+    scale = most_side / max(height, width)
+    most_pixels = int(frames * height * width * scale**2)
+    return replace(rules, max_pixels=most_pixels, min_pixels=min(rules.min_pixels, most_pixels))
+
+
 def _tokens(frames: int, height: int, width: int, rules: ImageRules) -> int:
     tall, wide = video_size(frames, height, width, rules)
     return -(-frames // FRAMES_A_MOMENT) * tall * wide // rules.factor**2

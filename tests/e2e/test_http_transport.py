@@ -5,12 +5,20 @@ from __future__ import annotations
 import json
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
-from serving import READY_S, Service, gateway_on, png
+from eventually import eventually
+from serving import READY_S, Service, gateway_on, metric, png
 
 from demo.golden_set import drawn_image, golden_questions
+from gateway.triton.backend import GenerateRequest
+from gateway.triton.grpc_client import TritonBackend
+from gateway.triton.http_client import TritonHttpBackend
+from glmserve.contract import Finish
+from glmserve.sampling_parameters import Sampling
 
 pytestmark = pytest.mark.triton
 QUESTIONS = [question for question in golden_questions() if question.has_image][:4]
@@ -79,3 +87,14 @@ def test_several_answers_come_in_one_piece(service: Service, over_http: Service)
     wanted, found = ([choice["message"]["content"] for choice in each] for each in choices)
     assert wanted == found and len(found) == 3
     assert all(choice["logprobs"]["content"] for each in choices for choice in each)
+
+
+def test_a_place_is_asked_for_over_either_transport(service: Service) -> None:
+    """The real engine understands a request that wants no answer, and is done with it at once."""
+    triton = service.triton
+    for backend in (TritonBackend(triton.grpc_url, 10.0), TritonHttpBackend(triton.http_url)):
+        with closing(backend):
+            asked = GenerateRequest("place", np.zeros(9, np.int64), None, (), Sampling(max_tokens=9), 30.0, answers=0)
+            *others, last = backend.generate(asked)
+            assert not others and last.finish == Finish.STOP and not last.tokens
+    assert eventually(lambda: all(metric(triton, f"glm_requests_{where}") == 0 for where in ("waiting", "running")))

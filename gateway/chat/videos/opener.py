@@ -20,6 +20,7 @@ class VideoOpener:
 
     def __init__(self, settings: GatewaySettings, rules: ImageRules) -> None:
         self._rules = rules  # a request's bounds count all frames of a video
+        self._most_side, self._shrinks = settings.max_image_side, settings.large_videos == "downscale"
         self._cache = VideoCache(settings.video_cache_bytes)
         self._limits = VideoLimits(
             settings.max_video_bytes,
@@ -48,9 +49,22 @@ class VideoOpener:
         )
         sampling = conversation.frames if sent.sampling == AS_THE_MODEL else sent.sampling
         numbers = sampled_frames(opened.rate, sampling)
-        return ShownVideo(
+        video = ShownVideo(
             opened, numbers, seconds_of(numbers, opened.facts.fps), conversation.pixels.within(self._rules), hashes
         )
+        if max(video.size) > self._most_side:
+            self._bound_sides(video)
+        return video
+
+    def _bound_sides(self, video: ShownVideo) -> None:
+        if not self._shrinks:
+            height, width = video.size
+            raise BadVideo(
+                f"The video's frames are read at {width} x {height} pixels; their longer side may have at most "
+                f"{self._most_side}: send smaller ones, or set max_pixels.",
+                video.field,
+            )
+        video.fit_side(self._most_side)
 
     def of_frames(
         self,

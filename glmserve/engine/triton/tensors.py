@@ -73,9 +73,9 @@ def read_request(tensors: Tensors, checkpoint: Checkpoint) -> Asked:
 
 
 def answers_in(tensors: Tensors) -> int:
-    """How many answers are wanted; raises InvalidInput."""
+    """How many answers are wanted, 0 where only a place is asked for; raises InvalidInput."""
     answers = _number(tensors, contract.ANSWERS, 1)
-    if not 1 <= answers <= MAX_ANSWERS:
+    if not 0 <= answers <= MAX_ANSWERS:
         raise InvalidInput(f"The field n must be a whole number from 1 to {MAX_ANSWERS}.", "n")
     return answers
 
