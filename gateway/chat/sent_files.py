@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
+from gateway.chat.decoding import Decoding
 from gateway.chat.image_fetcher import ImageFetcher, is_url
-from gateway.chat.videos.shown import Decoding
 from gateway.reading.base64_file import SMALL_CHARS, bytes_of_base64, file_of, plain_file
 from gateway.reading.dear_reader import DearReader
 from gateway.reading.sent_as import A_VIDEO, AN_IMAGE, SentAs

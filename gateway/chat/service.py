@@ -12,6 +12,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.chat.decoding import Decoding
 from gateway.chat.generation import Answer, AnswerStream, Event, StartedAnswer, started, whole
 from gateway.chat.image_decoder import ImageSizeLimits, OpenedImage
 from gateway.chat.last_heard import LastHeard
@@ -22,7 +23,7 @@ from gateway.chat.sampling_ids import with_token_ids
 from gateway.chat.sent_files import SentFiles, file_hash
 from gateway.chat.side_by_side import side_by_side
 from gateway.chat.videos.opener import VideoOpener, check_takes_videos, fit_into
-from gateway.chat.videos.shown import Decoding, ShownImage, ShownVideo
+from gateway.chat.videos.shown import ShownImage, ShownVideo
 from gateway.deadline import Deadline
 from gateway.images.decoder_pool import DecoderPool
 from gateway.limits.admission import Admission

@@ -26,7 +26,7 @@ from glmserve.engine.settings import DeviceChoice, EngineSettings
 from glmserve.engine.triton.cancellations import Cancellations
 from glmserve.engine.triton.open_call import OpenCall
 from glmserve.engine.triton.response_sender import ResponseSender, Send
-from glmserve.engine.triton.tensors import Tensors, asks_for_whole, key_in
+from glmserve.engine.triton.tensors import Tensors, asks_for_whole, keys_in
 from glmserve.engine.vision.encode_queue import EncodeQueue
 from glmserve.engine.vision.feature_cache import FeatureCache
 from glmserve.engine.vision.sessions import EncodeImage, VisionSession, in_batches, one_by_one, patch_s
@@ -127,16 +127,18 @@ class EngineServer:
         return self._engine.is_healthy
 
     def accept(self, tensors: Tensors, send: Send, is_cancelled: Callable[[], bool]) -> None:
-        """Starts a request, or cancels one. One thread calls `send` with the request's events, in order."""
+        """Starts a request, or cancels some. One thread calls `send` with the request's events, in order."""
         call = OpenCall(send, is_cancelled)
         cancellations, is_whole = self._cancellations, asks_for_whole(tensors)
-        cancelled, key = key_in(tensors, contract.CANCEL), key_in(tensors, contract.CANCEL_KEY)
-        if cancelled is not None:
-            cancellations.cancel(cancelled)
+        cancelled, keys = keys_in(tensors, contract.CANCEL), keys_in(tensors, contract.CANCEL_KEY)
+        if cancelled:
+            for key in cancelled:
+                cancellations.cancel(key)
             self._response_sender.channel(call.send, is_whole)(Done(Finish.STOP, Timings()))
-        elif key is None:
+        elif not keys:
             self._preprocessor.accept(tensors, self._response_sender.channel(call.send, is_whole), call.is_cancelled)
         else:
+            key = keys[0]
             emit = self._response_sender.channel(call.send, is_whole, lambda: cancellations.forget(key))
             self._preprocessor.accept(
                 tensors,

@@ -116,6 +116,24 @@ def test_the_table_names_files_memory_and_where_it_fits(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("options", "is_told"),
+    [
+        (["--precision", "int4"], True),
+        (["--precision", "int4", "--target", "cuda"], False),
+        (["--precision", "int8"], False),
+    ],
+    ids=["int4 on a processor", "int4 on a GPU", "int8 on a processor"],
+)
+def test_int4_on_a_processor_is_said_to_save_memory_and_not_time(
+    tmp_path: Path, options: list[str], is_told: bool
+) -> None:
+    notes = plan(DEMO, tmp_path / "builds", *options)["notes"]
+    assert len(notes) == is_told
+    if is_told:
+        assert "saves memory and disk, not time" in notes[0] and "--precision int8" in notes[0]
+
+
 def test_on_a_processor_it_is_this_machines_memory_that_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for memory, is_enough in ((2 * GB, True), (0.5 * GB, False)):
         monkeypatch.setattr(gpu_fit.Host, "total_memory_bytes", lambda _, memory=memory: int(memory))

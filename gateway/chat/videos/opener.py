@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gateway.chat.decoding import Decoding
 from gateway.chat.image_decoder import OpenedImage
 from gateway.chat.videos.cache import VideoCache, VideoKey
 from gateway.chat.videos.decoder import OpenedVideo, VideoLimits
-from gateway.chat.videos.shown import Decoding, FrameList, ShownVideo
+from gateway.chat.videos.shown import FrameList, ShownVideo
 from gateway.schemas.conversation import Conversation, SentImage, SentVideo
 from gateway.settings import GatewaySettings
 from glmserve.errors import BadVideo

@@ -84,9 +84,9 @@ def _number(tensors: Tensors, tensor: Tensor, default: int) -> int:
     return int(tensors[tensor.name][0]) if tensor.name in tensors else default
 
 
-def key_in(tensors: Tensors, tensor: Tensor) -> int | None:
-    """The key that stands in CANCEL_KEY or CANCEL."""
-    return int(tensors[tensor.name][0]) if tensor.name in tensors else None
+def keys_in(tensors: Tensors, tensor: Tensor) -> list[int]:
+    """The keys that stand in CANCEL_KEY or CANCEL."""
+    return [int(key) for key in tensors[tensor.name]] if tensor.name in tensors else []
 
 
 def length_and_deadline(tensors: Tensors) -> tuple[int, float]:
