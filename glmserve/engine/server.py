@@ -15,7 +15,7 @@ from glmserve.contract import VISION_MAX_BATCH, Finish
 from glmserve.engine import metrics
 from glmserve.engine.engine import Engine
 from glmserve.engine.grammars.compiler import GrammarCompiler
-from glmserve.engine.memory_plan import element_bytes, memory_plan, most_patches
+from glmserve.engine.memory_plan import MemoryPlan, element_bytes, fitted, memory_plan, most_patches
 from glmserve.engine.metrics import Meter, Metric, Publisher
 from glmserve.engine.preprocessor import Preprocessor
 from glmserve.engine.request import Done, Timings
@@ -35,6 +35,10 @@ from glmserve.model.config import Checkpoint
 
 _log = logging.getLogger(__name__)
 _MIB = 1024**2
+_FEWER_ROWS = (
+    "Memory holds the KV of %d slots (%d by default) and %d warm row(s) (%d by default). Set GLM_ENGINE_SLOTS and "
+    "GLM_ENGINE_CONTEXT_TOKENS to trade their number for their length, or export the checkpoint with --kv int8."
+)
 
 
 class EngineServer:
@@ -70,14 +74,19 @@ class EngineServer:
         held = hold(folder.parents[2])
         checkpoint = open_checkpoint(folder, settings)
         opened = open_runtime(manifest, folder, settings)
-        settings = opened.bounded(settings)
-        plan = memory_plan(
-            checkpoint,
-            settings,
-            opened.weight_bytes,
+        wanted = opened.bounded(settings)
+        size, memory = (
             element_bytes(manifest.precision, manifest.target, manifest.kv),
             opened.memory.total_memory_bytes(),
         )
+
+        def plan_of(chosen: EngineSettings) -> MemoryPlan:
+            return memory_plan(checkpoint, chosen, opened.weight_bytes, size, memory)
+
+        settings = fitted(wanted, plan_of)
+        if (settings.slots, settings.warm_rows) != (wanted.slots, wanted.warm_rows):
+            _log.warning(_FEWER_ROWS, settings.slots, wanted.slots, settings.warm_rows, wanted.warm_rows)
+        plan = plan_of(settings)
         plan.check()
         _log.info(plan.text)
         decoder, vision = opened.sessions(checkpoint, settings)
