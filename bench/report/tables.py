@@ -11,13 +11,15 @@ from bench import records
 from bench.markdown import NOT_MEASURED, columns, figure, goal, lines, source, table
 from bench.records import Row
 from bench.report import scaling
-from bench.report.charts import first_token_chart, throughput_chart
+from bench.report.charts import first_token_chart, peers_chart, throughput_chart
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
 SCALING = DOCUMENT.with_name("scaling.md")
 CHART, SCALING_CHART = DOCUMENT.with_suffix(".svg"), SCALING.with_suffix(".svg")
+PEERS_CHART = DOCUMENT.with_name("peers.svg")
 _CHARTS: dict[Path, tuple[str, Callable[[list[Row]], str]]] = {
     CHART: ("throughput", throughput_chart),
+    PEERS_CHART: ("peers", peers_chart),
     SCALING_CHART: ("simulation", first_token_chart),
 }
 """Each chart's file, the block whose rows it shows, and what draws it."""
@@ -77,6 +79,8 @@ def block(name: str, rows: list[Row]) -> str:
         shown = columns(rows, layout["columns"])
     else:
         shown = lines(rows[0], layout["title"], layout["lines"])
+    if name == "peers":
+        shown = f"![Tokens a second, beside vLLM and llama.cpp](peers.svg)\n\n{shown}"
     return f"{shown}\n\n{source(rows[0])}" if "run" in rows[0] else shown
 
 
