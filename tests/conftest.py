@@ -100,9 +100,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     with_alone = {group_of_test(*_place(item.nodeid)) for item in items if _is_alone(item)}
 
     def place(item: pytest.Item) -> tuple[bool, bool, int, bool, bool]:
-        is_first = group_of_test(*_place(item.nodeid)) in with_alone
-        kinds = not item.get_closest_marker("triton"), not _needs_something(item)
-        return not is_first, not (is_first and _is_alone(item)), _rank(item), *kinds
+        is_first, is_triton = group_of_test(*_place(item.nodeid)) in with_alone, bool(item.get_closest_marker("triton"))
+        if is_first:  # by then others have read what a Triton is made of from the disk
+            return False, not _is_alone(item), 0, is_triton, False
+        return True, False, _rank(item), not is_triton, not _needs_something(item)
 
     items.sort(key=place)
 

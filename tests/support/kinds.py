@@ -48,7 +48,13 @@ SIGNS = {
 
 SHARED_SERVERS = ("endless", "service", "triton")
 """Fixtures of conftests that live as long as the process they are in."""
-LONGEST_GROUPS = ("torch", "test_service_faults.py", "service", "test_triton_supervisor.py")
+LONGEST_GROUPS = (
+    "torch of export",
+    "test_service_faults.py",
+    "torch of others",
+    "service",
+    "test_triton_supervisor.py",
+)
 """They begin first: of two at a time one computes and the other mostly waits."""
 Name = tuple[Path, str]
 """A name, and the file that uses it."""
@@ -61,7 +67,7 @@ def kinds_of_test(path: Path, name: str) -> frozenset[str]:
 
 def group_of_test(path: Path, name: str) -> str:
     """Tests of one group run in one process: those that share a server, those that need torch, whose import takes
-    seconds, or else those of one file."""
+    seconds (in two groups, since no other takes as long), or else those of one file."""
     return _of_test(path, name)[1]
 
 
@@ -115,7 +121,8 @@ def _find(path: Path, name: str) -> tuple[list[str], str]:
     reached = _reached(path, name)
     kinds = {kind for one in reached for kind in _step(*one)[0]}
     servers = [used for place, used in reached if used in SHARED_SERVERS and place.name == "conftest.py"]
-    return sorted(kinds), min(servers, default="torch" if "parity" in kinds else str(path))
+    torch = f"torch of {'export' if path.parent.name == 'export' else 'others'}"
+    return sorted(kinds), min(servers, default=torch if "parity" in kinds else str(path))
 
 
 def _reached(path: Path, name: str) -> set[Name]:
