@@ -10,7 +10,7 @@ from glmserve.build.manifest import VISION_GRAPH
 from glmserve.build.safetensors_header import METADATA, read_header
 from glmserve.engine.settings import EngineSettings
 from glmserve.errors import DoesNotFit
-from glmserve.model.config import Checkpoint
+from glmserve.model.config import Checkpoint, TextModel
 
 _FLOAT = 4
 _NOT_THE_DECODERS = (METADATA, "model.visual.")
@@ -52,6 +52,7 @@ class MemoryPlan:
         if self.total > self.available:
             raise DoesNotFit(
                 f"{self.text} Lower GLM_ENGINE_SLOTS, GLM_ENGINE_WARM_ROWS or GLM_ENGINE_CONTEXT_TOKENS, "
+                "set GLM_ENGINE_SHORT_TOKENS so that not every slot reserves the whole context, "
                 "or export the checkpoint in fewer bits."
             )
 
@@ -61,14 +62,20 @@ def memory_plan(
 ) -> MemoryPlan:
     """The plan for weights of so many bytes, with KV elements of 2 or 4, on a device with `total_memory` bytes."""
     on_host, text = settings.device != "cuda", checkpoint.text
-    tokens = (settings.slots + settings.warm_rows) * min(settings.context_tokens, text.max_positions)
     return MemoryPlan(
         weights=weights,
-        kv=tokens * 2 * text.layers * text.kv_heads * text.head_dim * element_bytes,
+        kv=kv_tokens(settings, text) * 2 * text.layers * text.kv_heads * text.head_dim * element_bytes,
         image_cache=settings.image_cache_mib * _MIB if on_host else 0,
         work=_decoder_work(checkpoint, settings) + _vision_work(checkpoint, settings),
         available=int(total_memory * settings.memory_utilization),
     )
+
+
+def kv_tokens(settings: EngineSettings, text: TextModel) -> int:
+    """Tokens that the KV cache has room for."""
+    long_rows = settings.rows - settings.short_rows
+    context = min(settings.context_tokens, text.max_positions)
+    return settings.short_rows * settings.short_tokens + long_rows * context
 
 
 def element_bytes(precision: str, target: str, kv: str = "same") -> int:

@@ -187,6 +187,18 @@ def test_steps_that_cannot_be_captured_are_launched_node_by_node(libraries: Path
     assert "steps of 4 rows cannot be captured" in done.stderr
 
 
+def test_steps_in_rows_of_either_size_are_captured(libraries: Path, tmp_path: Path) -> None:
+    done = run(libraries, "-m", "tests.cuda.two_sizes", export(ROOT / "demo/checkpoint", tmp_path, "bf16", "same"))
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout)
+    assert set(found["endings"]) == {"done"} and found["faults"] == []
+    assert [warm_up["graphs"] for warm_up in found["warm_ups"]] == [3 + 1]  # of the short rows, and of the long one
+    captured = [step for step in found["steps"] if step["is_decode"]]
+    assert {step["first_decoded"] for step in captured} == {0, 4}
+    for step in captured:
+        assert (step["launches"], step["graphs"], step["graph_launches"]) == (0, 0, 1)
+
+
 def test_no_image_disturbs_a_graph_that_is_being_captured(libraries: Path, tmp_path: Path) -> None:
     done = run(libraries, "-m", "tests.cuda.beside", export(ROOT / "demo/checkpoint", tmp_path, "bf16", "same"))
     assert done.returncode == 0, done.stderr[-2000:]
