@@ -33,6 +33,7 @@ from bench.measure import (
     stream_fanout,
     throughput,
 )
+from bench.peers import compare
 from bench.records import Row
 from bench.report import tables
 from bench.simulation import simulate
@@ -85,6 +86,7 @@ for _name, _module, _rounds, _has_model in (
     ("replicas", replicas, 3, False),
     ("refusals", rejection_latency, 3, False),
     ("floods", floods, 2, False),
+    ("peers", compare, 3, False),
 ):
     _add_command(_name, _module.measure, _rounds, (_module.__doc__ or "").partition("\n")[0], _has_model)
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from types import MappingProxyType
 
@@ -102,7 +103,7 @@ def fake_triton(beat_ms: float) -> Iterator[int]:
 
 
 @contextmanager
-def gateway_before(build: Path, triton_port: int, threads: int) -> Iterator[Server]:
+def gateway_before(build: Path, triton_port: int, threads: int = 64) -> Iterator[Server]:
     """Our gateway with one worker of so many threads, and otherwise with its defaults."""
     port = free_port()
     variables = {
@@ -132,15 +133,20 @@ def _module(name: str, path: str = "", **options: object) -> AbstractContextMana
 
 @contextmanager
 def program(
-    command: list[str], port: int, log: Path, path: str = "", variables: Mapping[str, str] = MappingProxyType({})
+    command: list[str],
+    port: int,
+    log: Path,
+    path: str = "",
+    variables: Mapping[str, str] = MappingProxyType({}),
+    start_timeout_s: float = _START_TIMEOUT_S,
 ) -> Iterator[Server]:
-    """A process until the block ends, with these variables added to ours. It is up once a GET of `path` is answered,
-    or, without a path, once it listens; raises NotStarted where that takes too long."""
+    """A process until the block ends, with these variables added to ours. It is up once a GET of `path` is answered
+    with 200, or, without a path, once it listens; raises NotStarted where that takes too long."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         child = Child(log.stem, command, {**os.environ, **variables}, _PROJECT, output)
         try:
-            give_up = time.monotonic() + _START_TIMEOUT_S
+            give_up = time.monotonic() + start_timeout_s
             while not _is_up(port, path):
                 if child.exit_code() is not None or time.monotonic() > give_up:
                     raise NotStarted(f"{log.stem} did not start. {log} ends:\n{log.read_text('utf-8')[-2000:]}")
@@ -152,7 +158,8 @@ def program(
 
 def _is_up(port: int, path: str) -> bool:
     if path:
-        return get(HOST, port, path, _PROBE_TIMEOUT_S) is not None
+        reply = get(HOST, port, path, _PROBE_TIMEOUT_S)
+        return reply is not None and reply.status == HTTPStatus.OK
     try:
         with socket.create_connection((HOST, port), _PROBE_TIMEOUT_S):
             return True

@@ -63,7 +63,10 @@ class Fit:
         if self.plan.weights > self.plan.available:
             return "does not fit: the weights alone are too large"
         if self.most_slots:
-            return f"does not fit; {self.most_slots:,} slots would"
+            return (
+                f"does not fit; {self.most_slots:,} slots would, and the engine takes as many as fit where "
+                "GLM_ENGINE_SLOTS is not set"
+            )
         return "does not fit: no room for a single slot beside the weights"
 
 

@@ -36,9 +36,18 @@ class EngineSettings(BaseSettings):
     memory_utilization: float = Field(
         default=0.9, gt=0, le=1, description="Share of the device's memory that the memory plan may use."
     )
-    slots: int = Field(default=16, ge=1, le=1024, description="Requests that hold KV and decode together.")
+    slots: int = Field(
+        default=16,
+        ge=1,
+        le=1024,
+        description="Requests that hold KV and decode together; where nobody sets it, fewer if memory holds no more.",
+    )
     warm_rows: int = Field(
-        default=4, ge=0, le=1024, description="Additional KV rows that hold cached prefixes of ended requests."
+        default=4,
+        ge=0,
+        le=1024,
+        description="Additional KV rows that hold cached prefixes of ended requests; where nobody sets it, fewer if "
+        "memory holds no more.",
     )
     context_tokens: int = Field(
         default=8192,

@@ -21,7 +21,7 @@ from bench.checkpoints.synthetic import Shape, write_configuration
 from export.build.pipeline import build as make_build
 from export.cli import app
 from export.errors import Exit
-from export.plan import gpu_fit
+from export.plan import gpu_fit, serving_speed
 from export.plan.serving_speed import ServingSpeed, can_measure
 from export.precision import Precision, Target, numbers_of
 from glmserve.build.safetensors_header import METADATA, read_header
@@ -114,6 +114,24 @@ def test_the_table_names_files_memory_and_where_it_fits(
         assert words in result.stdout
     assert not [words for words in others if words in result.stdout]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "is_told"),
+    [
+        (["--precision", "int4"], True),
+        (["--precision", "int4", "--target", "cuda"], False),
+        (["--precision", "int8"], False),
+    ],
+    ids=["int4 on a processor", "int4 on a GPU", "int8 on a processor"],
+)
+def test_int4_on_a_processor_is_said_to_save_memory_and_not_time(
+    tmp_path: Path, options: list[str], is_told: bool
+) -> None:
+    notes = plan(DEMO, tmp_path / "builds", *options)["notes"]
+    assert len(notes) == is_told
+    if is_told:
+        assert "saves memory and disk, not time" in notes[0] and "--precision int8" in notes[0]
 
 
 def test_on_a_processor_it_is_this_machines_memory_that_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,3 +254,15 @@ def test_a_slow_machine_is_told_of_its_deadline() -> None:
 def test_layers_of_the_real_model_fit_this_machine_in_four_bits() -> None:
     checkpoint = Checkpoint.read(REAL)
     assert can_measure(checkpoint, numbers_of(Precision.INT4, Target.CPU))
+
+
+@pytest.mark.parametrize(("take_s", "takes"), [(0.009, 50), (0.2, 3), (0.5, 2), (1.9, 2), (3.0, 1), (60.0, 1)])
+def test_what_takes_long_is_not_measured_often(monkeypatch: pytest.MonkeyPatch, take_s: float, takes: int) -> None:
+    now, done = [0.0], []
+    monkeypatch.setattr(serving_speed.time, "perf_counter", lambda: now[0])
+
+    def act() -> None:
+        done.append(take_s)
+        now[0] += take_s
+
+    assert serving_speed._shortest_s(act) == pytest.approx(take_s) and len(done) == takes
