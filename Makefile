@@ -176,6 +176,12 @@ rtx-real-size: $(VENV)/.rtx-installed ## Build engines for RTX GPUs at the real 
 	$(BIN)/python -m export build --checkpoint $(SCRATCH)/checkpoint --out $(SCRATCH)/builds \
 		--precision $(or $(PRECISION),bf16) --target rtx --compute-capability 8.9
 
+.PHONY: real-size
+real-size: $(VENV)/.test-installed ## Take the model at its real size through every step (MODEL=DIR SCRATCH=DIR; without MODEL a tiny rehearsal); docs/real-size.md
+	@$(BIN)/python -m bench.real_size --scratch $(or $(SCRATCH),bench/.cache/real-size) $(if $(MODEL),--model $(MODEL)) \
+		$(if $(PRECISION),--precision $(PRECISION)) $(if $(LAYERS),--layers $(LAYERS)) $(if $(BLOCKS),--blocks $(BLOCKS)) \
+		$(if $(STEPS),--steps "$(STEPS)")
+
 .PHONY: soak
 soak: $(VENV)/.test-installed ## Let random requests come and go for 20 minutes (MINUTES=20), then look for leaks
 	$(BIN)/python -m bench soak --minutes $(or $(MINUTES),20)

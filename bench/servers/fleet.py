@@ -24,16 +24,20 @@ from launcher.triton_server import TritonServer
 SLOTS = 8
 """Of each Triton; few, so that answers wait for a slot and not for this machine's processors."""
 _START_S = 180.0
-_MANY = {
+UNLIMITED = {  # one address asks for everybody
+    "GLM_GATEWAY_REQUESTS_PER_MINUTE": "1000000",
+    "GLM_GATEWAY_ADDRESS_REQUESTS_PER_MINUTE": "1000000",
+    "GLM_GATEWAY_IMAGE_TOKENS_PER_MINUTE": "1000000000",
+    "GLM_GATEWAY_ADDRESS_IMAGE_TOKENS_PER_MINUTE": "1000000000",
+    "GLM_GATEWAY_CONCURRENT_REQUESTS": "1000",
+    "GLM_GATEWAY_ADDRESS_CONCURRENT_REQUESTS": "1000",
+}
+_MANY = UNLIMITED | {
     "GLM_ENGINE_SLOTS": str(SLOTS),
     "GLM_ENGINE_WARM_ROWS": "0",
     "GLM_ENGINE_IMAGE_CACHE_MIB": "16",
     "GLM_ENGINE_CONTEXT_TOKENS": "1024",
-    "GLM_GATEWAY_TRUSTED_PROXIES": "1",  # one client, this machine, asks for everybody
-    "GLM_GATEWAY_REQUESTS_PER_MINUTE": "1000000",
-    "GLM_GATEWAY_ADDRESS_REQUESTS_PER_MINUTE": "1000000",
-    "GLM_GATEWAY_IMAGE_TOKENS_PER_MINUTE": "1000000000",
-    "GLM_GATEWAY_CONCURRENT_REQUESTS": "1000",
+    "GLM_GATEWAY_TRUSTED_PROXIES": "1",
 }
 PATIENT = {  # a measurement on a busy machine must be slow, not failed
     "GLM_GATEWAY_DEADLINE_S": "600",

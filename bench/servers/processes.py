@@ -103,7 +103,7 @@ def fake_triton(beat_ms: float) -> Iterator[int]:
 
 
 @contextmanager
-def gateway_before(build: Path, triton_port: int, threads: int) -> Iterator[Server]:
+def gateway_before(build: Path, triton_port: int, threads: int = 64) -> Iterator[Server]:
     """Our gateway with one worker of so many threads, and otherwise with its defaults."""
     port = free_port()
     variables = {

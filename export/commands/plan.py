@@ -33,7 +33,7 @@ from export.commands.common import (
     plain_console,
 )
 from export.plan.build_memory import peak_bytes
-from export.plan.gpu_fit import Fit, fits
+from export.plan.gpu_fit import TYPICAL_TOKENS, Fit, fits
 from export.plan.serving_speed import ServingSpeed, can_measure, serving_speed
 from export.precision import KvPrecision, PrecisionChoice, Target
 from export.rtx.library import COMPUTE_CAPABILITIES
@@ -85,7 +85,9 @@ class Plan:
                     "image_cache_bytes": fit.plan.image_cache,
                     "work_bytes": fit.plan.work,
                     "fits": fit.fits,
+                    "kv_tokens": fit.tokens,
                     "most_slots": fit.most_slots,
+                    "most_typical_requests": fit.most_typical,
                 }
                 for fit in self.cards
             ],
@@ -186,10 +188,18 @@ def _show(found: Plan, console: Console) -> None:
         sizes["image cache"] = needed.image_cache
     listed = ", ".join(f"{name} {size / _GB:,.1f}" for name, size in sizes.items())
     console.print(f"Memory to serve {found.slots} requests at a time, {found.length:,} tokens each, in GB: {listed}.")
-    cards = Table("where", "usable GB", "", title="Where it would fit")
+    typical = f"requests of {TYPICAL_TOKENS:,} tokens"
+    cards = Table("where", "usable GB", "tokens of KV", "slots", typical, "", title="Where it would fit")
     for fit in found.cards:
-        cards.add_row(fit.card, f"{fit.plan.available / _GB:,.1f}", fit.verdict)
+        room = (f"{count:,}" for count in (fit.tokens, fit.most_slots, fit.most_typical))
+        cards.add_row(fit.card, f"{fit.plan.available / _GB:,.1f}", *room, fit.verdict)
     console.print(cards)
+    if any(fit.most_typical > fit.most_slots for fit in found.cards):
+        console.print(
+            f"Slots are requests of {found.length:,} tokens at a time. With GLM_ENGINE_SHORT_TOKENS={TYPICAL_TOKENS} "
+            f"and GLM_ENGINE_SLOTS as in the next column, requests of up to {TYPICAL_TOKENS:,} tokens share the memory "
+            f"with {_DEFAULT['long_rows'].default} of {found.length:,}."
+        )
     if found.speed is not None:
         for sentence in found.speed.sentences(DEADLINE_S):
             console.print(sentence)

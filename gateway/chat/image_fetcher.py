@@ -17,8 +17,8 @@ from typing import Any
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from gateway.chat.image_hosts import PORTS, ImageHosts, is_public, spelled
-from gateway.chat.sent_as import AN_IMAGE, SentAs
 from gateway.reading.content_encoding import unpacked
+from gateway.reading.sent_as import AN_IMAGE, SentAs
 from glmserve.errors import InvalidInput, TooLarge
 
 _REDIRECTS = 3

@@ -27,8 +27,8 @@ class PlaceCheck:
         self._clock = clock
         self._scarce_until_s = float("-inf")
 
-    def check(self, tokens: int, max_tokens: int, deadline: Deadline, cancellation: Cancellation) -> None:
-        """Raises Overloaded, as the engine words it, where it would refuse a prompt of `tokens` and `max_tokens` now.
+    def check(self, tokens: int, max_tokens: int, answers: int, deadline: Deadline, cancellation: Cancellation) -> None:
+        """Raises Overloaded, as the engine words it, where it would refuse to begin so many answers now.
 
         Asks nobody as long as there seem to be places. Any other failure is left to whoever asks for the answer.
         """
@@ -42,7 +42,7 @@ class PlaceCheck:
                 (),
                 Sampling(max_tokens=max_tokens),
                 deadline.left_s(),
-                answers=0,
+                answers=-answers,
                 cancellation=cancellation,
             )
             with self.watching(), self._pool.choose() as backend, closing(backend.generate(question)) as said:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 
-from gateway.chat.base64_file import bytes_of_base64, file_of
+from gateway.chat.decoding import Decoding
 from gateway.chat.image_fetcher import ImageFetcher, is_url
-from gateway.chat.sent_as import A_VIDEO, AN_IMAGE, SentAs
-from gateway.chat.videos.shown import Decoding
-from gateway.reading.dear import is_dear_text
+from gateway.reading.base64_file import SMALL_CHARS, bytes_of_base64, file_of, plain_file
 from gateway.reading.dear_reader import DearReader
+from gateway.reading.sent_as import A_VIDEO, AN_IMAGE, SentAs
 from gateway.schemas.conversation import SentImage, SentVideo
 from gateway.settings import GatewaySettings
 
@@ -46,16 +45,21 @@ class _Reader:
 
     def read(self, sent: SentImage | SentVideo, decoding: Decoding) -> bytes:
         if isinstance(sent.data, str):
-            if is_url(sent.data):
-                return self._fetcher.read(sent.data.strip(), sent.field, decoding.deadline.left_s())
-            how = self._most_bytes, sent.field, self._sent_as
-            if is_dear_text(sent.data):
-                left_s = decoding.deadline.left_s()
-                return self._dear.read(decoding.caller, file_of, sent.data, *how, within_s=left_s)
-            return bytes_of_base64(sent.data, *how)
+            return self._of_text(sent.data, sent.field, decoding)
         if len(sent.data) > self._most_bytes:
             raise self._sent_as.too_large(self._most_bytes, sent.field)
         return sent.data
+
+    def _of_text(self, text: str, field: str, decoding: Decoding) -> bytes:
+        if is_url(text):
+            return self._fetcher.read(text.strip(), field, decoding.deadline.left_s())
+        how = self._most_bytes, field, self._sent_as
+        if len(text) <= SMALL_CHARS:
+            return bytes_of_base64(text, *how)
+        plain = plain_file(text, self._most_bytes)
+        if plain is not None:
+            return plain
+        return self._dear.read(decoding.caller, file_of, text, *how, within_s=decoding.deadline.left_s())
 
 
 def file_hash(data: bytes) -> str:

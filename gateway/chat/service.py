@@ -12,6 +12,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.chat.decoding import Decoding
 from gateway.chat.generation import Answer, AnswerStream, Event, StartedAnswer, started, whole
 from gateway.chat.image_decoder import ImageSizeLimits, OpenedImage
 from gateway.chat.last_heard import LastHeard
@@ -22,7 +23,7 @@ from gateway.chat.sampling_ids import with_token_ids
 from gateway.chat.sent_files import SentFiles, file_hash
 from gateway.chat.side_by_side import side_by_side
 from gateway.chat.videos.opener import VideoOpener, check_takes_videos, fit_into
-from gateway.chat.videos.shown import Decoding, ShownImage, ShownVideo
+from gateway.chat.videos.shown import ShownImage, ShownVideo
 from gateway.deadline import Deadline
 from gateway.images.decoder_pool import DecoderPool
 from gateway.limits.admission import Admission
@@ -44,7 +45,7 @@ T = TypeVar("T")
 _LOW_DETAIL_PIXELS = 512 * 512
 """Of an image in low detail, as OpenAI makes it."""
 _LONG_PROMPT = 4000
-"""Characters: no more take a millisecond or two, for which nobody waits."""
+"""Characters or tokens: no more take a millisecond or two, for which nobody waits."""
 _MOST_TOKENS_A_CHAR = 4  # its bytes in UTF-8
 
 
@@ -134,19 +135,20 @@ class ChatService:
         cancellation: Cancellation,
         admit: Callable[[Prompt, int], None] = lambda *_: None,
         caller: str = "",
-        asks_first: bool = False,
+        when_opened: Callable[[], None] | None = None,
     ) -> Prepared:
         """Tokenises the prompt and decodes the images; raises InvalidInput for mistakes of the user.
 
         Calls `admit` with the prompt and its `max_tokens` before it decodes an image. What is large waits until it is
         the caller's turn. Decoded frames of a video are shared within a caller's requests.
 
-        With `asks_first`, what is dear to prepare is refused with Overloaded before that is done, where the engine has
-        no place for it.
+        With `when_opened`, that is called before anything is tokenised, and what is dear to prepare is then refused
+        with Overloaded where the engine has no place for it.
         """
         decoding = Decoding(self.decoders, deadline, cancellation, caller, conversation.cache_salt)
         shown = self._opened(conversation, decoding)
-        if asks_first:
+        if when_opened is not None:
+            when_opened()
             self._check_place(conversation, shown, decoding)
         conversation = with_token_ids(conversation, self.tokenizer, self._vocabulary)
         prompt = self._tokenised(conversation, shown, decoding)
@@ -162,6 +164,11 @@ class ChatService:
         """The prompt as it would be sent, however long; decodes no image."""
         decoding = Decoding(self.decoders, deadline, Cancellation(), caller)
         return self._tokenised(conversation, self._opened(conversation, decoding), decoding, is_bounded=False)
+
+    def text_of(self, ids: NDArray[np.int64], deadline: Deadline, caller: str = "") -> str:
+        """The text of token ids [tokens]; raises DeadlineExceeded when the caller's turn does not come in time."""
+        with self._turns.take(caller, deadline) if len(ids) > _LONG_PROMPT else nullcontext():
+            return self.tokenizer.decode(ids.tolist())
 
     def answer(self, prepared: Prepared, context: RequestContext) -> Answer:
         """The whole answer; begun again once if its Triton goes down."""
@@ -254,7 +261,7 @@ class ChatService:
         left = self.context_tokens - tokens - chars * _MOST_TOKENS_A_CHAR
         max_tokens = max(1, min(conversation.sampling.max_tokens, left))
         tokens = max(1, min(tokens, self.context_tokens // 2))
-        self._places.check(tokens, max_tokens, decoding.deadline, decoding.cancellation)
+        self._places.check(tokens, max_tokens, conversation.answers, decoding.deadline, decoding.cancellation)
 
     def _open(
         self, sent: Shown, data: list[bytes], conversation: Conversation, decoding: Decoding
@@ -267,8 +274,9 @@ class ChatService:
             pairs = zip(data, sent.frames, strict=True)
             frames = [OpenedImage(each, self._sizes, frame.field) for each, frame in pairs]
             return self._videos.of_frames(sent, frames, conversation, decoding, hashes)
+        digest = hashes[0] if hashes else file_hash(data[0])
         with self._image_decoders.admit(1, decoding.deadline, decoding.cancellation):
-            return self._videos.of_file(sent, data[0], conversation, decoding, hashes)
+            return self._videos.of_file(sent, data[0], digest, conversation, decoding, hashes)
 
     def _rules_for(self, sent: SentImage, pixels: PixelBounds) -> ImageRules:
         """The checkpoint's rules for an image, within the bounds that the request sets."""

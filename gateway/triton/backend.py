@@ -63,7 +63,7 @@ class Cancellation:
 class GenerateRequest:
     """One answer to generate; `deadline_s` is the time left when it is handed over.
 
-    With 0 `answers` it only asks whether there is a place for one, and is answered or refused at once.
+    A negative number of `answers` only asks whether there are places for them, and is answered or refused at once.
     """
 
     request_id: str

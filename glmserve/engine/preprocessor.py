@@ -76,14 +76,14 @@ class Preprocessor:
     ) -> None:
         """Starts a request named by `contract.DECODER_INPUTS`; whatever goes wrong becomes its `Failed` event.
 
-        One that wants no answer ends at once, where there is a place for one that does.
+        One that only asks for places ends at once, where there are any.
         `when_cancelled` is handed a callback that ends the request at once, if it has no slot yet.
         """
         most, left_s = length_and_deadline(tensors)
         tickets = Tickets()
         try:
             wanted = answers_in(tensors)
-            for number in range(max(1, wanted)):
+            for number in range(abs(wanted)):
                 tokens = 1 if number else len(tensors[contract.INPUT_IDS.name])  # the others share its KV
                 tickets.add(self._engine.enter(tokens, most, left_s))
         except GlmServeError as error:
@@ -92,7 +92,7 @@ class Preprocessor:
                 self._engine.meter.add(metrics.FAILED)
             emit(Failed(error))
             return
-        if not wanted:
+        if wanted < 0:
             tickets.leave()
             emit(Done(Finish.STOP, Timings()))
             return

@@ -74,11 +74,13 @@ class _OnOnnxRuntime:
         decoder = OrtDecoder(
             self._folder / DECODER_GRAPH,
             checkpoint,
-            settings.slots + settings.warm_rows,
+            settings.rows,
             min(settings.context_tokens, checkpoint.text.max_positions),
             settings.threads,
             self._device,
             settings.buckets if settings.cuda_graphs else (),
+            short_rows=settings.short_rows,
+            short_tokens=settings.short_tokens,
         )
         if _tritons_own(self._folder).is_dir():
             return decoder, None
@@ -100,17 +102,19 @@ class _OnTensorRtRtx:
         engines = self._runtime.engines
         if settings.context_tokens != engines.context:
             _log.info("GLM_ENGINE_CONTEXT_TOKENS is %d here, as the engines were built.", engines.context)
+        if settings.short_rows:
+            _log.warning("GLM_ENGINE_SHORT_TOKENS is ignored: rows of KV are of one size, as the engines were built.")
         fixed = {
             "context_tokens": engines.context,
+            "short_tokens": 0,
             "chunk_tokens": min(settings.chunk_tokens, engines.chunk_tokens),
             "min_chunk_tokens": min(settings.least_chunk_tokens, engines.chunk_tokens),
         }
         return settings.model_copy(update=fixed)
 
     def sessions(self, checkpoint: Checkpoint, settings: EngineSettings) -> tuple[DecoderSession, VisionSession | None]:
-        rows = settings.slots + settings.warm_rows
         buckets = settings.buckets if settings.cuda_graphs else ()
-        decoder = self._runtime.decoder(checkpoint, self._precision, rows, buckets)
+        decoder = self._runtime.decoder(checkpoint, self._precision, settings.rows, buckets)
         return decoder, self._runtime.vision()
 
 

@@ -68,10 +68,10 @@ class Rig:
         )
         return receiver
 
-    def ask_for_place(self) -> Receiver:
-        """Whether there is one for a request."""
+    def ask_for_places(self, answers: int = 1) -> Receiver:
+        """Whether there are any for a request that wants so many answers."""
         receiver = Receiver()
-        asked = tensors_of(0, WAIT_S) | {contract.ANSWERS.name: np.zeros(1, np.int32)}
+        asked = tensors_of(0, WAIT_S) | {contract.ANSWERS.name: np.array([-answers], np.int32)}
         self.preprocessor.accept(asked, receiver, receiver.cancelled.is_set)
         return receiver
 

@@ -157,7 +157,7 @@ def test_who_asks_for_a_place_hears_at_once_and_takes_none(rig: Rig) -> None:
     rig.encoder.gate.clear()
     rig.ask(images=1)
     for _ in range(3):
-        assert rig.ask_for_place().finish == Finish.STOP
+        assert rig.ask_for_places().finish == Finish.STOP
     assert rig.engine.wait_queue.requests == 1 and rig.engine.meter.totals[REFUSED] == 0
 
 
@@ -165,14 +165,16 @@ def test_a_place_is_refused_as_a_request_would_be_and_counted_once(rig: Rig) -> 
     rig.engine.wait_queue = WaitQueue(2, 1 << 40, slots=2)
     rig.encoder.gate.clear()
     waiting = [rig.ask(images=1, seed=seed) for seed in range(2)]
-    asked, refused = rig.ask_for_place().wait(), rig.ask(images=1, seed=2).wait()
+    asked, refused = rig.ask_for_places().wait(), rig.ask(images=1, seed=2).wait()
     assert isinstance(asked, Failed) and isinstance(refused, Failed)
     assert (asked.error.code, asked.error.message) == (refused.error.code, refused.error.message)
     assert rig.engine.meter.totals[REFUSED] == 2 and rig.engine.meter.totals[FAILED] == 0
     rig.encoder.gate.set()
     for receiver in waiting:
         receiver.wait()
-    assert rig.ask_for_place().finish == Finish.STOP
+    assert rig.ask_for_places(2).finish == Finish.STOP and rig.ask_for_places(3).code == "overloaded"
+    assert rig.ask_for_places(1000).code == rig.ask_for_places(0).code == "invalid_input"
+    assert rig.engine.wait_queue.requests == 0
 
 
 def test_a_crowd_finds_every_thread_running(rig: Rig) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gateway.chat.decoding import Decoding
 from gateway.chat.image_decoder import OpenedImage
 from gateway.chat.videos.cache import VideoCache, VideoKey
 from gateway.chat.videos.decoder import OpenedVideo, VideoLimits
-from gateway.chat.videos.shown import Decoding, FrameList, ShownVideo
+from gateway.chat.videos.shown import FrameList, ShownVideo
 from gateway.schemas.conversation import Conversation, SentImage, SentVideo
 from gateway.settings import GatewaySettings
 from glmserve.errors import BadVideo
@@ -33,10 +34,16 @@ class VideoOpener:
         )
 
     def of_file(
-        self, sent: SentVideo, data: bytes, conversation: Conversation, decoding: Decoding, hashes: tuple[str, ...]
+        self,
+        sent: SentVideo,
+        data: bytes,
+        digest: str,
+        conversation: Conversation,
+        decoding: Decoding,
+        hashes: tuple[str, ...],
     ) -> ShownVideo:
-        """Reads what the file holds and decodes no frame for the model; raises BadVideo."""
-        key = VideoKey.of(data, (decoding.caller, decoding.salt))
+        """Reads what the file holds, whose hash is `digest`, and decodes no frame for the model; raises BadVideo."""
+        key = VideoKey.of(digest, (decoding.caller, decoding.salt))
         opened = OpenedVideo(
             data,
             self._limits,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.chat.decoding import Decoding
 from gateway.chat.image_decoder import OpenedImage
 from gateway.chat.videos.decoder import OpenedVideo
 from gateway.chat.videos.previews import previews
@@ -22,18 +21,6 @@ from glmserve.model.video_sampling import FRAMES_A_MOMENT
 
 Pixels = tuple[list[NDArray[np.uint8]], list[Grid]]
 """Patches u8 [patches of all frames, patch_bytes] of each image or each two frames, and their grids."""
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """What decoding needs besides a file."""
-
-    decoders: DecoderPool
-    deadline: Deadline
-    cancellation: Cancellation
-    caller: str = ""
-    salt: str = ""
-    """What was decoded is shared within a caller's requests of one salt."""
 
 
 class ShownImage:

@@ -60,14 +60,21 @@ class Gpu:
     def fill_with_zeros(self, block: Block, size_bytes: int) -> None:
         self._fill(block, size_bytes, 0)
 
-    def copy(self, source: int, target: int, pitch_bytes: int, width_bytes: int, count: int) -> None:
-        pitch = ctypes.c_size_t(pitch_bytes)
+    def copy(
+        self,
+        source: int,
+        target: int,
+        pitch_bytes: int,
+        width_bytes: int,
+        count: int,
+        target_pitch_bytes: int | None = None,
+    ) -> None:
         on_device = ctypes.c_int(3)  # cudaMemcpyDeviceToDevice
         call = self._runtime.cudaMemcpy2D(
             ctypes.c_void_p(target),
-            pitch,
+            ctypes.c_size_t(target_pitch_bytes or pitch_bytes),
             ctypes.c_void_p(source),
-            pitch,
+            ctypes.c_size_t(pitch_bytes),
             ctypes.c_size_t(width_bytes),
             ctypes.c_size_t(count),
             on_device,

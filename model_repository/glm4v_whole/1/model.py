@@ -2,49 +2,76 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from threading import BoundedSemaphore
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from glmserve.contract import DECODER_MODEL, DECODER_OUTPUTS, WHOLE
+from glmserve.contract import CANCEL, DECODER_MODEL, DECODER_OUTPUTS, WHOLE
 from glmserve.engine.settings import EngineSettings
 from glmserve.engine.triton.ended_streams import EndedStreams
 from glmserve.engine.triton.tensors import kept
 from glmserve.engine.triton.whole_response import Tensors, joined
 from glmserve.errors import Overloaded, to_wire
+from glmserve.limits import WHOLE_PLACES
+
+_CANCELLING = 2  # threads: the engine answers who cancels at once
+
+
+class Lane:
+    """Runs so many requests at a time, and takes no more than have a place."""
+
+    def __init__(self, name: str, places: int, threads: int) -> None:
+        self._free = BoundedSemaphore(places)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
+
+    def enter(self) -> bool:
+        """Takes a place, where there is one."""
+        return self._free.acquire(blocking=False)
+
+    def run(self, work: Callable[[Callable[[], None]], None]) -> None:
+        """Runs `work` in the place that was taken, and tells it how to give that back."""
+        self._pool.submit(work, self._free.release)
+
+    def close(self) -> None:
+        self._pool.shutdown()
 
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         settings = EngineSettings.read()
-        places = settings.slots + settings.max_waiting  # more the engine refuses anyway
-        self._free = BoundedSemaphore(places)
-        self._pool = ThreadPoolExecutor(places, thread_name_prefix="whole")
+        places = min(settings.slots + settings.max_waiting, WHOLE_PLACES)  # more the engine refuses anyway
+        self._answers = Lane("whole", places, places)
+        self._cancels = Lane("cancels", places, _CANCELLING)  # these come when all places are taken
         self._ended = EndedStreams()
 
     def execute(self, requests: list) -> None:
         """Returns at once: an answer takes seconds, and the next request must not wait for it."""
         for request in requests:
             sender = request.get_response_sender()
-            if not self._free.acquire(blocking=False):
+            cancels = any(tensor.name() == CANCEL.name for tensor in request.inputs())
+            lane = self._cancels if cancels else self._answers
+            if not lane.enter():
                 _send(sender, _failed(to_wire(Overloaded())))
                 continue
             inputs = [pb_utils.Tensor(tensor.name(), kept(tensor.as_numpy())) for tensor in request.inputs()]
             inputs.append(pb_utils.Tensor(WHOLE.name, np.ones(WHOLE.shape, WHOLE.dtype)))
-            self._pool.submit(self._answer, inputs, sender)
+            lane.run(partial(self._answer, inputs, sender))
 
     def finalize(self) -> None:
-        self._pool.shutdown()
+        self._answers.close()
+        self._cancels.close()
 
-    def _answer(self, inputs: list, sender: pb_utils.InferenceResponseSender) -> None:
+    def _answer(self, inputs: list, sender: pb_utils.InferenceResponseSender, leave: Callable[[], None]) -> None:
         try:
             response = self._ask(inputs)
         except Exception:  # a request without an answer would hang for ever
             response = _failed(to_wire(RuntimeError()))
         finally:
-            self._free.release()
+            leave()
         _send(sender, response)
 
     def _ask(self, inputs: list) -> pb_utils.InferenceResponse:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from eventually import eventually
 from fake_backend import FakeBackend
 from flask.testing import FlaskClient
 from samples import OPENAI_URL, URL, assert_problem
@@ -33,7 +36,7 @@ class FullBackend(FakeBackend):
         if self.is_full:
             self.requests.append(request)
             raise Overloaded("The wait queue is full; try again shortly.", 7)
-        if not request.answers:
+        if request.answers < 0:
             self.requests.append(request)
             yield Chunk((), Finish.STOP, (0.0, 0.0, 0.0, 0.0), 0)
             return
@@ -41,7 +44,7 @@ class FullBackend(FakeBackend):
 
     @property
     def places_asked_for(self) -> list[GenerateRequest]:
-        return [request for request in self.requests if request.answers == 0]
+        return [request for request in self.requests if request.answers < 0]
 
 
 @pytest.fixture
@@ -105,7 +108,7 @@ def test_a_place_is_asked_for_no_more_than_will_be_needed(client: FlaskClient, f
     full.is_full = False
     assert client.post(URL, json=asked).status_code == 200
     question, answer = full.requests[-2:]
-    assert question.answers == 0 and question.patches is None and answer.answers == 1
+    assert question.answers == -1 and question.patches is None and answer.answers == 1
     assert answer.patches is not None
     assert 0 < len(question.input_ids) < len(answer.input_ids)
     assert question.sampling.max_tokens == 9 and 0 < question.deadline_s >= answer.deadline_s
@@ -177,4 +180,29 @@ def _raising(error: GlmServeError) -> Generator[Chunk]:
 
 
 def _check(places: PlaceCheck) -> None:
-    places.check(5, 7, Deadline.after(10), Cancellation())
+    places.check(5, 7, 1, Deadline.after(10), Cancellation())
+
+
+def test_a_full_gateway_tokenises_and_decodes_nothing(
+    settings: GatewaySettings,
+    says: Callable[..., list[Chunk]],
+    image: str,
+    decoded: list[object],
+    tokenised: list[object],
+) -> None:
+    """As many requests as there may be are under way, and the engine was never asked for another one."""
+    gate = threading.Event()
+    backend = FakeBackend(says(), gate=gate)
+    client = create_app(settings.model_copy(update={"threads": 2}), backend).test_client()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(client.post, OPENAI_URL, json=_said("Hi."))
+        assert eventually(lambda: backend.requests)
+        tokenised.clear()
+        for refused in (
+            client.post(URL, json={"image": image, "prompt": "?"}),
+            client.post(OPENAI_URL, json=_said("Hi.")),
+        ):
+            assert_problem(refused, 503, "busy")
+        gate.set()
+        assert running.result().status_code == 200
+    assert (len(decoded), len(tokenised), len(backend.requests)) == (0, 0, 1)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from gateway.chat.decoding import Decoding
 from gateway.chat.sent_files import SentFiles
-from gateway.chat.videos.shown import Decoding
 from gateway.deadline import Deadline
 from gateway.images.decoder_pool import DecoderPool
 from gateway.reading.dear_reader import DearReader

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from video_files import KINDS, animated_webp, decoded, scene, video
 
+from gateway.chat.sent_files import file_hash
 from gateway.chat.videos.cache import VideoCache, VideoKey
 from gateway.chat.videos.decoder import OpenedVideo, VideoLimits
 from gateway.deadline import Deadline
@@ -157,7 +158,7 @@ def test_frames_of_the_same_video_are_decoded_once_within_a_scope(pool: DecoderP
     cache, data = VideoCache(1 << 20), video(frames=12)
 
     def ask(scope: tuple[str, str], height: int = 28) -> list[np.ndarray]:
-        key = VideoKey.of(data, scope)
+        key = VideoKey.of(file_hash(data), scope)
         made = OpenedVideo(data, LIMITS, pool, Deadline.after(30), Cancellation(), "video", cache, key)
         assert cache.facts(key) is made.facts
         return made.frames([0, 4, 4], height, 28, Deadline.after(30), Cancellation())

@@ -1,0 +1,135 @@
+"""Where a run keeps everything: its folder, what each step found, and what is done already."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import records
+from bench.checkpoints.synthetic import Shape, write_configuration
+from bench.records import Row, Say
+from glmserve.model.config import OPTIONAL_FILES, PROCESSOR_FILES
+
+RESULTS = "real_size"
+TINY = Shape("real-size-tiny", layers=2, ffn=256, vision_depth=1, hidden=128, heads=2, vision_hidden=64, vision_heads=1)
+"""The rehearsal's model."""
+_PROJECT = Path(__file__).resolve().parents[2]
+_SIDE_FILES = (*PROCESSOR_FILES, *OPTIONAL_FILES, "tokenizer_config.json")
+
+
+class StepFailed(Exception):
+    """A step did not do what it should; the message says what came instead."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One run. `layers` and `blocks` cut the model; `is_rehearsal` is a run whose figures say nothing."""
+
+    folder: Path
+    model: Path | None
+    precision: str
+    layers: int | None
+    blocks: int | None
+    say: Say
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it runs the real configuration, uncut."""
+        return self.model is not None and self.layers is None and self.blocks is None
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint"
+
+    @property
+    def builds(self) -> Path:
+        return self.folder / "builds"
+
+    @property
+    def build(self) -> Path:
+        """The finished build; raises StepFailed before there is one."""
+        return Path(str(self.found("build")["build"]))
+
+    def configuration(self) -> Path:
+        """The folder with the configuration that the weights are written for, cut as asked."""
+        cut = self.folder / "model"
+        if self.is_whole and self.model is not None:
+            return self.model
+        if not cut.is_dir():
+            if self.model is None:
+                write_configuration(TINY, cut)
+            else:
+                cut.mkdir(parents=True)
+                for name in _SIDE_FILES:
+                    if (self.model / name).is_file():
+                        (cut / name).write_bytes((self.model / name).read_bytes())
+            config = json.loads((cut / "config.json").read_text("utf-8"))
+            if self.layers is not None:
+                config["text_config"]["num_hidden_layers"] = self.layers
+            if self.blocks is not None:
+                config["vision_config"]["depth"] = self.blocks
+            (cut / "config.json").write_text(json.dumps(config, indent=1), "utf-8")
+        return cut
+
+    def is_done(self, step: str) -> bool:
+        return self._path(step).is_file()
+
+    def found(self, step: str) -> Row:
+        """What a step that is done has found; raises StepFailed otherwise."""
+        if not self.is_done(step):
+            raise StepFailed(f"The step {step} is not done yet in {self.folder}: let it run first (STEPS={step}).")
+        return dict(json.loads(self._path(step).read_text("utf-8"))[0])
+
+    def keep(self, step: str, row: Row) -> None:
+        """Writes what a step has found, at once; a whole run's also goes among the results of this checkout."""
+        written = {"step": step, "precision": self.precision, **row}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        records.write(step, [written], f"make real-size STEPS={step}", self.folder / "steps")
+        if self.is_whole:
+            known = {each["step"]: each for each in records.read(RESULTS)}
+            known[step] = self.found(step)
+            text = json.dumps(list(known.values()), indent=1) + "\n"
+            (records.RESULTS / f"{RESULTS}.json").write_text(text, "utf-8")
+
+    def run(self, name: str, module: str, *arguments: str) -> str:
+        """What a program of ours prints; its whole output is kept in a log. Raises StepFailed with the log's end."""
+        log = self.log(name)
+        with log.open("ab") as errors:
+            done = subprocess.run(
+                [sys.executable, "-m", module, *arguments],
+                cwd=_PROJECT,
+                env=self.environment(),
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                check=False,
+            )
+        printed = done.stdout.decode("utf-8", "replace")
+        with log.open("a", encoding="utf-8") as kept:
+            kept.write(printed)
+        if done.returncode:
+            raise StepFailed(f"{name} ended with code {done.returncode}. {log} ends:\n{log.read_text('utf-8')[-2000:]}")
+        return printed
+
+    def log(self, name: str) -> Path:
+        folder = self.folder / "logs"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{name}.log"
+
+    @staticmethod
+    def environment() -> dict[str, str]:
+        """Ours without any setting of the service: what is measured are the defaults."""
+        return {name: value for name, value in os.environ.items() if not name.startswith("GLM_")}
+
+    def _path(self, step: str) -> Path:
+        return self.folder / "steps" / f"{step}.json"
+
+
+def as_json(printed: str) -> dict[str, Any]:
+    """The JSON document that a program printed, whatever stands before it."""
+    found: dict[str, Any] = json.loads(printed[printed.index("{") :])
+    return found
