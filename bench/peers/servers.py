@@ -130,7 +130,9 @@ def _started(
     command: Sequence[str], options: dict[str, object], variables: dict[str, str], name: str
 ) -> Iterator[RunningServer]:
     port = free_port()
-    words = [*command, *(f"--{option}={value}" for option, value in (options | {"port": port}).items())]
+    words = list(command)
+    for option, value in (options | {"port": port}).items():
+        words += [f"--{option}", str(value)]  # llama-server reads no `--option=value`
     began = time.monotonic()
     log = CACHE / f"{name}.log"
     with program(words, port, log, "/health", variables, environment.START_TIMEOUT_S) as server:
