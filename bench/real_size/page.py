@@ -114,7 +114,7 @@ def _served(row: Row, settings: str) -> Iterator[str]:
     for answer in row["answers"]:
         load = " to ".join(f"{value:.1f}" for value in answer["load"])
         first = "" if answer["first_token_s"] is None else f"{answer['first_token_s']:.3g} s"
-        rate = "" if answer["tokens_per_s"] is None else f"{answer['tokens_per_s']:.3g}"
+        rate = f"{answer['tokens_per_s']:.3g}" if answer["tokens_per_s"] else ""
         whole = f"{answer['seconds']:.3g} s"
         rows.append([answer["question"], answer["how"], first, whole, str(answer["tokens"]), rate, load])
     yield table(["question", "ended", "first token", "whole", "tokens", "tokens/s", "load"], rows)
