@@ -49,6 +49,8 @@ def _parts(rows: dict[str, Row]) -> Iterator[str]:
 def _steps(rows: dict[str, Row]) -> str:
     cells = []
     for step, row in rows.items():
+        if row.get("is_cut"):
+            continue  # what it took is known when it ends
         load = " to ".join(f"{value:.1f}" for value in row["load"])
         memory = f"{row['peak_pss_bytes'] / _GB:.2f} GB ({row['peak_rss_bytes'] / _GB:.2f})"
         cells.append([f"`{step}`", row["precision"], _time(row["seconds"]), load, memory, _size(row), _note(row)])
@@ -104,12 +106,15 @@ def _answer(row: Row, question: str) -> Row | None:
 def _served(row: Row, settings: str) -> Iterator[str]:
     broken = row["broken"]
     verdict = f"**Not as promised: {', '.join(broken)}.**" if broken else "Every answer ended as promised."
-    yield f"`make serve` {settings}, asked one question after another. {verdict}"
+    cut = "The run was cut short before its last question; the same command asks the rest." if row.get("is_cut") else ""
+    ready = f"Ready after {_time(row['ready_s'])}."
+    unverified = "" if row.get("is_verified", True) else " (the build was not verified yet)"
+    yield f"`make serve` {settings}{unverified}, asked one question after another. {ready} {verdict} {cut}".rstrip()
     rows = []
     for answer in row["answers"]:
         load = " to ".join(f"{value:.1f}" for value in answer["load"])
         first = "" if answer["first_token_s"] is None else f"{answer['first_token_s']:.3g} s"
-        rate = "" if answer["tokens_per_s"] is None else f"{answer['tokens_per_s']:.3g}"
+        rate = f"{answer['tokens_per_s']:.3g}" if answer["tokens_per_s"] else ""
         whole = f"{answer['seconds']:.3g} s"
         rows.append([answer["question"], answer["how"], first, whole, str(answer["tokens"]), rate, load])
     yield table(["question", "ended", "first token", "whole", "tokens", "tokens/s", "load"], rows)
@@ -118,7 +123,7 @@ def _served(row: Row, settings: str) -> Iterator[str]:
     all_cores = row["bandwidth_all_cores_bytes_per_s"] / _GB
     told = (
         f"A step reads {row['weights_bytes'] / _GB:.2f} GB of weights. {row['threads']} thread(s), as many as the "
-        f"engine has, read {bandwidth / _GB:.1f} GB/s just before the service started (all cores together "
+        f"engine has, read {bandwidth / _GB:.1f} GB/s beside this run (all cores together "
         f"{all_cores:.1f}), so memory allows {floor:.2f} tokens a second of one request"
     )
     text = _answer(row, "text, streamed")

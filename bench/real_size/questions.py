@@ -177,6 +177,7 @@ def _take(document: dict[str, Any], ending: Ending) -> None:
     for choice in document.get("choices", []):
         ending.finish = choice.get("finish_reason") or ending.finish
         if any((choice.get("delta") or {}).get(part) for part in _SPOKEN):
+            ending.tokens += 1  # about one a piece; an answer that is whole tells the number
             ending.last_token_s = time.monotonic() - ending.began_s
             if ending.first_token_s is None:
                 ending.first_token_s = ending.last_token_s

@@ -87,12 +87,23 @@ class Scene:
 
     def keep(self, step: str, row: Row) -> None:
         """Writes what a step has found, at once; a whole run's also goes among the results of this checkout."""
-        written = {"step": step, "precision": self.precision, **row}
+        self._write(step, row, self.folder / "steps")
+        self._publish(self.found(step))
+
+    def keep_so_far(self, step: str, row: Row) -> None:
+        """Puts what a step has found until now among the results, should it be killed; it stays undone."""
+        folder = self.folder / "unfinished"
+        self._write(step, row, folder)
+        self._publish(json.loads((folder / f"{step}.json").read_text("utf-8"))[0])
+
+    def _write(self, step: str, row: Row, folder: Path) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        records.write(step, [written], f"make real-size STEPS={step}", self.folder / "steps")
+        written = {"step": step, "precision": self.precision, **row}
+        records.write(step, [written], f"make real-size STEPS={step}", folder)
+
+    def _publish(self, row: Row) -> None:
         if self.is_whole:
-            known = {each["step"]: each for each in records.read(RESULTS)}
-            known[step] = self.found(step)
+            known = {each["step"]: each for each in records.read(RESULTS)} | {row["step"]: row}
             text = json.dumps(list(known.values()), indent=1) + "\n"
             (records.RESULTS / f"{RESULTS}.json").write_text(text, "utf-8")
 

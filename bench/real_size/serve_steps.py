@@ -75,8 +75,10 @@ def _asked(scene: Scene, step: str, settings: dict[str, str]) -> Row:
     is_verified = Certificate.find(scene.build, Manifest.read(scene.build)) is not None
     if not is_verified:
         settings = settings | {REQUIRE_VARIABLE: "false"}
+    found: Row = {"settings": settings, "is_verified": is_verified, **floor}
     with _service(scene, step, settings) as served, kept.open("a", encoding="utf-8") as file:
         scene.say(f"{step}: ready after {served.ready_s:.0f} s")
+        found["ready_s"] = rounded(served.ready_s)
         for question in questions(tokenizer):
             if any(answer["question"] == question.name for answer in answers):
                 continue  # asked before this run was killed
@@ -85,8 +87,12 @@ def _asked(scene: Scene, step: str, settings: dict[str, str]) -> Row:
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
                 file.flush()
                 scene.say(f"{step}: {row}")
-    broken = [answer["question"] for answer in answers if not answer["is_promised"]]
-    return {"ready_s": rounded(served.ready_s), "settings": settings, **floor, "answers": answers, "broken": broken}
+            scene.keep_so_far(step, found | _told(answers) | {"is_cut": True})
+    return found | _told(answers)
+
+
+def _told(answers: list[Row]) -> Row:
+    return {"answers": answers, "broken": [answer["question"] for answer in answers if not answer["is_promised"]]}
 
 
 def step_bytes(graph: Path) -> int:

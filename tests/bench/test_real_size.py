@@ -86,6 +86,8 @@ def test_only_the_whole_model_goes_among_the_results(tmp_path: Path, monkeypatch
     whole.keep("build", {"seconds": 3.0})
     kept = {row["step"]: row["seconds"] for row in records.read("real_size")}
     assert kept == {"plan": 2.0, "build": 3.0} and whole.is_done("build") and not whole.is_done("serve")
+    whole.keep_so_far("serve", {"answers": [], "is_cut": True})
+    assert records.read("real_size")[-1]["is_cut"] and not whole.is_done("serve")
 
 
 def test_a_step_that_needs_another_names_it(tmp_path: Path) -> None:
@@ -132,7 +134,11 @@ def test_the_page_shows_what_was_foretold_beside_what_was_found(
     assert "| peak memory of the build, GB | 1 | 2 | 2.00 |" in shown
     assert "killed after 60.0 s with 3.00 GB written, went on for 5.0 min" in shown
     assert "memory allows 2.00 tokens a second of one request; 1.60 were generated, 80% of that." in shown
-    assert "**Not as promised: JSON schema.**" in shown
+    assert "Ready after 20.0 s. **Not as promised: JSON schema.**" in shown and "cut short" not in shown
+    rows[-1] |= {"is_cut": True, "is_verified": False}
+    (tmp_path / "real_size.json").write_text(json.dumps(rows), "utf-8")
+    shown = page.block()
+    assert "cut short" in shown and "not verified yet" in shown and "| `serve` |" not in shown
 
 
 @pytest.fixture(scope="module")
