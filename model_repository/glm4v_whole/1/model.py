@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from threading import BoundedSemaphore
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
@@ -13,31 +11,11 @@ import triton_python_backend_utils as pb_utils
 from glmserve.contract import CANCEL, DECODER_MODEL, DECODER_OUTPUTS, WHOLE
 from glmserve.engine.settings import EngineSettings
 from glmserve.engine.triton.ended_streams import EndedStreams
+from glmserve.engine.triton.lane import Lane
 from glmserve.engine.triton.tensors import kept
 from glmserve.engine.triton.whole_response import Tensors, joined
 from glmserve.errors import Overloaded, to_wire
 from glmserve.limits import WHOLE_PLACES
-
-_CANCELLING = 2  # threads: the engine answers who cancels at once
-
-
-class Lane:
-    """Runs so many requests at a time, and takes no more than have a place."""
-
-    def __init__(self, name: str, places: int, threads: int) -> None:
-        self._free = BoundedSemaphore(places)
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
-
-    def enter(self) -> bool:
-        """Takes a place, where there is one."""
-        return self._free.acquire(blocking=False)
-
-    def run(self, work: Callable[[Callable[[], None]], None]) -> None:
-        """Runs `work` in the place that was taken, and tells it how to give that back."""
-        self._pool.submit(work, self._free.release)
-
-    def close(self) -> None:
-        self._pool.shutdown()
 
 
 class TritonPythonModel:
@@ -45,7 +23,7 @@ class TritonPythonModel:
         settings = EngineSettings.read()
         places = min(settings.slots + settings.max_waiting, WHOLE_PLACES)  # more the engine refuses anyway
         self._answers = Lane("whole", places, places)
-        self._cancels = Lane("cancels", places, _CANCELLING)  # these come when all places are taken
+        self._cancels = Lane("cancels", places, 2)  # they come when all places are taken, and end at once
         self._ended = EndedStreams()
 
     def execute(self, requests: list) -> None:
