@@ -30,8 +30,7 @@ class TritonPythonModel:
         """Returns at once: an answer takes seconds, and the next request must not wait for it."""
         for request in requests:
             sender = request.get_response_sender()
-            cancels = any(tensor.name() == CANCEL.name for tensor in request.inputs())
-            lane = self._cancels if cancels else self._answers
+            lane = self._cancels if any(t.name() == CANCEL.name for t in request.inputs()) else self._answers
             if not lane.enter():
                 _send(sender, _failed(to_wire(Overloaded())))
                 continue
