@@ -83,18 +83,10 @@ class Host:
     def fill_with_nan(self, block: Block, size_bytes: int) -> None:
         ctypes.memset(block.address, _NAN_BYTE, size_bytes)
 
-    def copy(
-        self,
-        source: int,
-        target: int,
-        pitch_bytes: int,
-        width_bytes: int,
-        count: int,
-        target_pitch_bytes: int | None = None,
-    ) -> None:
-        target_pitch_bytes = target_pitch_bytes or pitch_bytes
+    def copy(self, source: int, target: int, pitches_bytes: tuple[int, int], width_bytes: int, count: int) -> None:
+        from_bytes, to_bytes = pitches_bytes
         for index in range(count):
-            ctypes.memmove(target + index * target_pitch_bytes, source + index * pitch_bytes, width_bytes)
+            ctypes.memmove(target + index * to_bytes, source + index * from_bytes, width_bytes)
 
     def wait(self) -> None:
         pass

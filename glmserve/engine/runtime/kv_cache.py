@@ -110,10 +110,9 @@ class KvCache:
             self._device.copy(
                 block.address + shape.begin(source),
                 block.address + shape.begin(target),
-                pitch_bytes=shape.room(source) * shape.token_bytes,
+                pitches_bytes=(shape.room(source) * shape.token_bytes, shape.room(target) * shape.token_bytes),
                 width_bytes=length * shape.token_bytes,
                 count=shape.kv_heads,
-                target_pitch_bytes=shape.room(target) * shape.token_bytes,
             )
         self._device.wait()
 

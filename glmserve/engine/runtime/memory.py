@@ -31,17 +31,9 @@ class Memory(Protocol):
 
     def fill_with_nan(self, block: Block, size_bytes: int) -> None: ...
 
-    def copy(
-        self,
-        source: int,
-        target: int,
-        pitch_bytes: int,
-        width_bytes: int,
-        count: int,
-        target_pitch_bytes: int | None = None,
-    ) -> None:
-        """Copies `count` pieces of `width_bytes` between two addresses, `pitch_bytes` apart, at the target
-        `target_pitch_bytes` where that is given; done after `wait`."""
+    def copy(self, source: int, target: int, pitches_bytes: tuple[int, int], width_bytes: int, count: int) -> None:
+        """Copies `count` pieces of `width_bytes`; done after `wait`. `pitches_bytes` lie between the beginnings of two
+        pieces at the source and at the target."""
         ...
 
     def wait(self) -> None:

@@ -48,13 +48,8 @@ class FullBackend(FakeBackend):
 
 
 @pytest.fixture
-def full(says: Callable[..., list[Chunk]]) -> FullBackend:
+def backend(says: Callable[..., list[Chunk]]) -> FullBackend:
     return FullBackend(says())
-
-
-@pytest.fixture
-def client(settings: GatewaySettings, full: FullBackend) -> FlaskClient:
-    return create_app(settings, full).test_client()
 
 
 @pytest.fixture
@@ -102,38 +97,40 @@ def test_refused_requests_are_neither_decoded_nor_tokenised(
 
 
 @pytest.mark.usefixtures("refused_once")
-def test_a_place_is_asked_for_no_more_than_will_be_needed(client: FlaskClient, full: FullBackend, image: str) -> None:
+def test_a_place_is_asked_for_no_more_than_will_be_needed(
+    client: FlaskClient, backend: FullBackend, image: str
+) -> None:
     asked = {"image": image, "prompt": "?", "max_tokens": 9}
     client.post(URL, json=asked)
-    full.is_full = False
+    backend.is_full = False
     assert client.post(URL, json=asked).status_code == 200
-    question, answer = full.requests[-2:]
+    question, answer = backend.requests[-2:]
     assert question.answers == -1 and question.patches is None and answer.answers == 1
     assert answer.patches is not None
     assert 0 < len(question.input_ids) < len(answer.input_ids)
     assert question.sampling.max_tokens == 9 and 0 < question.deadline_s >= answer.deadline_s
 
 
-def test_nobody_asks_while_there_are_places(client: FlaskClient, full: FullBackend, image: str) -> None:
-    full.is_full = False
+def test_nobody_asks_while_there_are_places(client: FlaskClient, backend: FullBackend, image: str) -> None:
+    backend.is_full = False
     for _ in range(3):
         assert client.post(URL, json={"image": image, "prompt": "?"}).status_code == 200
-    assert not full.places_asked_for
+    assert not backend.places_asked_for
 
 
 @pytest.mark.usefixtures("refused_once")
-def test_a_short_question_needs_no_place_beforehand(client: FlaskClient, full: FullBackend) -> None:
+def test_a_short_question_needs_no_place_beforehand(client: FlaskClient, backend: FullBackend) -> None:
     client.post(OPENAI_URL, json=_said("Hi."))
-    assert not full.places_asked_for
+    assert not backend.places_asked_for
 
 
 def test_an_answer_that_waited_for_its_slot_tells_that_places_are_scarce(
-    client: FlaskClient, full: FullBackend, image: str, decoded: list[object]
+    client: FlaskClient, backend: FullBackend, image: str, decoded: list[object]
 ) -> None:
-    full.is_full = False
-    full.chunks[-1] = Chunk((), Finish.STOP, (80.0, 0.0, 1.0, 1.0))
+    backend.is_full = False
+    backend.chunks[-1] = Chunk((), Finish.STOP, (80.0, 0.0, 1.0, 1.0))
     assert client.post(OPENAI_URL, json=_said("Hi.")).status_code == 200
-    full.is_full = True
+    backend.is_full = True
     assert client.post(URL, json={"image": image, "prompt": "?"}).status_code == 503
     assert not decoded
 
@@ -145,32 +142,32 @@ class _Clock:
         return self.now_s
 
 
-def test_ten_seconds_without_a_refusal_are_enough_to_ask_nobody(full: FullBackend) -> None:
+def test_ten_seconds_without_a_refusal_are_enough_to_ask_nobody(backend: FullBackend) -> None:
     clock = _Clock()
-    places = PlaceCheck(full, clock)
+    places = PlaceCheck(backend, clock)
     _check(places)
-    assert not full.requests
+    assert not backend.requests
     with pytest.raises(Overloaded), places.watching():
         raise Overloaded
     clock.now_s += 9
     with pytest.raises(Overloaded):
         _check(places)
     clock.now_s += 9
-    full.is_full = False
+    backend.is_full = False
     _check(places)
     clock.now_s += 2
     _check(places)
-    assert len(full.requests) == 2
+    assert len(backend.requests) == 2
 
 
 @pytest.mark.parametrize("error", [BackendDown(), GlmServeError()])
-def test_a_question_that_fails_otherwise_refuses_nobody(full: FullBackend, error: GlmServeError) -> None:
+def test_a_question_that_fails_otherwise_refuses_nobody(backend: FullBackend, error: GlmServeError) -> None:
     """Such as one that an engine of an earlier release does not understand."""
-    places = PlaceCheck(full)
+    places = PlaceCheck(backend)
     with pytest.raises(Overloaded), places.watching():
         raise Overloaded
-    full.is_full, full.chunks, full.error = False, [], error
-    full.generate = lambda _request: _raising(error)  # type: ignore[method-assign]
+    backend.is_full, backend.chunks, backend.error = False, [], error
+    backend.generate = lambda _request: _raising(error)  # type: ignore[method-assign]
     _check(places)
 
 
