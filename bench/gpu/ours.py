@@ -113,7 +113,7 @@ def copy_bandwidth(device: Device) -> float:
     device.fill_with_nan(source, _COPIED_BYTES)
 
     def copy() -> None:
-        device.copy(source.address, target.address, _COPIED_BYTES, _COPIED_BYTES, count=1)
+        device.copy(source.address, target.address, (_COPIED_BYTES, _COPIED_BYTES), _COPIED_BYTES, count=1)
         device.wait()
 
     return 2 * _COPIED_BYTES / min(seconds(copy, _COPIES))
