@@ -98,7 +98,8 @@ class _OnTensorRtRtx:
         self.weight_bytes = self._runtime.plan_bytes
 
     def bounded(self, settings: EngineSettings) -> EngineSettings:
-        """A row of KV is as long as the engines were built for, and a chunk of prompt no longer."""
+        """A row of KV is as long as the engines were built for, and a chunk of prompt no longer. Where nobody chose how
+        many slots there are, they are no more than the engines decode together."""
         engines = self._runtime.engines
         if settings.context_tokens != engines.context:
             _log.info("GLM_ENGINE_CONTEXT_TOKENS is %d here, as the engines were built.", engines.context)
@@ -110,7 +111,12 @@ class _OnTensorRtRtx:
             "chunk_tokens": min(settings.chunk_tokens, engines.chunk_tokens),
             "min_chunk_tokens": min(settings.least_chunk_tokens, engines.chunk_tokens),
         }
-        return settings.model_copy(update=fixed)
+        bounded = settings.model_copy(update=fixed)
+        if "slots" in settings.model_fields_set or settings.slots <= engines.rows:
+            return bounded
+        _log.info("There are %d slots (%d by default), as the engines were built.", engines.rows, settings.slots)
+        values = {**dict(bounded), "slots": engines.rows}
+        return EngineSettings.model_construct(bounded.model_fields_set, **values)  # still nobody's choice
 
     def sessions(self, checkpoint: Checkpoint, settings: EngineSettings) -> tuple[DecoderSession, VisionSession | None]:
         buckets = settings.buckets if settings.cuda_graphs else ()
