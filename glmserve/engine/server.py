@@ -36,8 +36,9 @@ from glmserve.model.config import Checkpoint
 _log = logging.getLogger(__name__)
 _MIB = 1024**2
 _FEWER_ROWS = (
-    "Memory holds the KV of %d slots (%d by default) and %d warm row(s) (%d by default). Set GLM_ENGINE_SLOTS and "
-    "GLM_ENGINE_CONTEXT_TOKENS to trade their number for their length, or export the checkpoint with --kv int8."
+    "Memory holds the KV of %d of %d slots and %d of %d warm rows. Set GLM_ENGINE_SLOTS and GLM_ENGINE_CONTEXT_TOKENS "
+    "to trade their number for their length, set GLM_ENGINE_SHORT_TOKENS so that not every slot reserves the whole "
+    "context, or export the checkpoint with --kv int8."
 )
 _NOT_SHORT = "GLM_ENGINE_SHORT_TOKENS=%d is ignored: a row of the whole context has %d tokens."
 

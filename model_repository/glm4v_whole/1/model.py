@@ -43,7 +43,7 @@ class Lane:
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         settings = EngineSettings.read()
-        places = min(settings.slots + settings.max_waiting, WHOLE_PLACES)  # more the engine refuses anyway
+        places = min(settings.slots + settings.max_waiting, WHOLE_PLACES)  # the engine's, as far as Triton has threads
         self._answers = Lane("whole", places, places)
         self._cancels = Lane("cancels", places, _CANCELLING)  # these come when all places are taken
         self._ended = EndedStreams()
