@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -34,10 +35,12 @@ from bench.measure import (
     throughput,
 )
 from bench.peers import compare
+from bench.peers.environment import NotInstalled
 from bench.records import Row
 from bench.report import tables
 from bench.simulation import simulate
 from export.precision import Precision
+from glmserve.errors import GlmServeError
 from glmserve.system.cpu_count import cores
 
 HALF_THE_CORES = max(1, cores() // 2)
@@ -181,5 +184,8 @@ def _say_what_is_outdated() -> None:
 
 
 def main() -> None:
-    """The entry of `python -m bench`."""
-    app(prog_name="python -m bench")
+    """The entry of `python -m bench`; what is missing on this machine or in a checkpoint is a sentence."""
+    try:
+        app(prog_name="python -m bench")
+    except (GlmServeError, NotInstalled) as error:
+        sys.exit(str(error))

@@ -39,7 +39,9 @@ def main(
         Path | None,
         typer.Option(exists=True, file_okay=False, help="A folder with the real config. Default: a tiny rehearsal."),
     ] = None,
-    precision: Annotated[str, typer.Option(help="int4 or int8; fp32 for a rehearsal.")] = "",
+    precision: Annotated[
+        Precision | None, typer.Option(help="What the build is in. Default: int4, and fp32 for a rehearsal.")
+    ] = None,
     layers: Annotated[int | None, typer.Option(min=1, help="Text layers, fewer than the config's.")] = None,
     blocks: Annotated[int | None, typer.Option(min=1, help="Vision blocks, fewer than the config's.")] = None,
     steps: Annotated[str, typer.Option(help=f"Which of {', '.join(STEPS)}; done ones run anew.")] = "",
@@ -49,16 +51,18 @@ def main(
     if unknown := set(chosen) - STEPS.keys():
         typer.echo(f"STEPS: {', '.join(sorted(unknown))} is no step; choose of {', '.join(STEPS)}.", err=True)
         raise typer.Exit(2)
-    scene = Scene(
-        scratch.resolve(), model and model.resolve(), precision or _DEFAULTS[model is None], layers, blocks, _say
-    )
-    scene.folder.mkdir(parents=True, exist_ok=True)
+    built_in = precision or _DEFAULTS[model is None]
+    scene = Scene(scratch.resolve(), model and model.resolve(), built_in.value, layers, blocks, _say)
     try:
-        for step in chosen or [name for name in STEPS if name not in _UNASKED and not scene.is_done(name)]:
+        scene.check(goes_on=not chosen)
+        left = chosen or [name for name in STEPS if name not in _UNASKED and not scene.is_done(name)]
+        for step in left:
             _take(scene, step)
     except StepFailed as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
+    if not left:
+        _say(f"Every step is done in {scene.folder}: STEPS= names those to run anew.")
 
 
 def _take(scene: Scene, step: str) -> None:

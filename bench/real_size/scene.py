@@ -13,6 +13,8 @@ from typing import Any
 from bench import records
 from bench.checkpoints.synthetic import Shape, write_configuration
 from bench.records import Row, Say
+from export.precision import Precision, Target, numbers_of
+from glmserve.errors import BadArtifact
 from glmserve.model.config import OPTIONAL_FILES, PROCESSOR_FILES
 
 RESULTS = "real_size"
@@ -75,6 +77,27 @@ class Scene:
                 config["vision_config"]["depth"] = self.blocks
             (cut / "config.json").write_text(json.dumps(config, indent=1), "utf-8")
         return cut
+
+    def check(self, goes_on: bool) -> None:
+        """Makes the folder; raises StepFailed for what would fail only later. `goes_on` is a run of all steps that are
+        not done yet."""
+        try:
+            numbers_of(Precision(self.precision), Target.CPU)
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except BadArtifact as error:
+            raise StepFailed(f"PRECISION={self.precision}: {error.message}") from None
+        except OSError as error:
+            raise StepFailed(f"SCRATCH={self.folder} cannot be made: {error.strerror}.") from None
+        if self.model is not None:
+            missing = [name for name in PROCESSOR_FILES if not (self.model / name).is_file()]
+            if missing:
+                raise StepFailed(f"MODEL={self.model} has no {', '.join(missing)}, which the real model's folder has.")
+        plan = self.found("plan")["precision"] if goes_on and self.is_done("plan") else self.precision
+        if plan != self.precision:
+            raise StepFailed(
+                f"{self.folder} holds a run in {plan}, this one is in {self.precision}: take another SCRATCH=, or "
+                "PRECISION= as it was, or name with STEPS= what runs anew."
+            )
 
     def is_done(self, step: str) -> bool:
         return self._path(step).is_file()

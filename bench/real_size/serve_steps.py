@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
+import typer
 
 from bench.real_size.meter import bandwidth_bytes_per_s
 from bench.real_size.questions import Question, ask, questions
@@ -26,6 +27,7 @@ from glmserve.build.manifest import CHECKPOINT_FOLDER, Manifest, decoder_in
 from glmserve.engine.settings import EngineSettings
 from glmserve.model.tokenizer import Tokenizer
 from glmserve.system.cpu_count import cores
+from launcher import cli
 from launcher.children import Child
 from launcher.probe import get
 
@@ -113,15 +115,21 @@ def _service(scene: Scene, step: str, settings: dict[str, str]) -> Iterator[Serv
     names = ("TRITON_HTTP_PORT", "TRITON_GRPC_PORT", "TRITON_METRICS_PORT")
     ports = [f"PORT={port}", *(f"{name}={number}" for name, number in zip(names, triton, strict=True))]
     command = ["make", "serve", f"BUILD={scene.build}", *ports]
-    environment = {name: value for name, value in scene.environment().items() if not name.startswith("MAKE")}
     log, began_s = scene.log(step), time.monotonic()
     with log.open("ab") as output:
-        child = Child(step, command, environment | settings, _PROJECT, output)
+        child = Child(step, command, serving_environment(scene) | settings, _PROJECT, output)
         try:
             _wait_until_ready(child, port, log, began_s)
             yield Served(f"http://{HOST}:{port}", time.monotonic() - began_s)
         finally:
             _end(child)
+
+
+def serving_environment(scene: Scene) -> dict[str, str]:
+    """The scene's without what make handed to us: `make serve` would read the PRECISION of `make real-size` too."""
+    options = {option.envvar for option in typer.main.get_command(cli.app).params}
+    kept = scene.environment().items()
+    return {name: value for name, value in kept if name not in options and not name.startswith("MAKE")}
 
 
 def _wait_until_ready(child: Child, port: int, log: Path, began_s: float) -> None:

@@ -50,7 +50,8 @@ def cards() -> list[Row]:
     for gpu in GPUS:
         for precision in PRECISIONS:
             slots = {f"slots_{context}": slots_of(gpu, precision, context) or "none" for context in (4096, 8192)}
-            slots["typical"] = slots_of(gpu, precision, 8192, short_tokens=1024) or "none"
+            typical = slots_of(gpu, precision, 8192, short_tokens=1024)
+            slots["typical"] = f"{typical:,}" if typical else "none"
             found = capacity(gpu, precision)
             rows.append({"card": gpu.name, "weights": precision, **slots, **(vars(found) if found else _CANNOT)})
     return rows

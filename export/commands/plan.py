@@ -56,6 +56,7 @@ class Plan:
     peak_bytes: int
     slots: int
     length: int
+    long_rows: int
     cards: list[Fit]
     fates: list[Fate] = field(default_factory=list)
     """What becomes of the codes that the checkpoint is published in."""
@@ -141,7 +142,7 @@ def plan(
 
 def _speed_of(spec: BuildSpec) -> ServingSpeed | None:
     """How fast this machine would serve; None, and a sentence on stderr, where it has no room to measure in."""
-    settings = EngineSettings()
+    settings = EngineSettings.read()
     try:
         return serving_speed(spec.checkpoint, spec.headers, spec.numbers, settings.threads, settings.vision_threads)
     except OSError as error:
@@ -152,7 +153,8 @@ def _speed_of(spec: BuildSpec) -> ServingSpeed | None:
 def _plan(spec: BuildSpec, out: Path, slots: int, length: int) -> Plan:
     held = inventory(spec)
     place = next(folder for folder in (out.resolve(), *out.resolve().parents) if folder.is_dir())
-    settings = EngineSettings(device="cpu" if spec.target is Target.CPU else "cuda", slots=slots, context_tokens=length)
+    asked = {"device": "cpu" if spec.target is Target.CPU else "cuda", "slots": slots, "context_tokens": length}
+    settings = EngineSettings.read().model_copy(update=asked)
     capabilities = (spec.order.capabilities or COMPUTE_CAPABILITIES) if spec.order is not None else None
     return Plan(
         inventory=held,
@@ -160,6 +162,7 @@ def _plan(spec: BuildSpec, out: Path, slots: int, length: int) -> Plan:
         peak_bytes=peak_bytes(held),
         slots=slots,
         length=min(length, spec.checkpoint.text.max_positions),
+        long_rows=settings.long_rows,
         fates=spec.fates,
         notes=spec.notes,
         cards=fits(spec.checkpoint, settings, held.weights, spec.numbers, capabilities),
@@ -198,7 +201,7 @@ def _show(found: Plan, console: Console) -> None:
         console.print(
             f"Slots are requests of {found.length:,} tokens at a time. With GLM_ENGINE_SHORT_TOKENS={TYPICAL_TOKENS} "
             f"and GLM_ENGINE_SLOTS as in the next column, requests of up to {TYPICAL_TOKENS:,} tokens share the memory "
-            f"with {_DEFAULT['long_rows'].default} of {found.length:,}."
+            f"with {found.long_rows:,} of {found.length:,}."
         )
     if found.speed is not None:
         for sentence in found.speed.sentences(DEADLINE_S):

@@ -79,7 +79,7 @@ def fits(
 ) -> list[Fit]:
     """This machine where `settings` choose the processor, and cards where they choose CUDA: every one, or for engines
     of TensorRT for RTX, whose rows are of one size, those of `capabilities`. The build's graphs and weights have
-    `weights` bytes."""
+    `weights` bytes. Short rows are tried, whatever `settings` say of them."""
     has_one_size = capabilities is not None
     cards = {
         name: card.memory for name, card in CARDS.items() if capabilities is None or card.capability in capabilities
@@ -93,7 +93,7 @@ def fits(
             return memory_plan(checkpoint, chosen, weights, int(numbers.kv.itemsize), memory)
 
         plan, most = planned(settings.slots), _largest(planned)
-        token_bytes = plan.kv // kv_tokens(settings, checkpoint.text)
+        token_bytes = plan.kv // kv_tokens(settings.model_copy(update={"short_tokens": 0}), checkpoint.text)
         tokens = max(0, plan.available - (plan.total - plan.kv)) // token_bytes
         typical = most if has_one_size else max(most, _largest(partial(planned, short_tokens=TYPICAL_TOKENS)))
         found.append(Fit(name, plan, tokens, most, typical))

@@ -36,9 +36,11 @@ from glmserve.model.config import Checkpoint
 _log = logging.getLogger(__name__)
 _MIB = 1024**2
 _FEWER_ROWS = (
-    "Memory holds the KV of %d slots (%d by default) and %d warm row(s) (%d by default). Set GLM_ENGINE_SLOTS and "
-    "GLM_ENGINE_CONTEXT_TOKENS to trade their number for their length, or export the checkpoint with --kv int8."
+    "Memory holds the KV of %d of %d slots and %d of %d warm rows. Set GLM_ENGINE_SLOTS and GLM_ENGINE_CONTEXT_TOKENS "
+    "to trade their number for their length, set GLM_ENGINE_SHORT_TOKENS so that not every slot reserves the whole "
+    "context, or export the checkpoint with --kv int8."
 )
+_NOT_SHORT = "GLM_ENGINE_SHORT_TOKENS=%d is ignored: a row of the whole context has %d tokens."
 
 
 class EngineServer:
@@ -74,7 +76,7 @@ class EngineServer:
         held = hold(folder.parents[2])
         checkpoint = open_checkpoint(folder, settings)
         opened = open_runtime(manifest, folder, settings)
-        wanted = opened.bounded(settings)
+        wanted = _with_useful_rows(checkpoint, opened.bounded(settings))
         size, memory = (
             element_bytes(manifest.precision, manifest.target, manifest.kv),
             opened.memory.total_memory_bytes(),
@@ -165,6 +167,15 @@ class EngineServer:
         self._publisher.close()
         if self._held is not None:
             self._held.close()
+
+
+def _with_useful_rows(checkpoint: Checkpoint, settings: EngineSettings) -> EngineSettings:
+    """The settings without short rows where a row of the whole context would be no longer."""
+    context = min(settings.context_tokens, checkpoint.text.max_positions)
+    if settings.short_tokens < context:
+        return settings
+    _log.warning(_NOT_SHORT, settings.short_tokens, context)
+    return settings.model_copy(update={"short_tokens": 0})
 
 
 def _encode_queue(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import cli
 from bench.load.prompts import Question
 from bench.peers import environment
 from bench.peers.chat import Answer, NoAnswer, ask
@@ -109,3 +110,16 @@ def test_the_chart_has_a_bar_for_each_pair_whether_won_or_lost() -> None:
     ]
     drawn = peers_chart(rows)
     assert drawn.count("2×") == 2 and drawn.count("0.5×") >= 2 and "int8, beside vLLM" in drawn
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(("peers",), "run `make bench-peers`"), (("checkpoint", "{}/out", "--model", "{}"), "has no config.json")],
+)
+def test_what_is_missing_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], said: str
+) -> None:
+    monkeypatch.setattr(environment, "FOLDER", tmp_path)
+    monkeypatch.setattr("sys.argv", ["bench", *(argument.format(tmp_path) for argument in arguments)])
+    with pytest.raises(SystemExit, match=said):
+        cli.main()

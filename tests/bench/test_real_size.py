@@ -16,6 +16,7 @@ from bench.real_size import page
 from bench.real_size.meter import Meter, used_bytes
 from bench.real_size.questions import Ending, questions
 from bench.real_size.scene import TINY, Scene, StepFailed
+from bench.real_size.serve_steps import serving_environment
 from glmserve.model.tokenizer import Tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,6 +28,12 @@ EXPORT_STEPS = ("checkpoint", "plan", "build", "verify", "publish")
 def scene_in(folder: Path, **changes: Any) -> Scene:
     defaults = {"model": None, "precision": "fp32", "layers": None, "blocks": None, "say": print}
     return Scene(folder, **defaults | changes)
+
+
+def planned_in_fp32(folder: Path) -> Scene:
+    (folder / "steps").mkdir()
+    (folder / "steps" / "plan.json").write_text('[{"precision": "fp32"}]', "utf-8")
+    return scene_in(folder)
 
 
 @pytest.mark.parametrize(
@@ -93,6 +100,39 @@ def test_only_the_whole_model_goes_among_the_results(tmp_path: Path, monkeypatch
 def test_a_step_that_needs_another_names_it(tmp_path: Path) -> None:
     with pytest.raises(StepFailed, match="STEPS=build"):
         _ = scene_in(tmp_path).build
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"precision": "bf16"}, "PRECISION=bf16: "),
+        ({"model": ROOT}, "has no config.json, preprocessor_config.json, tokenizer.json, chat_template.jinja"),
+        ({"precision": "int8"}, "holds a run in fp32, this one is in int8.*SCRATCH=.*PRECISION=.*STEPS="),
+    ],
+    ids=["no precision of a processor", "no model", "another precision"],
+)
+def test_what_would_fail_after_hours_is_said_at_once(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    planned_in_fp32(tmp_path).check(goes_on=True)
+    with pytest.raises(StepFailed, match=said):
+        scene_in(tmp_path, **changes).check(goes_on=True)
+
+
+def test_named_steps_may_run_in_another_precision(tmp_path: Path) -> None:
+    planned_in_fp32(tmp_path)
+    scene_in(tmp_path, precision="int8").check(goes_on=False)
+
+
+def test_a_folder_that_cannot_be_made_is_named() -> None:
+    with pytest.raises(StepFailed, match="SCRATCH=/proc/none cannot be made"):
+        scene_in(Path("/proc/none")).check(goes_on=True)
+
+
+def test_what_make_was_told_does_not_reach_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = ("PRECISION", "CHECKPOINT", "START_TIMEOUT_S", "MAKEFLAGS", "GLM_ENGINE_SLOTS")
+    for name in given:
+        monkeypatch.setenv(name, "1")
+    environment = serving_environment(scene_in(tmp_path))
+    assert not environment.keys() & set(given) and environment["PATH"]
 
 
 @pytest.mark.slow

@@ -39,4 +39,4 @@ def _opened(folder: Path) -> EngineServer:
 def test_it_takes_the_slots_that_fit_and_says_so(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("WARNING"):
         _opened(folder).close()
-    assert "the KV of 4 slots (16 by default) and 1 warm row(s) (4 by default)" in caplog.text
+    assert "the KV of 4 of 16 slots and 1 of 4 warm rows" in caplog.text

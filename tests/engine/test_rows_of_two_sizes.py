@@ -23,6 +23,7 @@ from glmserve.engine.scheduler.chunk_budget import ChunkBudget
 from glmserve.engine.scheduler.kv_slots import Move, SlotTable
 from glmserve.engine.scheduler.scheduler import Scheduler, Waiting
 from glmserve.engine.scheduler.wait_queue import WaitQueue
+from glmserve.engine.server import EngineServer
 from glmserve.engine.settings import EngineSettings
 from glmserve.errors import BadSettings
 from glmserve.model.config import Checkpoint
@@ -228,6 +229,25 @@ def test_a_row_that_is_too_short_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("GLM_ENGINE_SHORT_TOKENS", "7")
     with pytest.raises(BadSettings, match=r"GLM_ENGINE_SHORT_TOKENS.*at least 16"):
         EngineSettings.read()
+
+
+@pytest.mark.build
+@pytest.mark.slow
+@pytest.mark.parametrize("tokens", [4096, 5000], ids=["as long as the context", "longer"])
+def test_rows_that_are_no_shorter_than_the_checkpoints_context_are_not_made_and_it_is_said(
+    demo_build: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tokens: int
+) -> None:
+    context = Checkpoint.read(DEMO).text.max_positions
+    assert context <= tokens < EngineSettings().context_tokens
+    monkeypatch.setenv("GLM_ENGINE_SHORT_TOKENS", str(tokens))
+    monkeypatch.setenv("GLM_ENGINE_SLOTS", "2")
+    monkeypatch.setenv("GLM_ENGINE_WARM_ROWS", "0")
+    server = EngineServer.open(decoder_in(demo_build).parent, lambda _: np.zeros(0), lambda _metric, _amount: None)
+    server.close()
+    assert server._engine.meter.totals[KV_CAPACITY] == 2 * context
+    assert (
+        f"GLM_ENGINE_SHORT_TOKENS={tokens} is ignored: a row of the whole context has {context} tokens" in caplog.text
+    )
 
 
 def test_sizes_of_rows_lie_in_memory_one_after_the_other() -> None:

@@ -181,6 +181,39 @@ def test_short_rows_hold_more_requests_than_whole_contexts_where_there_are_any(t
             assert (card["most_typical_requests"] > card["most_slots"]) == (has_more and card["most_slots"] < 1024)
 
 
+def test_settings_of_short_rows_do_not_change_how_many_tokens_there_is_room_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (before,) = plan(DEMO, tmp_path / "builds")["cards"]
+    monkeypatch.setenv("GLM_ENGINE_SHORT_TOKENS", "64")
+    assert plan(DEMO, tmp_path / "builds")["cards"] == [before]
+
+
+def test_the_long_rows_beside_short_ones_are_those_of_the_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLM_ENGINE_LONG_ROWS", "5")
+    monkeypatch.setattr(gpu_fit.Host, "total_memory_bytes", lambda _: 2 * int(GB))
+    result = CliRunner().invoke(app, ["plan", "--no-speed", "--checkpoint", str(DEMO), "--out", str(tmp_path)])
+    assert "share the memory with 5 of 4,096." in " ".join(result.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("LONG_ROWS", "abc", "GLM_ENGINE_LONG_ROWS=abc: must be a whole number."),
+        ("SHORT_TOKENS", "1", "GLM_ENGINE_SHORT_TOKENS: invalid value."),
+        ("LONG_ROW", "1", "GLM_ENGINE_LONG_ROW: unknown setting; did you mean GLM_ENGINE_LONG_ROWS?"),
+    ],
+)
+def test_a_wrong_setting_of_the_engine_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(f"GLM_ENGINE_{name}", value)
+    result = CliRunner().invoke(app, ["plan", "--no-speed", "--checkpoint", str(DEMO), "--out", str(tmp_path)])
+    assert result.exit_code == Exit.BAD_SETTINGS and said in result.stderr
+
+
 def test_a_plan_needs_no_folder_that_can_be_written_to() -> None:
     assert plan(DEMO, Path("/proc/builds"))["peak_bytes"] > 0
 

@@ -41,7 +41,7 @@ def scene(number: int, width: int = 64, height: int = 48) -> np.ndarray:
 
 @contextmanager
 def scheduling_kept() -> Iterator[None]:
-    """SVT-AV1 makes a thread of root's that encodes a real-time one, and with it all that this starts later, servers and
+    """As root, SVT-AV1 makes the thread that encodes a real-time one, and so all that it starts later, servers and
     browsers: they would starve the machine."""
     policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
     try:

@@ -21,7 +21,7 @@ from glmserve.limits import WHOLE_PLACES
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         settings = EngineSettings.read()
-        places = min(settings.slots + settings.max_waiting, WHOLE_PLACES)  # more the engine refuses anyway
+        places = min(settings.slots + settings.max_waiting, WHOLE_PLACES)  # the engine's, as far as Triton has threads
         self._answers = Lane("whole", places, places)
         self._cancels = Lane("cancels", places, 2)  # they come when all places are taken, and end at once
         self._ended = EndedStreams()
