@@ -17,7 +17,7 @@ from export.store.build_store import PARTS
 from glmserve.build.certificate import Certificate
 from glmserve.build.manifest import Manifest
 
-_POLL_S = 0.5
+_POLL_S = 0.02  # a rehearsal's build takes a second or two
 _KILLED_AT = 0.5
 """Of the bytes that the build writes."""
 _WAIT_S = 60.0

@@ -13,7 +13,7 @@ import pytest
 from bench import records
 from bench.checkpoints.synthetic import write_configuration
 from bench.real_size import page
-from bench.real_size.meter import Meter, used_bytes
+from bench.real_size.meter import used_bytes
 from bench.real_size.questions import Ending, questions
 from bench.real_size.scene import TINY, Scene, StepFailed
 from bench.real_size.serve_steps import serving_environment
@@ -140,9 +140,11 @@ def test_memory_is_that_of_every_process_below(tmp_path: Path) -> None:
     program = "import subprocess, sys, time\nif len(sys.argv) > 1: held = bytearray(b'x') * 80_000_000; time.sleep(7)\n"
     program += "else: subprocess.run([sys.executable, sys.argv[0], 'child'])\n"
     (tmp_path / "program.py").write_text(program, "utf-8")
-    with Meter() as meter:
-        subprocess.run([sys.executable, str(tmp_path / "program.py")], check=True)
-    row = meter.row()
+    measuring = "import json, subprocess, sys\nfrom bench.real_size.meter import Meter\n"
+    measuring += "with Meter() as meter: subprocess.run([sys.executable, sys.argv[1]], check=True)\n"
+    measuring += "print(json.dumps(meter.row()))"  # in a process that has started nothing else
+    command = [sys.executable, "-c", measuring, str(tmp_path / "program.py")]
+    row = json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout)
     assert row["seconds"] > 6 and len(row["load"]) == 2
     assert 80e6 < row["peak_pss_bytes"] <= row["peak_rss_bytes"] < 400e6
 
