@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 
 from bench.load.prompts import Question
 
+MODEL = "bench"
+"""The name under which every side serves the checkpoint."""
 _PATH = "/v1/chat/completions"
 _TIMEOUT_S = 600.0
 _EVENT, _END = b"data: ", b"[DONE]"
@@ -60,10 +62,6 @@ def _body(question: Question, max_tokens: int) -> dict[str, Any]:
         "stream_options": {"include_usage": True},
         "chat_template_kwargs": {"enable_thinking": False},
     }
-
-
-MODEL = "bench"
-"""The name under which the others serve the checkpoint; ours takes any."""
 
 
 def _events(url: str, body: bytes) -> Iterator[dict[str, Any]]:

@@ -51,6 +51,7 @@ class RunningServer:
 def our_service(build: Path, threads: int) -> Iterator[RunningServer]:
     """Triton and the gateway, without draft tokens, which random weights accept far too often."""
     limits = {
+        "GLM_GATEWAY_MODEL_NAME": MODEL,
         "GLM_ENGINE_SLOTS": str(SLOTS),
         "GLM_ENGINE_CONTEXT_TOKENS": str(CONTEXT_TOKENS),
         "GLM_ENGINE_DRAFT_TOKENS": "0",

@@ -32,8 +32,8 @@ from glmserve.model.config import OPTIONAL_FILES, PROCESSOR_FILES, Checkpoint
 from glmserve.system import malloc
 
 _INT4_ON_A_PROCESSOR = (
-    "int4 on a processor saves memory and disk, not time: int8 answers one request about as fast, and several at once "
-    "up to twice as fast. Take int4 where int8 does not fit into memory; if it fits, add --precision int8."
+    "int4 on a processor saves memory and disk, not time: with several requests at once int8 is faster, and with AMX "
+    "twice as fast. Take int4 where int8 does not fit into memory: `plan --precision int8` says whether it does."
 )
 VISION_CONFIG_PATH = f"{REPOSITORY_FOLDER}/{VISION_MODEL}/config.pbtxt"
 

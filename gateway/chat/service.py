@@ -274,8 +274,9 @@ class ChatService:
             pairs = zip(data, sent.frames, strict=True)
             frames = [OpenedImage(each, self._sizes, frame.field) for each, frame in pairs]
             return self._videos.of_frames(sent, frames, conversation, decoding, hashes)
+        digest = hashes[0] if hashes else file_hash(data[0])
         with self._image_decoders.admit(1, decoding.deadline, decoding.cancellation):
-            return self._videos.of_file(sent, data[0], conversation, decoding, hashes)
+            return self._videos.of_file(sent, data[0], digest, conversation, decoding, hashes)
 
     def _rules_for(self, sent: SentImage, pixels: PixelBounds) -> ImageRules:
         """The checkpoint's rules for an image, within the bounds that the request sets."""

@@ -102,6 +102,8 @@ class _OnTensorRtRtx:
         engines = self._runtime.engines
         if settings.context_tokens != engines.context:
             _log.info("GLM_ENGINE_CONTEXT_TOKENS is %d here, as the engines were built.", engines.context)
+        if settings.short_rows:
+            _log.warning("GLM_ENGINE_SHORT_TOKENS is ignored: rows of KV are of one size, as the engines were built.")
         fixed = {
             "context_tokens": engines.context,
             "short_tokens": 0,

@@ -34,7 +34,7 @@ def step_of(
     positions = [np.repeat(at[None, :], 3, axis=0)]
     drawn = [numbered(count)]
     draws = [_draw(sequence) for sequence in rows]
-    chunk_lengths, chunk_new = _NONE, zeros(0)
+    chunk_lengths, chunk_new, parked_beside = _NONE, zeros(0), None
     if chunks:
         chunk_lengths = np.array([chunk.start for chunk in chunks], np.int32)
         chunk_new = np.array([chunk.tokens for chunk in chunks], np.int64)
@@ -58,6 +58,7 @@ def step_of(
         assert not chunks and draft is None
         lengths, chunk_lengths = lengths[: -len(beside)], lengths[-len(beside) :]
         chunk_new = np.ones(len(beside), np.int64)
+        parked_beside = table.parked(beside[-1].row + 1, table.rows_behind(beside[-1].row) - 1)
     read = beside or [chunk.sequence for chunk in chunks]
     return Step(
         input_ids=_joined(input_ids),
@@ -73,6 +74,7 @@ def step_of(
         sampler=sampler_inputs(draws, session.candidates, session.vocabulary),
         parked=table.parked(first + len(lengths), end - first - len(lengths)),
         draft_row=draft.sequence.row - first if draft else None,
+        parked_beside=parked_beside,
     )
 
 

@@ -102,6 +102,7 @@ class WatchedDecoder:
         facts = {
             "is_decode": step.is_decode,
             "first_decoded": step.first_decoded,
+            "beside": step.beside,
             "has_extras": any(step.sampler.extras),
             "sizes": [next(n for n in _BUCKETS if n >= step.decoded), *filled(step.sampler).extras],
             "wants_logprobs": bool(len(step.sampler.logprob_rows)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from glmserve.build.manifest import decoder_in
 from glmserve.contract import Finish
 from glmserve.engine.memory_plan import kv_tokens
 from glmserve.engine.metrics import KV_CAPACITY, PREEMPTIONS, PREFILL_CHUNKS
+from glmserve.engine.preprocessor import prompt_arrays
 from glmserve.engine.request import Request, Sequence
 from glmserve.engine.runtime.kv_cache import KvShape
 from glmserve.engine.runtime.ort_decoder import OrtDecoder
@@ -24,10 +26,12 @@ from glmserve.engine.scheduler.wait_queue import WaitQueue
 from glmserve.engine.settings import EngineSettings
 from glmserve.errors import BadSettings
 from glmserve.model.config import Checkpoint
+from glmserve.model.image_processor import Grid
 from glmserve.sampling_parameters import Sampling
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 SHORT = 32
+GRID = Grid(8, 12)
 
 
 def of_two_sizes(long_rows: int, slots: int = 8, context: int = 200, **more: int) -> GatedSession:
@@ -181,7 +185,11 @@ def test_the_real_decoder_answers_the_same_in_rows_of_two_sizes(
     """Greedy and seeded, with rows that hold what is no number, so that a read of unwritten KV would show, and with
     decode steps that are padded as on a GPU."""
     checkpoint, chance = Checkpoint.read(DEMO), np.random.default_rng(5)
-    prompts = [chance.integers(300, checkpoint.text.vocabulary, length).tolist() for length in (5, 12, 40, 90)]
+    prompts = [prompt(chance.integers(300, checkpoint.text.vocabulary, length).tolist()) for length in (5, 40, 90)]
+    features = chance.standard_normal((GRID.patches // 4, checkpoint.text.hidden)).astype(np.float32)
+    shown = np.array([301, 302, *[checkpoint.image_token_id] * len(features), 303])
+    prompts.append(prompt_arrays(checkpoint, shown, [GRID], [features], [b"1" * 32]))
+    assert prompts[-1].delta != 0
     samplings = [Sampling(ignore_eos=True), Sampling(ignore_eos=True, temperature=1.0, seed=3)]
     answers, preempted = [], 0.0
     for rows, short_rows in ((5, 0), (5 + long_rows, 5)):
@@ -198,7 +206,8 @@ def test_the_real_decoder_answers_the_same_in_rows_of_two_sizes(
         with running(decoder, slots=4, chunk_tokens=32, draft_tokens=draft_tokens) as (engine, _):  # type: ignore[arg-type]
             receivers = [Receiver() for _ in range(8)]
             for at, receiver in enumerate(receivers):
-                engine.submit(request(prompts[at // 2], receiver, max_tokens=60, sampling=samplings[at % 2]))
+                asked = request([1], receiver, max_tokens=60, sampling=samplings[at % 2])
+                engine.submit(replace(asked, prompt=prompts[at // 2]))
             assert all(receiver.finish == Finish.LENGTH for receiver in receivers)
             answers.append([receiver.tokens for receiver in receivers])
             preempted = engine.meter.totals[PREEMPTIONS]

@@ -56,11 +56,9 @@ class FakeSession:
             offset += step.draft_tokens
         assert offset == len(step.input_ids)
         if step.is_decode:
-            for index in range(min(-count % self._bucket, len(step.parked))):
-                row = step.first_decoded + count + index
-                stray = self.kv[row]
-                del stray[min(int(step.parked[index]), self._room(row) - 1) :]
-                stray.append(-7)
+            self._stray(step.first_decoded, count, step.parked)
+            if step.parked_beside is not None:
+                self._stray(step.first_row, step.beside, step.parked_beside)
         last = step.input_ids[step.drawn]
         tokens = (last + 1) % self.vocabulary
         for row_index, mask in zip(step.sampler.mask_rows[:, 0], step.sampler.mask, strict=True):
@@ -90,6 +88,13 @@ class FakeSession:
         del row[length:]
         row.extend(tokens.tolist())
         assert len(row) <= self._room(index), "the row holds more than it has room for"
+
+    def _stray(self, first: int, count: int, parked: np.ndarray) -> None:
+        for index in range(min(-count % self._bucket, len(parked))):
+            row = first + count + index
+            stray = self.kv[row]
+            del stray[min(int(parked[index]), self._room(row) - 1) :]
+            stray.append(-7)
 
     def _room(self, row: int) -> int:
         return self.short_tokens if row < self.short_rows else self.context

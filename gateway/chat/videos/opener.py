@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from gateway.chat.decoding import Decoding
 from gateway.chat.image_decoder import OpenedImage
-from gateway.chat.sent_files import file_hash
 from gateway.chat.videos.cache import VideoCache, VideoKey
 from gateway.chat.videos.decoder import OpenedVideo, VideoLimits
 from gateway.chat.videos.shown import FrameList, ShownVideo
@@ -35,13 +34,16 @@ class VideoOpener:
         )
 
     def of_file(
-        self, sent: SentVideo, data: bytes, conversation: Conversation, decoding: Decoding, hashes: tuple[str, ...]
+        self,
+        sent: SentVideo,
+        data: bytes,
+        digest: str,
+        conversation: Conversation,
+        decoding: Decoding,
+        hashes: tuple[str, ...],
     ) -> ShownVideo:
-        """Reads what the file holds and decodes no frame for the model; raises BadVideo.
-
-        `hashes` is the file's, where it is known already: a large file takes a tenth of a second.
-        """
-        key = VideoKey.of(hashes[0] if hashes else file_hash(data), (decoding.caller, decoding.salt))
+        """Reads what the file holds, whose hash is `digest`, and decodes no frame for the model; raises BadVideo."""
+        key = VideoKey.of(digest, (decoding.caller, decoding.salt))
         opened = OpenedVideo(
             data,
             self._limits,

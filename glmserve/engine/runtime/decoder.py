@@ -22,7 +22,8 @@ class Step:
     several chunks must begin their rows, or have one token each, which is how rows of another size are decoded. Instead
     of chunks there may be draft tokens after the newest token of the decoded row `draft_row`, counted from the first of
     them. A token is sampled after each of the tokens `drawn` i64 [N], one for each row of `sampler`.
-    `parked` i32 counts the tokens in the rows after the decoded ones, which a decode step may run as padding.
+    `parked` i32 counts the tokens in the rows after the decoded ones, which a decode step may run as padding, and
+    `parked_beside` those after the rows of another size, where these are decoded.
     """
 
     input_ids: np.ndarray
@@ -38,6 +39,7 @@ class Step:
     parked: np.ndarray
     draft_row: int | None = None
     first_decoded: int = 0
+    parked_beside: np.ndarray | None = None
 
     @staticmethod
     def drawing(input_ids: np.ndarray, positions: np.ndarray, drawn: np.ndarray, sampler: SamplerInputs) -> Step:
@@ -68,9 +70,14 @@ class Step:
         return 0 if self.draft_row is None else len(self.input_ids) - self.decoded
 
     @property
+    def beside(self) -> int:
+        """Rows of another size that are decoded."""
+        return 0 if self.parked_beside is None else len(self.chunk_new)
+
+    @property
     def is_decode(self) -> bool:
         """Whether the step only decodes, without prefill or draft tokens."""
-        return not len(self.chunk_new) and self.draft_row is None
+        return len(self.chunk_new) == self.beside and self.draft_row is None
 
 
 @dataclass(frozen=True)

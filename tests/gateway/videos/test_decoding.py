@@ -6,30 +6,21 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
 from video_files import KINDS, animated_webp, decoded, scene, video
 
-import gateway.chat.videos.opener
-from gateway.chat.decoding import Decoding
 from gateway.chat.sent_files import file_hash
 from gateway.chat.videos.cache import VideoCache, VideoKey
 from gateway.chat.videos.decoder import OpenedVideo, VideoLimits
-from gateway.chat.videos.opener import VideoOpener
 from gateway.deadline import Deadline
 from gateway.images.decoder_pool import DecoderPool
-from gateway.schemas.conversation import Conversation, SentVideo, Turn
-from gateway.settings import GatewaySettings
 from gateway.triton.backend import Cancellation
 from glmserve.errors import BadVideo
 from glmserve.model.bicubic import resized
-from glmserve.model.config import Checkpoint
-from glmserve.sampling_parameters import Sampling
 
 LIMITS = VideoLimits(1 << 25, 600, 36_000, 4096 * 2304, 5 * 10**9, 176 << 20, 0.8)
-DEMO = Path(__file__).resolve().parents[3] / "demo" / "checkpoint"
 pytestmark = pytest.mark.process
 
 
@@ -190,13 +181,3 @@ def test_the_least_recently_used_frames_go_first() -> None:
     assert [cache.get(key) is not None for key in keys] == [True, False, True, True]
     cache.keep(keys[1], (np.zeros((3, 9, 9), np.uint8),))
     assert cache.get(keys[1]) is None
-
-
-def test_a_file_whose_hash_is_known_is_not_hashed_again(pool: DecoderPool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An audit log has it before."""
-    monkeypatch.setattr(gateway.chat.videos.opener, "file_hash", lambda _data: pytest.fail("hashed again"))
-    videos = VideoOpener(GatewaySettings(build=Path("build")), Checkpoint.read(DEMO).videos)
-    conversation = Conversation((Turn("user", ("?",)),), Sampling())
-    decoding = Decoding(pool, Deadline.after(30), Cancellation())
-    shown = videos.of_file(SentVideo(), video(frames=4), conversation, decoding, ("a hash",))
-    assert shown.hashes == ("a hash",)
