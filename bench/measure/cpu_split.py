@@ -16,7 +16,8 @@ from bench.load.closed_loop import ask
 from bench.load.in_process import Preparer
 from bench.load.prompts import PHOTO, Question, QuestionMaker
 from bench.records import Row
-from bench.servers.processes import children_of, fake_triton, gateway_before
+from bench.servers.processes import fake_triton, gateway_before
+from bench.usage import children_of
 from gateway.chat.service import ChatService
 from gateway.deadline import Deadline
 from gateway.limits.api_keys import KeyStore, create_key

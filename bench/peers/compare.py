@@ -19,7 +19,6 @@ from bench.load.prompts import Question, QuestionMaker
 from bench.peers import environment, servers
 from bench.peers.chat import Answer, ask
 from bench.peers.servers import RunningServer
-from bench.peers.usage import cpu_s, memory_mb
 from bench.records import Row
 
 THREADS = (1, 2)
@@ -111,13 +110,13 @@ def _rounds(
 
 
 def _heat(server: RunningServer, questions: Sequence[Question], clients: int, new_tokens: int) -> Heat:
-    cpu_before_s, began = cpu_s(server.pids), time.monotonic()
+    cpu_before_s, began = server.cpu_s(), time.monotonic()
     answers = at_once(lambda question: ask(server.url, question, new_tokens), questions, clients)
-    return Heat(answers, time.monotonic() - began, cpu_s(server.pids) - cpu_before_s)
+    return Heat(answers, time.monotonic() - began, server.cpu_s() - cpu_before_s)
 
 
 def _rows(run: Run, up: Mapping[str, RunningServer], rounds: Sequence[Mapping[str, Heat]], common: Row) -> list[Row]:
-    memory = {name: memory_mb(server.pids) for name, server in up.items()}
+    memory = {name: server.memory_mb() for name, server in up.items()}
     rows = []
     for ours, theirs in PAIRS:
         if theirs not in up:

@@ -17,6 +17,7 @@ from bench.peers.chat import MODEL
 from bench.peers.environment import CONTEXT_TOKENS, LLAMA_NATIVE, LLAMA_SOURCES, PROGRAMS, PYTHON, SLOTS
 from bench.servers.fleet import PATIENT, Fleet, running
 from bench.servers.processes import HOST, engine_variables, free_port, program
+from bench.usage import cpu_s, descendants, pss_bytes
 
 _CONVERT_TIMEOUT_S = 900.0
 _VLLM_KV_BYTES = 512 << 20  # room for all slots: 17 layers of the synthetic model take 8.5 KiB a token
@@ -36,6 +37,14 @@ class RunningServer:
     url: str
     pids: Sequence[int]
     start_s: float
+
+    def cpu_s(self) -> float:
+        """Seconds of processor time of all of them, ended ones too."""
+        return sum(map(cpu_s, self.pids))
+
+    def memory_mb(self) -> float:
+        """Memory of all of them, in MB: what several share counts once."""
+        return pss_bytes({*self.pids}.union(*map(descendants, self.pids))) / 1e6
 
 
 @contextmanager

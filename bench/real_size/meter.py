@@ -12,13 +12,12 @@ from types import TracebackType
 import numpy as np
 
 from bench.records import Row, rounded
-from bench.servers.processes import children_of
+from bench.usage import descendants, pss_bytes, rss_bytes
 
 _EVERY_S = 1.0
 _PSS_EVERY = 5
 """Samples from one PSS to the next: the kernel walks every page for it, and the process waits meanwhile."""
 _STOP_S = 30.0
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 _READ_BYTES = 256 * 1024**2
 _READS = 4
 
@@ -61,18 +60,10 @@ class Meter:
         samples = 0
         while not self._ended.wait(_EVERY_S):
             processes = descendants(os.getpid())
-            self._resident = max(self._resident, sum(map(_rss_bytes, processes)))
+            self._resident = max(self._resident, rss_bytes(processes))
             if samples % _PSS_EVERY == 0:
-                self._proportional = max(self._proportional, sum(map(_pss_bytes, processes)))
+                self._proportional = max(self._proportional, pss_bytes(processes))
             samples += 1
-
-
-def descendants(pid: int) -> set[int]:
-    """Every process that this one has started, and that those have."""
-    found: set[int] = set()
-    for child in children_of(pid):
-        found |= {child} | descendants(child)
-    return found
 
 
 def used_bytes(folder: Path) -> int:
@@ -97,18 +88,3 @@ def bandwidth_bytes_per_s(threads: int) -> float:
             list(pool.map(np.max, arrays))
             times.append(time.perf_counter() - began_s)
     return threads * _READ_BYTES / min(times)
-
-
-def _rss_bytes(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1]) * _PAGE
-    except OSError:  # it has ended
-        return 0
-
-
-def _pss_bytes(pid: int) -> int:
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text("ascii").splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)

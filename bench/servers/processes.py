@@ -7,13 +7,14 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from types import MappingProxyType
 
 from bench.checkpoints.builds import CACHE
+from bench.usage import cpu_s, peak_bytes
 from launcher.children import Child
 from launcher.probe import get
 
@@ -22,7 +23,6 @@ _START_TIMEOUT_S = 180.0
 _STOP_AFTER_S = 5.0
 _PROBE_TIMEOUT_S = 2.0
 _POLL_S = 0.05
-_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 _PROJECT = Path(__file__).resolve().parents[2]
 
 
@@ -43,27 +43,12 @@ class Server:
         return f"http://{self.host}:{self.port}"
 
     def cpu_s(self) -> float:
-        """Seconds of processor time since it started: its own, its children's, and that of children that have ended."""
-        return _cpu_s(self.pid)
+        """As `bench.usage.cpu_s`."""
+        return cpu_s(self.pid)
 
     def peak_memory_mb(self) -> float:
         """Most memory that was resident at any time, in MB."""
-        lines = Path(f"/proc/{self.pid}/status").read_text("utf-8").splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024 / 1e6
-
-
-def children_of(pid: int) -> set[int]:
-    """The processes that any of its threads has started."""
-    found: set[int] = set()
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(OSError):  # the thread has ended
-            found |= set(map(int, task.read_text("utf-8").split()))
-    return found
-
-
-def _cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
-    return sum(map(int, fields[11:15])) * _TICK_S + sum(map(_cpu_s, children_of(pid)))
+        return peak_bytes(self.pid) / 1e6
 
 
 def free_port() -> int:

@@ -18,7 +18,7 @@ from bench.load.prompts import Question
 from bench.peers import environment
 from bench.peers.chat import Answer, NoAnswer, ask
 from bench.peers.compare import Heat
-from bench.peers.usage import cpu_s, memory_mb
+from bench.peers.servers import RunningServer
 from bench.report.charts import peers_chart
 
 QUESTION = Question(b"a file", "How many stars?")
@@ -80,8 +80,9 @@ def test_every_figure_is_ours_over_theirs() -> None:
 
 
 def test_a_server_takes_processor_time_and_memory() -> None:
-    assert cpu_s([os.getpid()]) > 0
-    assert 10 < memory_mb([os.getpid()]) < 5000
+    us = RunningServer("", [os.getpid()], 0.0)
+    assert us.cpu_s() > 0
+    assert 10 < us.memory_mb() < 5000
 
 
 def test_the_peers_are_pinned_and_a_missing_environment_says_how_it_is_made(
