@@ -15,8 +15,9 @@ from bench.checkpoints.builds import CACHE
 from bench.peers import environment
 from bench.peers.chat import MODEL
 from bench.peers.environment import CONTEXT_TOKENS, LLAMA_NATIVE, LLAMA_SOURCES, PROGRAMS, PYTHON, SLOTS
+from bench.ports import free_port
 from bench.servers.fleet import PATIENT, Fleet, running
-from bench.servers.processes import HOST, engine_variables, free_port, program
+from bench.servers.processes import HOST, engine_variables, program
 from bench.usage import cpu_s, descendants, pss_bytes
 
 _CONVERT_TIMEOUT_S = 900.0

@@ -17,11 +17,12 @@ from typing import Any
 import onnx_ir as ir
 import typer
 
+from bench.ports import free_port
 from bench.real_size.meter import bandwidth_bytes_per_s
 from bench.real_size.questions import Question, ask, questions
 from bench.real_size.scene import Scene, StepFailed
 from bench.records import Row, rounded
-from bench.servers.processes import HOST, free_port
+from bench.servers.processes import HOST
 from glmserve.build.certificate import REQUIRE_VARIABLE, Certificate
 from glmserve.build.manifest import CHECKPOINT_FOLDER, Manifest, decoder_in
 from glmserve.engine.settings import EngineSettings

@@ -15,8 +15,9 @@ from typing import TypeVar
 from unittest.mock import patch
 
 from bench.checkpoints.builds import CACHE
+from bench.ports import free_port
 from bench.servers.nginx import nginx_command
-from bench.servers.processes import HOST, engine_variables, free_port, program
+from bench.servers.processes import HOST, engine_variables, program
 from glmserve.build.manifest import REPOSITORY_FOLDER
 from launcher.gateway_server import GatewayServer
 from launcher.triton_server import TritonServer

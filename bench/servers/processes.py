@@ -14,6 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from bench.checkpoints.builds import CACHE
+from bench.ports import free_port
 from bench.usage import cpu_s, peak_bytes
 from launcher.children import Child
 from launcher.probe import get
@@ -49,12 +50,6 @@ class Server:
     def peak_memory_mb(self) -> float:
         """Most memory that was resident at any time, in MB."""
         return peak_bytes(self.pid) / 1e6
-
-
-def free_port() -> int:
-    """A port of this machine that was free a moment ago."""
-    with socket.create_server((HOST, 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def engine_variables(threads: int) -> dict[str, str]:

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 from compose import ROOT, services
-from ports import free_port
 
+from bench.ports import free_port
 from bench.servers.paced_engine import Pace
 from bench.servers.stub_build import write_stub_build
 from bench.simulation.step_times import StepTimes

@@ -18,8 +18,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from eventually import eventually
-from ports import free_port
 
+from bench.ports import free_port
 from launcher.children import Child
 from launcher.gateway_server import GatewayServer
 from launcher.installation import of_the_wheel

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ports import free_port
-
+from bench.ports import free_port
 from launcher.triton_server import TritonServer
 
 READY_S = 60

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from eventually import eventually
 from launched import WAIT_S, launched
-from ports import free_port
 from running_service import RunningService
 
+from bench.ports import free_port
 from launcher.devices import PORTS_APART
 from launcher.supervision.vital_signs import stubs_of
 

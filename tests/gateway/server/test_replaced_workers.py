@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 from eventually import eventually
-from ports import free_port
+
+from bench.ports import free_port
 
 WAIT_S = 60.0
 REPLACED_WITHIN_S = 15.0
