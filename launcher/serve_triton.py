@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 from glmserve.build.manifest import REPOSITORY_FOLDER
@@ -83,9 +84,10 @@ def _reap_orphans(server: int | None) -> None:
     if os.getpid() != 1:
         return
     for children in Path("/proc/self/task").glob("*/children"):
-        for child in children.read_text("ascii").split():
-            if int(child) != server:
-                os.waitpid(int(child), os.WNOHANG)
+        with suppress(OSError):  # the thread has ended, or somebody else has collected it
+            for child in children.read_text("ascii").split():
+                if int(child) != server:
+                    os.waitpid(int(child), os.WNOHANG)
 
 
 def _tell(text: str) -> None:

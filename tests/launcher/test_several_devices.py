@@ -16,6 +16,7 @@ from launched import WAIT_S, launched
 from running_service import RunningService
 
 from bench.ports import free_port
+from bench.usage import children_of
 from launcher.devices import PORTS_APART
 from launcher.supervision.vital_signs import stubs_of
 
@@ -43,8 +44,7 @@ def service(stand_in_build: Path) -> Iterator[RunningService]:
 
 def tritons(service: RunningService) -> list[int]:
     """The ids of the tritonservers that run, oldest first."""
-    pids = Path(f"/proc/{service.launcher.process.pid}/task").glob("*/children")
-    children = [int(pid) for task in pids for pid in task.read_text().split()]
+    children = children_of(service.launcher.process.pid)
     return sorted(pid for pid in children if "tritonserver" in Path(f"/proc/{pid}/cmdline").read_text())
 
 

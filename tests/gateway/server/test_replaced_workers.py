@@ -16,6 +16,7 @@ import pytest
 from eventually import eventually
 
 from bench.ports import free_port
+from bench.usage import children_of
 
 WAIT_S = 60.0
 REPLACED_WITHIN_S = 15.0
@@ -49,8 +50,7 @@ class Gateway:
             return False
 
     def workers(self) -> list[int]:
-        tasks = Path(f"/proc/{self.process.pid}/task").glob("*/children")
-        return [int(pid) for task in tasks for pid in task.read_text().split()]
+        return sorted(children_of(self.process.pid))
 
 
 @contextmanager
