@@ -20,6 +20,7 @@ from pathlib import Path
 from eventually import eventually
 
 from bench.ports import free_port
+from bench.usage import children_of
 from launcher.children import Child
 from launcher.gateway_server import GatewayServer
 from launcher.installation import of_the_wheel
@@ -285,11 +286,7 @@ def _existing(pid: int | None) -> list[int]:
 
 def _children(pid: int | None) -> list[int]:
     """The direct children that have not ended."""
-    found: list[int] = []
-    for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(OSError):
-            found += [int(child) for child in path.read_text("ascii").split()]
-    return sorted(child for child in found if _name(child))
+    return sorted(child for child in children_of(pid) if _name(child)) if pid is not None else []
 
 
 def _name(pid: int) -> str:
