@@ -28,6 +28,13 @@ def descendants(pid: int) -> set[int]:
     return found
 
 
+def words_of(pid: int) -> list[str]:
+    """What a process was started with: its program first. None for one that has ended."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_text("utf-8", "replace").split("\0")[:-1]
+    return []
+
+
 def cpu_s(pid: int) -> float:
     """Seconds of processor time since it started: its own, its children's, and that of children that have ended."""
     fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()

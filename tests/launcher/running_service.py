@@ -7,7 +7,6 @@ import re
 import subprocess
 import urllib.error
 import urllib.request
-from pathlib import Path
 
 from launched import WAIT_S, Launcher
 from servers import children_of
@@ -32,7 +31,7 @@ class RunningService:
     def child(self, program: str) -> int:
         """The launcher's own child with this in its command line."""
         for pid in sorted(usage.children_of(self.launcher.process.pid)):
-            if program in Path(f"/proc/{pid}/cmdline").read_text():
+            if any(program in word for word in usage.words_of(pid)):
                 return pid
         raise AssertionError(program)
 
