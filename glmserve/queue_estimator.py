@@ -29,7 +29,7 @@ class Job:
     max_tokens: int
     deadline: float
     started: float | None = None
-    is_exempt: bool = False  # it found room at once: it may try, whatever the estimate says
+    is_exempt: bool = False  # it found room at once, or nobody else is there: it may try, whatever the estimate says
 
 
 class QueueEstimator:
@@ -51,9 +51,13 @@ class QueueEstimator:
         self._flood = FloodWatch(flood_wait)
         self._ended_at: float | None = None
 
+    @property
+    def is_idle(self) -> bool:
+        return not self.waiting and not self.running
+
     def enter(self, job: Job, now: float) -> None:
         """Queues a job; raises Overloaded for one that cannot end before its deadline, or that a flood brings."""
-        job.is_exempt = self.used + self._queued + job.cost <= self.capacity
+        job.is_exempt |= self.used + self._queued + job.cost <= self.capacity
         self.waiting[job] = None
         self._queued += job.cost
         if job.is_exempt:

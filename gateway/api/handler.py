@@ -89,6 +89,9 @@ class ChatHandler:
             record.facts["admission_ms"] = round(record.ms() - arrived_ms, 1)
             self.metrics.crowd(*self.admission.counts())
 
+        if others:
+            self.admission.check_open()
+            self.service.check_places(conversation, 1 + len(others), deadline, cancellation)
         beside = tuple(
             self.service.prepare(
                 each, deadline, cancellation, caller=caller_key(caller), when_opened=self.admission.check_open

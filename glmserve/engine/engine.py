@@ -21,7 +21,7 @@ from glmserve.engine.runtime.decoder import DecoderSession, Pace, Sampled
 from glmserve.engine.scheduler.chunk_budget import ChunkBudget
 from glmserve.engine.scheduler.kv_slots import Move, SlotTable
 from glmserve.engine.scheduler.scheduler import Chunk, Scheduler, Waiting
-from glmserve.engine.scheduler.wait_queue import Ticket, WaitQueue
+from glmserve.engine.scheduler.wait_queue import Ticket, Tickets, WaitQueue
 from glmserve.engine.speculative.proposer import Draft, NgramProposer
 from glmserve.engine.step_builder import step_of
 from glmserve.errors import (
@@ -87,12 +87,16 @@ class Engine:
             raise BackendDown("The decoder failed to run its first steps; the log says why.")
 
     def enter(self, tokens: int, max_tokens: int = 0, left_s: float = math.inf) -> Ticket:
-        """A ticket of the wait queue for a prompt of `tokens` tokens; raises PromptTooLong, or Overloaded also when an
-        answer of `max_tokens` would not end in the time left."""
+        """The ticket of a prompt with one answer; see `enter_all`."""
+        return self.enter_all(1, tokens, max_tokens, left_s).one
+
+    def enter_all(self, answers: int, tokens: int, max_tokens: int, left_s: float) -> Tickets:
+        """Tickets of the wait queue for so many answers to a prompt of `tokens` tokens; raises PromptTooLong, and what
+        the wait queue refuses them with: Overloaded also when an answer of `max_tokens` would not end in `left_s`."""
         if tokens >= self._session.context:
             raise PromptTooLong(f"The prompt has {tokens} tokens; at most {self._session.context - 1} fit.", "prompt")
         try:
-            return self.wait_queue.enter(tokens, min(max_tokens, self._session.context - tokens), left_s)
+            return self.wait_queue.enter_all(answers, tokens, min(max_tokens, self._session.context - tokens), left_s)
         except Overloaded:
             self.meter.add(metrics.REFUSED)
             raise

@@ -6,7 +6,7 @@ import pytest
 
 from glmserve.engine.scheduler.chunk_budget import ChunkBudget
 from glmserve.engine.scheduler.wait_queue import Ticket, WaitQueue
-from glmserve.errors import Overloaded, from_wire, to_wire
+from glmserve.errors import InvalidInput, Overloaded, from_wire, to_wire
 
 
 class Clock:
@@ -63,6 +63,49 @@ def test_those_who_find_a_free_slot_are_no_flood_though_the_engine_has_not_taken
     for _ in range(28):
         wait_queue.enter(3, 10)
     assert wait_queue.requests == 28
+
+
+@pytest.mark.parametrize(("answers", "field"), [(8, "n"), (17, "prompt"), (512, "prompt")])
+def test_more_answers_than_there_are_places_are_a_mistake_and_no_matter_of_waiting(answers: int, field: str) -> None:
+    wait_queue = WaitQueue(4, 10**6, slots=3)
+    with pytest.raises(InvalidInput, match=f"{answers} answers.* 7 places.*GLM_ENGINE_SLOTS") as caught:
+        wait_queue.enter_all(answers, 5)
+    assert caught.value.field == field and wait_queue.requests == wait_queue.tokens == 0
+
+
+def test_as_many_answers_as_there_are_places_are_let_in_by_an_idle_engine_only() -> None:
+    """Those that have a slot need no place to wait in, though the engine has not taken them yet."""
+    wait_queue = WaitQueue(4, 10**6, slots=3)
+    first = wait_queue.enter(5)
+    with pytest.raises(Overloaded):
+        wait_queue.enter_all(7, 5)
+    assert (wait_queue.requests, wait_queue.tokens) == (1, 5)
+    first.start()
+    with pytest.raises(Overloaded):
+        wait_queue.enter_all(7, 5)
+    first.leave()
+    for ticket in wait_queue.enter_all(7, 5):
+        ticket.leave()
+    assert wait_queue.requests == wait_queue.tokens == 0
+
+
+def test_a_prompt_longer_than_the_line_allows_may_wait_alone_with_all_its_answers() -> None:
+    wait_queue = WaitQueue(max_requests=3, max_tokens=100)
+    assert len(list(wait_queue.enter_all(3, 500))) == 3
+
+
+def test_answers_that_an_idle_engine_cannot_end_in_time_may_try() -> None:
+    """A refusal would come as often as they are asked for; of the time they take, their 504 tells."""
+    clock = Clock()
+    wait_queue = WaitQueue(64, 10**6, clock, slots=2)
+    wait_queue.observe_pace(0.1)
+    wait_queue.observe_answer(100, 100, 0.0)
+    tickets = wait_queue.enter_all(8, 5, 100, 20.0)  # four rows of two, 10 s each
+    assert not wait_queue.late()
+    with pytest.raises(Overloaded):  # who comes now is refused: later there may be room
+        wait_queue.enter(5, 100, 20.0)
+    tickets.leave()
+    wait_queue.enter(5, 100, 20.0)
 
 
 @pytest.mark.parametrize(("flood_wait", "most_waiting"), [(0.4, 16), (0.0, 64)])

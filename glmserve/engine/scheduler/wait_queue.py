@@ -7,7 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from glmserve.errors import Overloaded
+from glmserve.errors import InvalidInput, Overloaded
+from glmserve.limits import MAX_ANSWERS
 from glmserve.queue_estimator import Job, QueueEstimator
 
 _UNBOUNDED = 1 << 30
@@ -100,22 +101,33 @@ class WaitQueue:
         return self._tokens
 
     def enter(self, tokens: int, max_tokens: int = 0, left_s: float = math.inf) -> Ticket:
-        """A ticket for a prompt of `tokens` tokens, an answer of at most `max_tokens`, and a deadline in `left_s`.
+        """The ticket of a prompt with one answer; see `enter_all`."""
+        return self.enter_all(1, tokens, max_tokens, left_s).one
 
-        Raises Overloaded with a retry time when the queue is full, in a flood, or when the answer would not end in
-        time. A prompt
-        longer than the queue's token limit may wait when no other request does.
+    def enter_all(self, answers: int, tokens: int, max_tokens: int = 0, left_s: float = math.inf) -> Tickets:
+        """Tickets for the answers to a prompt of `tokens` tokens, each of at most `max_tokens` and with a deadline in
+        `left_s`; all of them, or none.
+
+        Raises Overloaded with a retry time when the queue is full, in a flood, or when an answer would not end in time;
+        InvalidInput for more answers than there are places. Who has a free slot needs no place to wait in. What comes
+        while nothing runs or waits may try, however long it takes: it would be refused as often as it came. So may a
+        prompt wait that is longer than the queue's token limit, when no other request does.
         """
+        tickets = Tickets()
         with self._lock:
-            is_full = len(self._waiting) >= self._max_requests
-            if is_full or (self._waiting and self._tokens + tokens > self._max_tokens):
-                raise self._estimator.overloaded()
-            now = self._clock()
-            ticket = Ticket(self, tokens, Job(1, max_tokens, now + left_s))
-            self._estimator.enter(ticket.job, now)
-            self._waiting.add(ticket)
-            self._tokens += tokens
-        return ticket
+            self._check_room(answers, tokens + answers - 1)
+            now, is_alone = self._clock(), self._estimator.is_idle
+            try:
+                for number in range(answers):
+                    job = Job(1, max_tokens, now + left_s, is_exempt=is_alone)
+                    self._estimator.enter(job, now)
+                    tickets.add(self._placed(Ticket(self, 1 if number else tokens, job)))  # they share its KV
+            except Overloaded:
+                for ticket in tickets:
+                    self._forget(ticket)
+                    self._estimator.leave(ticket.job)
+                raise
+        return tickets
 
     def start(self, ticket: Ticket) -> None:
         """Only the ticket calls it."""
@@ -154,6 +166,26 @@ class WaitQueue:
         """The error for a request that waits in vain."""
         with self._lock:
             return self._estimator.overloaded()
+
+    def _check_room(self, answers: int, tokens: int) -> None:
+        """Raises where there is no room for so many answers now, or never is."""
+        slots = 0 if self._estimator.capacity == _UNBOUNDED else self._estimator.capacity
+        if answers > slots + self._max_requests:
+            raise InvalidInput(
+                f"The request asks for {answers} answers at once (n for each of its prompts), and this service has "
+                f"{slots + self._max_requests} places. Ask for fewer answers, or send fewer prompts in a request. The "
+                "operator makes places with GLM_ENGINE_SLOTS and GLM_ENGINE_MAX_WAITING.",
+                "n" if answers <= MAX_ANSWERS else "prompt",
+            )
+        free = max(0, slots - self._estimator.used)
+        is_full = len(self._waiting) + answers > free + self._max_requests
+        if is_full or (self._waiting and self._tokens + tokens > self._max_tokens):
+            raise self._estimator.overloaded()
+
+    def _placed(self, ticket: Ticket) -> Ticket:
+        self._waiting.add(ticket)
+        self._tokens += ticket.tokens
+        return ticket
 
     def _forget(self, ticket: Ticket) -> None:
         if ticket in self._waiting:
