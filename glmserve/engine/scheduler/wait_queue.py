@@ -28,6 +28,10 @@ class Ticket:
         self.has_started = True
         self._wait_queue.start(self)
 
+    def outgrow(self) -> None:
+        """The request needs a long row from now on."""
+        self.job.is_long = True
+
     def leave_queue(self) -> None:
         """Gives the place back if the request still waits; a slot is given back by `leave`."""
         self.has_left |= not self.has_started
@@ -82,15 +86,17 @@ class WaitQueue:
         clock: Callable[[], float] = time.monotonic,
         slots: int = _UNBOUNDED,
         flood_wait: float = 0.0,
+        long_rows: int = _UNBOUNDED,
     ) -> None:
         """`slots` is how many requests run together; without a number, nobody's wait is estimated. `flood_wait` is the
-        longest wait in a flood, in request times; 0 sets no such bound."""
+        longest wait in a flood, in request times; 0 sets no such bound. At most `long_rows` of those that run hold a
+        long row."""
         self._max_requests, self._max_tokens = max_requests, max_tokens
         self._clock = clock
         self._lock = threading.Lock()
         self._waiting: set[Ticket] = set()
         self._tokens = 0
-        self._estimator = QueueEstimator(slots, flood_wait)
+        self._estimator = QueueEstimator(slots, flood_wait, long_rows)
 
     @property
     def requests(self) -> int:
@@ -104,9 +110,11 @@ class WaitQueue:
         """The ticket of a prompt with one answer; see `enter_all`."""
         return self.enter_all(1, tokens, max_tokens, left_s).one
 
-    def enter_all(self, answers: int, tokens: int, max_tokens: int = 0, left_s: float = math.inf) -> Tickets:
+    def enter_all(
+        self, answers: int, tokens: int, max_tokens: int = 0, left_s: float = math.inf, is_long: bool = False
+    ) -> Tickets:
         """Tickets for the answers to a prompt of `tokens` tokens, each of at most `max_tokens` and with a deadline in
-        `left_s`; all of them, or none.
+        `left_s`; all of them, or none. With `is_long`, each needs a long row.
 
         Raises Overloaded with a retry time when the queue is full, in a flood, or when an answer would not end in time;
         InvalidInput for more answers than there are places. Who has a free slot needs no place to wait in. What comes
@@ -115,11 +123,11 @@ class WaitQueue:
         """
         tickets = Tickets()
         with self._lock:
-            self._check_room(answers, tokens + answers - 1)
+            self._check_room(answers, tokens + answers - 1, is_long)
             now, is_alone = self._clock(), self._estimator.is_idle
             try:
                 for number in range(answers):
-                    job = Job(1, max_tokens, now + left_s, is_exempt=is_alone)
+                    job = Job(1, max_tokens, now + left_s, is_long, is_exempt=is_alone)
                     self._estimator.enter(job, now)
                     tickets.add(self._placed(Ticket(self, 1 if number else tokens, job)))  # they share its KV
             except Overloaded:
@@ -167,19 +175,21 @@ class WaitQueue:
         with self._lock:
             return self._estimator.overloaded()
 
-    def _check_room(self, answers: int, tokens: int) -> None:
+    def _check_room(self, answers: int, tokens: int, is_long: bool) -> None:
         """Raises where there is no room for so many answers now, or never is."""
-        slots = 0 if self._estimator.capacity == _UNBOUNDED else self._estimator.capacity
-        if answers > slots + self._max_requests:
+        has_slots = self._estimator.capacity != _UNBOUNDED
+        slots = self._estimator.capacity if has_slots else 0
+        places = self._max_requests + (min(slots, int(self._estimator.long_places)) if is_long else slots)
+        if answers > places:
             raise InvalidInput(
                 f"The request asks for {answers} answers at once (n for each of its prompts), and this service has "
-                f"{slots + self._max_requests} places. Ask for fewer answers, or send fewer prompts in a request. The "
-                "operator makes places with GLM_ENGINE_SLOTS and GLM_ENGINE_MAX_WAITING.",
+                f"{places} places{' for prompts as long as this' if is_long else ''}. Ask for fewer answers, or send "
+                "fewer prompts in a request. The operator makes places with GLM_ENGINE_SLOTS, GLM_ENGINE_MAX_WAITING "
+                "and GLM_ENGINE_LONG_ROWS.",
                 "n" if answers <= MAX_ANSWERS else "prompt",
             )
-        free = max(0, slots - self._estimator.used)
-        is_full = len(self._waiting) + answers > free + self._max_requests
-        if is_full or (self._waiting and self._tokens + tokens > self._max_tokens):
+        wait = self._estimator.would_wait(answers, is_long) if has_slots else len(self._waiting) + answers
+        if wait > self._max_requests or (self._waiting and self._tokens + tokens > self._max_tokens):
             raise self._estimator.overloaded()
 
     def _placed(self, ticket: Ticket) -> Ticket:
