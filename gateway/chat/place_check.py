@@ -16,7 +16,8 @@ from glmserve.limits import MAX_ANSWERS
 from glmserve.sampling_parameters import Sampling
 
 _SCARCE_FOR_S = 10.0
-"""Places count as scarce for so long after a refusal or a wait; to ask at other times would cost a millisecond."""
+"""Places count as scarce for so long after a refusal or a wait, and then until somebody has found one; to ask at other
+times would cost a millisecond."""
 _WAITED_MS = 50.0
 """An answer that waited longer for its slot says that there are few."""
 
@@ -27,7 +28,8 @@ class PlaceCheck:
     def __init__(self, pool: BackendPool, clock: Callable[[], float] = time.monotonic) -> None:
         self._pool = pool
         self._clock = clock
-        self._scarce_until_s = float("-inf")
+        self._noted_s = float("-inf")
+        self._has_room = True
 
     def check(self, tokens: int, max_tokens: int, answers: int, deadline: Deadline, cancellation: Cancellation) -> None:
         """Raises Overloaded, as the engine words it, where it would refuse to begin so many answers now.
@@ -65,7 +67,7 @@ class PlaceCheck:
             return
 
     def _is_scarce(self) -> bool:
-        return self._clock() < self._scarce_until_s
+        return not self._has_room or self._clock() < self._noted_s + _SCARCE_FOR_S
 
     def _ask(self, tokens: int, max_tokens: int, answers: int, deadline: Deadline, cancellation: Cancellation) -> None:
         question = GenerateRequest(
@@ -81,6 +83,7 @@ class PlaceCheck:
         with self.watching(), self._pool.choose() as backend, closing(backend.generate(question)) as said:
             for _ in said:
                 pass
+        self._has_room = True
 
     @contextmanager
     def watching(self) -> Generator[None]:
@@ -91,10 +94,12 @@ class PlaceCheck:
             self._note()
             raise
 
-    def note_wait(self, queue_ms: float) -> None:
-        """An answer has waited so long for its slot."""
+    def note_wait(self, queue_ms: float, took_s: float) -> None:
+        """An answer that took so long from beginning to end has waited for its slot, or has hardly waited."""
         if queue_ms > _WAITED_MS:
             self._note()
+        elif self._clock() - took_s > self._noted_s:
+            self._has_room = True
 
     def _note(self) -> None:
-        self._scarce_until_s = self._clock() + _SCARCE_FOR_S
+        self._noted_s, self._has_room = self._clock(), False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Generator
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
@@ -217,11 +218,12 @@ class ChatService:
         return side_by_side(begin, prepared.conversation.answers, together)
 
     def _noting(self, events: Generator[Event]) -> Generator[Event]:
+        began_s = time.monotonic()
         with closing(events), self._places.watching():
             for event in events:
                 self.heard.note()
                 if isinstance(event, Answer) and event.timings:
-                    self._places.note_wait(event.timings.get("queue_ms", 0.0))
+                    self._places.note_wait(event.timings.get("queue_ms", 0.0), time.monotonic() - began_s)
                 yield event
 
     def _request(

@@ -162,6 +162,24 @@ def test_ten_seconds_without_a_refusal_are_enough_to_ask_nobody(backend: FullBac
     assert len(backend.requests) == 2
 
 
+def test_a_service_that_stays_full_is_asked_however_seldom_somebody_comes(backend: FullBackend) -> None:
+    """Each request that came more than ten seconds after the last was decoded before it was refused."""
+    clock = _Clock()
+    places = PlaceCheck(backend, clock)
+    with pytest.raises(Overloaded), places.watching():
+        raise Overloaded
+    for asked in range(1, 4):
+        clock.now_s += 60
+        places.note_wait(0.0, 200.0)  # an answer that began while there was room tells nothing of now
+        with pytest.raises(Overloaded):
+            _check(places)
+        assert len(backend.requests) == asked
+    clock.now_s += 60
+    places.note_wait(0.0, 20.0)
+    _check(places)
+    assert len(backend.requests) == 3
+
+
 @pytest.mark.parametrize("error", [BackendDown(), GlmServeError()])
 def test_a_question_that_fails_otherwise_refuses_nobody(backend: FullBackend, error: GlmServeError) -> None:
     """Such as one that an engine of an earlier release does not understand."""
