@@ -159,7 +159,8 @@ def test_under_load_its_loss_fails_no_request(build: Path, redis: RedisServer, f
         os.kill(redis.process.pid, fault)
         assert eventually(lambda: load.answered > before + 60, WAIT_S)
     assert set(load.codes) == {200}
-    assert median(load.seconds[before:]) < REDIS_TIMEOUT_S
+    usual_s, after_s = median(load.seconds[:before]), median(load.seconds[before:])
+    assert after_s < 2 * usual_s + REDIS_TIMEOUT_S / 2, "each request waited for it"
 
 
 class Load:
