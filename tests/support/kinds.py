@@ -46,13 +46,14 @@ SIGNS = {
 """A kind of test, and the modules and functions that make a test one; `pytest.mark.KIND` does, too."""
 
 
-SHARED_SERVERS = ("endless", "service", "triton")
+SHARED_SERVERS = ("browser", "endless", "service", "triton")
 """Fixtures of conftests that live as long as the process they are in."""
 LONGEST_GROUPS = (
     "torch of export",
     "test_service_faults.py",
     "torch of others",
     "service",
+    "browser",
     "test_triton_supervisor.py",
 )
 """They begin first: of two at a time one computes and the other mostly waits."""
