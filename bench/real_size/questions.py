@@ -6,13 +6,12 @@ import http.client
 import json
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 
+from bench.load.posted import posted
 from bench.load.prompts import PHOTO, QuestionMaker
 from bench.records import Row, rounded
 from glmserve.model.tokenizer import Tokenizer
@@ -135,35 +134,21 @@ class Ending:
 def ask(url: str, question: Question) -> Ending:
     """One request and how it ended; never raises for what the service does."""
     ending = Ending()
-    netloc = urlsplit(url).netloc
-    patience_s = question.leave_after_s or _TIMEOUT_S
-    with closing(http.client.HTTPConnection(netloc, timeout=patience_s)) as connection:
-        try:
-            headers = {"Content-Type": "application/json"}
-            connection.request("POST", question.path, json.dumps(question.body), headers)
-            _read(connection.getresponse(), ending)
-        except TimeoutError:
-            ending.finish = _LEFT
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            ending.sentence = repr(error)
+    try:
+        with posted(
+            url + question.path, json.dumps(question.body).encode(), question.leave_after_s or _TIMEOUT_S
+        ) as answered:
+            ending.status = answered.status
+            ending.retry_after = answered.headers.get("Retry-After", "")
+            for document in answered:
+                _take(document, ending)
+            ending.is_whole = answered.is_whole
+    except TimeoutError:
+        ending.finish = _LEFT
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        ending.sentence = repr(error)
     ending.seconds = time.monotonic() - ending.began_s
     return ending
-
-
-def _read(response: http.client.HTTPResponse, ending: Ending) -> None:
-    ending.status = response.status
-    ending.retry_after = response.headers.get("Retry-After", "")
-    if response.headers.get_content_type() != "text/event-stream":
-        _take(json.load(response), ending)
-        ending.is_whole = True
-        return
-    for line in response:
-        if not line.startswith(b"data: "):
-            continue
-        if line.strip() == b"data: [DONE]":
-            ending.is_whole = True
-        else:
-            _take(json.loads(line[6:]), ending)
 
 
 def _take(document: dict[str, Any], ending: Ending) -> None:

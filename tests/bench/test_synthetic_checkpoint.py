@@ -19,7 +19,7 @@ from glmserve.model.tokenizer import Tokenizer
 TINY = Shape("tiny", layers=1, ffn=64, vision_depth=1, hidden=128, heads=2, vision_hidden=64, vision_heads=1)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(TINY, tmp_path_factory.mktemp("bench") / "tiny")
 
