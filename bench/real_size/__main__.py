@@ -54,7 +54,7 @@ def main(
     built_in = precision or _DEFAULTS[model is None]
     scene = Scene(scratch.resolve(), model and model.resolve(), built_in.value, layers, blocks, _say)
     try:
-        scene.check(goes_on=not chosen)
+        scene.check(chosen)
         left = chosen or [name for name in STEPS if name not in _UNASKED and not scene.is_done(name)]
         for step in left:
             _take(scene, step)

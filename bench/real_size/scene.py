@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench import records
-from bench.checkpoints.synthetic import Shape, write_configuration
+from bench.checkpoints.synthetic import Shape, size_like, write_configuration
 from bench.records import Row, Say
 from export.precision import Precision, Target, numbers_of
 from glmserve.errors import BadArtifact
@@ -21,6 +23,7 @@ RESULTS = "real_size"
 TINY = Shape("real-size-tiny", layers=2, ffn=256, vision_depth=1, hidden=128, heads=2, vision_hidden=64, vision_heads=1)
 """The rehearsal's model."""
 _PROJECT = Path(__file__).resolve().parents[2]
+_GB = 1e9
 _SIDE_FILES = (*PROCESSOR_FILES, *OPTIONAL_FILES, "tokenizer_config.json")
 
 
@@ -59,28 +62,28 @@ class Scene:
 
     def configuration(self) -> Path:
         """The folder with the configuration that the weights are written for, cut as asked."""
-        cut = self.folder / "model"
         if self.is_whole and self.model is not None:
             return self.model
-        if not cut.is_dir():
-            if self.model is None:
-                write_configuration(TINY, cut)
-            else:
-                cut.mkdir(parents=True)
-                for name in _SIDE_FILES:
-                    if (self.model / name).is_file():
-                        (cut / name).write_bytes((self.model / name).read_bytes())
-            config = json.loads((cut / "config.json").read_text("utf-8"))
-            if self.layers is not None:
-                config["text_config"]["num_hidden_layers"] = self.layers
-            if self.blocks is not None:
-                config["vision_config"]["depth"] = self.blocks
-            (cut / "config.json").write_text(json.dumps(config, indent=1), "utf-8")
+        cut = self.folder / "model"
+        shutil.rmtree(cut, ignore_errors=True)
+        if self.model is None:
+            write_configuration(TINY, cut)
+        else:
+            cut.mkdir(parents=True)
+            for name in _SIDE_FILES:
+                if (self.model / name).is_file():
+                    (cut / name).write_bytes((self.model / name).read_bytes())
+        config = _read_config(cut)
+        if self.layers is not None:
+            config["text_config"]["num_hidden_layers"] = self.layers
+        if self.blocks is not None:
+            config["vision_config"]["depth"] = self.blocks
+        (cut / "config.json").write_text(json.dumps(config, indent=1), "utf-8")
         return cut
 
-    def check(self, goes_on: bool) -> None:
-        """Makes the folder; raises StepFailed for what would fail only later. `goes_on` is a run of all steps that are
-        not done yet."""
+    def check(self, steps: Sequence[str]) -> None:
+        """Makes the folder; raises StepFailed for what would fail only later. No `steps` are all that are not done
+        yet."""
         try:
             numbers_of(Precision(self.precision), Target.CPU)
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -92,11 +95,34 @@ class Scene:
             missing = [name for name in PROCESSOR_FILES if not (self.model / name).is_file()]
             if missing:
                 raise StepFailed(f"MODEL={self.model} has no {', '.join(missing)}, which the real model's folder has.")
-        plan = self.found("plan")["precision"] if goes_on and self.is_done("plan") else self.precision
+        if steps[:1] == ["checkpoint"] or not self.checkpoint.is_dir():
+            self._check_room()
+        else:
+            self._check_model()
+        plan = self.found("plan")["precision"] if not steps and self.is_done("plan") else self.precision
         if plan != self.precision:
             raise StepFailed(
                 f"{self.folder} holds a run in {plan}, this one is in {self.precision}: take another SCRATCH=, or "
                 "PRECISION= as it was, or name with STEPS= what runs anew."
+            )
+
+    def _check_room(self) -> None:
+        """Raises StepFailed where a checkpoint does not fit; the exporter looks for the room of its build itself."""
+        needed, free = size_like(self.configuration()), shutil.disk_usage(self.folder).free
+        had = sum(path.stat().st_size for path in self.checkpoint.glob("*"))  # is removed before
+        if needed > free + had:
+            raise StepFailed(
+                f"The checkpoint takes {needed / _GB:.1f} GB in {self.folder}, where {(free + had) / _GB:.1f} GB are "
+                "free: make room, take another SCRATCH=, or cut the model with LAYERS= and BLOCKS=."
+            )
+
+    def _check_model(self) -> None:
+        """Raises StepFailed where the folder holds the checkpoint of another model, or of one that is cut otherwise."""
+        held, asked = _read_config(self.checkpoint), _read_config(self.configuration())
+        if held != asked:
+            raise StepFailed(
+                f"{self.folder} holds the checkpoint of another model ({_sizes(held)}; MODEL=, LAYERS= and BLOCKS= ask "
+                f"for {_sizes(asked)}): take another SCRATCH=, or begin anew with STEPS=checkpoint."
             )
 
     def is_done(self, step: str) -> bool:
@@ -161,6 +187,16 @@ class Scene:
 
     def _path(self, step: str) -> Path:
         return self.folder / "steps" / f"{step}.json"
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "config.json").read_text("utf-8"))
+    return found
+
+
+def _sizes(config: dict[str, Any]) -> str:
+    layers, blocks = config["text_config"]["num_hidden_layers"], config["vision_config"]["depth"]
+    return f"{layers} text layers of {config['text_config']['hidden_size']}, {blocks} vision blocks"
 
 
 def as_json(printed: str) -> dict[str, Any]:

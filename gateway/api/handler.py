@@ -87,8 +87,11 @@ class ChatHandler:
             left = self.rate_limiter.charge_image_tokens(caller, prompt.image_tokens)
             record.headers |= left.token_headers() if left else {}
             record.facts["admission_ms"] = round(record.ms() - arrived_ms, 1)
-            self.metrics.crowd(*self.admission.counts())
+            self.metrics.crowd(self.admission.counts)
 
+        if others:
+            self.admission.check_open()
+            self.service.check_places(conversation, 1 + len(others), deadline, cancellation)
         beside = tuple(
             self.service.prepare(
                 each, deadline, cancellation, caller=caller_key(caller), when_opened=self.admission.check_open

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Generator
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
@@ -34,7 +35,7 @@ from gateway.settings import GatewaySettings
 from gateway.triton.backend import BackendPool, Cancellation, GenerateRequest
 from gateway.triton.stream_buffer import StreamBuffer
 from glmserve.build.manifest import CHECKPOINT_FOLDER
-from glmserve.errors import InvalidInput
+from glmserve.errors import InvalidInput, Overloaded
 from glmserve.limits import MAX_IMAGES, MAX_VIDEOS
 from glmserve.model.chat_template import PromptBuilder
 from glmserve.model.config import Checkpoint
@@ -160,6 +161,11 @@ class ChatService:
         told = tuple(video.told(self._rules.merge_size) for video in videos)
         return Prepared(_without_images(conversation), replace(prompt, grids=grids, videos=told), patches, max_tokens)
 
+    def check_places(self, first: Conversation, prompts: int, deadline: Deadline, cancellation: Cancellation) -> None:
+        """Raises what `PlaceCheck.check_prompts` does for so many prompts like the first; none needs to be read yet."""
+        most = min(first.sampling.max_tokens, self.context_tokens)
+        self._places.check_prompts(prompts, first.answers, most, deadline, cancellation)
+
     def count(self, conversation: Conversation, deadline: Deadline, caller: str = "") -> Prompt:
         """The prompt as it would be sent, however long; decodes no image."""
         decoding = Decoding(self.decoders, deadline, Cancellation(), caller)
@@ -172,7 +178,7 @@ class ChatService:
 
     def answer(self, prepared: Prepared, context: RequestContext) -> Answer:
         """The whole answer; begun again once if its Triton goes down."""
-        return self._begun(lambda: whole(self._events(prepared, context)), context)
+        return self._begun(lambda: whole(self._events(prepared, context)), prepared, context)
 
     def stream(
         self, prepared: Prepared, context: RequestContext, stream_buffer: StreamBuffer | None = None
@@ -181,10 +187,16 @@ class ChatService:
 
         With a `stream_buffer`, and a backend that fills it, each piece the buffer holds comes without waiting.
         """
-        return self._begun(lambda: started(self._events(prepared, context, stream_buffer)), context)
+        return self._begun(lambda: started(self._events(prepared, context, stream_buffer)), prepared, context)
 
-    def _begun(self, begin: Callable[[], T], context: RequestContext) -> T:
-        return with_one_retry(begin, context.request_id, self._retries, self._pool.has_another)
+    def _begun(self, begin: Callable[[], T], prepared: Prepared, context: RequestContext) -> T:
+        try:
+            return with_one_retry(begin, context.request_id, self._retries, self._pool.has_another)
+        except Overloaded:
+            if prepared.others:  # few as they are, they may be more than a small engine has places for
+                prompts = 1 + len(prepared.others)
+                self.check_places(prepared.conversation, prompts, context.deadline, context.cancellation)
+            raise
 
     def _events(
         self, prepared: Prepared, context: RequestContext, stream_buffer: StreamBuffer | None = None
@@ -206,11 +218,12 @@ class ChatService:
         return side_by_side(begin, prepared.conversation.answers, together)
 
     def _noting(self, events: Generator[Event]) -> Generator[Event]:
+        began_s = time.monotonic()
         with closing(events), self._places.watching():
             for event in events:
                 self.heard.note()
                 if isinstance(event, Answer) and event.timings:
-                    self._places.note_wait(event.timings.get("queue_ms", 0.0))
+                    self._places.note_wait(event.timings.get("queue_ms", 0.0), time.monotonic() - began_s)
                 yield event
 
     def _request(

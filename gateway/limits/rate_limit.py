@@ -165,11 +165,11 @@ class RateLimiter:
             return None
         what = "image tokens"
         limit = (caller.key and caller.key.image_tokens_per_minute) or self._settings.image_tokens_per_minute
-        refusal = f"At most {limit} {what} a minute are accepted."
+        refusal = f"At most {limit} {what} a minute are accepted.{_advice(tokens, limit)}"
         left = _charge(count, limit, caller_key(caller), what, tokens, refusal)
         if caller.key and tokens:
             limit = self._settings.address_image_tokens_per_minute
-            refusal = f"There were too many {what} from this address."
+            refusal = f"There were too many {what} from this address.{_advice(tokens, limit)}"
             _charge(count, limit, _address_key(caller.address), what, tokens, refusal)
         return left
 
@@ -203,6 +203,13 @@ def _charge(count: _Count, limit: int, key: str, what: str, cost: int, refusal: 
     if not has_room:
         raise RateLimited(refusal, status.reset_s)
     return status
+
+
+def _advice(tokens: int, limit: int) -> str:
+    """What helps a request that no minute has room for."""
+    if tokens <= limit:
+        return ""
+    return f" This request alone has {tokens}, so to wait is in vain: send fewer or smaller images."
 
 
 def caller_key(caller: Caller) -> str:

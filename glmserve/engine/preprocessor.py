@@ -80,14 +80,10 @@ class Preprocessor:
         `when_cancelled` is handed a callback that ends the request at once, if it has no slot yet.
         """
         most, left_s = length_and_deadline(tensors)
-        tickets = Tickets()
         try:
             wanted = answers_in(tensors)
-            for number in range(abs(wanted)):
-                tokens = 1 if number else len(tensors[contract.INPUT_IDS.name])  # the others share its KV
-                tickets.add(self._engine.enter(tokens, most, left_s))
+            tickets = self._engine.enter_all(abs(wanted), len(tensors[contract.INPUT_IDS.name]), most, left_s)
         except GlmServeError as error:
-            tickets.leave()
             if not isinstance(error, Overloaded):  # counted apart
                 self._engine.meter.add(metrics.FAILED)
             emit(Failed(error))

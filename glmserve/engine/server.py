@@ -113,7 +113,11 @@ class EngineServer:
         checkpoint's tokenizer lies in `files`."""
         meter = Meter()
         wait_queue = WaitQueue(
-            settings.max_waiting, settings.max_waiting_tokens, slots=settings.slots, flood_wait=settings.flood_wait
+            settings.max_waiting,
+            settings.max_waiting_tokens,
+            slots=settings.slots,
+            flood_wait=settings.flood_wait,
+            long_rows=settings.rows - settings.short_rows,
         )
         engine = Engine(
             session,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -112,19 +113,42 @@ def test_a_step_that_needs_another_names_it(tmp_path: Path) -> None:
     ids=["no precision of a processor", "no model", "another precision"],
 )
 def test_what_would_fail_after_hours_is_said_at_once(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
-    planned_in_fp32(tmp_path).check(goes_on=True)
+    planned_in_fp32(tmp_path).check([])
     with pytest.raises(StepFailed, match=said):
-        scene_in(tmp_path, **changes).check(goes_on=True)
+        scene_in(tmp_path, **changes).check([])
+
+
+def with_checkpoint(scene: Scene) -> None:
+    scene.checkpoint.mkdir(parents=True)
+    shutil.copyfile(scene.configuration() / "config.json", scene.checkpoint / "config.json")
+
+
+def test_a_folder_serves_one_model(tmp_path: Path) -> None:
+    with_checkpoint(scene_in(tmp_path, layers=1))
+    scene_in(tmp_path, layers=1).check([])
+    scene_in(tmp_path).check(["checkpoint"])
+    for steps in ([], ["build"]):
+        with pytest.raises(StepFailed, match=r"1 text layers.*ask for 2 text layers.*SCRATCH=.*STEPS=checkpoint"):
+            scene_in(tmp_path).check(steps)
+
+
+def test_a_checkpoint_that_does_not_fit_is_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=1_000_000))
+    with pytest.raises(StepFailed, match=r"takes 0\.0 GB in .*where 0\.0 GB are free: make room.*LAYERS="):
+        scene_in(tmp_path).check([])
+    with_checkpoint(scene_in(tmp_path))
+    scene_in(tmp_path).check([])
 
 
 def test_named_steps_may_run_in_another_precision(tmp_path: Path) -> None:
     planned_in_fp32(tmp_path)
-    scene_in(tmp_path, precision="int8").check(goes_on=False)
+    scene_in(tmp_path, precision="int8").check(["build"])
 
 
 def test_a_folder_that_cannot_be_made_is_named() -> None:
     with pytest.raises(StepFailed, match="SCRATCH=/proc/none cannot be made"):
-        scene_in(Path("/proc/none")).check(goes_on=True)
+        scene_in(Path("/proc/none")).check([])
 
 
 def test_what_make_was_told_does_not_reach_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

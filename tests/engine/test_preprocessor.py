@@ -164,15 +164,16 @@ def test_who_asks_for_a_place_hears_at_once_and_takes_none(rig: Rig) -> None:
 def test_a_place_is_refused_as_a_request_would_be_and_counted_once(rig: Rig) -> None:
     rig.engine.wait_queue = WaitQueue(2, 1 << 40, slots=2)
     rig.encoder.gate.clear()
-    waiting = [rig.ask(images=1, seed=seed) for seed in range(2)]
-    asked, refused = rig.ask_for_places().wait(), rig.ask(images=1, seed=2).wait()
+    waiting = [rig.ask(images=1, seed=seed) for seed in range(4)]
+    asked, refused = rig.ask_for_places().wait(), rig.ask(images=1, seed=4).wait()
     assert isinstance(asked, Failed) and isinstance(refused, Failed)
     assert (asked.error.code, asked.error.message) == (refused.error.code, refused.error.message)
     assert rig.engine.meter.totals[REFUSED] == 2 and rig.engine.meter.totals[FAILED] == 0
     rig.encoder.gate.set()
     for receiver in waiting:
         receiver.wait()
-    assert rig.ask_for_places(2).finish == Finish.STOP and rig.ask_for_places(3).code == "overloaded"
+    assert rig.ask_for_places(2).finish == rig.ask_for_places(4).finish == Finish.STOP
+    assert rig.ask_for_places(5).code == rig.ask_for_places(512).code == "invalid_input"
     assert rig.ask_for_places(1000).code == rig.ask_for_places(0).code == "invalid_input"
     assert rig.engine.wait_queue.requests == 0
 

@@ -7,6 +7,7 @@ import re
 import subprocess
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 
 from launched import WAIT_S, Launcher
 from servers import children_of
@@ -15,6 +16,8 @@ from bench import usage
 from launcher.supervision.vital_signs import stubs_of
 
 SHORT = 4
+UNLIMITED = {f"GLM_GATEWAY_{whose}REQUESTS_PER_MINUTE": "100000" for whose in ("", "ADDRESS_")}
+"""Settings for tests that ask again and again until they are answered."""
 
 
 class RunningService:
@@ -41,8 +44,16 @@ class RunningService:
     def worker(self) -> int:
         return children_of(self.child("gunicorn"))[0]
 
-    def ask(self, max_tokens: int = SHORT, is_stream: bool = False) -> tuple[int, str, str]:
-        """Status, Retry-After and body; status 0 where nobody answered."""
+    def is_answering(self) -> bool:
+        """Whether an answer is under way."""
+        with urllib.request.urlopen(f"{self.url}/load", timeout=WAIT_S) as reply:
+            return int(json.load(reply)["running"]) > 0
+
+    def ask(
+        self, max_tokens: int = SHORT, is_stream: bool = False, begun: Callable[[], object] = lambda: None
+    ) -> tuple[int, str, str]:
+        """Status, Retry-After and body; status 0 where nobody answered. `begun` is called when the head has come, which
+        a stream sends with its first words."""
         body = {
             "model": "GLM-4.6V-Flash-WEB",
             "messages": [{"role": "user", "content": "Say something."}],
@@ -54,6 +65,7 @@ class RunningService:
         )
         try:
             with urllib.request.urlopen(request, timeout=WAIT_S) as reply:
+                begun()
                 return reply.status, "", reply.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.headers.get("Retry-After", ""), error.read().decode()

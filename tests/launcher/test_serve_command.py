@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from launched import PROJECT, WAIT_S, launched
+from running_service import RunningService
 from servers import children_of, is_alive
 from stand_in_build import describe_again
 
@@ -54,7 +55,7 @@ def test_an_answer_in_flight_is_finished_when_the_service_ends(stand_in_build: P
         launcher.wait_for("Ctrl-C ends the service.")
         line = next(line for line in launcher.lines if line.startswith("printf"))
         asking = subprocess.Popen(["bash", "-c", line], stdout=subprocess.PIPE)  # 512 tokens: some seconds
-        time.sleep(1)
+        wait_until(RunningService(launcher).is_answering)
         launcher.process.send_signal(signal.SIGTERM)
         answer, _ = asking.communicate(timeout=WAIT_S)
         assert json.loads(answer)["usage"]["completion_tokens"] == 512

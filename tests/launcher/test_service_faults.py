@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 from eventually import eventually
 from launched import WAIT_S, launched
-from running_service import RunningService
+from running_service import UNLIMITED, RunningService
 from servers import children_of, is_alive
 
 from gateway.triton.backend import GenerateRequest
@@ -44,7 +45,7 @@ def back_after_s(service: RunningService, began: float) -> float:
 
 @pytest.fixture(scope="module")
 def service(stand_in_build: Path) -> Iterator[RunningService]:
-    with launched(BUILD=str(stand_in_build), GLM_GATEWAY_WORKERS="1", GLM_GATEWAY_EXEMPT_LOOPBACK="true") as launcher:
+    with launched(BUILD=str(stand_in_build), GLM_GATEWAY_WORKERS="1", **UNLIMITED) as launcher:
         yield RunningService(launcher)
         launcher.process.send_signal(signal.SIGTERM)
         assert launcher.end() == 0, launcher.said
@@ -80,7 +81,9 @@ def test_it_answers_again_within_15_seconds_when(fault: str, service: RunningSer
 @pytest.mark.parametrize("is_stream", [True, False])
 def test_an_answer_under_way_ends_within_two_seconds_of_a_death(is_stream: bool, service: RunningService) -> None:
     with ThreadPoolExecutor(1) as pool:
-        asking = pool.submit(service.ask, LONG, is_stream)
+        begun = threading.Event()
+        asking = pool.submit(service.ask, LONG, is_stream, begun.set)
+        assert begun.wait(WAIT_S) if is_stream else eventually(service.is_answering, WAIT_S)
         time.sleep(1)  # into the answer
         os.kill(service.stub(0), signal.SIGKILL)
         status, retry_after, body = asking.result(timeout=ENDS_WITHIN_S)
@@ -162,8 +165,9 @@ def test_a_start_right_after_a_launcher_was_killed_waits_for_what_it_left(stand_
 
 def test_a_start_while_the_last_service_ends_waits_for_it(stand_in_build: Path) -> None:
     with launched(BUILD=str(stand_in_build)) as first, ThreadPoolExecutor(1) as pool:
-        asking = pool.submit(RunningService(first).ask, 700)
-        time.sleep(1)  # into the answer
+        service = RunningService(first)
+        asking = pool.submit(service.ask, 700)
+        assert eventually(service.is_answering, WAIT_S)
         first.process.send_signal(signal.SIGTERM)
         first.wait_for("Ending: the gateway finishes")
         with launched(BUILD=str(stand_in_build), **first.ports) as second:

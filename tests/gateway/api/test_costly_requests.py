@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from costly_bodies import KINDS
+from cpu_time import takes_less_than
 from fake_backend import FakeBackend
 from flask.testing import FlaskClient
 from samples import OPENAI_URL
@@ -34,11 +35,13 @@ COUNTED = ("a text to count",)
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in COUNTED])
 def test_no_request_keeps_its_thread_busy(kind: str, client: FlaskClient) -> None:
     made = KINDS[kind]()
-    before_s = time.thread_time()
-    response = client.post(made.path, data=made.body, headers=made.headers)
-    assert response.status_code in (200, 400, 413)
-    assert response.status_code == 200 or len(response.data) < 4000, "a refusal repeats what was sent"
-    assert time.thread_time() - before_s < MOST_CPU_S
+
+    def is_answered() -> None:
+        response = client.post(made.path, data=made.body, headers=made.headers)
+        assert response.status_code in (200, 400, 413)
+        assert response.status_code == 200 or len(response.data) < 4000, "a refusal repeats what was sent"
+
+    assert takes_less_than(MOST_CPU_S, is_answered)
 
 
 @pytest.mark.slow
@@ -46,9 +49,8 @@ def test_a_text_is_counted_to_its_end_and_its_tokens_are_written_at_once(client:
     text = "龘 " * 60_000
     whole = client.post("/v1/tokenize", json={"prompt": text, "return_token_strs": True}).get_json()
     assert whole["count"] == len(whole["tokens"]) == len(whole["token_strs"]) > 100_000
-    before_s = time.thread_time()
-    client.post("/v1/tokenize", json={"prompt": text, "with_pieces": True, "return_token_strs": True})
-    assert time.thread_time() - before_s < 2 * MOST_CPU_S
+    asked = {"prompt": text, "with_pieces": True, "return_token_strs": True}
+    assert takes_less_than(2 * MOST_CPU_S, lambda: client.post("/v1/tokenize", json=asked))
 
 
 @pytest.fixture

@@ -198,11 +198,11 @@ def test_a_steady_stream_may_last_longer_than_the_silence_that_is_allowed(triton
     def script(_request: Any, _context: Any) -> Iterator[Any]:
         for i in range(8):
             yield message([i])
-            pause.wait(0.1)
+            pause.wait(0.2)
         yield message([], Finish.STOP)
 
     triton[0].script = script
-    backend = connect(triton[1], 0.4)
+    backend = connect(triton[1], 1.4)
     assert len(list(backend.generate(a_request()))) == 9
 
 
