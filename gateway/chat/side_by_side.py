@@ -28,9 +28,9 @@ def side_by_side(
     """The pieces of all answers as they come, then all answers as one; each prompt has `answers_each` of them.
 
     A prompt that is refused for want of places while others of them run begins again when one of these has ended: a
-    crowd of one request's own prompts refuses none of them. Once one of them has spoken, a refusal would throw away what
-    there is, so the others try again until they are let in, or until their time runs out. Raises what the first of them
-    fails with; the others are cancelled then, as when the generator is closed.
+    crowd of one request's own prompts refuses none of them. Once one of them has spoken, a refusal would throw away
+    what there is, so the others try again until they are let in, or until their time runs out. Raises what the first of
+    them fails with; the others are cancelled then, as when the generator is closed.
     """
     messages: queue.Queue[_Message] = queue.Queue(_MOST_UNREAD)
     threads: list[threading.Thread] = []

@@ -77,8 +77,8 @@ def _of_the_kind_meant(mine: list[int], errors: list[ErrorDetails], document: An
 
 
 def _of_the_list_meant(mine: list[int], errors: list[ErrorDetails], document: Any) -> list[int]:
-    """Of a list that may be of several kinds, only the mistakes of the kinds whose first mistake comes last. One that is
-    too long is no worse than one whose first item is right."""
+    """Of a list that may be of several kinds, only the mistakes of the kinds whose first mistake comes last. One that
+    is too long is no worse than one whose first item is right."""
     if not mine or not isinstance(document, dict) or not isinstance(document.get(errors[mine[0]]["loc"][0]), list):
         return mine
     first = dict[object, float]()
