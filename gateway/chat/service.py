@@ -209,7 +209,8 @@ class ChatService:
         each_context = replace(context, cancellation=together)
         prompts = (replace(prepared, others=()), *prepared.others)
         begin = [partial(self._events, each, each_context) for each in prompts]
-        return side_by_side(begin, prepared.conversation.answers, together)
+        asked = prepared.conversation
+        return side_by_side(begin, asked.answers, together, asked.partial_on_timeout)
 
     def _noting(self, events: Generator[Event]) -> Generator[Event]:
         began_s = time.monotonic()
