@@ -209,9 +209,16 @@ class ChatService:
         context.cancellation.add_callback(together.cancel)
         each_context = replace(context, cancellation=together)
         prompts = (replace(prepared, others=()), *prepared.others)
-        begin = [partial(self._events, each, each_context) for each in prompts]
+        begin = [partial(self._where_there_is_room, each, each_context) for each in prompts]
         asked = prepared.conversation
         return side_by_side(begin, asked.answers, together, asked.partial_on_timeout)
+
+    def _where_there_is_room(self, prepared: Prepared, context: RequestContext) -> Generator[Event]:
+        """The events of one of several prompts, each of which finds its own Triton."""
+        first, rest = where_there_is_room(lambda: started(self._events(prepared, context)), self._pool.has_room)
+        with closing(rest):
+            yield first
+            yield from rest
 
     def _noting(self, events: Generator[Event]) -> Generator[Event]:
         began_s = time.monotonic()
