@@ -36,7 +36,7 @@ class PlaceCheck:
 
         Asks nobody as long as there seem to be places. Any other failure is left to whoever asks for the answer.
         """
-        if not self._is_scarce():
+        if self._has_room and self._clock() >= self._noted_s + _SCARCE_FOR_S:
             return
         try:
             self._ask(tokens, max_tokens, answers, deadline, cancellation)
@@ -48,26 +48,20 @@ class PlaceCheck:
     def check_prompts(
         self, prompts: int, answers_each: int, max_tokens: int, deadline: Deadline, cancellation: Cancellation
     ) -> None:
-        """The same for several prompts, of which each comes to the engine as a request of its own.
+        """Raises InvalidInput for several prompts with more answers together than the engine ever has places for.
 
-        Asks also while there seem to be places, if there are more answers than one prompt may have. Raises InvalidInput
-        for more than the engine ever has places for.
+        Asks nobody about as many as one prompt may have. Whether there are places now, each prompt finds out by itself.
         """
-        if not self._is_scarce() and prompts * answers_each <= MAX_ANSWERS:
+        if prompts * answers_each <= MAX_ANSWERS:
             return
         answers = answers_each * math.ceil(prompts / max(1, self._pool.count_up()))  # the pool spreads them
         try:
             self._ask(1, max_tokens, answers, deadline, cancellation)
-        except Overloaded:
-            raise
         except InvalidInput as error:
             if answers <= MAX_ANSWERS or error.field == "prompt":  # else an engine that cannot be asked for so many
                 raise InvalidInput(error.message, "prompt") from None
         except GlmServeError:
             return
-
-    def _is_scarce(self) -> bool:
-        return not self._has_room or self._clock() < self._noted_s + _SCARCE_FOR_S
 
     def _ask(self, tokens: int, max_tokens: int, answers: int, deadline: Deadline, cancellation: Cancellation) -> None:
         question = GenerateRequest(

@@ -35,7 +35,7 @@ from gateway.settings import GatewaySettings
 from gateway.triton.backend import BackendPool, Cancellation, GenerateRequest
 from gateway.triton.stream_buffer import StreamBuffer
 from glmserve.build.manifest import CHECKPOINT_FOLDER
-from glmserve.errors import InvalidInput, Overloaded
+from glmserve.errors import InvalidInput
 from glmserve.limits import MAX_IMAGES, MAX_VIDEOS
 from glmserve.model.chat_template import PromptBuilder
 from glmserve.model.config import Checkpoint
@@ -178,7 +178,7 @@ class ChatService:
 
     def answer(self, prepared: Prepared, context: RequestContext) -> Answer:
         """The whole answer; begun again once if its Triton goes down."""
-        return self._begun(lambda: whole(self._events(prepared, context)), prepared, context)
+        return self._begun(lambda: whole(self._events(prepared, context)), context)
 
     def stream(
         self, prepared: Prepared, context: RequestContext, stream_buffer: StreamBuffer | None = None
@@ -187,16 +187,10 @@ class ChatService:
 
         With a `stream_buffer`, and a backend that fills it, each piece the buffer holds comes without waiting.
         """
-        return self._begun(lambda: started(self._events(prepared, context, stream_buffer)), prepared, context)
+        return self._begun(lambda: started(self._events(prepared, context, stream_buffer)), context)
 
-    def _begun(self, begin: Callable[[], T], prepared: Prepared, context: RequestContext) -> T:
-        try:
-            return with_one_retry(begin, context.request_id, self._retries, self._pool.has_another)
-        except Overloaded:
-            if prepared.others:  # few as they are, they may be more than a small engine has places for
-                prompts = 1 + len(prepared.others)
-                self.check_places(prepared.conversation, prompts, context.deadline, context.cancellation)
-            raise
+    def _begun(self, begin: Callable[[], T], context: RequestContext) -> T:
+        return with_one_retry(begin, context.request_id, self._retries, self._pool.has_another)
 
     def _events(
         self, prepared: Prepared, context: RequestContext, stream_buffer: StreamBuffer | None = None

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
 
 from gateway.chat.generation import Answer, Event, Piece
 from gateway.triton.backend import Cancellation
+from glmserve.errors import Overloaded
 
 _MOST_UNREAD = 64
+_BEGIN_AFTER_AN_END = 2
+"""Of those that were refused: so they soon run side by side again where there is room."""
 _Message = tuple[int, Event | BaseException | None]
 """Whose it is, and an event, what it failed with, or None at its end."""
 
@@ -21,27 +25,37 @@ def side_by_side(
 ) -> Generator[Event]:
     """The pieces of all answers as they come, then all answers as one; each prompt has `answers_each` of them.
 
-    Raises what the first of them failed with; the others are cancelled then, as when the generator is closed.
+    A prompt that is refused for want of places while others of them run begins again when one of these has ended: a
+    crowd of one request's own prompts refuses none of them. Raises what the first of them fails with; the others are
+    cancelled then, as when the generator is closed.
     """
     messages: queue.Queue[_Message] = queue.Queue(_MOST_UNREAD)
-    threads = [
-        threading.Thread(target=_read, args=(number, start, messages), name="one of several", daemon=True)
-        for number, start in enumerate(begin)
-    ]
-    for thread in threads:
-        thread.start()
+    threads: list[threading.Thread] = []
+    waiting, speaking = deque(range(len(begin))), set[int]()
     ended: dict[int, Answer] = {}
-    running = len(threads)
+    running, may_begin = 0, len(begin)
     try:
-        while running:
+        while running or waiting:
+            while waiting and may_begin:
+                number = waiting.popleft()
+                reader = threading.Thread(
+                    target=_read, args=(number, begin[number], messages), name="one of several", daemon=True
+                )
+                threads.append(reader)
+                reader.start()
+                running, may_begin = running + 1, may_begin - 1
             number, message = messages.get()
-            if isinstance(message, BaseException):
+            if isinstance(message, Overloaded) and number not in speaking and running > 1:
+                waiting.append(number)
+                running, may_begin = running - 1, 0
+            elif isinstance(message, BaseException):
                 raise message
-            if message is None:
-                running -= 1
+            elif message is None:
+                running, may_begin = running - 1, _BEGIN_AFTER_AN_END
             elif isinstance(message, Answer):
                 ended[number] = message
             else:
+                speaking.add(number)
                 yield _numbered(message, number * answers_each)
     finally:
         if running:

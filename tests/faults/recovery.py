@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support"), str(ROOT / "tests" / "launcher")]
 
 from launched import launched  # noqa: E402
-from running_service import RunningService  # noqa: E402
+from running_service import UNLIMITED, RunningService  # noqa: E402
 
 from launcher.supervision.vital_signs import is_stopped  # noqa: E402
 
@@ -44,7 +44,7 @@ def main() -> None:
     print("| fault | median | worst |\n|---|---|---|", flush=True)
     chosen = {name: fault for name, fault in FAULTS.items() if len(sys.argv) <= 3 or sys.argv[3] in name}
     for name, (process, number) in chosen.items():
-        with launched(GLM_GATEWAY_WORKERS="1", **build) as launcher:
+        with launched(GLM_GATEWAY_WORKERS="1", **UNLIMITED, **build) as launcher:
             service = RunningService(launcher)
             took = [_recovery_s(service, process(service), number) for _ in range(times)]
             launcher.process.send_signal(signal.SIGTERM)

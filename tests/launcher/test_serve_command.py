@@ -51,7 +51,7 @@ def test_the_printed_curl_line_gets_an_answer_and_sigterm_ends_everything(stand_
 
 @pytest.mark.triton
 def test_an_answer_in_flight_is_finished_when_the_service_ends(stand_in_build: Path) -> None:
-    with launched(BUILD=str(stand_in_build)) as launcher:
+    with launched(BUILD=str(stand_in_build), GLM_GATEWAY_WORKERS="1") as launcher:
         launcher.wait_for("Ctrl-C ends the service.")
         line = next(line for line in launcher.lines if line.startswith("printf"))
         asking = subprocess.Popen(["bash", "-c", line], stdout=subprocess.PIPE)  # 512 tokens: some seconds

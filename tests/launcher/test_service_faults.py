@@ -164,7 +164,7 @@ def test_a_start_right_after_a_launcher_was_killed_waits_for_what_it_left(stand_
 
 
 def test_a_start_while_the_last_service_ends_waits_for_it(stand_in_build: Path) -> None:
-    with launched(BUILD=str(stand_in_build)) as first, ThreadPoolExecutor(1) as pool:
+    with launched(BUILD=str(stand_in_build), GLM_GATEWAY_WORKERS="1") as first, ThreadPoolExecutor(1) as pool:
         service = RunningService(first)
         asking = pool.submit(service.ask, 700)
         assert eventually(service.is_answering, WAIT_S)

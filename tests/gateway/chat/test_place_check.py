@@ -243,25 +243,22 @@ def test_as_many_prompts_as_there_are_places_are_answered(small: tuple[SmallBack
     assert client.post(COMPLETIONS_URL, json={"prompt": ["Hi"] * 32, "max_tokens": 4}).status_code == 200
 
 
-def test_few_prompts_are_more_than_an_engine_of_few_places_has(small: tuple[SmallBackend, FlaskClient]) -> None:
-    """Nobody asks beforehand for so few; who is refused hears why."""
+@pytest.mark.parametrize(("slots", "prompts"), [(1, 3), (16, 32)])
+def test_prompts_that_find_no_place_beside_each_other_are_answered_in_turns(
+    small: tuple[SmallBackend, FlaskClient], slots: int, prompts: int
+) -> None:
+    """On a small engine, and on one where somebody else has a place all the time."""
     backend, client = small
-    backend.wait_queue, backend.gate = WaitQueue(1, 1 << 40, slots=1), threading.Event()
-    for _ in range(2):
-        response = client.post(COMPLETIONS_URL, json={"prompt": ["Hi"] * 3, "max_tokens": 4})
-        assert response.status_code == 400 and response.get_json()["error"]["param"] == "prompt", response.text
-        assert "2 places" in response.get_json()["error"]["message"]
-
-
-def test_prompts_that_find_no_room_now_may_come_again(small: tuple[SmallBackend, FlaskClient]) -> None:
-    backend, client = small
-    backend.wait_queue = WaitQueue(16, 1 << 40, slots=16)
+    backend.wait_queue = WaitQueue(slots, 1 << 40, slots=slots)
     running = backend.wait_queue.enter(5)
-    asked = {"prompt": ["Hi"] * 32, "max_tokens": 4}
+    asked = {"prompt": ["Hi"] * prompts, "max_tokens": 4}
+    response = client.post(COMPLETIONS_URL, json=asked)
+    assert response.status_code == 200 and len(response.get_json()["choices"]) == prompts
+    others = [running, *(backend.wait_queue.enter(5) for _ in range(2 * slots - 1))]
     refused = client.post(COMPLETIONS_URL, json=asked)
     assert refused.status_code == 503 and int(refused.headers["Retry-After"]) > 0
-    running.leave()
-    assert client.post(COMPLETIONS_URL, json=asked).status_code == 200
+    for other in others:
+        other.leave()
 
 
 def test_several_engines_have_places_together(small: tuple[SmallBackend, FlaskClient]) -> None:
