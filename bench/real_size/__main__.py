@@ -56,11 +56,10 @@ def main(
     built_in = precision or _DEFAULTS[model is None]
     scene = Scene(scratch.resolve(), model and model.resolve(), built_in.value, layers, blocks, _say)
     try:
-        with named_files():
+        with named_files(), scene.alone():
             scene.check(chosen)
-        left = chosen or [name for name in STEPS if name not in _UNASKED and not scene.is_done(name)]
-        for step in left:
-            with named_files():
+            left = chosen or [name for name in STEPS if name not in _UNASKED and not scene.is_done(name)]
+            for step in left:
                 _take(scene, step)
     except (StepFailed, GlmServeError) as error:
         typer.echo(str(error), err=True)

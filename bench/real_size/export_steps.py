@@ -16,6 +16,7 @@ from bench.records import Row, rounded
 from export.store.build_store import PARTS
 from glmserve.build.certificate import Certificate
 from glmserve.build.manifest import Manifest
+from launcher.children import ending_with_us
 
 _POLL_S = 0.02  # a rehearsal's build takes a second or two
 _KILLED_AT = 0.5
@@ -53,7 +54,11 @@ def build(scene: Scene) -> Row:
     began_s = time.monotonic()
     with scene.log("build-killed").open("wb") as log:
         process = subprocess.Popen(
-            command, env=scene.environment(), stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            ending_with_us(command),
+            env=scene.environment(),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         try:
             while process.poll() is None and used_bytes(scene.builds) < wanted:

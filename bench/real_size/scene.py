@@ -7,7 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,12 @@ from bench.checkpoints.synthetic import Shape, size_like, write_configuration
 from bench.real_size.meter import used_bytes
 from bench.records import Row, Say
 from export.precision import Precision, Target, numbers_of
-from export.store.build_store import write_whole
+from export.store.build_store import locked, write_whole
 from glmserve.build.manifest import CHECKPOINT_FOLDER
 from glmserve.errors import BadArtifact, GlmServeError
 from glmserve.model.config import OPTIONAL_FILES, PROCESSOR_FILES, Checkpoint
 from glmserve.model.config_section import Section
+from launcher.children import ending_with_us
 
 RESULTS = "real_size"
 TINY = Shape("real-size-tiny", layers=2, ffn=256, vision_depth=1, hidden=128, heads=2, vision_hidden=64, vision_heads=1)
@@ -104,16 +106,22 @@ class Scene:
         (cut / "config.json").write_text(json.dumps(config, indent=1), "utf-8")
         return cut
 
-    def check(self, steps: Sequence[str]) -> None:
-        """Makes the folder; raises StepFailed for what would fail only later. No `steps` are all that are not done
-        yet."""
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Makes the folder, in which no other run works meanwhile; raises StepFailed or Locked."""
         try:
-            numbers_of(Precision(self.precision), Target.CPU)
             self.folder.mkdir(parents=True, exist_ok=True)
-        except BadArtifact as error:
-            raise StepFailed(f"PRECISION={self.precision}: {error.message}") from None
         except OSError as error:
             raise StepFailed(f"SCRATCH={self.folder} cannot be made: {error.strerror}.") from None
+        with locked(self.folder, ".run.lock"):
+            yield
+
+    def check(self, steps: Sequence[str]) -> None:
+        """Raises StepFailed for what would fail only later. No `steps` are all that are not done yet."""
+        try:
+            numbers_of(Precision(self.precision), Target.CPU)
+        except BadArtifact as error:
+            raise StepFailed(f"PRECISION={self.precision}: {error.message}") from None
         self._check_folders()
         if self.model is not None:
             missing = [name for name in PROCESSOR_FILES if not (self.model / name).is_file()]
@@ -207,7 +215,7 @@ class Scene:
         log = self.log(name)
         with log.open("ab") as errors:
             done = subprocess.run(
-                [sys.executable, "-m", module, *arguments],
+                ending_with_us([sys.executable, "-m", module, *arguments]),
                 cwd=_PROJECT,
                 env=self.environment(),
                 stdout=subprocess.PIPE,

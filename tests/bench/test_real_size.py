@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from eventually import eventually
 
 from bench import records
 from bench.checkpoints.synthetic import size_like, write_configuration
@@ -19,6 +20,7 @@ from bench.real_size.meter import used_bytes
 from bench.real_size.questions import Ending, questions
 from bench.real_size.scene import TINY, Scene, StepFailed
 from bench.real_size.serve_steps import kept_answers, serving_environment
+from bench.usage import children_of, words_of
 from export.store import build_store
 from glmserve.build.manifest import CHECKPOINT_FOLDER
 from glmserve.model.config import Checkpoint
@@ -283,8 +285,31 @@ def test_named_steps_may_run_in_another_precision(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_made_is_named() -> None:
-    with pytest.raises(StepFailed, match="SCRATCH=/proc/none cannot be made"):
-        scene_in(Path("/proc/none")).check([])
+    with pytest.raises(StepFailed, match="SCRATCH=/proc/none cannot be made"), scene_in(Path("/proc/none")).alone():
+        pass
+
+
+def test_two_runs_do_not_work_in_one_folder(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench.real_size", "--scratch", str(tmp_path), "--steps", "checkpoint"]
+    with scene_in(tmp_path).alone():
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1 and done.stderr.startswith(f"Another command is at work in {tmp_path} ")
+    assert not (tmp_path / "checkpoint").exists()
+
+
+def test_a_run_that_is_killed_takes_its_program_with_it(tmp_path: Path) -> None:
+    """It wrote on beside the next run, which began with removing what it wrote."""
+    code = "import sys\nfrom pathlib import Path\nfrom bench.real_size.scene import Scene\n"
+    code += "scene = Scene(Path(sys.argv[1]), None, 'fp32', None, None, print)\n"
+    code += "scene.run('endless', 'timeit', '-n', '1', '-r', '1', 'import time; time.sleep(600)')"
+    run = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT)
+    try:
+        assert eventually(lambda: any("timeit" in words_of(pid) for pid in children_of(run.pid)), 30)
+        (child,) = children_of(run.pid)
+    finally:
+        run.kill()
+        run.wait()
+    assert eventually(lambda: "timeit" not in words_of(child))
 
 
 def test_what_make_was_told_does_not_reach_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
