@@ -186,7 +186,10 @@ class Scene:
         """What a step that is done has found; raises StepFailed otherwise."""
         if not self.is_done(step):
             raise StepFailed(f"The step {step} is not done yet in {self.folder}: let it run first (STEPS={step}).")
-        return dict(json.loads(self._path(step).read_text("utf-8"))[0])
+        try:
+            return dict(json.loads(self._path(step).read_text("utf-8"))[0])
+        except (ValueError, LookupError, TypeError):
+            raise StepFailed(f"{self._path(step)} is broken: let the step run anew (STEPS={step}).") from None
 
     def keep(self, step: str, row: Row) -> None:
         """Writes what a step has found, at once; a whole run's also goes among the results of this checkout."""

@@ -269,6 +269,15 @@ def test_a_full_disk_leaves_no_step_half_done(tmp_path: Path, monkeypatch: pytes
     assert not scene_in(tmp_path).is_done("plan")
 
 
+@pytest.mark.parametrize("kept", ["", "[]", "{}", "[1]"])
+def test_what_a_step_kept_may_be_broken(tmp_path: Path, kept: str) -> None:
+    scene = planned_in_fp32(tmp_path)
+    (tmp_path / "steps" / "plan.json").write_text(kept, "utf-8")
+    with pytest.raises(StepFailed, match=r"plan.json is broken: .*STEPS=plan"):
+        scene.check([])
+    scene.check(["plan"])
+
+
 def test_what_a_run_cannot_do_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "logs").touch()
