@@ -26,8 +26,7 @@ from glmserve.engine.request import Done, Event, Failed, Prompt, Request, Timing
 from glmserve.engine.scheduler.preparation import Departures, Preparation
 from glmserve.engine.scheduler.wait_queue import Tickets
 from glmserve.engine.triton.tensors import Asked, Tensors, answers_in, length_and_deadline, read_request
-from glmserve.engine.vision.encode_queue import EncodeQueue
-from glmserve.engine.vision.feature_cache import image_key
+from glmserve.engine.vision.encode_queue import EncodeQueue, image_key
 from glmserve.errors import BackendDown, GlmServeError, Overloaded
 from glmserve.model.config import Checkpoint
 from glmserve.model.image_processor import Grid

@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "demo" / "checkpoint"
 HELPS = "What helps: a longer X-Request-Timeout, of up to 30 seconds."
 EXPORT_STEPS = ("checkpoint", "plan", "build", "verify", "publish")
+REHEARSED_S = 600  # with the rehearsal itself, which the first of its tests waits for
 
 
 def scene_in(folder: Path, **changes: Any) -> Scene:
@@ -389,6 +390,7 @@ def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return scratch
 
 
+@pytest.mark.timeout(REHEARSED_S)
 @pytest.mark.parity
 @pytest.mark.build
 @pytest.mark.slow
@@ -403,6 +405,7 @@ def test_a_rehearsal_builds_is_killed_goes_on_and_is_published(rehearsed: Path) 
     assert (scene.builds / "current").resolve().samefile(scene.build) and used_bytes(scene.build) > 0
 
 
+@pytest.mark.timeout(REHEARSED_S)
 @pytest.mark.triton
 @pytest.mark.slow
 def test_a_rehearsal_serves_and_every_answer_ends_as_promised(rehearsed: Path) -> None:

@@ -15,8 +15,7 @@ from glmserve.engine.engine import Engine
 from glmserve.engine.grammars.compiler import GrammarCompiler
 from glmserve.engine.preprocessor import Preprocessor
 from glmserve.engine.triton.tensors import Tensors
-from glmserve.engine.vision.encode_queue import EncodeImages, EncodeQueue
-from glmserve.engine.vision.feature_cache import FeatureCache
+from glmserve.engine.vision.encode_queue import EncodeImages, EncodeQueue, FeatureCache
 from glmserve.engine.vision.sessions import one_by_one
 from glmserve.model.config import Checkpoint
 from glmserve.model.position_embedding import VisionArrays

@@ -23,8 +23,7 @@ from glmserve.engine.request import Done, Ended, Event, Failed, Logprobs, Timing
 from glmserve.engine.scheduler.wait_queue import WaitQueue
 from glmserve.engine.triton.tensors import message
 from glmserve.engine.triton.whole_response import joined
-from glmserve.engine.vision.encode_queue import EncodeQueue
-from glmserve.engine.vision.feature_cache import FeatureCache
+from glmserve.engine.vision.encode_queue import EncodeQueue, FeatureCache
 from glmserve.engine.vision.sessions import one_by_one
 from glmserve.errors import GlmServeError
 from glmserve.model.config import Checkpoint
