@@ -42,7 +42,8 @@ def publish(context: typer.Context, build: BuildArgument, out: OutOption = BUILD
 @exit_with_sentence
 def rollback(out: OutOption = BUILDS, device: DeviceOption = None) -> None:
     """Make the build that was current before this one current again. The same checks apply as for publish."""
-    store.previous(out)  # before the lock, which makes the folder
+    if not out.is_dir():
+        store.previous(out)  # says so; the lock would make the folder
     with locked(out, PUBLISH_LOCK):
         _try_out(out / store.previous(out).digest, device, plain_console(stderr=True))
         entry = store.rollback(out)
