@@ -100,14 +100,14 @@ def soak(build: Path, minutes: float, threads: int, seed: int, say: Say) -> Summ
     at_s, rss_mib, threads_then, files_then = warm.T
     return Summary(
         seed=seed,
-        seconds=round(at_s[-1], 1),
+        seconds=round(float(at_s[-1]), 1),
         requests=ended.counts.total(),
         tokens=ended.tokens,
         endings=dict(ended.counts),
         running_at_end=int(gauges[RUNNING]),
         waiting_at_end=int(gauges[WAITING]),
-        rss_mib=round(rss_mib[-1], 1),
-        rss_growth_mib=round(np.polyfit(at_s, rss_mib, 1)[0] * (at_s[-1] - at_s[0]), 2),
+        rss_mib=round(float(rss_mib[-1]), 1),
+        rss_growth_mib=round(float(np.polyfit(at_s, rss_mib, 1)[0] * (at_s[-1] - at_s[0])), 2),
         thread_growth=int(threads_then[-1] - threads_then[0]),
         file_growth=int(files_then[-1] - files_then[0]),
     )
