@@ -170,8 +170,13 @@ cuda-launches: $(REHEARSAL) $(VENV)/.test-installed ## Record which kernels a st
 	PYTHONPATH=tests/support $(BIN)/python -m tests.cuda.launch_list
 	$(BIN)/python tests/support/rendered_docs.py
 
+.PHONY: names-model-and-scratch
+names-model-and-scratch:
+	@test -n "$(MODEL)" -a -n "$(SCRATCH)" || { \
+		echo 'MODEL= names the folder with the config, and SCRATCH= one with room for 45 GB: give both.' >&2; $(FAIL_QUIETLY); }
+
 .PHONY: rtx-real-size
-rtx-real-size: $(VENV)/.rtx-installed ## Build engines for RTX GPUs at the real widths (MODEL=DIR with its config; 45 GB in SCRATCH=DIR)
+rtx-real-size: names-model-and-scratch $(VENV)/.rtx-installed ## Build engines for RTX GPUs at the real widths (MODEL=DIR with its config; 45 GB in SCRATCH=DIR)
 	$(BIN)/python -m bench checkpoint $(SCRATCH)/checkpoint --model $(MODEL)
 	$(BIN)/python -m export build --checkpoint $(SCRATCH)/checkpoint --out $(SCRATCH)/builds \
 		--precision $(or $(PRECISION),bf16) --target rtx --compute-capability 8.9

@@ -39,6 +39,7 @@ from bench.peers.environment import NotInstalled
 from bench.records import Row
 from bench.report import tables
 from bench.simulation import simulate
+from export.errors import named_files
 from export.precision import Precision
 from glmserve.errors import GlmServeError
 from glmserve.system.cpu_count import cores
@@ -186,6 +187,7 @@ def _say_what_is_outdated() -> None:
 def main() -> None:
     """The entry of `python -m bench`; what is missing on this machine or in a checkpoint is a sentence."""
     try:
-        app(prog_name="python -m bench")
+        with named_files():
+            app(prog_name="python -m bench")
     except (GlmServeError, NotInstalled) as error:
         sys.exit(str(error))

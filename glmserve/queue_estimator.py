@@ -33,7 +33,8 @@ class Job:
     deadline: float
     is_long: bool = False
     started: float | None = None
-    is_exempt: bool = False  # it found room at once, or nobody else is there: it may try, whatever the estimate says
+    is_exempt: bool = False
+    """It found room at once, nobody else is there, or its request has begun: it may try, whatever the estimate says."""
 
 
 class QueueEstimator:

@@ -16,6 +16,7 @@ from bench.records import Row, rounded
 from export.store.build_store import PARTS
 from glmserve.build.certificate import Certificate
 from glmserve.build.manifest import Manifest
+from launcher.children import ending_with_us
 
 _POLL_S = 0.02  # a rehearsal's build takes a second or two
 _KILLED_AT = 0.5
@@ -25,11 +26,10 @@ _WAIT_S = 60.0
 
 def checkpoint(scene: Scene) -> Row:
     """Random bf16 weights for the whole configuration, in four shards."""
-    partial = scene.folder / ".partial-checkpoint"
-    shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(scene.partial, ignore_errors=True)
     shutil.rmtree(scene.checkpoint, ignore_errors=True)
-    scene.run("checkpoint", "bench", "checkpoint", str(partial), "--model", str(scene.configuration()))
-    partial.rename(scene.checkpoint)
+    scene.run("checkpoint", "bench", "checkpoint", str(scene.partial), "--model", str(scene.configuration()))
+    scene.partial.rename(scene.checkpoint)
     return {"written_bytes": used_bytes(scene.checkpoint)}
 
 
@@ -54,7 +54,11 @@ def build(scene: Scene) -> Row:
     began_s = time.monotonic()
     with scene.log("build-killed").open("wb") as log:
         process = subprocess.Popen(
-            command, env=scene.environment(), stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            ending_with_us(command),
+            env=scene.environment(),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         try:
             while process.poll() is None and used_bytes(scene.builds) < wanted:
@@ -82,9 +86,7 @@ def build(scene: Scene) -> Row:
 def verify(scene: Scene) -> Row:
     """Compares the build with transformers, layer by layer where the model is too large for the memory."""
     build = scene.build
-    scene.run(
-        "verify", "export", "verify", build.name, "--out", str(scene.builds), "--checkpoint", str(scene.checkpoint)
-    )
+    scene.run("verify", "export", "verify", build.name, "--out", str(scene.builds), "--checkpoint", _written(scene))
     certificate = Certificate.find(build, Manifest.read(build))
     if certificate is None:
         raise StepFailed(f"verify ended well and wrote no certificate into {build}.")
@@ -105,5 +107,11 @@ def clean(scene: Scene) -> Row:
 
 
 def _of_checkpoint(scene: Scene) -> list[str]:
-    out = ["--checkpoint", str(scene.checkpoint), "--out", str(scene.builds)]
+    out = ["--checkpoint", _written(scene), "--out", str(scene.builds)]
     return [*out, "--precision", scene.precision, "--target", "cpu"]
+
+
+def _written(scene: Scene) -> str:
+    if not scene.checkpoint.is_dir():
+        raise StepFailed(f"There is no checkpoint in {scene.folder}: write it with STEPS=checkpoint.")
+    return str(scene.checkpoint)

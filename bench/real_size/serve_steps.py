@@ -23,6 +23,7 @@ from bench.real_size.questions import Question, ask, questions
 from bench.real_size.scene import Scene, StepFailed
 from bench.records import Row, rounded
 from bench.servers.processes import HOST
+from export.store.build_store import write_whole
 from glmserve.build.certificate import REQUIRE_VARIABLE, Certificate
 from glmserve.build.manifest import CHECKPOINT_FOLDER, Manifest, decoder_in
 from glmserve.engine.settings import EngineSettings
@@ -66,7 +67,7 @@ def _asked(scene: Scene, step: str, settings: dict[str, str]) -> Row:
     if scene.is_done(step):
         kept.unlink(missing_ok=True)
     kept.parent.mkdir(exist_ok=True)
-    answers = [json.loads(line) for line in kept.read_text("utf-8").splitlines()] if kept.is_file() else []
+    answers = kept_answers(kept)
     threads = EngineSettings().threads
     floor = {
         "weights_bytes": step_bytes(decoder_in(scene.build)),
@@ -92,6 +93,14 @@ def _asked(scene: Scene, step: str, settings: dict[str, str]) -> Row:
                 scene.say(f"{step}: {row}")
             scene.keep_so_far(step, found | _told(answers) | {"is_cut": True})
     return found | _told(answers)
+
+
+def kept_answers(file: Path) -> list[Row]:
+    """The answers of a run that was ended; a last one that was only half written is cut off, and so asked again."""
+    *lines, half = file.read_text("utf-8", "replace").split("\n") if file.is_file() else [""]
+    if half:
+        write_whole(file, "".join(f"{line}\n" for line in lines))
+    return [json.loads(line) for line in lines]
 
 
 def _told(answers: list[Row]) -> Row:

@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 
 import numpy as np
 
+from gateway.chat.retry import where_there_is_room
 from gateway.deadline import Deadline
 from gateway.triton.backend import BackendPool, Cancellation, GenerateRequest
 from glmserve.errors import GlmServeError, InvalidInput, Overloaded
@@ -64,6 +65,15 @@ class PlaceCheck:
             return
 
     def _ask(self, tokens: int, max_tokens: int, answers: int, deadline: Deadline, cancellation: Cancellation) -> None:
+        with self.watching():
+            where_there_is_room(
+                lambda: self._ask_one(tokens, max_tokens, answers, deadline, cancellation), self._pool.has_room
+            )
+        self._has_room = True
+
+    def _ask_one(
+        self, tokens: int, max_tokens: int, answers: int, deadline: Deadline, cancellation: Cancellation
+    ) -> None:
         question = GenerateRequest(
             "",
             np.zeros(tokens, np.int64),
@@ -74,10 +84,9 @@ class PlaceCheck:
             answers=-answers,
             cancellation=cancellation,
         )
-        with self.watching(), self._pool.choose() as backend, closing(backend.generate(question)) as said:
+        with self._pool.choose() as backend, closing(backend.generate(question)) as said:
             for _ in said:
                 pass
-        self._has_room = True
 
     @contextmanager
     def watching(self) -> Generator[None]:

@@ -19,7 +19,7 @@ from gateway.chat.image_decoder import ImageSizeLimits, OpenedImage
 from gateway.chat.last_heard import LastHeard
 from gateway.chat.place_check import PlaceCheck
 from gateway.chat.prompts import Prompt, Prompts
-from gateway.chat.retry import RetryBudget, with_one_retry
+from gateway.chat.retry import RetryBudget, where_there_is_room, with_one_retry
 from gateway.chat.sampling_ids import with_token_ids
 from gateway.chat.sent_files import SentFiles, file_hash
 from gateway.chat.side_by_side import side_by_side
@@ -190,7 +190,8 @@ class ChatService:
         return self._begun(lambda: started(self._events(prepared, context, stream_buffer)), context)
 
     def _begun(self, begin: Callable[[], T], context: RequestContext) -> T:
-        return with_one_retry(begin, context.request_id, self._retries, self._pool.has_another)
+        once = partial(where_there_is_room, begin, self._pool.has_room)
+        return with_one_retry(once, context.request_id, self._retries, self._pool.has_another)
 
     def _events(
         self, prepared: Prepared, context: RequestContext, stream_buffer: StreamBuffer | None = None
@@ -208,8 +209,16 @@ class ChatService:
         context.cancellation.add_callback(together.cancel)
         each_context = replace(context, cancellation=together)
         prompts = (replace(prepared, others=()), *prepared.others)
-        begin = [partial(self._events, each, each_context) for each in prompts]
-        return side_by_side(begin, prepared.conversation.answers, together)
+        begin = [partial(self._where_there_is_room, each, each_context) for each in prompts]
+        asked = prepared.conversation
+        return side_by_side(begin, asked.answers, together, asked.partial_on_timeout)
+
+    def _where_there_is_room(self, prepared: Prepared, context: RequestContext) -> Generator[Event]:
+        """The events of one of several prompts, each of which finds its own Triton."""
+        first, rest = where_there_is_room(lambda: started(self._events(prepared, context)), self._pool.has_room)
+        with closing(rest):
+            yield first
+            yield from rest
 
     def _noting(self, events: Generator[Event]) -> Generator[Event]:
         began_s = time.monotonic()

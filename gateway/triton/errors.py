@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import structlog
 
-from glmserve.errors import BackendDown, GlmServeError, from_wire
+from glmserve.errors import BackendDown, GlmServeError, InvalidInput, Overloaded, from_wire
 
 _DOWN = ("unknown model", "no available versions", "not ready", "not found", "stub process", "unavailable")
 
@@ -21,3 +21,8 @@ def error_of(text: str) -> GlmServeError:
 def log_refusal(status: str, text: str) -> None:
     """Warns the operator; clients never see this text."""
     structlog.get_logger().warning("triton_refused", status=status, text=text[:200])
+
+
+def lacks_places(error: GlmServeError) -> bool:
+    """Whether an engine refused an answer because it has no places for it: not now, or never; a larger one may."""
+    return isinstance(error, Overloaded) or (type(error) is InvalidInput and error.field in ("n", "prompt"))

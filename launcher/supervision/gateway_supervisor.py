@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from launcher.gateway_server import GatewayFailed, GatewayServer
 from launcher.supervision.restart_policy import NoRestart, RestartPolicy
-from launcher.supervision.vital_signs import Frozen, ending, is_stopped
+from launcher.supervision.vital_signs import Frozen, children_of, ending, is_stopped, tell_to_go_on
 
 _FROZEN_AFTER_S = 5.0
 _AT_ONCE_S = 0.0
@@ -20,7 +20,7 @@ class GatewaySupervisor:
     """Owns a gateway from `start` to `stop`; one thread calls everything.
 
     `look` is to be called several times a second and never waits: a thread of its own asks the gateway whether it is
-    ready. gunicorn itself replaces workers, so only its master is watched here.
+    ready. gunicorn itself replaces workers; one that is only stopped is told to go on before, as its master is.
     """
 
     def __init__(
@@ -35,6 +35,7 @@ class GatewaySupervisor:
         self._probe: ReadinessProbe | None = None
         self._frozen = Frozen()
         self._restart_at: float | None = None
+        self._has_told_to_go_on = False
         self._told = ""
         self._was_ready = False
         self.is_ready = False
@@ -85,10 +86,19 @@ class GatewaySupervisor:
         code = self._gateway.exit_code()
         if code is not None:
             return f"it has ended ({ending(code)})"
-        pid = self._gateway.pid
-        stopped = {pid} if pid is not None and is_stopped(pid) else set()
-        if self._frozen.longest_s(stopped, now) >= _FROZEN_AFTER_S:
+        master = self._gateway.pid
+        if master is None:
+            return None
+        stopped = {pid for pid in (master, *children_of(master)) if is_stopped(pid)}
+        self._frozen.longest_s(stopped, now)
+        if master in stopped and now - self._frozen.since[master] >= _FROZEN_AFTER_S:
             return f"its master has stood still for {_FROZEN_AFTER_S:g} s"
+        due = self._frozen.due(stopped, now)
+        if due and not self._has_told_to_go_on:
+            self._tell("Somebody has stopped a process of the gateway's (SIGSTOP). It is told to go on.")
+        self._has_told_to_go_on = bool(due)
+        for pid in due:
+            tell_to_go_on(pid)
         return None
 
     def _replace(self, fault: str) -> None:

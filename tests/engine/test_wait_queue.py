@@ -108,6 +108,25 @@ def test_answers_that_an_idle_engine_cannot_end_in_time_may_try() -> None:
     wait_queue.enter(5, 100, 20.0)
 
 
+def test_a_request_that_has_begun_is_not_refused_the_rest_of_its_answers() -> None:
+    """Its stream broke with a 503 in the middle, and what there was of its other answers was thrown away."""
+    clock = Clock()
+    wait_queue = WaitQueue(64, 10**6, clock, slots=2)
+    wait_queue.observe_pace(0.1)
+    wait_queue.observe_answer(100, 10, 0.0)
+    wait_queue.enter(5, 100, 50.0).start()
+    first, *_ = tickets = wait_queue.enter_all(4, 5, 100, 4.0)  # an answer takes 1 s
+    other = wait_queue.enter(5, 100, 4.0)
+    for _ in range(50):
+        wait_queue.observe_answer(100, 100, 0.0)  # it takes 10 s now
+    assert {*wait_queue.late()} == {*(ticket.job for ticket in tickets), other.job} - {first.job}
+    first.start()
+    assert wait_queue.late() == {other.job}
+    tickets.leave()
+    other.leave()
+    assert wait_queue.requests == wait_queue.tokens == 0
+
+
 class LongRows:
     """Eight slots, two long rows, and answers of 10 s."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import subprocess
@@ -59,7 +60,9 @@ def stand_in_build(folder: Path) -> Path:
 
 def main() -> None:
     """Seed after seed until there were as many cases as were asked for."""
-    wanted, cases, seed = int(sys.argv[1]) if len(sys.argv) > 1 else _DEFAULT_CASES, 0, 0
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("cases", type=int, nargs="?", default=_DEFAULT_CASES)
+    wanted, cases, seed = parser.parse_args().cases, 0, 0
     with (
         tempfile.TemporaryDirectory() as build,
         tempfile.TemporaryDirectory() as folder,

@@ -15,12 +15,14 @@ _UNBOUNDED = 1 << 30
 
 
 class Ticket:
-    """One request's place in the wait queue, then its slot; any thread may give it back, and twice is harmless."""
+    """One answer's place in the wait queue, then its slot; any thread may give it back, and twice is harmless."""
 
-    def __init__(self, wait_queue: WaitQueue, tokens: int, job: Job) -> None:
+    def __init__(self, wait_queue: WaitQueue, tokens: int, job: Job, together: Tickets) -> None:
+        """`together` are the tickets of the request's answers, with this one."""
         self._wait_queue = wait_queue
         self.tokens = tokens
         self.job = job
+        self.together = together
         self.has_started = self.has_left = False
 
     def start(self) -> None:
@@ -129,7 +131,7 @@ class WaitQueue:
                 for number in range(answers):
                     job = Job(1, max_tokens, now + left_s, is_long, is_exempt=is_alone)
                     self._estimator.enter(job, now)
-                    tickets.add(self._placed(Ticket(self, 1 if number else tokens, job)))  # they share its KV
+                    tickets.add(self._placed(Ticket(self, 1 if number else tokens, job, tickets)))  # they share KV
             except Overloaded:
                 for ticket in tickets:
                     self._forget(ticket)
@@ -138,8 +140,10 @@ class WaitQueue:
         return tickets
 
     def start(self, ticket: Ticket) -> None:
-        """Only the ticket calls it."""
+        """Only the ticket calls it. Whose first answer has begun is not refused the others any more."""
         with self._lock:
+            for each in ticket.together:
+                each.job.is_exempt = True
             self._forget(ticket)
             self._estimator.start(ticket.job, self._clock())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Generator
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from gateway.chat.generation import Answer, Event, Piece
 from gateway.chat.side_by_side import side_by_side
 from gateway.triton.backend import Cancellation
-from glmserve.errors import Overloaded
+from glmserve.errors import Cancelled, DeadlineExceeded, Overloaded
 
 WAIT_S, PROMPTS = 10, 8
 
@@ -67,6 +68,83 @@ def test_where_others_take_all_places_the_request_is_refused() -> None:
     engine.running = 2
     with pytest.raises(Overloaded):
         _all(engine)
+
+
+class Visited(Engine):
+    """Somebody else takes the only place when so many of the prompts are answered, and keeps it for half a second."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__(1)
+        self.after, self.ended = after, 0
+
+    def answer(self, number: int) -> Generator[Event]:
+        yield from super().answer(number)
+        with self.lock:
+            self.ended += 1
+            if self.ended == self.after:
+                self.running = 1
+                threading.Timer(0.5, self.leave).start()
+
+    def leave(self) -> None:
+        self.running = 0
+
+
+@pytest.mark.parametrize("after", [1, 3, PROMPTS - 1])
+def test_where_others_take_all_places_in_the_middle_the_rest_waits_for_one(after: int) -> None:
+    """What was answered by then was thrown away, and a stream broke; at a busy service nearly every one did."""
+    engine = Visited(after)
+    *_, last = _all(engine)
+    assert isinstance(last, Answer) and [each.content for each in last.answers] == [str(n) for n in range(PROMPTS)]
+    assert engine.refusals < 50
+
+
+@pytest.mark.parametrize("partial", [True, False])
+@pytest.mark.parametrize("speaks", [True, False])
+def test_prompts_that_have_not_begun_when_time_runs_out_are_empty_for_who_wants_what_there_is(
+    partial: bool, speaks: bool
+) -> None:
+    """As several answers to one prompt are; they broke the stream of the others."""
+
+    def begin(number: int) -> Generator[Event]:
+        if number == 0 and speaks:
+            time.sleep(0.1)
+            return Engine(PROMPTS).answer(number)
+        time.sleep(0.3)
+        if number == 1 and not refused.is_set():
+            refused.set()
+            raise Overloaded
+        raise DeadlineExceeded
+
+    refused = threading.Event()
+    events = side_by_side([lambda n=n: begin(n) for n in range(4)], 2, Cancellation(), partial)  # type: ignore[arg-type]
+    if not partial or not speaks:
+        with pytest.raises(DeadlineExceeded):
+            list(events)
+        return
+    *_, last = events
+    assert isinstance(last, Answer) and last.completion_tokens == 1
+    told = [(each.content, each.finish_reason, each.timed_out) for each in last.answers]
+    assert told == [("0", "stop", False), *[("", "length", True)] * 6]  # of the first prompt there is one answer
+
+
+def test_who_leaves_while_it_waits_for_a_place_is_told_soon() -> None:
+    engine, cancellation = Engine(1), Cancellation()
+    engine.full.set()
+
+    def begin(number: int) -> Generator[Event]:
+        if cancellation.is_cancelled:
+            raise Cancelled
+        if number == 1:
+            raise Overloaded
+        return engine.answer(number)
+
+    events = side_by_side([lambda: begin(0), lambda: begin(1)], 1, cancellation)
+    assert next(events) == Piece("0")
+    threading.Timer(0.2, cancellation.cancel).start()
+    began = time.monotonic()
+    with pytest.raises(Cancelled):
+        list(events)
+    assert time.monotonic() - began < 5
 
 
 def test_what_has_begun_to_speak_begins_no_second_time() -> None:

@@ -120,7 +120,7 @@ def test_one_that_hangs_costs_a_fraction_of_a_second_once(build: Path, backend: 
         client = app_of(build, backend, f"redis://127.0.0.1:{silent.getsockname()[1]}/0", 9)
         began = time.monotonic()
         assert [code(client) for _ in range(3)] == [200] * 3
-        assert time.monotonic() - began >= REDIS_TIMEOUT_S
+        assert REDIS_TIMEOUT_S <= time.monotonic() - began < REDIS_TIMEOUT_S + WAIT_S / 4
         silent.setblocking(False)
         silent.accept()[0].close()
         with pytest.raises(BlockingIOError):  # who asks Redis connects first
