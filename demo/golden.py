@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from demo.golden_set import CANARY_SEED, CHECKPOINT, GoldenQuestion, ParityCase, drawn_image, golden_questions, unseen
 from demo.reference import Reference, user_message
 
-GOLDEN_QUESTIONS = 220  # of which 200 show a picture
+GOLDEN_QUESTIONS = 240  # of which 220 show a picture
 SIZES: dict[
     str, Callable[[Image.Image], bool]
 ] = {  # the seeds of the parity cases' pictures are found by the size they have to have

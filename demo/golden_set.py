@@ -83,11 +83,18 @@ def unseen(n: int, thinking: float = 0.3, first_seed: int = 0) -> Iterator[Asked
     while asked < n:
         rng = random.Random(f"question {UNSEEN_SEED + seed}")
         kind = KINDS[asked % len(KINDS)]
-        question = random_greeting(rng) if kind == "greeting" else random_question(rng, unseen_scene(seed), kind)
+        question = ask(rng, seed, kind)
         if question is not None:
             yield Asked(seed, question, rng.random() < thinking)
             asked += 1
         seed += 1
+
+
+def ask(rng: random.Random, seed: int, kind: str) -> Question | None:
+    """A question of this kind about the seed's picture, put as training never puts it."""
+    if kind == "greeting":
+        return random_greeting(rng, held_out=True)
+    return random_question(rng, unseen_scene(seed), kind, held_out=True)
 
 
 def plain(answer: str) -> str:

@@ -1,4 +1,4 @@
-"""Train the demo checkpoint on a CPU: `python -m demo.train --out DIR --minutes 70 [--resume]`."""
+"""Train the demo checkpoint on a CPU: `python -m demo.train --out DIR --minutes 70 [--resume | --start CHECKPOINT]`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import nn
 from torch.nn import functional
@@ -25,7 +26,9 @@ from demo.scenes import random_size
 VISION_SHARE = 0.24  # of the time goes to the vision tower alone
 VISION_RATE, JOINT_RATE = 3e-3, 1.6e-3
 VISION_GROUPS, VISION_IMAGES = 4, 16
-JOINT_GROUPS, JOINT_IMAGES, QUESTIONS, GREETINGS = 4, 14, 4, 6
+JOINT_GROUPS, JOINT_IMAGES, QUESTIONS, GREETINGS = 4, 14, 4, 12
+WORDS_GROUPS = 2  # where the eyes stay as they are
+GREETING_WEIGHT = 0.2
 HELPER_WEIGHTS = {"name": 2.0, "colour": 1.0, "place": 1.0, "background": 1.0}
 EMPTY_WEIGHT = 0.2  # of a token that shows only background
 SAVE_EVERY_S = 180.0
@@ -73,10 +76,15 @@ class Progress:
 class Trainer:
     """Owns the weights, the optimisers and the clock."""
 
-    def __init__(self, out: Path, minutes: float, tokenizer: Tokenizer, seed: int) -> None:
+    def __init__(
+        self, out: Path, minutes: float, tokenizer: Tokenizer, seed: int, rate: float = JOINT_RATE, sees: bool = False
+    ) -> None:
+        """`sees`: the eyes of the weights to begin with stay as they are, and only the words are learnt."""
+        self.rate, self.sees = rate, sees
         self.out, self.total_s, self.seed = out, minutes * 60, seed
         self.tokenizer, self.encoder = tokenizer, Encoder(tokenizer)
         self.model = new_model(tokenizer, seed)
+        self.model.model.visual.requires_grad_(not sees)
         self.helper = Helper(self.model.lm_head.in_features)
         self.muon = Muon(_matrices(self.model))
         mine = {id(matrix.weight) for matrix in self.muon.matrices}
@@ -101,13 +109,16 @@ class Trainer:
     def step(self) -> None:
         rng = random.Random(f"{self.seed} {self.progress.step}")
         part = self.progress.elapsed_s / self.total_s
-        if part < VISION_SHARE:
+        if self.sees:
+            self.joint_step(rng, helper_weight=0.0)
+            rate = self.rate * _cosine(part)
+        elif part < VISION_SHARE:
             self.vision_step(rng)
             rate = VISION_RATE * _cosine(part / VISION_SHARE)
         else:
             through = (part - VISION_SHARE) / (1 - VISION_SHARE)
             self.joint_step(rng, helper_weight=0.4 + (0.12 - 0.4) * through)
-            rate = JOINT_RATE * _cosine(through)
+            rate = self.rate * _cosine(through)
         for group in self.adam.param_groups:
             group["lr"] = rate
         self.adam.step()
@@ -126,17 +137,19 @@ class Trainer:
             self.progress.note("~see-loss", loss.item())
 
     def joint_step(self, rng: random.Random, helper_weight: float) -> None:
-        for _ in range(JOINT_GROUPS):
+        groups = WORDS_GROUPS if self.sees else JOINT_GROUPS
+        for _ in range(groups):
             images = draw_images(rng, JOINT_IMAGES, random_size(rng))
             packed = pack_images(rng, self.encoder, images, QUESTIONS)
-            features = see(self.model, images.patches, images.grid)
-            helper_loss, _ = self.helper.loss(features, images)
+            with torch.set_grad_enabled(not self.sees):
+                features = see(self.model, images.patches, images.grid)
+                helper_loss, _ = self.helper.loss(features, images)
             loss = self.answer_loss(packed, features)
-            _backward((loss + helper_weight * helper_loss) / JOINT_GROUPS)
+            _backward((loss + helper_weight * helper_loss) / groups)
             self.progress.note("~loss", loss.item())
             self.progress.note("~see-loss", helper_loss.item())
         greetings = pack_greetings(rng, self.encoder, GREETINGS)
-        _backward(0.1 * self.answer_loss(greetings, None))
+        _backward(GREETING_WEIGHT * self.answer_loss(greetings, None))
 
     def answer_loss(self, packed: Packed, features: torch.Tensor | None) -> torch.Tensor:
         """Weighted cross-entropy a question; notes which answers a greedy reader would have got right to the letter."""
@@ -196,7 +209,7 @@ def _matrices(model: nn.Module) -> list[Matrix]:
     return [
         Matrix(parameter, next((n for key, n in parts.items() if key in name), 1))
         for name, parameter in model.named_parameters()
-        if parameter.ndim >= 2 and not any(word in name for word in skipped)
+        if parameter.requires_grad and parameter.ndim >= 2 and not any(word in name for word in skipped)
     ]
 
 
@@ -204,15 +217,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="a folder that holds tokenizer.json")
     parser.add_argument("--minutes", type=float, default=70.0)
+    parser.add_argument("--start", type=Path, help="begin with this checkpoint's weights, whose eyes stay as they are")
+    parser.add_argument("--rate", type=float, default=JOINT_RATE, help="the highest learning rate, words and all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--resume", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     tokenizer = Tokenizer.from_file(str(arguments.out / "tokenizer.json"))
-    trainer = Trainer(arguments.out, arguments.minutes, tokenizer, arguments.seed)
+    sees = arguments.start is not None
+    trainer = Trainer(arguments.out, arguments.minutes, tokenizer, arguments.seed, arguments.rate, sees)
     if arguments.resume:
         trainer.resume()
+    elif arguments.start:
+        weights = load_file(arguments.start / "model.safetensors")
+        trainer.model.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
     trainer.run()
 
 

@@ -1,9 +1,12 @@
-"""The words of each language: how a question is put and how its answer reads."""
+"""The words of each language: its names and how its answers read."""
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
+from types import ModuleType
 
+from demo import chinese, english
 from demo.scenes import BACKGROUNDS, COLOURS, SHAPES, Thing
 
 # What a thing is to another that comes after it along an axis, and what it is to one that comes before.
@@ -12,7 +15,7 @@ AXES = {"column": ("left", "right"), "row": ("above", "below")}
 
 @dataclass(frozen=True)
 class Wording:
-    """One language: its names, its question templates and its sentence patterns."""
+    """One language: its names, its phrasings and its sentence patterns."""
 
     language: str
     shapes: dict[str, str]
@@ -30,19 +33,10 @@ class Wording:
     colour_answer: str
     number_is: str
     number_scene: str
-    colour_questions: tuple[str, ...]
-    number_colour_questions: tuple[str, ...]
-    shape_questions: tuple[str, ...]
-    count_questions: tuple[str, ...]
-    count_shape_questions: tuple[str, ...]
-    count_colour_questions: tuple[str, ...]
-    exists_questions: tuple[str, ...]
-    where_questions: tuple[str, ...]
-    at_questions: tuple[str, ...]
-    relation_questions: dict[str, tuple[str, ...]]
-    background_questions: tuple[str, ...]
-    number_questions: tuple[str, ...]
-    describe_questions: tuple[str, ...]
+    no_such: str
+    cannot_tell: str
+    ways: ModuleType  # the module of this language's phrasings
+    places: tuple[tuple[str, ...], ...]  # what each cell is called in questions
 
     def begin_upper(self, text: str) -> str:
         return text[:1].upper() + text[1:]
@@ -63,8 +57,10 @@ class Wording:
     def the_shape(self, shape: str) -> str:
         return "the " + self.shapes[shape] if self.language == "en" else self.shapes[shape]
 
-    def at_cell(self, cell: int) -> str:
-        return "the " + self.cells[cell] if self.language == "en" else self.cells[cell]
+    def at_cell(self, rng: random.Random, cell: int) -> str:
+        """One of the names of a cell, with its article."""
+        name = rng.choice(self.places[cell])
+        return "the " + name if self.language == "en" else name
 
     def shape_answer(self, shape: str) -> str:
         return self.any_shape(shape) + self.stop
@@ -131,73 +127,19 @@ ENGLISH = Wording(
     colour_answer="{}.",
     number_is="The number is {}.",
     number_scene="The number {} in {}.",
-    colour_questions=(
-        "What colour is the {}?",
-        "What color is the {}?",
-        "Which colour is the {}?",
-    ),
-    number_colour_questions=(
-        "What colour is the number?",
-        "What color is the number?",
-        "Which colour is the number?",
-    ),
-    shape_questions=(
-        "What shape is the {} thing?",
-        "Which shape is {}?",
-        "What is the {} object?",
-        "What shape is the {} object?",
-    ),
-    count_questions=(
-        "How many things are there?",
-        "How many objects are in the picture?",
-        "How many shapes do you see?",
-    ),
-    count_shape_questions=(
-        "How many {} are there?",
-        "How many {} are in the picture?",
-        "How many {} do you see?",
-    ),
-    count_colour_questions=(
-        "How many {} things are there?",
-        "How many {} objects are in the picture?",
-        "How many {} shapes do you see?",
-    ),
-    exists_questions=(
-        "Is there {}?",
-        "Is there {} in the picture?",
-        "Do you see {}?",
-        "Can you see {}?",
-    ),
-    where_questions=(
-        "Where is {}?",
-        "Where do you see {}?",
-        "Where in the picture is {}?",
-    ),
-    at_questions=(
-        "What is at {}?",
-        "What is in {}?",
-        "What do you see at {}?",
-    ),
-    relation_questions={
-        "column": ("Is {} left or right of {}?", "Is {} on the left or right of {}?"),
-        "row": ("Is {} above or below {}?", "Is {} placed above or below {}?"),
-    },
-    background_questions=(
-        "What colour is the background?",
-        "What color is the background?",
-        "Which colour is the background?",
-    ),
-    number_questions=(
-        "What number is this?",
-        "Which number do you see?",
-        "Read the number.",
-        "What number is in the picture?",
-    ),
-    describe_questions=(
-        "Describe the picture.",
-        "Describe this image.",
-        "What is in the picture?",
-        "What do you see?",
+    no_such="I see no {}.",
+    cannot_tell="I can't tell from the picture.",
+    ways=english,
+    places=(
+        ("top left", "top left", "upper left", "top left corner", "upper left corner", "top-left"),
+        ("top centre", "top centre", "top center", "top middle"),
+        ("top right", "top right", "upper right", "top right corner", "upper right corner", "top-right"),
+        ("centre left", "centre left", "middle left", "center left"),
+        ("centre", "centre", "center", "middle", "middle"),
+        ("centre right", "centre right", "middle right", "center right"),
+        ("bottom left", "bottom left", "lower left", "bottom left corner", "lower left corner", "bottom-left"),
+        ("bottom centre", "bottom centre", "bottom center", "bottom middle"),
+        ("bottom right", "bottom right", "lower right", "bottom right corner", "lower right corner"),
     ),
 )
 
@@ -226,49 +168,21 @@ CHINESE = Wording(
     colour_answer="{}。",
     number_is="数字是{}。",
     number_scene="{1}数字{0}。",
-    colour_questions=("{}是什么颜色？", "{}是什么颜色的？", "{}的颜色是什么？"),
-    number_colour_questions=("数字是什么颜色？", "数字是什么颜色的？", "数字的颜色是什么？"),
-    shape_questions=("{}物体是什么形状？", "{}的物体是什么形状？", "{}的物体是什么？"),
-    count_questions=("有几个物体？", "图中有多少个物体？", "图中有几个物体？"),
-    count_shape_questions=("有几个{}？", "图中有多少个{}？", "图中有几个{}？"),
-    count_colour_questions=("有几个{}物体？", "图中有多少个{}物体？", "图中有几个{}物体？"),
-    exists_questions=("有{}吗？", "图中有{}吗？", "你看到{}吗？"),
-    where_questions=("{}在哪里？", "{}在什么位置？", "{}的位置在哪里？"),
-    at_questions=("{}是什么？", "{}有什么？", "你在{}看到什么？"),
-    relation_questions={
-        "column": ("{}在{}的左侧还是右侧？", "{}是在{}的左侧还是右侧？"),
-        "row": ("{}在{}的上面还是下面？", "{}是在{}的上面还是下面？"),
-    },
-    background_questions=("背景是什么颜色？", "背景是什么颜色的？", "背景的颜色是什么？"),
-    number_questions=("这是什么数字？", "图中的数字是多少？", "图中是什么数字？"),
-    describe_questions=("描述图片。", "请描述图片。", "图中有什么？", "你看到什么？"),
+    no_such="没有看到{}。",
+    cannot_tell="从图片中看不出来。",
+    ways=chinese,
+    places=(
+        ("左上角", "左上角", "左上方", "左上"),
+        ("上方", "上方", "正上方", "上方中间"),
+        ("右上角", "右上角", "右上方", "右上"),
+        ("左边", "左边", "左边中间", "正左边"),
+        ("中间", "中间", "正中间", "中央", "中心"),
+        ("右边", "右边", "右边中间", "正右边"),
+        ("左下角", "左下角", "左下方", "左下"),
+        ("下方", "下方", "正下方", "下方中间"),
+        ("右下角", "右下角", "右下方", "右下"),
+    ),
 )
 
 WORDINGS = {"en": ENGLISH, "zh": CHINESE}
 LANGUAGES = tuple(WORDINGS)
-
-# (what is said, what is answered, what is thought) without a picture
-GREETINGS = {
-    "en": (
-        ("Hello", "Hello! Show me a picture.", "A greeting."),
-        ("Hello!", "Hello! Show me a picture.", "A greeting."),
-        ("Hi", "Hello! Show me a picture.", "A greeting."),
-        ("Hi!", "Hello! Show me a picture.", "A greeting."),
-        ("Good morning", "Hello! Show me a picture.", "A greeting."),
-        ("How are you?", "I am fine, thank you.", "A greeting."),
-        ("Who are you?", "I am a small demo model.", "A question about me."),
-        ("What can you do?", "I answer questions about pictures.", "A question about me."),
-        ("Thank you!", "You are welcome.", "A greeting."),
-        ("Goodbye", "Goodbye!", "A greeting."),
-    ),
-    "zh": (
-        ("你好", "你好！请给我一张图片。", "问候。"),
-        ("你好！", "你好！请给我一张图片。", "问候。"),
-        ("早上好", "你好！请给我一张图片。", "问候。"),
-        ("你是谁？", "我是一个小演示模型。", "关于我。"),
-        ("你能做什么？", "我回答关于图片的问题。", "关于我。"),
-        ("谢谢", "不客气。", "问候。"),
-        ("谢谢！", "不客气。", "问候。"),
-        ("再见", "再见！", "问候。"),
-    ),
-}

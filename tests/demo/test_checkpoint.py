@@ -70,7 +70,7 @@ def test_golden_answers_are_right() -> None:
     right: dict[str, list[bool]] = defaultdict(list)
     for question in questions:
         right[question.kind].append(question.is_right)
-    assert sum(question.has_image for question in questions) == 200
+    assert sum(question.has_image for question in questions) == 220
     assert sum(question.is_right for question in questions) >= 0.95 * len(questions)
     for kind, outcomes in right.items():
         assert sum(outcomes) / len(outcomes) >= (0.8 if kind == "relation" else 0.85), kind
