@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from launcher.gateway_server import GatewayFailed, GatewayServer
 from launcher.supervision.restart_policy import NoRestart, RestartPolicy
-from launcher.supervision.vital_signs import Frozen, children_of, ending, is_stopped, tell_to_go_on
+from launcher.supervision.vital_signs import Frozen, children_of, ending, is_stopped
 
 _FROZEN_AFTER_S = 5.0
 _AT_ONCE_S = 0.0
@@ -35,7 +35,6 @@ class GatewaySupervisor:
         self._probe: ReadinessProbe | None = None
         self._frozen = Frozen()
         self._restart_at: float | None = None
-        self._has_told_to_go_on = False
         self._told = ""
         self._was_ready = False
         self.is_ready = False
@@ -93,12 +92,7 @@ class GatewaySupervisor:
         self._frozen.longest_s(stopped, now)
         if master in stopped and now - self._frozen.since[master] >= _FROZEN_AFTER_S:
             return f"its master has stood still for {_FROZEN_AFTER_S:g} s"
-        due = self._frozen.due(stopped, now)
-        if due and not self._has_told_to_go_on:
-            self._tell("Somebody has stopped a process of the gateway's (SIGSTOP). It is told to go on.")
-        self._has_told_to_go_on = bool(due)
-        for pid in due:
-            tell_to_go_on(pid)
+        self._frozen.tell_due_to_go_on(stopped, now, "the gateway's", self._tell)
         return None
 
     def _replace(self, fault: str) -> None:

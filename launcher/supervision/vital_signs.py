@@ -63,6 +63,7 @@ class Frozen:
 
     since: dict[int, float] = field(default_factory=dict)
     seen: dict[int, float] = field(default_factory=dict)  # when each last stood still
+    has_told: bool = False
 
     def longest_s(self, stopped: set[int], now_s: float) -> float:
         """The longest of those that stand still now."""
@@ -74,6 +75,15 @@ class Frozen:
     def due(self, stopped: set[int], now_s: float) -> set[int]:
         """Of these, the ones that have stood still for long enough to be told to go on."""
         return {pid for pid in stopped if now_s - self.since[pid] >= CONTINUE_AFTER_S}
+
+    def tell_due_to_go_on(self, stopped: set[int], now_s: float, whose: str, tell: Callable[[str], None]) -> None:
+        """Takes back the SIGSTOP of those that are due, and says so once."""
+        due = self.due(stopped, now_s)
+        if due and not self.has_told:
+            tell(f"Somebody has stopped a process of {whose} (SIGSTOP). It is told to go on.")
+        self.has_told = bool(due)
+        for pid in due:
+            tell_to_go_on(pid)
 
 
 def ending(code: int) -> str:
