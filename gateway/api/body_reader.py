@@ -9,6 +9,7 @@ from typing import IO, Any, TypeVar
 from werkzeug.wrappers import Request
 
 from gateway.deadline import DEADLINE_HEADER, Deadline, patience_s
+from gateway.limits.turns import Turns
 from gateway.reading.content_encoding import unpacked
 from gateway.reading.dear import SMALL_BYTES, is_dear
 from gateway.reading.dear_reader import DearReader
@@ -43,17 +44,22 @@ class BodyReader:
         self._when_arrived = when_arrived
         self._watchdog = Watchdog()
         self._dear = dear
+        self._turns = Turns()
 
     def read_as(self, request: Request, read: Callable[..., T], *arguments: Any) -> T:
         """What `read(body, *arguments)` makes of the body: a function of a module, whose result can be pickled.
 
-        One that is dear to read is read in another process, in its caller's turn. Raises what `read` does, what
-        DearReader does, TooLarge, and InvalidInput when the body breaks off or takes too long.
+        One that is dear to read is read in another process, in its caller's turn, and one that is merely large here, in
+        another turn: threads that read at the same time would only keep Python's lock from everybody else. Raises what
+        `read` does, what DearReader does, TooLarge, and InvalidInput when the body breaks off or takes too long.
         """
         caller, body = self._arrived(request)
-        if is_dear(body, request.mimetype):
-            return self._dear.read(caller, read, body, *arguments, within_s=self._patience_s(request))
-        return read(body, *arguments)
+        if len(body) <= SMALL_BYTES:
+            return read(body, *arguments)
+        with self._turns.take(caller, Deadline.after(self._patience_s(request))):
+            if not is_dear(body, request.mimetype):
+                return read(body, *arguments)
+        return self._dear.read(caller, read, body, *arguments, within_s=self._patience_s(request))
 
     def _arrived(self, request: Request) -> tuple[str, bytes]:
         """Whose it is, and the whole body, unpacked.

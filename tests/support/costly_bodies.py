@@ -118,6 +118,9 @@ KINDS: dict[str, Callable[[], CostlyBody]] = {
     "a name of megabytes with a wrong value": lambda: _raw(
         "/v1/responses", json.dumps({"input": "Hi.", "metadata": {"k" * _BYTES: 1}}).encode()
     ),
+    "a word of megabytes that nobody reads": lambda: _chat(user="k" * _BYTES),
+    "a word of megabytes that is wrong": lambda: _chat(tool_choice="k" * _BYTES),
+    "a prompt of megabytes": lambda: _said("k" * _BYTES),
     "JSON of many lists": lambda: _chat(x=[[]] * 110_000),
     "JSON of escapes": lambda: _raw(CHAT, b'{"messages":"' + b"\\u0041" * (_BYTES // 6) + b'"}'),
     "JSON of commas in a string": lambda: _raw(CHAT, b'{"messages":"' + b"," * _BYTES + b'"}'),
@@ -127,6 +130,8 @@ KINDS: dict[str, Callable[[], CostlyBody]] = {
     "base64 of blanks": lambda: _picture(" " * _BYTES),
     "base64 with blanks": lambda: _picture("AB \n" * (_BYTES // 5)),
     "base64 of escapes": lambda: _picture("%41" * (_BYTES // 3)),
+    "half a megabyte of base64 of no picture": lambda: _picture("A" * 500_000),
+    "base64 of no picture": lambda: _picture("A" * _BYTES),
     "base64 of a tiny picture and much else": lambda: _picture(_PIXEL + "=" * _BYTES),
     "a form of dashes": lambda: _form("image", b"-" * _BYTES),
     "a form of almost boundaries": lambda: _form("image", b"\r\n--boun" * (_BYTES // 8)),

@@ -8,6 +8,8 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +19,14 @@ from cpu_time import takes_less_than
 from fake_backend import FakeBackend
 from flask.testing import FlaskClient
 from samples import OPENAI_URL
+from werkzeug.test import EnvironBuilder
+from werkzeug.wrappers import Request
 
+from gateway.api.body_reader import BodyReader
 from gateway.chat.service import ChatService
 from gateway.deadline import Deadline
+from gateway.reading.dear import SMALL_BYTES
+from gateway.reading.dear_reader import DearReader
 from gateway.resources import DEAR
 from gateway.settings import GatewaySettings
 from glmserve.build.manifest import CHECKPOINT_FOLDER
@@ -142,6 +149,29 @@ def test_who_waits_for_a_turn_gives_up_when_its_client_does(kind: str, client: F
         response = client.post(made.path, data=body, headers=made.headers | {"X-Request-Timeout": "0.2"})
         assert time.monotonic() - began < 10
     assert response.status_code == 504
+
+
+@pytest.mark.parametrize(("size", "most_at_once"), [(SMALL_BYTES + 1, 1), (SMALL_BYTES, 4)])
+def test_of_large_bodies_one_is_read_at_a_time(size: int, most_at_once: int) -> None:
+    """Threads that compute at the same time keep the processors from everybody who asks for little."""
+    lock, reading, seen = threading.Lock(), set[int](), list[int]()
+
+    def read(body: bytes) -> int:
+        with lock:
+            reading.add(threading.get_ident())
+            seen.append(len(reading))
+        time.sleep(0.2)
+        with lock:
+            reading.discard(threading.get_ident())
+        return len(body)
+
+    callers = iter(["one", "two", "three", "four"])
+    with closing(DearReader(60.0)) as dear, ThreadPoolExecutor(4) as pool:
+        bodies = BodyReader(2 << 20, 2 << 20, 60.0, lambda: next(callers), dear)
+        asked = [Request(EnvironBuilder(method="POST", data=b"A" * size).get_environ()) for _ in range(4)]
+        assert list(pool.map(lambda request: bodies.read_as(request, read), asked)) == [size] * 4
+        bodies.close()
+    assert max(seen) == most_at_once
 
 
 def test_many_ids_become_text_in_their_callers_turn(settings: GatewaySettings) -> None:

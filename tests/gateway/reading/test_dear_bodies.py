@@ -14,14 +14,21 @@ import pytest
 from costly_bodies import KINDS, VISION
 
 from gateway.reading.base64_file import bytes_of_base64
-from gateway.reading.dear import is_dear
+from gateway.reading.dear import SMALL_FORM_BYTES, is_dear
 from gateway.reading.dear_reader import DearReader
 from gateway.reading.process import IDLE_S
+from gateway.schemas.multipart import FORM
 from gateway.schemas.vision import parse_vision
 from glmserve.errors import DeadlineExceeded, GlmServeError, InvalidInput, Overloaded
 
 JSON = "application/json"
-DEAR = [kind for kind in KINDS if kind.startswith(("JSON", "base64"))] + ["a form's long text", "a form of escapes"]
+PLAIN = "base64 of no picture"
+DEAR = [
+    *(kind for kind in KINDS if kind.startswith(("JSON", "base64", "a name")) and kind != PLAIN),
+    "a form's long text",
+    "a form of escapes",
+    "a form's JSON",
+]
 
 
 @pytest.mark.slow
@@ -39,8 +46,25 @@ def test_a_photo_as_base64_is_not_dear(file_bytes: int) -> None:
 
 
 def test_a_large_form_is_dear_and_a_small_one_is_not() -> None:
-    assert is_dear(bytes(2 << 20), "multipart/form-data")
-    assert not is_dear(bytes(1 << 20), "multipart/form-data")
+    assert is_dear(bytes(2 << 20), FORM)
+    assert not is_dear(bytes(1 << 20), FORM)
+
+
+def test_a_photo_in_a_small_form_is_not_dear() -> None:
+    assert not is_dear(os.urandom(SMALL_FORM_BYTES), FORM)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["k" * 5000, '\\"' + "k" * 5000, "k" * 5000 + '\\"', "k" * 5000 + "\\\\", ("k" * 1000 + '\\"') * 5, "k-" * 2500],
+    ids=["plain", "quote first", "quote last", "backslash last", "quotes in it", "dashes in it"],
+)
+@pytest.mark.parametrize("before_colon", ["", " ", "\n \t"])
+def test_a_long_name_is_dear_however_it_is_written(name: str, before_colon: str) -> None:
+    photo = "A" * (2 << 20)  # so that the name may lie in another piece
+    for body in (f'{{"{name}"{before_colon}:1,"image":"{photo}"}}', f'{{"image":"{photo}","{name}"{before_colon}:1}}'):
+        assert is_dear(body.encode(), JSON)
+    assert not is_dear(f'{{"image"{before_colon}:"{photo}","prompt":"{name}"}}'.encode(), JSON)
 
 
 def test_a_long_number_is_dear_wherever_it_begins() -> None:
