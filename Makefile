@@ -188,7 +188,7 @@ real-size: $(VENV)/.test-installed ## Take the model at its real size through ev
 		$(if $(STEPS),--steps "$(STEPS)")
 
 .PHONY: soak
-soak: $(VENV)/.test-installed ## Let random requests come and go for 20 minutes (MINUTES=20), then look for leaks
+soak: $(VENV)/.test-installed ## Load the whole service to 70 % for 20 minutes (MINUTES=20), and look for leaks
 	$(BIN)/python -m bench soak --minutes $(or $(MINUTES),20)
 
 .PHONY: chaos

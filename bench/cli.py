@@ -28,6 +28,7 @@ from bench.measure import (
     per_core,
     rejection_latency,
     replicas,
+    service_soak,
     soak,
     speculative,
     step_profile,
@@ -156,15 +157,27 @@ def write_report() -> None:
     _say_what_is_outdated()
 
 
+_Seed = Annotated[int, typer.Option(help="Decides the requests, and who leaves when.")]
+_Minutes = Annotated[float, typer.Option(min=0.05, help="How long clients keep sending requests.")]
+
+
 @app.command("soak")
 def run_soak(
-    minutes: Annotated[float, typer.Option(min=0.05, help="How long clients keep sending requests.")] = 20.0,
-    threads: Threads = HALF_THE_CORES,
-    seed: Annotated[int, typer.Option(help="Decides the requests, and who leaves when.")] = 0,
-    checkpoint: Folder = DEMO,
+    minutes: _Minutes = 20.0, threads: Threads = HALF_THE_CORES, seed: _Seed = 0, checkpoint: Folder = DEMO
 ) -> None:
-    """Random joins, departures, deadlines and seeds in the bare engine: a JSON summary, and exit code 1 if it fails."""
-    summary = soak.soak(Run(threads, 1, say).build(checkpoint), minutes, threads, seed, say)
+    """The whole service at 70 % of what it can do, and whether it grows: a JSON summary; exit code 1 if it fails."""
+    _judge_soak(service_soak.soak(Run(threads, 1, say).build(checkpoint), minutes, threads, seed, say))
+
+
+@app.command("soak-engine")
+def run_engine_soak(
+    minutes: _Minutes = 20.0, threads: Threads = HALF_THE_CORES, seed: _Seed = 0, checkpoint: Folder = DEMO
+) -> None:
+    """Random joins, departures, deadlines and seeds in the bare engine, always full; judged as `soak` is."""
+    _judge_soak(soak.soak(Run(threads, 1, say).build(checkpoint), minutes, threads, seed, say))
+
+
+def _judge_soak(summary: soak.Summary | service_soak.ServiceSummary) -> None:
     typer.echo(json.dumps(asdict(summary) | {"passed": summary.passed}, indent=1))
     if not summary.passed:
         raise typer.Exit(1)

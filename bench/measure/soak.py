@@ -1,4 +1,5 @@
-"""Random joins, departures, deadlines and seeds: at the end every slot is free and nothing has grown."""
+"""The bare engine, always full: after random joins, departures, deadlines and seeds every slot is free and nothing has
+grown."""
 
 from __future__ import annotations
 
@@ -29,8 +30,8 @@ _DEADLINES_S = (0.001, 0.05, 60.0)
 _SETTLE_S = 10.0
 _AFTER_REFUSAL_S = 0.05
 _SAMPLE_EVERY_S = 0.25
-_WARM_UP_SHARE = 1 / 3
-_MOST_GROWTH_MIB = 8.0
+WARM_UP_SHARE = 1 / 3
+MOST_GROWTH_MIB = 8.0
 _MIB_A_PAGE = 4096 / 1024**2
 
 
@@ -56,7 +57,7 @@ class Summary:
             set(self.endings) <= {"done", "cancelled", "deadline_exceeded", "overloaded"}
             and self.endings.get("done", 0) > 0
             and self.running_at_end == self.waiting_at_end == 0
-            and self.rss_growth_mib <= _MOST_GROWTH_MIB
+            and self.rss_growth_mib <= MOST_GROWTH_MIB
             and self.thread_growth <= 0
             and self.file_growth <= 0
         )
@@ -96,7 +97,7 @@ def soak(build: Path, minutes: float, threads: int, seed: int, say: Say) -> Summ
         settled_by = time.monotonic() + _SETTLE_S
         while any(gauges.values()) and time.monotonic() < settled_by:
             time.sleep(_SAMPLE_EVERY_S)
-    warm = samples[samples[:, 0] >= samples[-1, 0] * _WARM_UP_SHARE]
+    warm = samples[samples[:, 0] >= samples[-1, 0] * WARM_UP_SHARE]
     at_s, rss_mib, threads_then, files_then = warm.T
     return Summary(
         seed=seed,

@@ -91,10 +91,10 @@ def ending(code: int) -> str:
     return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
-def children_of(pid: int) -> list[int]:
+def children_of(pid: int) -> set[int]:
     """What any of a process's threads has started and nobody has collected; a thread that has ended has none."""
     tasks = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for children in tasks for child in _read(children).split()]
+    return {int(child) for children in tasks for child in _read(children).split()}
 
 
 def stubs_of(pid: int) -> set[Process]:

@@ -19,8 +19,9 @@ from bench.real_size.meter import used_bytes
 from bench.real_size.questions import Ending, questions
 from bench.real_size.scene import TINY, StepFailed
 from bench.real_size.serve_steps import serving_environment
-from bench.usage import children_of, words_of
+from bench.usage import words_of
 from glmserve.model.tokenizer import Tokenizer
+from launcher.supervision.vital_signs import children_of
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "demo" / "checkpoint"

@@ -13,7 +13,7 @@ from launched import WAIT_S, Launcher
 from servers import children_of
 
 from bench import usage
-from launcher.supervision.vital_signs import stubs_of
+from launcher.supervision import vital_signs
 
 SHORT = 4
 UNLIMITED = {f"GLM_GATEWAY_{whose}REQUESTS_PER_MINUTE": "100000" for whose in ("", "ADDRESS_")}
@@ -33,13 +33,13 @@ class RunningService:
 
     def child(self, program: str) -> int:
         """The launcher's own child with this in its command line."""
-        for pid in sorted(usage.children_of(self.launcher.process.pid)):
+        for pid in sorted(vital_signs.children_of(self.launcher.process.pid)):
             if any(program in word for word in usage.words_of(pid)):
                 return pid
         raise AssertionError(program)
 
     def stub(self, which: int) -> int:
-        return sorted(stub.pid for stub in stubs_of(self.child("tritonserver")))[which]
+        return sorted(stub.pid for stub in vital_signs.stubs_of(self.child("tritonserver")))[which]
 
     def worker(self) -> int:
         return children_of(self.child("gunicorn"))[0]

@@ -16,9 +16,9 @@ from launched import WAIT_S, launched
 from running_service import UNLIMITED, RunningService
 
 from bench.ports import free_port
-from bench.usage import children_of, words_of
+from bench.usage import words_of
 from launcher.devices import PORTS_APART
-from launcher.supervision.vital_signs import stubs_of
+from launcher.supervision.vital_signs import children_of, stubs_of
 
 pytestmark = pytest.mark.triton
 BACK_WITHIN_S = 15.0

@@ -1,0 +1,263 @@
+"""The whole service at 70 % of what it can do: whether the memory, threads or files of its parts grow.
+
+Images and texts, whole and streamed, clients that leave, and requests that are wrong arrive at random moments.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import random
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from threading import Semaphore
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.checkpoints.builds import CACHE
+from bench.load.closed_loop import VISION_PATH, send
+from bench.load.posted import posted
+from bench.load.prompts import SQUARE, Question, QuestionMaker
+from bench.measure.soak import MOST_GROWTH_MIB, WARM_UP_SHARE, Endings
+from bench.records import Say
+from bench.servers.fleet import UNLIMITED, Fleet, running
+from bench.servers.processes import engine_variables
+from bench.usage import descendants, open_files, pss_bytes, threads_of
+from glmserve.build.manifest import CHECKPOINT_FOLDER
+from glmserve.model.tokenizer import Tokenizer
+
+LOAD = 0.7
+_CROWD, _CROWD_S, _PAUSE_S = 24, 15.0, 3.0
+_IMAGES = 100
+"""More than the engine's cache of images holds, so that each is encoded again and again."""
+_SIZES = (SQUARE, (112, 112), (320, 160), (640, 480))
+_MOST_AT_ONCE = 64
+_LEAVES_AFTER = 3  # events of a stream
+_SAMPLE_EVERY_S = 5.0
+_SETTLE_S = 5.0
+_CHAT_PATH = "/v1/chat/completions"
+RIGHT = {"answered", "streamed", "text", "by schema", "left", "refused: 400"}
+_MIB = 1 << 20
+_HOUR_S = 3600.0
+Request = Callable[[str, random.Random], str]
+"""Sends one request to a service and says how it ended."""
+
+
+@dataclass(frozen=True)
+class Growth:
+    """One part of the service; growth is from the end of the warm-up on, of memory along a fitted line."""
+
+    pss_mib: float
+    pss_growth_mib: float
+    pss_mib_per_hour: float
+    thread_growth: int
+    file_growth: int
+
+
+@dataclass(frozen=True)
+class ServiceSummary:
+    """How a soak ended; `endings` counts requests by what they were and how they ended."""
+
+    seed: int
+    seconds: float
+    capacity_per_s: float
+    load: float
+    requests: int
+    endings: dict[str, int]
+    parts: dict[str, Growth]
+
+    @property
+    def passed(self) -> bool:
+        parts = self.parts.values()
+        return (
+            set(self.endings) == RIGHT
+            and sum(part.pss_growth_mib for part in parts) <= MOST_GROWTH_MIB
+            and all(part.thread_growth <= 0 and part.file_growth <= 0 for part in parts)
+        )
+
+
+def soak(build: Path, minutes: float, threads: int, seed: int, say: Say) -> ServiceSummary:
+    """Runs Triton and the gateway on a build, finds what they can do, and lets that share of it arrive."""
+    CACHE.mkdir(exist_ok=True)
+    chance, ended = random.Random(seed), Endings()
+    request = _any_request(QuestionMaker(Tokenizer.read(build / CHECKPOINT_FOLDER), seed))
+    variables = engine_variables(threads) | UNLIMITED
+    with (
+        tempfile.TemporaryDirectory(prefix="soak-", dir=CACHE) as name,
+        running(Fleet(Path(name), build, 1, 1, variables)) as fleet,
+    ):
+        capacity = _capacity(fleet.url, request)
+        say(f"{capacity:.1f} requests a second at most; now {LOAD:.0%} of it")
+        pids = {"Triton": fleet.tritons[0].pid or 0, "gateway": fleet.gateways[0].pid or 0}
+        samples = _arrivals(fleet.url, request, LOAD * capacity, 60 * minutes, chance, ended, pids, say)
+    at_s = samples[:, 0]
+    warm = samples[at_s >= at_s[-1] * WARM_UP_SHARE]
+    return ServiceSummary(
+        seed=seed,
+        seconds=round(float(at_s[-1]), 1),
+        capacity_per_s=round(capacity, 1),
+        load=LOAD,
+        requests=ended.counts.total(),
+        endings=dict(ended.counts),
+        parts={part: growth(warm[:, 0], warm[:, 1 + 3 * i : 4 + 3 * i]) for i, part in enumerate(pids)},
+    )
+
+
+def growth(at_s: NDArray[np.float64], measured: NDArray[np.float64]) -> Growth:
+    """`measured` are resident MiB, threads and files at these moments; of the last two the least of a tenth counts, as
+    both come and go with requests."""
+    mib, *counts = measured.T
+    a_second = float(np.polyfit(at_s, mib, 1)[0])
+    tenth = max(1, len(at_s) // 10)
+    threads, files = (int(each[-tenth:].min() - each[:tenth].min()) for each in counts)
+    return Growth(
+        pss_mib=round(float(mib[-1]), 1),
+        pss_growth_mib=round(a_second * float(at_s[-1] - at_s[0]), 2),
+        pss_mib_per_hour=round(a_second * _HOUR_S, 2),
+        thread_growth=threads,
+        file_growth=files,
+    )
+
+
+def _capacity(url: str, request: Request) -> float:
+    """Requests a second of a crowd of which each asks again when it is answered."""
+    until, ended = time.monotonic() + _PAUSE_S + _CROWD_S, Endings()
+
+    def ask_again(number: int) -> None:
+        chance = random.Random(number)
+        while (began := time.monotonic()) < until:
+            how = request(url, chance)
+            if began >= until - _CROWD_S:
+                ended.add(how, 0)
+
+    with ThreadPoolExecutor(_CROWD) as pool:
+        list(pool.map(ask_again, range(_CROWD)))
+    return ended.counts.total() / _CROWD_S
+
+
+def _arrivals(
+    url: str,
+    request: Request,
+    per_s: float,
+    for_s: float,
+    chance: random.Random,
+    ended: Endings,
+    pids: Mapping[str, int],
+    say: Say,
+) -> NDArray[np.float64]:
+    """The samples [moments, 1 + 3 for each part]: seconds passed, and the MiB, threads and files of each part."""
+    room = Semaphore(_MOST_AT_ONCE)
+    samples, began = list[list[float]](), time.monotonic()
+    due = next_word = next_sample = began
+
+    def send_one(own: random.Random) -> None:
+        try:
+            ended.add(request(url, own), 0)
+        finally:
+            room.release()
+
+    with ThreadPoolExecutor(_MOST_AT_ONCE) as pool:
+        while (now := time.monotonic()) < began + for_s:
+            if now >= next_sample:
+                next_sample += _SAMPLE_EVERY_S
+                samples.append([now - began, *(value for pid in pids.values() for value in _sample(pid))])
+            if now >= next_word:
+                next_word += max(10.0, for_s / 20)
+                mib = " and ".join(f"{part} {samples[-1][1 + 3 * i]:.0f}" for i, part in enumerate(pids))
+                say(f"{ended.counts.total()} requests; MiB: {mib}")
+            if now < due:
+                time.sleep(min(due, next_sample) - now)
+                continue
+            due += chance.expovariate(per_s)
+            if room.acquire(timeout=_SAMPLE_EVERY_S):
+                pool.submit(send_one, random.Random(chance.getrandbits(64)))
+    time.sleep(_SETTLE_S)  # sockets and threads of the last ones
+    samples.append([time.monotonic() - began, *(value for pid in pids.values() for value in _sample(pid))])
+    return np.array(samples)
+
+
+def _sample(pid: int) -> tuple[float, int, int]:
+    """MiB, threads and open files of a process and all that it has started."""
+    all_of_it = {pid} | descendants(pid)
+    return pss_bytes(all_of_it) / _MIB, sum(map(threads_of, all_of_it)), sum(map(open_files, all_of_it))
+
+
+def _any_request(maker: QuestionMaker) -> Request:
+    """One of the kinds below, by chance."""
+    questions = [maker.question(_SIZES[number % len(_SIZES)], 8 + number) for number in range(_IMAGES)]
+    kinds: list[tuple[int, Request]] = [
+        (8, partial(_answered, questions)),
+        (4, partial(_streamed, questions)),
+        (3, _text),
+        (2, partial(_left, questions)),
+        (1, _by_schema),
+        (1, partial(_broken_image, questions)),
+        (1, _wrong_json),
+    ]
+    weights, requests = zip(*kinds, strict=True)
+    return lambda url, chance: chance.choices(requests, weights)[0](url, chance)
+
+
+def _answered(questions: list[Question], url: str, chance: random.Random) -> str:
+    how = send(url + VISION_PATH, chance.choice(questions).body(chance.randint(1, 24))).how
+    return "answered" if how == "done" else f"answered: {how}"
+
+
+def _streamed(questions: list[Question], url: str, chance: random.Random) -> str:
+    how = send(url + VISION_PATH, chance.choice(questions).body(chance.randint(1, 24), stream=True)).how
+    return "streamed" if how == "done" else f"streamed: {how}"
+
+
+def _left(questions: list[Question], url: str, chance: random.Random) -> str:
+    with (
+        suppress(OSError, http.client.HTTPException),
+        posted(url + VISION_PATH, chance.choice(questions).body(48, stream=True)) as reply,
+    ):
+        for _ in zip(range(chance.randint(0, _LEAVES_AFTER)), reply, strict=False):
+            pass
+        return "left" if reply.status == http.HTTPStatus.OK else f"left: {reply.status}"
+    return "left: broken"
+
+
+def _text(url: str, chance: random.Random) -> str:
+    asked = {"messages": [{"role": "user", "content": f"How many is {chance.random()}?"}], "max_tokens": 16}
+    return "text" if (status := _status(url + _CHAT_PATH, asked)) == http.HTTPStatus.OK else f"text: {status}"
+
+
+def _by_schema(url: str, chance: random.Random) -> str:
+    """Every one brings a grammar of its own."""
+    schema = {"type": "object", "properties": {f"n{chance.getrandbits(30)}": {"type": "integer"}}}
+    asked = {
+        "messages": [{"role": "user", "content": "Count."}],
+        "max_tokens": 16,
+        "response_format": {"type": "json_schema", "json_schema": {"name": "count", "schema": schema}},
+    }
+    status = _status(url + _CHAT_PATH, asked)
+    return "by schema" if status == http.HTTPStatus.OK else f"by schema: {status}"
+
+
+def _broken_image(questions: list[Question], url: str, chance: random.Random) -> str:
+    file = chance.choice(questions).image_file
+    half = base64.b64encode(file[: chance.randrange(len(file) // 2)]).decode()
+    return f"refused: {_status(url + VISION_PATH, {'image': half, 'prompt': '?'})}"
+
+
+def _wrong_json(url: str, chance: random.Random) -> str:
+    return f"refused: {_status(url + _CHAT_PATH, {'messages': [{'role': chance.random()}]})}"
+
+
+def _status(url: str, asked: dict[str, object]) -> int:
+    """0 where the connection breaks."""
+    with suppress(OSError, http.client.HTTPException), posted(url, json.dumps(asked).encode()) as reply:
+        for _ in reply:
+            pass
+        return reply.status
+    return 0
