@@ -11,7 +11,7 @@ from werkzeug.wrappers import Request
 from gateway.deadline import DEADLINE_HEADER, Deadline, patience_s
 from gateway.limits.turns import Turns
 from gateway.reading.content_encoding import unpacked
-from gateway.reading.dear import SMALL_BYTES, is_dear
+from gateway.reading.dear import SMALL_BYTES, is_dear, is_quick
 from gateway.reading.dear_reader import DearReader
 from gateway.schemas.multipart import FORMS
 from gateway.server.body import pieces_of
@@ -49,12 +49,13 @@ class BodyReader:
     def read_as(self, request: Request, read: Callable[..., T], *arguments: Any) -> T:
         """What `read(body, *arguments)` makes of the body: a function of a module, whose result can be pickled.
 
-        One that is dear to read is read in another process, in its caller's turn, and one that is merely large here, in
-        another turn: threads that read at the same time would only keep Python's lock from everybody else. Raises what
-        `read` does, what DearReader does, TooLarge, and InvalidInput when the body breaks off or takes too long.
+        One that is dear to read is read in another process, in its caller's turn, and one that takes more than a moment
+        here, in another turn: threads that read at the same time would only keep Python's lock from everybody else.
+        Raises what `read` does, what DearReader does, TooLarge, and InvalidInput when the body breaks off or takes too
+        long.
         """
         caller, deadline, body = self._arrived(request)
-        if len(body) <= SMALL_BYTES:
+        if is_quick(body, request.mimetype):
             return read(body, *arguments)
         with self._turns.take(caller, deadline):
             if not is_dear(body, request.mimetype):
@@ -75,9 +76,10 @@ class BodyReader:
             raise _broken()
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         encoding = request.headers.get("Content-Encoding", "")
-        if not encoding or len(body) <= SMALL_BYTES:
-            return caller, deadline, unpacked(body, encoding, most)
-        with self._dear.turns.take(caller, deadline):
+        if not encoding:
+            return caller, deadline, body
+        turns = self._dear.turns if len(body) > SMALL_BYTES else self._turns  # a small one may become large
+        with turns.take(caller, deadline):
             return caller, deadline, unpacked(body, encoding, most)
 
     def _received(self, request: Request, most: int) -> tuple[list[bytes], int]:

@@ -59,6 +59,13 @@ def _form(name: str, data: bytes, is_file: bool = True) -> CostlyBody:
     return CostlyBody(VISION, body, {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"})
 
 
+def _heads() -> CostlyBody:
+    """Of fifty parts, each with a head of 7 KB."""
+    head = f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="image"'.encode()
+    parts = (head + b'; a="\\"\\"\\"\\""' * 500 + b"\r\n\r\n1\r\n") * 50
+    return CostlyBody(VISION, parts + f"--{_BOUNDARY}--\r\n".encode(), _form("image", b"").headers)
+
+
 def _urlencoded(body: bytes) -> CostlyBody:
     return CostlyBody(VISION, body, {"Content-Type": "application/x-www-form-urlencoded"})
 
@@ -138,10 +145,18 @@ KINDS: dict[str, Callable[[], CostlyBody]] = {
     "a form's long text": lambda: _form("image", b"AB \n" * (_BYTES // 4), is_file=False),
     "a form of escapes": lambda: _urlencoded(b"prompt=a&image=" + b"%41" * (_BYTES // 3)),
     "a form's JSON": lambda: _form("stop", b"[" + b'"a",' * 110_000 + b'"a"]', is_file=False),
+    "a form's long heads": _heads,
+    "a form of blanks": lambda: _urlencoded(b"prompt=a&image=" + b"+" * _BYTES),
+    "a small body of calls": lambda: _raw(
+        "/v1/responses",
+        json.dumps({"input": [{"type": "function_call", "call_id": "a", "name": "a"}] * 1100}).encode(),
+    ),
+    "a small body of unknown fields": lambda: _chat(**{f"temperatur{i}": 1 for i in range(2900)}),
     "empty gzip members": lambda: _packed(gzip.compress(b"", mtime=0) * 780_000, "gzip"),
     "empty stored blocks": lambda: _packed(_stored_blocks(3_000_000), "deflate"),
     "empty fixed blocks": lambda: _packed(fixed_blocks(12_000_000), "deflate"),
     "empty blocks with codes": lambda: _packed(_dynamic_blocks(1_200_000), "deflate"),
     "empty brotli metablocks": lambda: _packed(empty_metablocks(_BYTES), "br"),
     "a zip bomb of blanks": lambda: _packed(gzip.compress(b" " * 16_000_000), "gzip"),
+    "a zip bomb of base64": lambda: _packed(gzip.compress(_picture("A" * _BYTES).body), "gzip"),
 }

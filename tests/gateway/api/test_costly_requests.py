@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
+import brotli
 import numpy as np
 import pytest
 from costly_bodies import KINDS
@@ -168,8 +169,12 @@ def test_the_time_in_which_a_body_waits_to_be_read_is_gone_for_its_answer(
     assert backend.requests[0].deadline_s < DEADLINE_S - 1.0
 
 
-@pytest.mark.parametrize(("size", "most_at_once"), [(SMALL_BYTES + 1, 1), (SMALL_BYTES, 4)])
-def test_of_large_bodies_one_is_read_at_a_time(size: int, most_at_once: int) -> None:
+@pytest.mark.parametrize(
+    ("body", "most_at_once"),
+    [(b"A" * (SMALL_BYTES + 1), 1), (b"A" * SMALL_BYTES, 4), (b'"a":1,' * 10_000, 1), (b'"a":1,' * 1000, 4)],
+    ids=["large", "small", "small of many values", "tiny"],
+)
+def test_of_bodies_that_take_more_than_a_moment_one_is_read_at_a_time(body: bytes, most_at_once: int) -> None:
     """Threads that compute at the same time keep the processors from everybody who asks for little."""
     lock, reading, seen = threading.Lock(), set[int](), list[int]()
 
@@ -185,10 +190,22 @@ def test_of_large_bodies_one_is_read_at_a_time(size: int, most_at_once: int) -> 
     callers = iter(["one", "two", "three", "four"])
     with closing(DearReader(60.0)) as dear, ThreadPoolExecutor(4) as pool:
         bodies = BodyReader(2 << 20, 2 << 20, 60.0, lambda: next(callers), dear)
-        asked = [Request(EnvironBuilder(method="POST", data=b"A" * size).get_environ()) for _ in range(4)]
-        assert list(pool.map(lambda request: bodies.read_as(request, read), asked)) == [size] * 4
+        asked = [Request(EnvironBuilder(method="POST", data=body).get_environ()) for _ in range(4)]
+        assert list(pool.map(lambda request: bodies.read_as(request, read), asked)) == [len(body)] * 4
         bodies.close()
     assert max(seen) == most_at_once
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br"])
+def test_what_is_small_while_it_is_compressed_is_unpacked_in_its_callers_turn(
+    encoding: str, client: FlaskClient
+) -> None:
+    """Fifty bytes may become fifteen megabytes."""
+    body = {"gzip": gzip.compress, "br": brotli.compress}[encoding](b'{"messages":1}')
+    headers = {"Content-Encoding": encoding, "Content-Type": "application/json", "X-Request-Timeout": "0.2"}
+    with client.application.extensions[BODIES]._turns.take("another", Deadline.after(60.0)):
+        assert client.post(OPENAI_URL, data=body, headers=headers).status_code == 504
+    assert client.post(OPENAI_URL, data=body, headers=headers).status_code == 400
 
 
 def test_many_ids_become_text_in_their_callers_turn(settings: GatewaySettings) -> None:

@@ -12,13 +12,14 @@ from contextlib import closing
 
 import pytest
 from costly_bodies import KINDS, VISION
+from cpu_time import takes_less_than
 from eventually import eventually
 
 from gateway.reading.base64_file import bytes_of_base64
-from gateway.reading.dear import SMALL_FORM_BYTES, is_dear
+from gateway.reading.dear import SMALL_FORM_BYTES, is_dear, is_quick
 from gateway.reading.dear_reader import DearReader
 from gateway.reading.process import IDLE_S
-from gateway.schemas.multipart import FORM
+from gateway.schemas.multipart import FORM, URLENCODED, read_parts
 from gateway.schemas.vision import parse_vision
 from glmserve.errors import DeadlineExceeded, GlmServeError, InvalidInput, Overloaded
 from glmserve.system.stopped import is_stopped
@@ -29,6 +30,7 @@ DEAR = [
     *(kind for kind in KINDS if kind.startswith(("JSON", "base64", "a name")) and kind != PLAIN),
     "a form's long text",
     "a form of escapes",
+    "a form of blanks",
     "a form's JSON",
 ]
 
@@ -48,8 +50,16 @@ def test_a_photo_as_base64_is_not_dear(file_bytes: int) -> None:
 
 
 def test_a_large_form_is_dear_and_a_small_one_is_not() -> None:
-    assert is_dear(bytes(2 << 20), FORM)
+    assert is_dear(bytes(2 << 20), FORM) and is_dear(b"+" * (2 << 20), URLENCODED)
     assert not is_dear(bytes(1 << 20), FORM)
+
+
+def test_a_small_body_is_quick_unless_it_holds_many_values() -> None:
+    photo, names = os.urandom(45_000), ",".join(f'"name{i}":1' for i in range(4000))
+    text = json.dumps({"image": base64.b64encode(photo).decode(), "prompt": "What is the time? 现在几点？" * 100})
+    assert is_quick(text.encode(), JSON) and is_quick(photo, FORM) and is_quick(b'"a":1,' * 1000, JSON)
+    assert not is_quick(f"{{{names}}}".encode(), JSON) and not is_quick(b"[" + b"1," * 9000, FORM)
+    assert not is_quick(b"%41" * 15_000, URLENCODED) and not is_quick(b"A" * 100_000, JSON)
 
 
 def test_a_photo_in_a_small_form_is_not_dear() -> None:
@@ -67,6 +77,19 @@ def test_a_long_name_is_dear_however_it_is_written(name: str, before_colon: str)
     for body in (f'{{"{name}"{before_colon}:1,"image":"{photo}"}}', f'{{"image":"{photo}","{name}"{before_colon}:1}}'):
         assert is_dear(body.encode(), JSON)
     assert not is_dear(f'{{"image"{before_colon}:"{photo}","prompt":"{name}"}}'.encode(), JSON)
+
+
+def test_a_form_of_long_heads_is_refused_before_they_are_read() -> None:
+    """Half a second for each megabyte; a head has two hundred bytes, and one may have eight thousand."""
+    made = KINDS["a form's long heads"]()
+
+    def is_refused() -> None:
+        with pytest.raises(InvalidInput, match="multipart form"):
+            read_parts(made.body, made.headers["Content-Type"], 56)
+
+    assert takes_less_than(0.05, is_refused)
+    one = made.body[:7100].partition(b"1\r\n")[0] + b"1\r\n--bound--\r\n"
+    assert len(read_parts(one, made.headers["Content-Type"], 56)) == 1
 
 
 def test_a_long_number_is_dear_wherever_it_begins() -> None:
