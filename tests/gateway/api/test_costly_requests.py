@@ -30,12 +30,14 @@ from gateway.deadline import Deadline
 from gateway.reading.dear import SMALL_BYTES
 from gateway.reading.dear_reader import DearReader
 from gateway.resources import BODIES, DEAR
+from gateway.schemas.conversation import Conversation, Turn
 from gateway.settings import GatewaySettings
 from glmserve.build.manifest import CHECKPOINT_FOLDER
 from glmserve.errors import DeadlineExceeded, PromptTooLong
 from glmserve.limits import DEADLINE_S
-from glmserve.model.chat_template import Message, PromptBuilder
+from glmserve.model.chat_template import Message, PromptBuilder, ToolCall
 from glmserve.model.tokenizer import Tokenizer
+from glmserve.sampling_parameters import Sampling
 
 MOST_CPU_S = 0.25
 """Of a request's own thread: what is dear is computed in another process, or without Python's lock."""
@@ -216,6 +218,18 @@ def test_many_ids_become_text_in_their_callers_turn(settings: GatewaySettings) -
             service.text_of(many, Deadline.after(0.1), "me")
         assert service.text_of(many[:20], Deadline.after(0.1), "me")
     assert len(service.text_of(many, Deadline.after(60), "me")) >= len(many)
+
+
+@pytest.mark.parametrize("turn", [Turn("user", ("a",)), Turn("assistant", (), None, (ToolCall("a", {}),) * 3)])
+def test_many_short_turns_become_tokens_in_their_callers_turn(turn: Turn, settings: GatewaySettings) -> None:
+    """The template takes ten milliseconds for 512 of them, however short they are; a few wait for nobody."""
+    service = ChatService(settings, FakeBackend())
+    many, few = (Conversation((turn,) * count, Sampling()) for count in (512, 20))
+    with service._turns.take("somebody else", Deadline.after(60)):
+        with pytest.raises(DeadlineExceeded):
+            service.count(many, Deadline.after(0.1), "me")
+        assert service.count(few, Deadline.after(30), "me")
+    assert service.count(many, Deadline.after(60), "me")
 
 
 def test_of_rare_characters_few_are_counted_until_they_are_too_many(
