@@ -60,7 +60,7 @@ class DearReader:
             except _Ended as error:
                 raise _why(process.end(), self._cpu_s) from error
             except BaseException:
-                process.end()
+                process.end(wait_s=0.0)
                 raise
             self._processes.give_back(process)
         said = pickle.loads(answer)
@@ -121,12 +121,12 @@ class _Process:
         is_fresh = time.monotonic() - self._asked_s < IDLE_S / 2
         return self._process.poll() is None and is_fresh and not is_stopped(self._process.pid)
 
-    def end(self) -> int:
-        """Ends it in any case; its exit code, 0 for one that we had to kill."""
+    def end(self, wait_s: float = _END_WAIT_S) -> int:
+        """Ends it in any case; its exit code, 0 for one that we had to kill because it had not ended in time."""
         with suppress(OSError):
             self._channel.close()
         self._socket.close()
-        return self._process.returncode if has_ended(self._process, _END_WAIT_S) else 0
+        return self._process.returncode if has_ended(self._process, wait_s) else 0
 
 
 def _why(exit_code: int, cpu_s: float) -> GlmServeError:

@@ -247,11 +247,10 @@ def test_time_that_runs_out_ends_the_reading() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_every_kind_stays_within_the_limits_of_bytes() -> None:
     for kind in KINDS.values():
         made = kind()
-        assert len(made.body) <= (20 if made.path == VISION and "form" in made.headers["Content-Type"] else 16) << 30
+        assert len(made.body) <= (20 if made.path == VISION and "form" in made.headers["Content-Type"] else 16) << 20
 
 
 def test_reading_makes_way_for_the_threads_that_others_wait_for(dear_reader: DearReader) -> None:
