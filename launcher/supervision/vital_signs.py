@@ -120,12 +120,6 @@ def cpu_s(processes: Iterable[Process]) -> float:
     return sum((int(found[11]) + int(found[12])) * _TICK_S for found in fields if found)
 
 
-def is_stopped(pid: int) -> bool:
-    """Whether somebody has stopped it (SIGSTOP)."""
-    state = _state(pid)
-    return state is not None and state[0] in "Tt"
-
-
 def tell_to_go_on(pid: int) -> None:
     """Takes back a SIGSTOP; a process that a debugger holds stays stopped."""
     with suppress(OSError):

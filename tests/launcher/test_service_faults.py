@@ -24,8 +24,8 @@ from gateway.triton.backend import GenerateRequest
 from gateway.triton.http_client import TritonHttpBackend
 from glmserve.errors import GlmServeError
 from glmserve.sampling_parameters import Sampling
+from glmserve.system.stopped import is_stopped
 from launcher.cli import Exit
-from launcher.supervision.vital_signs import is_stopped
 
 pytestmark = pytest.mark.triton
 BACK_WITHIN_S = 15.0

@@ -13,6 +13,7 @@ from contextlib import closing
 import pytest
 from costly_bodies import KINDS, VISION
 from cpu_time import takes_less_than
+from eventually import eventually
 
 from gateway.reading.base64_file import bytes_of_base64
 from gateway.reading.dear import SMALL_BYTES, SMALL_FORM_BYTES, is_dear
@@ -22,6 +23,7 @@ from gateway.schemas.json_reader import parse_json
 from gateway.schemas.multipart import FORM
 from gateway.schemas.vision import parse_vision
 from glmserve.errors import DeadlineExceeded, GlmServeError, InvalidInput, Overloaded
+from glmserve.system.stopped import is_stopped
 
 JSON = "application/json"
 PLAIN = "base64 of no picture"
@@ -187,6 +189,42 @@ def test_a_process_that_is_about_to_end_for_want_of_bodies_is_not_asked(
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + 0.9 * IDLE_S)
     assert reader.read("key", pid, b"body") != first
+
+
+class StopsWhoReadsIt:
+    """An argument at which the reading process stops before it takes the body."""
+
+    def __reduce__(self) -> tuple[object, tuple[bytes]]:
+        return stops, (b"",)
+
+
+def stops(body: bytes) -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+@pytest.mark.process
+def test_a_process_that_was_stopped_while_idle_is_replaced_unnoticed(reader: DearReader) -> None:
+    first = reader.read("key", pid, b"body")
+    os.kill(first, signal.SIGSTOP)
+    assert eventually(lambda: is_stopped(first))
+    assert reader.read("key", pid, b"body") != first
+
+
+@pytest.mark.process
+def test_a_process_that_is_stopped_while_it_reads_is_replaced_within_seconds(reader: DearReader) -> None:
+    began = time.monotonic()
+    with pytest.raises(Overloaded):
+        reader.read("key", stops, b"body")
+    assert time.monotonic() - began < 10
+    assert reader.read("other", halves, b"body", 1) == b"bo"
+
+
+@pytest.mark.process
+def test_a_process_that_takes_no_more_of_a_body_keeps_nobody_past_its_deadline(reader: DearReader) -> None:
+    reader.read("key", pid, b"body")
+    with pytest.raises(DeadlineExceeded):
+        reader.read("key", halves, bytes(3_000_000), StopsWhoReadsIt(), within_s=0.5)
+    assert reader.read("other", halves, b"body", 1) == b"bo"
 
 
 @pytest.mark.process
