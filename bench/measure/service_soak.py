@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from threading import Semaphore
@@ -35,13 +35,15 @@ from glmserve.build.manifest import CHECKPOINT_FOLDER
 from glmserve.model.tokenizer import Tokenizer
 
 LOAD = 0.7
-_CROWD, _CROWD_S, _PAUSE_S = 24, 15.0, 3.0
+_CROWD, _CROWD_S, _RUN_UP_S = 24, 15.0, 3.0
 _IMAGES = 100
 """More than the engine's cache of images holds, so that each is encoded again and again."""
 _SIZES = (SQUARE, (112, 112), (320, 160), (640, 480))
 _MOST_AT_ONCE = 64
 _LEAVES_AFTER = 3  # events of a stream
 _SAMPLE_EVERY_S = 5.0
+_LEAST_SAMPLES = 8
+"""Of a run of seconds."""
 _SETTLE_S = 5.0
 _CHAT_PATH = "/v1/chat/completions"
 RIGHT = {"answered", "streamed", "text", "by schema", "left", "refused: 400"}
@@ -51,9 +53,14 @@ Request = Callable[[str, random.Random], str]
 """Sends one request to a service and says how it ended."""
 
 
+class NothingAnswered(Exception):
+    """The service ended no request as it must while its capacity was looked for; the message says how they ended."""
+
+
 @dataclass(frozen=True)
 class Growth:
-    """One part of the service; growth is from the end of the warm-up on, of memory along a fitted line."""
+    """One part of the service; growth is from the end of the warm-up on, of memory along a fitted line, of threads and
+    files from one moment without requests to the other."""
 
     pss_mib: float
     pss_growth_mib: float
@@ -75,19 +82,30 @@ class ServiceSummary:
     parts: dict[str, Growth]
 
     @property
+    def faults(self) -> list[str]:
+        """Why it has not passed, a sentence each."""
+        faults = [f"{self.endings[how]} requests ended wrongly: {how}." for how in sorted(set(self.endings) - RIGHT)]
+        faults += [f"No request ended so: {how}. Let it run longer." for how in sorted(RIGHT - set(self.endings))]
+        mib = sum(max(0.0, part.pss_growth_mib) for part in self.parts.values())  # no part makes up for another
+        if mib > MOST_GROWTH_MIB:
+            faults.append(f"Memory grew by {mib:.1f} MiB after the warm-up; {MOST_GROWTH_MIB:g} MiB may be.")
+        for name, part in self.parts.items():
+            if part.thread_growth > 0:
+                faults.append(f"{name} has {part.thread_growth} more threads than after the warm-up.")
+            if part.file_growth > 0:
+                faults.append(f"{name} has {part.file_growth} more open files than after the warm-up.")
+        return faults
+
+    @property
     def passed(self) -> bool:
-        parts = self.parts.values()
-        return (
-            set(self.endings) == RIGHT
-            and sum(part.pss_growth_mib for part in parts) <= MOST_GROWTH_MIB
-            and all(part.thread_growth <= 0 and part.file_growth <= 0 for part in parts)
-        )
+        return not self.faults
 
 
 def soak(build: Path, minutes: float, threads: int, seed: int, say: Say) -> ServiceSummary:
-    """Runs Triton and the gateway on a build, finds what they can do, and lets that share of it arrive."""
+    """Runs Triton and the gateway on a build, finds what they can do, and lets that share of it arrive; raises
+    NothingAnswered."""
     CACHE.mkdir(exist_ok=True)
-    chance, ended = random.Random(seed), Endings()
+    ended = Endings()
     request = _any_request(QuestionMaker(Tokenizer.read(build / CHECKPOINT_FOLDER), seed))
     variables = engine_variables(threads) | UNLIMITED
     with (
@@ -97,12 +115,14 @@ def soak(build: Path, minutes: float, threads: int, seed: int, say: Say) -> Serv
         capacity = _capacity(fleet.url, request)
         say(f"{capacity:.1f} requests a second at most; now {LOAD:.0%} of it")
         pids = {"Triton": fleet.tritons[0].pid or 0, "gateway": fleet.gateways[0].pid or 0}
-        samples = _arrivals(fleet.url, request, LOAD * capacity, 60 * minutes, chance, ended, pids, say)
-    at_s = samples[:, 0]
-    warm = samples[at_s >= at_s[-1] * WARM_UP_SHARE]
+        load = _Load(fleet.url, request, LOAD * capacity, random.Random(seed), ended, pids, say)
+        load.fill()
+        warm_up = load.arrive(60 * minutes * WARM_UP_SHARE)
+        say("warmed up; from here on growth counts")
+        warm = np.vstack([warm_up[-1:], load.arrive(60 * minutes * (1 - WARM_UP_SHARE))])
     return ServiceSummary(
         seed=seed,
-        seconds=round(float(at_s[-1]), 1),
+        seconds=round(float(warm[-1, 0]), 1),
         capacity_per_s=round(capacity, 1),
         load=LOAD,
         requests=ended.counts.total(),
@@ -112,8 +132,8 @@ def soak(build: Path, minutes: float, threads: int, seed: int, say: Say) -> Serv
 
 
 def growth(at_s: NDArray[np.float64], measured: NDArray[np.float64]) -> Growth:
-    """`measured` are resident MiB, threads and files at these moments; of the last two the least of a tenth counts, as
-    both come and go with requests."""
+    """`measured` are resident MiB, threads and files at these moments, the first and the last without requests; of
+    threads and files the least of a tenth counts, as both come and go with requests."""
     mib, *counts = measured.T
     a_second = float(np.polyfit(at_s, mib, 1)[0])
     tenth = max(1, len(at_s) // 10)
@@ -128,63 +148,89 @@ def growth(at_s: NDArray[np.float64], measured: NDArray[np.float64]) -> Growth:
 
 
 def _capacity(url: str, request: Request) -> float:
-    """Requests a second of a crowd of which each asks again when it is answered."""
-    until, ended = time.monotonic() + _PAUSE_S + _CROWD_S, Endings()
+    """Requests a second that end as they must, of a crowd of which each asks again when it is answered."""
+    until, ended = time.monotonic() + _RUN_UP_S + _CROWD_S, Endings()
 
     def ask_again(number: int) -> None:
         chance = random.Random(number)
         while (began := time.monotonic()) < until:
             how = request(url, chance)
-            if began >= until - _CROWD_S:
+            if began >= until - _CROWD_S or how not in RIGHT:
                 ended.add(how, 0)
 
     with ThreadPoolExecutor(_CROWD) as pool:
         list(pool.map(ask_again, range(_CROWD)))
-    return ended.counts.total() / _CROWD_S
+    right = sum(number for how, number in ended.counts.items() if how in RIGHT)
+    if not right:
+        how = ", ".join(f"{number} {how}" for how, number in sorted(ended.counts.items())) or "none at all"
+        raise NothingAnswered(
+            f"{_CROWD} clients got nothing right in {_CROWD_S:g} s after {_RUN_UP_S:g} s. Endings: {how}. "
+            "This machine is too slow for the model: give --checkpoint a smaller one."
+        )
+    return right / _CROWD_S
 
 
-def _arrivals(
-    url: str,
-    request: Request,
-    per_s: float,
-    for_s: float,
-    chance: random.Random,
-    ended: Endings,
-    pids: Mapping[str, int],
-    say: Say,
-) -> NDArray[np.float64]:
-    """The samples [moments, 1 + 3 for each part]: seconds passed, and the MiB, threads and files of each part."""
-    room = Semaphore(_MOST_AT_ONCE)
-    samples, began = list[list[float]](), time.monotonic()
-    due = next_word = next_sample = began
+@dataclass(frozen=True)
+class _Load:
+    """Requests at random moments, and what the service takes meanwhile."""
 
-    def send_one(own: random.Random) -> None:
+    url: str
+    request: Request
+    per_s: float
+    chance: random.Random
+    ended: Endings
+    pids: Mapping[str, int]
+    say: Say
+    began: float = field(default_factory=time.monotonic)
+    room: Semaphore = field(default_factory=lambda: Semaphore(_MOST_AT_ONCE))
+
+    def fill(self) -> None:
+        """As many at once as may ever be: pools of threads that never shrink are then as large as they get."""
+        with ThreadPoolExecutor(_MOST_AT_ONCE) as pool:
+            list(pool.map(lambda number: self.request(self.url, random.Random(number)), range(_MOST_AT_ONCE)))
+
+    def arrive(self, for_s: float) -> NDArray[np.float64]:
+        """The samples [moments, 1 + 3 for each part]: seconds since the start, and the MiB, threads and files of each
+        part. The last one is taken when no request is under way."""
+        samples, began = list[list[float]](), time.monotonic()
+        due = next_word = next_sample = began
+        every_s = min(_SAMPLE_EVERY_S, for_s / _LEAST_SAMPLES)
+        with ThreadPoolExecutor(_MOST_AT_ONCE) as pool:
+            while (now := time.monotonic()) < began + for_s:
+                if now >= next_sample:
+                    next_sample = now + every_s
+                    samples.append(self._sample())
+                if now >= next_word:
+                    next_word = now + max(10.0, for_s / 20)
+                    mib = " and ".join(f"{part} {samples[-1][1 + 3 * i]:.0f}" for i, part in enumerate(self.pids))
+                    self.say(f"{self.ended.counts.total()} requests; MiB: {mib}")
+                if now < due:
+                    time.sleep(max(0.0, min(due, next_sample, began + for_s) - time.monotonic()))
+                    continue
+                due += self.chance.expovariate(self.per_s)
+                own = random.Random(self.chance.getrandbits(64))
+                if self.room.acquire(timeout=_SAMPLE_EVERY_S):
+                    pool.submit(self._send_one, own)
+                else:
+                    self.ended.add(f"not sent: {_MOST_AT_ONCE} under way", 0)
+        time.sleep(_SETTLE_S)  # sockets and threads of the last ones
+        samples.append(self._sample())
+        return np.array(samples)
+
+    def _send_one(self, own: random.Random) -> None:
         try:
-            ended.add(request(url, own), 0)
+            how = self.request(self.url, own)
+        except Exception as error:  # the thread's outer edge: what is lost here would look like a request never sent
+            how = f"failed: {type(error).__name__}"
         finally:
-            room.release()
+            self.room.release()
+        self.ended.add(how, 0)
 
-    with ThreadPoolExecutor(_MOST_AT_ONCE) as pool:
-        while (now := time.monotonic()) < began + for_s:
-            if now >= next_sample:
-                next_sample += _SAMPLE_EVERY_S
-                samples.append([now - began, *(value for pid in pids.values() for value in _sample(pid))])
-            if now >= next_word:
-                next_word += max(10.0, for_s / 20)
-                mib = " and ".join(f"{part} {samples[-1][1 + 3 * i]:.0f}" for i, part in enumerate(pids))
-                say(f"{ended.counts.total()} requests; MiB: {mib}")
-            if now < due:
-                time.sleep(min(due, next_sample) - now)
-                continue
-            due += chance.expovariate(per_s)
-            if room.acquire(timeout=_SAMPLE_EVERY_S):
-                pool.submit(send_one, random.Random(chance.getrandbits(64)))
-    time.sleep(_SETTLE_S)  # sockets and threads of the last ones
-    samples.append([time.monotonic() - began, *(value for pid in pids.values() for value in _sample(pid))])
-    return np.array(samples)
+    def _sample(self) -> list[float]:
+        return [time.monotonic() - self.began, *(value for pid in self.pids.values() for value in _taken(pid))]
 
 
-def _sample(pid: int) -> tuple[float, int, int]:
+def _taken(pid: int) -> tuple[float, int, int]:
     """MiB, threads and open files of a process and all that it has started."""
     all_of_it = {pid} | descendants(pid)
     return pss_bytes(all_of_it) / _MIB, sum(map(threads_of, all_of_it)), sum(map(open_files, all_of_it))
@@ -218,11 +264,12 @@ def _streamed(questions: list[Question], url: str, chance: random.Random) -> str
 
 def _left(questions: list[Question], url: str, chance: random.Random) -> str:
     with (
-        suppress(OSError, http.client.HTTPException),
+        suppress(OSError, http.client.HTTPException, ValueError),
         posted(url + VISION_PATH, chance.choice(questions).body(48, stream=True)) as reply,
     ):
-        for _ in zip(range(chance.randint(0, _LEAVES_AFTER)), reply, strict=False):
-            pass
+        for _, event in zip(range(chance.randint(0, _LEAVES_AFTER)), reply, strict=False):
+            if reply.status == http.HTTPStatus.OK and "error" in event:
+                return "left: error event"
         return "left" if reply.status == http.HTTPStatus.OK else f"left: {reply.status}"
     return "left: broken"
 
@@ -255,8 +302,8 @@ def _wrong_json(url: str, chance: random.Random) -> str:
 
 
 def _status(url: str, asked: dict[str, object]) -> int:
-    """0 where the connection breaks."""
-    with suppress(OSError, http.client.HTTPException), posted(url, json.dumps(asked).encode()) as reply:
+    """0 where the connection breaks, or what comes is no JSON."""
+    with suppress(OSError, http.client.HTTPException, ValueError), posted(url, json.dumps(asked).encode()) as reply:
         for _ in reply:
             pass
         return reply.status

@@ -31,6 +31,7 @@ _SETTLE_S = 10.0
 _AFTER_REFUSAL_S = 0.05
 _SAMPLE_EVERY_S = 0.25
 WARM_UP_SHARE = 1 / 3
+RIGHT = {"done", "cancelled", "deadline_exceeded", "overloaded"}
 MOST_GROWTH_MIB = 8.0
 _MIB_A_PAGE = 4096 / 1024**2
 
@@ -52,15 +53,26 @@ class Summary:
     file_growth: int
 
     @property
+    def faults(self) -> list[str]:
+        """Why it has not passed, a sentence each."""
+        faults = [f"{self.endings[how]} requests ended wrongly: {how}." for how in sorted(set(self.endings) - RIGHT)]
+        if not self.endings.get("done"):
+            faults.append("No request was answered whole.")
+        if self.running_at_end or self.waiting_at_end:
+            faults.append(f"{self.running_at_end} requests still run at the end, and {self.waiting_at_end} wait.")
+        if self.rss_growth_mib > MOST_GROWTH_MIB:
+            faults.append(
+                f"Memory grew by {self.rss_growth_mib:.1f} MiB after the warm-up; {MOST_GROWTH_MIB:g} MiB may be."
+            )
+        if self.thread_growth > 0:
+            faults.append(f"There are {self.thread_growth} more threads than after the warm-up.")
+        if self.file_growth > 0:
+            faults.append(f"There are {self.file_growth} more open files than after the warm-up.")
+        return faults
+
+    @property
     def passed(self) -> bool:
-        return (
-            set(self.endings) <= {"done", "cancelled", "deadline_exceeded", "overloaded"}
-            and self.endings.get("done", 0) > 0
-            and self.running_at_end == self.waiting_at_end == 0
-            and self.rss_growth_mib <= MOST_GROWTH_MIB
-            and self.thread_growth <= 0
-            and self.file_growth <= 0
-        )
+        return not self.faults
 
 
 class Endings:

@@ -27,9 +27,9 @@ class TextBody(GuidedFields, TokenFields):
     blank_texts: ClassVar[tuple[str, ...]] = ("stop", "prompt")
 
     model: Text | None = Field(default=None, description="the name of a model, as GET /v1/models lists it")
-    prompt: (
-        Text | TokenIds | Annotated[list[Text | TokenIds], Field(min_length=1, max_length=MAX_PROMPTS, fail_fast=True)]
-    ) = Field(description=f"a string, a list of token ids, or a list of 1 to {MAX_PROMPTS} of these")
+    prompt: Text | TokenIds | _Prompts = Field(
+        description=f"a string, a list of token ids, or a list of 1 to {MAX_PROMPTS} of these"
+    )
     suffix: Literal[""] | None = Field(default=None, description="left out: nothing is inserted into a text here")
     echo: bool | None = Field(default=None, description=FLAG)
     stream: bool | None = Field(default=None, description=FLAG)

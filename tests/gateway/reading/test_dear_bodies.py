@@ -16,9 +16,10 @@ from cpu_time import takes_less_than
 from eventually import eventually
 
 from gateway.reading.base64_file import bytes_of_base64
-from gateway.reading.dear import SMALL_FORM_BYTES, is_dear, is_quick
+from gateway.reading.dear import SMALL_BYTES, SMALL_FORM_BYTES, is_dear, is_quick
 from gateway.reading.dear_reader import DearReader
 from gateway.reading.process import IDLE_S
+from gateway.schemas.json_reader import parse_json
 from gateway.schemas.multipart import FORM, URLENCODED, read_parts
 from gateway.schemas.vision import parse_vision
 from glmserve.errors import DeadlineExceeded, GlmServeError, InvalidInput, Overloaded
@@ -92,9 +93,21 @@ def test_a_form_of_long_heads_is_refused_before_they_are_read() -> None:
     assert len(read_parts(one, made.headers["Content-Type"], 56)) == 1
 
 
-def test_a_long_number_is_dear_wherever_it_begins() -> None:
-    for shift in (0, 1, 4000):
-        assert is_dear(b'{"a":' + b" " * shift + b"1" * 100_000 + b"}", JSON)
+@pytest.mark.parametrize("digits", [31, 4000, 100_000])
+def test_a_long_number_is_dear_wherever_it_begins(digits: int) -> None:
+    for shift in range(17):
+        body = b'{"a":' + b"a" * shift + b"1" * digits + b",b" * SMALL_BYTES
+        assert is_dear(body[: SMALL_BYTES + 20_000 + digits], JSON)
+
+
+def test_no_body_that_is_not_dear_holds_pythons_lock_for_long() -> None:
+    """By parsing alone: the largest bodies of items of one kind that are merely large, in processor time."""
+    for item in (b"1" * 15, b"1e" + b"1" * 15, b"0." + b"1" * 15, b'"%b"' % (b"a" * 1000), b'"%b":1' % (b"a" * 4000)):
+        is_name = item.endswith(b":1")
+        most = 3600 if len(item) > 100 else SMALL_BYTES // 2 - 100
+        body = (b"{%b}" if is_name else b'{"x":[%b]}') % b",".join([item] * most)
+        assert not is_dear(body, JSON)
+        assert takes_less_than(0.05, lambda body=body: parse_json(body))
 
 
 def halves(body: bytes, times: int) -> bytes:
