@@ -26,7 +26,7 @@ from bench.checkpoints.builds import CACHE
 from bench.load.closed_loop import VISION_PATH, send
 from bench.load.posted import posted
 from bench.load.prompts import SQUARE, Question, QuestionMaker
-from bench.measure.soak import MOST_GROWTH_MIB, WARM_UP_SHARE, Endings
+from bench.measure.soak import WARM_UP_SHARE, Endings, growth_faults
 from bench.records import Say
 from bench.servers.fleet import UNLIMITED, Fleet, running
 from bench.servers.processes import engine_variables
@@ -46,7 +46,6 @@ _SAMPLE_EVERY_S = 5.0
 _LEAST_SAMPLES = 8
 """Of a run of seconds."""
 _SETTLE_S = 5.0
-_TELLING_S = 600.0
 _CHAT_PATH = "/v1/chat/completions"
 RIGHT = {"answered", "streamed", "text", "by schema", "left", "refused: 400"}
 _MIB = 1 << 20
@@ -91,9 +90,7 @@ class ServiceSummary:
             faults.append(f"503: at {self.load:.0%} nobody is refused, unless other programs take the machine.")
         faults += [f"No request ended so: {how}. Let it run longer." for how in sorted(RIGHT - set(self.endings))]
         mib = sum(max(0.0, part.pss_growth_mib) for part in self.parts.values())  # no part makes up for another
-        if mib > MOST_GROWTH_MIB:
-            short = " So short a run does not tell growth from warming up." if self.seconds < _TELLING_S else ""
-            faults.append(f"Memory grew by {mib:.1f} MiB after the warm-up; {MOST_GROWTH_MIB:g} MiB may be.{short}")
+        faults += growth_faults(mib, self.seconds)
         for name, part in self.parts.items():
             if part.thread_growth > 0:
                 faults.append(f"{name} has {part.thread_growth} more threads than after the warm-up.")
