@@ -53,44 +53,22 @@ class BodyReader:
         another turn: threads that read at the same time would only keep Python's lock from everybody else. Raises what
         `read` does, what DearReader does, TooLarge, and InvalidInput when the body breaks off or takes too long.
         """
-        caller, body = self._arrived(request)
+        caller, deadline, body = self._arrived(request)
         if len(body) <= SMALL_BYTES:
             return read(body, *arguments)
-        with self._turns.take(caller, Deadline.after(self._patience_s(request))):
+        with self._turns.take(caller, deadline):
             if not is_dear(body, request.mimetype):
                 return read(body, *arguments)
-        return self._dear.read(caller, read, body, *arguments, within_s=self._patience_s(request))
-
-    def _arrived(self, request: Request) -> tuple[str, bytes]:
-        """Whose it is, and the whole body, unpacked.
-
-        Werkzeug's own limit silently truncates a chunked body. We read some more of a body that is too large and throw
-        it away: a client that is still sending would see a closed connection instead of its 413.
-        """
-        connection = client_socket(request.environ)
-        if connection is None:
-            return self._read(request)
-        with self._watchdog.watch(lambda: stop_reading(connection), self._timeout_s) as pulse:
-            arrived = self._read(request)
-        if pulse.is_dead:
-            raise _broken()
-        return arrived
+        return self._dear.read(caller, read, body, *arguments, within_s=deadline.left_s())
 
     def close(self) -> None:
         self._watchdog.close()
 
-    def _read(self, request: Request) -> tuple[str, bytes]:
-        pieces: list[bytes] = []
-        count, most = 0, self._max_bytes if request.mimetype in FORMS else self._max_json_bytes
-        for piece in _pieces(request.stream):
-            count += len(piece)
-            if count <= most:
-                pieces.append(piece)
-            else:
-                pieces.clear()
-            if count > most * _SPILL_FACTOR:
-                break
-        caller = self._when_arrived()
+    def _arrived(self, request: Request) -> tuple[str, Deadline, bytes]:
+        """Whose it is, until when it must have been read, and the whole body, unpacked."""
+        most = self._max_bytes if request.mimetype in FORMS else self._max_json_bytes
+        pieces, count = self._received(request, most)
+        caller, deadline = self._when_arrived(), Deadline.after(self._patience_s(request))
         if count > most:
             raise self._too_large(most)
         if request.content_length is not None and count != request.content_length:
@@ -98,9 +76,24 @@ class BodyReader:
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         encoding = request.headers.get("Content-Encoding", "")
         if not encoding or len(body) <= SMALL_BYTES:
-            return caller, unpacked(body, encoding, most)
-        with self._dear.turns.take(caller, Deadline.after(self._patience_s(request))):
-            return caller, unpacked(body, encoding, most)
+            return caller, deadline, unpacked(body, encoding, most)
+        with self._dear.turns.take(caller, deadline):
+            return caller, deadline, unpacked(body, encoding, most)
+
+    def _received(self, request: Request, most: int) -> tuple[list[bytes], int]:
+        """The body in pieces, of which none is kept once they are more than `most` bytes, and how many bytes came.
+
+        Werkzeug's own limit silently truncates a chunked body. We read some more of a body that is too large and throw
+        it away: a client that is still sending would see a closed connection instead of its 413.
+        """
+        connection = client_socket(request.environ)
+        if connection is None:
+            return _taken(request.stream, most)
+        with self._watchdog.watch(lambda: stop_reading(connection), self._timeout_s) as pulse:
+            received = _taken(request.stream, most)
+        if pulse.is_dead:
+            raise _broken()
+        return received
 
     def _patience_s(self, request: Request) -> float:
         """How long a body may wait for its turn and be read; a wrong header is refused by who answers."""
@@ -110,6 +103,20 @@ class BodyReader:
     def _too_large(self, most: int) -> TooLarge:
         of_a_form = "" if most == self._max_bytes else f", and {self._max_bytes} of a form with files"
         return TooLarge(f"The request body is too large: at most {most} bytes are accepted{of_a_form}.")
+
+
+def _taken(stream: IO[bytes], most: int) -> tuple[list[bytes], int]:
+    pieces: list[bytes] = []
+    count = 0
+    for piece in _pieces(stream):
+        count += len(piece)
+        if count <= most:
+            pieces.append(piece)
+        else:
+            pieces.clear()
+        if count > most * _SPILL_FACTOR:
+            break
+    return pieces, count
 
 
 def _pieces(stream: IO[bytes]) -> Iterator[bytes]:

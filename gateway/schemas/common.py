@@ -33,7 +33,10 @@ _MOST = next(parameter for parameter in PARAMETERS if parameter.name == "max_tok
 
 
 class Body(BaseModel):
-    """A body as sent: null stands for an absent field, and fields that we do not know are passed over."""
+    """A body as sent: null stands for an absent field, and fields that we do not know are passed over.
+
+    Each list in it ends with its first mistake: only that is told, and to make a hundred thousand takes a while.
+    """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore", allow_inf_nan=False, hide_input_in_errors=True)
 
@@ -111,13 +114,16 @@ def _field(parameter: Parameter) -> Any:
 class AnswerFields(ThinkingFields):
     """How an answer is generated; each description completes the sentence "The field … must be …"."""
 
-    stop: _Stop | Annotated[list[_Stop], Field(max_length=MAX_STOP_STRINGS)] | None = Field(
+    stop: _Stop | Annotated[list[_Stop], Field(max_length=MAX_STOP_STRINGS, fail_fast=True)] | None = Field(
         default=None,
         description=f"a string or a list of at most {MAX_STOP_STRINGS} strings, "
         f"each of 1 to {MAX_STOP_CHARS} characters",
     )
     stop_token_ids: list[_TokenId] | None = Field(
-        default=None, max_length=MAX_STOP_TOKEN_IDS, description=f"a list of at most {MAX_STOP_TOKEN_IDS} token ids"
+        default=None,
+        max_length=MAX_STOP_TOKEN_IDS,
+        fail_fast=True,
+        description=f"a list of at most {MAX_STOP_TOKEN_IDS} token ids",
     )
 
     partial_on_timeout: bool | None = Field(default=None, description=FLAG)

@@ -163,9 +163,9 @@ class Preprocessor:
                 arrived=asking.arrived,
             )
             self._check(asking)
-            self._start(request, asked, asking.tickets)
+            self._start(request, asked, asking.tickets, grammar)
 
-    def _start(self, request: Request, asked: Asked, tickets: Tickets) -> None:
+    def _start(self, request: Request, asked: Asked, tickets: Tickets, grammar: AnswerGrammar | None) -> None:
         """Hands one request for each answer to the engine: the first reads the prompt, the others share its KV."""
         if asked.answers == 1:
             self._engine.submit(request, tickets.one)
@@ -179,8 +179,8 @@ class Preprocessor:
                 is_cancelled=lambda: group.has_failed or request.is_cancelled(),
             )
             try:
-                if asked.grammar and number:  # kept, and begun anew
-                    answer = replace(answer, grammar=self._grammars.compile(asked.grammar, asked.scope))
+                if grammar is not None and number:
+                    answer = replace(answer, grammar=grammar.another())
                 self._engine.submit(answer, ticket)
             except GlmServeError as error:  # others may run already
                 tickets.leave(number)

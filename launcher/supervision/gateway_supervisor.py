@@ -6,9 +6,10 @@ import threading
 import time
 from collections.abc import Callable
 
+from glmserve.system.stopped import is_stopped
 from launcher.gateway_server import GatewayFailed, GatewayServer
 from launcher.supervision.restart_policy import NoRestart, RestartPolicy
-from launcher.supervision.vital_signs import Frozen, children_of, ending, is_stopped
+from launcher.supervision.vital_signs import Frozen, children_of, ending
 
 _FROZEN_AFTER_S = 5.0
 _AT_ONCE_S = 0.0

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 
+from glmserve.system.stopped import is_stopped
 from launcher.supervision.restart_policy import NoRestart, RestartPolicy
 from launcher.supervision.vital_signs import (
     FROZEN_AFTER_S,
@@ -16,7 +17,6 @@ from launcher.supervision.vital_signs import (
     cpu_s,
     ending,
     is_running,
-    is_stopped,
     stubs_of,
 )
 from launcher.triton_server import TritonFailed, TritonServer

@@ -20,9 +20,9 @@ from pathlib import Path
 STOPPED_FOR_S = 8.5
 """A stub that stands still for 10 s makes tritonserver abort (boost's lock_exception); 8 s it survives. The kernel says
 who is stopped, so nobody who is merely slow is meant."""
-CONTINUE_AFTER_S = 2.0
+CONTINUE_AFTER_S = 0.3
 """One that is stopped is told to go on after so long: that mends it without a restart, which takes seconds and ends all
-answers under way."""
+answers under way. Triton gives up a model's process that takes no request for a second."""
 FROZEN_AFTER_S = 10.0
 """One that is not stopped, and yet shows no life or does not answer; after a stop of 8 s its last sign is 9 s old."""
 _PROBE_EVERY_S = 1.0
@@ -118,12 +118,6 @@ def cpu_s(processes: Iterable[Process]) -> float:
     """Seconds of processor time that they have used, all threads together; those that have ended count for nothing."""
     fields = (_fields(process.pid) for process in processes)
     return sum((int(found[11]) + int(found[12])) * _TICK_S for found in fields if found)
-
-
-def is_stopped(pid: int) -> bool:
-    """Whether somebody has stopped it (SIGSTOP)."""
-    state = _state(pid)
-    return state is not None and state[0] in "Tt"
 
 
 def tell_to_go_on(pid: int) -> None:

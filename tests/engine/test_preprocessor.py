@@ -90,6 +90,23 @@ def test_schemas_that_are_being_compiled_hold_up_nobody_elses_text(rig: Rig, mon
     assert all(receiver.got_token.wait(WAIT_S) for receiver in bound)
 
 
+def test_several_answers_of_a_known_schema_wait_for_no_compilation_of_others(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are begun on the thread that prepares everybody's text."""
+    assert rig.ask(schema={"type": "integer"}).got_token.wait(WAIT_S)
+    gate, tried = threading.Event(), threading.Event()
+    monkeypatch.setattr(
+        GrammarTrial, "verdict", lambda _trial, _text: (tried.set(), gate.wait(WAIT_S), Verdict.FITS)[2]
+    )
+    others = rig.ask(schema={"type": "string"}, scope=1)
+    assert tried.wait(WAIT_S)
+    two = rig.ask(schema={"type": "integer"}, answers=2)
+    assert two.got_token.wait(WAIT_S / 2) and rig.ask(scope=9).got_token.wait(WAIT_S / 2) and not others.events
+    gate.set()
+    assert others.got_token.wait(WAIT_S)
+
+
 def test_one_keys_many_schemas_wait_behind_another_keys_first(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[bytes] = []
     gate = threading.Event()

@@ -21,7 +21,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support"), str(ROOT / "tests" /
 from launched import launched  # noqa: E402
 from running_service import UNLIMITED, RunningService  # noqa: E402
 
-from launcher.supervision.vital_signs import is_stopped  # noqa: E402
+from glmserve.system.stopped import is_stopped  # noqa: E402
 
 GIVE_UP_S = 60.0
 FAULTS: dict[str, tuple[Callable[[RunningService], int], signal.Signals]] = {

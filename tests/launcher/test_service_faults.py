@@ -24,8 +24,8 @@ from gateway.triton.backend import GenerateRequest
 from gateway.triton.http_client import TritonHttpBackend
 from glmserve.errors import GlmServeError
 from glmserve.sampling_parameters import Sampling
+from glmserve.system.stopped import is_stopped
 from launcher.cli import Exit
-from launcher.supervision.vital_signs import is_stopped
 
 pytestmark = pytest.mark.triton
 BACK_WITHIN_S = 15.0
@@ -78,6 +78,19 @@ def test_it_answers_again_within_15_seconds_when(fault: str, service: RunningSer
     assert eventually(lambda: not is_alive(pid) or (number == signal.SIGSTOP and not is_stopped(pid)), BACK_WITHIN_S)
     assert back_after_s(service, began) < BACK_WITHIN_S
     assert eventually(service.answers_curl, BACK_WITHIN_S - (time.monotonic() - began))
+
+
+def test_a_stop_of_the_models_process_ends_no_answer_though_requests_come_meanwhile(service: RunningService) -> None:
+    """Triton gives up a process of a model that takes no request for a second."""
+    stopped = service.stub(0)
+    with ThreadPoolExecutor(4) as pool:
+        under_way = [pool.submit(service.ask, 300) for _ in range(2)]
+        assert eventually(service.is_answering, WAIT_S)
+        os.kill(stopped, signal.SIGSTOP)
+        time.sleep(0.1)
+        come = [pool.submit(service.ask) for _ in range(2)]
+        assert [asked.result(timeout=WAIT_S)[0] for asked in (*under_way, *come)] == [200] * 4
+    assert service.stub(0) == stopped
 
 
 @pytest.mark.parametrize("is_stream", [True, False])

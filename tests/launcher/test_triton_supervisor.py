@@ -17,9 +17,10 @@ from servers import children_of, is_alive
 
 from bench.ports import free_port
 from glmserve.build.manifest import REPOSITORY_FOLDER
+from glmserve.system.stopped import is_stopped
 from launcher.supervision.restart_policy import RestartPolicy
 from launcher.supervision.triton_supervisor import LONGEST_STEP_S, TritonSupervisor
-from launcher.supervision.vital_signs import Pulse, PulseReader, cpu_s, is_stopped, stubs_of
+from launcher.supervision.vital_signs import Pulse, PulseReader, cpu_s, stubs_of
 from launcher.triton_server import TritonFailed, TritonServer
 
 pytestmark = pytest.mark.triton

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from costly_bodies import KINDS
 from cpu_time import takes_less_than
+from eventually import eventually
 from fake_backend import FakeBackend
 from flask.testing import FlaskClient
 from samples import OPENAI_URL
@@ -27,10 +28,11 @@ from gateway.chat.service import ChatService
 from gateway.deadline import Deadline
 from gateway.reading.dear import SMALL_BYTES
 from gateway.reading.dear_reader import DearReader
-from gateway.resources import DEAR
+from gateway.resources import BODIES, DEAR
 from gateway.settings import GatewaySettings
 from glmserve.build.manifest import CHECKPOINT_FOLDER
 from glmserve.errors import DeadlineExceeded, PromptTooLong
+from glmserve.limits import DEADLINE_S
 from glmserve.model.chat_template import Message, PromptBuilder
 from glmserve.model.tokenizer import Tokenizer
 
@@ -149,6 +151,21 @@ def test_who_waits_for_a_turn_gives_up_when_its_client_does(kind: str, client: F
         response = client.post(made.path, data=body, headers=made.headers | {"X-Request-Timeout": "0.2"})
         assert time.monotonic() - began < 10
     assert response.status_code == 504
+
+
+def test_the_time_in_which_a_body_waits_to_be_read_is_gone_for_its_answer(
+    client: FlaskClient, backend: FakeBackend
+) -> None:
+    """A deadline for each stage would keep a client several times as long as it said."""
+    bodies = client.application.extensions[BODIES]
+    asked = {"messages": [{"role": "user", "content": "Hi."}], "user": "a" * SMALL_BYTES}
+    with ThreadPoolExecutor(1) as pool:
+        with bodies._turns.take("another", Deadline.after(60.0)):
+            answer = pool.submit(client.post, OPENAI_URL, json=asked)
+            assert eventually(lambda: bool(bodies._turns._waiting))
+            time.sleep(1.0)
+        assert answer.result(60).status_code == 200
+    assert backend.requests[0].deadline_s < DEADLINE_S - 1.0
 
 
 @pytest.mark.parametrize(("size", "most_at_once"), [(SMALL_BYTES + 1, 1), (SMALL_BYTES, 4)])

@@ -101,6 +101,14 @@ def test_too_many_redirects_one_elsewhere_or_nothing_is_a_bad_image(site: str, p
         reader(site).read(f"http://{site}/{path}", "image", 5)
 
 
+def test_a_url_of_megabytes_is_refused_before_anything_keeps_it(site: str) -> None:
+    """urllib keeps the last 128 that it has parsed."""
+    before = urlsplit.cache_info().currsize  # type: ignore[attr-defined]
+    with pytest.raises(BadImage, match=r"has 1000\d{3} characters; at most 8192"):
+        reader(site).read(f"http://{site}/{'a' * 1_000_000}", "image", 5)
+    assert urlsplit.cache_info().currsize == before  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("path", ["lost", "blank"])
 def test_a_redirect_that_says_no_place_is_told_so(site: str, path: str) -> None:
     with pytest.raises(BadImage, match=r"its host answered 302 and does not say where the image is now \(Location\)"):

@@ -154,6 +154,15 @@ def test_a_process_that_died_while_idle_is_replaced_unnoticed(pool: DecoderPool,
     planes(pool, made.small_jpeg(), PATIENT)
 
 
+def test_a_process_that_was_stopped_while_idle_is_replaced_unnoticed(pool: DecoderPool, pids: Pids) -> None:
+    planes(pool, made.small_jpeg(), PATIENT)
+    (pid,) = pids()
+    os.kill(pid, signal.SIGSTOP)
+    assert eventually(lambda: _state(pid) == "T")
+    planes(pool, made.small_jpeg(), PATIENT)
+    assert pid not in pids()
+
+
 def test_a_process_is_replaced_after_many_images(
     pool: DecoderPool, pids: Pids, monkeypatch: pytest.MonkeyPatch
 ) -> None:

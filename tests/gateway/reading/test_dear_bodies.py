@@ -12,14 +12,18 @@ from contextlib import closing
 
 import pytest
 from costly_bodies import KINDS, VISION
+from cpu_time import takes_less_than
+from eventually import eventually
 
 from gateway.reading.base64_file import bytes_of_base64
-from gateway.reading.dear import SMALL_FORM_BYTES, is_dear
+from gateway.reading.dear import SMALL_BYTES, SMALL_FORM_BYTES, is_dear
 from gateway.reading.dear_reader import DearReader
 from gateway.reading.process import IDLE_S
+from gateway.schemas.json_reader import parse_json
 from gateway.schemas.multipart import FORM
 from gateway.schemas.vision import parse_vision
 from glmserve.errors import DeadlineExceeded, GlmServeError, InvalidInput, Overloaded
+from glmserve.system.stopped import is_stopped
 
 JSON = "application/json"
 PLAIN = "base64 of no picture"
@@ -67,9 +71,21 @@ def test_a_long_name_is_dear_however_it_is_written(name: str, before_colon: str)
     assert not is_dear(f'{{"image"{before_colon}:"{photo}","prompt":"{name}"}}'.encode(), JSON)
 
 
-def test_a_long_number_is_dear_wherever_it_begins() -> None:
-    for shift in (0, 1, 4000):
-        assert is_dear(b'{"a":' + b" " * shift + b"1" * 100_000 + b"}", JSON)
+@pytest.mark.parametrize("digits", [31, 4000, 100_000])
+def test_a_long_number_is_dear_wherever_it_begins(digits: int) -> None:
+    for shift in range(17):
+        body = b'{"a":' + b"a" * shift + b"1" * digits + b",b" * SMALL_BYTES
+        assert is_dear(body[: SMALL_BYTES + 20_000 + digits], JSON)
+
+
+def test_no_body_that_is_not_dear_holds_pythons_lock_for_long() -> None:
+    """By parsing alone: the largest bodies of items of one kind that are merely large, in processor time."""
+    for item in (b"1" * 15, b"1e" + b"1" * 15, b"0." + b"1" * 15, b'"%b"' % (b"a" * 1000), b'"%b":1' % (b"a" * 4000)):
+        is_name = item.endswith(b":1")
+        most = 3600 if len(item) > 100 else SMALL_BYTES // 2 - 100
+        body = (b"{%b}" if is_name else b'{"x":[%b]}') % b",".join([item] * most)
+        assert not is_dear(body, JSON)
+        assert takes_less_than(0.05, lambda body=body: parse_json(body))
 
 
 def halves(body: bytes, times: int) -> bytes:
@@ -173,6 +189,42 @@ def test_a_process_that_is_about_to_end_for_want_of_bodies_is_not_asked(
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + 0.9 * IDLE_S)
     assert reader.read("key", pid, b"body") != first
+
+
+class StopsWhoReadsIt:
+    """An argument at which the reading process stops before it takes the body."""
+
+    def __reduce__(self) -> tuple[object, tuple[bytes]]:
+        return stops, (b"",)
+
+
+def stops(body: bytes) -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+@pytest.mark.process
+def test_a_process_that_was_stopped_while_idle_is_replaced_unnoticed(reader: DearReader) -> None:
+    first = reader.read("key", pid, b"body")
+    os.kill(first, signal.SIGSTOP)
+    assert eventually(lambda: is_stopped(first))
+    assert reader.read("key", pid, b"body") != first
+
+
+@pytest.mark.process
+def test_a_process_that_is_stopped_while_it_reads_is_replaced_within_seconds(reader: DearReader) -> None:
+    began = time.monotonic()
+    with pytest.raises(Overloaded):
+        reader.read("key", stops, b"body")
+    assert time.monotonic() - began < 10
+    assert reader.read("other", halves, b"body", 1) == b"bo"
+
+
+@pytest.mark.process
+def test_a_process_that_takes_no_more_of_a_body_keeps_nobody_past_its_deadline(reader: DearReader) -> None:
+    reader.read("key", pid, b"body")
+    with pytest.raises(DeadlineExceeded):
+        reader.read("key", halves, bytes(3_000_000), StopsWhoReadsIt(), within_s=0.5)
+    assert reader.read("other", halves, b"body", 1) == b"bo"
 
 
 @pytest.mark.process
