@@ -66,7 +66,7 @@ def test_growth_is_a_line_through_memory_and_the_least_of_threads_and_files() ->
 CALM = service_soak.Growth(100.0, 0.0, 0.0, 0, 0)
 GOOD = service_soak.ServiceSummary(
     seed=0,
-    seconds=60.0,
+    seconds=3600.0,
     capacity_per_s=10.0,
     load=0.7,
     requests=6,
@@ -86,11 +86,17 @@ def test_a_soak_that_fails_says_why() -> None:
     assert GOOD.faults == []
     assert replace(GOOD, endings=few, parts=worse).faults == [
         "4 requests ended wrongly: text: 503.",
+        "503: at 70% nobody is refused, unless other programs take the machine.",
         "No request ended so: left. Let it run longer.",
         "Memory grew by 9.0 MiB after the warm-up; 8 MiB may be.",
         "gateway has 2 more threads than after the warm-up.",
         "gateway has 3 more open files than after the warm-up.",
     ]
+
+
+def test_a_short_soak_says_that_it_tells_no_growth() -> None:
+    grown = replace(GOOD, parts={"gateway": replace(CALM, pss_growth_mib=9.0)}, seconds=12.0)
+    assert not grown.passed and grown.faults[0].endswith("does not tell growth from warming up.")
 
 
 def load_of(request: service_soak.Request, per_s: float) -> service_soak._Load:
@@ -110,7 +116,7 @@ def test_a_request_that_fails_in_a_way_nobody_foresaw_is_counted() -> None:
 
     load = load_of(fails, 100.0)
     load.arrive(0.2)
-    assert set(load.ended.counts) == {"failed: ZeroDivisionError"} and load.ended.counts.total() > 5
+    assert set(load.ended.counts) == {"failed: ZeroDivisionError"}
 
 
 @pytest.mark.usefixtures("no_pauses")
@@ -141,7 +147,19 @@ def test_samples_that_take_longer_than_their_turn_end_no_soak(monkeypatch: pytes
 @pytest.mark.usefixtures("no_pauses")
 def test_the_shortest_run_has_samples_enough_for_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service_soak, "_SAMPLE_EVERY_S", 5.0)
-    assert len(load_of(lambda _url, _chance: "answered", 10.0).arrive(0.4)) >= 5
+    assert len(load_of(lambda _url, _chance: "answered", 10.0).arrive(0.4)) >= 3
+
+
+def test_bursts_go_on_until_no_thread_is_started_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads, bursts = iter((10, 30, 64, 64, 70)), Endings()
+    monkeypatch.setattr(service_soak, "_taken", lambda _pid: (1.0, next(threads), 1))
+
+    def answered(_url: str, _chance: random.Random) -> str:
+        bursts.add("answered", 0)
+        return "answered"
+
+    load_of(answered, 1.0).fill()
+    assert bursts.counts.total() == 4 * 64
 
 
 @pytest.mark.usefixtures("no_pauses")
