@@ -49,6 +49,12 @@ def pss_bytes(pids: Iterable[int]) -> int:
     return sum(_of(pid, "smaps_rollup", "Pss:") for pid in pids)
 
 
+def own_bytes(pids: Iterable[int]) -> int:
+    """Memory that holds what these processes have written, and not what lies in files, which other programs may share:
+    what a leak grows. One that has ended has none."""
+    return sum(_of(pid, "status", "RssAnon:") + _of(pid, "status", "RssShmem:") for pid in pids)
+
+
 def threads_of(pid: int) -> int:
     """None for one that has ended."""
     with suppress(OSError):

@@ -30,7 +30,7 @@ from bench.measure.soak import WARM_UP_SHARE, Endings, growth_faults
 from bench.records import Say
 from bench.servers.fleet import UNLIMITED, Fleet, running
 from bench.servers.processes import engine_variables
-from bench.usage import descendants, open_files, pss_bytes, threads_of
+from bench.usage import descendants, open_files, own_bytes, threads_of
 from glmserve.build.manifest import CHECKPOINT_FOLDER
 from glmserve.model.tokenizer import Tokenizer
 
@@ -63,9 +63,9 @@ class Growth:
     """One part of the service; growth is from the end of the warm-up on, of memory along a fitted line, of threads and
     files from one moment without requests to the other."""
 
-    pss_mib: float
-    pss_growth_mib: float
-    pss_mib_per_hour: float
+    own_mib: float
+    own_growth_mib: float
+    own_mib_per_hour: float
     thread_growth: int
     file_growth: int
 
@@ -89,7 +89,7 @@ class ServiceSummary:
         if any(how.endswith(": 503") for how in self.endings):
             faults.append(f"503: at {self.load:.0%} nobody is refused, unless other programs take the machine.")
         faults += [f"No request ended so: {how}. Let it run longer." for how in sorted(RIGHT - set(self.endings))]
-        mib = sum(max(0.0, part.pss_growth_mib) for part in self.parts.values())  # no part makes up for another
+        mib = sum(max(0.0, part.own_growth_mib) for part in self.parts.values())  # no part makes up for another
         faults += growth_faults(mib, self.seconds)
         for name, part in self.parts.items():
             if part.thread_growth > 0:
@@ -141,9 +141,9 @@ def growth(at_s: NDArray[np.float64], measured: NDArray[np.float64]) -> Growth:
     tenth = max(1, len(at_s) // 10)
     threads, files = (int(each[-tenth:].min() - each[:tenth].min()) for each in counts)
     return Growth(
-        pss_mib=round(float(mib[-1]), 1),
-        pss_growth_mib=round(a_second * float(at_s[-1] - at_s[0]), 2),
-        pss_mib_per_hour=round(a_second * _HOUR_S, 2),
+        own_mib=round(float(mib[-1]), 1),
+        own_growth_mib=round(a_second * float(at_s[-1] - at_s[0]), 2),
+        own_mib_per_hour=round(a_second * _HOUR_S, 2),
         thread_growth=threads,
         file_growth=files,
     )
@@ -241,7 +241,7 @@ class _Load:
 def _taken(pid: int) -> tuple[float, int, int]:
     """MiB, threads and open files of a process and all that it has started."""
     all_of_it = {pid} | descendants(pid)
-    return pss_bytes(all_of_it) / _MIB, sum(map(threads_of, all_of_it)), sum(map(open_files, all_of_it))
+    return own_bytes(all_of_it) / _MIB, sum(map(threads_of, all_of_it)), sum(map(open_files, all_of_it))
 
 
 def _any_request(maker: QuestionMaker) -> Request:

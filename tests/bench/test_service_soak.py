@@ -41,7 +41,7 @@ def test_every_request_ends_as_its_kind_must(summary: service_soak.ServiceSummar
 @pytest.mark.triton
 def test_each_part_of_the_service_is_measured(summary: service_soak.ServiceSummary) -> None:
     assert set(summary.parts) == {"Triton", "gateway"}
-    assert all(part.pss_mib > 20 for part in summary.parts.values())
+    assert all(part.own_mib > 20 for part in summary.parts.values())
 
 
 @pytest.mark.triton
@@ -50,7 +50,7 @@ def test_a_soak_fails_for_growth_and_for_a_wrong_ending(summary: service_soak.Se
     good = replace(summary, parts={"Triton": calm, "gateway": calm}, endings=dict.fromkeys(summary.endings, 1))
     assert replace(good, endings=dict.fromkeys(service_soak.RIGHT, 1)).passed
     assert not replace(good, endings=dict.fromkeys((*service_soak.RIGHT, "left: 503"), 1)).passed
-    for worse in (replace(calm, pss_growth_mib=20.0), replace(calm, thread_growth=1), replace(calm, file_growth=2)):
+    for worse in (replace(calm, own_growth_mib=20.0), replace(calm, thread_growth=1), replace(calm, file_growth=2)):
         assert not replace(good, endings=dict.fromkeys(service_soak.RIGHT, 1), parts={"gateway": worse}).passed
 
 
@@ -60,7 +60,7 @@ def test_growth_is_a_line_through_memory_and_the_least_of_threads_and_files() ->
     noise = chance.normal(0, 0.5, len(at_s))
     threads, files = 30 + chance.integers(0, 5, len(at_s)), 50 + chance.integers(0, 9, len(at_s)) + (at_s > 1800)
     grown = service_soak.growth(at_s, np.stack([300 + at_s / 3600 + noise, threads, files], axis=1))
-    assert 0.8 < grown.pss_mib_per_hour < 1.2 and grown.thread_growth == 0 and grown.file_growth == 1
+    assert 0.8 < grown.own_mib_per_hour < 1.2 and grown.thread_growth == 0 and grown.file_growth == 1
 
 
 CALM = service_soak.Growth(100.0, 0.0, 0.0, 0, 0)
@@ -76,13 +76,13 @@ GOOD = service_soak.ServiceSummary(
 
 
 def test_a_part_that_shrinks_hides_none_that_grows() -> None:
-    parts = {"Triton": replace(CALM, pss_growth_mib=-30.0), "gateway": replace(CALM, pss_growth_mib=9.0)}
+    parts = {"Triton": replace(CALM, own_growth_mib=-30.0), "gateway": replace(CALM, own_growth_mib=9.0)}
     assert GOOD.passed and not replace(GOOD, parts=parts).passed
 
 
 def test_a_soak_that_fails_says_why() -> None:
     few = {how: 1 for how in service_soak.RIGHT if how != "left"} | {"text: 503": 4}
-    worse = {"gateway": replace(CALM, pss_growth_mib=9.0, thread_growth=2, file_growth=3)}
+    worse = {"gateway": replace(CALM, own_growth_mib=9.0, thread_growth=2, file_growth=3)}
     assert GOOD.faults == []
     assert replace(GOOD, endings=few, parts=worse).faults == [
         "4 requests ended wrongly: text: 503.",
@@ -95,7 +95,7 @@ def test_a_soak_that_fails_says_why() -> None:
 
 
 def test_a_short_soak_says_that_it_tells_no_growth() -> None:
-    grown = replace(GOOD, parts={"gateway": replace(CALM, pss_growth_mib=9.0)}, seconds=12.0)
+    grown = replace(GOOD, parts={"gateway": replace(CALM, own_growth_mib=9.0)}, seconds=12.0)
     assert not grown.passed and grown.faults[0].endswith("does not tell growth from warming up.")
 
 
