@@ -20,7 +20,7 @@ from glmserve.build.manifest import REPOSITORY_FOLDER
 from glmserve.system.stopped import is_stopped
 from launcher.supervision.restart_policy import RestartPolicy
 from launcher.supervision.triton_supervisor import LONGEST_STEP_S, TritonSupervisor
-from launcher.supervision.vital_signs import Pulse, PulseReader, cpu_s, stubs_of
+from launcher.supervision.vital_signs import CONTINUE_AFTER_S, Pulse, PulseReader, cpu_s, stubs_of
 from launcher.triton_server import TritonFailed, TritonServer
 
 pytestmark = pytest.mark.triton
@@ -111,7 +111,7 @@ def test_what_is_stopped_goes_on_within_seconds_and_nothing_is_started_again(vic
     pid, said = STOPPED[victim](server), len(watched.said)
     os.kill(pid, signal.SIGSTOP)
     assert eventually(lambda: is_stopped(pid))
-    assert watched.until(lambda: not is_stopped(pid), GOES_ON_WITHIN_S) > 1
+    assert watched.until(lambda: not is_stopped(pid), GOES_ON_WITHIN_S) > CONTINUE_AFTER_S / 2
     watched.until(watched.supervisor.server.is_ready, GOES_ON_WITHIN_S)
     assert watched.supervisor.server.pid == server and watched.supervisor.is_ready
     assert len(watched.said) == said + 1 and "told to go on" in watched.said[-1]
