@@ -174,6 +174,7 @@ def run_soak(
 
     Before that it takes half a minute to find what the service can do.
     """
+    say(f"The gateway's log lies in {service_soak.LOGS}")
     _judge_soak(service_soak.soak(Run(threads, 1, say).build(checkpoint), minutes, threads, seed, say))
 
 

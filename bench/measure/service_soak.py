@@ -9,7 +9,6 @@ import base64
 import http.client
 import json
 import random
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +34,8 @@ from glmserve.build.manifest import CHECKPOINT_FOLDER
 from glmserve.model.tokenizer import Tokenizer
 
 LOAD = 0.7
+LOGS = CACHE / "soak"
+"""The gateway's log of the last run; it says what is behind a request that ended wrongly."""
 _CROWD, _CROWD_S, _RUN_UP_S = 24, 15.0, 3.0
 _IMAGES = 100
 """More than the engine's cache of images holds, so that each is encoded again and again."""
@@ -106,14 +107,10 @@ class ServiceSummary:
 def soak(build: Path, minutes: float, threads: int, seed: int, say: Say) -> ServiceSummary:
     """Runs Triton and the gateway on a build, finds what they can do, and lets that share of it arrive; raises
     NothingAnswered."""
-    CACHE.mkdir(exist_ok=True)
     ended = Endings()
     request = _any_request(QuestionMaker(Tokenizer.read(build / CHECKPOINT_FOLDER), seed))
     variables = engine_variables(threads) | UNLIMITED
-    with (
-        tempfile.TemporaryDirectory(prefix="soak-", dir=CACHE) as name,
-        running(Fleet(Path(name), build, 1, 1, variables)) as fleet,
-    ):
+    with running(Fleet(LOGS, build, 1, 1, variables)) as fleet:
         capacity = _capacity(fleet.url, request)
         say(f"{capacity:.1f} requests a second at most; now {LOAD:.0%} of it")
         pids = {"Triton": fleet.tritons[0].pid or 0, "gateway": fleet.gateways[0].pid or 0}
