@@ -7,6 +7,8 @@ import structlog
 from glmserve.errors import BackendDown, GlmServeError, InvalidInput, Overloaded, from_wire
 
 _DOWN = ("unknown model", "no available versions", "not ready", "not found", "stub process", "unavailable")
+_BUSY = ("health mutex", "shared memory pool")
+"""A model's process that does not come to its turn on a busy machine, or full shared memory; others are answered."""
 
 
 def error_of(text: str) -> GlmServeError:
@@ -15,7 +17,10 @@ def error_of(text: str) -> GlmServeError:
     if ours is not None:
         return ours
     log_refusal("text", text)
-    return BackendDown() if any(words in text.lower() for words in _DOWN) else GlmServeError()
+    said = text.lower()
+    if any(words in said for words in _BUSY):
+        return Overloaded()
+    return BackendDown() if any(words in said for words in _DOWN) else GlmServeError()
 
 
 def log_refusal(status: str, text: str) -> None:

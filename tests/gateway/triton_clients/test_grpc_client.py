@@ -118,6 +118,20 @@ def test_a_triton_without_its_model_is_a_backend_that_is_down(triton: Any, backe
         list(backend.generate(a_request()))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Failed to process the request(s) for model 'glm4v_0_0', message: Failed to obtain the health mutex.",
+        "Failed to increase the shared memory pool size for key 'triton_python_backend_shm_region_1' to 67108864 bytes.",
+    ],
+)
+def test_a_triton_that_cannot_hand_a_request_on_is_busy(triton: Any, backend: TritonBackend, text: str) -> None:
+    """Of one request only: others are answered meanwhile."""
+    triton[0].script = lambda *_: iter([failure(text)])
+    with capture_logs(), pytest.raises(Overloaded):
+        list(backend.generate(a_request()))
+
+
 def test_any_other_word_of_triton_is_our_failure_without_the_word(triton: Any, backend: TritonBackend) -> None:
     triton[0].script = lambda *_: iter([failure("Traceback: /secret.py at 0x7f")])
     with capture_logs(), pytest.raises(GlmServeError) as caught:
