@@ -122,7 +122,7 @@ def test_a_triton_without_its_model_is_a_backend_that_is_down(triton: Any, backe
     "text",
     [
         "Failed to process the request(s) for model 'glm4v_0_0', message: Failed to obtain the health mutex.",
-        "Failed to increase the shared memory pool size for key 'triton_python_backend_shm_region_1' to 67108864 bytes.",
+        "Failed to increase the shared memory pool size for key 'triton_python_backend_shm_region_1' to 67 bytes.",
     ],
 )
 def test_a_triton_that_cannot_hand_a_request_on_is_busy(triton: Any, backend: TritonBackend, text: str) -> None:
