@@ -123,6 +123,7 @@ class GrammarTrial:
             return b""
         finally:
             ending.cancel()
+            ending.join()
 
     def _started(self) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "PYTHONPATH": import_path()}
