@@ -27,11 +27,14 @@ _FORM_MARKS = b",[{"
 
 def is_quick(body: bytes, mimetype: str) -> bool:
     """Whether it is read in so little time that nobody need wait for it."""
-    if len(body) <= _MOST_QUICK_MARKS or len(body) > SMALL_BYTES:
-        return len(body) <= _MOST_QUICK_MARKS
+    if len(body) <= _MOST_QUICK_MARKS:
+        return True
+    if len(body) > SMALL_BYTES:
+        return False
     if mimetype == FORM:
         return _form_marks(body) <= _MOST_QUICK_MARKS
-    return len(_others(np.frombuffer(body, np.uint8))) <= _MOST_QUICK_MARKS
+    text = np.frombuffer(body, np.uint8)
+    return len(_others(text, _digits(text))) <= _MOST_QUICK_MARKS
 
 
 def is_dear(body: bytes, mimetype: str) -> bool:
@@ -50,9 +53,10 @@ def is_dear(body: bytes, mimetype: str) -> bool:
     found, count, view = list[NDArray[np.int64]](), 0, memoryview(body)
     for at in range(0, len(body), _PIECE_BYTES):
         piece = np.frombuffer(view[at : at + _PIECE_BYTES], np.uint8)
-        if _has_a_long_run(_digits(piece)):
+        digits = _digits(piece)
+        if _has_a_long_run(digits):
             return True
-        others = _others(piece)
+        others = _others(piece, digits)
         count += len(others)
         if count > SMALL_BYTES:
             return True
@@ -64,10 +68,10 @@ def _digits(text: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return (text - ord("0")) < 10
 
 
-def _others(text: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """The places of all that is not base64."""
+def _others(text: NDArray[np.uint8], digits: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The places of all that is not base64; `digits` says where digits stand."""
     plain = ((text | 32) - ord("a")) < 26
-    plain |= _digits(text)
+    plain |= digits
     plain |= text == ord("+")
     plain |= text == ord("/")
     return np.flatnonzero(~plain)
