@@ -145,7 +145,7 @@ $(PEERS): requirements/peers.txt requirements/peers-sources.txt | $(VENV)/.made
 		export PATH="$$PWD/.peers/bin:$$PATH"; \
 		cmake -S .peers/llama.cpp -B .peers/native -G Ninja -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF -DLLAMA_BUILD_TESTS=OFF \
 			-DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_OPENSSL=OFF -DLLAMA_USE_PREBUILT_UI=OFF >.peers/cmake.log 2>&1 \
-		&& cmake --build .peers/native --target llama-server >.peers/build.log 2>&1 || { tail -20 .peers/*.log; exit 1; }; \
+		&& cmake --build .peers/native --target llama-server llama-quantize >.peers/build.log 2>&1 || { tail -20 .peers/*.log; exit 1; }; \
 	else echo 'There is no C++ compiler here: llama.cpp is measured from its wheel alone.'; fi
 	@touch $@
 
@@ -182,7 +182,7 @@ rtx-real-size: names-model-and-scratch $(VENV)/.rtx-installed ## Build engines f
 		--precision $(or $(PRECISION),bf16) --target rtx --compute-capability 8.9
 
 .PHONY: real-size
-real-size: $(VENV)/.test-installed ## Take the model at its real size through every step (MODEL=DIR SCRATCH=DIR; without MODEL a tiny rehearsal); docs/real-size.md
+real-size: $(VENV)/.test-installed $(if $(findstring llama,$(STEPS)),$(PEERS)) ## Take the model at its real size through every step (MODEL=DIR SCRATCH=DIR; without MODEL a tiny rehearsal); docs/real-size.md
 	@$(BIN)/python -m bench.real_size --scratch $(or $(SCRATCH),bench/.cache/real-size) $(if $(MODEL),--model $(MODEL)) \
 		$(if $(PRECISION),--precision $(PRECISION)) $(if $(LAYERS),--layers $(LAYERS)) $(if $(BLOCKS),--blocks $(BLOCKS)) \
 		$(if $(STEPS),--steps "$(STEPS)")

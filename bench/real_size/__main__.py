@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from bench.real_size import export_steps, page, serve_steps
+from bench.real_size import export_steps, llama_step, page, serve_steps
 from bench.real_size.meter import Meter, used_bytes
 from bench.real_size.scene import Scene, StepFailed
 from bench.records import Row
@@ -27,11 +27,12 @@ STEPS: dict[str, Callable[[Scene], Row]] = {
     "publish": export_steps.publish,
     "serve": serve_steps.serve,
     "serve-patiently": serve_steps.serve_patiently,
+    "llama": llama_step.llama,
     "clean": export_steps.clean,
 }
 _DEFAULTS = {False: Precision.INT4, True: Precision.FP32}
 """By whether it is a rehearsal: a tiny model of random weights, run as a whole, changes too many words when rounded."""
-_UNASKED = ("clean",)
+_UNASKED = ("llama", "clean")
 """Done only when asked for."""
 
 

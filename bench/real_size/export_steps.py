@@ -86,7 +86,8 @@ def build(scene: Scene) -> Row:
 def verify(scene: Scene) -> Row:
     """Compares the build with transformers, layer by layer where the model is too large for the memory."""
     build = scene.build
-    scene.run("verify", "export", "verify", build.name, "--out", str(scene.builds), "--checkpoint", _written(scene))
+    out = ("--out", str(scene.builds), "--checkpoint", written_checkpoint(scene))
+    scene.run("verify", "export", "verify", build.name, *out)
     certificate = Certificate.find(build, Manifest.read(build))
     if certificate is None:
         raise StepFailed(f"verify ended well and wrote no certificate into {build}.")
@@ -100,18 +101,20 @@ def publish(scene: Scene) -> Row:
 
 
 def clean(scene: Scene) -> Row:
-    """Removes the checkpoint, which nothing needs once the build is verified."""
+    """Removes the checkpoint, which nothing needs once the build is verified, and llama.cpp's files."""
     before = used_bytes(scene.folder)
-    shutil.rmtree(scene.checkpoint, ignore_errors=True)
+    for folder in (scene.checkpoint, scene.gguf):
+        shutil.rmtree(folder, ignore_errors=True)
     return {"freed_bytes": before - used_bytes(scene.folder)}
 
 
 def _of_checkpoint(scene: Scene) -> list[str]:
-    out = ["--checkpoint", _written(scene), "--out", str(scene.builds)]
+    out = ["--checkpoint", written_checkpoint(scene), "--out", str(scene.builds)]
     return [*out, "--precision", scene.precision, "--target", "cpu"]
 
 
-def _written(scene: Scene) -> str:
+def written_checkpoint(scene: Scene) -> str:
+    """Its folder; raises StepFailed where there is none."""
     if not scene.checkpoint.is_dir():
         raise StepFailed(f"There is no checkpoint in {scene.folder}: write it with STEPS=checkpoint.")
     return str(scene.checkpoint)

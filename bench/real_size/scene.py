@@ -71,6 +71,11 @@ class Scene:
         return self.folder / "builds"
 
     @property
+    def gguf(self) -> Path:
+        """The folder of llama.cpp's files."""
+        return self.folder / "gguf"
+
+    @property
     def build(self) -> Path:
         """The finished build; raises StepFailed before there is one."""
         return Path(str(self.found("build")["build"]))

@@ -86,13 +86,13 @@ def _asked(scene: Scene, step: str, settings: dict[str, str]) -> Row:
         for question in questions(tokenizer):
             if any(answer["question"] == question.name for answer in answers):
                 continue  # asked before this run was killed
-            for row in _answers(served.url, question):
+            for row in answers_to(served.url, question):
                 answers.append(row)
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
                 file.flush()
                 scene.say(f"{step}: {row}")
-            scene.keep_so_far(step, found | _told(answers) | {"is_cut": True})
-    return found | _told(answers)
+            scene.keep_so_far(step, found | told(answers) | {"is_cut": True})
+    return found | told(answers)
 
 
 def kept_answers(file: Path) -> list[Row]:
@@ -103,7 +103,7 @@ def kept_answers(file: Path) -> list[Row]:
     return [json.loads(line) for line in lines]
 
 
-def _told(answers: list[Row]) -> Row:
+def told(answers: list[Row]) -> Row:
     return {"answers": answers, "broken": [answer["question"] for answer in answers if not answer["is_promised"]]}
 
 
@@ -159,7 +159,7 @@ def _end(child: Child) -> None:
     child.stop(_STOP_S)
 
 
-def _answers(url: str, question: Question) -> Iterator[Row]:
+def answers_to(url: str, question: Question) -> Iterator[Row]:
     """A row for each request; several clients are one row."""
     with ThreadPoolExecutor(question.at_once, thread_name_prefix="client") as pool:
         load = rounded(os.getloadavg()[0])

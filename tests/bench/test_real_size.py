@@ -197,6 +197,13 @@ def test_the_page_shows_what_was_foretold_beside_what_was_found(
     rows[-1] |= {"is_cut": True, "is_verified": False}
     (tmp_path / "real_size.json").write_text(json.dumps(rows), "utf-8")
     shown = page.block()
+    theirs = photo | {"first_token_s": 60.0, "tokens_per_s": None}
+    peer = {"server": "llama.cpp b1, Q4_0", "threads": 1, "weights_bytes": 6e9, "ready_s": 9.0, "answers": [theirs]}
+    rows.append(step | peer | {"step": "llama"})
+    (tmp_path / "real_size.json").write_text(json.dumps(rows), "utf-8")
+    beside = page.block()
+    assert "| photo 640x480, streamed | first token | 30 s | 60 s | 0.50 |" in beside
+    assert "| photo 640x480, streamed | tokens/s | 1.5 | – | – |" in beside and "(6.00 GB)" in beside
     assert "cut short" in shown and "not verified yet" in shown and "| `serve` |" not in shown
 
 
