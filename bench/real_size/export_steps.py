@@ -28,6 +28,7 @@ def checkpoint(scene: Scene) -> Row:
     """Random bf16 weights for the whole configuration, in four shards."""
     shutil.rmtree(scene.partial, ignore_errors=True)
     shutil.rmtree(scene.checkpoint, ignore_errors=True)
+    shutil.rmtree(scene.gguf, ignore_errors=True)  # made of the checkpoint before
     scene.run("checkpoint", "bench", "checkpoint", str(scene.partial), "--model", str(scene.configuration()))
     scene.partial.rename(scene.checkpoint)
     return {"written_bytes": used_bytes(scene.checkpoint)}

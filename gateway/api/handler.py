@@ -105,7 +105,7 @@ class ChatHandler:
             first = self.service.prepare(
                 conversation, deadline, cancellation, admit, caller_key(caller), self.admission.check_open
             )
-        prepared = replace(first, others=beside)
+        prepared = replace(first, others=beside) if beside else first
         record.prepared(prepared)
         context = RequestContext(record.request_id, deadline, cancellation, caller.cache_scope, record.traceparent)
         if not is_stream:

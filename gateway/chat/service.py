@@ -235,16 +235,15 @@ class ChatService:
         self, prepared: Prepared, context: RequestContext, stream_buffer: StreamBuffer | None
     ) -> GenerateRequest:
         conversation = prepared.conversation
+        sampling, most = conversation.sampling, prepared.max_tokens
+        if most != sampling.max_tokens or most < sampling.min_tokens:
+            sampling = replace(sampling, max_tokens=most, min_tokens=min(sampling.min_tokens, most))
         return GenerateRequest(
             request_id=context.request_id,
             input_ids=prepared.prompt.input_ids,
             patches=prepared.patches,
             grids=prepared.prompt.grids,
-            sampling=replace(
-                conversation.sampling,
-                max_tokens=prepared.max_tokens,
-                min_tokens=min(conversation.sampling.min_tokens, prepared.max_tokens),
-            ),
+            sampling=sampling,
             deadline_s=context.deadline.left_s(),
             grammar=conversation.grammar,
             cache_scope=context.cache_scope,

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 
 import structlog
 from limits import RateLimitItemPerMinute
@@ -23,6 +24,7 @@ from gateway.settings import GatewaySettings
 
 _TRY_AGAIN_S = 5.0
 _IPV6_LINE_BITS = 64
+_ADDRESSES_KEPT = 4096
 
 
 @dataclass(frozen=True)
@@ -217,6 +219,7 @@ def caller_key(caller: Caller) -> str:
     return f"key:{caller.name}" if caller.key else _address_key(caller.address)
 
 
+@lru_cache(_ADDRESSES_KEPT)
 def _address_key(address: str) -> str:
     """The key an address is counted under; a /64 of IPv6, which one subscriber has, counts as one address."""
     ip = ipaddress.ip_address(address)

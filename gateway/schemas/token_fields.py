@@ -123,6 +123,8 @@ class TokenFields(AnswerFields):
                 "tokens may not be more than the most.",
                 "min_tokens",
             )
+        if self.logit_bias is None and self.allowed_token_ids is None:
+            return sampling
         bias = {int(token): value for token, value in (self.logit_bias or {}).items()}
         return replace(
             sampling,
