@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 from bench.ports import free_port
-from launcher.supervision import vital_signs
 from launcher.triton_server import TritonServer
 
 READY_S = 60
@@ -23,8 +22,3 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except (ProcessLookupError, FileNotFoundError):
         return False
-
-
-def children_of(pid: int) -> list[int]:
-    """Every process that descends from `pid`."""
-    return [process for child in sorted(vital_signs.children_of(pid)) for process in (child, *children_of(child))]

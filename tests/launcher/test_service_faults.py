@@ -18,8 +18,9 @@ import pytest
 from eventually import eventually
 from launched import WAIT_S, launched
 from running_service import UNLIMITED, RunningService
-from servers import children_of, is_alive
+from servers import is_alive
 
+from bench.usage import descendants
 from gateway.triton.backend import GenerateRequest
 from gateway.triton.http_client import TritonHttpBackend
 from glmserve.errors import GlmServeError
@@ -146,7 +147,7 @@ def test_it_ends_cleanly_while_triton_is_being_started_again(stand_in_build: Pat
         service = RunningService(launcher)
         os.kill(service.child("tritonserver"), signal.SIGKILL)
         launcher.wait_for("Starting it again")
-        processes = children_of(launcher.process.pid)
+        processes = descendants(launcher.process.pid)
         launcher.process.send_signal(signal.SIGTERM)
         assert launcher.end() == 0, launcher.said
         assert not [pid for pid in processes if is_alive(pid)]

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 from eventually import eventually
-from servers import children_of, is_alive
+from servers import is_alive
 
 from bench.ports import free_port
+from bench.usage import descendants
 from glmserve.build.manifest import REPOSITORY_FOLDER
 from glmserve.system.stopped import is_stopped
 from launcher.supervision.restart_policy import RestartPolicy
@@ -87,7 +88,7 @@ def test_it_is_back_within_15_seconds_when(fault: str, watched: Watched) -> None
     watched.until_ready()
     server = watched.supervisor.server
     assert server.pid is not None
-    processes, folder, began = [server.pid, *children_of(server.pid)], server.log_path.parent, time.monotonic()
+    processes, folder, began = [server.pid, *descendants(server.pid)], server.log_path.parent, time.monotonic()
     FAULTS[fault](server.pid)
     watched.until(lambda: not watched.supervisor.is_ready, BACK_WITHIN_S)
     assert not folder.exists()
@@ -122,7 +123,7 @@ def test_it_is_back_within_15_seconds_when_somebody_stops_again_and_again(victim
     watched.until_ready()
     server = watched.supervisor.server
     assert server.pid is not None
-    processes, folder, began = [server.pid, *children_of(server.pid)], server.log_path.parent, time.monotonic()
+    processes, folder, began = [server.pid, *descendants(server.pid)], server.log_path.parent, time.monotonic()
     pid = STOPPED[victim](server.pid)
 
     def is_given_up() -> bool:
