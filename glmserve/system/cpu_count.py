@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 _QUOTA_FILE = Path("/sys/fs/cgroup/cpu.max")
+_PROCESSORS = Path("/sys/devices/system/cpu")
 
 
 def cores(quota_file: Path = _QUOTA_FILE) -> int:
@@ -17,3 +18,15 @@ def cores(quota_file: Path = _QUOTA_FILE) -> int:
         return max(1, min(bound, math.ceil(int(quota) / int(period))))
     except (OSError, ValueError):  # no cgroups here, or no quota ("max")
         return bound
+
+
+def physical_cores(quota_file: Path = _QUOTA_FILE, processors: Path = _PROCESSORS) -> int:
+    """The same, and two that are one core's hardware threads count once: they share what multiplies."""
+    return min(cores(quota_file), len({_siblings(processors, number) for number in os.sched_getaffinity(0)}))
+
+
+def _siblings(processors: Path, number: int) -> str:
+    try:
+        return (processors / f"cpu{number}" / "topology" / "thread_siblings_list").read_text("ascii").strip()
+    except OSError:  # the kernel does not say
+        return str(number)
