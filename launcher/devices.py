@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from glmserve.system.cpu_count import cores, physical_cores
+from glmserve.system.cpu_count import compute_threads, cores
 from launcher.ports import Port
 from launcher.settings import WrongSettings
 
@@ -53,7 +53,7 @@ def engines(
     numbers = _numbers(devices)
     if _NUMBER in environment:
         raise WrongSettings(f"{_NUMBER}={environment[_NUMBER]}: DEVICES={devices} chooses the devices; leave one out.")
-    threads = {_THREADS: physical_cores(), _VISION_THREADS: cores() // 2} if len(numbers) > 1 else {}
+    threads = {_THREADS: compute_threads(), _VISION_THREADS: cores() // 2} if len(numbers) > 1 else {}
     shared = {name: str(max(1, count // len(numbers))) for name, count in threads.items() if name not in environment}
     made = []
     for i, number in enumerate(numbers):

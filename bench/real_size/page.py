@@ -98,7 +98,10 @@ def _foretold(rows: dict[str, Row]) -> list[list[str]]:
 
 
 def _beside_llama(theirs: Row, ours: Row | None) -> Iterator[str]:
-    """Each question that both were asked; a ratio above 1 of the speed, and below 1 of the first token, is ours."""
+    """Each question that both were asked. More is better of the speed, less of the first token; ours is left out where
+    it ran with other threads or weights."""
+    if ours and (ours["threads"], ours["precision"]) != (theirs["threads"], theirs["precision"]):
+        ours = None
     rows = []
     for their in theirs["answers"]:
         our = _answer(ours, their["question"]) if ours else None

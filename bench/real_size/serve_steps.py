@@ -26,7 +26,6 @@ from bench.servers.processes import HOST
 from export.store.build_store import write_whole
 from glmserve.build.certificate import REQUIRE_VARIABLE, Certificate
 from glmserve.build.manifest import CHECKPOINT_FOLDER, Manifest, decoder_in
-from glmserve.engine.settings import EngineSettings
 from glmserve.model.tokenizer import Tokenizer
 from glmserve.system.cpu_count import cores
 from launcher import cli
@@ -68,7 +67,7 @@ def _asked(scene: Scene, step: str, settings: dict[str, str]) -> Row:
         kept.unlink(missing_ok=True)
     kept.parent.mkdir(exist_ok=True)
     answers = kept_answers(kept)
-    threads = EngineSettings().threads
+    threads = scene.threads()
     floor = {
         "weights_bytes": step_bytes(decoder_in(scene.build)),
         "threads": threads,

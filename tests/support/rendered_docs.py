@@ -68,7 +68,7 @@ def serve_settings_table() -> str:
     return "\n".join(rows)
 
 
-_BY_CORES = {"threads": "the cores", "vision_threads": "half the cores"}
+_BY_CORES = {"threads": "all cores", "vision_threads": "half the cores"}
 
 
 def engine_settings_table() -> str:
