@@ -71,6 +71,11 @@ def _note(row: Row) -> str:
         return (
             f"killed after {_time(row['killed_after_s'])} with {kept} written, {went_on} for {_time(row['resumed_s'])}"
         )
+    if failed := row.get("failed"):
+        worst = "; ".join(f"{each['name']} {each['worst']:.2g}, allowed {each['tolerance']:g}" for each in failed)
+        return f"{row['passed_stages']} stages passed; refused for {worst}"
+    if row.get("is_left_out"):
+        return "left out: verify refused the build"
     if "ready_s" in row:
         return f"ready after {_time(row['ready_s'])}"
     return ""
@@ -130,7 +135,7 @@ def _served(row: Row, settings: str) -> Iterator[str]:
     verdict = f"**Not as promised: {', '.join(broken)}.**" if broken else "Every answer ended as promised."
     cut = "The run was cut short before its last question; the same command asks the rest." if row.get("is_cut") else ""
     ready = f"Ready after {_time(row['ready_s'])}."
-    unverified = "" if row.get("is_verified", True) else " (the build was not verified yet)"
+    unverified = "" if row.get("is_verified", True) else " (a build without a certificate)"
     yield f"`make serve` {settings}{unverified}, asked one question after another. {ready} {verdict} {cut}".rstrip()
     rows = []
     for answer in row["answers"]:

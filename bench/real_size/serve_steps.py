@@ -75,7 +75,7 @@ def _asked(scene: Scene, step: str, settings: dict[str, str]) -> Row:
         "bandwidth_all_cores_bytes_per_s": rounded(bandwidth_bytes_per_s(cores())),
     }
     tokenizer = Tokenizer.read(scene.build / CHECKPOINT_FOLDER)
-    is_verified = Certificate.find(scene.build, Manifest.read(scene.build)) is not None
+    is_verified = Certificate.vouches(scene.build, Manifest.read(scene.build))
     if not is_verified:
         settings = settings | {REQUIRE_VARIABLE: "false"}
     found: Row = {"settings": settings, "is_verified": is_verified, **floor}
