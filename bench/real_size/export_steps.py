@@ -27,9 +27,8 @@ _WAIT_S = 60.0
 
 def checkpoint(scene: Scene) -> Row:
     """Random bf16 weights for the whole configuration, in four shards."""
-    shutil.rmtree(scene.partial, ignore_errors=True)
-    shutil.rmtree(scene.checkpoint, ignore_errors=True)
-    shutil.rmtree(scene.gguf, ignore_errors=True)  # made of the checkpoint before
+    for folder in (scene.partial, scene.checkpoint, scene.gguf):  # the last is made of the checkpoint before
+        shutil.rmtree(folder, ignore_errors=True)
     scene.run("checkpoint", "bench", "checkpoint", str(scene.partial), "--model", str(scene.configuration()))
     scene.partial.rename(scene.checkpoint)
     return {"written_bytes": used_bytes(scene.checkpoint)}
@@ -90,11 +89,12 @@ def verify(scene: Scene) -> Row:
     weights are refused when they are rounded is a result too: each stage that failed, and how many did not."""
     build = scene.build
     out = ("--out", str(scene.builds), "--checkpoint", written_checkpoint(scene))
+    (build / CERTIFICATE_FILE).unlink(missing_ok=True)  # an older one says nothing of how this run ends
     try:
         scene.run("verify", "export", "verify", build.name, *out)
     except StepFailed:
         stages = _stages(build)
-        failed = [stage for stage in stages if not stage["passed"]]
+        failed = _failed(stages)
         if not failed:  # it ended for another reason
             raise
         return {"failed": failed, "passed_stages": len(stages) - len(failed)}
@@ -106,7 +106,7 @@ def verify(scene: Scene) -> Row:
 def publish(scene: Scene) -> Row:
     """Asks the build its canary question and makes it the current one; a build that verify refused stays where it
     is."""
-    if scene.is_done("verify") and scene.found("verify").get("failed"):
+    if _failed(_stages(scene.build)):
         scene.say("publish: left out, because verify refused the build")
         return {"is_left_out": True}
     scene.run("publish", "export", "publish", scene.build.name, "--out", str(scene.builds))
@@ -120,6 +120,10 @@ def _stages(build: Path) -> list[Row]:
     except (OSError, ValueError, LookupError):
         return []
     return stages
+
+
+def _failed(stages: list[Row]) -> list[Row]:
+    return [stage for stage in stages if not stage["passed"]]
 
 
 def clean(scene: Scene) -> Row:

@@ -10,7 +10,7 @@ from bench.peers.gguf_files import GgufFiles, GgufType, converted
 from bench.peers.servers import llama_native
 from bench.real_size.export_steps import written_checkpoint
 from bench.real_size.meter import used_bytes
-from bench.real_size.questions import CLIENTS, compared_questions
+from bench.real_size.questions import CLIENTS, questions
 from bench.real_size.scene import Scene, StepFailed
 from bench.real_size.serve_steps import answers_to, told
 from bench.records import Row, rounded
@@ -36,23 +36,23 @@ def llama(scene: Scene) -> Row:
     precision = str(scene.found("build")["precision"])
     kind = _TYPES.get(precision, GgufType.Q8_0)
     tokenizer, threads = Tokenizer.read(scene.build / CHECKPOINT_FOLDER), scene.threads()
-    answers = list[Row]()
     try:
         files = converted(Path(written_checkpoint(scene)), scene.gguf / kind, kind)
-        server_s = _asked(scene, files, threads, tokenizer, answers)
+        asked = _asked(scene, files, threads, tokenizer)
     except (RuntimeError, NotStarted, subprocess.TimeoutExpired) as error:
         raise StepFailed(str(error)) from None
     server_name = f"{environment.llama_native_name()}, {kind.upper()}"
-    found: Row = {"server": server_name, "precision": precision, "threads": threads, "ready_s": rounded(server_s)}
-    return found | {"weights_bytes": used_bytes(scene.gguf / kind)} | told(answers)
+    weights = used_bytes(scene.gguf / kind)
+    return {"server": server_name, "precision": precision, "threads": threads, "weights_bytes": weights} | asked
 
 
-def _asked(scene: Scene, files: GgufFiles, threads: int, tokenizer: Tokenizer, answers: list[Row]) -> float:
-    """Seconds until the server was ready; puts its answers into `answers`."""
+def _asked(scene: Scene, files: GgufFiles, threads: int, tokenizer: Tokenizer) -> Row:
+    """How long the server took to be ready, and its answers."""
+    answers = list[Row]()
     with llama_native(files, threads, CLIENTS, _CONTEXT_TOKENS) as server:
         scene.say(f"llama: ready after {server.start_s:.0f} s")
-        for question in compared_questions(tokenizer):
-            for row in answers_to(server.url, question):
+        for question in questions(tokenizer):
+            for row in answers_to(server.url, question) if question.is_compared else ():
                 answers.append(row)
                 scene.say(f"llama: {row}")
-    return server.start_s
+    return {"ready_s": rounded(server.start_s)} | told(answers)

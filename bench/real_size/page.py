@@ -41,7 +41,7 @@ def _parts(rows: dict[str, Row]) -> Iterator[str]:
         if step in rows:
             yield from _served(rows[step], settings)
     if "llama" in rows:
-        yield from _beside_llama(rows["llama"], rows.get("serve-patiently") or rows.get("serve"))
+        yield from _beside_llama(rows["llama"], _patient(rows))
     runs: dict[str, list[str]] = {}
     for step, row in rows.items():
         runs.setdefault(source({"run": row["run"] | {"command": "make real-size"}}), []).append(f"`{step}`")
@@ -91,7 +91,7 @@ def _foretold(rows: dict[str, Row]) -> list[list[str]]:
         found.append(
             _beside("peak memory of the build, GB", plan["build_peak_bytes"] / _GB, build["peak_rss_bytes"] / _GB)
         )
-    speed, patient = plan["speed"], rows.get("serve-patiently") or rows.get("serve")
+    speed, patient = plan["speed"], _patient(rows)
     for photo, foretold_s in (speed or {}).get("first_token_s", {}).items():
         asked = patient and _answer(patient, f"photo {photo}, streamed")
         if asked and asked["first_token_s"]:
@@ -124,6 +124,11 @@ def _beside_llama(theirs: Row, ours: Row | None) -> Iterator[str]:
 
 def _beside(name: str, foretold: float, found: float) -> list[str]:
     return [name, f"{foretold:.3g}", f"{found:.3g}", f"{found / foretold:.2f}" if foretold else ""]
+
+
+def _patient(rows: dict[str, Row]) -> Row | None:
+    """The service that had most time to answer."""
+    return rows.get("serve-patiently") or rows.get("serve")
 
 
 def _answer(row: Row, question: str) -> Row | None:

@@ -103,6 +103,7 @@ def kept_answers(file: Path) -> list[Row]:
 
 
 def told(answers: list[Row]) -> Row:
+    """The answers, and the questions of those that did not end as promised."""
     return {"answers": answers, "broken": [answer["question"] for answer in answers if not answer["is_promised"]]}
 
 
