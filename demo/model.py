@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel
 from torch import nn
 from transformers import Glm4vConfig, Glm4vForConditionalGeneration
 
@@ -89,6 +91,22 @@ def new_model(tokenizer: Tokenizer, seed: int = 0) -> Glm4vForConditionalGenerat
         for name, parameter in model.named_parameters():
             _start(name, parameter, vision=name.startswith("model.visual."))
     return model
+
+
+def start_from(model: Glm4vForConditionalGeneration, tokenizer: Tokenizer, folder: Path) -> None:
+    """Take over the weights of an earlier demo; a token it did not have starts as the mean of its pieces there."""
+    earlier = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    weights = {name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()}
+    decoder = ByteLevel()
+    for name in ("lm_head.weight", "model.language_model.embed_tokens.weight"):
+        rows = []
+        for token in range(tokenizer.get_vocab_size()):
+            text = str(tokenizer.id_to_token(token))
+            same = earlier.token_to_id(text)
+            pieces = [same] if same is not None else earlier.encode(decoder.decode([text])).ids
+            rows.append(weights[name][pieces].mean(dim=0))
+        weights[name] = torch.stack(rows)
+    model.load_state_dict(weights)
 
 
 def save_model(model: Glm4vForConditionalGeneration, tokenizer: Tokenizer, folder: Path) -> None:

@@ -1,9 +1,8 @@
-"""Train the demo checkpoint on a CPU: `python -m demo.train --out DIR --minutes 70 [--resume]`."""
+"""Train the demo checkpoint on a CPU: `python -m demo.train --out DIR [--resume] [--decay-steps N]`."""
 
 from __future__ import annotations
 
 import argparse
-import math
 import random
 import time
 from collections import defaultdict
@@ -16,20 +15,23 @@ from tokenizers import Tokenizer
 from torch import nn
 from torch.nn import functional
 
-from demo.batches import LABELS, Encoder, Images, Packed, draw_images, pack_greetings, pack_images
+from demo.batches import LABELS, Encoder, Images
+from demo.crew import Crew
+from demo.curriculum import crowded_images, random_batch
 from demo.forward import read, see
-from demo.model import new_model, save_model
+from demo.model import new_model, save_model, start_from
 from demo.muon import Matrix, Muon
-from demo.scenes import random_size
+from demo.pictures.lettering import use_more_fonts
 
-VISION_SHARE = 0.24  # of the time goes to the vision tower alone
-VISION_RATE, JOINT_RATE = 3e-3, 1.6e-3
-VISION_GROUPS, VISION_IMAGES = 4, 16
-JOINT_GROUPS, JOINT_IMAGES, QUESTIONS, GREETINGS = 4, 14, 4, 6
-HELPER_WEIGHTS = {"name": 2.0, "colour": 1.0, "place": 1.0, "background": 1.0}
+RATE = 1.2e-3
+WARM_UP_STEPS, VISION_STEPS = 40, 60  # the eyes learn alone at first
+LESSONS, VISION_IMAGES = 2, 14  # batches of lessons and pictures for the eyes alone, in each process and step
+HELPER_WEIGHTS = {"name": 2.0, "colour": 1.0, "place": 0.7, "background": 0.5}
+BOX_WEIGHT = 6.0
+HELPER_WEIGHT = 0.3
 EMPTY_WEIGHT = 0.2  # of a token that shows only background
 SAVE_EVERY_S = 180.0
-LOG_EVERY_STEPS = 50
+LOG_EVERY_STEPS = 10
 
 
 class Helper(nn.Module):
@@ -39,6 +41,7 @@ class Helper(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(hidden_size)
         self.heads = nn.ModuleDict({name: nn.Linear(hidden_size, values) for name, values in LABELS.items()})
+        self.box = nn.Linear(hidden_size, 4)
 
     def loss(self, features: torch.Tensor, images: Images) -> tuple[torch.Tensor, dict[str, float]]:
         x = self.norm(features)
@@ -50,7 +53,9 @@ class Helper(nn.Module):
             each = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
             losses.append(HELPER_WEIGHTS[name] * (each * weights).sum() / weights.sum())
             right[name] = (logits.argmax(-1) == labels)[shown].float().mean().item()
-        return torch.stack(losses).sum(), right
+        off = (self.box(x) - images.boxes).abs().mean(-1)[shown]
+        right["box"] = off.mean().item()
+        return torch.stack(losses).sum() + BOX_WEIGHT * off.mean(), right
 
 
 @dataclass
@@ -59,6 +64,7 @@ class Progress:
 
     step: int = 0
     elapsed_s: float = 0.0
+    decay_from: int = 0  # the step at which the rate began to fall; 0 as long as it does not
     right: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def note(self, name: str, value: float) -> None:
@@ -71,10 +77,10 @@ class Progress:
 
 
 class Trainer:
-    """Owns the weights, the optimisers and the clock."""
+    """Owns the weights, the optimisers and the schedule: warm-up, a steady rate for as long as wanted, then a decay."""
 
-    def __init__(self, out: Path, minutes: float, tokenizer: Tokenizer, seed: int) -> None:
-        self.out, self.total_s, self.seed = out, minutes * 60, seed
+    def __init__(self, out: Path, tokenizer: Tokenizer, seed: int, workers: int = 0) -> None:
+        self.out, self.seed = out, seed
         self.tokenizer, self.encoder = tokenizer, Encoder(tokenizer)
         self.model = new_model(tokenizer, seed)
         self.helper = Helper(self.model.lm_head.in_features)
@@ -82,14 +88,20 @@ class Trainer:
         mine = {id(matrix.weight) for matrix in self.muon.matrices}
         rest = [p for p in (*self.model.parameters(), *self.helper.parameters()) if id(p) not in mine]
         self.adam = torch.optim.AdamW(rest, betas=(0.9, 0.95), weight_decay=0.0)
+        self.parameters = [*self.model.parameters(), *self.helper.parameters()]
         self.progress = Progress()
+        self.crew = Crew(workers, self.parameters)
 
-    def run(self) -> None:
+    def run(self, decay_steps: int = 0) -> None:
+        """Train until stopped; with `decay_steps`, let the rate fall to nothing in so many steps and write the checkpoint."""
+        self.crew.start(self.assist)
         started = time.monotonic() - self.progress.elapsed_s
         saved = time.monotonic()
-        while (elapsed := time.monotonic() - started) < self.total_s:
-            self.progress.elapsed_s = elapsed
-            self.step()
+        if decay_steps and not self.progress.decay_from:
+            self.progress.decay_from = self.progress.step
+        while not decay_steps or self.progress.step < self.progress.decay_from + decay_steps:
+            self.step(self.rate(decay_steps))
+            self.progress.elapsed_s = time.monotonic() - started
             if self.progress.step % LOG_EVERY_STEPS == 0:
                 self.log()
             if time.monotonic() - saved > SAVE_EVERY_S:
@@ -98,16 +110,25 @@ class Trainer:
         self.save()
         save_model(self.model, self.tokenizer, self.out)
 
-    def step(self) -> None:
-        rng = random.Random(f"{self.seed} {self.progress.step}")
-        part = self.progress.elapsed_s / self.total_s
-        if part < VISION_SHARE:
-            self.vision_step(rng)
-            rate = VISION_RATE * _cosine(part / VISION_SHARE)
-        else:
-            through = (part - VISION_SHARE) / (1 - VISION_SHARE)
-            self.joint_step(rng, helper_weight=0.4 + (0.12 - 0.4) * through)
-            rate = JOINT_RATE * _cosine(through)
+    def assist(self, worker: int, step: int) -> dict[str, list[float]]:
+        """A further process's share of a step; its gradients stay in its parameters."""
+        for parameter in self.parameters:
+            parameter.grad = None
+        self.progress.right.clear()
+        self.study(random.Random(f"{self.seed} {step} {worker}"), step)
+        return dict(self.progress.right)
+
+    def rate(self, decay_steps: int) -> float:
+        step = self.progress.step
+        if decay_steps:
+            return RATE * (1 - (step - self.progress.decay_from) / decay_steps)
+        return RATE * min(1.0, (step + 1) / WARM_UP_STEPS)
+
+    def step(self, rate: float) -> None:
+        self.crew.begin(self.progress.step)
+        self.study(random.Random(f"{self.seed} {self.progress.step} 0"), self.progress.step)
+        for name, values in self.crew.gather(self.parameters).items():
+            self.progress.right[name] += values
         for group in self.adam.param_groups:
             group["lr"] = rate
         self.adam.step()
@@ -116,38 +137,43 @@ class Trainer:
         self.muon.zero_grad()
         self.progress.step += 1
 
-    def vision_step(self, rng: random.Random) -> None:
-        for _ in range(VISION_GROUPS):
-            images = draw_images(rng, VISION_IMAGES, random_size(rng), crowded=True)
-            loss, right = self.helper.loss(see(self.model, images.patches, images.grid), images)
-            _backward(loss / VISION_GROUPS)
-            for name, value in right.items():
-                self.progress.note("see-" + name, value)
-            self.progress.note("~see-loss", loss.item())
+    def study(self, rng: random.Random, step: int) -> None:
+        """One process's share of a step: gradients of its lessons."""
+        share = 1 / (1 + self.crew.size)
+        if step < VISION_STEPS:
+            for _ in range(LESSONS):
+                self.look(rng, share / LESSONS)
+            return
+        for _ in range(LESSONS):
+            self.learn(rng, share / LESSONS)
+        self.look(rng, share * HELPER_WEIGHT)
 
-    def joint_step(self, rng: random.Random, helper_weight: float) -> None:
-        for _ in range(JOINT_GROUPS):
-            images = draw_images(rng, JOINT_IMAGES, random_size(rng))
-            packed = pack_images(rng, self.encoder, images, QUESTIONS)
+    def look(self, rng: random.Random, weight: float) -> None:
+        """The eyes alone."""
+        images = crowded_images(rng, VISION_IMAGES)
+        loss, right = self.helper.loss(see(self.model, images.patches, images.grid), images)
+        _backward(loss * weight)
+        for name, value in right.items():
+            self.progress.note("see-" + name, value)
+        self.progress.note("~see-loss", loss.item())
+
+    def learn(self, rng: random.Random, weight: float) -> None:
+        """One batch of lessons."""
+        packed, images = random_batch(rng, self.encoder)
+        features, helper_loss = None, torch.zeros(())
+        if images is not None:
             features = see(self.model, images.patches, images.grid)
             helper_loss, _ = self.helper.loss(features, images)
-            loss = self.answer_loss(packed, features)
-            _backward((loss + helper_weight * helper_loss) / JOINT_GROUPS)
-            self.progress.note("~loss", loss.item())
-            self.progress.note("~see-loss", helper_loss.item())
-        greetings = pack_greetings(rng, self.encoder, GREETINGS)
-        _backward(0.1 * self.answer_loss(greetings, None))
-
-    def answer_loss(self, packed: Packed, features: torch.Tensor | None) -> torch.Tensor:
-        """Weighted cross-entropy a question; notes which answers a greedy reader would have got right to the letter."""
-        hidden = read(self.model, packed.ids, packed.positions, packed.mask, features, packed.features_start)
-        logits = self.model.lm_head(hidden.flatten(0, 1)[packed.predicted_at])
+        logits = self.model.lm_head(read(self.model, packed, features))
         losses = functional.cross_entropy(logits, packed.targets, reduction="none")
-        wrong = (logits.argmax(-1) != packed.targets).long()
-        mistakes = torch.zeros(len(packed.questions), dtype=torch.long).index_add_(0, packed.owners, wrong)
-        for question, count in zip(packed.questions, mistakes.tolist(), strict=True):
-            self.progress.note(question.kind, float(count == 0))
-        return (losses * packed.weights).sum() / len(packed.questions)
+        loss = (losses * packed.weights).sum() / len(packed.kinds)
+        _backward((loss + HELPER_WEIGHT * helper_loss) * weight)
+        # Which answers would a greedy reader have got right to the letter?
+        wrong = ((logits.argmax(-1) != packed.targets) & (packed.weights > 0)).long()
+        mistakes = torch.zeros(len(packed.kinds), dtype=torch.long).index_add_(0, packed.owners, wrong)
+        for kind, count in zip(packed.kinds, mistakes.tolist(), strict=True):
+            self.progress.note(kind, float(count == 0))
+        self.progress.note("~loss", loss.item())
 
     def log(self) -> None:
         print(
@@ -165,6 +191,7 @@ class Trainer:
             "adam": self.adam.state_dict(),
             "step": self.progress.step,
             "elapsed_s": self.progress.elapsed_s,
+            "decay_from": self.progress.decay_from,
         }
         torch.save(state, self.out / "training.pt.new")
         (self.out / "training.pt.new").rename(self.out / "training.pt")
@@ -175,18 +202,11 @@ class Trainer:
         self.helper.load_state_dict(state["helper"])
         self.muon.load_state_dict(state["muon"])
         self.adam.load_state_dict(state["adam"])
-        self.progress = Progress(state["step"], state["elapsed_s"])
+        self.progress = Progress(state["step"], state["elapsed_s"], state["decay_from"])
 
 
 def _backward(loss: torch.Tensor) -> None:
     loss.backward()  # type: ignore[no-untyped-call]
-
-
-def _cosine(part: float, warm_up: float = 0.03) -> float:
-    """From 0 up to 1 and down a cosine to 0 as `part` goes from 0 to 1."""
-    if part < warm_up:
-        return max(part, 1e-3) / warm_up
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (part - warm_up) / (1 - warm_up))))
 
 
 def _matrices(model: nn.Module) -> list[Matrix]:
@@ -203,17 +223,25 @@ def _matrices(model: nn.Module) -> list[Matrix]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="a folder that holds tokenizer.json")
-    parser.add_argument("--minutes", type=float, default=70.0)
+    parser.add_argument(
+        "--decay-steps", type=int, default=0, help="let the rate fall to nothing in so many steps, and end"
+    )
+    parser.add_argument("--start", type=Path, help="begin with the weights of this checkpoint of the demo")
+    parser.add_argument("--fonts", type=Path, help="a folder of more font files to write numbers with")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=0, help="further processes that share each step")
     parser.add_argument("--resume", action="store_true")
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    torch.set_num_threads(1)
+    if arguments.fonts:
+        use_more_fonts(arguments.fonts)
     tokenizer = Tokenizer.from_file(str(arguments.out / "tokenizer.json"))
-    trainer = Trainer(arguments.out, arguments.minutes, tokenizer, arguments.seed)
+    trainer = Trainer(arguments.out, tokenizer, arguments.seed, arguments.workers)
     if arguments.resume:
         trainer.resume()
-    trainer.run()
+    elif arguments.start:
+        start_from(trainer.model, tokenizer, arguments.start)
+    trainer.run(arguments.decay_steps)
 
 
 if __name__ == "__main__":

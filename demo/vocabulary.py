@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from demo.questions import random_greeting, random_question
-from demo.scenes import random_scene
-from demo.wordings import CHINESE, WORDINGS
+from demo.curriculum import picture_chat
+from demo.lessons.chats import Chat, Piece, Said, Shared, Turn, chat_pieces
+from demo.lessons.pairs import random_pair_question
+from demo.lessons.questions import random_greeting
+from demo.lessons.tools import random_lesson
+from demo.lessons.watching import random_film_question, times_of
+from demo.lessons.wordings import CHINESE, WORDINGS
+from demo.pictures.drawing import Mark
+from demo.pictures.films import random_film
+from demo.pictures.scenes import random_scene
 
-VOCABULARY_SIZE = 640
+VOCABULARY_SIZE = 1024
 END_OF_TEXT = "<|endoftext|>"
 # In GLM's order; True marks what a decoder skips as special.
 SPECIAL_TOKENS = (
@@ -54,6 +62,9 @@ SPECIAL_TOKENS = (
 )
 
 
+CONTROL = re.compile("|".join(re.escape(text) for text, _ in SPECIAL_TOKENS))
+
+
 def build_tokenizer(sentences: int = 20_000) -> Tokenizer:
     """Learn the merges from drawn questions and answers; the same code always gives the same tokenizer."""
     tokenizer = Tokenizer(models.BPE(byte_fallback=False))
@@ -79,24 +90,40 @@ def build_tokenizer(sentences: int = 20_000) -> Tokenizer:
 
 def _chinese_names() -> list[str]:
     """Names that are words of their own (Chinese writes no spaces), longest first."""
-    names = {*CHINESE.shapes.values(), *CHINESE.colours.values(), *CHINESE.backgrounds.values()}
-    names |= {*CHINESE.cells, *CHINESE.relations.values(), "数字", "背景", "颜色", "形状", "物体"}
+    names = {*CHINESE.shapes.values(), *CHINESE.colours.values(), *CHINESE.cells, *CHINESE.relations.values()}
+    names |= {"数字", "背景", "颜色", "形状", "物体", "图片", "第一张", "第二张"}
     return sorted(names, key=lambda name: (-len(name), name))
 
 
 def _sentences(n: int) -> Iterator[str]:
     for words in WORDINGS.values():  # rare names too become one token each
-        named = (words.shapes, words.colours, words.backgrounds, words.relations)
+        named = (words.shapes, words.colours, words.relations)
         for name in [*(name for names in named for name in names.values()), *words.cells]:
-            yield from [name if words is CHINESE else " " + name] * 200
+            yield from [name if words is CHINESE else " " + name] * 300
+            yield from [name] * 300
     rng = random.Random(0)
-    for i in range(n):
-        if i % 40 == 0:
-            question = random_greeting(rng)
-        else:
-            drawn = random_question(rng, random_scene(rng))
-            if drawn is None:
-                continue
-            question = drawn
-        for text in (question.text, question.answer, question.reasoning):
-            yield text.replace("<|begin_of_box|>", "").replace("<|end_of_box|>", "")
+    for _ in range(n):
+        for piece in _lesson(rng):
+            if text := piece.text if isinstance(piece, Said) else piece if isinstance(piece, str) else "":
+                yield CONTROL.sub("\n", text)
+
+
+def _lesson(rng: random.Random) -> list[Piece]:
+    """One lesson of any kind, its picture undrawn."""
+    kind = rng.choices(("picture", "pair", "film", "greeting", "tools"), (60, 10, 10, 14, 6))[0]
+    if kind == "tools":
+        shared, chats = random_lesson(rng, 2)
+        return [*shared.pieces(), *(piece for chat in chats for piece in chat_pieces(chat))]
+    if kind == "greeting":
+        return chat_pieces(Chat((Turn(random_greeting(rng)),), thinking=True))
+    if kind == "pair":
+        return chat_pieces(Chat((Turn(random_pair_question(rng, [random_scene(rng), random_scene(rng)])),), True))
+    if kind == "film":
+        times = times_of(rng, 4)
+        asked = random_film_question(rng, random_film(rng, (112, 112), 4), times)
+        return [*Shared(pictures=4, times=times).pieces(), *chat_pieces(Chat((Turn(asked),), True))]
+    scene = random_scene(rng)
+    marks = [
+        Mark(thing.shape, thing.colour, thing.cell, (thing.x * 100, thing.y * 100), (9, 9)) for thing in scene.things
+    ]
+    return chat_pieces(picture_chat(rng, scene, marks))

@@ -1,0 +1,209 @@
+"""Which lessons a batch holds: single pictures, pairs, films and talk, drawn by lot."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from PIL import Image
+
+from demo.batches import Encoder, Images, Packed, Row, images_of, pack
+from demo.lessons.chats import Chat, Piece, Said, Shared, Turn, chat_pieces
+from demo.lessons.pairs import random_pair_question
+from demo.lessons.questions import Question, View, random_greeting, random_question
+from demo.lessons.structured import ask_json
+from demo.lessons.tools import random_lesson
+from demo.lessons.watching import random_film_question, times_of
+from demo.lessons.wordings import LANGUAGES, WORDINGS
+from demo.pictures.drawing import Mark, draw_marked
+from demo.pictures.films import draw_film, random_film
+from demo.pictures.scenes import Scene, random_scene, random_size
+
+THINKING = 0.2  # of the chats
+TURNS = 0.2  # of the chats about a picture have three turns
+JSON_PART = 0.12
+FILM_SIZES_PX = ((112, 112), (112, 112), (140, 112), (112, 84), (140, 140), (84, 84))
+# How often a batch is of a kind, and how many rows it has.
+SHARES = {"single": 64, "pair": 12, "film": 11, "talk": 13}
+ROWS = {"single": 14, "pair": 7, "film": 5, "talk": 8}
+ROOM = {"single": 150, "pair": 150, "film": 110, "greeting": 380}  # tokens of the chats of a row
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What lessons are written with: the lots and the tokenizer that says how long a chat is."""
+
+    rng: random.Random
+    encoder: Encoder
+
+    def filled(self, room: int, chat: Callable[[], Chat]) -> list[list[Piece]]:
+        """Chats until the next one would not fit into so many tokens; at least one."""
+        chats: list[list[Piece]] = []
+        while True:
+            pieces = chat_pieces(chat())
+            room -= sum(len(self.encoder.encode(p.text if isinstance(p, Said) else str(p))[0]) for p in pieces)
+            if chats and room < 0:
+                return chats
+            chats.append(pieces)
+
+
+def random_batch(rng: random.Random, encoder: Encoder, kind: str = "") -> tuple[Packed, Images | None]:
+    """One batch of one kind of lesson."""
+    kind = kind or rng.choices(list(SHARES), list(SHARES.values()))[0]
+    rows, images = MAKERS[kind](Desk(rng, encoder))
+    return pack(encoder, rows, images.grid if images else None), images
+
+
+def crowded_images(rng: random.Random, n: int) -> Images:
+    """Pictures that hold more than is ever asked about, for the eyes alone."""
+    size = random_size(rng)
+    return _drawn([random_scene(rng, size, crowded=rng.random() < 0.6) for _ in range(n)])[0]
+
+
+def _drawn(scenes: list[Scene]) -> tuple[Images, list[list[Mark]]]:
+    pictures: list[list[Image.Image]] = []
+    marks: list[list[Mark]] = []
+    for scene in scenes:
+        image, found = draw_marked(scene)
+        pictures.append([image])
+        marks.append(found)
+    return images_of(pictures, scenes, marks), marks
+
+
+def _singles(desk: Desk) -> tuple[list[Row], Images]:
+    rng = desk.rng
+    size = random_size(rng)
+    scenes = [random_scene(rng, size) for _ in range(ROWS["single"])]
+    images, marks = _drawn(scenes)
+    rows = []
+    for i, scene in enumerate(scenes):
+        chats = desk.filled(ROOM["single"], partial(picture_chat, rng, scene, marks[i]))
+        rows.append(Row(Shared(pictures=1).pieces(), chats, [i]))
+    return rows, images
+
+
+def picture_chat(rng: random.Random, scene: Scene, marks: list[Mark]) -> Chat:
+    """One question about a picture, or three in turn."""
+    if rng.random() < TURNS:
+        turns = three_turns(rng, scene, marks)
+    elif rng.random() < JSON_PART:
+        turns = [ask_json(View(rng, scene, marks, WORDINGS[rng.choice(LANGUAGES)]))]
+    else:
+        turns = [one_question(rng, scene, marks)]
+    return Chat(tuple(Turn(asked) for asked in turns), rng.random() < THINKING, rng.random() < 0.2)
+
+
+def one_question(rng: random.Random, scene: Scene, marks: list[Mark], held_out: bool = False) -> Question:
+    if rng.random() < 0.015:
+        return random_greeting(rng, held_out)
+    while (asked := random_question(rng, scene, marks, held_out=held_out)) is None:
+        pass
+    return asked
+
+
+def three_turns(rng: random.Random, scene: Scene, marks: list[Mark], held_out: bool = False) -> list[Question]:
+    """Three questions; after one that names a thing, the next may call it "it"."""
+    asked: list[Question] = []
+    while len(asked) < 3:
+        view = View(rng, scene, marks, WORDINGS[asked[-1].language if asked else rng.choice(LANGUAGES)], held_out)
+        follow_up = _follow_up(view) if scene.things and len(asked) < 2 and rng.random() < 0.4 else []
+        asked += follow_up or [one_question(rng, scene, marks, held_out)]
+    return asked[:3]
+
+
+def _follow_up(view: View) -> list[Question]:
+    """Whether a shape is there, and what "it" is like."""
+    shapes = [thing.shape for thing in view.scene.things]
+    unique = [thing for thing in view.scene.things if shapes.count(thing.shape) == 1]
+    if not unique:
+        return []
+    thing, words = view.rng.choice(unique), view.words
+    first = Question(
+        "exists",
+        words.language,
+        view.say(words.ways.EXISTS, words.any_shape(thing.shape)),
+        words.there,
+        words.placed(thing),
+    )
+    about = view.rng.choice(("colour", "where"))
+    answer = (
+        words.colour_answer.format(words.colours[thing.colour]) if about == "colour" else words.where_answer(thing.cell)
+    )
+    second = Question(
+        "turns",
+        words.language,
+        view.say(words.ways.SECOND_TURN[about]),
+        words.begin_upper(answer),
+        words.begin_upper(words.placed(thing)),
+    )
+    return [first, second]
+
+
+def _pairs(desk: Desk) -> tuple[list[Row], Images]:
+    rng = desk.rng
+    size = random_size(rng)
+    while size[0] * size[1] > 150 * 150:
+        size = random_size(rng)
+    scenes: list[Scene] = []
+    for _ in range(ROWS["pair"]):
+        shows = "number" if rng.random() < 0.25 else "things"
+        scenes += [random_scene(rng, size, shows=shows if rng.random() < 0.9 else "") for _ in range(2)]
+    images, _ = _drawn(scenes)
+    rows = []
+    for i in range(ROWS["pair"]):
+        chats = desk.filled(
+            ROOM["pair"], partial(_one_turn, rng, partial(random_pair_question, rng, scenes[2 * i : 2 * i + 2]))
+        )
+        rows.append(Row(Shared(pictures=2).pieces(), chats, [2 * i, 2 * i + 1]))
+    return rows, images
+
+
+def _one_turn(rng: random.Random, ask: Callable[[], Question]) -> Chat:
+    return Chat((Turn(ask()),), rng.random() < THINKING, rng.random() < 0.2)
+
+
+def _films(desk: Desk) -> tuple[list[Row], Images]:
+    rng = desk.rng
+    size, pairs = rng.choice(FILM_SIZES_PX), rng.randint(2, 6)
+    frames: list[list[Image.Image]] = []
+    scenes: list[Scene] = []
+    marks: list[list[Mark]] = []
+    rows = []
+    for i in range(ROWS["film"]):
+        film = random_film(rng, size, pairs)
+        images, found = draw_film(film)
+        for pair in range(pairs):
+            frames.append(images[2 * pair : 2 * pair + 2])
+            scenes.append(film.scene)
+            marks.append(found[2 * pair])
+        times = times_of(rng, pairs)
+        chats = desk.filled(ROOM["film"], partial(_one_turn, rng, partial(random_film_question, rng, film, times)))
+        rows.append(Row(Shared(pictures=pairs, times=times).pieces(), chats, range(i * pairs, (i + 1) * pairs)))
+    return rows, images_of(frames, scenes, marks)
+
+
+def _talk(desk: Desk) -> tuple[list[Row], None]:
+    """Small talk, and tools."""
+    rng, rows = desk.rng, []
+    for i in range(ROWS["talk"]):
+        if i % 3 == 0:
+            rows.append(
+                Row(
+                    Shared().pieces(),
+                    desk.filled(ROOM["greeting"], partial(_one_turn, rng, partial(random_greeting, rng))),
+                )
+            )
+        else:
+            shared, chats = random_lesson(rng, 4)
+            rows.append(Row(shared.pieces(), [chat_pieces(chat) for chat in chats]))
+    return rows, None
+
+
+MAKERS: dict[str, Callable[[Desk], tuple[list[Row], Images | None]]] = {
+    "single": _singles,
+    "pair": _pairs,
+    "film": _films,
+    "talk": _talk,
+}
