@@ -24,7 +24,7 @@ from demo.muon import Matrix, Muon
 from demo.pictures.lettering import use_more_fonts
 
 RATE = 1.2e-3
-WARM_UP_STEPS, VISION_STEPS = 40, 60  # the eyes learn alone at first
+WARM_UP_STEPS, VISION_STEPS = 40, 150  # the eyes learn alone at first
 LESSONS, VISION_IMAGES = 2, 14  # batches of lessons and pictures for the eyes alone, in each process and step
 HELPER_WEIGHTS = {"name": 2.0, "colour": 1.0, "place": 0.7, "background": 0.5}
 BOX_WEIGHT = 6.0

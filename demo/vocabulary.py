@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from demo.curriculum import picture_chat
 from demo.lessons.chats import Chat, Piece, Said, Shared, Turn, chat_pieces
 from demo.lessons.pairs import random_pair_question
+from demo.lessons.picture_chats import picture_chat
 from demo.lessons.questions import random_greeting
 from demo.lessons.tools import random_lesson
 from demo.lessons.watching import random_film_question, times_of

@@ -94,7 +94,7 @@ def chat_pieces(chat: Chat) -> list[Piece]:
     for i, turn in enumerate(chat.turns):
         asked, is_last = turn.asked, i == len(chat.turns) - 1
         if turn.is_tool_result:
-            prompt = f"\n<tool_response>\n{asked.text}\n</tool_response>"
+            prompt = f"\n<tool_response>\n{asked.text}\n</tool_response>\n"
         else:
             prompt = ("\n" if i > 0 or chat.new_line else "") + asked.text + ("" if chat.thinking else "/nothink")
         thinks = chat.thinking and is_last
