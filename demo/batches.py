@@ -118,7 +118,7 @@ def normalised(patches: NDArray[np.uint8]) -> torch.Tensor:
 def token_labels(
     scene: Scene, marks: Sequence[Mark], grid: Grid
 ) -> tuple[dict[str, NDArray[np.int64]], NDArray[np.float32]]:
-    """What each merged token shows: the mark that covers most of it, or nothing, the place it looks at; the mark's box."""
+    """What each merged token shows (the mark that covers most of it, or nothing) and where; that mark's box."""
     rows, columns = grid.rows // RULES.merge_size, grid.columns // RULES.merge_size
     height, width = scene.height_px / rows, scene.width_px / columns  # a token, in drawn pixels
     top, left = np.arange(rows)[:, None] * height, np.arange(columns)[None, :] * width

@@ -1,4 +1,4 @@
-"""Questions that no training has asked, about pictures of both drawing programs; how they are put, and what is right."""
+"""Questions that no training has asked, about pictures of both drawing programs, and what is right."""
 
 from __future__ import annotations
 

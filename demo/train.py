@@ -93,7 +93,7 @@ class Trainer:
         self.crew = Crew(workers, self.parameters)
 
     def run(self, decay_steps: int = 0) -> None:
-        """Train until stopped; with `decay_steps`, let the rate fall to nothing in so many steps and write the checkpoint."""
+        """Train until stopped; with `decay_steps`, let the rate fall to nothing in them, then write the checkpoint."""
         self.crew.start(self.assist)
         started = time.monotonic() - self.progress.elapsed_s
         saved = time.monotonic()

@@ -155,7 +155,7 @@ BOX: Patterns = (
 )
 UNKNOWN: Patterns = (
     "[What|Which] [song|brand|animal|city|country|language|food] is [this|it|that|shown]?",
-    "[What is|What's] the [name|age|price|weight|temperature|address|phone number] of [the|this] [thing|man|woman|person|owner]?",
+    "[What is|What's] the [name|age|price|weight|temperature] of [the|this] [thing|man|woman|person|owner]?",
     "Who [is this|is that|drew this|made this picture|took the photo|owns this|is in the picture]?",
     "[When|Where] was this [picture|photo|image] [taken|made|drawn]?",
     "[What|Which] [time|day|year|season] is it?",
@@ -190,7 +190,8 @@ SECOND_TURN: dict[str, Patterns] = {
 GREETINGS: tuple[tuple[Patterns, str, str], ...] = (
     (
         (
-            "[Hello|Hi|Hey|Hello there|Hi there|Hey there|Good morning|Good evening|Good afternoon|Greetings][|!|.| :)]",
+            "[Hello|Hi|Hey|Hello there|Hi there|Hey there|Greetings][|!|.| :)]",
+            "[Good morning|Good evening|Good afternoon][|!|.| :)]",
             "hi[|!]",
             "[Hello|Hi|Hey], [how are you|nice to meet you][|!|?]",
             "[Are you|Anybody] there?",

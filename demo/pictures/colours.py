@@ -61,9 +61,7 @@ def mixed(rng: random.Random, shades: tuple[Colour, ...], stray: int) -> Colour:
 
 
 def paper(rng: random.Random, background: str) -> Colour:
-    return mixed(
-        rng, PAPER[background][:1] if background in ("black",) and rng.random() < 0.5 else PAPER[background], 5
-    )
+    return mixed(rng, PAPER[background], 5)
 
 
 def ink(rng: random.Random, colour: str, on: Colour) -> Colour:

@@ -1,7 +1,7 @@
 """A scene becomes a picture: shapes and digits with every stroke, size, font and edge that the seed has in store.
 
-A plain scene is flat, clean and smooth. Any other may be drawn larger and scaled down, without smoothing, in outline, in a
-printed font or with our own brush, and worn afterwards.
+A plain scene is flat, clean and smooth. Any other may be drawn larger and scaled down, without smoothing, in outline,
+in a printed font or with our own brush, and worn afterwards.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def put(
     pen: Pen,
     inks: list[Colour] | None = None,
 ) -> tuple[list[Mark], list[Colour]]:
-    """Draw a scene's marks on an image and say where they are and in what colours; `inks` are those of an earlier frame."""
+    """Draw a scene's marks on an image; say where they are and in what colours. `inks` are an earlier frame's."""
     marks, chosen = [], []
     if scene.number:
         number_ink = ink(rng, scene.number_colour, background)

@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 
 from PIL import Image
 
-from demo.pictures.colours import Colour, ink, paper
+from demo.pictures.colours import COMMON_COLOURS, Colour, ink, paper
 from demo.pictures.drawing import Mark, Pen, put, random_pen
 from demo.pictures.scenes import Scene, Thing, cell_of, random_scene
 from demo.pictures.wear import worn
 
 EVENTS = ("left", "right", "up", "down", "colour", "comes", "goes")
+NEW_COLOURS = (*COMMON_COLOURS, "black")
 FRAMES_A_PAIR = 2  # two frames share the picture tokens
 
 
@@ -41,7 +42,7 @@ def random_film(rng: random.Random, size_px: tuple[int, int], pairs: int) -> Fil
     event, actor, frames = rng.choice(EVENTS), rng.randrange(len(scene.things)), FRAMES_A_PAIR * pairs
     change = 0 if event in EVENTS[:4] else FRAMES_A_PAIR * rng.randint(1, pairs - 1)
     thing = scene.things[actor]
-    while (new_colour := rng.choice([t for t in _others(rng)])) in (thing.colour, scene.background):
+    while (new_colour := rng.choice(NEW_COLOURS)) in (thing.colour, scene.background):
         pass
     travel = (thing.x, thing.y, thing.x, thing.y)
     if event in EVENTS[:4]:
@@ -54,10 +55,6 @@ def random_film(rng: random.Random, size_px: tuple[int, int], pairs: int) -> Fil
         small = replace(thing, radius=min(thing.radius, 0.16))
         scene = replace(scene, things=tuple(small if i == actor else t for i, t in enumerate(scene.things)))
     return Film(scene, event, actor, frames, change, new_colour, travel)
-
-
-def _others(rng: random.Random) -> list[str]:
-    return rng.sample(("red", "green", "blue", "yellow", "purple", "orange", "pink", "black"), 8)
 
 
 def things_at(film: Film, frame: int) -> tuple[Thing, ...]:

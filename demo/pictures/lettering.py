@@ -28,8 +28,7 @@ def carried_fonts() -> tuple[str, ...]:
     paths = sorted(
         path
         for path in folder.glob("*.ttf")
-        if path.stem.split("-")[0].removesuffix("BolIta") in FAMILIES
-        or path.stem in ("STIXGeneralBol", "STIXGeneralItalic")
+        if path.stem.split("-")[0].startswith(FAMILIES) and "Display" not in path.stem
     )
     return (PILLOWS_OWN, PILLOWS_OWN, *(str(path) for path in paths))
 
@@ -59,13 +58,10 @@ def slanted(mask: Image.Image, slant: float) -> Image.Image:
     if abs(slant) < 0.02:
         return mask
     width, height = mask.size
-    extra = int(abs(slant) * height) + 1
-    offset = -slant * height if slant < 0 else 0
+    wider = width + int(abs(slant) * height) + 1
+    start = -slant * height if slant > 0 else 0.0  # of the first line, in pixels of the mask
     return mask.transform(
-        (width + extra, height),
-        Image.Transform.AFFINE,
-        (1, slant, -extra + offset if slant > 0 else offset * 0, 0, 1, 0),
-        Image.Resampling.BILINEAR,
+        (wider, height), Image.Transform.AFFINE, (1, slant, start, 0, 1, 0), Image.Resampling.BILINEAR
     )
 
 

@@ -1,4 +1,4 @@
-"""A second drawing program, for evaluation only: other code, fonts, colours, places, strokes and wear than in training."""
+"""A second drawing program, for evaluation only: other code, fonts, colours, strokes and wear than in training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens to a picture between the pen and the file: paper, light, blur, noise, compression, a crooked photograph."""
+"""What happens to a picture between the pen and the file: light, blur, noise and compression."""
 
 from __future__ import annotations
 
