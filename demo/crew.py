@@ -31,6 +31,7 @@ class Crew:
             mine, its = context.Pipe()
             self._pipes.append(mine)
             context.Process(target=self._work, args=(i, its, share), daemon=True).start()
+            its.close()
 
     def begin(self, step: int) -> None:
         for pipe in self._pipes:
@@ -51,6 +52,8 @@ class Crew:
 
     def _work(self, i: int, pipe: Connection, share: Share) -> None:
         torch.set_num_threads(1)
+        for other in self._pipes:  # else no pipe would end with the process that began this one
+            other.close()
         while True:
             try:
                 step = pipe.recv()

@@ -25,6 +25,11 @@ PREPROCESSOR: dict[str, Any] = {
     "image_processor_type": "Glm46VImageProcessor",
     "processor_class": "Glm46VProcessor",
 }
+VIDEO_PREPROCESSOR: dict[str, Any] = {
+    **{key: value for key, value in PREPROCESSOR.items() if key not in ("image_processor_type", "size")},
+    "size": {"shortest_edge": 12544, "longest_edge": 16 * 112 * 112},
+    "video_processor_type": "Glm46VVideoProcessor",
+}
 
 
 def demo_config(tokenizer: Tokenizer) -> Glm4vConfig:
@@ -110,7 +115,7 @@ def start_from(model: Glm4vForConditionalGeneration, tokenizer: Tokenizer, folde
 
 
 def save_model(model: Glm4vForConditionalGeneration, tokenizer: Tokenizer, folder: Path) -> None:
-    """Write weights in fp16 with config.json, preprocessor_config.json and generation_config.json."""
+    """Write weights in fp16 with config.json and the files of the processors and of generation."""
     half = {name: tensor.detach().to(torch.float16).contiguous() for name, tensor in model.state_dict().items()}
     model.save_pretrained(folder, state_dict=half)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -119,6 +124,7 @@ def save_model(model: Glm4vForConditionalGeneration, tokenizer: Tokenizer, folde
     _write_json(folder / "config.json", config)
     (folder / "model.safetensors").chmod(0o644)  # its writer leaves it to its owner alone
     _write_json(folder / "preprocessor_config.json", PREPROCESSOR)
+    _write_json(folder / "video_preprocessor_config.json", VIDEO_PREPROCESSOR)
     _write_json(
         folder / "generation_config.json",
         {

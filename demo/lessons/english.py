@@ -104,7 +104,7 @@ RELATION: dict[str, Patterns] = {
         "[On|To] which side of {1} is {0}, left or right?",
         "[Tell me|Say] whether {0} is left or right of {1}.",
         "{0} or {1}: is the first one left or right?",
-        "Compared with {1}, is {0} on the left or [on the|] right?",
+        "Compared with {1}, is {0} on the [left or right|left or on the right]?",
         "Left or right: where is {0} [from|as seen from|relative to] {1}?",
         "Is {0} [located|placed|positioned] [to the |on the |]left or right of {1}?",
         "Does {0} lie left or right of {1}?",

@@ -182,7 +182,7 @@ def random_name(rng: random.Random, meaning: str, held_out: bool = False) -> str
         else:
             name = "".join(rng.choice(SYLLABLES) for _ in range(rng.randint(2, 3)))
             name += rng.choice(("", "", "_" + str(rng.randint(1, 9)), "_x"))
-        if is_held_out(name) == held_out:
+        if is_held_out(name) == held_out and not any(name in names for names in NAMES.values()):
             return name
 
 
