@@ -23,9 +23,11 @@ from demo.model import new_model, save_model, start_from
 from demo.muon import Matrix, Muon
 from demo.pictures.lettering import use_more_fonts
 
-RATE = 1.2e-3
-WARM_UP_STEPS, VISION_STEPS = 40, 150  # the eyes learn alone at first
-LESSONS, VISION_IMAGES = 2, 14  # batches of lessons and pictures for the eyes alone, in each process and step
+RATE = 8e-4  # of the matrices; everything else learns twice as fast
+WARM_UP_STEPS = 40
+HELPER_STEPS = 40  # the throwaway head finds its way into eyes that can see already
+EYES_STEPS = 400  # eyes that cannot see yet learn alone
+LESSONS, VISION_IMAGES = 1, 8  # batches of lessons and pictures for the eyes alone, in each process and step
 HELPER_WEIGHTS = {"name": 2.0, "colour": 1.0, "place": 0.7, "background": 0.5}
 BOX_WEIGHT = 6.0
 HELPER_WEIGHT = 0.3
@@ -79,7 +81,11 @@ class Progress:
 class Trainer:
     """Owns the weights, the optimisers and the schedule: warm-up, a steady rate for as long as wanted, then a decay."""
 
-    def __init__(self, out: Path, tokenizer: Tokenizer, seed: int, workers: int = 0) -> None:
+    def __init__(
+        self, out: Path, tokenizer: Tokenizer, seed: int, workers: int = 0, peak: float = RATE, sees: bool = False
+    ) -> None:
+        """`peak` is the steady rate; `sees` says that the weights to begin with have learnt to see."""
+        self.peak, self.sees = peak, sees
         self.out, self.seed = out, seed
         self.tokenizer, self.encoder = tokenizer, Encoder(tokenizer)
         self.model = new_model(tokenizer, seed)
@@ -97,7 +103,9 @@ class Trainer:
         self.crew.start(self.assist)
         started = time.monotonic() - self.progress.elapsed_s
         saved = time.monotonic()
-        if decay_steps and not self.progress.decay_from:
+        if not decay_steps:
+            self.progress.decay_from = 0
+        elif not self.progress.decay_from:
             self.progress.decay_from = self.progress.step
         while not decay_steps or self.progress.step < self.progress.decay_from + decay_steps:
             self.step(self.rate(decay_steps))
@@ -114,33 +122,40 @@ class Trainer:
         """A further process's share of a step; its gradients stay in its parameters."""
         for parameter in self.parameters:
             parameter.grad = None
+        self.progress.step = step
         self.progress.right.clear()
-        self.study(random.Random(f"{self.seed} {step} {worker}"), step)
+        self.study(random.Random(f"{self.seed} {step} {worker}"))
         return dict(self.progress.right)
 
     def rate(self, decay_steps: int) -> float:
         step = self.progress.step
         if decay_steps:
-            return RATE * (1 - (step - self.progress.decay_from) / decay_steps)
-        return RATE * min(1.0, (step + 1) / WARM_UP_STEPS)
+            return self.peak * (1 - (step - self.progress.decay_from) / decay_steps)
+        return self.peak * min(1.0, (step + 1) / WARM_UP_STEPS)
 
     def step(self, rate: float) -> None:
         self.crew.begin(self.progress.step)
-        self.study(random.Random(f"{self.seed} {self.progress.step} 0"), self.progress.step)
+        self.study(random.Random(f"{self.seed} {self.progress.step} 0"))
         for name, values in self.crew.gather(self.parameters).items():
             self.progress.right[name] += values
         for group in self.adam.param_groups:
-            group["lr"] = rate
+            group["lr"] = 2 * rate
         self.adam.step()
-        self.muon.step(rate)
+        if not self.looks_only or not self.sees:
+            self.muon.step(rate)
         self.adam.zero_grad()
         self.muon.zero_grad()
         self.progress.step += 1
 
-    def study(self, rng: random.Random, step: int) -> None:
+    @property
+    def looks_only(self) -> bool:
+        """Whether no lessons are learnt yet."""
+        return self.progress.step < (HELPER_STEPS if self.sees else EYES_STEPS)
+
+    def study(self, rng: random.Random) -> None:
         """One process's share of a step: gradients of its lessons."""
         share = 1 / (1 + self.crew.size)
-        if step < VISION_STEPS:
+        if self.looks_only:
             for _ in range(LESSONS):
                 self.look(rng, share / LESSONS)
             return
@@ -149,9 +164,12 @@ class Trainer:
         self.look(rng, share * HELPER_WEIGHT)
 
     def look(self, rng: random.Random, weight: float) -> None:
-        """The eyes alone."""
+        """What pictures show, without a word."""
         images = crowded_images(rng, VISION_IMAGES)
-        loss, right = self.helper.loss(see(self.model, images.patches, images.grid), images)
+        features = see(self.model, images.patches, images.grid)
+        if self.looks_only and self.sees:
+            features = features.detach()
+        loss, right = self.helper.loss(features, images)
         _backward(loss * weight)
         for name, value in right.items():
             self.progress.note("see-" + name, value)
@@ -228,6 +246,7 @@ def main() -> None:
     )
     parser.add_argument("--start", type=Path, help="begin with the weights of this checkpoint of the demo")
     parser.add_argument("--fonts", type=Path, help="a folder of more font files to write numbers with")
+    parser.add_argument("--rate", type=float, default=RATE, help="the steady learning rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=0, help="further processes that share each step")
     parser.add_argument("--resume", action="store_true")
@@ -236,7 +255,8 @@ def main() -> None:
     if arguments.fonts:
         use_more_fonts(arguments.fonts)
     tokenizer = Tokenizer.from_file(str(arguments.out / "tokenizer.json"))
-    trainer = Trainer(arguments.out, tokenizer, arguments.seed, arguments.workers)
+    sees = arguments.start is not None
+    trainer = Trainer(arguments.out, tokenizer, arguments.seed, arguments.workers, arguments.rate, sees)
     if arguments.resume:
         trainer.resume()
     elif arguments.start:
