@@ -20,9 +20,9 @@ class Crew:
         self._parameters = parameters
         self._pipes: list[Connection] = []
         for parameter in parameters if size else ():
-            parameter.data.share_memory_()
+            parameter.data.share_memory_()  # type: ignore[no-untyped-call]
         length = sum(parameter.numel() for parameter in parameters)
-        self._sums = [torch.zeros(length).share_memory_() for _ in range(size)]
+        self._sums = [_shared_zeros(length) for _ in range(size)]
 
     def start(self, share: Share) -> None:
         """Begin the workers; they end with the process that began them."""
@@ -62,4 +62,13 @@ class Crew:
             notes = share(i + 1, step)
             grads = (torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters)
             torch.cat([grad.flatten() for grad in grads], out=self._sums[i])
-            pipe.send(notes)
+            try:
+                pipe.send(notes)
+            except BrokenPipeError:  # stopped in the middle of a step
+                return
+
+
+def _shared_zeros(length: int) -> torch.Tensor:
+    zeros = torch.zeros(length)
+    zeros.share_memory_()  # type: ignore[no-untyped-call]
+    return zeros

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import nn
 from torch.nn import functional
 from transformers import Glm4vForConditionalGeneration
 from transformers.vision_utils import get_vision_position_ids
@@ -77,7 +78,7 @@ def read(model: Glm4vForConditionalGeneration, packed: Packed, features: torch.T
 
 
 def _attend(
-    x: torch.Tensor, attention: nn.Module, cos: torch.Tensor, sin: torch.Tensor, hidden_from: torch.Tensor
+    x: torch.Tensor, attention: Any, cos: torch.Tensor, sin: torch.Tensor, hidden_from: torch.Tensor
 ) -> torch.Tensor:
     """Grouped-query attention; each key and value head serves its queries where it lies."""
     rows, length, _ = x.shape
@@ -99,8 +100,9 @@ def _linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return functional.linear(x.to(HALF), weight.to(HALF))
 
 
-def _norm(x: torch.Tensor, norm: nn.Module) -> torch.Tensor:
-    return functional.rms_norm(x, norm.weight.shape, norm.weight, norm.variance_epsilon)
+def _norm(x: torch.Tensor, norm: Any) -> torch.Tensor:
+    normed: torch.Tensor = functional.rms_norm(x, norm.weight.shape, norm.weight, norm.variance_epsilon)
+    return normed
 
 
 def _half_turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:

@@ -102,8 +102,9 @@ def draw_second(scene: Scene) -> tuple[Image.Image, list[Mark]]:
         patch = PathPatch(path, facecolor="none" if hollow else ink, edgecolor=ink if hollow else "black", linewidth=0)
         patch.set_linewidth(line if hollow else 0.0 if scene.number else edge)
         canvas.figure.axes[0].add_patch(patch)
-    canvas.draw()
-    image = Image.fromarray(np.asarray(canvas.buffer_rgba())[:, :, :3].copy())
+    canvas.draw()  # type: ignore[no-untyped-call]
+    drawn = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+    image = Image.fromarray(drawn[:, :, :3].copy())
     marks = []
     for thing, path in zip(scene.things, paths, strict=False):
         box = path.get_extents()

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from serving import Service
 
-from demo.drawing import draw
-from demo.scenes import Scene, Thing
+from demo.pictures.drawing import draw
+from demo.pictures.scenes import Scene, Thing
 
 PAGE = Path(__file__).resolve().parents[2] / "gateway" / "page"
 THINGS = (
