@@ -16,6 +16,8 @@ THINGS_WEIGHTS = [26, 26, 20, 16, 12]  # of one thing, two, ...
 # Multiples of 28, so that training needs no resize.
 SIDES_PX = (84, 112, 112, 112, 140, 140, 168, 168, 196, 224, 252)
 MOST_PIXELS = 224 * 224
+PLAIN = 0.25  # of the pictures are flat, clean and in the grid
+PLAIN_BACKGROUNDS = ("white", "black", "grey")
 EDGE = 0.03  # how close to the line between two thirds a centre may lie, as part of the picture
 
 
@@ -66,10 +68,11 @@ def random_scene(
     `shows` is "things" or "number"; empty leaves it to the lot.
     """
     width_px, height_px = size_px or random_size(rng)
-    background = random_background(rng)
+    plain = rng.random() < PLAIN
+    background = rng.choice(PLAIN_BACKGROUNDS) if plain else random_background(rng)
     shows_number = shows == "number" or (not shows and rng.random() < (0.4 if crowded else 0.27))
     fewest, most = (4, CELLS) if crowded else (1, MOST_THINGS)
-    things = () if shows_number else random_things(rng, background, width_px / height_px, fewest, most)
+    things = () if shows_number else random_things(rng, background, width_px / height_px, fewest, most, plain)
     number = random_number(rng, width_px, fewest) if shows_number else ""
     return Scene(
         width_px=width_px,
@@ -79,7 +82,7 @@ def random_scene(
         number=number,
         number_colour=random_colour(rng, background) if shows_number else "",
         drawing_seed=rng.getrandbits(32),
-        plain=rng.random() < 0.12,
+        plain=plain,
     )
 
 
@@ -97,8 +100,10 @@ def random_size(rng: random.Random) -> tuple[int, int]:
             return width_px, height_px
 
 
-def random_things(rng: random.Random, background: str, aspect: float, fewest: int, most: int) -> tuple[Thing, ...]:
-    if fewest > 1:
+def random_things(
+    rng: random.Random, background: str, aspect: float, fewest: int, most: int, plain: bool = False
+) -> tuple[Thing, ...]:
+    if fewest > 1 or plain:
         n, layout = rng.randint(fewest, most), "grid"
     else:
         n = rng.choices(range(1, most + 1), THINGS_WEIGHTS[:most])[0]

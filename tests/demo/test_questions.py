@@ -5,9 +5,12 @@ from __future__ import annotations
 import random
 from collections import Counter
 
+import pytest
+
 from demo.exam import unseen
+from demo.lessons.phrases import Patterns, phrasings
 from demo.lessons.picture_chats import picture_chat
-from demo.lessons.questions import KINDS, Question, random_question, relation
+from demo.lessons.questions import ASKERS, KINDS, NUMBER_KINDS, THING_KINDS, View, random_question, relation
 from demo.lessons.wordings import AXES, WORDINGS
 from demo.pictures.drawing import Mark, draw_marked
 from demo.pictures.scenes import Scene, Thing, random_scene
@@ -33,43 +36,54 @@ def test_the_same_question_about_the_same_scene_never_has_two_answers() -> None:
             assert answers.setdefault(question.text, question.answer) == question.answer
 
 
+class Plainly(View):
+    """Puts everything in the first of its phrasings."""
+
+    def say(self, patterns: Patterns, *names: str) -> str:
+        text = next(phrasings(patterns[:1])).format(*names)
+        return text[:1].upper() + text[1:]
+
+
 def test_answers_about_a_known_scene_are_true() -> None:
     expected = {
         "What colour is the star?": "Red.",
-        "What shape is the blue object?": "A circle.",
+        "What colour is the cross?": "I see no cross.",
+        "What shape is the blue thing?": "A circle.",
         "How many things are there?": "Top left, centre right. <|begin_of_box|>2<|end_of_box|>",
         "How many stars are there?": "Top left. <|begin_of_box|>1<|end_of_box|>",
         "How many squares are there?": "Nothing. <|begin_of_box|>0<|end_of_box|>",
         "Is there a red star?": "Yes.",
         "Is there a red circle?": "No.",
         "Where is the circle?": "Centre right.",
+        "Where is the square?": "I see no square.",
         "What is at the top left?": "A red star.",
         "What is at the centre?": "Nothing.",
-        "What is on the left side?": "A red star.",
-        "Give the bounding box of the red star.": "<|begin_of_box|>[[40,0,290,250]]<|end_of_box|>",
-        "What colour is the cross?": "I see no cross.",
-        "Where is the square?": "I see no square.",
-        "What animal is this?": "I can't tell from the picture.",
+        "What is at the left side?": "A red star.",
         "What colour is the background?": "Grey.",
         "Is the red star above or below the blue circle?": "Red star top left, blue circle centre right. Above.",
-        "Is the blue circle left or right of the red star?": "Blue circle centre right, red star top left. Right.",
+        "Is the circle left or right of the star?": "Blue circle centre right, red star top left. Right.",
         "Describe the picture.": "Red star top left, blue circle centre right.",
+        "Give the bounding box of the red star.": "<|begin_of_box|>[[70,60,290,280]]<|end_of_box|>",
+        "What song is this?": "I can't tell from the picture.",
+        "请描述一下这张图。": "左上角红色星形，右边蓝色圆形。",
+        "图中有红色圆形吗？": "没有。",
         "红色星形在蓝色圆形的左侧还是右侧？": "左上角红色星形，右边蓝色圆形。左侧。",
-        "图中有什么？": "左上角红色星形，右边蓝色圆形。",
-        "图片里有什么？": "左上角红色星形，右边蓝色圆形。",
-        "描述这张图片。": "左上角红色星形，右边蓝色圆形。",
-        "有红色圆形吗？": "没有。",
     }
-    found = {question.text: question.answer for question in _many(SCENE, MARKS)}
+    found = _many(SCENE, MARKS)
     assert {text: found[text] for text in expected} == expected
 
 
 def test_a_number_is_read_and_described() -> None:
-    scene = Scene(112, 112, "white", (), "407", "pink", drawing_seed=0)
-    found = {question.text: question.answer for question in _many(scene, [])}
-    assert found["Read the number."] == "<|begin_of_box|>407<|end_of_box|>"
+    found = _many(Scene(112, 112, "white", (), "407", "pink", drawing_seed=0), [])
+    assert found["What number is this?"] == "<|begin_of_box|>407<|end_of_box|>"
     assert found["Describe the picture."] == "The number 407 in pink."
-    assert found["图中有什么？"] == "粉色数字407。"
+    assert found["请描述一下这张图。"] == "粉色数字407。"
+    assert found["What colour is the number?"] == "Pink."
+
+
+@pytest.mark.parametrize("text", ["描述这张图片。", "图片里有什么？", "What do you see?", "Describe this image."])
+def test_the_commonest_ways_to_ask_for_a_description_are_among_the_phrasings(text: str) -> None:
+    assert any(text in set(phrasings(words.ways.DESCRIBE)) for words in WORDINGS.values())
 
 
 def test_relations_are_opposites_and_hold_only_where_the_things_differ() -> None:
@@ -101,8 +115,10 @@ def _marks(scene: Scene) -> list[Mark]:
     ]
 
 
-def _many(scene: Scene, marks: list[Mark]) -> list[Question]:
-    """Every kind the scene allows, often enough that each phrasing comes up."""
+def _many(scene: Scene, marks: list[Mark]) -> dict[str, str]:
+    """Every question the scene allows, plainly put, and its answer."""
     rng = random.Random(4)
-    asked = (random_question(rng, scene, marks, kind) for kind in KINDS if kind != "greeting" for _ in range(6000))
-    return [question for question in asked if question is not None]
+    kinds = THING_KINDS if scene.things else NUMBER_KINDS
+    views = [Plainly(rng, scene, marks, words) for words in WORDINGS.values()]
+    asked = (ASKERS[kind](view) for kind in kinds for view in views for _ in range(400))
+    return {question.text: question.answer for question in asked if question is not None}
