@@ -19,7 +19,7 @@ INSTALL := $(UNDER_MAKE) launcher.install --prefer-binary --constraint requireme
 help: ## List the routines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
 	@echo
-	@echo '  make serve takes HOST= PORT= TRITON_HTTP_PORT= TRITON_GRPC_PORT= TRITON_METRICS_PORT= CHECKPOINT= PRECISION= BUILD='
+	@echo '  make serve takes HOST= PORT= TRITON_HTTP_PORT= TRITON_GRPC_PORT= TRITON_METRICS_PORT= CHECKPOINT= PRECISION= BUILD= DEVICES='
 	@echo '  START_TIMEOUT_S= (seconds for loading the models) and every setting of docs/settings.md, for example'
 	@echo '    make serve PORT=8080 CHECKPOINT=/models/GLM-4.6V-Flash'
 
@@ -46,16 +46,16 @@ wheel: $(VENV)/.serve-installed ## Build the wheel into dist/: the packages, the
 	@ls dist/*.whl
 
 .PHONY: test
-test: $(VENV)/.test-installed ## Run all tests, 3 at a time (WORKERS=3); CI=1 makes random tests try as much as CI does
+test: $(VENV)/.test-installed ## Run all tests, 4 at a time (WORKERS=4); CI=1 makes random tests try as much as CI does
 	$(BIN)/python -m pytest $(BY_GROUP)
 
-# One process runs all tests that share a server. Three processes on two cores, because many tests wait.
-BY_GROUP := --numprocesses $(or $(WORKERS),3) --dist loadscope --no-loadscope-reorder
-SLOW := triton or build or process or parity or browser
+# One process runs all tests that share a server. Four processes on two cores: half of what the slow tests take is waiting.
+BY_GROUP := --numprocesses $(or $(WORKERS),4) --dist loadscope --no-loadscope-reorder
+SLOW := triton or build or process or parity or browser or slow
 
 .PHONY: test-fast
-test-fast: $(VENV)/.test-installed ## Run the tests without builds, programs, Triton, torch and browser (half a minute)
-	$(BIN)/python -m pytest --numprocesses $(or $(WORKERS),3) --dist worksteal -m "not ($(SLOW))"
+test-fast: $(VENV)/.test-installed ## Run the tests that need no build, program, Triton, torch or browser and take a moment each (half a minute)
+	$(BIN)/python -m pytest --numprocesses $(or $(WORKERS),2) --dist worksteal -m "not ($(SLOW))"
 
 .PHONY: test-slow
 test-slow: $(VENV)/.test-installed ## Run all other tests
@@ -63,16 +63,23 @@ test-slow: $(VENV)/.test-installed ## Run all other tests
 
 CLIENTS := .clients/.installed
 .PHONY: test-clients
-test-clients: $(CLIENTS) $(VENV)/.test-installed ## Run the frameworks that use the service (fetches 200 MB once into .clients)
+test-clients: $(CLIENTS) $(VENV)/.test-installed ## Run the frameworks that use the service (fetches 300 MB once into .clients)
 	$(BIN)/python -m pytest tests/clients
 
 # An environment of their own: they and what they need have other versions than ours. Those in JavaScript need npm.
-$(CLIENTS): requirements/clients.txt requirements/clients-constraints.txt tests/clients/javascript/package-lock.json | $(VENV)/.made
+$(CLIENTS): requirements/clients.txt requirements/clients-constraints.txt requirements/litellm-proxy.txt \
+		requirements/litellm-proxy-constraints.txt requirements/agents.txt requirements/agents-constraints.txt tests/clients/javascript/package-lock.json | $(VENV)/.made
 	@echo 'Installing the clients into .clients; this takes a minute or two, once ...'
 	@rm -rf .clients
 	@$(BIN)/python -m venv .clients
 	@.clients/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
 		--requirement requirements/clients.txt --constraint requirements/clients-constraints.txt
+	@$(BIN)/python -m venv .clients/agents
+	@.clients/agents/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
+		--requirement requirements/agents.txt --constraint requirements/agents-constraints.txt
+	@$(BIN)/python -m venv .clients/proxy
+	@.clients/proxy/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
+		--requirement requirements/litellm-proxy.txt --constraint requirements/litellm-proxy-constraints.txt
 	@if command -v npm >/dev/null; then cd tests/clients/javascript && npm ci --silent --no-audit --no-fund; fi
 	@touch $@
 
@@ -129,6 +136,11 @@ $(REHEARSAL): requirements/gpu.txt requirements/cuda-headers.txt | $(VENV)/.made
 cuda-rehearsal: $(REHEARSAL) $(VENV)/.test-installed ## Run the CUDA path without a GPU, on a runtime whose kernels do nothing (fetches 260 MB once)
 	$(BIN)/python -m pytest tests/cuda
 
+.PHONY: cuda-launches
+cuda-launches: $(REHEARSAL) $(VENV)/.test-installed ## Record which kernels a step on CUDA launches, which docs/benchmarks.md shows
+	PYTHONPATH=tests/support $(BIN)/python -m tests.cuda.launch_list
+	$(BIN)/python tests/support/rendered_docs.py
+
 .PHONY: rtx-real-size
 rtx-real-size: $(VENV)/.rtx-installed ## Build engines for RTX GPUs at the real widths (MODEL=DIR with its config; 45 GB in SCRATCH=DIR)
 	$(BIN)/python -m bench checkpoint $(SCRATCH)/checkpoint --model $(MODEL)
@@ -140,8 +152,9 @@ soak: $(VENV)/.test-installed ## Let random requests come and go for 20 minutes 
 	$(BIN)/python -m bench soak --minutes $(or $(MINUTES),20)
 
 .PHONY: chaos
-chaos: $(VENV)/.test-installed ## Kill and stop parts of the service under load for 15 minutes (MINUTES=15 SEED= LAUNCHER=), and judge every answer
-	PYTHONPATH=.:tests/support $(BIN)/python tests/faults/chaos.py --minutes $(or $(MINUTES),15) $(if $(SEED),--seed $(SEED)) $(if $(LAUNCHER),--launcher)
+chaos: $(VENV)/.test-installed ## Kill and stop parts of the service under load for 15 minutes (MINUTES=15 SEED= LAUNCHER=), and judge every answer; or each fault 20 times in a row (REPEAT=20), and time its repair
+	$(if $(REPEAT),$(BIN)/python tests/faults/recovery.py $(REPEAT) $(BUILD), \
+	PYTHONPATH=.:tests/support $(BIN)/python tests/faults/chaos.py --minutes $(or $(MINUTES),15) $(if $(SEED),--seed $(SEED)) $(if $(LAUNCHER),--launcher))
 
 .PHONY: fuzz
 fuzz: $(VENV)/.test-installed ## Send 2,000 requests (CASES=2000) made from the OpenAPI document, and check every answer

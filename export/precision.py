@@ -38,12 +38,15 @@ class KvPrecision(StrEnum):
 @dataclass(frozen=True)
 class Numbers:
     """`real` is the type of activations and weights; `bits`, where set, is what linear layers are rounded to,
-    `rounds_kv` whether KV is to 8 bits, and `on_cuda` whether operators are chosen for a GPU."""
+    `rounds_kv` whether KV is to 8 bits, `on_cuda` whether operators are chosen for a GPU, and `fuses` whether they are
+    chosen so that ONNX Runtime launches few kernels on it. `in_8_bits` names weights that are rounded no further."""
 
     real: ir.DataType = ir.DataType.FLOAT
     bits: int | None = None
     rounds_kv: bool = False
     on_cuda: bool = False
+    fuses: bool = False
+    in_8_bits: frozenset[str] = frozenset()
 
     @property
     def kv(self) -> ir.DataType:
@@ -69,7 +72,8 @@ def numbers_of(precision: Precision, target: Target, kv: KvPrecision = KvPrecisi
     if target is Target.RTX:
         _check_rtx(precision, kv)
     numbers = _numbers_of(precision, target)
-    return replace(numbers, rounds_kv=kv is KvPrecision.INT8, on_cuda=target is not Target.CPU)
+    on_cuda, fuses = target is not Target.CPU, target is Target.CUDA
+    return replace(numbers, rounds_kv=kv is KvPrecision.INT8, on_cuda=on_cuda, fuses=fuses)
 
 
 def _check_rtx(precision: Precision, kv: KvPrecision) -> None:

@@ -28,7 +28,8 @@ from gateway.observability.metrics import Metrics
 from gateway.observability.request_hooks import RequestHooks
 from gateway.observability.request_record import RequestRecord
 from gateway.observability.tracing import Tracing
-from gateway.resources import AUDIT, BODIES, DECODERS, DISCONNECTS, TRACING
+from gateway.reading.dear_reader import DearReader
+from gateway.resources import AUDIT, BODIES, DEAR, DECODERS, DISCONNECTS, TRACING
 from gateway.settings import GatewaySettings
 from gateway.streaming.disconnects import DisconnectWatcher
 from gateway.triton.backend import BackendPool
@@ -45,10 +46,8 @@ _SPARE_SHARE = 8  # one thread in eight is kept free to refuse requests
 def create_app(settings: GatewaySettings, backend: BackendPool, log_lines: LineWriter | None = None) -> Flask:
     """The web application for one build; raises BadArtifact if the build is incomplete. The caller closes `backend`."""
     manifest = Manifest.read(settings.build)
-    service = ChatService(settings, backend)
-    readiness = Readiness(
-        service, backend, Canary.read(settings.build), settings.canary_timeout_s, settings.canary_cache_s
-    )
+    dear = DearReader(settings.body_timeout_s)
+    service = ChatService(settings, backend, dear)
     app = Flask("gateway", static_folder=None)
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     app.json.sort_keys = False  # type: ignore[attr-defined]
@@ -57,12 +56,21 @@ def create_app(settings: GatewaySettings, backend: BackendPool, log_lines: LineW
     rate_limiter = RateLimiter(settings, RateLimitCounters(settings.redis_url))
     concurrent = max(1, settings.threads - max(1, settings.threads // _SPARE_SHARE))
     admission = Admission(settings.admission_tokens, concurrent, settings.max_waiting, settings.flood_wait)
+    readiness = Readiness(
+        service,
+        backend,
+        Canary.read(settings.build),
+        settings.canary_timeout_s,
+        settings.canary_cache_s,
+        on_pace=admission.observe_trial,
+    )
     metrics = Metrics(settings.metrics_folder)
     tracing = app.extensions[TRACING] = Tracing.to(settings.otlp_endpoint, settings.model_name)
     handler = ChatHandler(settings, service, disconnects, rate_limiter, admission, metrics)
     bodies = app.extensions[BODIES] = BodyReader(
-        settings.max_body_bytes, settings.max_json_bytes, settings.body_timeout_s, handler.take_place
+        settings.max_body_bytes, settings.max_json_bytes, settings.body_timeout_s, handler.take_place, dear
     )
+    app.extensions[DEAR] = dear
     audit = app.extensions[AUDIT] = AuditLog(settings.audit_file) if settings.audit_file else None
     for log, lines in (("stdout", log_lines), ("audit", audit.lines if audit else None)):
         if lines is not None:

@@ -8,6 +8,8 @@ DISCONNECTS = "disconnects"
 """The thread that watches the sockets of waiting clients."""
 BODIES = "bodies"
 """The reader of request bodies, which has a thread for timeouts."""
+DEAR = "dear"
+"""The process that reads dear bodies."""
 DECODERS = "decoders"
 """The processes that decode images."""
 TRACING = "tracing"
@@ -18,7 +20,7 @@ STREAMS = "streams"
 """The thread that reads Triton's streams; closed after the backend, whose channels it closes."""
 AUDIT = "audit"
 """The audit log, if there is one; closed last, because the others may still write to it while they close."""
-CLOSING_ORDER = (DISCONNECTS, BODIES, DECODERS, TRACING, BACKEND, STREAMS, AUDIT)
+CLOSING_ORDER = (DISCONNECTS, BODIES, DEAR, DECODERS, TRACING, BACKEND, STREAMS, AUDIT)
 
 
 def close_all(app: Flask) -> None:

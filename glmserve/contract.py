@@ -12,7 +12,7 @@ from enum import IntEnum
 
 from glmserve.sampling_parameters import PARAMETERS
 
-CONTRACT_VERSION = 7
+CONTRACT_VERSION = 8
 DECODER_MODEL = "glm4v"
 WHOLE_MODEL = "glm4v_whole"
 """The same as DECODER_MODEL in one response, for clients that speak plain HTTP."""
@@ -97,6 +97,8 @@ CHOICES = Tensor("CHOICES", "int32", ("tokens",))
 FINISH = Tensor("FINISH", "int32", ("answers",))
 """A `Finish` value for each answer, in a message with which an answer ends. None of them is RUNNING in the last message
 only, as there are timings and cached tokens in that only."""
+STOP_TOKENS = Tensor("STOP_TOKENS", "int32", ("answers",))
+"""Which of STOP_TOKEN_IDS ended each answer, -1 where none did; in the last message, and only where one did."""
 TIMINGS_MS = Tensor("TIMINGS_MS", "float32", (4,))
 """Queue, vision, prefill and decode time so far, in milliseconds."""
 CACHED_TOKENS = Tensor("CACHED_TOKENS", "int32", (1,))
@@ -127,7 +129,7 @@ DECODER_INPUTS = (
 )
 _BETWEEN_US = (WHOLE, CANCEL_KEY, CANCEL)
 """Sent to `glm4v` only by the gateway over gRPC and by our own models."""
-DECODER_OUTPUTS = (TOKENS, CHOICES, FINISH, TIMINGS_MS, CACHED_TOKENS, LOGPROB_IDS, LOGPROB_VALUES)
+DECODER_OUTPUTS = (TOKENS, CHOICES, FINISH, STOP_TOKENS, TIMINGS_MS, CACHED_TOKENS, LOGPROB_IDS, LOGPROB_VALUES)
 
 # --- the image encoder: Triton's names are the graph's names, so that its ONNX and TensorRT backends can serve it -----
 

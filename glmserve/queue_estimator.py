@@ -17,6 +17,8 @@ _WEIGHT = 0.2
 _PACE_WEIGHT = 0.05
 _TOLERANCE = 0.85
 """An estimate counts by so much: it is off by a tenth now and then, and a wrong refusal is worse than a late answer."""
+_USUAL_SHARE = 0.25
+"""Of the tokens that it may have, an answer is taken to use so much where only a time to come back hangs on it."""
 
 
 @dataclass(eq=False)
@@ -45,6 +47,7 @@ class QueueEstimator:
         self._share = _Mean(_WEIGHT)
         self._prefill_s = _Mean(_WEIGHT)
         self._gap_s = _Mean(_WEIGHT)
+        self._trial_prefill_s = 0.0
         self._flood = FloodWatch(flood_wait)
         self._ended_at: float | None = None
 
@@ -89,6 +92,13 @@ class QueueEstimator:
         """The time that an output token took."""
         self._pace_s.add(seconds)
 
+    def observe_trial(self, token_s: float, prefill_s: float) -> None:
+        """What an answer of the service's own took, of which nobody knows how long others will be. It says how fast
+        the machine is before the first request; from then on requests say it."""
+        if self._pace_s.count == 0:
+            self._pace_s.add(token_s)
+        self._trial_prefill_s = prefill_s
+
     def observe_answer(self, max_tokens: int, tokens: int, prefill_s: float) -> None:
         """A complete answer: how much of what was allowed it used, and how long its prefill took."""
         self._share.add(min(1.0, tokens / max(1, max_tokens)))
@@ -102,12 +112,21 @@ class QueueEstimator:
 
     def overloaded(self) -> Overloaded:
         """The refusal: come back when half the queue has drained, for then there is room and no place is empty."""
-        wait_s = round(self._gap_s.value * len(self.waiting) / 2)
+        gap_s = self._gap_s.value if self._gap_s.count else self._likely_gap_s()
+        wait_s = round(gap_s * len(self.waiting) / 2)
         return Overloaded("The wait queue is full; try again shortly.", max(1, min(LONGEST_RETRY_S, wait_s)))
 
     def work_s(self, max_tokens: int) -> float:
         """What a request takes from its start on; 0 while nothing is known."""
         return self._prefill_s.value + max_tokens * self._share.value * self._pace_s.value
+
+    def _likely_gap_s(self) -> float:
+        """The time between two departures while none was seen: what those that run take, if they are of the usual
+        length, over their number."""
+        share = self._share.value if self._share.count else _USUAL_SHARE
+        prefill_s = self._prefill_s.value if self._prefill_s.count else self._trial_prefill_s
+        work_s = sum(prefill_s + job.max_tokens * share * self._pace_s.value for job in self.running)
+        return work_s / max(1, len(self.running)) ** 2
 
     def _request_s(self) -> float:
         """What those that run take on average; 0 while nothing is known."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from enum import IntEnum
 from pathlib import Path
@@ -20,6 +21,7 @@ from glmserve.build.manifest import REPOSITORY_FOLDER
 from glmserve.limits import CANARY_TIMEOUT_S, DEADLINE_S, GRACEFUL_TIMEOUT_S
 from launcher.builds import PRECISIONS, ExportFailed, NoBuild, UnclearChoice, Unverified, check_precision, choose
 from launcher.builds import start_timeout_s as default_start_timeout_s
+from launcher.devices import LOOPBACK, MOST_DEVICES, PORTS_APART, Engine, engines
 from launcher.gateway_server import GatewayFailed, GatewayServer
 from launcher.logs import EventLog, event_log
 from launcher.notify import notify
@@ -30,12 +32,12 @@ from launcher.settings import WrongSettings, checked_settings
 from launcher.supervision.gateway_supervisor import GatewaySupervisor
 from launcher.supervision.measured_speed import MeasuredSpeed
 from launcher.supervision.service import ChildDied, Service
+from launcher.supervision.triton_group import TritonGroup
 from launcher.supervision.triton_supervisor import TritonSupervisor
 from launcher.supervision.vital_signs import metrics_page
 from launcher.triton_server import TritonFailed, TritonServer
 
 BUILDS = Path("builds")
-LOOPBACK = "127.0.0.1"
 _DEADLINE = "GLM_GATEWAY_DEADLINE_S"
 _UNVERIFIED = """
 !! NOBODY VOUCHES FOR THE ANSWERS OF THIS BUILD.
@@ -106,6 +108,14 @@ def serve(
     precision: Annotated[
         str | None, typer.Option(envvar="PRECISION", help=f"What a checkpoint is exported in: {', '.join(PRECISIONS)}.")
     ] = None,
+    devices: Annotated[
+        str | None,
+        typer.Option(
+            envvar="DEVICES",
+            help=f"Numbers of the GPUs to serve on, as in 0,1: one Triton each (at most {MOST_DEVICES}) behind one "
+            f"gateway, each with ports {PORTS_APART} higher. Default: one Triton, on GLM_ENGINE_DEVICE_NUMBER.",
+        ),
+    ] = None,
     require_certificate: Annotated[
         bool,
         typer.Option(envvar=REQUIRE_VARIABLE, help="Refuse a build without a valid certificate."),
@@ -132,15 +142,8 @@ def serve(
     signal.signal(signal.SIGTERM, _end)
     try:
         check_precision(precision)
-        claim(
-            [
-                Port(host, port, "PORT"),
-                Port(LOOPBACK, triton_http_port, "TRITON_HTTP_PORT"),
-                Port(LOOPBACK, triton_grpc_port, "TRITON_GRPC_PORT"),
-                Port(LOOPBACK, triton_metrics_port, "TRITON_METRICS_PORT"),
-            ],
-            _say,
-        )
+        chosen = engines(devices, triton_http_port, triton_grpc_port, triton_metrics_port, os.environ)
+        claim([Port(host, port, "PORT"), *(port for engine in chosen for port in engine.ports)], _say)
         _say("Checking the settings ...")
         settings = checked_settings(f"{host}:{port}")
         _say("Looking for the build ...")
@@ -150,24 +153,30 @@ def serve(
         if choice.warning:
             _say(_UNVERIFIED.format(choice.warning))
 
-        def make_triton() -> TritonServer:
+        def make_triton(engine: Engine) -> TritonServer:
             return TritonServer(
                 choice.folder / REPOSITORY_FOLDER,
-                triton_http_port,
-                triton_grpc_port,
-                triton_metrics_port,
+                engine.http_port,
+                engine.grpc_port,
+                engine.metrics_port,
                 LOOPBACK,
                 patience_s,
                 require_certificate=choice.warning is None,
+                environment=engine.environment,
             )
+
+        def supervisor(engine: Engine) -> TritonSupervisor:
+            setting = START_TIMEOUT_VARIABLE
+            return TritonSupervisor(lambda: make_triton(engine), _say, patience_s, setting, name=engine.name)
 
         with event_log("gateway") as log:
             graceful_s = float(settings.get("GLM_GATEWAY_GRACEFUL_TIMEOUT_S", GRACEFUL_TIMEOUT_S))
-            url = f"grpc://{LOOPBACK}:{triton_grpc_port}"
+            url = ",".join(engine.grpc_url for engine in chosen)
             canary_s = float(settings.get("GLM_GATEWAY_CANARY_TIMEOUT_S", CANARY_TIMEOUT_S))
             gateway = GatewayServer(choice.folder, url, host, port, log.stream, graceful_s, canary_s)
             try:
-                _run(choice.folder, make_triton, gateway, log, patience_s, settings)
+                tritons = TritonGroup([supervisor(engine) for engine in chosen], _say)
+                _run(choice.folder, tritons, gateway, log, patience_s, settings)
             except GatewayFailed as error:
                 raise GatewayFailed(f"{error}{log.tail}") from None
     except Ended:
@@ -179,7 +188,7 @@ def serve(
 
 def _run(
     folder: Path,
-    make_triton: Callable[[], TritonServer],
+    tritons: TritonGroup,
     gateway: GatewayServer,
     log: EventLog,
     start_timeout_s: float,
@@ -189,25 +198,26 @@ def _run(
     needs_key = "GLM_GATEWAY_KEYS_FILE" in settings
 
     def say_ready() -> None:
-        speed = MeasuredSpeed.read(metrics_page(triton.server.host, triton.server.metrics_port) or "")
+        server = tritons.servers[0]
+        speed = MeasuredSpeed.read(metrics_page(server.host, server.metrics_port) or "")
         if warning := speed and speed.warning(float(settings.get(_DEADLINE, DEADLINE_S)), _DEADLINE):
             _say(f"\n{warning}")
         hint = " with one of its keys in KEY" if needs_key else ""
         line = curl_line(folder, gateway.url, needs_key)
         _say(f"\nReady: {gateway.url}\n\nTry it{hint}:\n\n{line}\n\nCtrl-C ends the service.")
 
-    triton = TritonSupervisor(make_triton, _say, start_timeout_s, START_TIMEOUT_VARIABLE)
     gateway_supervisor = GatewaySupervisor(gateway, _say)
     with ExitStack() as stack:
-        stack.callback(triton.stop)
+        stack.callback(tritons.stop)
         stack.callback(gateway_supervisor.stop)
         stack.callback(_begin_to_end)  # runs first
-        triton.start()
-        _say(f"Triton is starting on {triton.server.grpc_url} and writes its log to {triton.server.log_path}")
+        tritons.start()
+        for server in tritons.servers:
+            _say(f"Triton is starting on {server.grpc_url} and writes its log to {server.log_path}")
         gateway_supervisor.start()
         _say(f"The gateway is starting on {gateway.url} and writes its log to {log.path or 'stderr'}")
         _say("Triton is loading the models ...")
-        Service(triton, gateway_supervisor, start_timeout_s, say_ready, _say).run()
+        Service(tritons, gateway_supervisor, start_timeout_s, say_ready, _say).run()
 
 
 def curl_line(build: Path, url: str, needs_key: bool) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from types import TracebackType
@@ -48,10 +48,11 @@ class TritonServer:
         keeps_log: bool = True,
         exit_timeout_s: int = EXIT_TIMEOUT_S,
         listen: str | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         """It listens on `listen`, or on `host` alone, where we ask it. `install` finds the program; `options` are more
-        of tritonserver's own. Its log goes into its folder, or to our output if it `keeps_log` not.
-        `require_certificate` None leaves that to the environment."""
+        of tritonserver's own, `environment` what it finds there besides ours. Its log goes into its folder, or to our
+        output if it `keeps_log` not. `require_certificate` None leaves that to the environment."""
         self.host = host
         self.http_port = http_port
         self.http_url = f"http://{host}:{http_port}"
@@ -66,6 +67,7 @@ class TritonServer:
         self._listen = listen or host
         self._install, self._more_options = install, options
         self._keeps_log, self._exit_timeout_s = keeps_log, exit_timeout_s
+        self._more_environment = dict(environment or {})
         self._runtime: RuntimeFolder | None = None
         self._child: Child | None = None
 
@@ -99,7 +101,7 @@ class TritonServer:
         except (BadArtifact, NotInstalled) as error:
             raise TritonFailed(str(error)) from None
         command = [installed.program, *self._options(repository, installed.backends), *self._more_options]
-        environment = dict(installed.environment)
+        environment = {**installed.environment, **self._more_environment}
         if self._require_certificate is not None:
             environment[REQUIRE_VARIABLE] = str(self._require_certificate).lower()
         with self.log_path.open("wb") if self._keeps_log else nullcontext() as log:

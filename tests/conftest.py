@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,17 @@ from turns import turn
 
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # the tests start Python a hundred times: compile once
-if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of torch: the processors are shared already
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # of torch, whose threads spin while they wait: 20 s of processor time for 5
+
+gc.disable()  # until the tests are collected: of all that is made while importing nothing is ever given back
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
+
 
 settings.register_profile("ci", max_examples=250, deadline=None, derandomize=False, print_blob=True)
 settings.register_profile("dev", max_examples=25, deadline=None, print_blob=True)
@@ -28,12 +39,12 @@ settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 PROGRAMS: list[str] = []
 """The programs that the running test has started."""
-DECODER = "gateway.images.decoder_process"
-"""All tests of a gateway share a few of these, which start in a tenth of a second."""
+SHARED = {"gateway.images.decoder_process", "gateway.reading.process"}
+"""All tests of a gateway share a few of these, which start in a tenth of a second, or in half of one."""
 
 
 def _note_program(event: str, found: tuple[Any, ...]) -> None:
-    if event == "subprocess.Popen" and DECODER not in found[1]:
+    if event == "subprocess.Popen" and SHARED.isdisjoint(found[1]):
         PROGRAMS.append(str(found[0]))
 
 
@@ -109,6 +120,36 @@ def only_marked_tests_start_programs(request: pytest.FixtureRequest) -> Iterator
     yield
     started = set(PROGRAMS) - {"lscpu"}  # numpy.testing's, while it is imported
     assert _needs_something(request.node) or not started, f"not marked `process`, and started {started}"
+
+
+FAST_S = 0.3
+"""The processor time that a test without a marker may take; what takes longer is marked `slow`."""
+MOST_S = 5 * FAST_S
+"""Fails: so much is neither a slower machine nor a package that is imported for the first time."""
+OVER_BUDGET: list[str] = []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    began_s = time.process_time()
+    result = yield
+    taken_s = time.process_time() - began_s
+    if not _needs_something(item):
+        item.user_properties.append(("cpu_s", taken_s))
+        assert taken_s < MOST_S, f"took {taken_s:.1f} s of processor time: mark it `slow`, or make it cheaper"
+    return result
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    taken_s = float(dict(report.user_properties).get("cpu_s", 0))  # type: ignore[arg-type]
+    if report.when == "call" and taken_s > FAST_S:
+        OVER_BUDGET.append(f"{taken_s:.2f} s  {report.nodeid}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if OVER_BUDGET and "PYTEST_XDIST_WORKER" not in os.environ:
+        terminalreporter.section(f"more than {FAST_S} s of processor time, and not marked `slow`")
+        terminalreporter.write_line("\n".join(sorted(OVER_BUDGET, reverse=True)))
 
 
 @pytest.fixture(scope="session")

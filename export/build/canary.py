@@ -11,11 +11,12 @@ from PIL import Image, ImageDraw
 _SIDE = 224
 
 
-def write_canary(checkpoint: Path, folder: Path) -> None:
-    """Copies the checkpoint's own golden question; one without gets a drawn image and no expected answer."""
+def write_canary(checkpoint: Path, folder: Path, is_adapted: bool = False) -> None:
+    """Copies the checkpoint's own golden question; one without, and one that adapters make answer otherwise, gets a
+    drawn image and no expected answer."""
     folder.mkdir(exist_ok=True)
     golden = checkpoint / "golden"
-    if (golden / "canary.json").is_file() and (golden / "canary.png").is_file():
+    if not is_adapted and (golden / "canary.json").is_file() and (golden / "canary.png").is_file():
         shutil.copyfile(golden / "canary.png", folder / "image.png")
         shutil.copyfile(golden / "canary.json", folder / "canary.json")
         return

@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from io import BufferedIOBase
@@ -24,8 +25,12 @@ from export.build.progress import Advance, byte_progress
 from export.build.spec import VISION_CONFIG_PATH, BuildSpec
 from export.build.tensor_writer import Journal, digest_of
 from export.build.vision_backend import VisionBackend
+from export.calibrate.decoder_rounding import DecoderRounding, RoundedDecoder
+from export.calibrate.order import CalibrationOrder
+from export.calibrate.states import Prompt, first_states
 from export.certificate.writer import GOLDEN, write_certificate
 from export.checkpoint.hard_links import link_weights
+from export.checkpoint.hub import Source
 from export.checkpoint.weights import READERS
 from export.errors import DiskFull, room_on
 from export.graph.standard_ops import weights_in_files, write_standard
@@ -37,7 +42,7 @@ from export.store.build_store import BUILD_LOCK, PARTS, builds_in, locked, write
 from export.store.durable_io import sync_folder
 from export.store.file_digests import FileDigests
 from export.verify.candidate import Candidate
-from export.verify.golden import compare_golden, golden_files, has_golden, read_golden, room_for
+from export.verify.golden import compare_golden, golden_files, read_golden, room_for
 from glmserve.build import manifest as layout
 from glmserve.build.certificate import Certificate
 from glmserve.build.manifest import DECODER_PATH, DIGEST_CHARS, Manifest, sha256_of
@@ -46,6 +51,7 @@ from glmserve.system.bundled_files import MODEL_REPOSITORY
 
 _JOURNAL = "journal.jsonl"
 _ENGINES = "engines"
+_CALIBRATION = "calibration"
 _GB = 1e9
 _PACKAGES = ("onnx-ir", "ml-dtypes", "numpy", "pillow")
 """The packages that write a build's bytes: graphs, numbers and a drawn canary."""
@@ -61,19 +67,22 @@ def build(
     source: str | None = None,
     kv: KvPrecision = KvPrecision.SAME,
     order: EngineOrder | None = None,
+    adapters: Sequence[Source] = (),
+    calibration: CalibrationOrder | None = None,
 ) -> Path:
     """The build of a checkpoint under `out`: the one that is there already, or a new one. `source` names it, `order`
-    says which engines a build for the target rtx gets.
+    says which engines a build for the target rtx gets, `adapters` are LoRA adapters to be merged in, in their order,
+    `calibration` on what layers are rounded to 4 bits.
 
     A new build is written aside and renamed when complete, so that a reader never sees half of one. What a kill
     interrupts is found again and gone on with. Raises, before anything is written, what `BuildSpec.of` raises, Locked
     while another build writes into `out`, BadArtifact for golden cases that cannot be compared with, and DiskFull,
     which may also come later.
     """
-    spec = BuildSpec.of(checkpoint, precision, target, vision_backend, source, kv, order)
+    spec = BuildSpec.of(checkpoint, precision, target, vision_backend, source, kv, order, adapters, calibration)
     made_with = [] if spec.order is None else [library_version()]
     plan = inventory(spec)
-    if has_golden(checkpoint):
+    if spec.has_golden:
         room_for(read_golden(checkpoint), spec.checkpoint)
     out.mkdir(parents=True, exist_ok=True)
     remembered = FileDigests.open(out)
@@ -81,13 +90,14 @@ def build(
     recipe = _recipe(spec, digests, made_with)
     existing = _find(out, recipe, remembered)
     remembered.save()
-    if existing and ((existing / layout.CERTIFICATE_FILE).exists() or not has_golden(checkpoint)):
+    if existing and ((existing / layout.CERTIFICATE_FILE).exists() or not spec.has_golden):
         return existing
     with locked(out, BUILD_LOCK):
         parts = out / f"{PARTS}{recipe[:DIGEST_CHARS]}"
         existing = existing or _find(out, recipe, remembered)  # somebody may have made it in the meantime
         if existing is None:
-            _check_room(plan.new_bytes(can_link(spec, out)), out, parts)
+            codes = 0 if spec.calibration is None else plan.weights  # kept until the build is done
+            _check_room(plan.new_bytes(can_link(spec, out)) + codes, out, parts)
             with room_on(out):
                 existing = _write(spec, parts, out, digests, recipe, console)
         elif not (existing / layout.CERTIFICATE_FILE).exists():
@@ -106,12 +116,16 @@ def _write(spec: BuildSpec, parts: Path, out: Path, digests: dict[Path, str], re
     partial.mkdir(parents=True, exist_ok=True)
     shutil.copytree(MODEL_REPOSITORY, partial / layout.REPOSITORY_FOLDER, ignore=_NO_CACHES, dirs_exist_ok=True)
     _copy_processor(spec, partial / layout.CHECKPOINT_FOLDER)
-    write_canary(spec.folder, partial / layout.CANARY_FOLDER)
+    write_canary(spec.folder, partial / layout.CANARY_FOLDER, is_adapted=bool(spec.adapters))
     if spec.vision_config is not None:
         (partial / VISION_CONFIG_PATH).parent.mkdir(exist_ok=True)
         (partial / VISION_CONFIG_PATH).write_text(spec.vision_config, "utf-8")
     known, engines = _write_graphs(spec, partial, parts, digests, console)
-    manifest = Manifest.describe(partial, recipe, spec.source, spec.precision, spec.target, spec.kv, known, engines)
+    adapters = [{"name": adapter.name, "digest": adapter.digest} for adapter in spec.adapters]
+    rounding = "" if spec.calibration is None else spec.calibration.said
+    manifest = Manifest.describe(
+        partial, recipe, spec.source, spec.precision, spec.target, spec.kv, known, engines, adapters, rounding
+    )
     manifest.write(partial)
     _certify(spec, partial, console)
     _sync_tree(partial)
@@ -147,7 +161,7 @@ def _is_whole(build: Path, manifest: Manifest, digest_of_file: Callable[[Path], 
 
 def _certify(spec: BuildSpec, build: Path, console: Console) -> None:
     """Leaves a certificate in a build whose checkpoint has recorded logits, if this machine can run it."""
-    if not has_golden(spec.folder):
+    if not spec.has_golden:
         return
     if spec.target is not Target.CPU:
         console.print("Not certified: this build runs on CUDA. Certify it there with `verify`.")
@@ -169,7 +183,8 @@ def _write_graphs(
     manifest's line on the engines."""
     journal, known = Journal(parts / _JOURNAL), dict[Path, str]()
     placed = {}
-    for name, model in spec.graphs(spec.weights):
+    calibrate = None if spec.calibration is None else lambda: _calibrated(spec, partial, parts, console)
+    for name, model in spec.graphs(spec.weights, calibrate):
         path = partial / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if name == DECODER_PATH:
@@ -183,6 +198,28 @@ def _write_graphs(
         write_standard(model, placed[name], partial / name)
     engines = _write_engines(spec, partial, parts / _ENGINES, placed, console)
     return {(path.stat().st_dev, path.stat().st_ino): digest for path, digest in known.items()}, engines
+
+
+def _calibrated(spec: BuildSpec, partial: Path, parts: Path, console: Console) -> RoundedDecoder:
+    """The decoder, rounded by what the build's own image encoder and the prompts give it."""
+    assert spec.calibration is not None
+    order, layers, began = spec.calibration, spec.checkpoint.text.layers, time.monotonic()
+    done, skipped = 0, None
+
+    def begin() -> list[Prompt]:
+        vision = partial / spec.vision_path
+        return first_states(spec.folder, spec.checkpoint, spec.weights, vision, order.prompts.prompts)
+
+    def advance(count: int) -> None:
+        nonlocal done, skipped
+        skipped, done = count if skipped is None else skipped, done + count
+        left_s = (time.monotonic() - began) / max(1, done - skipped) * (layers - done)
+        console.print(f"calibrating: {done} of {layers} layers" + (f", {left_s:.0f} s left" if done > skipped else ""))
+
+    rounding = DecoderRounding(
+        spec.checkpoint, spec.weights, spec.numbers.real.numpy(), order.bits, parts / _CALIBRATION
+    )
+    return rounding.run(begin, advance)
 
 
 def _write_engines(
@@ -257,8 +294,9 @@ def _digest(path: Path, remembered: FileDigests, advance: Advance = lambda _size
 
 
 def _recipe(spec: BuildSpec, digests: dict[Path, str], made_with: list[str]) -> str:
-    """What a build is made of: precisions, target, engines and what they are `made_with`, every file of the checkpoint
-    that matters, the code that reads it and writes the graphs, and the versions of what that uses."""
+    """What a build is made of: precisions, target, engines and what they are `made_with`, adapters in their order,
+    every file of the checkpoint that matters, the code that reads it and writes the graphs, and the versions of what
+    that uses."""
     exporter, shared = Path(__file__).parents[1], Path(layout.__file__).parents[1]
     code = [path for path in shared.rglob("*.py") if not path.is_relative_to(shared / "engine")]
     code += [*exporter.rglob("*.py"), *MODEL_REPOSITORY.rglob("*.py"), *MODEL_REPOSITORY.rglob("*.pbtxt")]
@@ -269,6 +307,9 @@ def _recipe(spec: BuildSpec, digests: dict[Path, str], made_with: list[str]) -> 
     choices: list[str] = [spec.precision, spec.target, spec.kv, spec.vision_backend]
     if spec.order is not None:
         choices += [repr(spec.order), *made_with]
+    if spec.calibration is not None:
+        choices += [repr(spec.calibration.bits), spec.calibration.prompts.digest]
+    choices += [text for adapter in spec.adapters for text in (adapter.name, adapter.digest)]
     return hashlib.sha256(json.dumps([*choices, sorted(parts)]).encode()).hexdigest()
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx_ir as ir
 
 from export.build.vision_backend import VisionBackend, check_backend, vision_config
+from export.calibrate.decoder_rounding import RoundedDecoder
+from export.calibrate.order import CalibrationOrder
 from export.checkpoint.header_weights import HeaderWeights
+from export.checkpoint.hub import Source
+from export.checkpoint.lora.adapter import Adapter
+from export.checkpoint.lora.merged import MergedWeights
 from export.checkpoint.preflight import try_prompt
 from export.checkpoint.weights import Weights
 from export.graph.decoder import decoder_graph
@@ -17,6 +22,7 @@ from export.graph.vision_encoder import vision_graph
 from export.precision import KvPrecision, Numbers, Precision, Target, numbers_of
 from export.rtx.engines import Engine, engines_of
 from export.rtx.order import EngineOrder
+from export.verify.golden import has_golden
 from glmserve.build.manifest import DECODER_PATH, REPOSITORY_FOLDER, TRITONS_VISION_PATH, VISION_PATH
 from glmserve.contract import VISION_MODEL
 from glmserve.model.config import OPTIONAL_FILES, PROCESSOR_FILES, Checkpoint
@@ -28,7 +34,8 @@ VISION_CONFIG_PATH = f"{REPOSITORY_FOLDER}/{VISION_MODEL}/config.pbtxt"
 @dataclass(frozen=True)
 class BuildSpec:
     """One build to be made; `source` is the checkpoint's name, `weights` reads the numbers, `headers` does not.
-    `order` says which engines of TensorRT for RTX it gets; None for none."""
+    `order` says which engines of TensorRT for RTX it gets; None for none. `adapters` are merged into `weights`.
+    `calibration` says on what the decoder is calibrated; None for plain rounding."""
 
     folder: Path
     source: str
@@ -41,6 +48,8 @@ class BuildSpec:
     weights: Weights
     headers: HeaderWeights
     order: EngineOrder | None = None
+    adapters: tuple[Adapter, ...] = ()
+    calibration: CalibrationOrder | None = None
 
     @staticmethod
     def of(
@@ -51,8 +60,11 @@ class BuildSpec:
         source: str | None = None,
         kv: KvPrecision = KvPrecision.SAME,
         order: EngineOrder | None = None,
+        adapters: Sequence[Source] = (),
+        calibration: CalibrationOrder | None = None,
     ) -> BuildSpec:
-        """Reads configuration and headers, and tries tokenizer and template. Raises, naming file and key or tensor:
+        """Reads configuration and headers, and tries tokenizer and template. `adapters` are LoRA adapters, in the order
+        they are merged in. Raises, naming file and key or tensor:
         UnknownArchitecture, NoTokenizer, BadShard, or BadArtifact for anything else that is missing or wrong, and for a
         target or a backend that cannot run the precision."""
         check_backend(vision_backend, precision, kv)
@@ -64,8 +76,24 @@ class BuildSpec:
         headers = HeaderWeights.of(weights)
         name = source or folder.resolve().name
         order = (order or EngineOrder()) if target is Target.RTX else None
+        opened = tuple(
+            Adapter.open(adapter.folder, adapter.name, weights, checkpoint.text.tied_head) for adapter in adapters
+        )
+        merged = MergedWeights.of(weights, opened)
         return BuildSpec(
-            folder, name, precision, target, kv, numbers, vision_backend, checkpoint, weights, headers, order
+            folder,
+            name,
+            precision,
+            target,
+            kv,
+            numbers,
+            vision_backend,
+            checkpoint,
+            merged,
+            headers,
+            order,
+            opened,
+            calibration,
         )
 
     @property
@@ -73,6 +101,11 @@ class BuildSpec:
         """The files of the checkpoint that a build keeps as they are."""
         names = (*PROCESSOR_FILES, *OPTIONAL_FILES)
         return [self.folder / name for name in names if (self.folder / name).is_file()]
+
+    @property
+    def has_golden(self) -> bool:
+        """Whether recorded logits say what the build must compute. An adapter makes the model answer otherwise."""
+        return not self.adapters and has_golden(self.folder)
 
     @property
     def vision_config(self) -> str | None:
@@ -84,10 +117,17 @@ class BuildSpec:
         """Where the image encoder's graph lies in the build."""
         return VISION_PATH if self.vision_config is None else TRITONS_VISION_PATH
 
-    def graphs(self, weights: Weights) -> Iterator[tuple[str, ir.Model]]:
-        """The build's graphs one after the other, each with its path in the build; `weights` is one of the two."""
-        yield self.vision_path, vision_graph(self.checkpoint, weights, self.numbers)
-        yield DECODER_PATH, decoder_graph(self.checkpoint, weights, self.numbers)
+    def graphs(
+        self, weights: Weights, calibrate: Callable[[], RoundedDecoder] | None = None
+    ) -> Iterator[tuple[str, ir.Model]]:
+        """The build's graphs one after the other, each with its path in the build; `weights` is one of the two.
+        `calibrate` gives the decoder's, once the image encoder is done."""
+        numbers = self.numbers
+        yield self.vision_path, vision_graph(self.checkpoint, weights, numbers)
+        if calibrate is not None:
+            found = calibrate()
+            weights, numbers = found.weights, replace(numbers, in_8_bits=found.in_8_bits)
+        yield DECODER_PATH, decoder_graph(self.checkpoint, weights, numbers)
 
     def standard_graphs(self, weights: Weights) -> Iterator[tuple[str, ir.Model]]:
         """The graphs that stand beside these for other runtimes, where the backend wants any, each with the path of the

@@ -59,6 +59,7 @@ def linkable(model: ir.Model, weights: Weights) -> dict[Path, list[tuple[ir.Valu
         for path in weights.files
         for name, tensor in stored_tensors_in(path).items()
         if weights.shards.get(name) == path.name  # another file may hold a tensor of that name, which nobody means
+        and weights.is_as_stored(name)
     }
     used: dict[str, list[ir.Value]] = defaultdict(list)
     for name, value in model.graph.initializers.items():

@@ -23,9 +23,9 @@ class Source:
     name: str
 
     @staticmethod
-    def of(text: str) -> Source:
-        """The folder `text`, `demo` for the one that comes with the project, or the hub's `owner/name[@revision]`,
-        downloaded unless it was before.
+    def of(text: str, kind: str = "checkpoint") -> Source:
+        """The folder `text` of a checkpoint, or of what else `kind` names; `demo` for the one that comes with the
+        project; or the hub's `owner/name[@revision]`, downloaded unless it was before.
 
         Raises BadArtifact when it is neither, MissingPackage without huggingface_hub, DownloadFailed when the hub
         refuses or cannot be reached.
@@ -35,11 +35,11 @@ class Source:
             return Source(folder, folder.resolve().name)
         match = _HUB_ID.fullmatch(text)
         if match is None:
-            raise BadArtifact(f"There is no checkpoint folder {text}, and it is no hub id (owner/name[@revision]).")
-        return _download(match["name"], match["revision"])
+            raise BadArtifact(f"There is no {kind} folder {text}, and it is no hub id (owner/name[@revision]).")
+        return _download(match["name"], match["revision"], kind)
 
 
-def _download(name: str, revision: str | None) -> Source:
+def _download(name: str, revision: str | None, kind: str) -> Source:
     try:
         from httpx2 import HTTPError
         from huggingface_hub import snapshot_download
@@ -57,7 +57,7 @@ def _download(name: str, revision: str | None) -> Source:
     except RevisionNotFoundError:
         raise DownloadFailed(f"The hub's {name} has no revision {revision}.") from None
     except RepositoryNotFoundError:
-        raise DownloadFailed(f"There is no folder {name} here, and no checkpoint {name} on the hub.") from None
+        raise DownloadFailed(f"There is no folder {name} here, and no {kind} {name} on the hub.") from None
     except (OSError, ValueError, HTTPError) as error:  # the hub's other errors are among these
         if isinstance(error, OSError) and is_full(error):
             raise DiskFull("The disk that downloads are kept on is full: make room, or set HF_HOME.") from None

@@ -31,6 +31,6 @@ def try_prompt(folder: Path, checkpoint: Checkpoint) -> None:
         prompts.build([question], [Grid(merge_size, merge_size)], thinking=None)
     except Exception:  # a template is a program of somebody else's, which may raise anything
         raise NoTokenizer(
-            f"chat_template.jinja and tokenizer.json do not turn a question about a picture into a prompt with the "
+            f"chat_template.jinja and tokenizer.json do not turn a question about an image into a prompt with the "
             f"one token {image_token} that config.json has for it."
         ) from None

@@ -94,6 +94,15 @@ class Weights:
             raise BadShard(f"Tensor {name} in {self.shards[name]} is not stored in fp32, fp16 or bf16.")
         return dtype
 
+    def stored_shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor; raises BadShard when it is missing."""
+        with self._shard(name) as file:
+            return tuple(file.get_slice(name).get_shape())
+
+    def is_as_stored(self, name: str) -> bool:
+        """Whether the checkpoint's files hold the very bytes that `read` gives of a tensor."""
+        return name in self.shards
+
     def lazy(self, name: str, shape: tuple[int, ...], dtype: ir.DataType = ir.DataType.FLOAT) -> ir.LazyTensor:
         """The initializer of a tensor, read only while it is written."""
 

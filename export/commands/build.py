@@ -6,18 +6,23 @@ import typer
 
 from export.build.pipeline import build as make_build
 from export.build.vision_backend import VisionBackend
+from export.calibrate.order import CalibrationOrder
 from export.checkpoint.hub import Source
 from export.commands.common import (
     BUILDS,
     MB,
+    BitsOption,
     BuildMemoryOption,
+    CalibrateOption,
     CapabilityOption,
     CheckpointOption,
     EngineLengthOption,
     EngineSlotsOption,
     KvOption,
+    LoraOption,
     OutOption,
     PrecisionOption,
+    PromptsOption,
     TargetOption,
     VisionBackendOption,
     exit_with_sentence,
@@ -34,6 +39,10 @@ from glmserve.build.manifest import Manifest
 def build(
     checkpoint: CheckpointOption,
     out: OutOption = BUILDS,
+    lora: LoraOption = None,
+    calibrate: CalibrateOption = False,
+    prompts: PromptsOption = None,
+    bits: BitsOption = None,
     precision: PrecisionOption = Precision.FP32,
     target: TargetOption = Target.CPU,
     vision_backend: VisionBackendOption = VisionBackend.ENGINE,
@@ -48,9 +57,22 @@ def build(
     An existing build is found, not made again. An interrupted one continues where it stopped.
     """
     order = order_of(compute_capability, slots, length, build_memory)
+    calibration = CalibrationOrder.of(calibrate, prompts, bits, precision, target)
     source = Source.of(checkpoint)
+    adapters = [Source.of(adapter, "adapter") for adapter in lora or []]
+    console = plain_console(stderr=True)
     path = make_build(
-        source.folder, out, plain_console(stderr=True), precision, target, vision_backend, source.name, kv, order
+        source.folder,
+        out,
+        console,
+        precision,
+        target,
+        vision_backend,
+        source.name,
+        kv,
+        order,
+        adapters,
+        calibration,
     )
     typer.echo(str(path))
     Certificate.find(path, Manifest.read(path))  # raises if the comparison failed

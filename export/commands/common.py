@@ -36,6 +36,32 @@ CheckpointOption = Annotated[
         help="A checkpoint's folder, or its name on the Hugging Face hub.",
     ),
 ]
+LoraOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lora",
+        metavar="DIR|OWNER/NAME[@REVISION]",
+        help="A LoRA adapter of peft, merged into the weights. May be given several times; the order counts.",
+    ),
+]
+CalibrateOption = Annotated[
+    bool,
+    typer.Option("--calibrate", help="For int4: round layers by what pictures and texts give them. Takes longer."),
+]
+PromptsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--prompts",
+        file_okay=False,
+        help="For int4: calibrate on the prompts.jsonl in this folder, instead of on those that come along.",
+    ),
+]
+BitsOption = Annotated[
+    float | None,
+    typer.Option(
+        "--bits", help="For int4: let layers that lose most keep 8 bits, as many as this average allows, such as 4.5."
+    ),
+]
 OutOption = Annotated[Path, typer.Option("--out", file_okay=False, help="The folder that holds all builds.")]
 PrecisionOption = Annotated[Precision, typer.Option(help="How linear layers are stored. int8 is the fastest on a CPU.")]
 KvOption = Annotated[

@@ -15,12 +15,14 @@ from export.build.inventory import BuildInventory, inventory
 from export.build.pipeline import can_link
 from export.build.spec import BuildSpec
 from export.build.vision_backend import VisionBackend
+from export.checkpoint.hub import Source
 from export.commands.common import (
     BUILDS,
     MB,
     BuildMemoryOption,
     CapabilityOption,
     KvOption,
+    LoraOption,
     OutOption,
     PrecisionOption,
     TargetOption,
@@ -33,6 +35,7 @@ from export.plan.build_memory import peak_bytes
 from export.plan.gpu_fit import Fit, fits
 from export.plan.serving_speed import ServingSpeed, can_measure, serving_speed
 from export.precision import KvPrecision, Precision, Target
+from export.rtx.library import COMPUTE_CAPABILITIES
 from export.rtx.order import DEFAULT_MEMORY_BYTES
 from glmserve.engine.settings import EngineSettings
 from glmserve.errors import BadArtifact
@@ -87,6 +90,7 @@ class Plan:
 def plan(
     checkpoint: _CHECKPOINT,
     out: OutOption = BUILDS,
+    lora: LoraOption = None,
     precision: PrecisionOption = Precision.FP32,
     target: TargetOption = Target.CPU,
     vision_backend: VisionBackendOption = VisionBackend.ENGINE,
@@ -116,7 +120,8 @@ def plan(
             f"`hf download {checkpoint} --local-dir DIR`."
         )
     order = order_of(compute_capability, slots, length, build_memory)
-    spec = BuildSpec.of(folder, precision, target, vision_backend, kv=kv, order=order)
+    adapters = [Source.of(adapter, "adapter") for adapter in lora or []]
+    spec = BuildSpec.of(folder, precision, target, vision_backend, kv=kv, order=order, adapters=adapters)
     found = _plan(spec, out, slots, length)
     if speed and target is Target.CPU and can_measure(spec.checkpoint, spec.numbers):
         found = replace(found, speed=_speed_of(spec))
@@ -140,13 +145,14 @@ def _plan(spec: BuildSpec, out: Path, slots: int, length: int) -> Plan:
     held = inventory(spec)
     place = next(folder for folder in (out.resolve(), *out.resolve().parents) if folder.is_dir())
     settings = EngineSettings(device="cpu" if spec.target is Target.CPU else "cuda", slots=slots, context_tokens=length)
+    capabilities = (spec.order.capabilities or COMPUTE_CAPABILITIES) if spec.order is not None else None
     return Plan(
         inventory=held,
         new_bytes=held.new_bytes(can_link(spec, place)),
         peak_bytes=peak_bytes(held),
         slots=slots,
         length=min(length, spec.checkpoint.text.max_positions),
-        cards=fits(spec.checkpoint, settings, held.weights, spec.numbers),
+        cards=fits(spec.checkpoint, settings, held.weights, spec.numbers, capabilities),
     )
 
 

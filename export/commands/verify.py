@@ -16,6 +16,7 @@ from export.commands.common import (
     BuildArgument,
     CheckpointOption,
     DeviceOption,
+    LoraOption,
     OutOption,
     device_for,
     exit_with_sentence,
@@ -25,6 +26,7 @@ from export.errors import Exit, MissingPackage
 from export.verify.candidate import Candidate
 from export.verify.comparison import Stage
 from export.verify.golden import compare_golden, has_golden, read_golden, room_for
+from export.verify.original import Original
 from export.verify.provenance import check_origin
 from glmserve.build.manifest import CHECKPOINT_FOLDER, Manifest, find_build
 from glmserve.engine.runtime.device import DeviceName
@@ -36,6 +38,7 @@ def verify(
     build: BuildArgument,
     checkpoint: CheckpointOption,
     out: OutOption = BUILDS,
+    lora: LoraOption = None,
     samples: Annotated[int, typer.Option(min=1, help="How many greedy answers to compare, token by token.")] = 8,
     valid_days: Annotated[
         int | None, typer.Option(min=1, max=36_500, help="Days until the certificate expires. Default: never.")
@@ -53,14 +56,16 @@ def verify(
     manifest.check(folder)
     check_writable(folder)
     source = Source.of(checkpoint)
-    check_origin(folder, manifest, source.folder)
-    against, mode, stages = _comparison(folder, source.folder, samples, device_for(manifest, device), console)
+    adapters = [Source.of(adapter, "adapter") for adapter in lora or []]
+    original = Original.open(source.folder, adapters)
+    check_origin(folder, manifest, original)
+    against, mode, stages = _comparison(folder, original, samples, device_for(manifest, device), console)
     if not write_certificate(folder, manifest, stages, against, console, valid_days, mode):
         raise typer.Exit(Exit.PARITY_FAILED)
 
 
 def _comparison(
-    build: Path, checkpoint: Path, samples: int, device: DeviceName, console: Console
+    build: Path, original: Original, samples: int, device: DeviceName, console: Console
 ) -> tuple[str, str, Iterator[Stage]]:
     """What the build is compared with, how it is run, and the comparison; raises MissingPackage when there is
     nothing."""
@@ -68,14 +73,14 @@ def _comparison(
         from export.verify.against_transformers import compare_with_transformers
         from export.verify.layerwise import must_stream
     except ImportError:
-        if not has_golden(checkpoint):
+        if original.adapters or not has_golden(original.folder):
             raise MissingPackage(
                 "verify compares with transformers: pip install -r requirements/test.txt, or record golden logits "
                 "beside the checkpoint."
             ) from None
         console.print("torch or transformers is not installed: comparing with the recorded logits.")
-        cases = read_golden(checkpoint)
+        cases = read_golden(original.folder)
         context = room_for(cases, Checkpoint.read(build / CHECKPOINT_FOLDER))
         return GOLDEN, WHOLE, compare_golden(Candidate(build, 1, context, device), cases)
-    mode = LAYER_BY_LAYER if must_stream(checkpoint) else WHOLE
-    return TRANSFORMERS, mode, compare_with_transformers(build, checkpoint, samples, device, console)
+    mode = LAYER_BY_LAYER if must_stream(original.folder) else WHOLE
+    return TRANSFORMERS, mode, compare_with_transformers(build, original, samples, device, console)

@@ -63,23 +63,30 @@ class Attention(Protocol):
 
 
 class GroupedAttention:
-    """GroupQueryAttention: one node, which writes both buffers in place."""
+    """GroupQueryAttention: one node, which writes both buffers in place.
 
-    def __init__(self, g: GraphWriter, shape: TextModel, group: Group) -> None:
-        self._g, self._shape, self._group = g, shape, group
+    With `rope`, cos and sin [rows, rotary_dim / 2] whose first T rows are the step's tokens', it turns queries and keys
+    as well: where a token stands among them is what it takes for the token's position.
+    """
+
+    def __init__(self, g: GraphWriter, shape: TextModel, group: Group, rope: Sequence[ir.Value] = ()) -> None:
+        self._g, self._shape, self._group, self._rope = g, shape, group, rope
 
     def mix(self, tokens: ir.Value, kv: LayerKv, name: str) -> Sequence[ir.Value]:
         inputs = [tokens, None, None, *kv.past, self._group.last, self._group.most]
-        rounding: dict[str, Any] = {}
+        how: dict[str, Any] = {}
+        if self._rope:
+            inputs += [*self._rope, self._group.index]
+            how = {"do_rotary": 1, "rotary_interleaved": 1}
         if kv.scales:
             inputs += [*[None] * (_K_SCALE - len(inputs)), *kv.scales]
-            rounding = {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL", "kv_cache_bit_width": 8}
+            how |= {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL", "kv_cache_bit_width": 8}
         return self._g.op_many(
             "GroupQueryAttention",
             inputs,
             [f"{name}.mixed", *kv.present],
             CONTRIB,
-            **rounding,
+            **how,
             num_heads=self._shape.heads,
             kv_num_heads=self._shape.kv_heads,
             scale=float(self._shape.head_dim**-0.5),
@@ -149,9 +156,10 @@ class PackedAttention:
             Names.DECODED: Group.of(Names.DECODED, ["D", 1]),
             Names.CHUNK: Group.of(Names.CHUNK, ["C", "S"]),
         }
+        self.groups = groups
         kind = StandardAttention if g.is_standard else GroupedAttention
         self._attentions: dict[RowGroup, Attention] = {names: kind(g, shape, group) for names, group in groups.items()}
-        self._groups = groups
+        self._past: dict[tuple[RowGroup, int], list[ir.Value]] = {}
         self.places = graph_input(Names.PLACES, ir.DataType.INT64, ["T"])
         self.inputs = list[ir.Value]()
         for group in groups.values():  # where the context is fixed no operator asks how much the fullest row holds
@@ -159,15 +167,22 @@ class PackedAttention:
         self.inputs.append(self.places)
         self.outputs: list[ir.Value] = []
 
-    def write(
-        self, q: ir.Value, k: ir.Value, v: ir.Value, scales: Sequence[ir.Value], places: ir.Value, layer: int
-    ) -> ir.Value:
-        """Attends from q [1, T, heads * head_dim] over each token's own row; the results of `places` i64 [N] among
-        all rows of both groups, [1, N, heads * head_dim]."""
+    @property
+    def turns(self) -> bool:
+        """Whether attention turns queries and keys itself: GroupQueryAttention can where sizes are as it wants them."""
+        return self._g.fuses and self._shape.head_dim % 16 == 0 and self._shape.rotary_dim % 16 == 0
+
+    def turn_with(self, rope: Sequence[ir.Value]) -> None:
+        """Said before the first layer where it `turns`: cos and sin, as `GroupedAttention` takes them."""
+        for names, group in self.groups.items():
+            self._attentions[names] = GroupedAttention(self._g, self._shape, group, rope)
+
+    def write(self, qkv: ir.Value, scales: Sequence[ir.Value], places: ir.Value, layer: int) -> ir.Value:
+        """Attends from queries, keys and values side by side, [1, T, q + k + v], over each token's own row; the results
+        of `places` i64 [N] among all rows of both groups, [1, N, heads * head_dim]."""
         g, name = self._g, f"layers.{layer}.attn"
-        packed = g.op("Concat", [q, k, v], f"{name}.qkv", axis=-1)
-        packed = g.op("Squeeze", [packed, g.constant([0], np.int64)], f"{name}.tokens")  # [T, q + k + v]
-        mixed = [self._attend(packed, scales, names, layer) for names in self._groups]
+        packed = g.op("Squeeze", [qkv, g.constant([0], np.int64)], f"{name}.tokens")  # [T, q + k + v]
+        mixed = [self._attend(packed, scales, names, layer) for names in self.groups]
         together = g.op("Concat", mixed, f"{name}.rows", axis=0)
         chosen = g.op("Gather", [together, places], f"{name}.chosen", axis=0)
         return g.op("Unsqueeze", [chosen, g.constant([0], np.int64)], f"{name}.mixed")
@@ -176,8 +191,8 @@ class PackedAttention:
         """One group's tokens through attention, laid flat: [rows * width, heads * head_dim]."""
         g, shape = self._g, self._shape
         name = f"layers.{layer}.attn.{names.name}"
-        past = [graph_input(past, g.kv, self._cache_shape(names)) for past in names.past(layer)]
-        tokens = g.op("Gather", [packed, self._groups[names].index], f"{name}.tokens", axis=0)
+        past = self.past(names, layer)
+        tokens = g.op("Gather", [packed, self.groups[names].index], f"{name}.tokens", axis=0)
         kv = LayerKv(past, names.present(layer), scales)
         mixed, *present = self._attentions[names].mix(tokens, kv, name)
         for value, output in zip(present, kv.present, strict=True):
@@ -186,6 +201,14 @@ class PackedAttention:
         self.outputs += present
         flat = g.constant([-1, shape.heads * shape.head_dim], np.int64)
         return g.op("Reshape", [mixed, flat], f"{name}.flat")
+
+    def past(self, names: RowGroup, layer: int) -> list[ir.Value]:
+        """A layer's key and value buffers of one group, before the call."""
+        if (names, layer) not in self._past:
+            self._past[names, layer] = [
+                graph_input(past, self._g.kv, self._cache_shape(names)) for past in names.past(layer)
+            ]
+        return self._past[names, layer]
 
     def _cache_shape(self, names: RowGroup) -> list[int | str]:
         context = self._context or f"{names.name}_context"

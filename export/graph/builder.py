@@ -19,6 +19,8 @@ OPSET = 23
 STANDARD_OPSET = 24
 """The first with TensorScatter, and with an Attention that knows how much of a buffer is filled."""
 CONTRIB = "com.microsoft"
+PARTS = "parts"
+"""Where an initializer's `meta` keeps what it was joined of: names of tensors, and how many of its rows each takes."""
 CONSTANT = "constant."
 """What the names of initializers begin with that are no weights; they are numbered in each graph by itself."""
 

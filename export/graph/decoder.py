@@ -5,6 +5,7 @@ Follows `Glm4vTextModel`. Tokens lie side by side, whichever row they belong to;
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ import onnx_ir as ir
 from export.checkpoint.weights import Weights
 from export.graph.attention import PackedAttention
 from export.graph.builder import declare, graph_input
+from export.graph.cuda_layers import Gating, joined_projection
 from export.graph.kv_scales import kv_scales
 from export.graph.layers import GraphWriter
 from export.graph.sampler import sample
@@ -65,6 +67,8 @@ class _DecoderWriter:
         self._shape = checkpoint.text
         self._g = GraphWriter(weights, numbers, is_standard)
         self._context = context
+        if self._g.fuses:
+            self._gating = Gating(self._g, self._shape.ffn)
 
     def write(self, part: Part) -> ir.Model:
         shape, inputs, outputs = self._shape, list[ir.Value](), list[ir.Value]()
@@ -99,6 +103,8 @@ class _DecoderWriter:
         inputs.append(positions)
         self._attend = PackedAttention(g, shape, self._context)
         self._rope(positions)
+        if self._attend.turns:
+            self._attend.turn_with(self._rope_rows(part.first))
         first = f"layers.{part.first}"
         normed = self._norm(residual, f"{first}.input_layernorm", f"{first}.attn.norm")
         places = self._attend.places
@@ -144,8 +150,25 @@ class _DecoderWriter:
         steps = g.cast(steps, ir.DataType.FLOAT, "rope.positions_float")
         angles = g.op("Mul", [steps, g.constant(inverse, np.float32)], "rope.token_angles")
         angles = g.op("Unsqueeze", [angles, g.constant([0], np.int64)], "rope.angles")
-        self._cos = g.as_real(g.op("Cos", [angles], "rope.cos"))
-        self._sin = g.as_real(g.op("Sin", [angles], "rope.sin"))
+        cos, sin = g.op("Cos", [angles], "rope.cos"), g.op("Sin", [angles], "rope.sin")
+        self._cos, self._sin = (cos, sin) if self._attend.turns else (g.as_real(cos), g.as_real(sin))
+
+    def _rope_rows(self, layer: int) -> list[ir.Value]:
+        """cos and sin [rows, rotary_dim / 2] of the step's tokens, filled up to as many rows as one of KV has room for:
+        GroupQueryAttention asks for that many. The sizes come from shapes alone, so that no device has to be asked."""
+        g, attend, zero = self._g, self._attend, self._g.constant([0], np.int64)
+        tokens = g.op("Shape", [self._cos], "rope.tokens", start=1, end=2)
+        room = [
+            g.op("Shape", attend.past(names, layer)[:1], f"rope.{names.name}_room", start=2, end=3)
+            for names in attend.groups
+        ]
+        lacking = g.op("Sub", [g.op("Max", [*room, tokens], "rope.room"), tokens], "rope.lacking")
+        pads = g.op("Concat", [zero, zero, lacking, zero], "rope.pads", axis=0)
+        rows = []
+        for table, name in ((self._cos, "rope.cos_rows"), (self._sin, "rope.sin_rows")):
+            flat = g.op("Squeeze", [table, zero], f"{name}_of_tokens")
+            rows.append(g.as_real(g.op("Pad", [flat, pads], name)))
+        return rows
 
     def _embed(self, inputs: list[ir.Value]) -> ir.Value:
         """Token embeddings [1, T, hidden], with row `image_slot` of the features where that is not 0."""
@@ -157,7 +180,7 @@ class _DecoderWriter:
         table = g.table(f"{_EMBEDDING}.weight", (self._shape.vocabulary, self._shape.hidden))
         assert table.dtype is not None
         words = g.as_real(g.op("Gather", [table, input_ids], "embed.words", axis=0), table.dtype)
-        images = g.op("Gather", [g.as_real(features), image_slot], "embed.pictures", axis=0)
+        images = g.op("Gather", [g.as_real(features), image_slot], "embed.images", axis=0)
         is_image = g.op("Greater", [image_slot, g.constant(0, np.int64)], "embed.is_image")
         is_image = g.op("Unsqueeze", [is_image, g.constant([-1], np.int64)], "embed.is_image_wide")
         tokens = g.op("Where", [is_image, images, words], "embed.tokens")
@@ -169,17 +192,28 @@ class _DecoderWriter:
         source, name = f"{_PREFIX}.layers.{index}.self_attn", f"layers.{index}.attn"
         q_size, kv_size = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
         g.other_rows()
-        names = [f"{name}.{letter}" for letter in "qkv"]
+        names, sizes = [f"{name}.{letter}" for letter in "qkv"], (q_size, kv_size, kv_size)
         sources = [f"{source}.{letter}_proj" for letter in "qkv"]
-        q, k, v = g.projections(x, sources, shape.hidden, (q_size, kv_size, kv_size), names)
-        q = self._rotate(q, shape.heads, f"{name}.q_rotated")
-        k = self._rotate(k, shape.kv_heads, f"{name}.k_rotated")
+        if g.fuses:
+            qkv = joined_projection(g, x, sources, shape.hidden, sizes, f"{name}.together")
+            if not self._attend.turns:
+                parts = g.op_many("Split", [qkv, g.constant(sizes, np.int64)], names, axis=-1)
+                qkv = self._turned(parts, name)
+        else:
+            qkv = self._turned(g.projections(x, sources, shape.hidden, sizes, names), name)
         scales = self._kv_scales(index) if g.kv == ir.DataType.INT8 else []
-        mixed = self._attend.write(q, k, v, scales, places, index)
+        mixed = self._attend.write(qkv, scales, places, index)
         if index + 1 == shape.layers:
             g.other_rows()
         attention = g.projection(mixed, f"{source}.o_proj", (q_size, shape.hidden), f"{name}.o")
         return self._norm(attention, f"layers.{index}.post_self_attn_layernorm", name)
+
+    def _turned(self, qkv: Sequence[ir.Value], name: str) -> ir.Value:
+        """Queries, keys and values [1, T, ...] side by side, the first two turned by their positions."""
+        q, k, v = qkv
+        q = self._rotate(q, self._shape.heads, f"{name}.q_rotated")
+        k = self._rotate(k, self._shape.kv_heads, f"{name}.k_rotated")
+        return self._g.op("Concat", [q, k, v], f"{name}.qkv", axis=-1)
 
     def _kv_scales(self, index: int) -> list[ir.Value]:
         layer = f"layers.{index}"
@@ -202,7 +236,7 @@ class _DecoderWriter:
         source, name = f"{_PREFIX}.layers.{index}.mlp", f"layers.{index}.mlp"
         both = g.projection(x, f"{source}.gate_up_proj", (shape.hidden, 2 * shape.ffn), f"{name}.gate_up")
         gate, up = g.op_many("Split", [both], [f"{name}.gate", f"{name}.up"], axis=-1, num_outputs=2)
-        gated = g.swiglu(gate, up, f"{name}.gated")
+        gated = self._gating.write(gate, up, f"{name}.gated") if g.fuses else g.swiglu(gate, up, f"{name}.gated")
         down = g.projection(gated, f"{source}.down_proj", (shape.ffn, shape.hidden), f"{name}.down")
         return self._norm(down, f"layers.{index}.post_mlp_layernorm", name)
 

@@ -24,9 +24,9 @@ UNROUNDED = "unrounded"
 """What the nodes are called that make numbers of such codes."""
 
 
-def joined(tensors: Sequence[ir.TensorProtocol], axis: int) -> ir.LazyTensor:
-    """Tensors laid side by side along an axis, under the first one's name."""
-    name, dtype = str(tensors[0].name), tensors[0].dtype
+def joined(tensors: Sequence[ir.TensorProtocol], axis: int, name: str = "") -> ir.LazyTensor:
+    """Tensors laid side by side along an axis, under the first one's name if no other is given."""
+    name, dtype = name or str(tensors[0].name), tensors[0].dtype
     shapes = [tensor.shape.numpy() for tensor in tensors]  # of whole numbers
     shape = [int(size) for size in shapes[0]]
     shape[axis] = sum(int(each[axis]) for each in shapes)
@@ -50,6 +50,15 @@ class GraphWriter(OnnxGraphBuilder):
         self._loaded: dict[str, ir.Value] = {}
         self._tables: set[str] = set()
         self._bytes = Int8Linear(self)
+
+    @property
+    def fuses(self) -> bool:
+        """Whether ONNX Runtime is to run the graph on a GPU, where each node is a launch."""
+        return self._numbers.fuses and not self.is_standard
+
+    def bits_of(self, weight: str) -> int | None:
+        """What a layer's weight is rounded to; None where it is not."""
+        return 8 if weight in self._numbers.in_8_bits else self._numbers.bits
 
     def weight(self, name: str, shape: tuple[int, ...], dtype: ir.DataType | None = None) -> ir.Value:
         """A tensor of the checkpoint as an initializer under its own name, in the graph's own type or another; loaded
@@ -87,11 +96,8 @@ class GraphWriter(OnnxGraphBuilder):
 
         What is rounded keeps its name, unless that is a table's of the graph: a head that is tied to the embeddings.
         """
-        weight, shape, numbers = (
-            f"{source}.weight",
-            (sizes[1], sizes[0]),
-            self._numbers.gentle if gentle else self._numbers,
-        )
+        weight, shape = f"{source}.weight", (sizes[1], sizes[0])
+        numbers = self._numbers.gentle if gentle or weight in self._numbers.in_8_bits else self._numbers
         bias = self.weight(f"{source}.bias", (sizes[1],)) if has_bias else None
         if numbers.bits is None:
             return self.linear(x, self.weight(weight, shape), name, bias)
@@ -135,8 +141,15 @@ class GraphWriter(OnnxGraphBuilder):
         self, x: ir.Value, weight: str, shape: tuple[int, int], bits: int, name: str, title: str
     ) -> ir.Value:
         """As `linear`, with the weight rounded: each row's activations are rounded by themselves, block by block."""
-        lazy = self.weights.lazy_rounded(weight, shape, bits, self.real, title)
-        scales, codes = map(self.initializer, lazy)
+        return self.multiply_rounded(
+            x, self.weights.lazy_rounded(weight, shape, bits, self.real, title), shape, bits, name
+        )
+
+    def multiply_rounded(
+        self, x: ir.Value, rounded: Sequence[ir.TensorProtocol], shape: tuple[int, int], bits: int, name: str
+    ) -> ir.Value:
+        """x [..., in] times a weight [out, in] that is given as scales and codes, transposed."""
+        scales, codes = map(self.initializer, rounded)
         return self.op(
             "MatMulNBits",
             [x, codes, scales],
@@ -175,7 +188,8 @@ class GraphWriter(OnnxGraphBuilder):
         self, residual: ir.Value, x: ir.Value, source: str, size: int, eps: float, name: str
     ) -> tuple[ir.Value, ir.Value]:
         """The norm of residual + x, and the sum itself."""
-        if self.is_standard or self.real != ir.DataType.FLOAT:  # in half precision the fused node may add squares up so
+        # in half precision the fused node may add squares up so; on CUDA it does in fp32
+        if self.is_standard or (self.real != ir.DataType.FLOAT and not self.fuses):
             total = self.op("Add", [residual, x], f"{name}.residual")
             return self.rms_norm(total, source, size, eps, name), total
         normed, _, _, total = self.op_many(

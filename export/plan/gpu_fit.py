@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from export.precision import Numbers
@@ -12,14 +12,25 @@ from glmserve.engine.settings import EngineSettings
 from glmserve.model.config import Checkpoint
 
 _MIB = 1024**2
+
+
+@dataclass(frozen=True)
+class Card:
+    """A graphics card: its memory in bytes, as its driver reports it, and its compute capability."""
+
+    memory: int
+    capability: str
+
+
 CARDS = {
-    "RTX 3090 (24 GB)": 24_576 * _MIB,
-    "RTX 4090 (24 GB)": 24_564 * _MIB,
-    "A10G (24 GB)": 23_028 * _MIB,
-    "H100 (80 GB)": 81_559 * _MIB,
-    "H200 (141 GB)": 143_771 * _MIB,
+    "RTX 3090 (24 GB)": Card(24_576 * _MIB, "8.6"),
+    "RTX 4090 (24 GB)": Card(24_564 * _MIB, "8.9"),
+    "RTX 5090 (32 GB)": Card(32_607 * _MIB, "12.0"),
+    "A10G (24 GB)": Card(23_028 * _MIB, "8.6"),
+    "A100 (80 GB)": Card(81_920 * _MIB, "8.0"),
+    "H100 (80 GB)": Card(81_559 * _MIB, "9.0"),
+    "H200 (141 GB)": Card(143_771 * _MIB, "9.0"),
 }
-"""Memory as each card's driver reports it."""
 THIS_MACHINE = "this machine"
 
 
@@ -47,18 +58,27 @@ class Fit:
         return "does not fit: no room for a single slot beside the weights"
 
 
-def fits(checkpoint: Checkpoint, settings: EngineSettings, weights: int, numbers: Numbers) -> list[Fit]:
-    """This machine where `settings` choose the processor, every card where they choose CUDA; the build has `weights`
-    bytes of graphs and weights."""
-    places = {THIS_MACHINE: Host().total_memory_bytes()} if settings.device != "cuda" else CARDS
+def fits(
+    checkpoint: Checkpoint,
+    settings: EngineSettings,
+    weights: int,
+    numbers: Numbers,
+    capabilities: Collection[str] | None = None,
+) -> list[Fit]:
+    """This machine where `settings` choose the processor, and cards where they choose CUDA: every one, or those of
+    `capabilities`. The build has `weights` bytes of graphs and weights."""
+    cards = {
+        name: card.memory for name, card in CARDS.items() if capabilities is None or card.capability in capabilities
+    }
+    places = {THIS_MACHINE: Host().total_memory_bytes()} if settings.device != "cuda" else cards
     found = []
-    for card, memory in places.items():
+    for name, memory in places.items():
 
         def planned(slots: int, memory: int = memory) -> MemoryPlan:
             chosen = settings.model_copy(update={"slots": slots})
             return memory_plan(checkpoint, chosen, weights, int(numbers.kv.itemsize), memory)
 
-        found.append(Fit(card, planned(settings.slots), _largest(planned)))
+        found.append(Fit(name, planned(settings.slots), _largest(planned)))
     return found
 
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from export.quantize.all_cores import on_all_cores
 
-BLOCK = {8: 128, 4: 32}
-"""Inputs that share a scale."""
+BLOCK = {8: 32, 4: 32}
+"""Inputs that share a scale. On CUDA, onnxruntime's kernels for any number of tokens take no other number."""
 _CHUNK_VALUES = 1 << 18  # weights worked on at a time: the cache holds them, and memory stays bounded
 _SHRINK = np.linspace(1.05, 0.7, 12, dtype=np.float32)
 
@@ -28,6 +28,14 @@ def find_scales(weight: np.ndarray, bits: int) -> np.ndarray:
 
     on_all_cores(work, len(weight), _rows_at_once(weight, bits))
     return scales
+
+
+def closest_scales(weight: np.ndarray, importance: np.ndarray) -> np.ndarray:
+    """The scales f32 [rows, blocks] of 4 bits for a few rows of a weight [rows, in] whose codes have the least squared
+    error, where an input's error counts as much as its `importance` f32 [in]."""
+    padded = np.ones((1, blocks_of(weight.shape[1], 4) * BLOCK[4]), np.float32)
+    padded[0, : weight.shape[1]] = importance / max(float(importance.mean()), float(np.finfo(np.float32).tiny))
+    return _closest(_blocks(weight, 4), padded.reshape(1, -1, BLOCK[4]))
 
 
 def round_to_codes(weight: np.ndarray, scales: np.ndarray, bits: int) -> np.ndarray:
@@ -57,8 +65,8 @@ def _widest(blocks: np.ndarray) -> np.ndarray:
     return _not_zero(np.abs(blocks).max(axis=-1) / 127)
 
 
-def _closest(blocks: np.ndarray) -> np.ndarray:
-    """Scales whose 4-bit codes have the least squared error.
+def _closest(blocks: np.ndarray, importance: np.ndarray | float = 1.0) -> np.ndarray:
+    """Scales whose 4-bit codes have the least squared error, each weight's counting as much as its importance.
 
     The largest weight of a block gets the code -8, the one without a counterpart; from there the scale shrinks step by
     step, cutting that weight off. The best step is then fitted to its codes by least squares, and coded anew.
@@ -69,7 +77,7 @@ def _closest(blocks: np.ndarray) -> np.ndarray:
     least = np.full(start.shape, np.inf, np.float32)
 
     def keep(scales: np.ndarray, codes: np.ndarray) -> None:
-        error = np.square(codes * scales - blocks).sum(axis=-1, keepdims=True)
+        error = (importance * np.square(codes * scales - blocks)).sum(axis=-1, keepdims=True)
         better = error < least
         np.copyto(best, scales, where=better)
         np.copyto(least, error, where=better)
@@ -77,8 +85,8 @@ def _closest(blocks: np.ndarray) -> np.ndarray:
     for factor in _SHRINK:
         keep(start * factor, _nearest(blocks, start * factor, 8))
     codes = _nearest(blocks, best, 8)
-    power = np.square(codes).sum(axis=-1, keepdims=True)
-    fitted = (codes * blocks).sum(axis=-1, keepdims=True) / np.maximum(power, 1)
+    power = (importance * np.square(codes)).sum(axis=-1, keepdims=True)
+    fitted = (importance * codes * blocks).sum(axis=-1, keepdims=True) / np.where(power == 0, 1, power)
     fitted = np.where(fitted == 0, best, fitted)
     keep(fitted, _nearest(blocks, fitted, 8))
     return best[..., 0]

@@ -96,14 +96,14 @@ def repository_to_serve(build: Path, engines: Path, warn: Callable[[str], None])
     try:
         key = EngineKey.here(digest)
     except MissingTensorRt as error:
-        warn(f"NO TENSORRT, pictures are read by ONNX Runtime: {error.message}")
+        warn(f"NO TENSORRT, images are read by ONNX Runtime: {error.message}")
         return own
     folder = engines / digest / key.name
     if _is_whole(folder, key):
         return folder / REPOSITORY_FOLDER
     there = ", ".join(sorted(path.name for path in (engines / digest).glob("sm*"))) or "none"
     warn(
-        f"NO TENSORRT ENGINE FITS, pictures are read by ONNX Runtime: build {digest} needs {key.name} here, and has "
+        f"NO TENSORRT ENGINE FITS, images are read by ONNX Runtime: build {digest} needs {key.name} here, and has "
         f"{there}. Make it with: python -m export tensorrt {build}"
     )
     return own

@@ -12,6 +12,7 @@ from export.verify.candidate import Candidate
 from export.verify.cases import Case, input_ids, standard_cases, synthetic_image
 from export.verify.comparison import Stage, share_changed
 from export.verify.layerwise import layerwise_stages, must_stream
+from export.verify.original import Original
 from export.verify.parity import compare
 from export.verify.reference import Reference
 from glmserve.engine.runtime.device import DeviceName
@@ -29,19 +30,19 @@ _QUESTIONS = (
 
 
 def compare_with_transformers(
-    build: Path, checkpoint: Path, samples: int, device: DeviceName, console: Console
+    build: Path, original: Original, samples: int, device: DeviceName, console: Console
 ) -> Iterator[Stage]:
     """Every stage as it is done; `samples` greedy answers are compared token by token.
 
     A checkpoint that does not fit in memory is compared layer by layer, and its answers are not.
     """
-    if must_stream(checkpoint):
+    if must_stream(original.folder):
         console.print("the checkpoint does not fit in memory: each layer is loaded and compared alone ...")
-        yield from layerwise_stages(build, checkpoint)
+        yield from layerwise_stages(build, original.folder, original.weights)
         return
     candidate = Candidate(build, _SLOTS, _CONTEXT, device)
     console.print("loading the checkpoint in transformers ...")
-    reference = Reference(checkpoint)
+    reference = Reference(original.folder, [adapter.folder for adapter in original.adapters])
     yield from compare(reference, candidate, standard_cases())
     yield from _greedy_agreement(reference, candidate, samples)
 

@@ -27,9 +27,9 @@ def standard_cases() -> list[Case]:
     one = ImagePart()
     return [
         Case("text only", (Message("user", ("Hello, who are you?",)),)),
-        Case("one picture", (Message("user", (one, "What is in this picture?")),), (square,)),
-        Case("non-square picture", (Message("user", (one, "How many shapes?")),), (wide,)),
-        Case("two pictures", (Message("user", (one, one, "Which one is red?")),), (tall, square)),
+        Case("one image", (Message("user", (one, "What is in this picture?")),), (square,)),
+        Case("non-square image", (Message("user", (one, "How many shapes?")),), (wide,)),
+        Case("two images", (Message("user", (one, one, "Which one is red?")),), (tall, square)),
         Case(
             "second turn",
             (

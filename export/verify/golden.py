@@ -84,7 +84,7 @@ def compare_golden(candidate: Candidate, cases: list[GoldenCase]) -> Iterator[St
         name = golden.case.name
         grids = [candidate.normalised(image)[1] for image in golden.case.images]
         found = np.asarray([[grid.rows, grid.columns] for grid in grids])
-        yield Stage.of(f"{name}: picture grids", found, np.asarray(golden.grids), 0)
+        yield Stage.of(f"{name}: image grids", found, np.asarray(golden.grids), 0)
         yield Stage.of(f"{name}: tokens", input_ids(candidate, golden.case), golden.input_ids, 0)
         candidate.poison()
         prompt = candidate.prompt(golden.input_ids, list(golden.case.images))

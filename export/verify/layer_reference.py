@@ -26,8 +26,8 @@ class ReferenceLayers:
     Arrays in and out are f32 without a batch axis: [tokens, hidden], [patches, hidden].
     """
 
-    def __init__(self, checkpoint: Path) -> None:
-        self._weights = Weights.open(checkpoint)
+    def __init__(self, checkpoint: Path, weights: Weights) -> None:
+        self._weights = weights
         config: Any = AutoConfig.from_pretrained(checkpoint)
         self._config = config
         self.processor = ReferenceProcessor(checkpoint)

@@ -43,12 +43,13 @@ _ROWS_AT_ONCE = 8192
 _ENCODER, _DECODER = "whole encoder", "encoder and decoder"
 
 
-def layerwise_stages(build: Path, checkpoint: Path) -> Iterator[Stage]:
-    """Every stage as it is done, from pixels to logits, over a prompt with two images and one without.
+def layerwise_stages(build: Path, checkpoint: Path, weights: Weights | None = None) -> Iterator[Stage]:
+    """Every stage as it is done, from pixels to logits, over a prompt with two images and one without. `weights` are
+    the checkpoint's, where adapters are merged into them.
 
     Memory holds one layer in fp32 on either side. Raises BadArtifact when a tensor is missing.
     """
-    ours, theirs = _Build(build), ReferenceLayers(checkpoint)
+    ours, theirs = _Build(build), ReferenceLayers(checkpoint, weights or Weights.open(checkpoint))
     samples = [_Sample(case) for case in _cases()]
     yield from _compare_vision(ours, theirs, samples)
     theirs.forget_vision()
@@ -114,7 +115,7 @@ def _cases() -> list[Case]:
     wide, square = synthetic_image(250, 90, 2), synthetic_image(112, 112, 1)
     one = ImagePart()
     return [
-        Case("two pictures", (Message("user", (one, one, "Which one is red?")),), (wide, square)),
+        Case("two images", (Message("user", (one, one, "Which one is red?")),), (wide, square)),
         Case("system", (Message("system", ("Be brief.",)), Message("user", ("你好",)))),
     ]
 
@@ -125,7 +126,7 @@ def _compare_vision(ours: _Build, theirs: ReferenceLayers, samples: list[_Sample
     images = []
     for sample in samples:
         name = sample.case.name
-        seen = [_read_image(ours, theirs, f"{name}: picture {i}", image) for i, image in enumerate(sample.case.images)]
+        seen = [_read_image(ours, theirs, f"{name}: image {i}", image) for i, image in enumerate(sample.case.images)]
         sample.grids = [image.grid for image in seen]
         images += seen
     for image in images:
@@ -248,6 +249,9 @@ def _layer(decoder: Subgraphs, text: TextModel, index: int, state: np.ndarray, p
     else:
         before = f"layers.{index - 1}.mlp"
         given |= {f"{before}.norm.residual": state[None], before: np.zeros_like(state)[None]}
+    # a graph for CUDA takes these from the first layer's KV
+    rooms = {"rope.decoded_room": 1, "rope.chunk_room": tokens}
+    given |= {name: np.array([size]) for name, size in rooms.items() if decoder.makes(name)}
     is_last = index == text.layers - 1
     if is_last:
         given[DecoderGraph.LOGITS_INDEX] = np.arange(tokens)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText
 from transformers.utils import logging
 
+from export.errors import MissingPackage
 from export.verify.reference_processor import ReferenceProcessor
 from glmserve.model.image_processor import Grid
 
@@ -18,10 +20,13 @@ from glmserve.model.image_processor import Grid
 class Reference:
     """The whole model in fp32 on the CPU, behind its own processor."""
 
-    def __init__(self, checkpoint: Path) -> None:
+    def __init__(self, checkpoint: Path, adapters: Sequence[Path] = ()) -> None:
+        """The checkpoint with LoRA adapters merged by peft, one after the other; raises MissingPackage without peft."""
         library: Any = AutoModelForImageTextToText
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         self._model: Any = library.from_pretrained(checkpoint, dtype=torch.float32).eval()
+        for adapter in adapters:
+            self._model = _merged(self._model, adapter)
         self.processor = ReferenceProcessor(checkpoint)
         self._image_token_id: int = self._model.config.image_token_id
 
@@ -67,6 +72,15 @@ class Reference:
 
     def _kinds(self, ids: torch.Tensor) -> torch.Tensor:
         return (ids == self._image_token_id).int()
+
+
+def _merged(model: Any, adapter: Path) -> Any:
+    try:
+        from peft import PeftModel
+    except ImportError:
+        raise MissingPackage("verify has peft merge the adapters: pip install -r requirements/test.txt.") from None
+    loader: Any = PeftModel
+    return loader.from_pretrained(model, adapter).merge_and_unload().eval()
 
 
 def _grid_thw(grids: list[Grid]) -> torch.Tensor:

@@ -47,11 +47,11 @@ def smoke_test(build: Path, device: DeviceName) -> str:
     reader.push([token for token in tokens if token not in candidate.checkpoint.eos_token_ids])
     reader.finish()
     if logits is None or not np.isfinite(logits).all():
-        raise NotAnswered(f"Build {build.name} did not answer its golden picture: its numbers are not finite.")
+        raise NotAnswered(f"Build {build.name} did not answer its golden image: its numbers are not finite.")
     if not reader.content:
-        raise NotAnswered(f"Build {build.name} had no words for its golden picture.")
+        raise NotAnswered(f"Build {build.name} had no words for its golden image.")
     if right is not None and reader.content != right.strip():
-        raise NotAnswered(f"Build {build.name} answered its golden picture with {reader.content!r}, not {right!r}.")
+        raise NotAnswered(f"Build {build.name} answered its golden image with {reader.content!r}, not {right!r}.")
     return reader.content
 
 

@@ -42,6 +42,10 @@ class Subgraphs:
         found = self._session(subgraph).run([str(value.name) for value in subgraph.outputs], feeds)
         return [np.asarray(array, np.float32) for array in found]
 
+    def makes(self, name: str) -> bool:
+        """Whether a node of the graph gives a value of that name."""
+        return any(output.name == name for node in self._model.graph for output in node.outputs)
+
     def input_dtype(self, name: str) -> np.dtype:
         """What `run` takes for an input of the whole graph: fp32 for any real type, else its own."""
         dtype = next(value.dtype for value in self._model.graph.inputs if value.name == name)

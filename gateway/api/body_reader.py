@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import IO
+from contextlib import nullcontext
+from typing import IO, Any, TypeVar
 
 from werkzeug.wrappers import Request
 
-from gateway.content_encoding import unpacked
+from gateway.deadline import Deadline
+from gateway.limits.turns import Turns
+from gateway.reading.content_encoding import unpacked
+from gateway.reading.dear import SMALL_BYTES, is_dear
+from gateway.reading.dear_reader import DearReader
 from gateway.schemas.multipart import FORMS
 from gateway.server.connection import READ_ERRORS, client_socket
 from gateway.timeouts import Watchdog, stop_reading
 from glmserve.errors import InvalidInput, TooLarge
 
+T = TypeVar("T")
 _PIECE_BYTES = 1 << 20  # gunicorn copies its read-ahead for every piece
 _SPILL_FACTOR = 4
 
@@ -28,17 +34,31 @@ class BodyReader:
         max_bytes: int,
         max_json_bytes: int,
         timeout_s: float,
-        when_arrived: Callable[[], object] = lambda: None,
+        when_arrived: Callable[[], str],
+        dear: DearReader,
     ) -> None:
-        """`when_arrived` is called before anybody looks into a body, and may refuse the request."""
+        """`when_arrived` is called before anybody looks into a body. It says whose it is, or refuses the request."""
         self._max_bytes = max_bytes
         self._max_json_bytes = min(max_bytes, max_json_bytes)
         self._timeout_s = timeout_s
         self._when_arrived = when_arrived
         self._watchdog = Watchdog()
+        self._dear = dear
+        self._unpacking = Turns()
 
-    def read(self, request: Request) -> bytes:
-        """The whole body, unpacked; raises TooLarge, or InvalidInput when it breaks off or takes too long.
+    def read_as(self, request: Request, read: Callable[..., T], *arguments: Any) -> T:
+        """What `read(body, *arguments)` makes of the body: a function of a module, whose result can be pickled.
+
+        One that is dear to read is read in another process, in its caller's turn. Raises what `read` does, what
+        DearReader does, TooLarge, and InvalidInput when the body breaks off or takes too long.
+        """
+        caller, body = self._arrived(request)
+        if is_dear(body, request.mimetype):
+            return self._dear.read(caller, read, body, *arguments)
+        return read(body, *arguments)
+
+    def _arrived(self, request: Request) -> tuple[str, bytes]:
+        """Whose it is, and the whole body, unpacked.
 
         Werkzeug's own limit silently truncates a chunked body. We read some more of a body that is too large and throw
         it away: a client that is still sending would see a closed connection instead of its 413.
@@ -47,15 +67,15 @@ class BodyReader:
         if connection is None:
             return self._read(request)
         with self._watchdog.watch(lambda: stop_reading(connection), self._timeout_s) as pulse:
-            body = self._read(request)
+            arrived = self._read(request)
         if pulse.is_dead:
             raise _broken()
-        return body
+        return arrived
 
     def close(self) -> None:
         self._watchdog.close()
 
-    def _read(self, request: Request) -> bytes:
+    def _read(self, request: Request) -> tuple[str, bytes]:
         pieces: list[bytes] = []
         count, most = 0, self._max_bytes if request.mimetype in FORMS else self._max_json_bytes
         for piece in _pieces(request.stream):
@@ -66,13 +86,19 @@ class BodyReader:
                 pieces.clear()
             if count > most * _SPILL_FACTOR:
                 break
-        self._when_arrived()
+        caller = self._when_arrived()
         if count > most:
             raise self._too_large(most)
         if request.content_length is not None and count != request.content_length:
             raise _broken()
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        return unpacked(body, request.headers.get("Content-Encoding", ""), most)
+        return caller, self._unpacked(body, request.headers.get("Content-Encoding", ""), most, caller)
+
+    def _unpacked(self, body: bytes, encoding: str, most: int, caller: str) -> bytes:
+        """A large packed body waits for its caller's turn."""
+        is_large = encoding and len(body) > SMALL_BYTES
+        with self._unpacking.take(caller, Deadline.after(self._timeout_s)) if is_large else nullcontext():
+            return unpacked(body, encoding, most)
 
     def _too_large(self, most: int) -> TooLarge:
         of_a_form = "" if most == self._max_bytes else f", and {self._max_bytes} of a form with files"

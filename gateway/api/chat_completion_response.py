@@ -139,9 +139,9 @@ def _timed_out(answer: Answer) -> dict[str, bool]:
     return {"timed_out": True} if answer.timed_out else {}
 
 
-def _stop_reason(answer: Answer) -> dict[str, str]:
-    """The stop string that ended an answer, as vLLM tells it."""
-    return {"stop_reason": answer.stop_string} if answer.stop_string else {}
+def _stop_reason(answer: Answer) -> dict[str, str | int]:
+    """What of its request ended an answer, where something did."""
+    return {} if answer.stop_reason is None else {"stop_reason": answer.stop_reason}
 
 
 def _usage(prepared: Prepared, answer: Answer) -> dict[str, Any]:

@@ -17,7 +17,7 @@ def routes(settings: GatewaySettings, bodies: BodyReader, handler: ChatHandler, 
 
     @blueprint.post("/v1/chat/completions")
     def chat_completions() -> Response:
-        asked = parse_completion(bodies.read(request), settings.thinking)
+        asked = bodies.read_as(request, parse_completion, settings.thinking)
         handler.check_model(asked.model)
         shape = CompletionShape(
             settings.model_name,

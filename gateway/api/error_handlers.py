@@ -12,7 +12,15 @@ from werkzeug.exceptions import HTTPException
 from gateway.api.paths import is_known_api
 from gateway.errors import Forbidden, LateAnswer, RateLimited, Unauthorized
 from gateway.observability.request_record import RequestRecord
-from glmserve.errors import BackendDown, Cancelled, DeadlineExceeded, GlmServeError, InvalidInput, Overloaded
+from glmserve.errors import (
+    BackendDown,
+    Cancelled,
+    DeadlineExceeded,
+    GlmServeError,
+    InvalidInput,
+    Overloaded,
+    PromptTooLong,
+)
 
 RETRY_AFTER_S = 1
 _SHAPES = "problem_shapes"
@@ -23,6 +31,7 @@ _OURS = {
     Overloaded.code: "The service is busy; please try again.",
 }
 _SHOWN_CHARS = 64
+_OPENAI_CODES = {PromptTooLong.code: "context_length_exceeded"}
 _OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 _HTTP = {
     400: "The request could not be read.",
@@ -114,9 +123,8 @@ def problem_body(error: GlmServeError, request_id: str) -> dict[str, object]:
 def openai_problem(error: GlmServeError, request_id: str = "") -> dict[str, object]:
     """A failure in the form that OpenAI clients read."""
     kind = _OPENAI_TYPES.get(error.status, "server_error" if error.status >= 500 else "invalid_request_error")
-    return {
-        "error": {"message": sentence_for(error), "type": kind, "param": field_of(error), "code": error.code},
-    }
+    code = _OPENAI_CODES.get(error.code, error.code)
+    return {"error": {"message": sentence_for(error), "type": kind, "param": field_of(error), "code": code}}
 
 
 def field_of(error: GlmServeError) -> str | None:

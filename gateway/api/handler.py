@@ -9,11 +9,12 @@ from flask import Response, g, jsonify, request
 
 from gateway.chat.generation import Answer, StartedAnswer
 from gateway.chat.late_answer import Allowed, explained, explained_stream
-from gateway.chat.service import ChatService, Prepared, Prompt, RequestContext
+from gateway.chat.prompts import Prompt
+from gateway.chat.service import ChatService, Prepared, RequestContext
 from gateway.deadline import DEADLINE_HEADER, LEAST_DEADLINE_S, START_HEADER, Deadline, seconds_since
 from gateway.errors import UnknownModel
 from gateway.limits.admission import Admission
-from gateway.limits.rate_limit import RateLimiter
+from gateway.limits.rate_limit import RateLimiter, caller_key
 from gateway.observability.metrics import Metrics
 from gateway.observability.request_record import RequestRecord
 from gateway.schemas.conversation import Conversation
@@ -46,13 +47,14 @@ class ChatHandler:
     admission: Admission
     metrics: Metrics
 
-    def take_place(self) -> None:
+    def take_place(self) -> str:
         """Counts the current request among its caller's concurrent ones; raises RateLimited if there are too many.
 
-        Comes before its body is parsed, which may cost much memory and time.
+        Comes before its body is parsed, which may cost much memory and time. Says whose it is.
         """
         record: RequestRecord = g.record
         record.holds.enter_context(self.rate_limiter.concurrency_slot(record.caller))
+        return caller_key(record.caller)
 
     def respond(
         self,
@@ -84,10 +86,11 @@ class ChatHandler:
             record.facts["admission_ms"] = round(record.ms() - arrived_ms, 1)
             self.metrics.crowd(*self.admission.counts())
 
-        beside = tuple(self.service.prepare(each, deadline, cancellation) for each in others)
+        beside = tuple(self.service.prepare(each, deadline, cancellation, caller=caller_key(caller)) for each in others)
         allowed = self._allowed(conversation, deadline, is_stream)
         with explained(allowed):
-            prepared = replace(self.service.prepare(conversation, deadline, cancellation, admit), others=beside)
+            first = self.service.prepare(conversation, deadline, cancellation, admit, caller_key(caller))
+        prepared = replace(first, others=beside)
         record.prepared(prepared)
         context = RequestContext(record.request_id, deadline, cancellation, caller.cache_scope, record.traceparent)
         if not is_stream:
@@ -118,8 +121,9 @@ class ChatHandler:
             raise UnknownModel(f"Unknown model; this service has {self.settings.model_name}.", "model")
 
     def count(self, conversation: Conversation) -> Prompt:
-        """The prompt of a conversation, with its token counts."""
-        return self.service.count(conversation, self._deadline())
+        """The prompt of a conversation, with its token counts; judges its unknown fields as `respond` does."""
+        self._judge(conversation.unknown, g.record, knows_all_fields=False)
+        return self.service.count(conversation, self._deadline(), caller_key(g.record.caller))
 
     def _judge(self, unknown: tuple[str, ...], record: RequestRecord, knows_all_fields: bool) -> None:
         """Refuses a request for fields that nobody here knows, or warns its sender of them, as the settings say."""

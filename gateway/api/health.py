@@ -49,7 +49,7 @@ def routes(settings: GatewaySettings, readiness: Readiness, admission: Admission
 
 def docs() -> RouteDocs:
     """What these routes tell the OpenAPI document."""
-    ready = operation("Whether a picture can be answered right now.", "Health", ("403", "503"), "Health")
+    ready = operation("Whether an image can be answered right now.", "Health", ("403", "503"), "Health")
     ready["responses"]["503"]["description"] = "Not ready; the answer says why."
     as_others_ask = {**ready, "summary": "The same as /health/ready."}
     return RouteDocs(

@@ -26,6 +26,7 @@ def routes(settings: GatewaySettings, handler: ChatHandler, manifest: Manifest, 
         "created": created_s,
         "owned_by": "zai-org",
         "build": manifest.digest,
+        "adapters": [adapter["name"] for adapter in manifest.adapters],
         "verified": is_verified,
         "demo": service.is_demo,
         "max_model_len": service.context_tokens,
@@ -34,7 +35,7 @@ def routes(settings: GatewaySettings, handler: ChatHandler, manifest: Manifest, 
             "completion": True,
             "vision": True,
             "tools": service.takes_tools,
-            "reasoning": service.takes_thinking,
+            "reasoning": service.thinks,
             "structured_output": True,
         },
         "input_modalities": ["text", "image"],
@@ -70,7 +71,7 @@ def docs() -> RouteDocs:
     )
 
 
-_LONGEST = "Most tokens of prompt, pictures and answer."
+_LONGEST = "Most tokens of prompt, images and answer."
 _ANSWERS = {
     "Models": fields(
         "data",
@@ -81,12 +82,24 @@ _ANSWERS = {
         last_id=MODEL_NAME,
     ),
     "Model": fields(
-        *("id", "object", "created", "owned_by", "build", "verified", "demo", "max_model_len", "capabilities"),
+        *(
+            "id",
+            "object",
+            "created",
+            "owned_by",
+            "build",
+            "adapters",
+            "verified",
+            "demo",
+            "max_model_len",
+            "capabilities",
+        ),
         id=MODEL_NAME,
         object={"const": "model"},
         created=said("integer", "When its build was made, in seconds since 1970."),
         owned_by=said("string"),
         build=said("string", "The digest of the build that is served."),
+        adapters=said("array", "The LoRA adapters that are merged into it, in their order.", items=said("string")),
         verified=said("boolean", "Whether the build's answers were compared with the checkpoint's."),
         demo=said("boolean", "Whether this is the tiny model of drawn shapes, under the real one's name."),
         max_model_len=said("integer", _LONGEST),

@@ -14,10 +14,7 @@ from gateway.api.handler import ChatHandler
 from gateway.api.logprobs import as_openai
 from gateway.chat.generation import Answer, Piece
 from gateway.chat.service import Prepared
-from gateway.errors import NotJson
-from gateway.schemas.form import read_form
-from gateway.schemas.multipart import FORMS, URLENCODED
-from gateway.schemas.vision import Asked, parse_vision, vision_of
+from gateway.schemas.form import read_vision
 from gateway.settings import GatewaySettings
 from gateway.streaming import sse
 from glmserve.errors import GlmServeError
@@ -30,20 +27,12 @@ def routes(settings: GatewaySettings, bodies: BodyReader, handler: ChatHandler) 
 
     @blueprint.post("/v1/chat/vision")
     def chat_vision() -> Response:
-        asked = _asked(bodies.read(request))
+        asked = bodies.read_as(request, read_vision, request.mimetype, request.headers["Content-Type"])
         handler.check_model(asked.model)
         shape = VisionShape(settings.model_name, g.record.request_id, handler.service.tokenizer)
         return handler.respond(asked.conversation, shape, asked.is_stream, knows_all_fields=True)
 
     return blueprint
-
-
-def _asked(body: bytes) -> Asked:
-    if request.mimetype == URLENCODED and body.lstrip()[:1] in (b"{", b"["):  # what `curl -d` says of any body
-        raise NotJson(f"The body of this request is JSON, and its Content-Type is {URLENCODED}: say application/json.")
-    if request.mimetype in FORMS:
-        return vision_of(*read_form(body, request.headers["Content-Type"]))
-    return parse_vision(body)
 
 
 @dataclass(frozen=True)

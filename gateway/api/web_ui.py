@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import mimetypes
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from flask import Blueprint, Response, abort, jsonify, request
@@ -32,12 +33,14 @@ class _File:
     mimetype: str
     etag: str
 
-    @classmethod
-    def read(cls, path: Path) -> _File:
+    @staticmethod
+    @cache
+    def read(path: Path) -> _File:
+        """A file of this package; read and compressed once in a process."""
         content = path.read_bytes()
         compressed = gzip.compress(content, mtime=0) if path.suffix in _COMPRESSED else None
         mimetype = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-        return cls(content, compressed, mimetype, hashlib.sha256(content).hexdigest()[:32])
+        return _File(content, compressed, mimetype, hashlib.sha256(content).hexdigest()[:32])
 
     def response(self) -> Response:
         is_compressed = self.compressed is not None and bool(request.accept_encodings["gzip"])

@@ -61,6 +61,7 @@ class Answer:
     timings: dict[str, float] | None = None
     timed_out: bool = False
     stop_string: str | None = None  # the one that ended it
+    stop_token: int | None = None  # the id that ended it, where that is one of the request's
     thinking_tokens: int = 0
     tokens: tuple[int, ...] = ()
     others: tuple[Answer, ...] = ()
@@ -68,6 +69,11 @@ class Answer:
     @property
     def answers(self) -> tuple[Answer, ...]:
         return self, *self.others
+
+    @property
+    def stop_reason(self) -> str | int | None:
+        """The stop string or the id of the stop token that ended it, as vLLM tells it."""
+        return self.stop_token if self.stop_string is None else self.stop_string
 
 
 Event = Piece | Answer
@@ -109,6 +115,8 @@ class AnswerStream:
         if has_stopped:
             yield piece  # after the rest was cancelled
         yield _joined([choice.finish() for choice in self._choices])
+        for choice, token in zip(self._choices, last.stop_tokens, strict=False):
+            choice.stop_token = None if token < 0 else token
         if not self._timed_out and not all(choice.has_ended for choice in self._choices):
             raise BackendDown
         timings = _timings(last.timings_ms, first_ms, _ms_since(began))
@@ -169,6 +177,7 @@ class _Choice:
         self._calls: list[ToolCall] = []
         self._logprobs: list[Ranked] = []
         self._tokens: list[int] = []
+        self.stop_token: int | None = None
 
     @property
     def has_begun(self) -> bool:
@@ -204,6 +213,7 @@ class _Choice:
             boxes=placed(self._reader.boxes, self._image_sizes),
             logprobs=tuple(self._logprobs),
             stop_string=self._reader.stop_string,
+            stop_token=self.stop_token,
             thinking_tokens=self._reader.thinking_tokens,
             tokens=tuple(self._tokens),
         )

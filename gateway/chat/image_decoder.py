@@ -22,7 +22,8 @@ from gateway.triton.backend import Cancellation
 from glmserve.errors import BadImage, TooLarge
 
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
-_URL_SAFE = str.maketrans("-_", "+/")
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
+_BLANKS = b" \t\n\r\v\f\x1c\x1d\x1e\x1f"
 _LYING = (5, 6, 7, 8)
 _SCALES = (2, 4, 8)
 _CLOSE = 0.9
@@ -67,6 +68,11 @@ def bytes_of_base64(text: str, max_bytes: int, field: str = "image") -> bytes:
     return data
 
 
+def file_of(packed: bytes, max_bytes: int, field: str) -> bytes:
+    """The same of a string in UTF-8."""
+    return bytes_of_base64(packed.decode("utf-8", "surrogatepass"), max_bytes, field)
+
+
 def _packed_in(packed: str, max_bytes: int, field: str) -> bytes:
     data = _strictly(packed) if len(packed) * 3 // 4 <= max_bytes + _PADDING else None
     return _leniently(packed, max_bytes, field) if data is None else data
@@ -94,11 +100,11 @@ def _strictly(packed: str) -> bytes | None:
 def _leniently(packed: str, max_bytes: int, field: str) -> bytes:
     if "%" in packed:  # a URL may write +, / and = as escapes
         packed = _escaped_in(packed, 0, 2 * max_bytes, field).decode("latin-1")
-    packed = "".join(packed.split()).translate(_URL_SAFE).rstrip("=")
-    if len(packed) * 3 // 4 > max_bytes:
+    letters = packed.encode("ascii").translate(_URL_SAFE, _BLANKS).rstrip(b"=")
+    if len(letters) * 3 // 4 > max_bytes:
         raise _too_large(max_bytes, field)
     try:
-        return pybase64.b64decode(packed + "=" * (-len(packed) % 4), validate=True)
+        return pybase64.b64decode(letters + b"=" * (-len(letters) % 4), validate=True)
     except ValueError:
         raise BadImage(f"The field {field} is not valid base64.", field) from None
 
@@ -221,7 +227,7 @@ class OpenedImage:
     def _undecodable(self, kind: str | None = None) -> BadImage:
         is_other = f"it is {kind}, and" if kind else "it"
         return BadImage(
-            f"The image cannot be decoded: {is_other} must be a whole JPEG, PNG, WebP, AVIF, BMP or GIF picture.",
+            f"The image cannot be decoded: {is_other} must be a whole JPEG, PNG, WebP, AVIF, BMP or GIF image.",
             self.field,
         )
 

@@ -11,12 +11,13 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import cache
 from importlib import metadata
 from typing import Any
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from gateway.chat.image_hosts import PORTS, ImageHosts, is_public, spelled
-from gateway.content_encoding import unpacked
+from gateway.reading.content_encoding import unpacked
 from glmserve.errors import BadImage, InvalidInput, TooLarge
 
 _REDIRECTS = 3
@@ -36,11 +37,15 @@ def is_url(text: str) -> bool:
 
 def user_agent(model: str) -> str:
     """Who asks an image's host: many refuse a request that does not say so."""
+    return f"{quote(model, safe='.-_')}/{_version()}"
+
+
+@cache
+def _version() -> str:
     try:
-        version = metadata.version(_PROJECT)
+        return metadata.version(_PROJECT)
     except metadata.PackageNotFoundError:
-        version = "0"
-    return f"{quote(model, safe='.-_')}/{version}"
+        return "0"
 
 
 def resolved(host: str, port: int, timeout_s: float) -> list[str]:
@@ -90,7 +95,7 @@ class ImageFetcher:
         """The file at a URL; raises BadImage or TooLarge, both naming `field`."""
         if not self._hosts:
             raise BadImage(
-                f"The field {field} is a URL, and this service fetches no pictures: send the picture itself, as base64 "
+                f"The field {field} is a URL, and this service fetches no images: send the image itself, as base64 "
                 "or a data:image/...;base64, URL. (GLM_GATEWAY_IMAGE_HOSTS lists the hosts that it may fetch from.)",
                 field,
             )
@@ -104,12 +109,12 @@ class ImageFetcher:
                 url = urljoin(url, found)
             except _Answered as error:
                 raise BadImage(
-                    f"The picture at the URL in {field} could not be fetched: its host answered {error}.", field
+                    f"The image at the URL in {field} could not be fetched: its host answered {error}.", field
                 ) from error
             except TimeoutError as error:
-                raise BadImage(f"The picture at the URL in {field} could not be fetched in time.", field) from error
+                raise BadImage(f"The image at the URL in {field} could not be fetched in time.", field) from error
             except (OSError, http.client.HTTPException, ValueError) as error:
-                raise BadImage(f"The picture at the URL in {field} could not be fetched.", field) from error
+                raise BadImage(f"The image at the URL in {field} could not be fetched.", field) from error
         raise BadImage(f"The URL in {field} was redirected more than {_REDIRECTS} times.", field)
 
     def _checked(self, url: str, field: str) -> SplitResult:
@@ -119,7 +124,7 @@ class ImageFetcher:
         except ValueError:
             raise BadImage(f"The field {field} is not a URL.", field) from None
         if not is_listed or parts.username is not None:
-            raise BadImage(f"The URL in {field} is not of a host that pictures may be fetched from.", field)
+            raise BadImage(f"The URL in {field} is not of a host that images may be fetched from.", field)
         return parts
 
     def _get(self, parts: SplitResult, give_up_s: float, field: str) -> bytes | str:
@@ -135,7 +140,10 @@ class ImageFetcher:
             connection.request("GET", _escaped(f"{path}?{parts.query}" if parts.query else path), headers=self._headers)
             response = connection.getresponse()
             if response.status in _MOVED:
-                return (response.getheader("Location") or "").encode("latin-1").decode("utf-8", "replace").strip()
+                moved = (response.getheader("Location") or "").encode("latin-1").decode("utf-8", "replace").strip()
+                if not moved:
+                    raise _Answered(f"{response.status} and does not say where the image is now (Location)")
+                return moved
             if response.status != http.HTTPStatus.OK:
                 raise _Answered(response.status)
             return self._body(response, field)
@@ -145,7 +153,7 @@ class ImageFetcher:
     def _resolved(self, parts: SplitResult, host: str, port: int, give_up_s: float, field: str) -> list[str]:
         addresses = resolved(host, port, _left(give_up_s))
         if not all(self._hosts.may_lie_at(parts, address) for address in addresses):
-            raise BadImage(f"The URL in {field} leads to an address that pictures may not be fetched from.", field)
+            raise BadImage(f"The URL in {field} leads to an address that images may not be fetched from.", field)
         return addresses
 
     def _body(self, response: http.client.HTTPResponse, field: str) -> bytes:

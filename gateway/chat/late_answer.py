@@ -29,7 +29,7 @@ class Allowed:
         """The sentences of its 504."""
         helps = [f"fewer max_tokens ({self.max_tokens} were allowed)"]
         if self.images:
-            helps.append("fewer or smaller pictures (half the width and height take a quarter of the time)")
+            helps.append("fewer or smaller images (half the width and height take a quarter of the time)")
         if not self.is_stream:
             helps.append('"stream": true, which sends each word as it comes')
         if not self.is_partial:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import structlog
 
+from gateway.chat.generation import Answer
 from gateway.chat.service import ChatService, RequestContext
 from gateway.deadline import Deadline
 from gateway.schemas.conversation import Conversation, SentImage, Turn
@@ -55,13 +56,16 @@ class Readiness:
         cache_s: float,
         clock: Callable[[], float] = time.monotonic,
         first_s: float = FIRST_CANARY_S,
+        on_pace: Callable[[float, float], None] = lambda _token_s, _prefill_s: None,
     ) -> None:
+        """`on_pace` hears of each canary's answer: seconds a token, and before the first."""
         self._service = service
         self._pool = pool
         self._question = canary_question(canary, service.tokenizer)
         self._answer = canary.answer
         self._timeout_s = timeout_s
         self._first_s = first_s
+        self._on_pace = on_pace
         self._cache_s = cache_s
         self._clock = clock
         self._changed = threading.Condition()
@@ -85,7 +89,7 @@ class Readiness:
             patience_s = self._timeout_s + _GRACE_S if wait_s is None else wait_s
             if not self._changed.wait_for(lambda: not self._is_checking, patience_s) and self._took_s is None:
                 return (
-                    f"The canary picture has not been answered within {self._timeout_s:g} s. The first answer shows "
+                    f"The canary image has not been answered within {self._timeout_s:g} s. The first answer shows "
                     "how fast this machine is, and may take minutes on a slow one."
                 )
             if self._fault is None and self._pool.count_up() == 0:
@@ -118,7 +122,7 @@ class Readiness:
         except (Overloaded, DeadlineExceeded):
             return f"No image decoder was free within {self._timeout_s:g} s."
         except GlmServeError as error:
-            return f"The canary picture cannot be decoded ({error.code})."
+            return f"The canary image cannot be decoded ({error.code})."
         try:
             answer = self._service.answer(prepared, RequestContext("canary", deadline, cancellation, is_probe=True))
         except Overloaded:
@@ -128,10 +132,17 @@ class Readiness:
         except GlmServeError as error:
             return _unanswered(error)
         if self._answer is not None and answer.content != self._answer.strip():
-            return "The canary picture was answered wrongly."
+            return "The canary image was answered wrongly."
+        self._tell_pace(answer)
         self._proved_at_s = self._clock()
         self._took_s = time.monotonic() - began_s
         return None
+
+    def _tell_pace(self, answer: Answer) -> None:
+        timings = answer.timings or {}
+        if answer.completion_tokens and "decode_ms" in timings:
+            prefill_ms = timings["vision_ms"] + timings["prefill_ms"]
+            self._on_pace(timings["decode_ms"] / answer.completion_tokens / 1000, prefill_ms / 1000)
 
     def _is_busy(self, since_s: float) -> bool:
         """Whether others were answered while the canary waited, which for a while excuses that it was not."""
@@ -140,4 +151,4 @@ class Readiness:
 
 def _unanswered(error: GlmServeError, patience_s: float | None = None) -> str:
     within = "" if patience_s is None else f" within {patience_s:.3g} s; more is allowed by {CANARY_TIMEOUT_VARIABLE}"
-    return f"The canary picture was not answered ({error.code}{within})."
+    return f"The canary image was not answered ({error.code}{within})."

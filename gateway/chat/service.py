@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Generator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
@@ -13,23 +13,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.chat.generation import Answer, AnswerStream, Event, StartedAnswer, started, whole
-from gateway.chat.image_decoder import ImageSizeLimits, OpenedImage, bytes_of_base64
+from gateway.chat.image_decoder import ImageSizeLimits, OpenedImage, bytes_of_base64, file_of
 from gateway.chat.image_fetcher import ImageFetcher, is_url
 from gateway.chat.last_heard import LastHeard
+from gateway.chat.prompts import Prompt, Prompts
 from gateway.chat.retry import RetryBudget, with_one_retry
 from gateway.chat.sampling_ids import with_token_ids
 from gateway.chat.side_by_side import side_by_side
 from gateway.deadline import Deadline
 from gateway.images.decoder_pool import DecoderPool
 from gateway.limits.admission import Admission
-from gateway.schemas.conversation import Conversation, PixelBounds, SentImage, Turn
+from gateway.limits.turns import Turns
+from gateway.reading.dear import is_dear_text
+from gateway.reading.dear_reader import DearReader
+from gateway.schemas.conversation import Conversation, PixelBounds, SentImage
 from gateway.settings import GatewaySettings
 from gateway.triton.backend import BackendPool, Cancellation, GenerateRequest
 from gateway.triton.stream_buffer import StreamBuffer
 from glmserve.build.manifest import CHECKPOINT_FOLDER
-from glmserve.errors import BadImage, InvalidInput, PromptTooLong, TooLarge
+from glmserve.errors import BadImage, InvalidInput, TooLarge
 from glmserve.limits import MAX_IMAGES
-from glmserve.model.chat_template import ImagePart, Message, PromptBuilder
+from glmserve.model.chat_template import PromptBuilder
 from glmserve.model.config import Checkpoint
 from glmserve.model.image_processor import Grid, ImageRules, grid_of, merge_planes, smart_resize
 from glmserve.model.tokenizer import Tokenizer
@@ -37,17 +41,8 @@ from glmserve.model.tokenizer import Tokenizer
 T = TypeVar("T")
 _LOW_DETAIL_PIXELS = 512 * 512
 """Of an image in low detail, as OpenAI makes it."""
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A conversation's tokens, known before any image is decoded."""
-
-    input_ids: NDArray[np.int64]  # i64 [tokens]
-    grids: tuple[Grid, ...]
-    image_sizes: tuple[tuple[int, int], ...]  # width, height of each image, upright
-    image_tokens: int
-    image_hashes: tuple[str, ...] = ()  # SHA-256 of each file, where an audit log wants it
+_LONG_PROMPT = 4000
+"""Characters: no more take a millisecond or two, for which nobody waits."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +79,7 @@ class RequestContext:
 class ChatService:
     """Answers conversations by one build's rules; shared between threads."""
 
-    def __init__(self, settings: GatewaySettings, pool: BackendPool) -> None:
+    def __init__(self, settings: GatewaySettings, pool: BackendPool, dear: DearReader | None = None) -> None:
         """Reads the build's tokenizer, chat template and image rules; raises BadArtifact when one is missing."""
         folder = settings.build / CHECKPOINT_FOLDER
         checkpoint = Checkpoint.read(folder)
@@ -95,16 +90,23 @@ class ChatService:
         self._retries = RetryBudget()
         self.is_demo = checkpoint.is_demo
         self._rules = checkpoint.images
-        self._image_token_id = checkpoint.image_token_id
         self._vocabulary = checkpoint.text.vocabulary
-        self._prompts = PromptBuilder.read(
-            folder, self.tokenizer, checkpoint.image_token_id, checkpoint.images.merge_size
-        )
-        self.takes_tools, self.takes_thinking = self._prompts.takes_tools, self._prompts.takes_thinking
+        builder = PromptBuilder.read(folder, self.tokenizer, checkpoint.image_token_id, checkpoint.images.merge_size)
+        self.takes_tools, self.thinks = builder.takes_tools, builder.thinks
         self.context_tokens = min(settings.context_tokens, checkpoint.text.max_positions)
+        self._prompts = Prompts(
+            builder,
+            self.tokenizer,
+            checkpoint.image_token_id,
+            checkpoint.images.merge_size,
+            settings.max_prompt_chars,
+            self.context_tokens,
+        )
         # Here an image counts as one token.
         self._image_decoders = Admission(settings.image_decoders, settings.threads, settings.threads)
         self.decoders = DecoderPool()
+        self._turns = Turns()
+        self._dear = dear or DearReader(settings.deadline_s)
         self._urls = ImageFetcher(
             settings.image_hosts,
             settings.max_image_bytes,
@@ -132,30 +134,32 @@ class ChatService:
         deadline: Deadline,
         cancellation: Cancellation,
         admit: Callable[[Prompt, int], None] = lambda *_: None,
+        caller: str = "",
     ) -> Prepared:
         """Tokenises the prompt and decodes the images; raises InvalidInput for mistakes of the user.
 
-        Calls `admit` with the prompt and its `max_tokens` before it decodes an image.
+        Calls `admit` with the prompt and its `max_tokens` before it decodes an image. What is large waits until it is
+        the caller's turn.
         """
-        files = self._files(conversation, deadline)
+        files = self._files(conversation, deadline, caller)
         opened = [OpenedImage(data, self._sizes, sent.field) for sent, data in files]
         rules = [self._rules_for(sent, conversation.pixels) for sent, _ in files]
         conversation = with_token_ids(conversation, self.tokenizer, self._vocabulary)
-        prompt = self._tokenise(conversation, opened, rules)
+        prompt = self._tokenised(conversation, opened, rules, deadline, caller)
         if self._settings.audit_file is not None:
             prompt = replace(prompt, image_hashes=tuple(hashlib.sha256(data).hexdigest() for _, data in files))
-        room = self._room_after(len(prompt.input_ids), conversation.prompt_field)
+        room = self._prompts.room_after(prompt, conversation.prompt_field)
         max_tokens = min(conversation.sampling.max_tokens, room)
         admit(prompt, max_tokens)
         patches = self._patches(opened, rules, deadline, cancellation)
         return Prepared(_without_images(conversation), prompt, patches, max_tokens)
 
-    def count(self, conversation: Conversation, deadline: Deadline) -> Prompt:
-        """The prompt as it would be sent; decodes no image."""
-        files = self._files(conversation, deadline)
+    def count(self, conversation: Conversation, deadline: Deadline, caller: str = "") -> Prompt:
+        """The prompt as it would be sent, however long; decodes no image."""
+        files = self._files(conversation, deadline, caller)
         rules = [self._rules_for(sent, conversation.pixels) for sent, _ in files]
         opened = [OpenedImage(data, self._sizes, sent.field) for sent, data in files]
-        return self._tokenise(conversation, opened, rules)
+        return self._tokenised(conversation, opened, rules, deadline, caller, is_bounded=False)
 
     def answer(self, prepared: Prepared, context: RequestContext) -> Answer:
         """The whole answer; begun again once if its Triton goes down."""
@@ -222,17 +226,20 @@ class ChatService:
             stream_buffer=stream_buffer,
         )
 
-    def _files(self, conversation: Conversation, deadline: Deadline) -> list[tuple[SentImage, bytes]]:
+    def _files(self, conversation: Conversation, deadline: Deadline, caller: str) -> list[tuple[SentImage, bytes]]:
         images = conversation.images()
         if len(images) > MAX_IMAGES:
-            raise InvalidInput(f"A request may hold at most {MAX_IMAGES} pictures.", images[MAX_IMAGES].field)
-        return [(sent, self._file(sent, deadline)) for sent in images]
+            raise InvalidInput(f"A request may hold at most {MAX_IMAGES} images.", images[MAX_IMAGES].field)
+        return [(sent, self._file(sent, deadline, caller)) for sent in images]
 
-    def _file(self, sent: SentImage, deadline: Deadline) -> bytes:
+    def _file(self, sent: SentImage, deadline: Deadline, caller: str) -> bytes:
         if isinstance(sent.data, str):
             if is_url(sent.data):
                 return self._urls.read(sent.data.strip(), sent.field, deadline.left_s())
-            return bytes_of_base64(sent.data, self._sizes.max_bytes, sent.field)
+            most = self._sizes.max_bytes
+            if is_dear_text(sent.data):
+                return self._dear.read(caller, file_of, sent.data, most, sent.field)
+            return bytes_of_base64(sent.data, most, sent.field)
         if len(sent.data) > self._sizes.max_bytes:
             raise TooLarge(f"The image holds more than {self._sizes.max_bytes} bytes.", sent.field)
         return sent.data
@@ -246,62 +253,20 @@ class ChatService:
         fewest = rules.min_pixels if pixels.fewest is None else pixels.fewest
         return replace(rules, min_pixels=min(fewest, most), max_pixels=most)
 
-    def _tokenise(self, conversation: Conversation, opened: list[OpenedImage], rules: list[ImageRules]) -> Prompt:
-        chars, most = conversation.chars(), self._settings.max_prompt_chars
-        if chars > most:
-            raise PromptTooLong(
-                f"The prompt has {chars} characters; at most {most} are accepted.", conversation.prompt_field
-            )
-        if conversation.raw is not None:
-            return self._raw_prompt(conversation.raw, conversation.prompt_field)
+    def _tokenised(
+        self,
+        conversation: Conversation,
+        opened: list[OpenedImage],
+        rules: list[ImageRules],
+        deadline: Deadline,
+        caller: str,
+        is_bounded: bool = True,
+    ) -> Prompt:
+        """Raises PromptTooLong; unless `is_bounded`, only for more characters than are accepted."""
+        chars = self._prompts.checked_chars(conversation)
         grids = [self._grid(image, each) for image, each in zip(opened, rules, strict=True)]
-        messages = [_message(turn) for turn in conversation.turns]
-        try:
-            input_ids = self._prompts.build(
-                messages,
-                grids,
-                conversation.thinking,
-                conversation.tools,
-                conversation.asks,
-                conversation.continues,
-            )
-        except InvalidInput as error:
-            raise InvalidInput(error.message, error.field or conversation.prompt_field) from error
-        image_tokens = sum(grid.tokens(self._rules.merge_size) for grid in grids)
-        kept = self._truncated(input_ids, conversation)
-        return Prompt(kept, tuple(grids), tuple(image.size for image in opened), image_tokens)
-
-    def _truncated(self, input_ids: NDArray[np.int64], conversation: Conversation) -> NDArray[np.int64]:
-        """The prompt's last tokens, where the request asks for no more; raises InvalidInput if that cut images."""
-        most = conversation.truncated_to
-        if most is None:
-            return input_ids
-        if most < 0:
-            most = self.context_tokens - min(conversation.sampling.max_tokens, self.context_tokens // 2)
-        if most < len(input_ids) and self._image_token_id in input_ids:
-            raise InvalidInput(
-                f"The prompt has {len(input_ids)} tokens with its pictures, and a prompt with pictures cannot be "
-                f"truncated to {most}; send fewer messages or smaller pictures.",
-                "truncate_prompt_tokens",
-            )
-        return input_ids[-most:]
-
-    def _raw_prompt(self, raw: str | tuple[int, ...], field: str) -> Prompt:
-        """A prompt without template and images; raises InvalidInput for tokens that have no meaning there."""
-        ids = self.tokenizer.encode(raw) if isinstance(raw, str) else list(raw)
-        largest = self.tokenizer.largest_id
-        wrong = next((each for each in ids if not 0 <= each <= largest), None)
-        if wrong is not None:
-            raise InvalidInput(f"The field {field} holds the token id {wrong}; ids go from 0 to {largest}.", field)
-        if self._image_token_id in ids:
-            raise InvalidInput(
-                f"The field {field} holds the token of a picture, and no picture can come with it; "
-                "send pictures to /v1/chat/completions.",
-                field,
-            )
-        if not ids:
-            raise InvalidInput(f"The field {field} holds no token.", field)
-        return Prompt(np.asarray(ids, np.int64), (), (), 0)
+        with self._turns.take(caller, deadline) if chars > _LONG_PROMPT else nullcontext():
+            return self._prompts.prompt(conversation, grids, tuple(image.size for image in opened), is_bounded)
 
     def _grid(self, image: OpenedImage, rules: ImageRules) -> Grid:
         width, height = image.size
@@ -310,7 +275,7 @@ class ChatService:
         except BadImage as error:
             raise BadImage(error.message, image.field) from error
         if rules.temporal_patch_size * grid.patches * rules.patch_size**2 > self._rules.max_pixels:
-            raise BadImage("The fewest pixels asked for are more than this picture's shape can have.", image.field)
+            raise BadImage("The fewest pixels asked for are more than this image's shape can have.", image.field)
         return grid
 
     def _patches(
@@ -335,27 +300,12 @@ class ChatService:
         height, width = smart_resize(height, width, rules)
         return merge_planes(image.planes(self.decoders, (width, height), deadline, cancellation), rules)
 
-    def _room_after(self, prompt_tokens: int, field: str) -> int:
-        room = self.context_tokens - prompt_tokens
-        if room < 1:
-            raise PromptTooLong(
-                f"The prompt and its images need {prompt_tokens} tokens; "
-                f"with at least one for the answer they must fit in {self.context_tokens}.",
-                field,
-            )
-        return room
-
 
 def _salt(text: str) -> int:
     """The salt as the engine takes it; 0 where there is none."""
     if not text:
         return 0
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], "little", signed=True)
-
-
-def _message(turn: Turn) -> Message:
-    parts = tuple(ImagePart() if isinstance(part, SentImage) else part for part in turn.parts)
-    return Message(turn.role, parts, turn.thoughts, turn.tool_calls, turn.is_list)
 
 
 def _without_images(conversation: Conversation) -> Conversation:

@@ -74,6 +74,11 @@ class Admission:
             self._estimator.observe_pace(decode_s / max(1, tokens))
             self._estimator.observe_answer(max_tokens, tokens, prefill_s)
 
+    def observe_trial(self, token_s: float, prefill_s: float) -> None:
+        """What the canary's answer took, as the engine timed it: how fast this machine is, before anybody has asked."""
+        with self._lock:
+            self._estimator.observe_trial(token_s, prefill_s)
+
     def counts(self) -> tuple[int, int, int]:
         """Running and waiting requests, and the tokens of those that run."""
         with self._lock:

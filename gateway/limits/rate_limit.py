@@ -145,7 +145,7 @@ class RateLimiter:
         return _charge(
             self._rates.hit,
             limit,
-            _caller_key(caller),
+            caller_key(caller),
             "requests",
             1,
             f"At most {limit} requests a minute are accepted.",
@@ -163,10 +163,10 @@ class RateLimiter:
     def _image_tokens(self, caller: Caller, tokens: int, count: _Count) -> RateLimitStatus | None:
         if caller.is_exempt:
             return None
-        what = "picture tokens"
+        what = "image tokens"
         limit = (caller.key and caller.key.image_tokens_per_minute) or self._settings.image_tokens_per_minute
         refusal = f"At most {limit} {what} a minute are accepted."
-        left = _charge(count, limit, _caller_key(caller), what, tokens, refusal)
+        left = _charge(count, limit, caller_key(caller), what, tokens, refusal)
         if caller.key and tokens:
             limit = self._settings.address_image_tokens_per_minute
             refusal = f"There were too many {what} from this address."
@@ -180,7 +180,7 @@ class RateLimiter:
             yield
             return
         limit = (caller.key and caller.key.concurrent_requests) or self._settings.concurrent_requests
-        taken = {_caller_key(caller): limit}
+        taken = {caller_key(caller): limit}
         if caller.key:
             taken[_address_key(caller.address)] = self._settings.address_concurrent_requests
         with self._lock:
@@ -205,7 +205,8 @@ def _charge(count: _Count, limit: int, key: str, what: str, cost: int, refusal: 
     return status
 
 
-def _caller_key(caller: Caller) -> str:
+def caller_key(caller: Caller) -> str:
+    """What a caller is counted under: its key, or its address where it has none."""
     return f"key:{caller.name}" if caller.key else _address_key(caller.address)
 
 

@@ -18,8 +18,8 @@ _CHOICES = (("image", "images"), ("prompt", "question", "text"))
 """Of each of these fields a question about an image needs one."""
 _FILE = {"type": "string", "format": "binary"}
 _IMAGES: dict[str, Schema] = {
-    "image": {**_FILE, "description": "The picture, as a file."},
-    "images": {"type": "array", "items": _FILE, "description": "Several pictures, as files of this same name."},
+    "image": {**_FILE, "description": "The image, as a file."},
+    "images": {"type": "array", "items": _FILE, "description": "Several images, as files of this same name."},
 }
 _CHOSEN = [{"anyOf": [{"required": [name]} for name in names]} for names in _CHOICES]
 _PLAIN = ("string", "integer", "number", "boolean")
@@ -32,7 +32,7 @@ def document(model_name: str, thinks: bool, families: tuple[RouteDocs, ...]) -> 
     """
     bodies = _bodies(thinks, families)
     vision = asking(
-        "Ask about one or several pictures.",
+        "Ask about one or several images.",
         VisionBody,
         "VisionAnswer",
         "VisionProblem",
@@ -40,7 +40,7 @@ def document(model_name: str, thinks: bool, families: tuple[RouteDocs, ...]) -> 
         has_models=False,
     )
     vision["requestBody"]["description"] = (
-        f"As {FORM} the same fields may come, with pictures as files; as {URLENCODED}, with pictures as base64."
+        f"As {FORM} the same fields may come, with images as files; as {URLENCODED}, with images as base64."
     )
     vision["requestBody"]["content"][FORM] = {"schema": _form(bodies["VisionBody"])}
     chat = asking("OpenAI's chat completions.", CompletionBody, "Completion", streams=True)
@@ -50,7 +50,7 @@ def document(model_name: str, thinks: bool, families: tuple[RouteDocs, ...]) -> 
         "info": {
             "title": f"{model_name} on Triton",
             "version": "1",
-            "description": "Questions about pictures. Send an API key, where one is needed, as Authorization: Bearer. "
+            "description": "Questions about images. Send an API key, where one is needed, as Authorization: Bearer. "
             "Addresses answer without /v1, and with a slash at their end, too.",
         },
         "paths": {
@@ -79,7 +79,11 @@ def document(model_name: str, thinks: bool, families: tuple[RouteDocs, ...]) -> 
 def _bodies(thinks: bool, families: tuple[RouteDocs, ...]) -> dict[str, Schema]:
     """The schemas of all bodies and their parts; null stands for an absent field, so it is no default."""
     meanings: dict[type[Body], dict[str, Meaning]] = {VisionBody: MEANINGS, CompletionBody: MEANINGS}
-    meanings |= {body: family.meanings | MEANINGS for family in families for body in family.bodies}
+    meanings |= {
+        body: family.meanings | {name: meaning for name, meaning in MEANINGS.items() if name not in family.meanings}
+        for family in families
+        for body in family.bodies
+    }
     _, made = models_json_schema(
         [(model, "validation") for model in meanings], ref_template="#/components/schemas/{model}"
     )

@@ -27,18 +27,18 @@ _SAMPLING = {
 }
 
 MEANINGS = {
-    "image": Meaning("The picture: JPEG, PNG, WebP, AVIF, BMP or GIF (first frame)."),
+    "image": Meaning("The image: JPEG, PNG, WebP, AVIF, BMP or GIF (first frame)."),
     "messages": Meaning("The conversation so far; the last message asks."),
     "prompt": Meaning("The question."),
-    "images": Meaning("Several pictures in the order they are read, beside or instead of image."),
+    "images": Meaning("Several images in the order they are read, beside or instead of image."),
     "question": Meaning(_SAME.format("prompt")),
     "text": Meaning(_SAME.format("prompt")),
     "system": Meaning("What the model is told before the question."),
     "model": Meaning("Which model is asked; there is one here, and no need to name it."),
     "stream": Meaning("Whether the answer comes in pieces while it is generated, as server-sent events.", False),
     "stream_options": Meaning(
-        "Asks for a last chunk of the stream that tells the usage, and with continuous_usage_stats for the usage so "
-        "far in each chunk."
+        "With include_usage a last chunk of the stream tells the usage; with continuous_usage_stats beside it each "
+        "chunk tells the usage so far."
     ),
     **_SAMPLING,
     "stop": Meaning("Text that ends the answer, which stops before it."),
@@ -70,11 +70,12 @@ MEANINGS = {
     "allowed_token_ids": Meaning("The only tokens that the answer may hold."),
     "include_stop_str_in_output": Meaning("Whether the stop string that ended the answer is part of it.", False),
     "skip_special_tokens": Meaning("Whether control tokens in the answer are left out of its text.", True),
-    "truncate_prompt_tokens": Meaning("How many tokens at the end of the prompt are kept; for prompts of text."),
+    "truncate_prompt_tokens": Meaning("How many tokens of the prompt are kept; for prompts of text."),
+    "truncation_side": Meaning("On which side tokens of the prompt are left out.", "left"),
     "mm_processor_kwargs": Meaning(
-        "The fewest and the most pixels of each picture as the model sees it, counted twice, as the checkpoint does."
+        "The fewest and the most pixels of each image as the model sees it, counted twice, as the checkpoint does."
     ),
-    "cache_salt": Meaning("Keeps cached prompts and pictures for requests with this same salt."),
+    "cache_salt": Meaning("Keeps cached prompts and images for requests with this same salt."),
     "enable_thinking": Meaning("Another name of thinking, which counts more."),
     "reasoning_effort": Meaning("The same switch as OpenAI's clients set it: none and minimal do not think."),
     "include_reasoning": Meaning("Whether thoughts come with the answer.", True),

@@ -28,7 +28,7 @@ _FINISH = said(
     "stop: it ended by itself; length: at max_tokens, the context's end, or where its time ran out; "
     "tool_calls: a tool is wanted.",
 )
-USAGE = said("object", "Tokens of the prompt, of its pictures, of the answer, and all together.")
+USAGE = said("object", "Tokens of the prompt, of its images, of the answer, and all together.")
 TIMINGS = said("object", "Milliseconds of each stage, to the first token, and in all.")
 MODEL_NAME = said("string", "The model's name.")
 _TIMED_OUT = said("boolean", "True where time ran out and partial_on_timeout was sent; the answer is what there was.")

@@ -1,5 +1,5 @@
 // The page: chats about images, kept in the browser, whose answers grow as they come.
-import { $, element, notice, remember, remembered, speak, spoken, textButton, word } from "/page/dom.js";
+import { $, element, notice, remembered, speak, spoken, textButton, wireTheme, word } from "/page/dom.js";
 import { attach, clearComposer, composed, giveBack, show as showComposer, wireComposer } from "/page/composer.js";
 import { ask, hasKey, learn, messages } from "/page/service.js";
 import { readSettings, setsJson, setsTools, settingsFields, systemPrompt, wireSettings } from "/page/settings.js";
@@ -242,15 +242,6 @@ async function meet() {
   document.body.dataset.met = model.id;
 }
 
-function isDark() {
-  const chosen = document.documentElement.dataset.theme;
-  return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-}
-
-function paint(theme) {
-  if (theme) document.documentElement.dataset.theme = theme;
-}
-
 async function trySample() {
   const image = await fetch("/page/sample.png").then((reply) => reply.blob(), () => null);
   if (!image) return complain(word("lost"));
@@ -282,15 +273,10 @@ function wire() {
     showComposer();
     if (!state.running) render();
   });
-  $("theme").addEventListener("click", () => {
-    const theme = isDark() ? "light" : "dark";
-    remember("theme", theme);
-    paint(theme);
-  });
 }
 
 async function begin() {
-  paint(remembered("theme"));
+  wireTheme();
   readSettings();
   speak(remembered("language") || (navigator.language.startsWith("zh") ? "zh" : "en"));
   wire();

@@ -71,6 +71,18 @@ export function remembered(name) {
   }
 }
 
+// Light or dark, as the visitor's system has it until they choose.
+export function wireTheme() {
+  const root = document.documentElement.dataset;
+  const chosen = remembered("theme");
+  if (chosen) root.theme = chosen;
+  $("theme").addEventListener("click", () => {
+    const isDark = root.theme ? root.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+    root.theme = isDark ? "light" : "dark";
+    remember("theme", root.theme);
+  });
+}
+
 let toastTimer = 0;
 export function notice(text) {
   $("toast").textContent = text;

@@ -28,7 +28,7 @@ export async function* ask(body, signal, whenAllowed) {
     whenAllowed();
   }
   for await (const event of events(response.body)) {
-    if (event.error) throw told(event.error.message);
+    if (event.error) throw told(sentence(event.error));
     yield event;
   }
 }
@@ -42,8 +42,14 @@ async function refusal(response, key) {
   }
   const seconds = Number(response.headers.get("Retry-After")) || 0;
   const body = await response.json().catch(() => null);
-  if (body && body.error && body.error.message) return told(body.error.message, seconds);
+  if (body && body.error && body.error.message) return told(sentence(body.error), seconds);
   return told(response.status === 413 ? word("tooLarge") : word("unreadable")(response.status), seconds);
+}
+
+// What the service says of an error, in the visitor's language where its code is known.
+function sentence({ code, message }) {
+  const known = Object.hasOwn(word("errors"), code) ? word("errors")[code] : null;
+  return known ? known(message) : message;
 }
 
 async function* events(body) {

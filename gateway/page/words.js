@@ -27,6 +27,7 @@ export const WORDS = {
     cut: "Cut off at the maximum number of tokens, which the settings can raise.",
     stats: (u, t) => `${u.prompt_tokens} tokens in (${u.image_tokens} of images) · ${u.completion_tokens} out · first after ${t.first} · ${t.total} in all · ${t.rate} tokens/s`,
     statsHint: "Tokens out by the seconds from your click to the end.",
+    errors: {},
   },
   zh: {
     docs: "API 文档", theme: "浅色或深色", skip: "跳到提问框", chats: "对话列表", newChat: "新对话", hide: "收起对话列表",
@@ -55,5 +56,13 @@ export const WORDS = {
     cut: "已达到最多词元数，回答被截断；可在设置中调高。",
     stats: (u, t) => `输入 ${u.prompt_tokens} 个词元（图片 ${u.image_tokens} 个）· 输出 ${u.completion_tokens} 个 · 首个 ${t.first} · 共 ${t.total} · 每秒 ${t.rate} 个词元`,
     statsHint: "输出词元数除以从点击到结束的秒数。",
+    errors: {
+      overloaded: () => "服务繁忙，请稍后重试。", backend_down: () => "暂时无法连接模型，请重试。",
+      deadline_exceeded: (said) => `回答用时过长，已放弃。（${said}）`, rate_limit_exceeded: (said) => `已达到使用限额。（${said}）`,
+      context_length_exceeded: (said) => `问题和图片太长，超出模型的上下文。（${said}）`, bad_image: (said) => `这张图片无法使用。（${said}）`,
+      too_large: (said) => `内容太大：请减少图片，或换小一些的图片。（${said}）`, forbidden: (said) => `没有权限。（${said}）`,
+      invalid_input: (said) => `请求有误。（${said}）`, cancelled: () => "请求已取消。", internal: () => "服务未能回答这个请求。",
+      numeric_fault: () => "服务未能回答这个请求。",
+    },
   },
 };

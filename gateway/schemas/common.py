@@ -27,6 +27,7 @@ _Stop = Annotated[str, StringConstraints(min_length=1, max_length=MAX_STOP_CHARS
 _TokenId = Annotated[int, Field(ge=0, le=_LARGEST_INT32)]
 FLAG = "true or false"
 _LISTS_OF_TEXTS = ("images", "stop")
+_MOST = next(parameter for parameter in PARAMETERS if parameter.name == "max_tokens")
 
 
 class Body(BaseModel):
@@ -124,6 +125,8 @@ class AnswerFields(ThinkingFields):
         values: dict[str, Any] = {
             parameter.name: parameter.requested(self._given(parameter)) for parameter in PARAMETERS
         }
+        if self._given(_MOST) is None:  # the default makes room for the fewest tokens that are asked for
+            values[_MOST.name] = max(values[_MOST.name], values["min_tokens"])
         sampling = Sampling(**values, stop_token_ids=tuple(self.stop_token_ids or ()))
         if sampling.top_logprobs and not sampling.logprobs:
             raise InvalidInput("The field top_logprobs needs logprobs to be true.", "top_logprobs")

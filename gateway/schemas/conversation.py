@@ -74,7 +74,9 @@ class Conversation:
     """Whether the answer goes on with the last turn, which is an assistant's; then nothing `asks`."""
     bad_words: tuple[str, ...] = ()
     truncated_to: int | None = None
-    """Tokens at the prompt's end that are kept; -1 keeps as many as leave room for the answer."""
+    """Tokens of the prompt that are kept; -1 keeps as many as leave room for the answer."""
+    keeps_beginning: bool = False
+    """Whether those at its beginning are kept, and not those at its end."""
     pixels: PixelBounds = field(default_factory=PixelBounds)
     cache_salt: str = ""
     unknown: tuple[str, ...] = ()

@@ -6,11 +6,12 @@ import re
 from collections import defaultdict
 from typing import Any, get_args
 
+from gateway.errors import NotJson
 from gateway.schemas.charset import text_of
 from gateway.schemas.conversation import SentImage
 from gateway.schemas.json_reader import parse_json
-from gateway.schemas.multipart import URLENCODED, FormPart, read_parts
-from gateway.schemas.vision import VisionBody
+from gateway.schemas.multipart import FORMS, URLENCODED, FormPart, read_parts
+from gateway.schemas.vision import Asked, VisionBody, parse_vision, vision_of
 from glmserve.errors import InvalidInput
 from glmserve.limits import MAX_IMAGES, MAX_STOP_STRINGS
 
@@ -25,6 +26,15 @@ _ON, _OFF = ("true", "1", "on", "yes"), ("false", "0", "off", "no")
 _CHARSET = "_charset_"  # the field in which HTML forms name their encoding
 _ITEM = re.compile(r"(\w+)\[\d{0,3}\]")
 _NUMBER = re.compile(r"[+-]?(\d{1,20}\.?\d{0,20}|\.\d{1,20})")
+
+
+def read_vision(body: bytes, mimetype: str, content_type: str) -> Asked:
+    """The request to /v1/chat/vision in a body of JSON or a form; raises InvalidInput and NotJson."""
+    if mimetype == URLENCODED and body.lstrip()[:1] in (b"{", b"["):  # what `curl -d` says of any body
+        raise NotJson(f"The body of this request is JSON, and its Content-Type is {URLENCODED}: say application/json.")
+    if mimetype in FORMS:
+        return vision_of(*read_form(body, content_type))
+    return parse_vision(body)
 
 
 def read_form(body: bytes, content_type: str) -> tuple[dict[str, Any], tuple[SentImage, ...]]:
@@ -75,7 +85,7 @@ def _explain_missing(parts: list[FormPart], empty: str) -> None:
     other = next((part.name for part in parts if part.is_file and part.name not in VisionBody.model_fields), None)
     if other is not None:
         raise InvalidInput(
-            f"The request has no image: its file came as {other[:64]}, and pictures are sent as image or images.",
+            f"The request has no image: its file came as {other[:64]}, and images are sent as image or images.",
             "image",
         )
 

@@ -57,7 +57,7 @@ class TemplateSwitches(Body):
 
 _MESSAGES = (
     f"a list of 1 to {MAX_MESSAGES} messages with role and content, which is text or at most {MAX_PARTS} parts; "
-    "text parts need text, image_url parts a picture"
+    "text parts need text, image_url parts an image"
 )
 
 
@@ -76,10 +76,9 @@ class MessagesBody(ThinkingFields):
     chat_template_kwargs: TemplateSwitches | None = Field(default=None, description='{"enable_thinking": true}')
 
     def thinks(self) -> bool | None:
-        said = super().thinks()
-        if said is None and self.chat_template_kwargs is not None:
-            return self.chat_template_kwargs.enable_thinking
-        return said
+        told = self.chat_template_kwargs.enable_thinking if self.chat_template_kwargs else None
+        is_plain = self.thinking is None and self.enable_thinking is None
+        return told if is_plain and told is not None else super().thinks()
 
     def turns(self) -> tuple[Turn, ...]:
         """The messages without those that say nothing; raises InvalidInput when nobody asks anything."""
@@ -132,7 +131,7 @@ def check_continued(last: Turn, begins_another: bool) -> None:
 
 
 def _blank(field: str) -> InvalidInput:
-    return InvalidInput(f"The field {field} must hold text or a picture.", field)
+    return InvalidInput(f"The field {field} must hold text or an image.", field)
 
 
 def _call(call: Call, field: str) -> ToolCall:

@@ -91,8 +91,8 @@ class CompletionBody(GuidedFields, TokenFields, MessagesBody):
         options = self.stream_options or StreamOptions()
         said = "".join(part for part in last.parts if isinstance(part, str)) if last.role == "assistant" else ""
         return Wanted(
-            usage=bool(options.include_usage or options.continuous_usage_stats),
-            running_usage=bool(options.continuous_usage_stats),
+            usage=bool(options.include_usage),
+            running_usage=bool(options.include_usage and options.continuous_usage_stats),
             token_ids=bool(self.return_token_ids),
             thoughts=self.include_reasoning is not False,
             echoed=said if self.echo else "",

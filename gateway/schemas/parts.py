@@ -14,8 +14,8 @@ from glmserve.errors import InvalidInput
 _TEXTS = ("text", "input_text", "output_text", "refusal")
 _NO_VIDEO = "this service sees no videos yet; send single frames as image_url parts"
 _NO_SOUND = "this service hears nothing; send what is said as a text part"
-_NO_FILES = "files are not read; send a picture as an image_url part and text as a text part"
-_A_PICTURE = 'send pictures as {"type": "image_url", "image_url": {"url": "data:image/png;base64,..."}}'
+_NO_FILES = "files are not read; send an image as an image_url part and text as a text part"
+_AN_IMAGE = 'send images as {"type": "image_url", "image_url": {"url": "data:image/png;base64,..."}}'
 _ELSEWHERE = {
     "video_url": _NO_VIDEO,
     "input_video": _NO_VIDEO,
@@ -26,9 +26,9 @@ _ELSEWHERE = {
     "file": _NO_FILES,
     "input_file": _NO_FILES,
     "document": _NO_FILES,
-    "image": _A_PICTURE,
-    "image_file": _A_PICTURE,
-    "image_embeds": _A_PICTURE,
+    "image": _AN_IMAGE,
+    "image_file": _AN_IMAGE,
+    "image_embeds": _AN_IMAGE,
     "tool_use": "calls of an assistant stand in its message's tool_calls",
     "tool_call": "calls of an assistant stand in its message's tool_calls",
     "tool_result": "a tool's result is a message of role tool",

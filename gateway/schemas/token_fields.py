@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
@@ -70,6 +70,7 @@ class TokenFields(AnswerFields):
     truncate_prompt_tokens: Annotated[int, Field(ge=-1, le=_LARGEST_INT32)] | None = Field(
         default=None, description="a whole number of at least 1, or -1 for as many tokens as leave room for the answer"
     )
+    truncation_side: Literal["left", "right"] | None = Field(default=None, description='"left" or "right"')
     mm_processor_kwargs: ProcessorSwitches | None = Field(
         default=None,
         description='{"min_pixels": ..., "max_pixels": ...} or {"size": {"shortest_edge": ..., "longest_edge": ...}}',
@@ -106,6 +107,7 @@ class TokenFields(AnswerFields):
             ),
             "bad_words": tuple(self.bad_words or ()),
             "truncated_to": self.truncate_prompt_tokens,
+            "keeps_beginning": self.truncation_side == "right",
             "pixels": self._pixels(),
             "cache_salt": self.cache_salt or "",
         }

@@ -90,7 +90,7 @@ def tool_use(
 
     `text_is_ruled`: the answer's text must match something, so that calls need rules of their own beside it.
     """
-    if choice not in (None, "none") and tools is None:
+    if (choice == "required" and not tools) or (choice not in (None, "none") and tools is None):
         raise InvalidInput("The field tool_choice needs tools to choose from.", "tool_choice")
     if not tools and isinstance(choice, NamedFunction | AllowedTools):
         raise InvalidInput("The field tool_choice names a function that is not among tools.", "tool_choice")

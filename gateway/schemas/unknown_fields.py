@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from difflib import get_close_matches
+from itertools import islice
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -51,23 +52,31 @@ def check_declined(document: dict[str, Any], read: BaseModel) -> None:
             raise InvalidInput(f"The field {name} is not supported here; {declined.remedy}.", name)
 
 
-def read_knowing(model: type[_B], body: bytes, needed: str) -> tuple[_B, tuple[str, ...]]:
-    """A body of a route of another service, and those of its fields, not of their parts, that nobody here knows."""
+def read_knowing(
+    model: type[_B], body: bytes, needed: str, answers: type[Body] | None = None
+) -> tuple[_B, tuple[str, ...]]:
+    """A body of a route of another service, and those of its fields, not of their parts, that nobody here knows.
+
+    A route that counts what another one `answers` passes over the fields of that one's body, too.
+    """
     document = read_json(body, needed)
     try:
         read = model.model_validate(document)
     except ValidationError as error:
         raise refusal(error, document, model) from None
     check_declined(document, read)
-    return read, unknown_fields({name: True for name, value in document.items() if value is not None}, read)
+    theirs = _names(answers) if answers else {}
+    sent = {name: True for name, value in document.items() if value is not None and name not in theirs}
+    return read, unknown_fields(sent, read)
 
 
 def unknown_fields(document: dict[str, Any], read: BaseModel) -> tuple[str, ...]:
     """The fields of a body that nobody here knows, each with the known one that it is likely meant to be; `read` is
     what was made of the body."""
-    found = list(_unknown(document, read, ""))
-    more = (f"and {len(found) - _MOST_TOLD} more",) if len(found) > _MOST_TOLD else ()
-    return (*found[:_MOST_TOLD], *more)
+    found = _unknown(document, read, "")
+    told = tuple(_told(*each) for each in islice(found, _MOST_TOLD))  # to look for what is alike takes a while
+    more = sum(1 for _ in found)
+    return (*told, f"and {more} more") if more else told
 
 
 def refusal_of_unknown(unknown: tuple[str, ...]) -> InvalidInput:
@@ -76,17 +85,18 @@ def refusal_of_unknown(unknown: tuple[str, ...]) -> InvalidInput:
     return InvalidInput(f"The request has fields that are not known here: {', '.join(unknown)}.", name)
 
 
-def _unknown(document: dict[str, Any], read: BaseModel, path: str) -> Iterator[str]:
+def _unknown(document: dict[str, Any], read: BaseModel, path: str) -> Iterator[tuple[str, str, list[str]]]:
+    """The path of each, its own name, and the names that are known in its place."""
     names = _names(type(read))
     passed_over = _PASSED_OVER.get(type(read).__name__, ()) if path else (*CHANGE_NOTHING, *DECLINED)
     for name, value in document.items():
         if name in names:
             yield from _inside(value, getattr(read, names[name]), f"{path}{name}")
         elif value is not None and name not in passed_over:
-            yield _told(f"{path}{name}", name, list(names))
+            yield f"{path}{name}", name, list(names)
 
 
-def _inside(value: Any, read: Any, path: str) -> Iterator[str]:
+def _inside(value: Any, read: Any, path: str) -> Iterator[tuple[str, str, list[str]]]:
     if isinstance(value, dict) and isinstance(read, BaseModel):
         yield from _unknown(value, read, f"{path}.")
     elif isinstance(value, list) and isinstance(read, list) and len(value) == len(read):

@@ -35,14 +35,12 @@ class Asked:
 class VisionBody(StructuredFields, TokenFields):
     """The JSON body of a request to /v1/chat/vision."""
 
-    image: Text | None = Field(
-        default=None, description="a picture as a base64 string, or a data:image/...;base64, URL"
-    )
+    image: Text | None = Field(default=None, description="an image as a base64 string, or a data:image/...;base64, URL")
     images: list[Text] | None = Field(
         default=None,
         min_length=1,
         max_length=MAX_IMAGES,
-        description=f"a list of 1 to {MAX_IMAGES} pictures, each a base64 string or a data:image/...;base64, URL",
+        description=f"a list of 1 to {MAX_IMAGES} images, each a base64 string or a data:image/...;base64, URL",
     )
     prompt: _Said | None = Field(default=None, description=_TEXT)
     question: _Said | None = Field(default=None, description=_TEXT)

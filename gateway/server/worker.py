@@ -16,6 +16,7 @@ from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped
 from gateway.timeouts import Watchdog, hang_up
 
 _NOTIFY_EVERY_S = 1.0
+_SWITCH_S = 0.001
 _LOAD_TIMEOUT_S = 120.0
 _RESERVED_FILES = 32  # for listeners, logs and the channels to Triton
 _LEAST_CONNECTIONS = 8
@@ -44,6 +45,11 @@ class GatewayWorker(ThreadWorker):  # type: ignore[misc]
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         is_endless = limit == resource.RLIM_INFINITY
         self._most_connections = sys.maxsize if is_endless else max(_LEAST_CONNECTIONS, limit - _RESERVED_FILES)
+
+    def init_process(self) -> None:
+        """Threads that compute give Python's lock away five times as often as they would of their own accord."""
+        sys.setswitchinterval(_SWITCH_S)
+        super().init_process()
 
     def load_wsgi(self) -> None:
         """Loads the application, and tells the master meanwhile that this worker is alive: on a slow machine that takes

@@ -85,7 +85,8 @@ class Chunk:
     """One message of an answer; any `finish` but RUNNING marks the last.
 
     Where several answers are wanted, `choices` says of which each token is, and `finishes` why each has ended; it is
-    empty in a message with which none ends.
+    empty in a message with which none ends. `stop_tokens` are the stop tokens that ended the answers, -1 for those
+    that none did, and empty where none did any.
     """
 
     tokens: tuple[int, ...]
@@ -95,6 +96,7 @@ class Chunk:
     logprobs: tuple[Ranked, ...] = ()  # one for each token, where they were asked for
     choices: tuple[int, ...] = ()
     finishes: tuple[Finish, ...] = ()
+    stop_tokens: tuple[int, ...] = ()
 
 
 class Backend(Protocol):

@@ -60,7 +60,8 @@ def _lists(sampling: Sampling) -> list[tuple[Tensor, Any]]:
 def outputs_of(request: GenerateRequest) -> tuple[Tensor, ...]:
     """What a request wants back."""
     choices = (contract.CHOICES,) if request.answers > 1 else ()
-    return _OUTPUTS + choices + (_LOGPROB_OUTPUTS if request.sampling.logprobs else ())
+    stops = (contract.STOP_TOKENS,) if request.sampling.stop_token_ids else ()
+    return _OUTPUTS + choices + stops + (_LOGPROB_OUTPUTS if request.sampling.logprobs else ())
 
 
 def chunk_of(raw: Mapping[str, bytes | NDArray[Any]]) -> Chunk:
@@ -75,7 +76,8 @@ def chunk_of(raw: Mapping[str, bytes | NDArray[Any]]) -> Chunk:
         if Finish.RUNNING in finishes:
             return Chunk(tokens, Finish.RUNNING, logprobs=logprobs, choices=choices, finishes=finishes)
         timings, cached = _values(raw, contract.TIMINGS_MS), _values(raw, contract.CACHED_TOKENS)
-        return Chunk(tokens, finishes[0], timings, cached[0], logprobs, choices, finishes)
+        stops = _values(raw, contract.STOP_TOKENS) if contract.STOP_TOKENS.name in raw else ()
+        return Chunk(tokens, finishes[0], timings, cached[0], logprobs, choices, finishes, stops)
     except (KeyError, ValueError, IndexError) as error:
         raise GlmServeError from error
 

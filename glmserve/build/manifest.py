@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from glmserve.contract import CONTRACT_VERSION, DECODER_MODEL, VISION_MODEL
@@ -59,6 +59,8 @@ class Manifest:
     """A build's identity; `files` maps each path inside it to its SHA-256, `recipe` names checkpoint and exporter.
 
     `engines` says which library made the engines in it, in which version and for which GPUs; empty if there are none.
+    `adapters` are the LoRA adapters that were merged in, in their order, each with its `name` and `digest`.
+    `rounding` says on what layers were calibrated, and how many bits that took; empty for plain rounding.
     """
 
     digest: str
@@ -70,6 +72,8 @@ class Manifest:
     kv: str
     files: dict[str, str]
     engines: str = ""
+    adapters: list[dict[str, str]] = field(default_factory=list)
+    rounding: str = ""
 
     @staticmethod
     def describe(
@@ -81,6 +85,8 @@ class Manifest:
         kv: str = "same",
         known: Mapping[tuple[int, int], str] | None = None,
         engines: str = "",
+        adapters: Sequence[dict[str, str]] = (),
+        rounding: str = "",
     ) -> Manifest:
         """The manifest of a folder whose files are complete; `source` is the checkpoint's name.
 
@@ -93,7 +99,9 @@ class Manifest:
             if path.is_file() and _is_content(path.relative_to(folder))
         }
         digest = _digest(precision, target, kv, files)
-        return Manifest(digest, recipe, CONTRACT_VERSION, source, precision, target, kv, files, engines)
+        return Manifest(
+            digest, recipe, CONTRACT_VERSION, source, precision, target, kv, files, engines, list(adapters), rounding
+        )
 
     @staticmethod
     def read(build: Path) -> Manifest:
@@ -140,10 +148,12 @@ class Manifest:
     def _wrong_field(self) -> str | None:
         """The first field that holds what it cannot hold, if one does."""
         choices = {"precision": PRECISIONS, "target": TARGETS, "kv": KV_PRECISIONS}
-        for name in ("digest", "recipe", "source", "engines", *choices):
+        for name in ("digest", "recipe", "source", "engines", "rounding", *choices):
             value = getattr(self, name)
             if not isinstance(value, str) or value not in choices.get(name, (value,)):
                 return name
+        if not isinstance(self.adapters, list) or not all(_is_adapter(adapter) for adapter in self.adapters):
+            return "adapters"
         are_names = isinstance(self.files, dict) and all(isinstance(digest, str) for digest in self.files.values())
         return None if are_names else "files"
 
@@ -186,6 +196,11 @@ def _digest(precision: str, target: str, kv: str, files: dict[str, str]) -> str:
     """The digest that names a build of these files."""
     identity = json.dumps([CONTRACT_VERSION, precision, target, kv, files], sort_keys=True)
     return hashlib.sha256(identity.encode()).hexdigest()[:DIGEST_CHARS]
+
+
+def _is_adapter(adapter: object) -> bool:
+    """Whether an entry of a manifest names an adapter."""
+    return isinstance(adapter, dict) and all(isinstance(adapter.get(key), str) for key in ("name", "digest"))
 
 
 def _is_content(path: Path) -> bool:

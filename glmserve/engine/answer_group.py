@@ -17,6 +17,7 @@ class AnswerGroup:
         self._emit = emit
         self._lock = threading.Lock()
         self._finishes = [Finish.RUNNING] * answers
+        self._stop_tokens = [-1] * answers
         self._cached_tokens = 0
         self.has_failed = False
         """One answer failed, and with it the request: the others are wanted no more."""
@@ -40,9 +41,16 @@ class AnswerGroup:
     def _ended(self, number: int, done: Done) -> Event:
         """The tokens that the first answer found cached count: those of the others are the first one's own prompt."""
         self._finishes[number] = done.finish
+        self._stop_tokens[number] = next(iter(done.stop_tokens), -1)
         if number == 0:
             self._cached_tokens = done.cached_tokens
         finishes = tuple(self._finishes)
         if Finish.RUNNING in finishes:
             return Ended(finishes)
-        return replace(done, finish=finishes[0], cached_tokens=self._cached_tokens, finishes=finishes)
+        return replace(
+            done,
+            finish=finishes[0],
+            cached_tokens=self._cached_tokens,
+            finishes=finishes,
+            stop_tokens=tuple(self._stop_tokens) if max(self._stop_tokens) >= 0 else (),
+        )

@@ -293,7 +293,7 @@ class Engine:
             return False
         is_eos = token in self._eos and not request.sampling.ignore_eos
         if is_eos or token in request.sampling.stop_token_ids:
-            self._finish(sequence, Finish.STOP)
+            self._finish(sequence, Finish.STOP, None if is_eos else token)
             return False
         sequence.answer.append(token)
         self._proposer.observe_token(sequence, token)
@@ -313,7 +313,7 @@ class Engine:
         error = NumericFault("The model's numbers stopped being finite for this request.")
         self._end(sequence, self._failed(error), keep=False)
 
-    def _finish(self, sequence: Sequence, finish: Finish) -> None:
+    def _finish(self, sequence: Sequence, finish: Finish, stop_token: int | None = None) -> None:
         timings = sequence.timings(time.monotonic())
         self._look_at = 0.0  # at those who wait: more is known now
         most = min(sequence.request.sampling.max_tokens, self._session.context - sequence.request.prompt.length)
@@ -323,7 +323,8 @@ class Engine:
         self.meter.observe(metrics.VISION, timings.vision_s)
         self.meter.observe(metrics.PREFILL, timings.prefill_s)
         self.meter.observe(metrics.DECODE, timings.decode_s)
-        self._end(sequence, Done(finish, timings, sequence.cached))
+        stop_tokens = () if stop_token is None else (stop_token,)
+        self._end(sequence, Done(finish, timings, sequence.cached, stop_tokens=stop_tokens))
 
     def _end(self, sequence: Sequence, last: Event, keep: bool = True) -> None:
         """Frees a sequence's row and emits its last event; the moves come last, as one of them may fail."""

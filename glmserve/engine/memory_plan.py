@@ -14,6 +14,9 @@ from glmserve.model.config import Checkpoint
 
 _FLOAT = 4
 _NOT_THE_DECODERS = (METADATA, "model.visual.")
+_JOINED = tuple(f"self_attn.{letter}_proj.weight" for letter in "qkv")
+"""Weights that a decoder for CUDA has joined, in a file of its own: it does not load them from the checkpoint's."""
+_DECODER_DATA = "decoder.data"
 _MIB = 1024**2
 
 
@@ -78,10 +81,16 @@ def element_bytes(precision: str, target: str, kv: str = "same") -> int:
 def weight_bytes(files: Iterable[Path]) -> int:
     """Bytes of the graphs and weights among some models' files.
 
-    A checkpoint's file beside the decoder's graph also holds the image encoder, which has a file of its own.
+    A checkpoint's file beside the decoder's graph also holds the image encoder, which has a file of its own, and maybe
+    weights that the graph has joined in its own file.
     """
     weights = [path for path in files if path.is_file() and path.suffix != ".py"]
-    return sum(_decoder_bytes(path) if path.suffix == ".safetensors" else path.stat().st_size for path in weights)
+    tensors = [_decoder_tensors(path) for path in weights if path.suffix == ".safetensors"]
+    total = sum(path.stat().st_size for path in weights if path.suffix != ".safetensors")
+    total += sum(size for held in tensors for size in held.values())
+    joined = sum(size for held in tensors for name, size in held.items() if name.endswith(_JOINED))
+    written = sum(path.stat().st_size for path in weights if path.name == _DECODER_DATA)
+    return total - joined if written >= joined else total
 
 
 def decoders_files(folder: Path) -> list[Path]:
@@ -89,11 +98,11 @@ def decoders_files(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if not path.name.startswith(Path(VISION_GRAPH).stem)]
 
 
-def _decoder_bytes(path: Path) -> int:
-    """Bytes of a safetensors file's tensors, those of without the image encoder."""
+def _decoder_tensors(path: Path) -> dict[str, int]:
+    """Bytes of a safetensors file's tensors by name, without those of the image encoder."""
     _, header = read_header(path)
-    places = [entry["data_offsets"] for name, entry in header.items() if not name.startswith(_NOT_THE_DECODERS)]
-    return sum(end - begin for begin, end in places)
+    places = {name: entry["data_offsets"] for name, entry in header.items() if not name.startswith(_NOT_THE_DECODERS)}
+    return {name: end - begin for name, (begin, end) in places.items()}
 
 
 def _decoder_work(checkpoint: Checkpoint, settings: EngineSettings) -> int:

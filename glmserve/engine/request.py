@@ -87,13 +87,15 @@ class Ended:
 class Done:
     """The answer is complete; `cached_tokens` counts the prompt tokens of its cached prefix.
 
-    Of several answers, all are; `finishes` says why each has ended.
+    Of several answers, all are; `finishes` says why each has ended. `stop_tokens` are the request's stop tokens that
+    ended the answers, -1 for those that none did; it is empty where none did any.
     """
 
     finish: Finish
     timings: Timings
     cached_tokens: int = 0
     finishes: tuple[Finish, ...] = ()
+    stop_tokens: tuple[int, ...] = ()
     is_last: ClassVar[bool] = True
 
 

@@ -22,12 +22,13 @@ from jinja2.ext import loopcontrols
 from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from glmserve.errors import BadArtifact, InvalidInput
+from glmserve.errors import BadArtifact, InvalidInput, PromptTooLong
 from glmserve.model.image_processor import Grid
 from glmserve.model.tokenizer import Tokenizer
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 _STAND_IN_FIRST, _STAND_IN_LAST = 0xF0000, 0xFFFFD  # Supplementary Private Use Area-A
+_PIECE_CHARS = 4096
 Role = Literal["system", "user", "assistant", "tool"]
 _STAND_IN = re.compile(f"([{chr(_STAND_IN_FIRST)}-{chr(_STAND_IN_LAST)}])")
 
@@ -60,16 +61,21 @@ class Message:
 
 
 class PromptBuilder:
-    """Renders and tokenises prompts of one checkpoint; safe to share between threads."""
+    """Renders and tokenises prompts of one checkpoint; safe to share between threads.
+
+    `thinks` says whether its answers may hold thoughts, asked for or not: some models have no switch for them.
+    """
 
     def __init__(self, template: str, tokenizer: Tokenizer, image_token_id: int, merge_size: int) -> None:
         self._template, variables = _compiled(template)
-        self.takes_tools, self.takes_thinking = "tools" in variables, "enable_thinking" in variables
+        self.takes_tools = "tools" in variables
+        self.thinks = "enable_thinking" in variables or THINK_OPEN in tokenizer.control_tokens
         self._tokenizer = tokenizer
         self._image_token_id = image_token_id
         self._merge_size = merge_size
         names = sorted(tokenizer.control_tokens, key=len, reverse=True)
         self._unsafe = re.compile("|".join([*map(re.escape, names), _STAND_IN.pattern]))
+        self._longest = max(map(len, names), default=1)
 
     @staticmethod
     def read(folder: Path, tokenizer: Tokenizer, image_token_id: int, merge_size: int) -> PromptBuilder:
@@ -88,13 +94,15 @@ class PromptBuilder:
         tools: Sequence[dict[str, Any]] = (),
         asks: bool = True,
         continues: bool = False,
+        most_tokens: int | None = None,
     ) -> np.ndarray:
         """Token ids i64 [tokens] that ask for an answer, each image expanded to one token for each merged block.
 
         Without `asks` nothing begins an answer. With `continues` the prompt ends with the text of the last message.
         `grids` are those of the messages' images in order; `thinking` None leaves the template's own default; `tools`
-        are descriptions of functions as JSON values. Raises InvalidInput when a message cannot be rendered, naming
-        no field: what a caller calls messages is its own matter.
+        are descriptions of functions as JSON values. Raises PromptTooLong for a text of far more than `most_tokens`,
+        without turning all of it into tokens, and InvalidInput when a message cannot be rendered, naming no field:
+        what a caller calls messages is its own matter.
         """
         if tools and not self.takes_tools:
             raise InvalidInput("The chat template of this model takes no tools.", "tools")
@@ -110,7 +118,7 @@ class PromptBuilder:
             raise InvalidInput("These messages do not fit the model's chat template.") from error
         if continues:
             text = _until_the_end_of(values["messages"][-1]["content"], text)
-        return self._expand(self._encode(text, hidden), grids)
+        return self._expand(self._encode(text, hidden, most_tokens), grids)
 
     def _message(self, message: Message, hidden: list[str]) -> dict[str, Any]:
         message = _with_thoughts_apart(message)
@@ -150,13 +158,31 @@ class PromptBuilder:
                 raise InvalidInput("The prompt holds too many control tokens.")
             return chr(_STAND_IN_FIRST + len(hidden) - 1)
 
-        return self._unsafe.sub(swap, text)
+        kept, at = [], 0
+        while at < len(text):  # piece by piece, for another thread may go on between two
+            until = at + _PIECE_CHARS
+            found = self._unsafe.search(text, at, until + self._longest)
+            if found is None or found.start() >= until:
+                kept.append(text[at:until])
+                at = until
+            else:
+                kept += [text[at : found.start()], swap(found)]
+                at = found.end()
+        return "".join(kept)
 
-    def _encode(self, text: str, hidden: list[str]) -> list[int]:
+    def _encode(self, text: str, hidden: list[str], most_tokens: int | None) -> list[int]:
         ids: list[int] = []
+        plain: dict[str, list[int]] = {}
         for piece in _STAND_IN.split(text):
+            if most_tokens is not None and (
+                len(ids) > 2 * most_tokens or self._tokenizer.is_far_longer(piece, most_tokens)
+            ):
+                raise PromptTooLong(f"The prompt needs more than {most_tokens} tokens.")
             if _STAND_IN.fullmatch(piece):
-                ids += self._tokenizer.encode_plain(hidden[ord(piece) - _STAND_IN_FIRST])
+                control = hidden[ord(piece) - _STAND_IN_FIRST]
+                if control not in plain:
+                    plain[control] = self._tokenizer.encode_plain(control)
+                ids += plain[control]
             elif piece:
                 ids += self._tokenizer.encode(piece)
         return ids
@@ -165,7 +191,7 @@ class PromptBuilder:
         counts = np.ones(len(ids), np.int64)
         places = [i for i, token in enumerate(ids) if token == self._image_token_id]
         if len(places) != len(grids):
-            raise InvalidInput(f"The prompt has {len(places)} places for {len(grids)} pictures.")
+            raise InvalidInput(f"The prompt has {len(places)} places for {len(grids)} images.")
         for place, grid in zip(places, grids, strict=True):
             counts[place] = grid.tokens(self._merge_size)
         return np.repeat(np.asarray(ids, np.int64), counts)

@@ -101,8 +101,14 @@ class Checkpoint:
         )
 
 
+def _text_section(config: Section) -> Section:
+    """The text model's values; the first releases of the architecture kept them beside everything else."""
+    is_flat = "text_config" not in config.values and "hidden_size" in config.values
+    return config if is_flat else config.section("text_config")
+
+
 def _text_model(config: Section) -> TextModel:
-    section = config.section("text_config")
+    section = _text_section(config)
     if section.values.get("hidden_act", "silu") != "silu":
         raise BadArtifact(f"{section.name}: hidden_act must be silu.")
     hidden, heads = section.count("hidden_size"), section.count("num_attention_heads")
@@ -204,7 +210,7 @@ def _image_rules(section: Section, vision: VisionModel) -> ImageRules:
 
 def _eos_token_ids(folder: Path, config: Section) -> tuple[int, ...]:
     """The ids that end an answer: `generation_config.json` where there is one, as in `generate`, else `config.json`."""
-    sections = [config.section("text_config"), config]
+    sections = [_text_section(config), config]
     if (folder / "generation_config.json").exists():
         sections.insert(0, Section.load(folder / "generation_config.json"))
     for section in sections:

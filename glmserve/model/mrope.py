@@ -24,9 +24,7 @@ def mrope_positions(
     is_image = input_ids == image_token_id
     wanted = sum(grid.tokens(merge_size) for grid in grids)
     if int(is_image.sum()) != wanted:
-        raise InvalidInput(
-            f"The prompt holds {int(is_image.sum())} picture tokens, its pictures need {wanted}.", "image"
-        )
+        raise InvalidInput(f"The prompt holds {int(is_image.sum())} image tokens, its images need {wanted}.", "image")
     positions = np.empty((3, tokens), np.int64)
     index, next_position = 0, 0
     starts = np.flatnonzero(is_image)
@@ -35,7 +33,7 @@ def mrope_positions(
         count = grid.tokens(merge_size)
         start = int(starts[taken])
         if int(starts[taken + count - 1]) != start + count - 1:
-            raise InvalidInput("The tokens of one picture must stand together.", "image")
+            raise InvalidInput("The tokens of one image must stand together.", "image")
         taken += count
         text = start - index
         positions[:, index:start] = next_position + np.arange(text)

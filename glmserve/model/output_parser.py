@@ -97,9 +97,9 @@ class AnswerReader:
         return self._since(*before)
 
     def finish(self) -> Delta:
-        """The text held back for a stop string or a character that did not come."""
+        """The text held back for a stop string that did not come. Of a character cut off in its middle nothing is
+        told."""
         before = self._lengths()
-        self._add(self._detokenizer.finish())
         self._call = None  # a call that was cut off does not count
         self.content += self._trimmed(self._held["content"])
         self._held["content"] = ""

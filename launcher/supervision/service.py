@@ -9,7 +9,8 @@ from launcher.gateway_server import GatewayFailed
 from launcher.notify import notify, watchdog_interval_s
 from launcher.probe import START_TIMEOUT_VARIABLE
 from launcher.supervision.gateway_supervisor import GatewaySupervisor
-from launcher.supervision.triton_supervisor import LOOK_EVERY_S, TritonSupervisor
+from launcher.supervision.triton_group import TritonGroup
+from launcher.supervision.triton_supervisor import LOOK_EVERY_S
 from launcher.triton_server import TritonFailed
 
 _OVERSLEPT_S = 3.0
@@ -31,7 +32,7 @@ class Service:
 
     def __init__(
         self,
-        triton: TritonSupervisor,
+        triton: TritonGroup,
         gateway: GatewaySupervisor,
         ready_timeout_s: float,
         when_ready: Callable[[], None],

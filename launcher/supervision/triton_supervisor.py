@@ -18,6 +18,7 @@ from launcher.supervision.vital_signs import (
     is_running,
     is_stopped,
     stubs_of,
+    tell_to_go_on,
 )
 from launcher.triton_server import TritonFailed, TritonServer
 
@@ -51,10 +52,12 @@ class TritonSupervisor:
         policy: RestartPolicy | None = None,
         clock: Callable[[], float] = time.monotonic,
         computes_on_cpu: bool | None = None,
+        name: str = "Triton",
     ) -> None:
         """`load_timeout_setting` names the setting that chose `load_timeout_s`. `step_timeout_s` is the longest that
         one step of the engine may take before it counts as hung; where the engine computes on the CPU, as its own
         setting says unless `computes_on_cpu` does, a step that uses the CPU may take ten minutes."""
+        self.name = name
         self._make, self._tell, self._clock = make, tell, clock
         self._load_timeout_s, self._load_timeout_setting = load_timeout_s, load_timeout_setting
         self._step_timeout_s = step_timeout_s
@@ -65,6 +68,7 @@ class TritonSupervisor:
         self._pulse: PulseReader | None = None
         self._stubs: set[Process] = set()
         self._frozen = Frozen()
+        self._has_told_to_go_on = False
         self._began_at = 0.0
         self._looked_at = clock()
         self._trusts_pulse_from = 0.0
@@ -104,7 +108,7 @@ class TritonSupervisor:
         elif not self.is_ready and self.server.is_ready():
             self.is_ready = self._was_ready = True
             self._trusts_pulse_from = now + FROZEN_AFTER_S  # the port of the metrics opens last
-            self._tell(f"Triton is ready after {now - self._began_at:.1f} s.")
+            self._tell(f"{self.name} is ready after {now - self._began_at:.1f} s.")
 
     def stop(self) -> None:
         """Ends the server in its own time; harmless when none runs."""
@@ -125,6 +129,12 @@ class TritonSupervisor:
         stopped = {pid for pid in (server.pid, *(stub.pid for stub in alive)) if is_stopped(pid)}
         if self._frozen.longest_s(stopped, now) >= STOPPED_FOR_S:
             return f"a process has stood still for {STOPPED_FOR_S:g} s"
+        due = self._frozen.due(stopped, now)
+        if due and not self._has_told_to_go_on:
+            self._tell("Somebody has stopped a process of Triton's (SIGSTOP). It is told to go on.")
+        self._has_told_to_go_on = bool(due)
+        for pid in due:
+            tell_to_go_on(pid)
         if not self.is_ready:
             late = now - self._began_at > self._load_timeout_s
             return (
@@ -160,7 +170,7 @@ class TritonSupervisor:
         tail, has_served = self.server.log_tail(), self.is_ready
         self._end(_AT_ONCE_S)
         try:
-            wait_s = self._policy.restart_in_s("Triton", fault, has_served, not self._was_ready, self._tell)
+            wait_s = self._policy.restart_in_s(self.name, fault, has_served, not self._was_ready, self._tell)
         except NoRestart as error:
             raise TritonFailed(f"{error}\n{tail}") from None
         self._restart_at = self._clock() + wait_s

@@ -9,21 +9,26 @@ from __future__ import annotations
 import http.client
 import os
 import re
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 STOPPED_FOR_S = 8.5
 """A stub that stands still for 10 s makes tritonserver abort (boost's lock_exception); 8 s it survives. The kernel says
 who is stopped, so nobody who is merely slow is meant."""
+CONTINUE_AFTER_S = 2.0
+"""One that is stopped is told to go on after so long: that mends it without a restart, which takes seconds and ends all
+answers under way."""
 FROZEN_AFTER_S = 10.0
 """One that is not stopped, and yet shows no life or does not answer; after a stop of 8 s its last sign is 9 s old."""
 _PROBE_EVERY_S = 1.0
 _PROBE_TIMEOUT_S = 2.0
 _JOIN_S = 5.0
+_RUNS_FOR_S = 1.0
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 _MOST_BYTES = 4 << 20
 _STUB = "triton_python_backend_stub"
@@ -51,14 +56,24 @@ class Pulse:
 
 @dataclass
 class Frozen:
-    """How long each process has stood still, as whoever looks several times a second saw it."""
+    """How long each process has stood still, as whoever looks several times a second saw it.
+
+    One that goes on and is stopped again before it has run for a second has stood still all the while.
+    """
 
     since: dict[int, float] = field(default_factory=dict)
+    seen: dict[int, float] = field(default_factory=dict)  # when each last stood still
 
     def longest_s(self, stopped: set[int], now_s: float) -> float:
         """The longest of those that stand still now."""
-        self.since = {pid: self.since.get(pid, now_s) for pid in stopped}
-        return max((now_s - since for since in self.since.values()), default=0.0)
+        self.seen |= dict.fromkeys(stopped, now_s)
+        self.seen = {pid: seen for pid, seen in self.seen.items() if now_s - seen < _RUNS_FOR_S}
+        self.since = {pid: self.since.get(pid, now_s) for pid in self.seen}
+        return max((now_s - self.since[pid] for pid in stopped), default=0.0)
+
+    def due(self, stopped: set[int], now_s: float) -> set[int]:
+        """Of these, the ones that have stood still for long enough to be told to go on."""
+        return {pid for pid in stopped if now_s - self.since[pid] >= CONTINUE_AFTER_S}
 
 
 def ending(code: int) -> str:
@@ -94,6 +109,12 @@ def is_stopped(pid: int) -> bool:
     """Whether somebody has stopped it (SIGSTOP)."""
     state = _state(pid)
     return state is not None and state[0] in "Tt"
+
+
+def tell_to_go_on(pid: int) -> None:
+    """Takes back a SIGSTOP; a process that a debugger holds stays stopped."""
+    with suppress(OSError):
+        os.kill(pid, signal.SIGCONT)
 
 
 class PulseReader:

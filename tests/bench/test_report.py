@@ -17,6 +17,7 @@ def test_the_page_shows_the_committed_results() -> None:
     assert text == tables.rendered(text), "run `.venv/bin/python -m bench report`"
 
 
+@pytest.mark.slow
 def test_the_chart_shows_the_committed_results() -> None:
     drawn = tables.chart()
     assert drawn is None or tables.CHART.read_text("utf-8") == drawn, "run `.venv/bin/python -m bench report`"

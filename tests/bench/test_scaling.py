@@ -34,6 +34,7 @@ STEPS = StepTimes(decode_s=0.0176, row_s=0.00284, prefill_s=0.0, token_s=0.00227
 CARDS = {gpu.name: gpu for gpu in GPUS}
 
 
+@pytest.mark.slow
 def test_the_page_and_its_plot_show_the_committed_results() -> None:
     text = tables.SCALING.read_text("utf-8")
     assert text == tables.rendered(text), "run `.venv/bin/python -m bench report`"
@@ -78,6 +79,7 @@ def test_the_simulation_is_near_the_model(count: int) -> None:
     assert max(visit.ended_at for visit in replica.ended) == pytest.approx(modelled, rel=NEAR)
 
 
+@pytest.mark.slow
 def test_ten_replicas_below_their_capacity_answer_everything_and_above_it_they_refuse_or_drop() -> None:
     machine, workload = replace(MACHINE, max_waiting=8), Workload((100, 300), (16, 48))
     most = 10 * capacity_per_s(machine, workload)

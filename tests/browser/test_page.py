@@ -12,8 +12,10 @@ import pytest
 from chat_page import PHONE, WIDE, answer, ask, attach, opened, problem
 from live_gateway import live_gateway
 
+import gateway.errors  # noqa: F401 - whose errors are of the tree, too
 from gateway.limits.api_keys import create_key
 from glmserve.build.manifest import CHECKPOINT_FOLDER
+from glmserve.errors import GlmServeError
 
 pytestmark = pytest.mark.browser
 
@@ -257,6 +259,33 @@ def test_it_speaks_chinese(browser: Any, url: str) -> None:
     assert page.locator("#new").inner_text().strip() == "New chat"
     page.reload()
     assert page.locator("#welcome h2").inner_text() == "Ask about your images"
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("overloaded", "服务繁忙，请稍后重试。"),
+        ("bad_image", "这张图片无法使用。（Why.）"),
+        ("toString", "Why."),
+        ("new", "Why."),
+    ],
+)
+def test_errors_that_are_known_are_told_in_chinese(browser: Any, url: str, code: str, told: str) -> None:
+    page = opened(browser, url, locale="zh-CN")
+    refusal = json.dumps({"error": {"message": "Why.", "code": code}})
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(status=400, body=refusal))
+    ask(page, "What is it?")
+    assert problem(page) == told
+
+
+def test_the_errors_that_are_told_in_chinese_are_ours(browser: Any, url: str) -> None:
+    page = opened(browser, url)
+    known = page.evaluate("""import("/page/words.js").then(({ WORDS }) => Object.keys(WORDS.zh.errors))""")
+    assert set(known) <= {*(each.code for each in _tree(GlmServeError)), "context_length_exceeded"}
+
+
+def _tree(kind: type[GlmServeError]) -> list[type[GlmServeError]]:
+    return [kind, *(each for below in kind.__subclasses__() for each in _tree(below))]
 
 
 def test_both_languages_have_every_word(browser: Any, url: str) -> None:

@@ -10,7 +10,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from client_programs import DOCUMENTED, HERE, JAVASCRIPT, PROGRAMS, PYTHON, examples
+from client_programs import (
+    AGENT_PROGRAMS,
+    AGENTS_PYTHON,
+    DOCUMENTED,
+    HERE,
+    JAVASCRIPT,
+    PROGRAMS,
+    PYTHON,
+    examples,
+    is_of_agents,
+)
 from serving import serving
 from shared_builds import build_with_tools
 
@@ -29,10 +39,16 @@ def url() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def printed_by_python(url: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
     """What each program and each example in Python printed, and how it failed."""
-    home = tmp_path_factory.mktemp("home")
-    programs = {**PROGRAMS, **{name: code for name, code in examples("api.md").items() if name.startswith("py: ")}}
+    shown = {name: code for name, code in examples("api.md").items() if name.startswith("py: ")}
+    theirs = {name: code for name, code in shown.items() if is_of_agents(code)}
+    ours = {name: code for name, code in shown.items() if name not in theirs}
+    printed = _printed(PYTHON, {**PROGRAMS, **ours}, url, tmp_path_factory.mktemp("home"))
+    return printed | _printed(AGENTS_PYTHON, {**AGENT_PROGRAMS, **theirs}, url, tmp_path_factory.mktemp("home"))
+
+
+def _printed(python: Path, programs: dict[str, str], url: str, home: Path) -> dict[str, dict[str, str]]:
     asked = json.dumps(programs).replace(DOCUMENTED, url)
-    done = _run([str(PYTHON), str(HERE / "run_all.py")], home, home, asked)
+    done = _run([str(python), str(HERE / "run_all.py")], home, home, asked)
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"name"')]
     assert len(lines) == len(programs), done.stdout[-2000:] + done.stderr[-2000:]
     return {line["name"]: line for line in lines}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from client_programs import PROGRAMS, SCRIPTS, examples
+from client_programs import AGENT_PROGRAMS, PROGRAMS, SCRIPTS, examples
 
 pytestmark = [pytest.mark.triton, pytest.mark.timeout(600)]
 EXAMPLES = examples("api.md")
@@ -13,7 +13,7 @@ OF_PYTHON = [name for name in EXAMPLES if name.startswith("py: ")]
 OF_JAVASCRIPT = [name for name in EXAMPLES if name.startswith("js: ")]
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", [*PROGRAMS, *AGENT_PROGRAMS])
 def test_a_framework_works_in_its_default_way(name: str, printed_by_python: dict[str, dict[str, str]]) -> None:
     assert not printed_by_python[name]["failure"], printed_by_python[name]["failure"]
     assert printed_by_python[name]["printed"].endswith("done\n")

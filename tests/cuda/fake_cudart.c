@@ -40,6 +40,9 @@ static cudaError_t broken = cudaSuccess;
 static long newest_handle = 1000;
 static __thread int current; /* the device that this thread's calls mean */
 
+long fake_note(const char *name); /* both from fake_kernels.c */
+void fake_note_kernel(const void *kernel);
+
 /* launches, copies to the device, to the host and on the device, allocations, bytes allocated now, graphs captured and
  * graphs launched */
 void fake_counts(long *into) { memcpy(into, counts, sizeof counts); }
@@ -134,7 +137,7 @@ static cudaError_t copy(const char *call, void *to, const void *from, size_t byt
     if (bytes && ((target && target->number != current) || (source && source->number != current)))
         fault("%s by a thread that means another device", call);
     if (is_capturing && bytes && (!target || !source)) fault("%s with host memory in a graph", call);
-    if (target && source) counts[ON_DEVICE]++;
+    if (target && source) counts[ON_DEVICE]++, fake_note("copy");
     else if (target) counts[TO_DEVICE]++;
     else if (source) counts[TO_HOST]++;
     memmove(reachable(to), reachable(from), bytes);
@@ -145,6 +148,7 @@ static cudaError_t fill(void *address, int value, size_t bytes) {
     Block *block = block_of(address);
     if (bytes && !block) fault("host memory is filled as if it were the device's");
     if (block && block->number != current) fault("memory is filled by a thread that means another device");
+    fake_note("fill");
     memset(reachable(address), value, bytes);
     return cudaSuccess;
 }
@@ -215,7 +219,7 @@ cudaError_t cudaPointerGetAttributes(struct cudaPointerAttributes *attributes, c
     return cudaSuccess;
 }
 
-/* --- the device: an H100's sizes, as far as kernels are chosen by them --------------------------------------------- */
+/* --- the device: sizes of an RTX 3090 (86), an RTX 4090 (89) or an H100 (90), as far as kernels are chosen by them ------ */
 
 #ifndef CAPABILITY
 #define CAPABILITY 90
@@ -223,8 +227,11 @@ cudaError_t cudaPointerGetAttributes(struct cudaPointerAttributes *attributes, c
 #ifndef DRIVER
 #define DRIVER CUDART_VERSION
 #endif
-enum { PROCESSORS = 132, MAJOR = CAPABILITY / 10, MINOR = CAPABILITY % 10, WARP = 32, BLOCK_THREADS = 1024, PROCESSOR_THREADS = 2048 };
-enum { SHARED_BYTES = 49152, SHARED_OPT_IN_BYTES = 232448, SHARED_PROCESSOR_BYTES = 233472, REGISTERS = 65536 };
+#define IS_SMALL (CAPABILITY == 86 || CAPABILITY == 89)
+enum { PROCESSORS = CAPABILITY == 86 ? 82 : CAPABILITY == 89 ? 128 : 132, PROCESSOR_THREADS = IS_SMALL ? 1536 : 2048 };
+enum { MAJOR = CAPABILITY / 10, MINOR = CAPABILITY % 10, WARP = 32, BLOCK_THREADS = 1024, REGISTERS = 65536 };
+enum { SHARED_BYTES = 49152, SHARED_PROCESSOR_BYTES = IS_SMALL ? 102400 : 233472 };
+enum { SHARED_OPT_IN_BYTES = SHARED_PROCESSOR_BYTES - 1024 };
 
 cudaError_t cudaGetDeviceCount(int *count) {
     *count = DEVICES;
@@ -287,8 +294,9 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, in
 
 /* --- kernels --------------------------------------------------------------------------------------------------------- */
 
-static cudaError_t launch(void) {
+static cudaError_t launch(const void *kernel) {
     counts[LAUNCHES]++;
+    fake_note_kernel(kernel);
     return is_capturing && refuses_captures ? cudaErrorStreamCaptureUnsupported : broken;
 }
 static __thread struct {
@@ -297,10 +305,10 @@ static __thread struct {
     void *stream;
 } configured;
 
-cudaError_t cudaLaunchKernel(const void *f, dim3 g, dim3 b, void **a, size_t m, cudaStream_t s) { return launch(); }
-cudaError_t __cudaLaunchKernel(cudaKernel_t f, dim3 g, dim3 b, void **a, size_t m, cudaStream_t s) { return launch(); }
-cudaError_t cudaLaunchCooperativeKernel(const void *f, dim3 g, dim3 b, void **a, size_t m, cudaStream_t s) { return launch(); }
-cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t *config, const void *f, void **a) { return launch(); }
+cudaError_t cudaLaunchKernel(const void *f, dim3 g, dim3 b, void **a, size_t m, cudaStream_t s) { return launch(f); }
+cudaError_t __cudaLaunchKernel(cudaKernel_t f, dim3 g, dim3 b, void **a, size_t m, cudaStream_t s) { return launch(f); }
+cudaError_t cudaLaunchCooperativeKernel(const void *f, dim3 g, dim3 b, void **a, size_t m, cudaStream_t s) { return launch(f); }
+cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t *config, const void *f, void **a) { return launch(f); }
 cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t function, void *data) {
     if (is_capturing) fault("a host function in a graph");
     function(data);

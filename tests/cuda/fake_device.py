@@ -15,8 +15,10 @@ SITE = Path(__file__).parents[2] / ".cuda"
 """Where `make cuda-rehearsal` puts onnxruntime-gpu and, in `headers`, CUDA's."""
 PROVIDER = SITE / "onnxruntime/capi/libonnxruntime_providers_cuda.so"
 _HEADERS = SITE / "headers/nvidia/cu13/include"
-_RUNTIME = Path(__file__).with_name("fake_cudart.c")
-_DRIVER = "libcuda.so.1"
+_RUNTIME = [Path(__file__).with_name(name) for name in ("fake_cudart.c", "fake_kernels.c")]
+_CUDART, _DRIVER = "libcudart.", "libcuda.so.1"
+_PRODUCT = re.compile(r"(?i)cublas(\w*gemm|lt\w*matmul$)")
+"""cuBLAS's functions that launch a kernel, which a trace names after them."""
 _WANTED = re.compile(r" U (?P<name>\w+)@(?P<library>lib(cudart|cublas|cublasLt|curand)\.so\.\d+)$")
 
 
@@ -24,11 +26,13 @@ def build_libraries(folder: Path, devices: int = 1, *options: str) -> None:
     """Writes the libraries of a machine with so many devices into a folder that exists; raises CalledProcessError where
     the compiler fails. `options` are the compiler's, such as `-DCAPABILITY=100`."""
     wanted = _wanted()
-    for library, functions in wanted.items():
-        sources = [_stubs(folder / f"{library}.c", functions)]
-        if library.startswith("libcudart."):
-            sources.append(_RUNTIME)
-        _compile(folder / library, sources, f"-DDEVICES={devices}", *options, _version(folder, library))
+    for library, functions in sorted(wanted.items(), key=lambda item: not item[0].startswith(_CUDART)):
+        stubs, version = _stubs(folder / f"{library}.c", functions), _version(folder, library)
+        if library.startswith(_CUDART):
+            runtime = folder / library
+            _compile(runtime, [stubs, *_RUNTIME], f"-DDEVICES={devices}", *options, version)
+        else:
+            _compile(folder / library, [stubs, runtime], version)
     _compile(folder / _DRIVER, [_stubs(folder / f"{_DRIVER}.c", ["cuTensorMapEncodeTiled"])])
 
 
@@ -45,7 +49,11 @@ def _wanted() -> dict[str, list[str]]:
 
 def _stubs(path: Path, functions: list[str]) -> Path:
     """A source in which each function does nothing and succeeds, unless another source has it."""
-    path.write_text("".join(f"__attribute__((weak)) long {name}() {{ return 0; }}\n" for name in functions), "ascii")
+    lines = ["long fake_note(const char *);\n"]
+    for name in functions:
+        done = f'fake_note("{name}")' if _PRODUCT.match(name) else "0"
+        lines.append(f"__attribute__((weak)) long {name}() {{ return {done}; }}\n")
+    path.write_text("".join(lines), "ascii")
     return path
 
 

@@ -17,10 +17,12 @@ from typing import Any
 import pytest
 
 from bench.checkpoints.builds import build_of
-from bench.checkpoints.synthetic import write_checkpoint
+from bench.checkpoints.synthetic import Shape, write_checkpoint
 from bench.gpu.check import _image
 from bench.gpu.plan import TINY, rehearsal
 from export.precision import Target
+from glmserve.build.manifest import decoder_in
+from glmserve.engine.memory_plan import decoders_files, weight_bytes
 from tests.cuda.fake_device import PROVIDER, SITE, build_libraries
 
 ROOT = Path(__file__).parents[2]
@@ -134,6 +136,39 @@ print(runtime.counts().bytes - before)
 def test_kv_takes_as_much_memory_as_was_planned_and_gives_it_back(libraries: Path) -> None:
     done = run(libraries, "-c", ALLOCATE)
     assert done.stdout.split() == [str(72 << 20), "0"], done.stderr[-2000:]
+
+
+LOAD = """
+import sys
+from pathlib import Path
+from glmserve.engine.runtime.device import open_device
+from glmserve.engine.runtime.ort_decoder import open_session
+from tests.cuda.rehearsal import Runtime
+device, runtime = open_device("cuda"), Runtime()
+before = runtime.counts().bytes
+session = open_session(Path(sys.argv[1]), device, 1, entries={"ep.cuda.fpa_intb_gemm": "1"})
+print(runtime.counts().bytes - before)
+"""
+
+
+@pytest.mark.parametrize("precision", ["bf16", "int8", "int4"])
+def test_weights_lie_on_the_device_once(libraries: Path, tmp_path: Path, precision: str) -> None:
+    shape = Shape("weights", layers=2, ffn=512, vision_depth=1, vision_hidden=64, vision_heads=1)
+    graph = decoder_in(export(write_checkpoint(shape, tmp_path / "checkpoint"), tmp_path / "builds", precision, "same"))
+    done = run(libraries, "-c", LOAD, graph)
+    assert done.returncode == 0, done.stderr[-2000:]
+    planned = weight_bytes(decoders_files(graph.parent))
+    assert 0.9 * planned < int(done.stdout) < 1.1 * planned
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_a_model_whose_layers_are_no_whole_tiles_answers(libraries: Path, tmp_path: Path, precision: str) -> None:
+    shape = Shape("odd", layers=2, ffn=96, vision_depth=1, hidden=96, heads=3, kv_heads=1, head_dim=32)
+    shape = replace(shape, vision_hidden=64, vision_heads=1)
+    build = export(write_checkpoint(shape, tmp_path / "checkpoint"), tmp_path / "builds", precision, "same")
+    done = run(libraries, "-m", "tests.cuda.rehearsal", build)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert set(json.loads(done.stdout)["endings"]) == {"done"}
 
 
 def test_a_gpu_that_breaks_ends_its_requests_and_the_engine(libraries: Path, tmp_path: Path) -> None:

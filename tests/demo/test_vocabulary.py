@@ -41,6 +41,7 @@ def test_special_tokens_stand_last_and_are_one_token_each(tokenizer: Tokenizer) 
         assert tokenizer.encode(f"a{text}b").ids[1] == first + place
 
 
+@pytest.mark.slow
 def test_special_tokens_are_those_of_the_real_model() -> None:
     if not REAL.exists():
         pytest.skip("the real model's tokenizer is not here")

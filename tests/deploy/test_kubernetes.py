@@ -75,6 +75,7 @@ def test_helm_lints_it_without_a_warning(case: str) -> None:
     assert not found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_kubernetes_accepts_every_manifest(case: str) -> None:
     kinds = {manifest["kind"] for manifest in rendered(case)}
@@ -238,6 +239,7 @@ def test_values_that_cannot_be_are_refused(given: dict[str, Any]) -> None:
         chart.validate_schema(given)
 
 
+@pytest.mark.slow
 def test_the_kserve_runtime_starts_what_the_chart_starts() -> None:
     runtime = yaml.safe_load((KSERVE / "serving-runtime.yaml").read_text("utf-8"))
     service = yaml.safe_load((KSERVE / "inference-service.yaml").read_text("utf-8"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from constants_of_time import ROOT, constants
 
 PAGE = ROOT / "docs" / "reliability.md"
@@ -14,6 +15,7 @@ def listed() -> dict[str, str]:
     return dict(re.findall(r"`([\w/]+\.py:[^`]+?) = ([\d.]+)`", section))
 
 
+@pytest.mark.slow
 def test_no_wait_is_hidden_in_the_code() -> None:
     """A new one is first asked whether the request's deadline, a setting or a measured pace should stand for it."""
     found, known = constants(), listed()
@@ -22,5 +24,6 @@ def test_no_wait_is_hidden_in_the_code() -> None:
     assert not new, f"{', '.join(f'`{name} = {number}`' for name, number in new.items())}: {remedy}"
 
 
+@pytest.mark.slow
 def test_the_list_holds_nothing_that_is_gone() -> None:
     assert listed().keys() <= constants().keys()

@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from glm41v import make_glm41v
 from random_checkpoints import SHAPES, make, needs_torch
 from rich.console import Console
 from serving import png, triton_on
@@ -28,9 +29,16 @@ SIZES = ((112, 112), (150, 90), (60, 224))
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
 def test_a_checkpoint_of_another_shape_answers_as_transformers_does(shape, tmp_path: Path) -> None:
+    _assert_answers(make(shape, tmp_path / shape.name), tmp_path)
+
+
+def test_glm_41v_thinking_answers_as_transformers_does(tmp_path: Path) -> None:
+    _assert_answers(make_glm41v(tmp_path / "glm-4.1v"), tmp_path)
+
+
+def _assert_answers(checkpoint: Path, tmp_path: Path) -> None:
     from export.verify.reference import Reference
 
-    checkpoint = make(shape, tmp_path / shape.name)
     folder = build(checkpoint, tmp_path / "builds", Console(quiet=True))
     reference, candidate = Reference(checkpoint), Candidate(folder, 1, 512)
     with (
@@ -51,4 +59,4 @@ def test_a_checkpoint_of_another_shape_answers_as_transformers_does(shape, tmp_p
             reader = AnswerReader(candidate.tokenizer)
             reader.push(reference.answer(input_ids(candidate, case), [image], 24))
             reader.finish()
-            assert found["result"] == reader.content.strip(), shape.name
+            assert found["result"] == reader.content.strip(), checkpoint.name

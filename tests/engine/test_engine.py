@@ -220,6 +220,7 @@ def test_random_numbers_depend_on_seed_and_place_alone() -> None:
     assert not np.array_equal(alone[0], alone[1])
 
 
+@pytest.mark.slow
 def test_who_cannot_be_answered_in_time_is_refused_at_once_and_who_could_is_answered() -> None:
     """Steps of 10 ms and one slot: an answer takes 0.4 s."""
     with running(SlowSession(0.01, rows=1), slots=1) as (engine, _):
@@ -236,6 +237,7 @@ def test_who_cannot_be_answered_in_time_is_refused_at_once_and_who_could_is_answ
         assert waiting.finish == Finish.LENGTH
 
 
+@pytest.mark.slow
 def test_who_waits_in_vain_is_refused_before_the_first_token() -> None:
     """Nothing is known when they come: then the first answer shows how long the others take. An answer takes 1.2 s, so
     that a busy machine's delays count for little beside it."""

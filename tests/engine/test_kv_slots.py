@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from engine_rig import prompt
 from fake_decoder import FakeSession
 from hypothesis import settings
@@ -102,7 +103,7 @@ def _draft(rows: list[Sequence], guessed: int, right: int) -> Draft | None:
     return Draft(sequence, tokens) if tokens else None
 
 
-TestSlots = SlotMachine.TestCase
+TestSlots = pytest.mark.slow(SlotMachine.TestCase)
 TestSlots.settings = settings(stateful_step_count=50)  # CI takes over 10 000 steps
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from real_checkpoint import REAL, needs_real
+from safetensors.numpy import save_file
 
-from glmserve.engine.memory_plan import element_bytes, memory_plan
+from glmserve.engine.memory_plan import element_bytes, memory_plan, weight_bytes
 from glmserve.engine.metrics import ALL_METRICS, DECODE_STEPS, RUNNING, TOKEN_GAP, Meter
 from glmserve.engine.settings import EngineSettings
 from glmserve.errors import DoesNotFit
@@ -72,3 +74,21 @@ def test_a_meter_passes_on_each_thing_once() -> None:
 def test_every_metric_has_a_name_of_its_own() -> None:
     names = [metric.name for metric in ALL_METRICS]
     assert len(set(names)) == len(names) and all(name.startswith("glm_") for name in names)
+
+
+def _written(folder: Path, data: int) -> int:
+    """The bytes of a decoder that lies beside a checkpoint's file, with so many in a file of its own."""
+    folder.mkdir()
+    tensors = {
+        "model.visual.norm": np.zeros(100, np.uint8),
+        "model.language_model.layers.0.self_attn.q_proj.weight": np.zeros((40, 10), np.uint8),
+        "model.language_model.layers.0.mlp.down_proj.weight": np.zeros((7, 10), np.uint8),
+    }
+    save_file(tensors, folder / "model.safetensors")
+    (folder / "decoder.data").write_bytes(bytes(data))
+    return weight_bytes(folder.iterdir())
+
+
+def test_weights_that_a_decoder_has_joined_in_its_own_file_do_not_count_twice(tmp_path: Path) -> None:
+    assert _written(tmp_path / "joined", data=400) == 400 + 70
+    assert _written(tmp_path / "apart", data=10) == 10 + 400 + 70

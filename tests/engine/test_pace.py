@@ -51,6 +51,7 @@ def test_a_short_context_is_measured_too() -> None:
     assert measured_pace(FakeSession(context=PROMPT_TOKENS // 2)).step_s > 0
 
 
+@pytest.mark.slow
 def test_what_takes_long_is_not_measured_again_and_again() -> None:
     session = FakeSession(context=128)
     slow = SlowSession(0.0, 1.1 / PROMPT_TOKENS, context=128)
@@ -59,6 +60,7 @@ def test_what_takes_long_is_not_measured_again_and_again() -> None:
     assert len(session.steps) == 1 + 3 + 3 and len(slow.steps) == 1 + 3 + 1
 
 
+@pytest.mark.slow
 def test_on_a_slow_machine_no_chunk_takes_more_than_a_few_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     """From the first prompt on, and whether or not it would fit one chunk."""
     monkeypatch.setattr("glmserve.engine.scheduler.chunk_budget.LONGEST_S", 0.05)
@@ -70,6 +72,7 @@ def test_on_a_slow_machine_no_chunk_takes_more_than_a_few_seconds(monkeypatch: p
         assert max(chunks) <= 25 and sum(chunks) == 200
 
 
+@pytest.mark.slow
 def test_a_short_prompt_passes_a_long_one_that_is_being_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """A photo's prompt takes a minute on a slow machine; whoever only writes does not wait for that."""
     monkeypatch.setattr("glmserve.engine.scheduler.chunk_budget.LONGEST_S", 0.04)
@@ -84,6 +87,7 @@ def test_a_short_prompt_passes_a_long_one_that_is_being_read(monkeypatch: pytest
         assert long.wait() and long.tokens == [400, 401]  # and every row held its own tokens meanwhile
 
 
+@pytest.mark.slow
 def test_a_long_prompt_goes_on_however_many_pass_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Between two that pass, it is given a chunk."""
     monkeypatch.setattr("glmserve.engine.scheduler.chunk_budget.LONGEST_S", 0.04)

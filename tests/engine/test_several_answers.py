@@ -170,6 +170,13 @@ def test_a_group_tells_which_answers_have_ended() -> None:
     assert events_of((1, failed), (0, Tokens([1])), (0, end)) == [failed]
 
 
+def test_a_group_tells_which_stop_token_ended_which_answer() -> None:
+    by_token = Done(Finish.STOP, Timings(), 4, stop_tokens=(12,))
+    end = events_of((1, by_token), (0, Done(Finish.STOP, Timings(), 4)))[-1]
+    assert isinstance(end, Done) and end.stop_tokens == (-1, 12)
+    assert chunk_of(message([end])).stop_tokens == (-1, 12)
+
+
 def test_what_a_group_emits_arrives_at_the_gateway() -> None:
     def ranked(token: int) -> Logprobs:
         return Logprobs(np.array([[token]]), np.array([[-1.0]], np.float32))

@@ -63,7 +63,7 @@ def test_a_missing_file_is_named(name: str, code: Exit, checkpoint: Path, tmp_pa
         ("tokenizer.json", b"\xff", "no readable tokenizer.json"),
         ("chat_template.jinja", b"{% if %}", "chat_template.jinja is not a Jinja template"),
         ("chat_template.jinja", b"\xff", "no readable chat_template.jinja"),
-        ("chat_template.jinja", b"{{ 1 / 0 }}", "do not turn a question about a picture into a prompt"),
+        ("chat_template.jinja", b"{{ 1 / 0 }}", "do not turn a question about an image into a prompt"),
         ("chat_template.jinja", b"{{ messages[0].role }}", f"one token {FOUND.image_token_id}"),
     ],
 )

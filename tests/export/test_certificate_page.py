@@ -24,11 +24,13 @@ from export.verify.comparison import Stage
 from glmserve.build.certificate import Certificate
 from glmserve.build.manifest import CERTIFICATE_FILE, CERTIFICATE_PAGE, Manifest
 
+pytestmark = pytest.mark.slow  # it draws plots
+
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 QUIET = Console(quiet=True)
 STAGES = [
-    Stage("one picture: vision", 2e-5, 1e-6, 1e-4),
-    Stage("one picture: tokens", 0, 0, 0),
+    Stage("one image: vision", 2e-5, 1e-6, 1e-4),
+    Stage("one image: tokens", 0, 0, 0),
     Stage("two <pictures>: vision", 3e-5, 1e-6, 1e-4),
     Stage("2 greedy answers: share changed", 0.0, 0.0, 0.1),
 ]

@@ -58,7 +58,7 @@ def test_the_demo_is_certified_by_its_golden_logits_while_it_is_exported(demo: P
     assert found["passed"] and found["digest"] == demo.name and found["against"] == "golden logits"
     names = [stage["name"] for stage in found["stages"]]
     for case in ("text_only", "two_pictures", "thinking", "chinese"):
-        assert {f"{case}: {part}" for part in ("tokens", "picture grids", "logits")} <= set(names)
+        assert {f"{case}: {part}" for part in ("tokens", "image grids", "logits")} <= set(names)
     assert sum("unchanged" in name or "share changed" in name for name in names) == 2
     load(demo)
 

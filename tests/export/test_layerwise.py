@@ -95,7 +95,7 @@ def test_an_error_shows_in_the_layer_it_is_made_in_and_in_no_other(tmp_path: Pat
     made = build(other, tmp_path / "builds", QUIET)
     wrong = [stage.name for stage in layerwise_stages(made, DEMO) if not stage.passed]
     in_a_layer = [name for name in wrong if "encoder and decoder" not in name]  # where it shows too
-    assert in_a_layer == ["two pictures: layer 1, relative", "system: layer 1, relative"] != wrong
+    assert in_a_layer == ["two images: layer 1, relative", "system: layer 1, relative"] != wrong
 
 
 def test_memory_holds_a_layer_and_not_the_checkpoint(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_size_and_memory_of_a_large_build_are_foretold(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("precision", "target", "places"), [(Precision.FP32, Target.CPU, 1), (Precision.FP16, Target.CUDA, 5)]
+    ("precision", "target", "places"), [(Precision.FP32, Target.CPU, 1), (Precision.FP16, Target.CUDA, 7)]
 )
 def test_the_demo_is_foretold_to_the_byte_and_fits_everywhere(
     tmp_path: Path, precision: Precision, target: Target, places: int
@@ -96,6 +96,12 @@ def test_the_demo_is_foretold_to_the_byte_and_fits_everywhere(
     [
         ([], ["│ this machine"], ["RTX 4090", "H200"]),
         (["--precision", "fp16", "--target", "cuda"], ["RTX 4090", "H200"], ["│ this machine"]),
+        (["--precision", "fp16", "--target", "rtx"], ["RTX 5090", "RTX 4090", "A100"], ["│ this machine", "H200"]),
+        (
+            ["--precision", "fp16", "--target", "rtx", "--compute-capability", "8.6"],
+            ["RTX 3090", "A10G"],
+            ["RTX 4090", "A100"],
+        ),
     ],
 )
 def test_the_table_names_files_memory_and_where_it_fits(
@@ -132,8 +138,11 @@ def test_the_real_model_in_bf16_does_not_fit_24_gb_and_in_int4_does(tmp_path: Pa
     for precision in ("bf16", "int4"):
         told = plan(checkpoint, tmp_path / "builds", "--precision", precision, "--target", "cuda")
         assert told["peak_bytes"] < 4 * GB
-        fits[precision] = [card["fits"] for card in told["cards"]]
-    assert fits == {"bf16": [False, False, False, True, True], "int4": [True] * 5}
+        fits[precision] = {card["card"]: card["fits"] for card in told["cards"]}
+    assert {name for name, is_room in fits["bf16"].items() if is_room} == {
+        name for name in gpu_fit.CARDS if "(24 GB)" not in name
+    }
+    assert all(fits["int4"].values()) and len(fits["int4"]) == len(gpu_fit.CARDS)
 
 
 def test_a_plan_needs_no_folder_that_can_be_written_to() -> None:

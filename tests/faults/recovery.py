@@ -1,4 +1,5 @@
-"""Measures how soon `make serve` answers again: `python tests/faults/recovery.py [TIMES [BUILD [ONLY]]]`.
+"""Measures how soon `make serve` answers again: `python tests/faults/recovery.py [TIMES [BUILD [ONLY]]]`, or
+`make chaos REPEAT=20`: each fault so many times in a row.
 
 Prints a row for each fault, or for those whose name contains ONLY: median and worst seconds until the next answer.
 """
@@ -18,6 +19,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support"), str(ROOT / "tests" /
 
 from launched import launched  # noqa: E402
 from running_service import RunningService  # noqa: E402
+
+from launcher.supervision.vital_signs import is_stopped  # noqa: E402
 
 GIVE_UP_S = 60.0
 FAULTS: dict[str, tuple[Callable[[RunningService], int], signal.Signals]] = {
@@ -52,7 +55,9 @@ def main() -> None:
 def _recovery_s(service: RunningService, victim: int, number: signal.Signals) -> float:
     began, parent = time.monotonic(), _parent(victim)
     os.kill(victim, number)
-    while _parent(victim) == parent and time.monotonic() - began < GIVE_UP_S:
+    is_stop = number is signal.SIGSTOP
+    time.sleep(0.02 if is_stop else 0)  # until the last of its threads stands still
+    while _parent(victim) == parent and (is_stopped(victim) or not is_stop) and time.monotonic() - began < GIVE_UP_S:
         time.sleep(0.02)  # nobody has noticed yet, and an answer says nothing
     while service.ask()[0] != 200:
         if time.monotonic() - began > GIVE_UP_S:

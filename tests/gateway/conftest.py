@@ -14,11 +14,14 @@ from flask.testing import FlaskClient
 from PIL import Image
 from samples import base64_of
 from stand_in_build import write_stand_in
+from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
+import gateway.app
 import gateway.chat.service
 from gateway.app import create_app
 from gateway.images.decoder_pool import DecoderPool
+from gateway.reading.dear_reader import DearReader
 from gateway.settings import GatewaySettings
 from gateway.triton.backend import Chunk
 from glmserve.build.manifest import CHECKPOINT_FOLDER
@@ -39,9 +42,30 @@ class SentClient(FlaskClient):
         return response
 
 
+class MatchedRule(Rule):
+    """A route that is matched and never built: the code that would build its URL takes longest of an app's start."""
+
+    def _compile_builder(self, append_unknown: bool = True) -> Callable[..., tuple[str, str]]:
+        return lambda **_values: ("", "no route of the gateway builds a URL")
+
+
 @pytest.fixture(autouse=True)
-def sent_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick_test_apps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Flask, "test_client_class", SentClient)
+    monkeypatch.setattr(Flask, "url_rule_class", MatchedRule)
+
+
+@pytest.fixture(scope="session")
+def dear_reader() -> Iterator[DearReader]:
+    """The process that reads dear bodies, which all tests share."""
+    with closing(DearReader(60.0)) as reader:
+        yield reader
+
+
+@pytest.fixture(autouse=True)
+def shared_dear_reader(monkeypatch: pytest.MonkeyPatch, dear_reader: DearReader) -> None:
+    for module in (gateway.app, gateway.chat.service):
+        monkeypatch.setattr(module, "DearReader", lambda _timeout_s: dear_reader)
 
 
 @pytest.fixture(scope="session")

@@ -101,6 +101,7 @@ def test_an_answer_has_no_more_boxes_than_anybody_reads() -> None:
     assert reader.boxes == []
 
 
+@pytest.mark.slow
 @given(st.text(max_size=200), st.text(max_size=200))
 def test_any_text_is_read_without_harm(before: str, written: str) -> None:
     for box in boxes_in(written, before):

@@ -110,7 +110,7 @@ def _builder_once() -> tuple[PromptBuilder, Tokenizer, int]:
 
 
 def test_images_and_places_must_match(demo) -> None:
-    with pytest.raises(InvalidInput, match="1 places for 2 pictures"):
+    with pytest.raises(InvalidInput, match="1 places for 2 images"):
         demo[0].build(_one("Q"), [Grid(2, 2)] * 2, False)
 
 

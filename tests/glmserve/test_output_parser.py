@@ -67,14 +67,16 @@ def test_any_text_survives_the_stream(text: str) -> None:
     assert "".join(stream.push(token) for token in ids) + stream.finish() == text
 
 
-def test_a_character_that_never_completes_is_marked_at_the_end() -> None:
-    reader = AnswerReader(TOKENIZER)
-    fox = TOKENIZER.encode_plain("🦊")
-    assert len(fox) > 1
-    reader.push(fox[:1])
-    assert reader.content == ""
-    reader.finish()
-    assert reader.content == "\ufffd"
+@given(st.text(max_size=12), st.sampled_from("🦊é漢"), st.booleans())
+def test_of_a_character_that_is_cut_off_nothing_is_told(before: str, last: str, is_raw: bool) -> None:
+    whole, cut = (AnswerReader(TOKENIZER, is_raw=is_raw) for _ in range(2))
+    begun, character = TOKENIZER.encode_plain(before), TOKENIZER.encode_plain(last)
+    assert len(character) > 1
+    whole.push(begun)
+    deltas = [cut.push([*begun, *character[:-1]]).content]
+    deltas.append(cut.finish().content)
+    whole.finish()
+    assert cut.content == "".join(deltas) == whole.content
 
 
 def test_thinking_and_boxes_never_reach_the_answer() -> None:

@@ -181,6 +181,7 @@ LENGTHS: dict[str, Lengths] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("load", [2, 4])
 @pytest.mark.parametrize("kind", LENGTHS)
 def test_in_a_flood_answers_stay_quick_the_server_busy_and_refusals_come_at_once(kind: str, load: float) -> None:
@@ -203,6 +204,7 @@ def test_a_service_that_is_told_to_lets_a_flood_queue() -> None:
     assert endings(World(estimator=QueueEstimator(SLOTS)).run(asked)) == {"done": len(asked)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("think_s", [0.0, 1.4])
 @pytest.mark.parametrize("clients", [24, 40, 80])
 def test_a_crowd_that_comes_at_once_and_asks_again_is_no_flood(clients: int, think_s: float) -> None:
@@ -222,6 +224,7 @@ def test_a_crowd_that_comes_at_once_and_asks_again_is_no_flood(clients: int, thi
     assert endings(asked)["done"] >= 0.99 * len(asked)
 
 
+@pytest.mark.slow
 def test_clients_that_came_one_by_one_and_were_taken_for_a_flood_are_all_served_in_the_end() -> None:
     chance = random.Random(5)
 
@@ -266,3 +269,37 @@ def test_hardly_a_request_is_refused_that_would_have_made_it(used: str, deadline
         for judged, served in zip(how, truth, strict=True):
             wrong += judged.ending.startswith("refused") and served.ending == "done"
     assert wrong <= 0.02 * count
+
+
+def test_before_anybody_was_answered_the_canary_tells_when_to_come_back() -> None:
+    """On a slow machine the first refusal must not send its client into a second one."""
+    estimator = QueueEstimator(capacity=4)
+    estimator.observe_trial(token_s=0.5, prefill_s=8.0)
+    for number in range(8):
+        job = Job(1, 64, math.inf)
+        estimator.enter(job, 0.0)
+        if number < 4:
+            estimator.start(job, 0.0)
+    each_s = 8.0 + 64 * 0.25 * 0.5
+    assert estimator.overloaded().retry_after_s == round(each_s / 4 * 4 / 2)
+
+
+def test_what_requests_took_counts_more_than_the_canary() -> None:
+    estimator = QueueEstimator(capacity=1)
+    estimator.observe_pace(0.01)
+    estimator.observe_trial(token_s=5.0, prefill_s=50.0)
+    estimator.observe_answer(100, 10, 0.0)
+    running, waiting = Job(1, 100, math.inf), [Job(1, 100, math.inf) for _ in range(40)]
+    estimator.enter(running, 0.0)
+    estimator.start(running, 0.0)
+    for job in waiting:
+        estimator.enter(job, 0.0)
+    assert estimator.overloaded().retry_after_s == round(100 * 0.1 * 0.01 * 40 / 2)
+
+
+def test_a_canary_refuses_nobody() -> None:
+    estimator = QueueEstimator(capacity=1)
+    estimator.observe_trial(token_s=5.0, prefill_s=50.0)
+    for _ in range(5):
+        estimator.enter(Job(1, 1000, 1.0), 0.0)
+    assert not estimator.late(0.5)

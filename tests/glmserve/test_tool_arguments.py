@@ -141,6 +141,7 @@ _ANY_TEXT = st.text(max_size=12) | _JSON.map(json.dumps)
 _SLOW = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 
 
+@pytest.mark.slow
 @given(schema=_SCHEMAS, value=_JSON)
 @_SLOW
 def test_a_value_matches_a_schema_where_the_reference_says_so(schema: Any, value: Any) -> None:
@@ -148,6 +149,7 @@ def test_a_value_matches_a_schema_where_the_reference_says_so(schema: Any, value
     assert admits(root, value, root, Steps()) == _REFERENCE(root).is_valid(value)
 
 
+@pytest.mark.slow
 @given(schema=_SCHEMAS, text=_ANY_TEXT)
 @_SLOW
 def test_text_stays_text_unless_only_the_value_matches(schema: Any, text: str) -> None:
@@ -164,6 +166,7 @@ def test_text_stays_text_unless_only_the_value_matches(schema: Any, text: str) -
         assert found == fits[0] and type(found) is type(fits[0])
 
 
+@pytest.mark.slow
 @given(schema=_JSON, text=_ANY_TEXT)
 @_SLOW
 def test_what_is_no_schema_at_all_still_gives_an_argument(schema: Any, text: str) -> None:
@@ -171,6 +174,7 @@ def test_what_is_no_schema_at_all_still_gives_an_argument(schema: Any, text: str
     assert found == text or found == parse_json(text)
 
 
+@pytest.mark.slow
 @given(text=_ANY_TEXT, key=st.text(max_size=5))
 @_SLOW
 def test_every_call_can_be_sent_back(text: str, key: str) -> None:

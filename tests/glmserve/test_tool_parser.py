@@ -137,6 +137,7 @@ def test_a_template_without_tools_refuses_them() -> None:
         builder.build([Message("user", ("Hi",))], [], False, [WEATHER])
 
 
+@pytest.mark.slow
 @needs_real
 def test_tools_calls_and_results_are_rendered_as_the_model_was_taught() -> None:
     tokenizer = real_tokenizer()

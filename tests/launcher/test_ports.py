@@ -51,6 +51,7 @@ def test_an_address_that_this_machine_lacks_is_named(host: str) -> None:
         claim([Port(host, free_port(), "PORT")])
 
 
+@pytest.mark.slow
 def test_a_port_whose_holder_shows_itself_no_more_is_soon_free() -> None:
     """So holds it the socket of a process that is just ending: nobody is seen listening, and it cannot be opened."""
     with socket.socket() as held:
@@ -63,6 +64,7 @@ def test_a_port_whose_holder_shows_itself_no_more_is_soon_free() -> None:
     assert not told
 
 
+@pytest.mark.slow
 def test_a_port_that_stays_held_by_nobody_who_is_seen_is_taken() -> None:
     with socket.socket() as held:
         held.bind((LOOPBACK, 0))

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,12 @@ from servers import children_of, is_alive
 from glmserve.build.manifest import REPOSITORY_FOLDER
 from launcher.supervision.restart_policy import RestartPolicy
 from launcher.supervision.triton_supervisor import LONGEST_STEP_S, TritonSupervisor
-from launcher.supervision.vital_signs import Pulse, PulseReader, cpu_s, stubs_of
+from launcher.supervision.vital_signs import Pulse, PulseReader, cpu_s, is_stopped, stubs_of
 from launcher.triton_server import TritonFailed, TritonServer
 
 pytestmark = pytest.mark.triton
 BACK_WITHIN_S = 15.0
+GOES_ON_WITHIN_S = 5.0
 LOAD_S = 60.0
 LOOK_EVERY_S = 0.05
 
@@ -71,17 +73,11 @@ def _kill_other_stub(server: int) -> None:
     os.kill(max(stub.pid for stub in stubs_of(server)), signal.SIGKILL)
 
 
-def _stop_stub(server: int) -> None:
-    os.kill(min(stub.pid for stub in stubs_of(server)), signal.SIGSTOP)
-
-
 FAULTS: dict[str, Callable[[int], None]] = {
     "a model's process is killed": _kill_stub,
     "the other model's process is killed": _kill_other_stub,
-    "a model's process is stopped": _stop_stub,
     "tritonserver is killed": lambda server: os.kill(server, signal.SIGKILL),
     "tritonserver aborts": lambda server: os.kill(server, signal.SIGABRT),
-    "tritonserver is stopped": lambda server: os.kill(server, signal.SIGSTOP),
 }
 
 
@@ -93,6 +89,47 @@ def test_it_is_back_within_15_seconds_when(fault: str, watched: Watched) -> None
     processes, folder, began = [server.pid, *children_of(server.pid)], server.log_path.parent, time.monotonic()
     FAULTS[fault](server.pid)
     watched.until(lambda: not watched.supervisor.is_ready, BACK_WITHIN_S)
+    assert not folder.exists()
+    watched.until_ready(BACK_WITHIN_S)
+    assert time.monotonic() - began < BACK_WITHIN_S
+    assert not [pid for pid in processes if is_alive(pid)]
+    assert "Starting it again" in watched.said[-2]
+
+
+STOPPED: dict[str, Callable[[int], int]] = {
+    "a model's process": lambda server: min(stub.pid for stub in stubs_of(server)),
+    "tritonserver": lambda server: server,
+}
+
+
+@pytest.mark.parametrize("victim", STOPPED)
+def test_what_is_stopped_goes_on_within_seconds_and_nothing_is_started_again(victim: str, watched: Watched) -> None:
+    watched.until_ready()
+    server = watched.supervisor.server.pid
+    assert server is not None
+    pid, said = STOPPED[victim](server), len(watched.said)
+    os.kill(pid, signal.SIGSTOP)
+    assert eventually(lambda: is_stopped(pid))
+    assert watched.until(lambda: not is_stopped(pid), GOES_ON_WITHIN_S) > 1
+    watched.until(watched.supervisor.server.is_ready, GOES_ON_WITHIN_S)
+    assert watched.supervisor.server.pid == server and watched.supervisor.is_ready
+    assert len(watched.said) == said + 1 and "told to go on" in watched.said[-1]
+
+
+@pytest.mark.parametrize("victim", STOPPED)
+def test_it_is_back_within_15_seconds_when_somebody_stops_again_and_again(victim: str, watched: Watched) -> None:
+    watched.until_ready()
+    server = watched.supervisor.server
+    assert server.pid is not None
+    processes, folder, began = [server.pid, *children_of(server.pid)], server.log_path.parent, time.monotonic()
+    pid = STOPPED[victim](server.pid)
+
+    def is_given_up() -> bool:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+        return not watched.supervisor.is_ready
+
+    watched.until(is_given_up, BACK_WITHIN_S)
     assert not folder.exists()
     watched.until_ready(BACK_WITHIN_S)
     assert time.monotonic() - began < BACK_WITHIN_S

@@ -46,6 +46,7 @@ def test_every_direct_dependency_is_pinned_to_what_was_tested(name: str) -> None
     assert pins(name).items() <= pins("constraints.txt").items()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gateway.txt", "serve.txt"])
 def test_what_a_dependency_brings_along_is_pinned_to_what_is_installed(name: str) -> None:
     installed = {package: version(package) for package in everything_of(name)}

@@ -18,10 +18,11 @@ LAYER = 1
 """One between others: the first begins with a norm that adds nothing, the last ends with a sum."""
 COLUMNS = {
     "fp32": (FP32, False),
-    "fp16, bf16": (Numbers(ir.DataType.BFLOAT16), False),
+    "fp16": (Numbers(ir.DataType.FLOAT16), False),
     "int8": (Numbers(bits=8), False),
     "int4": (Numbers(bits=4), False),
-    "int8, int4 on cuda": (Numbers(ir.DataType.BFLOAT16, bits=4), False),
+    "fp16, bf16 on cuda": (Numbers(ir.DataType.BFLOAT16, fuses=True), False),
+    "int8, int4 on cuda": (Numbers(ir.DataType.BFLOAT16, bits=4, fuses=True), False),
     "standard": (Numbers(ir.DataType.BFLOAT16), True),
 }
 

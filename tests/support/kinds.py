@@ -41,6 +41,7 @@ SIGNS = {
     ),
     "parity": ("torch", "transformers", "export.verify.reference", "demo.model", "bench.baselines.flask_transformers"),
     "browser": ("playwright",),
+    "slow": (),
 }
 """A kind of test, and the modules and functions that make a test one; `pytest.mark.KIND` does, too."""
 

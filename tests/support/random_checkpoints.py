@@ -46,6 +46,9 @@ class Shape:
     table: int = 8
     vision_bias: bool = False
     partial_rotary_factor: float = 0.5
+    controls: tuple[str, ...] = ()
+    """The control tokens in their order; those of the demo if there are none."""
+    ends: tuple[str, ...] = ("<|endoftext|>", "<|user|>", "<|observation|>")
 
 
 SHAPES = (
@@ -95,7 +98,7 @@ def make(shape: Shape, folder: Path) -> Path:
 
 def _tokenizer(shape: Shape) -> Tokenizer:
     known = json.loads((DEMO / "tokenizer.json").read_text("utf-8"))["added_tokens"]
-    controls = [token["content"] for token in known]
+    controls = [*shape.controls] or [token["content"] for token in known]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -133,7 +136,7 @@ def _config(shape: Shape, tokenizer: Tokenizer) -> Any:
             "partial_rotary_factor": shape.partial_rotary_factor,
             "mrope_section": list(shape.mrope_section),
         },
-        "eos_token_id": [token("<|endoftext|>"), token("<|user|>"), token("<|observation|>")],
+        "eos_token_id": [token(text) for text in shape.ends],
         "pad_token_id": token("<|endoftext|>"),
     }
     vision = {

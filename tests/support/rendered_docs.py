@@ -8,7 +8,10 @@ import re
 from pathlib import Path
 
 import typer
+from behaviours.declined import DECLINED as NOT_DONE
+from behaviours.every import ASKED, GROUPS, HOLD
 from graph_table import layer_table
+from launch_tables import kernels_table, launches_table, step_table
 
 from export.errors import MEANING
 from gateway.openapi.field_docs import MEANINGS
@@ -108,6 +111,23 @@ def request_fields_table() -> str:
     return "\n".join(rows)
 
 
+def behaviours_tables() -> str:
+    """What other servers' tests ask for and is done here, a table for each group."""
+    parts = [f"{HOLD} of {ASKED} behaviours hold."]
+    for group, behaviours in GROUPS.items():
+        rows = [f"| {behaviour.sentence} | {behaviour.source} |" for behaviour in behaviours]
+        parts.append("\n".join([f"### {group}", "", "| what holds | who asks for it |", "|---|---|", *rows]))
+    return "\n\n".join(parts)
+
+
+def declined_table() -> str:
+    """What of it is not done, with the reasons; a line may be several behaviours."""
+    rows = ["| what is asked for | by | how many | here |", "|---|---|---|---|"]
+    return "\n".join(
+        [*rows, *(f"| {each.sentence} | {each.source} | {each.count} | {each.reason} |" for each in NOT_DONE)]
+    )
+
+
 def _aliases(entry: Parameter) -> str:
     routes = (("/v1/chat/vision", entry.vision_aliases), ("/v1/chat/completions", entry.openai_aliases))
     named = [f"`{alias}` in `{route}`" for route, aliases in routes for alias in aliases]
@@ -123,15 +143,22 @@ BLOCKS = {
     "exit codes": exit_codes_table,
     "sampling fields": sampling_fields_table,
     "request fields": request_fields_table,
+    "behaviours": behaviours_tables,
+    "declined behaviours": declined_table,
     "decoder layer": layer_table,
+    "cuda launches": launches_table,
+    "cuda kernels": kernels_table,
+    "cuda step": step_table,
     "gateway settings": lambda: settings_table().strip(),
 }
 DOCUMENTS = (
     ROOT / "docs" / "settings.md",
     ROOT / "docs" / "architecture.md",
     ROOT / "docs" / "api.md",
+    ROOT / "docs" / "compatibility.md",
     ROOT / "docs" / "engine.md",
     ROOT / "docs" / "export.md",
+    ROOT / "docs" / "benchmarks.md",
 )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from gateway.api.error_handlers import openai_problem
@@ -46,17 +47,19 @@ class TextShape:
         self._written = [0] * len(echoed)  # characters of each answer, for text_offset
 
     def whole(self, prepared: Prepared, answer: Answer) -> dict[str, Any]:
+        ids = self._prompts_of_choices(prepared)
         choices = [
-            self._choice(i, self._echoed[i] + each.content, each.logprobs, each, each.tokens)
+            {**self._choice(i, self._echoed[i] + each.content, each.logprobs, each, each.tokens), **ids[i]}
             for i, each in enumerate(answer.answers)
         ]
         return {**self._head, "choices": choices, "usage": _usage(prepared, answer), "timings": answer.timings}
 
     def start(self, prepared: Prepared) -> Iterator[str]:
         self._prompt_tokens = prepared.prompt_tokens
+        ids = self._prompts_of_choices(prepared)
         for i, text in enumerate(self._echoed):
-            if text:
-                yield self._event(i, text, ())
+            if text or ids[i]:
+                yield self._event(i, text, (), beside=ids[i])
 
     def piece(self, piece: Piece) -> Iterator[str]:
         for each in piece.pieces:
@@ -83,8 +86,10 @@ class TextShape:
         logprobs: tuple[Ranked, ...],
         ended: Answer | None = None,
         tokens: tuple[int, ...] = (),
+        beside: Mapping[str, Any] = MappingProxyType({}),
     ) -> str:
-        event: dict[str, Any] = {**self._head, "choices": [self._choice(index, text, logprobs, ended, tokens)]}
+        choice = {**self._choice(index, text, logprobs, ended, tokens), **beside}
+        event: dict[str, Any] = {**self._head, "choices": [choice]}
         if self._wanted.running_usage:
             event["usage"] = token_counts(self._prompt_tokens, self._tokens)
         elif self._wanted.usage:
@@ -99,10 +104,17 @@ class TextShape:
             "text": text,
             "logprobs": self._logprobs(index, logprobs) if logprobs else None,
             "finish_reason": ended.finish_reason if ended else None,
-            "stop_reason": ended.stop_string if ended else None,
+            "stop_reason": ended.stop_reason if ended else None,
             **({"token_ids": list(tokens)} if self._wanted.token_ids else {}),
             **({"timed_out": True} if ended and ended.timed_out else {}),
         }
+
+    def _prompts_of_choices(self, prepared: Prepared) -> list[dict[str, Any]]:
+        """What each choice tells of its prompt: the ids, where they are wanted."""
+        prompts = [each.prompt.input_ids for each in (prepared, *prepared.others)]
+        answers = len(self._echoed) // len(prompts)
+        told = [{"prompt_token_ids": ids.tolist()} if self._wanted.token_ids else {} for ids in prompts]
+        return [each for each in told for _ in range(answers)]
 
     def _logprobs(self, index: int, tokens: tuple[Ranked, ...]) -> dict[str, Any]:
         offsets = []

@@ -38,7 +38,7 @@ class TextBody(GuidedFields, TokenFields):
         default=None, description='{"include_usage": true, "continuous_usage_stats": true}'
     )
     return_token_ids: bool | None = Field(default=None, description=FLAG)
-    mm_processor_kwargs: None = Field(default=None, description="left out: no pictures come with a text")
+    mm_processor_kwargs: None = Field(default=None, description="left out: no images come with a text")
     n: Annotated[int, Field(ge=1, le=MAX_ANSWERS)] | None = Field(
         default=None, description=f"a whole number from 1 to {MAX_ANSWERS}"
     )
@@ -94,8 +94,8 @@ def parse_text(body: bytes) -> Asked:
     conversations = tuple(_conversation(read, prompt, unknown) for prompt in read.prompts())
     options = read.stream_options or StreamOptions()
     wanted = Wanted(
-        usage=bool(options.include_usage or options.continuous_usage_stats),
-        running_usage=bool(options.continuous_usage_stats),
+        usage=bool(options.include_usage),
+        running_usage=bool(options.include_usage and options.continuous_usage_stats),
         token_ids=bool(read.return_token_ids),
     )
     return Asked(read.model, conversations, bool(read.stream), bool(read.echo), wanted)

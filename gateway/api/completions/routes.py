@@ -29,7 +29,7 @@ def routes(settings: GatewaySettings, bodies: BodyReader, handler: ChatHandler, 
 
     @blueprint.post("/v1/completions")
     def completions() -> Response:
-        asked = parse_text(bodies.read(request))
+        asked = bodies.read_as(request, parse_text)
         handler.check_model(asked.model)
         shape = TextShape(
             settings.model_name, build_digest, g.record.request_id, tokenizer, echoed(asked), asked.wanted

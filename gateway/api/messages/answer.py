@@ -35,6 +35,7 @@ class MessageShape:
         if answer.content:
             content.append({"type": "text", "text": answer.content})
         content += [{**self._called(call), "input": call.arguments} for call in answer.calls]
+        content = content or [{"type": "text", "text": ""}]
         return {**self._message(content, _usage(prepared, answer)), **_ending(answer)}
 
     def start(self, prepared: Prepared) -> Iterator[str]:
@@ -54,6 +55,8 @@ class MessageShape:
             yield self._delta({"type": "input_json_delta", "partial_json": arguments})
 
     def end(self, prepared: Prepared, answer: Answer) -> Iterator[str]:
+        if self._block < 0:  # clients read the first block of an answer that says nothing, too
+            yield self._begin("text", {"type": "text", "text": ""})
         yield from self._close()
         ending = {"type": "message_delta", "delta": _ending(answer), "usage": _usage(prepared, answer)}
         yield sse.named("message_delta", ending)

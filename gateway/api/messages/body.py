@@ -8,6 +8,7 @@ from pydantic import Field
 
 from gateway.schemas.common import FLAG, Body, RequestBody, Text, with_parameters
 from gateway.schemas.messages import MAX_MESSAGES
+from gateway.schemas.token_fields import TokenFields
 from glmserve.limits import MAX_PARTS, MAX_STOP_CHARS, MAX_STOP_STRINGS, MAX_TOOLS
 from glmserve.sampling_parameters import PARAMETERS
 
@@ -18,7 +19,7 @@ _SHARED = {name: _OURS[name] for name in ("temperature", "top_p", "top_k")}
 class Source(Body):
     """Where the bytes or the text of a block are."""
 
-    type: str
+    type: str = "base64"
     data: str | None = None
     url: str | None = None
 
@@ -33,6 +34,8 @@ class Block(Body):
     id: str | None = None
     tool_use_id: str | None = None
     name: str | None = None
+    tool_name: str | None = None
+    data: str | None = None
     input: dict[str, Any] | None = None
     content: str | Annotated[list[Block], Field(max_length=MAX_PARTS, fail_fast=True)] | None = None
     is_error: bool | None = None
@@ -71,6 +74,7 @@ class Thinking(Body):
 
     type: Literal["enabled", "disabled", "adaptive"]
     budget_tokens: Annotated[int, Field(ge=1)] | None = None
+    display: Literal["omitted", "summarized", "updates"] | None = None
 
 
 class OutputFormat(Body):
@@ -117,6 +121,7 @@ class CountBody(RequestBody):
     output_format: OutputFormat | None = Field(
         default=None, description='{"type": "json_schema", "schema": {...}}, as output_config.format'
     )
+    cache_salt: str | None = Field(default=None, description=TokenFields.model_fields["cache_salt"].description)
 
 
 @with_parameters({"max_tokens": _OURS["max_tokens"], **_SHARED})

@@ -26,6 +26,7 @@ _NAMES = {
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 _OF_USER = "text, image and tool_result"
 _OF_ASSISTANT = "text, thinking and tool_use"
+_OF_RESULT = "text, image and tool_reference"
 _NO_RESULT = "The tool failed and said nothing."
 
 
@@ -34,6 +35,7 @@ def conversation(read: CountBody) -> Conversation:
     fields: dict[str, Any] = {
         "tools": None if read.tools is None else [_tool(tool, f"tools[{i}]") for i, tool in enumerate(read.tools)],
         "thinking": read.thinking is not None and read.thinking.type != "disabled",
+        "cache_salt": read.cache_salt,
     }
     if read.tool_choice is not None and (fields["tools"] or read.tool_choice.type in ("any", "tool")):
         fields |= _choice(read)
@@ -52,7 +54,7 @@ def conversation(read: CountBody) -> Conversation:
         fields["stop"] = [stop for stop in read.stop_sequences or () if stop] or None
     turns = _turns(read)
     asked = conversation_of(turns, "messages", fields, _NAMES)
-    if turns[-1].role != "assistant":
+    if turns[-1].role != "assistant":  # a system's last message follows what it speaks of
         return asked
     return replace(asked, asks=False, continues=True, rules=replace(asked.rules, continues=True))
 
@@ -93,8 +95,8 @@ def _turns(read: CountBody) -> tuple[Turn, ...]:
             called = [block.id for block in _blocks(message) if block.type == "tool_use"]
         else:
             turns += _asked(_blocks(message), field, called)
-    last = turns[-1] if turns else None
-    if last is None or last.role == "system" or (last.role == "assistant" and not _is_begun(last)):
+    last = next((turn for turn in reversed(turns) if turn.role != "system"), None)
+    if last is None or (last.role == "assistant" and not _is_begun(last)):
         raise InvalidInput(
             "The last of the messages must be of role user and hold text, an image or a tool's result, "
             "or of role assistant and hold the text that the answer goes on with.",
@@ -128,6 +130,7 @@ def _asked(blocks: list[Block], field: str, called: list[str | None]) -> list[Tu
     for i, block in enumerate(blocks):
         place = f"{field}[{i}]"
         if block.type == "tool_result":
+            _require(block.tool_use_id, block, place, "tool_use_id")
             turns += _user(parts)
             parts = []
             results.append((block.tool_use_id, _result(block, place)))
@@ -148,7 +151,7 @@ def _result(block: Block, field: str) -> Turn:
     parts = (
         (content,)
         if isinstance(content, str)
-        else tuple(_part(inner, f"{field}.content[{i}]", "text and image") for i, inner in enumerate(content))
+        else tuple(_part(inner, f"{field}.content[{i}]", _OF_RESULT) for i, inner in enumerate(content))
     )
     if block.is_error and not any(parts):
         parts = (_NO_RESULT,)
@@ -163,17 +166,22 @@ def _said(blocks: list[Block], field: str) -> Turn:
     for i, block in enumerate(blocks):
         place = f"{field}[{i}]"
         if block.type == "thinking":
+            _require(block.thinking is not None, block, place, "thinking")
             thoughts.append(block.thinking or "")
+        elif block.type == "redacted_thinking":
+            _require(block.data, block, place, "data")
         elif block.type == "tool_use":
-            if not block.name:
-                raise InvalidInput(f"The field {place} is of type tool_use but has no name.", f"{place}.name")
+            _require(block.id, block, place, "id")
+            _require(block.name, block, place, "name")
+            _require(block.input is not None, block, place, "input")
+            assert block.name is not None
             if not re.fullmatch(FUNCTION_NAME, block.name):
                 raise InvalidInput(
                     f"The field {place}.name is {shown(block.name)}; it must be 1 to 64 letters, digits and ._-.",
                     f"{place}.name",
                 )
             calls.append(ToolCall(block.name, block.input or {}))
-        elif block.type != "redacted_thinking":
+        else:
             texts.append(_text(block, place, _OF_ASSISTANT))
     return Turn("assistant", tuple(texts), "".join(thoughts) or None, tuple(calls))
 
@@ -188,6 +196,9 @@ def _part(block: Block, field: str, accepted: str) -> str | SentImage:
                 f"{field}.source",
             )
         return SentImage(sent, f"{field}.source")
+    if block.type == "tool_reference" and accepted == _OF_RESULT:
+        _require(block.tool_name, block, field, "tool_name")
+        return block.tool_name or ""
     if block.type == "document" and source is not None and source.type == "text" and source.data is not None:
         return source.data
     if block.type == "document":
@@ -204,6 +215,11 @@ def _text(block: Block, field: str, accepted: str) -> str:
             f"The field {field} is a block of type {block.type}; here blocks of type {accepted} are accepted.",
             f"{field}.type",
         )
-    if block.text is None:
-        raise InvalidInput(f"The field {field} is of type text but has no text.", f"{field}.text")
-    return block.text
+    _require(block.text is not None, block, field, "text")
+    return block.text or ""
+
+
+def _require(value: object, block: Block, field: str, name: str) -> None:
+    """Raises InvalidInput for a block without what its type says it has."""
+    if not value:
+        raise InvalidInput(f"The field {field} is of type {block.type} but has no {name}.", f"{field}.{name}")

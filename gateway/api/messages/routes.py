@@ -15,7 +15,7 @@ from gateway.api.messages.conversation import conversation
 from gateway.openapi.field_docs import Meaning
 from gateway.openapi.operations import RouteDocs, asking
 from gateway.openapi.responses import MODEL_NAME, fields, said
-from gateway.schemas.common import read_as
+from gateway.schemas.conversation import Conversation
 from gateway.schemas.unknown_fields import read_knowing
 from gateway.settings import GatewaySettings
 
@@ -29,24 +29,35 @@ def routes(settings: GatewaySettings, bodies: BodyReader, handler: ChatHandler) 
 
     @blueprint.post(PATH)
     def messages() -> Response:
-        read, unknown = read_knowing(AskingBody, bodies.read(request), _NEEDED)
-        handler.check_model(read.model)
+        model, asked, is_stream = bodies.read_as(request, _asked)
+        handler.check_model(model)
         shape = MessageShape(settings.model_name, g.record.request_id)
-        return handler.respond(replace(conversation(read), unknown=unknown), shape, bool(read.stream))
+        return handler.respond(asked, shape, is_stream)
 
     @blueprint.post(f"{PATH}/count_tokens")
     def count_tokens() -> Response:
-        read = read_as(CountBody, bodies.read(request), "model and messages")
-        handler.check_model(read.model)
-        return jsonify(input_tokens=len(handler.count(conversation(read)).input_ids))
+        model, counted = bodies.read_as(request, _counted)
+        handler.check_model(model)
+        return jsonify(input_tokens=len(handler.count(counted).input_ids))
 
     return blueprint
+
+
+def _asked(body: bytes) -> tuple[str | None, Conversation, bool]:
+    """Of which model what is asked, and whether the answer is to come in pieces; raises InvalidInput."""
+    read, unknown = read_knowing(AskingBody, body, _NEEDED)
+    return read.model, replace(conversation(read), unknown=unknown), bool(read.stream)
+
+
+def _counted(body: bytes) -> tuple[str | None, Conversation]:
+    read, unknown = read_knowing(CountBody, body, "model and messages", AskingBody)
+    return read.model, replace(conversation(read), unknown=unknown)
 
 
 def docs() -> RouteDocs:
     """What these routes tell the OpenAPI document."""
     asked = asking("Anthropic's messages.", AskingBody, "Message", "MessagesProblem", streams=True)
-    counted = asking("Count the tokens of messages, pictures included.", CountBody, "InputTokens", "MessagesProblem")
+    counted = asking("Count the tokens of messages, images included.", CountBody, "InputTokens", "MessagesProblem")
     return RouteDocs(
         {PATH: {"post": asked}, f"{PATH}/count_tokens": {"post": counted}},
         (AskingBody, CountBody),

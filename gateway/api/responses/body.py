@@ -11,6 +11,7 @@ from gateway.api.as_chat import conversation_of
 from gateway.api.responses.items import Item, turns_of
 from gateway.schemas.common import FLAG, Body, RequestBody, Text, with_parameters
 from gateway.schemas.conversation import Conversation
+from gateway.schemas.openai import CompletionBody
 from gateway.schemas.token_fields import TokenFields
 from gateway.schemas.unknown_fields import read_knowing
 from glmserve.errors import InvalidInput
@@ -21,15 +22,14 @@ _MAX_ITEMS = 2048
 _OURS = {parameter.name: parameter for parameter in PARAMETERS}
 _OF_TOKENS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty")
 _SHARED = (*_OF_TOKENS, "seed", "min_tokens", "ignore_eos")
-_OF_CHAT = ("stop", "stop_token_ids", "logit_bias")
+_OF_CHAT = ("stop", "stop_token_ids", "logit_bias", "cache_salt", "structured_outputs", "chat_template_kwargs")
 _NAMES = {
     "response_format": "text.format",
     "max_tokens": "max_output_tokens",
-    "thinking": "reasoning",
+    "reasoning_effort": "reasoning.effort",
     ".function.": ".",
 }
 _LOGPROBS = "message.output_text.logprobs"
-_UNTHINKING = ("none", "minimal")
 _NOTHING_KEPT = "left out: this service keeps no answers, so send the earlier items in input"
 
 
@@ -119,6 +119,11 @@ class ResponsesBody(RequestBody):
     stop: str | list[str] | None = Field(default=None, description=_described("stop"))
     stop_token_ids: list[int] | None = Field(default=None, description=_described("stop_token_ids"))
     logit_bias: dict[str, float] | None = Field(default=None, description=_described("logit_bias"))
+    cache_salt: str | None = Field(default=None, description=_described("cache_salt"))
+    structured_outputs: dict[str, Any] | None = Field(
+        default=None, description=CompletionBody.model_fields["structured_outputs"].description
+    )
+    chat_template_kwargs: dict[str, Any] | None = Field(default=None, description='{"enable_thinking": true}')
     stream: bool | None = Field(default=None, description=FLAG)
     metadata: dict[str, str] | None = Field(default=None, description="an object of strings")
     store: bool | None = Field(default=None, description=FLAG)
@@ -157,8 +162,8 @@ def _fields(read: ResponsesBody) -> dict[str, Any]:
     """What is asked, in the fields of /v1/chat/completions."""
     fields: dict[str, Any] = {name: getattr(read, name) for name in (*_SHARED, *_OF_CHAT)}
     fields["max_tokens"] = getattr(read, "max_output_tokens", None)
-    if read.reasoning is not None and read.reasoning.effort is not None:
-        fields["thinking"] = read.reasoning.effort not in _UNTHINKING
+    if read.reasoning is not None:
+        fields["reasoning_effort"] = read.reasoning.effort
     if read.text is not None and read.text.format is not None:
         fields["response_format"] = _format(read.text.format)
     if read.top_logprobs or _LOGPROBS in (read.include or ()):
@@ -167,7 +172,7 @@ def _fields(read: ResponsesBody) -> dict[str, Any]:
     choice = _choice(read.tool_choice)
     if not tools and choice in (None, "auto", "none"):
         return fields
-    offered = {"tools": None if read.tools is None else tools, "parallel_tool_calls": read.parallel_tool_calls}
+    offered = {"tools": tools or None, "parallel_tool_calls": read.parallel_tool_calls}
     return {**fields, **offered, "tool_choice": choice}
 
 

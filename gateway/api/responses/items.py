@@ -88,12 +88,9 @@ def turns_of(asked: str | list[Item], instructions: str | None) -> tuple[Turn, .
         said = _Assistant()
         turns += _asked(item, place)
     turns += [*said.turns(), *in_order_of_calls(results, called)]
-    spoken = [turn.role for turn in turns if turn.role != "system"]
-    if not spoken or spoken[-1] == "assistant":
+    if all(turn.role == "system" for turn in turns):
         raise InvalidInput(
-            "The field input must be text, or a list of items whose last one is the output of a function, "
-            "or a user's message with text or a picture.",
-            "input",
+            "The field input must be text, or a list of items of which one asks or says something.", "input"
         )
     return tuple(turns)
 
@@ -102,14 +99,21 @@ def _say(said: _Assistant, item: Item, place: str) -> None:
     if item.type == "reasoning":
         said.thoughts += [thought.text for thought in item.thoughts or item.summary or () if thought.text]
     elif item.type == "function_call":
-        if item.name is None:
-            raise InvalidInput(f"The field {place} is of type function_call but has no name.", f"{place}.name")
-        said.calls.append(ToolCall(item.name, _arguments(item.arguments, f"{place}.arguments")))
-        said.call_ids.append(item.call_id)
+        called = ToolCall(_needed(item, "name", place), _arguments(item.arguments, f"{place}.arguments"))
+        said.calls.append(called)
+        said.call_ids.append(_needed(item, "call_id", place))
     elif item.type == "message":
         said.parts += _parts(item.content, f"{place}.content")
     else:
         raise _unknown(item, place)
+
+
+def _needed(item: Item, name: str, place: str) -> str:
+    """A field that its type needs; raises InvalidInput."""
+    value: str | None = getattr(item, name)
+    if not value:
+        raise InvalidInput(f"The field {place} is of type {item.type} but has no {name}.", f"{place}.{name}")
+    return value
 
 
 def _result(item: Item, place: str) -> Turn:

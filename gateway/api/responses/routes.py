@@ -1,8 +1,8 @@
-"""POST /v1/responses: what clients of OpenAI's newer SDKs use."""
+"""POST /v1/responses and /v1/responses/input_tokens: what clients of OpenAI's newer SDKs use."""
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, g, request
+from flask import Blueprint, Response, g, jsonify, request
 
 from gateway.api.body_reader import BodyReader
 from gateway.api.handler import ChatHandler
@@ -13,26 +13,36 @@ from gateway.openapi.operations import RouteDocs, asking
 from gateway.openapi.responses import MODEL_NAME, USAGE, fields, said
 from gateway.settings import GatewaySettings
 
+PATH = "/v1/responses"
+
 
 def routes(settings: GatewaySettings, bodies: BodyReader, handler: ChatHandler) -> Blueprint:
-    """The blueprint of this route."""
+    """The blueprint of these routes."""
     blueprint = Blueprint("responses", __name__)
 
-    @blueprint.post("/v1/responses")
+    @blueprint.post(PATH)
     def responses() -> Response:
-        asked = parse_response(bodies.read(request), settings.thinking)
+        asked = bodies.read_as(request, parse_response, settings.thinking)
         handler.check_model(asked.read.model)
         shape = ResponseShape(settings.model_name, g.record.request_id, handler.service.tokenizer, asked)
         return handler.respond(asked.conversation, shape, bool(asked.read.stream))
+
+    @blueprint.post(f"{PATH}/input_tokens")
+    def input_tokens() -> Response:
+        asked = bodies.read_as(request, parse_response, settings.thinking)
+        handler.check_model(asked.read.model)
+        counted = len(handler.count(asked.conversation).input_ids)
+        return jsonify(object="response.input_tokens", input_tokens=counted)
 
     return blueprint
 
 
 def docs() -> RouteDocs:
-    """What this route tells the OpenAPI document."""
-    operation = asking("OpenAI's responses.", ResponsesBody, "Response", streams=True)
+    """What these routes tell the OpenAPI document."""
+    asked = asking("OpenAI's responses.", ResponsesBody, "Response", streams=True)
+    counted = asking("Count the tokens of an input, images included.", ResponsesBody, "ResponseInputTokens")
     return RouteDocs(
-        {"/v1/responses": {"post": operation}},
+        {PATH: {"post": asked}, f"{PATH}/input_tokens": {"post": counted}},
         (ResponsesBody,),
         _MEANINGS,
         _ANSWERS,
@@ -73,5 +83,10 @@ _ANSWERS = {
         status=said("string", "completed, or incomplete at max_output_tokens or the context's end."),
         output=said("array", "Items of type reasoning, message and function_call.", items={"type": "object"}),
         usage=USAGE,
-    )
+    ),
+    "ResponseInputTokens": fields(
+        *("object", "input_tokens"),
+        object={"const": "response.input_tokens"},
+        input_tokens=said("integer", "Tokens of the whole prompt."),
+    ),
 }

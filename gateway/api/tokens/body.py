@@ -17,7 +17,7 @@ TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=_MAX_ID
 class TokenizeBody(MessagesBody):
     """The JSON body of a request to /v1/tokenize: a conversation, or a prompt as it stands."""
 
-    blank_texts: ClassVar[tuple[str, ...]] = ("prompt",)
+    blank_texts: ClassVar[tuple[str, ...]] = ("prompt", "content")
 
     messages: list[ChatMessage] | None = Field(  # type: ignore[assignment]
         default=None,
@@ -29,6 +29,9 @@ class TokenizeBody(MessagesBody):
     add_generation_prompt: bool | None = Field(default=None, description=FLAG)
     continue_final_message: bool | None = Field(default=None, description=FLAG)
     prompt: str | None = Field(default=None, description="a string")
+    content: str | None = Field(default=None, description="a string")
+    with_pieces: bool | None = Field(default=None, description=FLAG)
+    add_special: bool | None = Field(default=None, description=FLAG)
     add_special_tokens: bool | None = Field(default=None, description=FLAG)
     return_token_strs: bool | None = Field(default=None, description=FLAG)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from flask import Blueprint, Response, jsonify, request
 
 from gateway.api.body_reader import BodyReader
 from gateway.api.handler import ChatHandler
+from gateway.api.tokens.answer import document
 from gateway.api.tokens.body import DetokenizeBody, TokenizeBody, check_ids
 from gateway.openapi.field_docs import Meaning
 from gateway.openapi.operations import RouteDocs, asking
@@ -13,6 +16,8 @@ from gateway.openapi.responses import fields, said
 from gateway.schemas.common import read_as
 from gateway.schemas.conversation import Conversation
 from gateway.schemas.messages import check_continued
+from gateway.schemas.openai import CompletionBody
+from gateway.schemas.unknown_fields import read_knowing
 from gateway.settings import GatewaySettings
 from glmserve.errors import InvalidInput
 from glmserve.sampling_parameters import Sampling
@@ -27,22 +32,20 @@ def routes(settings: GatewaySettings, bodies: BodyReader, handler: ChatHandler) 
 
     @blueprint.post("/v1/tokenize")
     def tokenize() -> Response:
-        read = read_as(TokenizeBody, bodies.read(request), "messages or prompt")
+        read, counted = bodies.read_as(request, _counted, settings.thinking)
         handler.check_model(read.model)
-        prompt = handler.count(_conversation(read, settings.thinking))
-        ids = prompt.input_ids.tolist()
-        spelled = [tokenizer.token_bytes(each).decode("utf-8", "replace") for each in ids]
-        return jsonify(
-            count=len(ids),
-            image_tokens=prompt.image_tokens,
-            max_model_len=handler.service.context_tokens,
-            tokens=ids,
-            token_strs=spelled if read.return_token_strs else None,
-        )
+        prompt = handler.count(counted)
+        facts = {
+            "count": len(prompt.input_ids),
+            "image_tokens": prompt.image_tokens,
+            "max_model_len": handler.service.context_tokens,
+        }
+        written = document(facts, prompt.input_ids, tokenizer, bool(read.with_pieces), bool(read.return_token_strs))
+        return Response(written, mimetype="application/json")
 
     @blueprint.post("/v1/detokenize")
     def detokenize() -> Response:
-        read = read_as(DetokenizeBody, bodies.read(request), "tokens")
+        read = bodies.read_as(request, _ids)
         handler.check_model(read.model)
         check_ids(read.tokens, tokenizer.largest_id, "tokens")
         return jsonify(prompt=tokenizer.decode(read.tokens))
@@ -50,12 +53,22 @@ def routes(settings: GatewaySettings, bodies: BodyReader, handler: ChatHandler) 
     return blueprint
 
 
+def _ids(body: bytes) -> DetokenizeBody:
+    return read_as(DetokenizeBody, body, "tokens")
+
+
+def _counted(body: bytes, thinks_by_default: bool) -> tuple[TokenizeBody, Conversation]:
+    read, unknown = read_knowing(TokenizeBody, body, "messages or prompt", CompletionBody)
+    return read, replace(_conversation(read, thinks_by_default), unknown=unknown)
+
+
 def _conversation(read: TokenizeBody, thinks_by_default: bool) -> Conversation:
     """What is counted; raises InvalidInput unless there is either a prompt or a conversation."""
-    if (read.prompt is None) == (read.messages is None):
-        raise InvalidInput("The request must have either messages or a prompt, and not both.", "messages")
-    if read.prompt is not None:
-        return Conversation((), _COUNTING, raw=read.prompt)
+    raw = read.content if read.prompt is None else read.prompt
+    if (raw is None) == (read.messages is None) or None not in (read.prompt, read.content):
+        raise InvalidInput("The request must have one of messages, prompt and content.", "messages")
+    if raw is not None:
+        return Conversation((), _COUNTING, raw=raw)
     asked, turns = read.thinks(), read.turns()
     if read.continue_final_message:
         check_continued(turns[-1], bool(read.add_generation_prompt))
@@ -75,17 +88,21 @@ def docs() -> RouteDocs:
     count = asking("Turn a conversation or a text into token ids, and count them.", TokenizeBody, "TokenCount")
     text = asking("Turn token ids into their text.", DetokenizeBody, "Detokenized")
     meanings = {
-        "messages": Meaning("The conversation, pictures included."),
+        "messages": Meaning("The conversation, images included."),
         "prompt": Meaning("A text as it stands, instead of messages; control tokens written in it are such."),
         "tokens": Meaning("What to turn into text."),
         "return_token_strs": Meaning("Whether each token's text comes too.", False),
+        "content": Meaning("The same as prompt, as llama.cpp's clients name it."),
+        "with_pieces": Meaning("Whether each of tokens is an object of id and piece, as in llama.cpp.", False),
         "add_special_tokens": Meaning("Known for vLLM's clients' sake: this tokenizer adds none."),
+        "add_special": Meaning("Known for llama.cpp's clients' sake, as add_special_tokens."),
     }
     return RouteDocs(
         {"/v1/tokenize": {"post": count}, "/v1/detokenize": {"post": text}},
         (TokenizeBody, DetokenizeBody),
         meanings,
         _ANSWERS,
+        {"TokenizeBody": {"prompt": "What colour is the circle?"}, "DetokenizeBody": {"tokens": [72, 105]}},
     )
 
 
@@ -93,9 +110,12 @@ _ANSWERS = {
     "TokenCount": fields(
         *("count", "image_tokens", "max_model_len", "tokens"),
         count=said("integer", "Tokens of the whole prompt."),
-        image_tokens=said("integer", "Those of its pictures."),
-        max_model_len=said("integer", "Most tokens of prompt, pictures and answer."),
-        tokens=said("array", "Their ids; one for each token of a picture.", items=said("integer")),
+        image_tokens=said("integer", "Those of its images."),
+        max_model_len=said("integer", "Most tokens of prompt, images and answer."),
+        tokens={
+            "type": "array",
+            "description": "Their ids; one for each token of an image. Or objects of id and piece.",
+        },
         token_strs={"type": ["array", "null"], "description": "Each token's text, where that was asked for."},
     ),
     "Detokenized": fields("prompt", prompt=said("string", "The text.")),

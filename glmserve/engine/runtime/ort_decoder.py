@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from glmserve.engine.runtime.sampling import GREEDY, SamplerInputs, filled, samp
 from glmserve.engine.vision.stop import Stop
 from glmserve.errors import BadArtifact
 from glmserve.limits import MAX_LOGPROBS, SAMPLER_CANDIDATES
-from glmserve.model.config import Checkpoint
+from glmserve.model.config import Checkpoint, TextModel
 from glmserve.model.position_embedding import VisionArrays
 
 _log = logging.getLogger(__name__)
@@ -29,6 +30,12 @@ _MOST_GRAPHS = 64
 """Captured at most, since each holds memory for as long as the decoder lives; other steps are launched node by node."""
 _UNCAPTURED = -1
 """onnxruntime's number for a run that is not to be captured."""
+_ONCE_ON_CUDA = {"session.use_device_allocator_for_initializers": "1"}
+"""Weights that onnxruntime lays out anew for its kernels would keep the memory of their first layout without this."""
+_ROUNDED_ON_CUDA = {"ep.cuda.fpa_intb_gemm": "1"}
+"""Multiplies by rounded weights as they are. Without it a step of more than a few tokens unpacks them all."""
+_TILE = 64
+"""Inputs of a layer that those kernels take at a time; they run no layer of any other number."""
 
 
 def open_session(
@@ -38,9 +45,10 @@ def open_session(
     captures_graphs: bool = False,
     content: bytes | None = None,
     profile: Path | None = None,
+    entries: Mapping[str, str] | None = None,
 ) -> ort.InferenceSession:
     """A session on a graph file, or on `content` with the weights that lie beside that file; with `profile`, every
-    node's time goes into a file whose name begins so.
+    node's time goes into a file whose name begins so. `entries` are more of onnxruntime's session entries.
 
     Threads do not spin while idle, since server, stubs and gateway share the cores. Raises BadArtifact.
     """
@@ -52,6 +60,8 @@ def open_session(
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     multiply_bytes_exactly(options)
+    for entry, value in {**(_ONCE_ON_CUDA if device.name == "cuda" else {}), **(entries or {})}.items():
+        options.add_session_config_entry(entry, value)
     if not graph.is_file():
         raise BadArtifact(f"The build lacks {graph.name}.")
     if content is not None:
@@ -88,14 +98,15 @@ class OrtDecoder:
         self._device = device or Host()
         self._buckets = buckets
         self._captures = bool(buckets) and self._device.name == "cuda"
+        entries = _ROUNDED_ON_CUDA if self._device.name == "cuda" and _is_tiled(text) else None
         try:
-            self._session = open_session(graph, self._device, threads, self._captures, content, profile)
+            self._session = open_session(graph, self._device, threads, self._captures, content, profile, entries)
         except BadArtifact:
             if not self._captures:
                 raise
             _log.warning("this graph cannot be captured as CUDA graphs; decode steps are launched one node at a time")
             self._captures, self._buckets = False, ()
-            self._session = open_session(graph, self._device, threads, False, content, profile)
+            self._session = open_session(graph, self._device, threads, False, content, profile, entries)
         self._keeps_logits = content is not None
         self._no_features = np.zeros((1, text.hidden), np.float32)
         kv_type = next(i.type for i in self._session.get_inputs() if i.name == DecoderGraph.DECODED.past(0)[0])
@@ -235,6 +246,11 @@ class OrtDecoder:
         binding.sampler = sampler
         for name, array in sampler.by_input().items():
             binding.put(name, array)
+
+
+def _is_tiled(text: TextModel) -> bool:
+    """Whether every linear layer of the decoder has a number of inputs that is whole tiles."""
+    return all(size % _TILE == 0 for size in (text.hidden, text.heads * text.head_dim, text.ffn))
 
 
 class OrtVision:

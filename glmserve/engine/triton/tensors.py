@@ -117,6 +117,8 @@ def message(events: list[Event]) -> Tensors:
             tensors[contract.FINISH.name] = np.asarray(event.finishes or [event.finish], np.int32)
             tensors[contract.TIMINGS_MS.name] = np.asarray(seconds, np.float32) * 1000
             tensors[contract.CACHED_TOKENS.name] = np.asarray([event.cached_tokens], np.int32)
+            if event.stop_tokens:
+                tensors[contract.STOP_TOKENS.name] = np.asarray(event.stop_tokens, np.int32)
     return tensors
 
 
@@ -178,7 +180,7 @@ def _images(tensors: Tensors, checkpoint: Checkpoint) -> list[tuple[np.ndarray, 
         return []
     grids = [Grid(int(down), int(across)) for down, across in rows]
     if len(grids) > MAX_IMAGES:
-        raise InvalidInput(f"A request may hold at most {MAX_IMAGES} pictures.", "image")
+        raise InvalidInput(f"A request may hold at most {MAX_IMAGES} images.", "image")
     if any(g.rows < merge or g.columns < merge or g.rows % merge or g.columns % merge for g in grids):
         raise InvalidInput(f"Image grids must be positive multiples of {merge}.", "image")
     patches = tensors.get(contract.PATCHES.name)

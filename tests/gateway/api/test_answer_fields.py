@@ -213,7 +213,8 @@ def test_thoughts_have_both_names_and_can_be_left_out(client: FlaskClient, backe
         ({"reasoning_effort": "high", "enable_thinking": False}, False),
         ({"enable_thinking": True}, True),
         ({"enable_thinking": True, "thinking": False}, False),
-        ({"reasoning_effort": "none", "chat_template_kwargs": {"enable_thinking": True}}, False),
+        ({"reasoning_effort": "none", "chat_template_kwargs": {"enable_thinking": True}}, True),
+        ({"enable_thinking": False, "chat_template_kwargs": {"enable_thinking": True}}, False),
     ],
 )
 def test_an_effort_switches_thinking(
@@ -291,9 +292,7 @@ def test_a_prompt_keeps_its_last_tokens(client: FlaskClient, backend: FakeBacken
     assert cut == whole[-3:] and same == whole
     completed(client, truncate_prompt_tokens=-1, max_tokens=10**9)
     assert backend.requests[-1].input_ids.tolist() == whole
-    assert_problem(
-        ask_openai(client, image, truncate_prompt_tokens=3), 400, "a prompt with pictures cannot be truncated"
-    )
+    assert_problem(ask_openai(client, image, truncate_prompt_tokens=3), 400, "a prompt with images cannot be truncated")
 
 
 def test_a_picture_has_as_many_tokens_as_its_bounds_allow(
@@ -321,3 +320,37 @@ def test_salts_and_answers_keep_their_caches_apart(client: FlaskClient, backend:
         completed(client, cache_salt=salt)
     none, blank, first, again, other = (request.cache_salt for request in backend.requests)
     assert none == blank == 0 and first == again != other and 0 not in (first, other)
+
+
+def test_the_stop_token_that_ended_an_answer_is_its_stop_reason(
+    client: FlaskClient, backend: FakeBackend, says: Script
+) -> None:
+    backend.chunks = [*says()[:-1], Chunk((), Finish.STOP, finishes=(Finish.STOP,), stop_tokens=(9,))]
+    assert completed(client, stop_token_ids=[9])["choices"][0]["stop_reason"] == 9
+    assert streamed(client, stop_token_ids=[9])[-1]["choices"][0]["stop_reason"] == 9
+    backend.chunks = says()
+    assert "stop_reason" not in completed(client, stop_token_ids=[9])["choices"][0]
+
+
+def test_the_fewest_tokens_raise_the_default_of_the_most(client: FlaskClient, backend: FakeBackend) -> None:
+    completed(client, min_tokens=600)
+    completed(client, min_tokens=10)
+    assert [request.sampling.max_tokens for request in backend.requests] == [600, 512]
+    assert_problem(client.post(OPENAI_URL, json=HI | {"min_tokens": 600, "max_tokens": 512}), 400, "min_tokens")
+
+
+def test_a_prompt_keeps_the_side_that_is_asked_for(client: FlaskClient, backend: FakeBackend) -> None:
+    for fields in ({}, {"truncation_side": "right"}, {"truncation_side": "left"}):
+        completed(client, truncate_prompt_tokens=3 if fields else None, **fields)
+    whole, right, left = (request.input_ids.tolist() for request in backend.requests)
+    assert (right, left) == (whole[:3], whole[-3:])
+
+
+def test_running_usage_comes_with_the_usage_only(client: FlaskClient) -> None:
+    chunks = streamed(client, stream_options={"continuous_usage_stats": True})
+    assert all("usage" not in chunk for chunk in chunks)
+
+
+def test_a_prompt_too_long_has_openais_code(client: FlaskClient) -> None:
+    asked = {"messages": [{"role": "user", "content": "a " * 200_000}]}
+    assert client.post(OPENAI_URL, json=asked).get_json()["error"]["code"] == "context_length_exceeded"

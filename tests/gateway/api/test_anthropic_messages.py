@@ -307,3 +307,47 @@ def test_keys_and_models_are_refused_in_the_same_shape(build: Path, backend: Fak
     assert kinds == [(401, "authentication_error"), (404, "not_found_error"), (200, None)]
     lost = client.get(f"{URL}/batches", headers={"x-api-key": secret})
     assert lost.get_json()["type"] == "error" and lost.status_code == 405
+
+
+USED = {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {}}
+
+
+@pytest.mark.parametrize(
+    ("role", "block", "missing"),
+    [
+        ("assistant", USED, "id"),
+        ("assistant", USED, "name"),
+        ("assistant", USED, "input"),
+        ("assistant", {"type": "thinking", "thinking": "Hm."}, "thinking"),
+        ("assistant", {"type": "redacted_thinking", "data": "x"}, "data"),
+        ("user", {"type": "tool_result", "tool_use_id": "toolu_1"}, "tool_use_id"),
+        ("user", {"type": "text", "text": "Hi"}, "text"),
+        ("user", {"type": "image", "source": {"type": "url", "url": "x"}}, "source"),
+    ],
+)
+def test_a_block_has_what_its_type_needs(client: FlaskClient, role: str, block: dict[str, Any], missing: str) -> None:
+    for wrong in ({name: value for name, value in block.items() if name != missing}, {**block, missing: None}):
+        response = post(client, [*ASKED, {"role": role, "content": [wrong]}, *ASKED])
+        assert response.status_code == 400 and missing in response.get_json()["error"]["message"]
+
+
+def test_a_systems_message_may_come_last(client: FlaskClient, backend: FakeBackend) -> None:
+    assert post(client, [*ASKED, {"role": "system", "content": "Be brief."}]).status_code == 200
+    assert post(client, [{"role": "system", "content": "Be brief."}]).status_code == 400
+
+
+def test_an_answer_that_says_nothing_has_one_empty_block(
+    client: FlaskClient, backend: FakeBackend, says: Script
+) -> None:
+    backend.chunks = says("")
+    empty = {"type": "text", "text": ""}
+    assert post(client, ASKED).get_json()["content"] == [empty]
+    told = events(post(client, ASKED, stream=True).text)
+    assert [event["content_block"] for name, event in told if name == "content_block_start"] == [empty]
+    assert [name for name, _ in told].count("content_block_stop") == 1
+
+
+def test_a_salt_keeps_what_is_cached_apart(client: FlaskClient, backend: FakeBackend) -> None:
+    post(client, ASKED, cache_salt="a")
+    post(client, ASKED)
+    assert backend.requests[0].cache_salt != 0 == backend.requests[1].cache_salt

@@ -172,7 +172,7 @@ def test_an_empty_file_alone_is_told(send: Send) -> None:
 
 def test_a_picture_under_another_name_is_told_the_right_one(send: Send) -> None:
     other = ('"photo"; filename="a.png"', PNG)
-    assert_problem(send(('"prompt"', b"Hi"), other, image=None), 400, "came as photo, and pictures are sent as image")
+    assert_problem(send(('"prompt"', b"Hi"), other, image=None), 400, "came as photo, and images are sent as image")
 
 
 def test_a_plain_form_holds_base64(client: FlaskClient, backend: FakeBackend) -> None:
@@ -201,6 +201,7 @@ def test_json_that_says_it_is_a_form_is_told(client: FlaskClient, image: str) ->
     assert_problem(response, 415, "say application/json")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [FORM + "; boundary=x", URLENCODED])
 @pytest.mark.parametrize("piece", [b"a", b"\r", b"\r\n--", b"%", b"%41", b"&", b"=", b"\n", b"--x\r\n"])
 def test_megabytes_of_anything_are_read_in_a_moment(client: FlaskClient, kind: str, piece: bytes) -> None:

@@ -222,7 +222,7 @@ def test_control_tokens_that_users_type_never_become_any(
 def test_one_image_more_than_allowed_is_told(client: FlaskClient, image: str) -> None:
     part = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{image}"}}
     messages = [{"role": "user", "content": [part] * 17}]
-    assert_problem(client.post(OPENAI_URL, json={"messages": messages}), 400, "16 pictures")
+    assert_problem(client.post(OPENAI_URL, json={"messages": messages}), 400, "16 images")
 
 
 def test_ten_megabytes_of_one_character_are_a_400_in_a_moment(send: Send, image: str) -> None:

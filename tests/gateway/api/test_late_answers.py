@@ -47,7 +47,7 @@ def test_a_504_says_what_would_help_this_very_request(
     response = asks(client, image, max_tokens=77)
     said = sentence(response.get_json())
     assert response.status_code == 504
-    for word in ("77 were allowed", "smaller pictures", '"stream": true', '"partial_on_timeout": true'):
+    for word in ("77 were allowed", "smaller images", '"stream": true', '"partial_on_timeout": true'):
         assert word in said, word
     assert "GLM_GATEWAY_DEADLINE_S" in said and "X-Request-Timeout" not in said  # there is nothing more to allow
 
@@ -58,7 +58,7 @@ def test_what_would_not_help_is_not_advised(client: FlaskClient, late: FakeBacke
     response = client.post(OPENAI_URL, json=body, headers={"X-Request-Timeout": "5"})
     said = sentence(response.get_json())
     assert response.status_code == 504
-    assert "picture" not in said and "partial_on_timeout" not in said
+    assert "image" not in said and "partial_on_timeout" not in said
     assert "within 5 seconds" in said and "X-Request-Timeout, of up to 30 seconds" in said
 
 

@@ -40,3 +40,24 @@ def test_tokens_are_counted_as_they_will_be_thought_about(
     body = {"messages": [{"role": "user", "content": "Hi"}], **switches}
     asked = client.post(OPENAI_URL, json=body).get_json()["usage"]["prompt_tokens"]
     assert client.post("/v1/tokenize", json=body).get_json()["count"] == asked
+
+
+def test_a_text_is_tokenised_by_the_names_that_other_servers_have(build: Path, backend: FakeBackend) -> None:
+    client = create_app(GatewaySettings(build=build), backend).test_client()
+    text = "A 媽 🤗"
+    ids = client.post("/v1/tokenize", json={"prompt": text}).get_json()["tokens"]
+    pieces = client.post("/v1/tokenize", json={"content": text, "with_pieces": True}).get_json()["tokens"]
+    assert [each["id"] for each in pieces] == ids
+    spelled = (each["piece"].encode() if isinstance(each["piece"], str) else bytes(each["piece"]) for each in pieces)
+    assert b"".join(spelled).decode() == text
+    assert client.post("/v1/tokenize", json={"prompt": text, "content": text}).status_code == 400
+
+
+@pytest.mark.parametrize("path", ["/v1/tokenize", "/v1/messages/count_tokens"])
+def test_counting_tells_of_fields_that_nobody_knows(build: Path, backend: FakeBackend, path: str) -> None:
+    client = create_app(GatewaySettings(build=build), backend).test_client()
+    body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5, "temperature": 0}
+    assert "Warning" not in client.post(path, json=body).headers
+    assert "sistem" in client.post(path, json={**body, "sistem": "Be brief."}).headers["Warning"]
+    strict = create_app(GatewaySettings(build=build, unknown_fields="refuse"), backend).test_client()
+    assert strict.post(path, json={**body, "sistem": "Be brief."}).status_code == 400

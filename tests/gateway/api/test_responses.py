@@ -274,13 +274,16 @@ def test_log_probabilities_come_where_they_are_included(
         ({"input": []}, "input"),
         ({"input": 5}, "input"),
         ({"input": " "}, "input"),
-        ({"input": [{"role": "assistant", "content": "Hi"}]}, "input"),
+        ({"input": [{"role": "system", "content": "Hi"}]}, "input"),
         ({"input": [{"role": "wizard", "content": "Hi"}]}, "input"),
         ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0]"),
         ({"input": [{"type": "web_search_call", "id": "ws_1"}, USER]}, "input[0]"),
         ({"input": [USER, {"type": "function_call_output", "call_id": "a"}]}, "input[1].output"),
         ({"input": [USER, {"type": "function_call", "call_id": "a", "arguments": "{}"}, USER]}, "input[1].name"),
         ({"input": [USER, {"type": "function_call", "name": "f", "arguments": "no"}, USER]}, "input[1].arguments"),
+        ({"input": [USER, {"type": "function_call", "name": "f", "arguments": "{}"}, USER]}, "input[1].call_id"),
+        ({"tools": [], "tool_choice": "required"}, "tool_choice"),
+        ({"structured_outputs": {"choice": ["a"]}, "text": {"format": {"type": "json_object"}}}, "structured_outputs"),
         ({"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "x"}]}]}, "input"),
         ({"previous_response_id": "resp_1"}, "previous_response_id"),
         ({"conversation": "conv_1"}, "conversation"),
@@ -334,3 +337,31 @@ def test_a_choice_of_tools_means_what_it_means_in_a_chat(
     named_as_here = second.grammar.replace(b"].function.parameters", b"].parameters")
     assert first.grammar and first.grammar == named_as_here
     assert first.input_ids.tolist() == second.input_ids.tolist()
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        {"role": "assistant", "content": "It is"},
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "It is"}]},
+        {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "Greet."}]},
+    ],
+)
+def test_what_the_assistant_said_may_come_last(client: FlaskClient, last: Any) -> None:
+    for asked in ([USER, last], [last]):
+        assert client.post(URL, json={"input": asked}).get_json()["status"] == "completed"
+
+
+def test_tokens_of_an_input_are_counted_as_they_are_asked_with(client: FlaskClient) -> None:
+    body = {"input": [USER], "instructions": "Be brief.", "tools": [TOOL]}
+    counted = client.post(f"{URL}/input_tokens", json=body)
+    asked = client.post(URL, json=body).get_json()
+    assert counted.get_json() == {"object": "response.input_tokens", "input_tokens": asked["usage"]["input_tokens"]}
+    assert "temprature" in client.post(f"{URL}/input_tokens", json={**body, "temprature": 1}).headers["Warning"]
+
+
+def test_the_templates_own_switch_counts_more_than_an_effort(client: FlaskClient, backend: FakeBackend) -> None:
+    for fields in ({"reasoning": {"effort": "high"}}, {"chat_template_kwargs": {"enable_thinking": True}}):
+        assert client.post(URL, json={"input": "Hi", "reasoning": {"effort": "none"}, **fields}).status_code == 200
+    first, second = (request.input_ids.tolist() for request in backend.requests)
+    assert first == second

@@ -170,3 +170,24 @@ def test_several_answers_to_one_prompt_are_asked_for_at_once(client: FlaskClient
 
 def test_another_model_is_not_found(client: FlaskClient) -> None:
     assert client.post(URL, json={"prompt": "Hi", "model": "other"}).status_code == 404
+
+
+def test_each_choice_tells_the_ids_of_its_own_prompt(client: FlaskClient, tokenizer: Tokenizer) -> None:
+    prompts = ["The sky", "The sea is"]
+    ids = [tokenizer.encode(prompt) for prompt in prompts]
+    body = {"prompt": prompts, "return_token_ids": True}
+    assert [choice["prompt_token_ids"] for choice in client.post(URL, json=body).get_json()["choices"]] == ids
+    told: dict[int, list[int]] = {}
+    for event in events(client.post(URL, json={**body, "stream": True}).text):
+        for choice in event["choices"]:
+            if "prompt_token_ids" in choice:
+                assert choice["index"] not in told
+                told[choice["index"]] = choice["prompt_token_ids"]
+    assert [told[index] for index in sorted(told)] == ids
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_text_is_truncated_as_a_conversation_is(client: FlaskClient, backend: FakeBackend, side: str) -> None:
+    ids = [100, 101, 102, 103]
+    client.post(URL, json={"prompt": ids, "truncate_prompt_tokens": 2, "truncation_side": side})
+    assert backend.requests[0].input_ids.tolist() == (ids[-2:] if side == "left" else ids[:2])

@@ -61,6 +61,8 @@ class Site(BaseHTTPRequestHandler):
             self.send_header("Location", f"/{int(step) - 1}" if int(step) else "/file")
         if step == "round":
             self.send_header("Location", "/\u56fe 1.png".encode().decode("latin-1"))
+        if step == "blank":
+            self.send_header("Location", " ")
         if step == "away":
             self.send_header("Location", "http://169.254.169.254/latest")
         if step in NO_URLS:
@@ -95,6 +97,12 @@ def test_a_listed_host_is_read_through_a_few_redirects(site: str) -> None:
 @pytest.mark.parametrize("path", ["7", "away", "none"])
 def test_too_many_redirects_one_elsewhere_or_nothing_is_a_bad_image(site: str, path: str) -> None:
     with pytest.raises(BadImage, match="image"):
+        reader(site).read(f"http://{site}/{path}", "image", 5)
+
+
+@pytest.mark.parametrize("path", ["lost", "blank"])
+def test_a_redirect_that_says_no_place_is_told_so(site: str, path: str) -> None:
+    with pytest.raises(BadImage, match=r"its host answered 302 and does not say where the image is now \(Location\)"):
         reader(site).read(f"http://{site}/{path}", "image", 5)
 
 
@@ -172,6 +180,7 @@ def test_an_address_that_may_lead_inside_is_not_public(address: str) -> None:
     assert not is_public(address)
 
 
+@pytest.mark.slow
 def test_a_name_that_is_looked_up_for_ever_ends_with_the_requests_time(monkeypatch: pytest.MonkeyPatch) -> None:
     over = threading.Event()
 

@@ -84,6 +84,7 @@ def test_a_service_that_is_full_is_ready_all_the_same(client: FlaskClient, backe
     assert client.get("/health/ready").status_code == 200
 
 
+@pytest.mark.slow
 def test_not_ready_when_the_canary_takes_too_long(build: Path, says: Script) -> None:
     backend = FakeBackend(says(), gate=threading.Event())
     client = create_app(GatewaySettings(build=build, canary_timeout_s=0.05), backend).test_client()
@@ -101,6 +102,7 @@ def test_a_canary_that_takes_much_longer_than_the_last_is_given_up(build: Path, 
     assert "deadline_exceeded within 0." in fault and "GLM_GATEWAY_CANARY_TIMEOUT_S" in fault
 
 
+@pytest.mark.slow
 def test_a_slow_machine_becomes_ready_with_its_first_answer_however_long_that_takes(build: Path, says: Script) -> None:
     backend = FakeBackend(says(), gate=threading.Event())
     readiness = readiness_of(build, backend, timeout_s=0.05)
@@ -112,6 +114,7 @@ def test_a_slow_machine_becomes_ready_with_its_first_answer_however_long_that_ta
     assert eventually(lambda: readiness.fault() is None)
 
 
+@pytest.mark.slow
 def test_the_next_canaries_may_take_a_few_times_as_long_as_the_last(build: Path, says: Script) -> None:
     """Meanwhile whoever asks is told what was found last, and does not wait longer than the setting says."""
     backend, now = FakeBackend(says(), gate=threading.Event()), [0.0]
@@ -221,3 +224,15 @@ def test_any_answer_will_do_where_the_right_one_is_unknown(build: Path, backend:
 def test_a_build_without_a_canary_is_refused_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(BadArtifact):
         Canary.read(tmp_path)
+
+
+def test_the_canarys_answer_tells_how_fast_the_engine_is(build: Path, says: Script) -> None:
+    backend, heard = FakeBackend(says()), list[tuple[float, float]]()
+    *before, last = backend.chunks
+    backend.chunks = [*before, replace(last, timings_ms=(5.0, 7000.0, 52_000.0, 2000.0))]
+    tokens = sum(len(chunk.tokens) for chunk in backend.chunks)
+    service = ChatService(GatewaySettings(build=build), backend)
+    canary = Canary.read(build)
+    told = Readiness(service, backend, canary, 5.0, 5.0, on_pace=lambda *pace: heard.append(pace))
+    assert told.fault() is None
+    assert heard == [(pytest.approx(2.0 / tokens), pytest.approx(59.0))]

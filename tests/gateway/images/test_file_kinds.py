@@ -22,7 +22,7 @@ from gateway.images.file_kinds import other_kind
         ("zip", "a ZIP or Office file"),
         ("tiff", "a TIFF file"),
         ("ico", "an icon (ICO)"),
-        ("jpeg 2000", "a JPEG 2000 picture"),
+        ("jpeg 2000", "a JPEG 2000 image"),
         ("text", None),
         ("nothing", None),
     ],

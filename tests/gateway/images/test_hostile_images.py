@@ -133,6 +133,7 @@ HONEST = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_structure_that_costs_is_refused_before_anything_is_decoded(name: str) -> None:
     maker, words = REFUSED[name]

@@ -226,6 +226,7 @@ def test_every_orientation_is_pillows(orientation: int, kind: str, endian: str, 
         assert np.array_equal(decoded(data, max_side), np.asarray(pillows_pixels(data, max_side)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HONEST)
 def test_a_file_that_breaks_off_anywhere_is_refused_or_decoded_but_never_our_failure(name: str) -> None:
     data = file(name)
@@ -271,6 +272,7 @@ def test_random_honest_files_have_the_pixels_that_pillow_gives_them(
     assert np.array_equal(decoded(data, max_side), np.asarray(pillows_pixels(data, max_side)))
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(
     data=st.lists(

@@ -89,6 +89,7 @@ def test_a_key_for_metrics_may_not_ask(build: Path, backend: FakeBackend, keys: 
     assert_problem(post(app_of(build, backend, keys_file=keys), image, X_API_Key=secret), 403, "metrics")
 
 
+@pytest.mark.slow
 def test_a_revoked_key_is_locked_out(build: Path, backend: FakeBackend, keys: Path, image: str) -> None:
     secret = create_key(keys, "shop")
     client = app_of(build, backend, keys_file=keys)
@@ -152,7 +153,7 @@ def test_image_tokens_a_minute_are_counted_before_decoding(build: Path, backend:
     tokens = post(app_of(build, backend), image).get_json()["usage"]["image_tokens"]
     client = app_of(build, backend, image_tokens_per_minute=tokens)
     assert post(client, image).status_code == 200
-    assert_problem(post(client, image), 429, "picture tokens")
+    assert_problem(post(client, image), 429, "image tokens")
     assert len(backend.requests) == 2
 
 
@@ -162,7 +163,7 @@ def test_image_tokens_of_a_request_that_is_refused_are_not_used_up(
     tokens = post(app_of(build, backend), image).get_json()["usage"]["image_tokens"]
     small, large = create_key(keys, "small", image_tokens_per_minute=tokens - 1), create_key(keys, "large")
     full = app_of(build, backend, keys_file=keys, address_image_tokens_per_minute=tokens)
-    assert_problem(post(full, image, X_API_Key=small), 429, "picture tokens")
+    assert_problem(post(full, image, X_API_Key=small), 429, "image tokens")
     assert post(full, image, X_API_Key=large).status_code == 200  # the refusal took nothing from their address
 
 

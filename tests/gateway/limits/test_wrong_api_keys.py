@@ -44,6 +44,7 @@ def guesses(secret: str) -> list[str]:
     return [*almost, *odd, *(f"glm-{secrets.token_urlsafe(32)}" for _ in range(ATTEMPTS - len(almost) - len(odd)))]
 
 
+@pytest.mark.slow
 def test_none_of_two_thousand_wrong_keys_passes_or_leaves_anything_behind(
     build: Path, backend: FakeBackend, key: tuple[Path, str]
 ) -> None:

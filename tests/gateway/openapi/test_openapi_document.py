@@ -154,3 +154,23 @@ def test_answers_have_the_fields_it_promises(client: FlaskClient, api: dict[str,
     check("Model", client.get("/v1/models").get_json()["data"][0])
     check("TokenCount", client.post("/v1/tokenize", json=messages).get_json())
     check("Health", client.get("/health/ready").get_json())
+
+
+def test_every_sentence_of_the_document_stands_in_chinese_too(client: FlaskClient) -> None:
+    """As the page of the API looks a sentence up: numbers stand apart, and so does what a field must be."""
+    page = Path(__file__).resolve().parents[3] / "gateway" / "page" / "docs" / "zh.js"
+    chinese = json.loads(page.read_text("utf-8").partition("SENTENCES = ")[2].rstrip().rstrip(";"))
+    said = {part for text in _sentences(client.get("/openapi.json").get_json()) for part in text.split(" It must be ")}
+    needed = {re.sub(r"\d+(\.\d+)?", "#", part) for part in said}
+    assert needed - chinese.keys() == set(), "gateway/page/docs/zh.js lacks these"
+    assert chinese.keys() - needed == set(), "gateway/page/docs/zh.js has these for nothing"
+    assert [key for key, text in chinese.items() if key.count("#") != text.count("#")] == []
+
+
+def _sentences(part: Any) -> set[str]:
+    if isinstance(part, list):
+        return {text for each in part for text in _sentences(each)}
+    if not isinstance(part, dict):
+        return set()
+    own = {text for key, text in part.items() if key in ("summary", "description") and isinstance(text, str)}
+    return own | {text for each in part.values() for text in _sentences(each)}

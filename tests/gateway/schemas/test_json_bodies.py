@@ -47,6 +47,7 @@ MANY: dict[str, Callable[[int], bytes]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1_500_000, 4 * MIB, LARGEST])
 @pytest.mark.parametrize("kind", MANY)
 def test_too_many_values_are_refused_at_once(kind: str, size: int) -> None:

@@ -54,7 +54,7 @@ def test_a_message_without_content_is_absent_too(post: Post) -> None:
 @pytest.mark.parametrize("content", BLANK)
 def test_a_last_question_that_asks_nothing_is_named(post: Post, content: Any) -> None:
     messages = [QUESTION, {"role": "assistant", "content": "A circle."}, {"role": "user", "content": content}]
-    assert_problem(post(messages), 400, "messages[2].content must hold text or a picture")
+    assert_problem(post(messages), 400, "messages[2].content must hold text or an image")
     assert_problem(post([{"role": "user", "content": content}]), 400, "messages[0].content")
 
 

@@ -191,6 +191,7 @@ def test_the_first_message_may_take_longer_than_the_silence_that_is_allowed_late
     assert len(list(backend.generate(a_request()))) == 1
 
 
+@pytest.mark.slow
 def test_a_steady_stream_may_last_longer_than_the_silence_that_is_allowed(triton: Any, connect: Connect) -> None:
     pause = threading.Event()
 

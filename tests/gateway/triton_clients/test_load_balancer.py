@@ -238,6 +238,7 @@ def test_over_the_wire_one_that_is_gone_is_passed_over(servers: list[tuple[Small
         assert replicas.models_ready()
 
 
+@pytest.mark.slow
 def test_a_triton_that_is_two_seconds_away_is_slow_and_not_down(
     servers: list[tuple[SmallTriton, grpc.Server, int]],
 ) -> None:

@@ -1,0 +1,148 @@
+"""Reads dear bodies in a process of its own, so that nobody else waits for Python's lock meanwhile."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, TypeVar
+
+from gateway.deadline import Deadline
+from gateway.limits.turns import Turns
+from glmserve.errors import DeadlineExceeded, GlmServeError, InvalidInput, Overloaded
+
+T = TypeVar("T")
+READ_CPU_S = 1.5
+"""Processor time that reading a body may take; the dearest that is accepted takes a fifth of it."""
+READ_MEMORY_BYTES = 256 << 20
+_END_WAIT_S = 0.2
+_MODULE = "gateway.reading.process"
+
+
+class DearReader:
+    """One process, which the first dear body starts; any thread may ask. Callers take turns."""
+
+    def __init__(self, timeout_s: float, cpu_s: float = READ_CPU_S) -> None:
+        """`timeout_s` is how long a body may wait for its turn and be read."""
+        self._timeout_s, self._cpu_s = timeout_s, cpu_s
+        self._turns = Turns()
+        self._lock = threading.Lock()
+        self._idle: list[_Process] = []  # one at most
+        self._finalizer = weakref.finalize(self, _end_all, self._idle)
+
+    def read(self, caller: str, function: Callable[..., T], body: bytes | str, *arguments: Any) -> T:
+        """What `function(body, *arguments)` returns or raises, where its errors are ours; a function of a module.
+
+        A text is handed over in UTF-8, once its turn has come. Raises DeadlineExceeded, and InvalidInput for a body
+        that takes too much time or memory.
+        """
+        deadline = Deadline.after(self._timeout_s)
+        with self._turns.take(caller, deadline):
+            process = self._taken()
+            try:
+                packed = body.encode("utf-8", "surrogatepass") if isinstance(body, str) else body
+                answer = process.ask(pickle.dumps((function, arguments)), packed, deadline.left_s())
+            except _Ended as error:
+                raise _why(process.end(), self._cpu_s) from error
+            except BaseException:
+                process.end()
+                raise
+            self._give_back(process)
+        said = pickle.loads(answer)
+        if said is None:
+            raise InvalidInput(f"Reading the request body takes more than {READ_MEMORY_BYTES >> 20} MiB of memory.")
+        if isinstance(said, GlmServeError):
+            raise said
+        result: T = said[0]
+        return result
+
+    def close(self) -> None:
+        """Ends the process, unless it reads; then it ends with what it reads."""
+        self._finalizer()
+
+    def _taken(self) -> _Process:
+        with self._lock:
+            while self._idle:
+                process = self._idle.pop()
+                if process.is_alive():
+                    return process
+                process.end()
+        return _Process(self._cpu_s)
+
+    def _give_back(self, process: _Process) -> None:
+        with self._lock:
+            if self._finalizer.alive:
+                self._idle.append(process)
+                return
+        process.end()
+
+
+class _Ended(Exception):
+    """The process ended without a word."""
+
+
+class _Process:
+    def __init__(self, cpu_s: float) -> None:
+        ours, theirs = socket.socketpair()
+        self._channel = Connection(ours.detach())
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", _MODULE, str(theirs.fileno()), str(cpu_s), str(READ_MEMORY_BYTES)],
+                env=_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+            )
+
+    def ask(self, question: bytes, body: bytes, timeout_s: float) -> bytes:
+        """Raises _Ended and DeadlineExceeded; after both the process has to be ended."""
+        try:
+            self._channel.send_bytes(question)
+            self._channel.send_bytes(body)
+            if not self._channel.poll(timeout_s):
+                raise DeadlineExceeded
+            return self._channel.recv_bytes()
+        except (EOFError, OSError):
+            raise _Ended from None
+
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def end(self) -> int:
+        """Ends it in any case; its exit code."""
+        with suppress(OSError):
+            self._channel.close()
+        try:
+            self._process.wait(_END_WAIT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        return self._process.returncode
+
+
+def _end_all(processes: list[_Process]) -> None:
+    while processes:
+        processes.pop().end()
+
+
+def _why(exit_code: int, cpu_s: float) -> GlmServeError:
+    if exit_code == -signal.SIGPROF:
+        return InvalidInput(f"Reading the request body takes more than {cpu_s:g} s of processor time.")
+    if exit_code == -signal.SIGKILL:  # by the kernel, for want of memory, or by an operator
+        return Overloaded()
+    return GlmServeError()
+
+
+def _environment() -> dict[str, str]:
+    """None of our own settings, and our own path: an editable installation is found by a hook, not by a path."""
+    ours = str(Path(__file__).resolve().parents[2])
+    return {"PYTHONPATH": os.pathsep.join([ours, *(each for each in sys.path if Path(each).is_absolute())])}

@@ -1,0 +1,68 @@
+"""The program of a reading process: body after body is read as it is told, each within its own bounds.
+
+The kernel ends it when a body has used up its processor time. It ends itself when its worker hangs up or has died, and
+when none came for a while.
+"""
+
+from __future__ import annotations
+
+import pickle
+import resource
+import signal
+import sys
+import traceback
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from glmserve.errors import GlmServeError
+
+_IDLE_S = 60.0
+_UNBOUNDED = resource.RLIM_INFINITY
+
+
+def serve(worker: Connection, cpu_s: float, memory_bytes: int) -> None:
+    """Reads until `worker` hangs up: a function and its other arguments come first, then the body that it reads."""
+    while worker.poll(_IDLE_S):
+        try:
+            function, arguments = pickle.loads(worker.recv_bytes())
+            body = worker.recv_bytes()
+        except EOFError:
+            return
+        signal.setitimer(signal.ITIMER_PROF, cpu_s)
+        resource.setrlimit(resource.RLIMIT_AS, (_address_space_bytes() + memory_bytes, _UNBOUNDED))
+        answer = _read(function, body, arguments)
+        resource.setrlimit(resource.RLIMIT_AS, (_UNBOUNDED, _UNBOUNDED))
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        worker.send_bytes(answer)
+
+
+def _read(function: Any, body: bytes, arguments: tuple[Any, ...]) -> bytes:
+    """The pickled result; an error of ours is one, and so is None, for want of memory."""
+    try:
+        try:
+            return pickle.dumps((function(body, *arguments),), pickle.HIGHEST_PROTOCOL)
+        except GlmServeError as error:
+            return pickle.dumps(error)
+    except MemoryError:
+        return pickle.dumps(None)
+    except Exception:  # a mistake of ours, as it would be in a worker
+        traceback.print_exc()
+        return pickle.dumps(GlmServeError())
+
+
+def _address_space_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text("ascii").split()[0]) * resource.getpagesize()
+
+
+def main() -> None:
+    """Its arguments are the descriptor that it was given, and its bounds: seconds and bytes."""
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, signal.SIG_IGN)  # whoever stops the service lets running answers end
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with Connection(int(sys.argv[1])) as worker:
+        serve(worker, float(sys.argv[2]), int(sys.argv[3]))
+
+
+if __name__ == "__main__":
+    main()

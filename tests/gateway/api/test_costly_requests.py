@@ -1,0 +1,109 @@
+"""What one caller's body costs stays off the threads, and off Python's lock, that others wait for."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from costly_bodies import KINDS
+from flask.testing import FlaskClient
+from samples import OPENAI_URL
+
+from glmserve.build.manifest import CHECKPOINT_FOLDER
+from glmserve.errors import PromptTooLong
+from glmserve.model.chat_template import Message, PromptBuilder
+from glmserve.model.tokenizer import Tokenizer
+
+MOST_CPU_S = 0.25
+"""Of a request's own thread: what is dear is computed in another process, or without Python's lock."""
+COUNTED = ("a text to count",)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in COUNTED])
+def test_no_request_keeps_its_thread_busy(kind: str, client: FlaskClient) -> None:
+    made = KINDS[kind]()
+    before_s = time.thread_time()
+    response = client.post(made.path, data=made.body, headers=made.headers)
+    assert response.status_code in (200, 400, 413)
+    assert time.thread_time() - before_s < MOST_CPU_S
+
+
+def test_a_text_is_counted_to_its_end_and_its_tokens_are_written_at_once(client: FlaskClient) -> None:
+    text = "龘 " * 60_000
+    whole = client.post("/v1/tokenize", json={"prompt": text, "return_token_strs": True}).get_json()
+    assert whole["count"] == len(whole["tokens"]) == len(whole["token_strs"]) > 100_000
+    before_s = time.thread_time()
+    client.post("/v1/tokenize", json={"prompt": text, "with_pieces": True, "return_token_strs": True})
+    assert time.thread_time() - before_s < 2 * MOST_CPU_S
+
+
+@pytest.fixture
+def builder(build: Path, tokenizer: Tokenizer) -> PromptBuilder:
+    image = tokenizer.control_tokens["<|image|>"]
+    return PromptBuilder.read(build / CHECKPOINT_FOLDER, tokenizer, image, 2)
+
+
+class Steps:
+    """A thread that counts how often it gets Python's lock."""
+
+    def __enter__(self) -> Steps:
+        self.count, self._ends = 0, False
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ends = True
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._ends:
+            time.sleep(0.0002)
+            self.count += 1
+
+
+@pytest.mark.parametrize("text", ["The quick brown fox. " * 9_000, "龘" * 190_000])
+def test_other_threads_go_on_while_a_long_text_becomes_tokens_and_text_again(text: str, tokenizer: Tokenizer) -> None:
+    with Steps() as steps:
+        before = steps.count
+        ids = tokenizer.encode(text)
+        encoded = steps.count
+        tokenizer.decode(ids)
+        decoded = steps.count
+    assert encoded - before > 5 and decoded - encoded > 2
+
+
+def test_a_text_far_over_the_context_is_refused_before_it_is_counted_to_its_end(builder: PromptBuilder) -> None:
+    for text in ("word " * 38_000, "<|user|>" * 24_000, "龘" * 190_000):
+        messages = [Message("user", (text,))]
+        before_s = time.thread_time()
+        with pytest.raises(PromptTooLong, match="more than 1000 tokens"):
+            builder.build(messages, [], None, most_tokens=1000)
+        refused_s, before_s = time.thread_time() - before_s, time.thread_time()
+        builder.build(messages, [], None)
+        assert refused_s < 0.5 * (time.thread_time() - before_s)
+
+
+def test_a_text_of_few_tokens_is_answered_however_many_characters_it_has(builder: PromptBuilder) -> None:
+    text = " " * 100_000
+    whole = builder.build([Message("user", (text,))], [], None)
+    bounded = builder.build([Message("user", (text,))], [], None, most_tokens=len(whole))
+    assert (whole == bounded).all()
+
+
+def test_the_sentence_names_more_than_the_context_where_nobody_counted_on(client: FlaskClient) -> None:
+    body = {"messages": [{"role": "user", "content": "word " * 39_000}]}
+    said = client.post(OPENAI_URL, json=body).get_json()["error"]["message"]
+    assert said.startswith("The prompt and its images need more than ") and "must fit in" in said
+
+
+def test_among_very_many_unknown_fields_five_are_told_and_the_rest_counted(client: FlaskClient) -> None:
+    asked = {"messages": [{"role": "user", "content": "Hi"}], **{f"temperatur{i}": 1 for i in range(50_000)}}
+    began = time.monotonic()
+    response = client.post(OPENAI_URL, data=json.dumps(asked), content_type="application/json")
+    assert response.status_code == 200
+    assert "and 49995 more" in response.headers["Warning"]
+    assert time.monotonic() - began < 20

@@ -1,0 +1,128 @@
+"""What is dear to read is told from what is merely large, and read in a process that can be ended."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+from costly_bodies import KINDS, VISION
+
+from gateway.reading.dear import is_dear
+from gateway.reading.dear_reader import DearReader
+from glmserve.errors import DeadlineExceeded, GlmServeError, InvalidInput, Overloaded
+
+JSON = "application/json"
+DEAR = [kind for kind in KINDS if kind.startswith(("JSON", "base64"))] + ["a form's long text", "a form of escapes"]
+
+
+@pytest.mark.parametrize("kind", DEAR)
+def test_what_takes_long_to_read_is_dear(kind: str) -> None:
+    made = KINDS[kind]()
+    assert is_dear(made.body, made.headers["Content-Type"].partition(";")[0])
+
+
+@pytest.mark.parametrize("file_bytes", [300, 300_000, 11_000_000])
+def test_a_photo_as_base64_is_not_dear(file_bytes: int) -> None:
+    photo = base64.b64encode(os.urandom(file_bytes)).decode()
+    asked = {"image": f"data:image/jpeg;base64,{photo}", "prompt": "What is the time? 现在几点？" * 200}
+    assert not is_dear(json.dumps(asked).encode(), JSON)
+
+
+def test_a_large_form_is_dear_and_a_small_one_is_not() -> None:
+    assert is_dear(bytes(2 << 20), "multipart/form-data")
+    assert not is_dear(bytes(1 << 20), "multipart/form-data")
+
+
+def test_a_long_number_is_dear_wherever_it_begins() -> None:
+    for shift in (0, 1, 4000):
+        assert is_dear(b'{"a":' + b" " * shift + b"1" * 100_000 + b"}", JSON)
+
+
+def halves(body: bytes, times: int) -> bytes:
+    return body[: len(body) // 2] * times
+
+
+def refuses(body: bytes, field: str) -> bytes:
+    raise InvalidInput(f"The field {field} is wrong.", field)
+
+
+def breaks(body: bytes) -> bytes:
+    raise RuntimeError(body)
+
+
+def computes_for_ever(body: bytes) -> bytes:
+    while True:
+        body = body[::-1]
+
+
+def sleeps(body: bytes) -> None:
+    time.sleep(60)
+
+
+def takes_memory(body: bytes) -> int:
+    return len(bytes(1 << 30))
+
+
+def dies(body: bytes) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def pid(body: bytes) -> int:
+    return os.getpid()
+
+
+@pytest.fixture
+def reader() -> Iterator[DearReader]:
+    with closing(DearReader(20.0, cpu_s=0.3)) as made:
+        yield made
+
+
+@pytest.mark.process
+def test_a_body_is_read_elsewhere_as_it_would_be_here(reader: DearReader) -> None:
+    body = os.urandom(3_000_000)
+    assert reader.read("key", halves, body, 3) == halves(body, 3)
+    with pytest.raises(InvalidInput, match="The field image is wrong") as caught:
+        reader.read("key", refuses, body, "image")
+    assert caught.value.field == "image"
+    assert reader.read("key", pid, b"") == reader.read("other", pid, b"") != os.getpid()
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("function", "error", "said"),
+    [
+        (computes_for_ever, InvalidInput, "0.3 s of processor time"),
+        (takes_memory, InvalidInput, "MiB of memory"),
+        (dies, Overloaded, "is busy"),
+        (breaks, GlmServeError, "failed to answer"),
+    ],
+)
+def test_one_that_takes_too_much_or_fails_is_refused_and_the_next_is_read(
+    reader: DearReader, function: object, error: type[GlmServeError], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        reader.read("key", function, b"body")  # type: ignore[arg-type]
+    assert reader.read("key", halves, b"body", 1) == b"bo"
+
+
+@pytest.mark.process
+def test_time_that_runs_out_ends_the_reading() -> None:
+    with closing(DearReader(8.0)) as reader:
+        began = time.monotonic()
+        with pytest.raises(DeadlineExceeded):
+            reader.read("key", sleeps, b"body")
+        assert time.monotonic() - began < 30
+        assert reader.read("key", halves, b"body", 1) == b"bo"
+
+
+@pytest.mark.slow
+def test_every_kind_stays_within_the_limits_of_bytes() -> None:
+    for kind in KINDS.values():
+        made = kind()
+        assert len(made.body) <= (20 if made.path == VISION and "form" in made.headers["Content-Type"] else 16) << 30

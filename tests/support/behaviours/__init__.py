@@ -1,0 +1,1 @@
+"""What other servers' own tests ask of a server, each with a check of ours, or with the reason why it is declined."""
