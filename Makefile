@@ -30,13 +30,13 @@ serve: known-precision $(VENV)/.serve-installed ## Serve the demo (or CHECKPOINT
 
 .PHONY: export
 export: known-precision $(VENV)/.serve-installed ## Export a checkpoint (CHECKPOINT=demo) into a build that can be served
-	@exec $(UNDER_MAKE) export build --checkpoint $(or $(CHECKPOINT),demo) --out builds --precision $(or $(PRECISION),fp32)
+	@exec $(UNDER_MAKE) export build --checkpoint $(or $(CHECKPOINT),demo) --out builds --precision $(or $(PRECISION),auto)
 
 # Before anything is installed: the same sentence as the launcher's.
 .PHONY: known-precision
 known-precision:
-	@case "$$PRECISION" in ''|fp32|fp16|bf16|int8|int4) ;; \
-		*) echo "$$PRECISION is no precision; choose fp32, fp16, int8 or int4." >&2; $(FAIL_QUIETLY);; esac
+	@case "$$PRECISION" in ''|auto|fp32|fp16|bf16|int8|int4) ;; \
+		*) echo "$$PRECISION is no precision; choose auto, fp32, fp16, int8 or int4." >&2; $(FAIL_QUIETLY);; esac
 
 .PHONY: wheel
 wheel: $(VENV)/.serve-installed ## Build the wheel into dist/: the packages, the Triton models, the demo and the web page

@@ -20,6 +20,22 @@ class Precision(StrEnum):
     INT4 = "int4"
 
 
+class PrecisionChoice(StrEnum):
+    """What may be asked for: a precision, or the one that a checkpoint is published in."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+    INT8 = "int8"
+    INT4 = "int4"
+
+    @property
+    def precision(self) -> Precision | None:
+        """None for the one that the checkpoint is published in."""
+        return None if self is PrecisionChoice.AUTO else Precision(self.value)
+
+
 class Target(StrEnum):
     """Where a build is to run; the name in the manifest."""
 
@@ -39,7 +55,8 @@ class KvPrecision(StrEnum):
 class Numbers:
     """`real` is the type of activations and weights; `bits`, where set, is what linear layers are rounded to,
     `rounds_kv` whether KV is to 8 bits, `on_cuda` whether operators are chosen for a GPU, and `fuses` whether they are
-    chosen so that ONNX Runtime launches few kernels on it. `in_8_bits` names weights that are rounded no further."""
+    chosen so that ONNX Runtime launches few kernels on it. `in_8_bits` names weights that are rounded no further.
+    Layers that a checkpoint is published with in codes of `kept_bits` keep those codes."""
 
     real: ir.DataType = ir.DataType.FLOAT
     bits: int | None = None
@@ -47,6 +64,7 @@ class Numbers:
     on_cuda: bool = False
     fuses: bool = False
     in_8_bits: frozenset[str] = frozenset()
+    kept_bits: tuple[int, ...] = ()
 
     @property
     def kv(self) -> ir.DataType:
@@ -65,6 +83,9 @@ class Numbers:
 
 
 FP32 = Numbers()
+_HALF_BYTE = 4
+_KEPT = {Precision.INT8: (8,), Precision.INT4: (4, 8)}
+"""Bits of the codes that layers keep if a checkpoint is published with them."""
 
 
 def numbers_of(precision: Precision, target: Target, kv: KvPrecision = KvPrecision.SAME) -> Numbers:
@@ -73,7 +94,17 @@ def numbers_of(precision: Precision, target: Target, kv: KvPrecision = KvPrecisi
         _check_rtx(precision, kv)
     numbers = _numbers_of(precision, target)
     on_cuda, fuses = target is not Target.CPU, target is Target.CUDA
-    return replace(numbers, rounds_kv=kv is KvPrecision.INT8, on_cuda=on_cuda, fuses=fuses)
+    kept = () if target is Target.RTX else _KEPT.get(precision, ())
+    return replace(numbers, rounds_kv=kv is KvPrecision.INT8, on_cuda=on_cuda, fuses=fuses, kept_bits=kept)
+
+
+def numbers_as_published(bits: int, target: Target, kv: KvPrecision) -> tuple[Precision, Numbers]:
+    """The precision of a checkpoint that is published in codes of so many bits, and what its build computes in: every
+    layer keeps the codes that it has, and what has none is not rounded. TensorRT for RTX takes codes in its own form
+    only. Raises BadArtifact for KV that nothing can run."""
+    precision = Precision.INT4 if bits <= _HALF_BYTE else Precision.INT8
+    numbers = numbers_of(precision, target, kv)
+    return precision, numbers if target is Target.RTX else replace(numbers, bits=None, kept_bits=_KEPT[Precision.INT4])
 
 
 def _check_rtx(precision: Precision, kv: KvPrecision) -> None:

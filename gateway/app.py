@@ -11,6 +11,7 @@ from gateway.api import chat_completions, error_handlers, headers, health, metri
 from gateway.api.body_reader import BodyReader
 from gateway.api.completions import routes as completions
 from gateway.api.handler import ChatHandler
+from gateway.api.llama_cpp import routes as llama_cpp
 from gateway.api.messages import routes as messages
 from gateway.api.messages.problem import messages_problem
 from gateway.api.paths import CanonicalPaths
@@ -36,7 +37,7 @@ from gateway.triton.backend import BackendPool
 from glmserve.build.canary import Canary
 from glmserve.build.manifest import MANIFEST_FILE, Manifest
 
-_FAMILIES = (completions, responses, messages, models, tokens, health)
+_FAMILIES = (completions, responses, messages, llama_cpp, models, tokens, health)
 """Folders and modules of routes that tell the OpenAPI document what they are; vision and chat come first in it."""
 _PROBES = re.compile(r"/(health(/.*)?|ping)")  # they need no key, count for nobody, and come from the allowed networks
 _FORM_PATHS = ("/v1/chat/vision",)
@@ -87,6 +88,7 @@ def create_app(settings: GatewaySettings, backend: BackendPool, log_lines: LineW
     app.register_blueprint(completions.routes(settings, bodies, handler, manifest.digest))
     app.register_blueprint(messages.routes(settings, bodies, handler))
     app.register_blueprint(responses.routes(settings, bodies, handler))
+    app.register_blueprint(llama_cpp.routes(settings, bodies, handler, concurrent))
     app.register_blueprint(models.routes(settings, handler, manifest, created_s))
     app.register_blueprint(tokens.routes(settings, bodies, handler))
     app.register_blueprint(metrics_route.routes(metrics, backend.count_up))

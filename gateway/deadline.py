@@ -16,6 +16,15 @@ LEAST_DEADLINE_S = 0.1
 """The shortest deadline a client may ask for; no answer is ready sooner."""
 
 
+def patience_s(sent: str | None, most_s: float) -> float:
+    """How long a client waits that has `sent` DEADLINE_HEADER, and no longer than `most_s`; NaN for a wrong one."""
+    try:
+        wanted_s = most_s if sent is None else float(sent)
+    except ValueError:
+        return math.nan
+    return min(wanted_s, most_s) if sent is None or wanted_s >= LEAST_DEADLINE_S else math.nan
+
+
 def seconds_since(start: str) -> float:
     """The seconds since the moment that stands in START_HEADER; 0 for one that is malformed or lies ahead."""
     try:

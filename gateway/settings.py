@@ -192,6 +192,31 @@ class GatewaySettings(BaseSettings):
     large_images: Literal["downscale", "refuse"] = Field(
         default="downscale", description="What to do with an image whose side is longer: `downscale` or `refuse`."
     )
+    max_video_bytes: _Bytes = Field(
+        default=32 * 1024**2,
+        description="Largest video file in bytes, base64 decoded. A body that holds one must be allowed too "
+        "(MAX_BODY_BYTES, MAX_JSON_BYTES).",
+    )
+    max_video_s: _Seconds = Field(default=600.0, description="Seconds that a video may last.")
+    max_video_frames: _Count = Field(
+        default=36_000, description="Most frames of a video's file, whatever the model sees of them."
+    )
+    max_video_frame_pixels: Annotated[int, Field(ge=1, le=_LARGEST_IMAGE)] = Field(
+        default=4096 * 2304, description="Most pixels of one frame of a video."
+    )
+    max_video_pixels: _Count = Field(
+        default=5_000_000_000,
+        description="Most pixels of all frames of a video's file together: some 80 s of 1920 x 1080 at 30 a second.",
+    )
+    large_videos: Literal["downscale", "refuse"] = Field(
+        default="downscale",
+        description="What to do with a video whose frames do not fit into CONTEXT_TOKENS: `downscale` or `refuse`.",
+    )
+    video_cache_bytes: Annotated[int, Field(ge=0)] = Field(
+        default=128 * 1024**2,
+        description="Bytes of decoded frames that one worker keeps for the next question about the same video; 0 keeps "
+        "none.",
+    )
     heartbeat_s: _Seconds = Field(
         default=5.0,
         description="Seconds without a first token after which a stream's client is sent a comment.",

@@ -12,7 +12,7 @@ from enum import IntEnum
 
 from glmserve.sampling_parameters import PARAMETERS
 
-CONTRACT_VERSION = 8
+CONTRACT_VERSION = 9
 DECODER_MODEL = "glm4v"
 WHOLE_MODEL = "glm4v_whole"
 """The same as DECODER_MODEL in one response, for clients that speak plain HTTP."""
@@ -53,9 +53,12 @@ _TRITON_DTYPES = {"int32": "INT32", "int64": "INT64", "uint8": "UINT8", "float32
 INPUT_IDS = Tensor("INPUT_IDS", "int64", ("tokens",))
 """The whole prompt, every image expanded to its tokens."""
 PATCHES = Tensor("PATCHES", "uint8", ("patches", "patch_bytes"), is_optional=True)
-"""All images' patches one after another, in merge-block order."""
+"""All images' patches one after another, in merge-block order; of an image of two frames, the first frame's and then
+the second's."""
 GRIDS = Tensor("GRIDS", "int32", ("images", 2), is_optional=True)
 """Patch rows and columns of each image."""
+FRAMES = Tensor("FRAMES", "int32", ("images",), is_optional=True)
+"""Frames of each image: 1 of a still image, 2 where a video's frames differ; without it every image has one."""
 SAMPLING_INPUTS = {
     entry.name: Tensor(entry.tensor_name, entry.wire_dtype, (1,), entry.is_optional) for entry in PARAMETERS
 }
@@ -112,6 +115,7 @@ DECODER_INPUTS = (
     INPUT_IDS,
     PATCHES,
     GRIDS,
+    FRAMES,
     *SAMPLING_INPUTS.values(),
     STOP_TOKEN_IDS,
     BIASED_TOKEN_IDS,
@@ -134,6 +138,7 @@ DECODER_OUTPUTS = (TOKENS, CHOICES, FINISH, STOP_TOKENS, TIMINGS_MS, CACHED_TOKE
 # --- the image encoder: Triton's names are the graph's names, so that its ONNX and TensorRT backends can serve it -----
 
 IMAGE_PATCHES = Tensor("patches", "uint8", ("patches", "patch_bytes"))
+"""As in PATCHES: rows times columns of them, or twice as many."""
 ROW_WEIGHTS = Tensor("row_weights", "float32", ("rows", "table_side"))
 """Bicubic weights that resize the position table's rows to the image's."""
 COLUMN_WEIGHTS = Tensor("column_weights", "float32", ("columns", "table_side"))

@@ -4,6 +4,7 @@
 GlmServeError                internal             500
 ├─ InvalidInput              invalid_input        400   the caller's request; names the field
 │  ├─ BadImage               bad_image            400
+│  ├─ BadVideo               bad_video            400
 │  └─ PromptTooLong          prompt_too_long      400
 ├─ TooLarge                  too_large            413
 ├─ Overloaded                overloaded           503   may retry
@@ -54,6 +55,12 @@ class BadImage(InvalidInput):
     """The bytes in an image field are not an image we accept."""
 
     code = "bad_image"
+
+
+class BadVideo(InvalidInput):
+    """The bytes in a video field are not a video we accept."""
+
+    code = "bad_video"
 
 
 class PromptTooLong(InvalidInput):
@@ -147,6 +154,7 @@ _BY_CODE: dict[str, type[GlmServeError]] = {
         GlmServeError,
         InvalidInput,
         BadImage,
+        BadVideo,
         PromptTooLong,
         TooLarge,
         Overloaded,

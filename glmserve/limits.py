@@ -39,6 +39,12 @@ MAX_NEW_TOKENS = 32_768
 MAX_IMAGES = 16
 """Images in one request."""
 
+MAX_VIDEOS = 4
+"""Videos in one request."""
+
+MAX_VIDEO_FRAMES = 640
+"""Frames of one video that the model sees; its own processor takes no more."""
+
 MAX_PARTS = 512
 """Texts and images in one message."""
 

@@ -12,11 +12,11 @@ from glmserve.build.manifest import CERTIFICATE_FILE, CURRENT, REPOSITORY_FOLDER
 from glmserve.errors import BadArtifact, NotCertified
 from glmserve.system.bundled_files import DEMO
 
-DEFAULT_PRECISION = "fp32"
+DEFAULT_PRECISION = "auto"
 LEAST_START_TIMEOUT_S = 900.0
 _SLOW_DISK = 10e6
 """Bytes a second, of a network's file system."""
-PRECISIONS = ("fp32", "fp16", "int8", "int4")
+PRECISIONS = ("auto", "fp32", "fp16", "int8", "int4")
 _CUDA_PRECISION = "bf16"  # the export says what else it takes
 
 

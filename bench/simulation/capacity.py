@@ -19,6 +19,7 @@ MODEL = Checkpoint(
     TextModel(**_DATA["model"]["text"]),
     VisionModel(**_DATA["model"]["vision"]),
     ImageRules(14, 2, 2, 12_544, 9_633_792, (0.0,) * 3, (1.0,) * 3),
+    ImageRules(14, 2, 2, 12_544, 100_352_000, (0.0,) * 3, (1.0,) * 3),
     image_token_id=151_363,
     eos_token_ids=(151_329,),
 )

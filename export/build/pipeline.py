@@ -61,7 +61,7 @@ def build(
     checkpoint: Path,
     out: Path,
     console: Console,
-    precision: Precision = Precision.FP32,
+    precision: Precision | None = Precision.FP32,
     target: Target = Target.CPU,
     vision_backend: VisionBackend = VisionBackend.ENGINE,
     source: str | None = None,
@@ -72,7 +72,8 @@ def build(
 ) -> Path:
     """The build of a checkpoint under `out`: the one that is there already, or a new one. `source` names it, `order`
     says which engines a build for the target rtx gets, `adapters` are LoRA adapters to be merged in, in their order,
-    `calibration` on what layers are rounded to 4 bits.
+    `calibration` on what layers are rounded to 4 bits. Without a precision it is the one that the checkpoint is
+    published in.
 
     A new build is written aside and renamed when complete, so that a reader never sees half of one. What a kill
     interrupts is found again and gone on with. Raises, before anything is written, what `BuildSpec.of` raises, Locked
@@ -120,12 +121,13 @@ def _write(spec: BuildSpec, parts: Path, out: Path, digests: dict[Path, str], re
     if spec.vision_config is not None:
         (partial / VISION_CONFIG_PATH).parent.mkdir(exist_ok=True)
         (partial / VISION_CONFIG_PATH).write_text(spec.vision_config, "utf-8")
+    for sentence in (*(fate.sentence for fate in spec.fates), *spec.notes):
+        console.print(sentence)
     known, engines = _write_graphs(spec, partial, parts, digests, console)
+    kinds = (spec.precision, spec.target, spec.kv)
     adapters = [{"name": adapter.name, "digest": adapter.digest} for adapter in spec.adapters]
     rounding = "" if spec.calibration is None else spec.calibration.said
-    manifest = Manifest.describe(
-        partial, recipe, spec.source, spec.precision, spec.target, spec.kv, known, engines, adapters, rounding
-    )
+    manifest = Manifest.describe(partial, recipe, spec.source, *kinds, known, engines, adapters, rounding, spec.format)
     manifest.write(partial)
     _certify(spec, partial, console)
     _sync_tree(partial)
@@ -305,6 +307,8 @@ def _recipe(spec: BuildSpec, digests: dict[Path, str], made_with: list[str]) -> 
     parts += [[path.name, digest] for path, digest in digests.items()]
     parts += [[name, version(name)] for name in _PACKAGES]
     choices: list[str] = [spec.precision, spec.target, spec.kv, spec.vision_backend]
+    if spec.format:
+        choices.append(repr(spec.numbers))
     if spec.order is not None:
         choices += [repr(spec.order), *made_with]
     if spec.calibration is not None:

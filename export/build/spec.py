@@ -11,6 +11,8 @@ import onnx_ir as ir
 from export.build.vision_backend import VisionBackend, check_backend, vision_config
 from export.calibrate.decoder_rounding import RoundedDecoder
 from export.calibrate.order import CalibrationOrder
+from export.checkpoint.formats.fates import Fate, fates_of, format_of, notes_of, published_bits
+from export.checkpoint.formats.opened import check_small_files, open_weights
 from export.checkpoint.header_weights import HeaderWeights
 from export.checkpoint.hub import Source
 from export.checkpoint.lora.adapter import Adapter
@@ -19,12 +21,13 @@ from export.checkpoint.preflight import try_prompt
 from export.checkpoint.weights import Weights
 from export.graph.decoder import decoder_graph
 from export.graph.vision_encoder import vision_graph
-from export.precision import KvPrecision, Numbers, Precision, Target, numbers_of
+from export.precision import KvPrecision, Numbers, Precision, Target, numbers_as_published, numbers_of
 from export.rtx.engines import Engine, engines_of
 from export.rtx.order import EngineOrder
 from export.verify.golden import has_golden
 from glmserve.build.manifest import DECODER_PATH, REPOSITORY_FOLDER, TRITONS_VISION_PATH, VISION_PATH
 from glmserve.contract import VISION_MODEL
+from glmserve.errors import BadArtifact
 from glmserve.model.config import OPTIONAL_FILES, PROCESSOR_FILES, Checkpoint
 from glmserve.system import malloc
 
@@ -54,7 +57,7 @@ class BuildSpec:
     @staticmethod
     def of(
         folder: Path,
-        precision: Precision,
+        precision: Precision | None,
         target: Target,
         vision_backend: VisionBackend = VisionBackend.ENGINE,
         source: str | None = None,
@@ -63,16 +66,25 @@ class BuildSpec:
         adapters: Sequence[Source] = (),
         calibration: CalibrationOrder | None = None,
     ) -> BuildSpec:
-        """Reads configuration and headers, and tries tokenizer and template. `adapters` are LoRA adapters, in the order
-        they are merged in. Raises, naming file and key or tensor:
-        UnknownArchitecture, NoTokenizer, BadShard, or BadArtifact for anything else that is missing or wrong, and for a
-        target or a backend that cannot run the precision."""
-        check_backend(vision_backend, precision, kv)
-        numbers = numbers_of(precision, target, kv)
+        """Reads configuration and headers, and tries tokenizer and template; without a precision, the one that the
+        checkpoint is published in. `adapters` are LoRA adapters, in the order they are merged in. Raises, naming file
+        and key or tensor: UnknownArchitecture, NoTokenizer, BadShard, or BadArtifact for anything else that is missing
+        or wrong, and for a target or a backend that cannot run the precision."""
+        if precision is not None:
+            check_backend(vision_backend, precision, kv)
+            numbers_of(precision, target, kv)
+        check_small_files(folder)
         checkpoint = Checkpoint.read(folder)
         try_prompt(folder, checkpoint)
         malloc.trim()  # the tokenizer
-        weights = Weights.open(folder)
+        weights = open_weights(folder)
+        if calibration is not None and published_bits(weights) is not None:
+            raise BadArtifact(
+                "--calibrate, --prompts and --bits choose how numbers are rounded, and this checkpoint is published in "
+                "codes, which a build keeps: leave them out, or export the unquantised checkpoint."
+            )
+        precision, numbers = _settled(precision, weights, target, kv)
+        check_backend(vision_backend, precision, kv)
         headers = HeaderWeights.of(weights)
         name = source or folder.resolve().name
         order = (order or EngineOrder()) if target is Target.RTX else None
@@ -80,6 +92,7 @@ class BuildSpec:
             Adapter.open(adapter.folder, adapter.name, weights, checkpoint.text.tied_head) for adapter in adapters
         )
         merged = MergedWeights.of(weights, opened)
+        headers = replace(headers, source=merged)
         return BuildSpec(
             folder,
             name,
@@ -95,6 +108,26 @@ class BuildSpec:
             opened,
             calibration,
         )
+
+    @property
+    def published(self) -> Weights:
+        """The checkpoint's weights without adapters."""
+        return self.weights.base if isinstance(self.weights, MergedWeights) else self.weights
+
+    @property
+    def fates(self) -> list[Fate]:
+        """What becomes of a published checkpoint's codes; empty where it has none."""
+        return fates_of(self.published, self.numbers, self.weights)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What of the checkpoint's format a build leaves out, a sentence each."""
+        return notes_of(self.published)
+
+    @property
+    def format(self) -> str:
+        """The format that the checkpoint is published in, and whether the build keeps its codes; empty for numbers."""
+        return format_of(self.published, self.numbers, self.weights)
 
     @property
     def small_files(self) -> list[Path]:
@@ -144,3 +177,14 @@ class BuildSpec:
         if self.order is None:
             return None
         return engines_of(self.checkpoint, weights, self.numbers, self.order)
+
+
+def _settled(
+    precision: Precision | None, weights: Weights, target: Target, kv: KvPrecision
+) -> tuple[Precision, Numbers]:
+    """The precision that is asked for, or the one that the weights are published in."""
+    bits = published_bits(weights) if precision is None else None
+    if bits is not None:
+        return numbers_as_published(bits, target, kv)
+    precision = precision or Precision.FP32
+    return precision, numbers_of(precision, target, kv)

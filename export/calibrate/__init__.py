@@ -1,1 +1,1 @@
-"""Rounds the decoder's layers to 4 bits by what they are given: calibrated on pictures and text, layer after layer"""
+"""Rounds the decoder's layers to 4 bits by calibration on images and text, layer after layer."""

@@ -65,8 +65,8 @@ class DecoderRounding:
         moments = {linear.given: empty_moments(linear.shape[1]) for linear in runner.linears}
         for prompt in prompts:
             _, given = runner.run(prompt.state, prompt.positions)
-            for name, values in given.items():
-                add_moments(moments[name], values, prompt.counts)
+            for name, x in given.items():
+                add_moments(moments[name], x, prompt.counts)
         codes, values = dict[str, np.ndarray](), dict[str, np.ndarray]()
         harms = list[Harm]()
         for linear in runner.linears:

@@ -20,7 +20,7 @@ class CalibrationOrder:
 
     @staticmethod
     def of(
-        is_asked: bool, prompts: Path | None, bits: float | None, precision: Precision, target: Target
+        is_asked: bool, prompts: Path | None, bits: float | None, precision: Precision | None, target: Target
     ) -> CalibrationOrder | None:
         """What the options ask for; prompts or bits ask for a calibration too. Raises BadArtifact where it is of no
         use, and for prompts that cannot be read."""
@@ -29,7 +29,7 @@ class CalibrationOrder:
         if precision is not Precision.INT4:
             raise BadArtifact(
                 f"--calibrate, --prompts and --bits choose how layers are rounded to 4 bits: add --precision int4, or "
-                f"leave them out for {precision}, which loses too little for it to matter."
+                f"leave them out for {precision or 'auto'}, which loses too little for it to matter."
             )
         if target is Target.RTX:
             raise BadArtifact("Calibrated weights have no engines of TensorRT for RTX yet: take --target cuda or cpu.")

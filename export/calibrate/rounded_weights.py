@@ -11,6 +11,7 @@ import onnx_ir as ir
 from safetensors import safe_open
 
 from export.checkpoint.derived import DerivedWeights
+from export.checkpoint.packed import PackedWeight
 from export.quantize.blockwise import BLOCK, blocks_of, signed_nibbles
 from export.quantize.compensated import BITS
 
@@ -23,6 +24,9 @@ class RoundedWeights(DerivedWeights):
     """The weights of `base`; `rounded` has the file of those with codes of 4 bits."""
 
     rounded: Mapping[str, Path]
+
+    def packed(self, name: str, shape: tuple[int, int]) -> PackedWeight | None:
+        return None if name in self.rounded else self.base.packed(name, shape)
 
     def lazy_rounded(
         self, name: str, shape: tuple[int, int], bits: int, real: ir.DataType, title: str

@@ -56,6 +56,7 @@ def write_certificate(
         "precision": manifest.precision,
         "target": manifest.target,
         "source": manifest.source,
+        "format": manifest.format,
         "against": against,
         "mode": mode,
         "margin": _margin(done),

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
+from export.checkpoint.packed import PackedWeight
+from export.checkpoint.stored_tensors import StoredTensor
 from export.checkpoint.weights import Weights
 
 
@@ -30,6 +34,26 @@ class DerivedWeights(Weights):
 
     def stored_shape(self, name: str) -> tuple[int, ...]:
         return self.base.stored_shape(name)
+
+    @property
+    def files(self) -> list[Path]:
+        return self.base.files
+
+    @property
+    def names(self) -> Collection[str]:
+        return self.base.names
+
+    def stored(self) -> dict[str, StoredTensor]:
+        return self.base.stored()
+
+    def described(self) -> dict[str, StoredTensor]:
+        return self.base.described()
+
+    def is_coded(self, name: str) -> bool:
+        return self.base.is_coded(name)
+
+    def packed(self, name: str, shape: tuple[int, int]) -> PackedWeight | None:
+        return self.base.packed(name, shape)
 
     def is_as_stored(self, name: str) -> bool:
         return self.base.is_as_stored(name)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
-from export.checkpoint.hard_links import StoredTensor, stored_tensors_in
+from export.checkpoint.packed import PackedTensors, PackedWeight, rows_at_once
+from export.checkpoint.stored_tensors import StoredTensor
 from export.checkpoint.weights import Weights
 from export.errors import BadShard
+
+_FLOAT_BYTES = 4
+_UNPACKING = 12
+"""Bytes that a code takes at most while a few outputs' codes are unpacked."""
 
 
 @dataclass(frozen=True)
@@ -22,20 +27,19 @@ class HeaderWeights(Weights):
     tensors: dict[str, StoredTensor]
     peaks: dict[str, int]
 
+    source: Weights = field(default_factory=lambda: Weights(Path(), {}))
+    """The weights themselves, which know what is in codes."""
+
     @staticmethod
     def of(weights: Weights) -> HeaderWeights:
         """Reads every header; raises BadShard for a file that is truncated, or lacks a tensor the index finds there."""
-        tensors: dict[str, StoredTensor] = {}
-        for path in weights.files:
-            held = stored_tensors_in(path)
-            _check_length(path, held)
-            tensors |= {name: tensor for name, tensor in held.items() if weights.shards.get(name) == path.name}
-        missing = sorted(weights.shards.keys() - tensors.keys())
-        if missing:
-            raise BadShard(
-                f"{weights.shards[missing[0]]} is not the shard that the index means: it lacks {missing[0]}."
-            )
-        return HeaderWeights(weights.folder, weights.shards, tensors, {})
+        return HeaderWeights(weights.folder, weights.shards, weights.described(), {}, weights)
+
+    def is_coded(self, name: str) -> bool:
+        return self.source.is_coded(name)
+
+    def packed(self, name: str, shape: tuple[int, int]) -> PackedWeight | None:
+        return self.source.packed(name, shape)
 
     def read(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         stored = self._stored(name, shape)
@@ -43,10 +47,10 @@ class HeaderWeights(Weights):
         return np.broadcast_to(np.float32(0), shape)
 
     def stored_dtype(self, name: str) -> ir.DataType:
-        dtype = self._tensor(name).dtype
-        if dtype is None:
-            raise BadShard(f"Tensor {name} in {self.shards[name]} is not stored in fp32, fp16 or bf16.")
-        return dtype
+        tensor = self._tensor(name)
+        if tensor.dtype is None:
+            raise BadShard(f"Tensor {name} in {tensor.file} is not stored in fp32, fp16 or bf16.")
+        return tensor.dtype
 
     def lazy(self, name: str, shape: tuple[int, ...], dtype: ir.DataType = ir.DataType.FLOAT) -> ir.LazyTensor:
         is_cast = self.stored_dtype(name) != dtype
@@ -75,15 +79,22 @@ class HeaderWeights(Weights):
             self.peaks[str(codes.name)] = _peak(stored // len(made), written)
         return [(_zeros(scales), _zeros(codes)) for scales, codes in made]
 
+    def lazy_packed(self, packed: PackedWeight, real: ir.DataType, title: str) -> PackedTensors:
+        made = super().lazy_packed(packed, real, title)
+        for tensor in made.all:
+            self.peaks[str(tensor.name)] = tensor.nbytes + _UNPACKING * rows_at_once(packed.shape[1]) * packed.shape[1]
+        others = (None if each is None else _zeros(each) for each in (made.zeros, made.offsets, made.order))
+        return PackedTensors(_zeros(made.scales), _zeros(made.codes), *others)
+
     def _stored(self, name: str, shape: tuple[int, ...]) -> int:
         """The bytes of a tensor in the checkpoint; raises BadShard when it is missing or of another shape."""
         self.stored_dtype(name)
         tensor = self._tensor(name)
         if tensor.shape != shape:
             raise BadShard(
-                f"Tensor {name} in {self.shards[name]} is {list(tensor.shape)}, not {list(shape)} as in the config."
+                f"Tensor {name} in {tensor.file} is {list(tensor.shape)}, not {list(shape)} as in the config."
             )
-        return tensor.length
+        return max(tensor.length, _FLOAT_BYTES * prod(shape)) if self.is_coded(name) else tensor.length
 
     def _tensor(self, name: str) -> StoredTensor:
         if name not in self.tensors:
@@ -104,10 +115,3 @@ def _zeros(tensor: ir.LazyTensor) -> ir.LazyTensor:
         return ir.Tensor(np.zeros(shape, dtype.numpy()), name=tensor.name)
 
     return ir.LazyTensor(load, dtype, tensor.shape, name=str(tensor.name))
-
-
-def _check_length(path: Path, tensors: dict[str, StoredTensor]) -> None:
-    """A whole file ends where its last tensor does."""
-    end = max((tensor.offset + tensor.length for tensor in tensors.values()), default=0)
-    if path.stat().st_size != end:
-        raise BadShard(f"{path.name} is truncated: it has {path.stat().st_size} bytes, its header speaks of {end}.")

@@ -27,16 +27,24 @@ class Source:
         """The folder `text` of a checkpoint, or of what else `kind` names; `demo` for the one that comes with the
         project; or the hub's `owner/name[@revision]`, downloaded unless it was before.
 
-        Raises BadArtifact when it is neither, MissingPackage without huggingface_hub, DownloadFailed when the hub
+        Raises BadArtifact when it is none of these, MissingPackage without huggingface_hub, DownloadFailed when the hub
         refuses or cannot be reached.
         """
-        folder = DEMO_CHECKPOINT if text == DEMO else Path(text)
+        folder = local_folder(text, kind)
         if folder.is_dir():
             return Source(folder, folder.resolve().name)
         match = _HUB_ID.fullmatch(text)
         if match is None:
             raise BadArtifact(f"There is no {kind} folder {text}, and it is no hub id (owner/name[@revision]).")
         return _download(match["name"], match["revision"], kind)
+
+
+def local_folder(text: str, kind: str = "checkpoint") -> Path:
+    """The folder on this machine that `text` names, there or not; raises BadArtifact where a file is there."""
+    folder = DEMO_CHECKPOINT if text == DEMO else Path(text)
+    if folder.is_file():
+        raise BadArtifact(f"{text} is a file, and this takes the {kind}'s folder, which holds it: {folder.parent}.")
+    return folder
 
 
 def _download(name: str, revision: str | None, kind: str) -> Source:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,8 @@ import numpy as np
 import onnx_ir as ir
 from safetensors import SafetensorError, safe_open
 
+from export.checkpoint.packed import PackedTensors, PackedWeight
+from export.checkpoint.stored_tensors import STORED_TYPES, StoredTensor, check_length, stored_tensors_in
 from export.errors import BadShard
 from export.quantize.blockwise import BLOCK, blocks_of, find_scales, round_to_codes, signed_nibbles
 from export.quantize.per_channel_int8 import byte_codes, group_names, group_size, output_scales
@@ -23,8 +25,6 @@ EMBEDDING = "model.language_model.embed_tokens.weight"
 """A tensor of every checkpoint: what it is stored in stands for the others."""
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
-STORED_TYPES = {"F32": ir.DataType.FLOAT, "F16": ir.DataType.FLOAT16, "BF16": ir.DataType.BFLOAT16}
-"""The types of numbers a checkpoint may have, by safetensors' names."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Weights:
         elif (folder / _SINGLE).exists():
             shards = dict.fromkeys(_names(folder / _SINGLE), _SINGLE)
         else:
-            raise BadShard(f"{folder} holds neither {_SINGLE} nor {_INDEX}; only safetensors are read.")
+            raise BadShard(f"{folder} holds neither {_SINGLE} nor {_INDEX} nor GGUF files; no other weights are read.")
         for name in sorted(set(shards.values())):
             if Path(name).name != name or not name.endswith(".safetensors"):
                 raise BadShard(f"{_INDEX} names the shard {name}; only .safetensors files beside it are read.")
@@ -65,6 +65,45 @@ class Weights:
     def files(self) -> list[Path]:
         """The safetensors files, sorted by name."""
         return [self.folder / name for name in sorted(set(self.shards.values()))]
+
+    @property
+    def names(self) -> Collection[str]:
+        """The tensors that can be read."""
+        return self.shards
+
+    def stored(self) -> dict[str, StoredTensor]:
+        """Where the tensors lie that are read as they are stored; raises BadShard for a broken header. Another file may
+        hold a tensor of the same name, which nobody means."""
+        return {
+            name: tensor
+            for path in self.files
+            for name, tensor in stored_tensors_in(path).items()
+            if self.shards.get(name) == path.name
+        }
+
+    def described(self) -> dict[str, StoredTensor]:
+        """Every tensor by name, with its type, its shape and the bytes that it takes; raises BadShard for a file that
+        is truncated, or lacks a tensor the index finds there."""
+        for path in self.files:
+            check_length(path, stored_tensors_in(path))
+        tensors = self.stored()
+        missing = sorted(self.shards.keys() - tensors.keys())
+        if missing:
+            raise BadShard(f"{self.shards[missing[0]]} is not the shard that the index means: it lacks {missing[0]}.")
+        return tensors
+
+    def is_coded(self, name: str) -> bool:
+        """Whether the checkpoint has a tensor in codes, not in numbers."""
+        return False
+
+    def packed(self, name: str, shape: tuple[int, int]) -> PackedWeight | None:
+        """A linear layer's weight in the codes that the checkpoint has it in; None where it has numbers, or codes that
+        no graph multiplies by. Raises BadShard for another shape."""
+        return None
+
+    def lazy_packed(self, packed: PackedWeight, real: ir.DataType, title: str) -> PackedTensors:
+        """The initializers of such a weight, the codes called `title`, scales in `real`."""
+        return packed.tensors(real, title)
 
     def read(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         """One tensor in the checkpoint's own precision; raises BadShard when it is missing or of another shape."""

@@ -29,7 +29,7 @@ from export.commands.common import (
     order_of,
     plain_console,
 )
-from export.precision import KvPrecision, Precision, Target
+from export.precision import KvPrecision, PrecisionChoice, Target
 from export.rtx.order import DEFAULT_MEMORY_BYTES, DEFAULT_SIZES
 from glmserve.build.certificate import Certificate
 from glmserve.build.manifest import Manifest
@@ -43,7 +43,7 @@ def build(
     calibrate: CalibrateOption = False,
     prompts: PromptsOption = None,
     bits: BitsOption = None,
-    precision: PrecisionOption = Precision.FP32,
+    precision: PrecisionOption = PrecisionChoice.AUTO,
     target: TargetOption = Target.CPU,
     vision_backend: VisionBackendOption = VisionBackend.ENGINE,
     kv: KvOption = KvPrecision.SAME,
@@ -57,7 +57,7 @@ def build(
     An existing build is found, not made again. An interrupted one continues where it stopped.
     """
     order = order_of(compute_capability, slots, length, build_memory)
-    calibration = CalibrationOrder.of(calibrate, prompts, bits, precision, target)
+    calibration = CalibrationOrder.of(calibrate, prompts, bits, precision.precision, target)
     source = Source.of(checkpoint)
     adapters = [Source.of(adapter, "adapter") for adapter in lora or []]
     console = plain_console(stderr=True)
@@ -65,7 +65,7 @@ def build(
         source.folder,
         out,
         console,
-        precision,
+        precision.precision,
         target,
         vision_backend,
         source.name,

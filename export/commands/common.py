@@ -12,7 +12,7 @@ from rich.console import Console
 
 from export.build.vision_backend import VisionBackend
 from export.errors import MEANING, exit_code, named_files
-from export.precision import KvPrecision, Precision, Target
+from export.precision import KvPrecision, PrecisionChoice, Target
 from export.rtx.library import compute_capabilities
 from export.rtx.order import DEFAULT_SIZES, EngineOrder
 from export.rtx.profiles import EngineSizes
@@ -63,7 +63,13 @@ BitsOption = Annotated[
     ),
 ]
 OutOption = Annotated[Path, typer.Option("--out", file_okay=False, help="The folder that holds all builds.")]
-PrecisionOption = Annotated[Precision, typer.Option(help="How linear layers are stored. int8 is the fastest on a CPU.")]
+PrecisionOption = Annotated[
+    PrecisionChoice,
+    typer.Option(
+        help="How linear layers are stored. int8 is the fastest on a CPU. auto: as the checkpoint is published, which "
+        "is fp32 for one that is not quantised."
+    ),
+]
 KvOption = Annotated[
     KvPrecision,
     typer.Option(help="How the KV cache is stored. int8 fits two to four times the tokens in the same memory."),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +15,8 @@ from export.build.inventory import BuildInventory, inventory
 from export.build.pipeline import can_link
 from export.build.spec import BuildSpec
 from export.build.vision_backend import VisionBackend
-from export.checkpoint.hub import Source
+from export.checkpoint.formats.fates import Fate
+from export.checkpoint.hub import Source, local_folder
 from export.commands.common import (
     BUILDS,
     MB,
@@ -34,7 +35,7 @@ from export.commands.common import (
 from export.plan.build_memory import peak_bytes
 from export.plan.gpu_fit import Fit, fits
 from export.plan.serving_speed import ServingSpeed, can_measure, serving_speed
-from export.precision import KvPrecision, Precision, Target
+from export.precision import KvPrecision, PrecisionChoice, Target
 from export.rtx.library import COMPUTE_CAPABILITIES
 from export.rtx.order import DEFAULT_MEMORY_BYTES
 from glmserve.engine.settings import EngineSettings
@@ -56,6 +57,9 @@ class Plan:
     slots: int
     length: int
     cards: list[Fit]
+    fates: list[Fate] = field(default_factory=list)
+    """What becomes of the codes that the checkpoint is published in."""
+    notes: tuple[str, ...] = ()
     speed: ServingSpeed | None = None
     """What was measured; None where that was not asked for, or cannot be done on this machine."""
 
@@ -64,6 +68,8 @@ class Plan:
         return {
             "files": self.inventory.files,
             "linked": sorted(self.inventory.linked),
+            "published": [asdict(fate) for fate in self.fates],
+            "notes": list(self.notes),
             "new_bytes": self.new_bytes,
             "peak_bytes": self.peak_bytes,
             "slots": self.slots,
@@ -91,7 +97,7 @@ def plan(
     checkpoint: _CHECKPOINT,
     out: OutOption = BUILDS,
     lora: LoraOption = None,
-    precision: PrecisionOption = Precision.FP32,
+    precision: PrecisionOption = PrecisionChoice.AUTO,
     target: TargetOption = Target.CPU,
     vision_backend: VisionBackendOption = VisionBackend.ENGINE,
     kv: KvOption = KvPrecision.SAME,
@@ -113,7 +119,7 @@ def plan(
 
     Reads only the checkpoint's configuration and the headers of its weights.
     """
-    folder = Path(checkpoint)
+    folder = local_folder(checkpoint)
     if not folder.is_dir():
         raise BadArtifact(
             f"There is no folder {checkpoint}, and `plan` takes a folder. Download a checkpoint of the hub first: "
@@ -121,7 +127,7 @@ def plan(
         )
     order = order_of(compute_capability, slots, length, build_memory)
     adapters = [Source.of(adapter, "adapter") for adapter in lora or []]
-    spec = BuildSpec.of(folder, precision, target, vision_backend, kv=kv, order=order, adapters=adapters)
+    spec = BuildSpec.of(folder, precision.precision, target, vision_backend, kv=kv, order=order, adapters=adapters)
     found = _plan(spec, out, slots, length)
     if speed and target is Target.CPU and can_measure(spec.checkpoint, spec.numbers):
         found = replace(found, speed=_speed_of(spec))
@@ -152,12 +158,21 @@ def _plan(spec: BuildSpec, out: Path, slots: int, length: int) -> Plan:
         peak_bytes=peak_bytes(held),
         slots=slots,
         length=min(length, spec.checkpoint.text.max_positions),
+        fates=spec.fates,
+        notes=spec.notes,
         cards=fits(spec.checkpoint, settings, held.weights, spec.numbers, capabilities),
     )
 
 
 def _show(found: Plan, console: Console) -> None:
     """The plan as tables and sentences."""
+    if found.fates:
+        published = Table(found.fates[0].format, "tensors", "MB", "", title="What the checkpoint is published in")
+        for fate in found.fates:
+            published.add_row(fate.scheme, f"{fate.tensors:,}", f"{fate.stored_bytes / MB:,.1f}", fate.fate)
+        console.print(published)
+    for sentence in found.notes:
+        console.print(sentence)
     files = Table("file", "MB", "", title="What would be written")
     for name, size in found.inventory.files.items():
         note = "the checkpoint's own, linked" if name in found.inventory.linked else ""

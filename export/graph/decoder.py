@@ -150,8 +150,10 @@ class _DecoderWriter:
         steps = g.cast(steps, ir.DataType.FLOAT, "rope.positions_float")
         angles = g.op("Mul", [steps, g.constant(inverse, np.float32)], "rope.token_angles")
         angles = g.op("Unsqueeze", [angles, g.constant([0], np.int64)], "rope.angles")
-        cos, sin = g.op("Cos", [angles], "rope.cos"), g.op("Sin", [angles], "rope.sin")
-        self._cos, self._sin = (cos, sin) if self._attend.turns else (g.as_real(cos), g.as_real(sin))
+        cos = g.op("Cos", [angles], "rope.cos")
+        self._cos = cos if self._attend.turns else g.as_real(cos)
+        sin = g.op("Sin", [angles], "rope.sin")
+        self._sin = sin if self._attend.turns else g.as_real(sin)
 
     def _rope_rows(self, layer: int) -> list[ir.Value]:
         """cos and sin [rows, rotary_dim / 2] of the step's tokens, filled up to as many rows as one of KV has room for:
@@ -195,7 +197,10 @@ class _DecoderWriter:
         names, sizes = [f"{name}.{letter}" for letter in "qkv"], (q_size, kv_size, kv_size)
         sources = [f"{source}.{letter}_proj" for letter in "qkv"]
         if g.fuses:
-            qkv = joined_projection(g, x, sources, shape.hidden, sizes, f"{name}.together")
+            if any(g.keeps(source, (shape.hidden, size)) for source, size in zip(sources, sizes, strict=True)):
+                qkv = g.op("Concat", g.projections(x, sources, shape.hidden, sizes, names), f"{name}.together", axis=-1)
+            else:
+                qkv = joined_projection(g, x, sources, shape.hidden, sizes, f"{name}.together")
             if not self._attend.turns:
                 parts = g.op_many("Split", [qkv, g.constant(sizes, np.int64)], names, axis=-1)
                 qkv = self._turned(parts, name)

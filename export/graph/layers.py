@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
+from export.checkpoint.packed import PackedWeight
 from export.checkpoint.weights import Weights
 from export.graph.builder import CONTRIB, OnnxGraphBuilder
 from export.graph.int8_linear import Int8Linear
+from export.graph.packed_linear import INT8_ACTIVATIONS, PackedLinear
 from export.precision import FP32, Numbers
 from export.quantize.blockwise import BLOCK
 from glmserve.errors import BadArtifact
-
-_INT8_ACTIVATIONS = 4
-"""MatMulNBits' accuracy level that multiplies in integers; on the CPU the others are several times slower."""
 
 SIGNED = {8: ".int8", 4: ".int4"}
 """What is added to a weight's name where its codes have a sign, as standard operators take them."""
@@ -50,6 +50,7 @@ class GraphWriter(OnnxGraphBuilder):
         self._loaded: dict[str, ir.Value] = {}
         self._tables: set[str] = set()
         self._bytes = Int8Linear(self)
+        self._packed = PackedLinear(self, self.real)
 
     @property
     def fuses(self) -> bool:
@@ -70,7 +71,7 @@ class GraphWriter(OnnxGraphBuilder):
     def table(self, name: str, shape: tuple[int, ...]) -> ir.Value:
         """A tensor of the checkpoint whose rows are looked up, never multiplied: where layers are rounded it keeps the
         checkpoint's own precision, which costs nothing."""
-        if self._numbers.bits is None:
+        if self._numbers.bits is None and not self._numbers.kept_bits:
             return self.weight(name, shape)
         self._tables.add(name)
         return self.initializer(self.weights.lazy(name, shape, self.weights.stored_dtype(name)))
@@ -97,19 +98,47 @@ class GraphWriter(OnnxGraphBuilder):
         What is rounded keeps its name, unless that is a table's of the graph: a head that is tied to the embeddings.
         """
         weight, shape = f"{source}.weight", (sizes[1], sizes[0])
-        numbers = self._numbers.gentle if gentle or weight in self._numbers.in_8_bits else self._numbers
+        is_gentle = gentle or weight in self._numbers.in_8_bits
+        numbers = self._numbers_for(weight, self._numbers.gentle if is_gentle else self._numbers)
         bias = self.weight(f"{source}.bias", (sizes[1],)) if has_bias else None
-        if numbers.bits is None:
-            return self.linear(x, self.weight(weight, shape), name, bias)
         node = name if bias is None else f"{name}.matmul"
         title = f"{name}.weight" if weight in self._tables else weight
-        if self.is_standard:
+        packed = self._kept(weight, shape, numbers)
+        if packed is not None:
+            if self._packed.is_bytewise(packed):
+                product = self._bytes.linear(x, weight, shape, node, title)
+            else:
+                product = self._packed.linear(x, packed, node, title)
+        elif numbers.bits is None:
+            return self.linear(x, self._unrounded(weight, shape, title), name, bias)
+        elif self.is_standard:
             product = self._unrounded_linear(x, weight, shape, numbers.bits, node)
         elif numbers.multiplies_bytes:
             product = self._bytes.linear(x, weight, shape, node, title)
         else:
             product = self._rounded_linear(x, weight, shape, numbers.bits, node, title)
         return product if bias is None else self.op("Add", [product, bias], name)
+
+    def keeps(self, source: str, sizes: tuple[int, int]) -> bool:
+        """Whether the layer `source`, sizes (in, out), keeps the codes that it is published in."""
+        return self._kept(f"{source}.weight", (sizes[1], sizes[0]), self._numbers) is not None
+
+    def _kept(self, weight: str, shape: tuple[int, int], numbers: Numbers) -> PackedWeight | None:
+        packed = None if self.is_standard else self.weights.packed(weight, shape)
+        return packed if packed is not None and packed.bits in numbers.kept_bits else None
+
+    def _numbers_for(self, weight: str, numbers: Numbers) -> Numbers:
+        """What a layer is computed in: one in codes has 8 bits where the others keep theirs and it cannot."""
+        keeps_only = numbers.bits is None and numbers.kept_bits
+        return replace(numbers, bits=8) if keeps_only and self.weights.is_coded(weight) else numbers
+
+    def _unrounded(self, weight: str, shape: tuple[int, int], title: str) -> ir.Value:
+        """A layer's weight in numbers, called `title`: a table is kept in a type of its own."""
+        if title == weight:
+            return self.weight(weight, shape)
+        tensor = self.weights.lazy(weight, shape, self.real)
+        tensor.name = title
+        return self.initializer(tensor)
 
     def projections(
         self, x: ir.Value, sources: Sequence[str], inputs: int, outputs: Sequence[int], names: Sequence[str]
@@ -159,7 +188,7 @@ class GraphWriter(OnnxGraphBuilder):
             N=shape[0],
             bits=bits,
             block_size=BLOCK[bits],
-            accuracy_level=_INT8_ACTIVATIONS,
+            accuracy_level=INT8_ACTIVATIONS,
         )
 
     def _unrounded_linear(self, x: ir.Value, weight: str, shape: tuple[int, int], bits: int, name: str) -> ir.Value:

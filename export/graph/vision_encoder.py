@@ -1,5 +1,7 @@
 """Writes the image encoder's graph: uint8 patches in, one feature row for each image token out.
 
+An image is a still picture, or two frames of a video that follow one another.
+
 Follows `Glm4vVisionModel`: patch embedding, position table, blocks with axial rope, 2x2 merge, merger. All images of
 a batch have the same patch grid; attention stays within an image.
 """
@@ -15,6 +17,7 @@ from export.graph.layers import GraphWriter
 from export.precision import FP32, Numbers
 from glmserve.contract import COLUMN_WEIGHTS, IMAGE_FEATURES, IMAGE_PATCHES, ROW_WEIGHTS
 from glmserve.model.config import Checkpoint
+from glmserve.model.video_sampling import FRAMES_A_MOMENT
 
 _PREFIX = "model.visual"
 
@@ -45,6 +48,18 @@ def fold_patch_embedding(
     return folded.astype(np.float32), (bias - (frames * shift).sum(axis=(1, 2, 3))).astype(np.float32)
 
 
+def fold_frame_difference(weight: np.ndarray, std: tuple[float, ...]) -> np.ndarray:
+    """What the first of two frames counts beyond their mean: weight [out, 3 * patch * patch] in fp32.
+
+    With a and b the frames and m their mean, W0 a + W1 b = (W0 + W1) m + (W0 - W1) (a - m). A still has a = m, so that
+    its numbers are those of `fold_patch_embedding` alone, bit by bit.
+    """
+    frames = weight.astype(np.float64)
+    scale = 1.0 / np.asarray(std, np.float64)[:, None, None]
+    difference = (frames[:, :, 0] - frames[:, :, 1]) * scale / 255.0
+    return np.asarray(difference.reshape(len(weight), -1), np.float32)
+
+
 class _VisionWriter:
     def __init__(self, checkpoint: Checkpoint, weights: Weights, numbers: Numbers, is_standard: bool) -> None:
         self._shape = checkpoint.vision
@@ -53,7 +68,7 @@ class _VisionWriter:
 
     def write(self) -> ir.Model:
         g, shape = self._g, self._shape
-        patches = graph_input(IMAGE_PATCHES.name, ir.DataType.UINT8, ["B", "patches", self._images.patch_bytes])
+        patches = graph_input(IMAGE_PATCHES.name, ir.DataType.UINT8, ["B", "all_patches", self._images.patch_bytes])
         rows = graph_input(ROW_WEIGHTS.name, ir.DataType.FLOAT, ["B", "rows", shape.table_side])
         columns = graph_input(COLUMN_WEIGHTS.name, ir.DataType.FLOAT, ["B", "columns", shape.table_side])
 
@@ -87,10 +102,28 @@ class _VisionWriter:
         weight = g.weights.read(f"{source}.weight", (shape.hidden, 3, images.temporal_patch_size, side, side))
         bias = g.weights.read(f"{source}.bias", (shape.hidden,))
         folded, shift = fold_patch_embedding(weight, bias.astype(np.float64), images.mean, images.std)
-        pixels = g.cast(patches, ir.DataType.FLOAT, "embed.pixels")
+        mean, beyond = self._frames(g.cast(patches, ir.DataType.FLOAT, "embed.pixels"))
         weight_value = g.array(folded, f"{source}.folded_weight", ir.DataType.FLOAT)
         bias_value = g.array(shift, f"{source}.folded_bias", ir.DataType.FLOAT)
-        return g.as_real(g.linear(pixels, weight_value, "embed.patches", bias_value))
+        x = g.linear(mean, weight_value, "embed.patches", bias_value)
+        if images.temporal_patch_size == FRAMES_A_MOMENT:
+            difference = g.array(
+                fold_frame_difference(weight, images.std), f"{source}.folded_difference", ir.DataType.FLOAT
+            )
+            x = g.op("Add", [x, g.linear(beyond, difference, "embed.difference")], "embed.both")
+        return g.as_real(x)
+
+    def _frames(self, pixels: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """The mean of each image's frames, and how far the first is from it; both [B, patches, patch_bytes]."""
+        g, one = self._g, self._g.constant([1], np.int64)
+        places = g.op("Mul", [self._rows, self._columns], "grid.patches")
+        width, minus_one = (g.constant([size], np.int64) for size in (self._images.patch_bytes, -1))
+        shape = g.op("Concat", [self._batch, minus_one, places, width], "embed.frames_shape", axis=0)
+        frames = g.op("Reshape", [pixels, shape], "embed.frames")  # [B, frames, patches, patch_bytes]
+        mean = g.op("ReduceMean", [frames, one], "embed.mean", keepdims=0)
+        first = g.op("Slice", [frames, g.constant([0], np.int64), one, one], "embed.first_frame")
+        first = g.op("Squeeze", [first, one], "embed.first")
+        return mean, g.op("Sub", [first, mean], "embed.beyond_mean")
 
     def _positions(self, rows: ir.Value, columns: ir.Value) -> ir.Value:
         """The position table resampled to the grid, rows first, then columns. [B, patches, hidden]"""

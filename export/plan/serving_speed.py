@@ -18,6 +18,7 @@ import onnx_ir as ir
 from export.build.onnx_writer import graph_bytes, refer_to_file, tensors_of, unwritten, weights_file
 from export.build.tensor_writer import offsets_of
 from export.checkpoint.header_weights import HeaderWeights
+from export.checkpoint.packed import PackedWeight
 from export.graph.decoder import decoder_graph
 from export.graph.vision_encoder import vision_graph
 from export.precision import Numbers
@@ -92,6 +93,13 @@ class _Times:
 class _Slice(HeaderWeights):
     """Zeros of any shape: the sizes of a slice are not the checkpoint's."""
 
+    def packed(self, name: str, shape: tuple[int, int]) -> PackedWeight | None:
+        stored = self.tensors.get(name)
+        if stored is None or len(stored.shape) != 2:
+            return None
+        packed = self.source.packed(name, (stored.shape[0], stored.shape[1]))
+        return None if packed is None else replace(packed, shape=shape)
+
     def _stored(self, name: str, shape: tuple[int, ...]) -> int:
         return int(np.prod(shape) * self.stored_dtype(name).itemsize)
 
@@ -108,7 +116,7 @@ def serving_speed(
 ) -> ServingSpeed:
     """Measures on this processor, which takes seconds to a minute. What it writes are files of holes, which are gone
     when it returns. Raises BadArtifact for a graph that ONNX Runtime cannot run here."""
-    weights = _Slice(headers.folder, headers.shards, headers.tensors, {})
+    weights = _Slice(headers.folder, headers.shards, headers.tensors, {}, headers.source)
     with TemporaryDirectory(prefix="glm-plan-") as folder:
         times = _decoder_times(checkpoint, weights, numbers, threads, Path(folder))
         first = {}
@@ -150,7 +158,8 @@ def _layer_bytes(checkpoint: Checkpoint, numbers: Numbers) -> float:
     text = checkpoint.text
     attention = text.hidden * text.head_dim * 2 * (text.heads + text.kv_heads)
     values = attention + 3 * text.hidden * text.ffn
-    return values * (numbers.bits / 8 if numbers.bits else float(numbers.real.itemsize))
+    bits = numbers.bits or min(numbers.kept_bits, default=None)
+    return values * (bits / 8 if bits else float(numbers.real.itemsize))
 
 
 def _photo_s(

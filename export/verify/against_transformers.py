@@ -9,7 +9,7 @@ import numpy as np
 from rich.console import Console
 
 from export.verify.candidate import Candidate
-from export.verify.cases import Case, input_ids, standard_cases, synthetic_image
+from export.verify.cases import Case, input_ids, standard_cases, synthetic_image, video_cases
 from export.verify.comparison import Stage, share_changed
 from export.verify.layerwise import layerwise_stages, must_stream
 from export.verify.original import Original
@@ -43,7 +43,7 @@ def compare_with_transformers(
     candidate = Candidate(build, _SLOTS, _CONTEXT, device)
     console.print("loading the checkpoint in transformers ...")
     reference = Reference(original.folder, [adapter.folder for adapter in original.adapters])
-    yield from compare(reference, candidate, standard_cases())
+    yield from compare(reference, candidate, [*standard_cases(), *video_cases(candidate.prompts)])
     yield from _greedy_agreement(reference, candidate, samples)
 
 

@@ -24,10 +24,13 @@ from glmserve.engine.vision.feature_cache import image_key
 from glmserve.errors import BadArtifact
 from glmserve.model.chat_template import PromptBuilder
 from glmserve.model.config import Checkpoint
-from glmserve.model.image_processor import Grid, patches_of
+from glmserve.model.image_processor import Grid, ImageRules, patches_of
 from glmserve.model.position_embedding import vision_arrays
 from glmserve.model.tokenizer import Tokenizer
 from glmserve.sampling_parameters import Sampling
+
+Shown = Image.Image | tuple[Image.Image, Image.Image]
+"""A still image, or two frames of a video."""
 
 
 class Candidate:
@@ -48,20 +51,20 @@ class Candidate:
         context = min(context, self.checkpoint.text.max_positions)
         self.decoder = OrtDecoder(graph, self.checkpoint, slots, context, device=runs_on, content=_with_logits(graph))
 
-    def normalised(self, image: Image.Image) -> tuple[np.ndarray, Grid]:
-        """An image's patches f32 [patches, 3, patch * patch] as the folded first layer means them."""
+    def normalised(self, image: Shown) -> tuple[np.ndarray, Grid]:
+        """Patches f32 [frames * patches, 3, patch * patch] as the folded first layer means them."""
         rules = self.checkpoint.images
-        patches, grid = patches_of(image, rules)
+        patches, grid = shown_patches(image, rules)
         mean, std = (np.asarray(v, np.float32)[None, :, None] for v in (rules.mean, rules.std))
         channels = patches.reshape(len(patches), 3, -1).astype(np.float32)
         return (channels / np.float32(255) - mean) / std, grid
 
-    def features(self, image: Image.Image) -> tuple[np.ndarray, Grid]:
+    def features(self, image: Shown) -> tuple[np.ndarray, Grid]:
         """Features f32 [image tokens, hidden]."""
-        patches, grid = patches_of(image, self.checkpoint.images)
+        patches, grid = shown_patches(image, self.checkpoint.images)
         return self._vision.encode(vision_arrays(patches, grid, self.checkpoint.vision.table_side)), grid
 
-    def prompt(self, input_ids: np.ndarray, images: list[Image.Image]) -> Prompt:
+    def prompt(self, input_ids: np.ndarray, images: list[Shown]) -> Prompt:
         read = [self.features(image) for image in images]
         keys = [image_key(features, grid, 0) for features, grid in read]
         return prompt_arrays(self.checkpoint, input_ids, [grid for _, grid in read], [f for f, _ in read], keys)
@@ -128,6 +131,14 @@ class Candidate:
     def _logits(self) -> np.ndarray:
         assert self.decoder.logits is not None
         return self.decoder.logits.copy()
+
+
+def shown_patches(image: Shown, rules: ImageRules) -> tuple[np.ndarray, Grid]:
+    """Patches u8 [frames * patches, patch_bytes] and their grid."""
+    if isinstance(image, Image.Image):
+        return patches_of(image, rules)
+    read = [patches_of(frame, rules) for frame in image]
+    return np.concatenate([patches for patches, _ in read]), replace(read[0][1], frames=len(read))
 
 
 def _check_runs_on(device: DeviceName, manifest: Manifest) -> None:

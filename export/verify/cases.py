@@ -7,18 +7,32 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from export.verify.candidate import Candidate
-from glmserve.model.chat_template import ImagePart, Message
+from export.verify.candidate import Candidate, Shown
+from glmserve.model.chat_template import ImagePart, Message, PromptBuilder, VideoPart
 
 
 @dataclass(frozen=True)
 class Case:
-    """A conversation to compare: messages as the service takes them, and their images in order."""
+    """A conversation to compare: messages as the service takes them, and what they show, in order: still images, and
+    two frames for each second of a video."""
 
     name: str
     messages: tuple[Message, ...]
-    images: tuple[Image.Image, ...] = ()
+    images: tuple[Shown, ...] = ()
     thinking: bool = False
+
+
+def video_cases(prompts: PromptBuilder) -> list[Case]:
+    """A video, and one beside an image; none where the checkpoint's template takes no videos."""
+    if not prompts.takes_videos:
+        return []
+    frames = [synthetic_image(120, 90, seed) for seed in range(6)]
+    video, image = VideoPart((0.0, 0.4, 1.25)), synthetic_image(90, 333, 3)
+    pairs = tuple(zip(frames[::2], frames[1::2], strict=True))
+    return [
+        Case("video", (Message("user", (video, "What happens?")),), pairs),
+        Case("image and video", (Message("user", (ImagePart(), video, "Is it there?")),), (image, *pairs)),
+    ]
 
 
 def standard_cases() -> list[Case]:

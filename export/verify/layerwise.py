@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-from PIL import Image
 
+from export.checkpoint.formats.opened import open_weights
 from export.checkpoint.weights import EMBEDDING, Weights
 from export.precision import Precision, Target, numbers_of
+from export.verify.candidate import Shown, shown_patches
 from export.verify.cases import Case, synthetic_image
 from export.verify.comparison import Stage
 from export.verify.layer_reference import ReferenceLayers
@@ -32,9 +34,9 @@ from glmserve.contract import (
     RowGroup,
 )
 from glmserve.engine.runtime.device import Host
-from glmserve.model.chat_template import ImagePart, Message, PromptBuilder
+from glmserve.model.chat_template import ImagePart, Message, Part, PromptBuilder, VideoPart
 from glmserve.model.config import Checkpoint, TextModel
-from glmserve.model.image_processor import Grid, patches_of
+from glmserve.model.image_processor import Grid
 from glmserve.model.mrope import mrope_positions
 from glmserve.model.position_embedding import vision_arrays
 from glmserve.model.tokenizer import Tokenizer
@@ -44,13 +46,13 @@ _ENCODER, _DECODER = "whole encoder", "encoder and decoder"
 
 
 def layerwise_stages(build: Path, checkpoint: Path, weights: Weights | None = None) -> Iterator[Stage]:
-    """Every stage as it is done, from pixels to logits, over a prompt with two images and one without. `weights` are
-    the checkpoint's, where adapters are merged into them.
+    """Every stage as it is done, from pixels to logits, over a prompt with an image and a video, and one without.
+    `weights` are the checkpoint's, where adapters are merged into them.
 
     Memory holds one layer in fp32 on either side. Raises BadArtifact when a tensor is missing.
     """
-    ours, theirs = _Build(build), ReferenceLayers(checkpoint, weights or Weights.open(checkpoint))
-    samples = [_Sample(case) for case in _cases()]
+    ours, theirs = _Build(build), ReferenceLayers(checkpoint, weights or open_weights(checkpoint))
+    samples = [_Sample(case) for case in _cases(ours.prompts)]
     yield from _compare_vision(ours, theirs, samples)
     theirs.forget_vision()
     for sample in samples:
@@ -60,10 +62,9 @@ def layerwise_stages(build: Path, checkpoint: Path, weights: Weights | None = No
 
 def must_stream(checkpoint: Path) -> bool:
     """Whether the checkpoint in fp32 twice, as transformers and as a build, is more than this machine may hold."""
-    weights = Weights.open(checkpoint)
-    stored = weights.stored_dtype(EMBEDDING)
-    whole = sum(path.stat().st_size for path in weights.files) * ir.DataType.FLOAT.itemsize / stored.itemsize
-    return 2 * whole > Host().total_memory_bytes()
+    tensors = open_weights(checkpoint).described().values()
+    numbers = sum(prod(tensor.shape) for tensor in tensors if tensor.dtype is not None)
+    return 2 * numbers * ir.DataType.FLOAT.itemsize > Host().total_memory_bytes()
 
 
 class _Build:
@@ -111,11 +112,15 @@ class _ImageState:
     own: np.ndarray | None = None
 
 
-def _cases() -> list[Case]:
+def _cases(prompts: PromptBuilder) -> list[Case]:
+    """The second image is two frames of a video, where the checkpoint's template takes any."""
     wide, square = synthetic_image(250, 90, 2), synthetic_image(112, 112, 1)
-    one = ImagePart()
+    first: Part = ImagePart()
+    second: tuple[Part, Shown] = (ImagePart(), square)
+    if prompts.takes_videos:
+        second = VideoPart((0.4,)), (square, synthetic_image(112, 112, 4))
     return [
-        Case("two images", (Message("user", (one, one, "Which one is red?")),), (wide, square)),
+        Case("two images", (Message("user", (first, second[0], "Which one is red?")),), (wide, second[1])),
         Case("system", (Message("system", ("Be brief.",)), Message("user", ("你好",)))),
     ]
 
@@ -168,8 +173,8 @@ def _block(ours: _Build, image: _ImageState, index: int, before: str, state: np.
     return made
 
 
-def _read_image(ours: _Build, theirs: ReferenceLayers, name: str, image: Image.Image) -> _ImageState:
-    patches, grid = patches_of(image, ours.checkpoint.images)
+def _read_image(ours: _Build, theirs: ReferenceLayers, name: str, image: Shown) -> _ImageState:
+    patches, grid = shown_patches(image, ours.checkpoint.images)
     arrays = vision_arrays(patches, grid, ours.checkpoint.vision.table_side)
     names = (IMAGE_PATCHES.name, ROW_WEIGHTS.name, COLUMN_WEIGHTS.name)
     pixels, their_grids = theirs.processor.pixels([image])

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from export.checkpoint.formats.opened import open_weights
 from export.checkpoint.hub import Source
 from export.checkpoint.lora.adapter import Adapter
 from export.checkpoint.lora.merged import MergedWeights
@@ -23,8 +24,8 @@ class Original:
 
     @staticmethod
     def open(folder: Path, adapters: Sequence[Source] = ()) -> Original:
-        """Reads headers only; raises what `Adapter.open` and `Weights.open` raise."""
-        weights = Weights.open(folder)
+        """Reads headers only; raises what `Adapter.open` and `open_weights` raise."""
+        weights = open_weights(folder)
         if not adapters:
             return Original(folder, weights)
         tied = Checkpoint.read(folder).text.tied_head

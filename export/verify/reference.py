@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from transformers import AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers.utils import logging
 
+from export.checkpoint.formats.opened import open_weights
+from export.checkpoint.formats.published import PublishedWeights
 from export.errors import MissingPackage
+from export.verify.candidate import Shown
 from export.verify.reference_processor import ReferenceProcessor
 from glmserve.model.image_processor import Grid
 
@@ -22,9 +24,8 @@ class Reference:
 
     def __init__(self, checkpoint: Path, adapters: Sequence[Path] = ()) -> None:
         """The checkpoint with LoRA adapters merged by peft, one after the other; raises MissingPackage without peft."""
-        library: Any = AutoModelForImageTextToText
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-        self._model: Any = library.from_pretrained(checkpoint, dtype=torch.float32).eval()
+        self._model: Any = _model(checkpoint).eval()
         for adapter in adapters:
             self._model = _merged(self._model, adapter)
         self.processor = ReferenceProcessor(checkpoint)
@@ -45,14 +46,14 @@ class Reference:
         return np.asarray(found.pooler_output)
 
     @torch.no_grad()
-    def logits(self, input_ids: np.ndarray, images: list[Image.Image]) -> np.ndarray:
+    def logits(self, input_ids: np.ndarray, images: list[Shown]) -> np.ndarray:
         """Logits f32 [tokens, vocabulary] at every token."""
         self._model.model.rope_deltas = None
         return np.asarray(self._model(**self._inputs(input_ids, images)).logits[0])
 
     @torch.no_grad()
     def answer(
-        self, input_ids: np.ndarray, images: list[Image.Image], max_tokens: int, repetition_penalty: float = 1.0
+        self, input_ids: np.ndarray, images: list[Shown], max_tokens: int, repetition_penalty: float = 1.0
     ) -> list[int]:
         """Greedy new tokens as `generate` returns them, an ending eos token included."""
         self._model.model.rope_deltas = None
@@ -62,7 +63,7 @@ class Reference:
         )
         return [int(token) for token in out[0, len(input_ids) :]]
 
-    def _inputs(self, input_ids: np.ndarray, images: list[Image.Image]) -> dict[str, torch.Tensor]:
+    def _inputs(self, input_ids: np.ndarray, images: list[Shown]) -> dict[str, torch.Tensor]:
         ids = torch.from_numpy(input_ids)[None]
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "mm_token_type_ids": self._kinds(ids)}
         if images:
@@ -72,6 +73,22 @@ class Reference:
 
     def _kinds(self, ids: torch.Tensor) -> torch.Tensor:
         return (ids == self._image_token_id).int()
+
+
+def _model(checkpoint: Path) -> Any:
+    """The model with the checkpoint's weights; those that are published in codes as the numbers that these stand for,
+    which need no library of their format."""
+    library: Any = AutoModelForImageTextToText
+    weights = open_weights(checkpoint)
+    if not isinstance(weights, PublishedWeights):
+        return library.from_pretrained(checkpoint, dtype=torch.float32)
+    config = AutoConfig.from_pretrained(checkpoint)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    model = library.from_config(config, dtype=torch.float32)
+    for name, parameter in model.named_parameters():
+        parameter.data = torch.from_numpy(weights.read(name, tuple(parameter.shape)).astype(np.float32))
+    return model
 
 
 def _merged(model: Any, adapter: Path) -> Any:

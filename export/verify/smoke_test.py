@@ -61,7 +61,9 @@ def _context(build: Path, case: Case) -> int:
     checkpoint = Checkpoint.read(folder)
     most, merge_size = checkpoint.text.max_positions, checkpoint.vision.merge_size
     prompts = PromptBuilder.read(folder, Tokenizer.read(folder), checkpoint.image_token_id, merge_size)
-    grids = [grid_of(image.height, image.width, checkpoint.images) for image in case.images]
+    grids = [
+        grid_of(image.height, image.width, checkpoint.images) for image in case.images if isinstance(image, Image.Image)
+    ]
     length = len(prompts.build(list(case.messages), grids, case.thinking))
     if length >= most:
         raise BadArtifact(

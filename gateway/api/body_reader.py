@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from typing import IO, Any, TypeVar
 
 from werkzeug.wrappers import Request
 
-from gateway.deadline import Deadline
-from gateway.limits.turns import Turns
+from gateway.deadline import DEADLINE_HEADER, Deadline, patience_s
 from gateway.reading.content_encoding import unpacked
 from gateway.reading.dear import SMALL_BYTES, is_dear
 from gateway.reading.dear_reader import DearReader
@@ -44,7 +43,6 @@ class BodyReader:
         self._when_arrived = when_arrived
         self._watchdog = Watchdog()
         self._dear = dear
-        self._unpacking = Turns()
 
     def read_as(self, request: Request, read: Callable[..., T], *arguments: Any) -> T:
         """What `read(body, *arguments)` makes of the body: a function of a module, whose result can be pickled.
@@ -54,7 +52,7 @@ class BodyReader:
         """
         caller, body = self._arrived(request)
         if is_dear(body, request.mimetype):
-            return self._dear.read(caller, read, body, *arguments)
+            return self._dear.read(caller, read, body, *arguments, within_s=self._patience_s(request))
         return read(body, *arguments)
 
     def _arrived(self, request: Request) -> tuple[str, bytes]:
@@ -92,13 +90,16 @@ class BodyReader:
         if request.content_length is not None and count != request.content_length:
             raise _broken()
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        return caller, self._unpacked(body, request.headers.get("Content-Encoding", ""), most, caller)
+        encoding = request.headers.get("Content-Encoding", "")
+        if not encoding or len(body) <= SMALL_BYTES:
+            return caller, unpacked(body, encoding, most)
+        with self._dear.turns.take(caller, Deadline.after(self._patience_s(request))):
+            return caller, unpacked(body, encoding, most)
 
-    def _unpacked(self, body: bytes, encoding: str, most: int, caller: str) -> bytes:
-        """A large packed body waits for its caller's turn."""
-        is_large = encoding and len(body) > SMALL_BYTES
-        with self._unpacking.take(caller, Deadline.after(self._timeout_s)) if is_large else nullcontext():
-            return unpacked(body, encoding, most)
+    def _patience_s(self, request: Request) -> float:
+        """How long a body may wait for its turn and be read; a wrong header is refused by who answers."""
+        wanted_s = patience_s(request.headers.get(DEADLINE_HEADER), self._timeout_s)
+        return self._timeout_s if math.isnan(wanted_s) else wanted_s
 
     def _too_large(self, most: int) -> TooLarge:
         of_a_form = "" if most == self._max_bytes else f", and {self._max_bytes} of a form with files"

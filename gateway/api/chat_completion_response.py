@@ -15,6 +15,8 @@ from gateway.chat.generation import Answer, Piece
 from gateway.chat.service import Prepared
 from gateway.schemas.openai import Wanted
 from gateway.streaming import sse
+from gateway.streaming.pace import Pace
+from gateway.triton.backend import Ranked
 from glmserve.errors import GlmServeError
 from glmserve.model.chat_template import ToolCall
 from glmserve.model.tokenizer import Tokenizer
@@ -37,6 +39,7 @@ class CompletionShape:
         self._request_id = request_id
         self._tokenizer = tokenizer
         self._wanted = wanted
+        self._pace = Pace()
         self._calls = [0] * answers
         self._prompt_tokens = 0
         self._tokens = 0  # that were streamed so far
@@ -49,18 +52,23 @@ class CompletionShape:
             "usage": _usage(prepared, answer),
             "timings": answer.timings,
             **_timed_out(answer),
+            **_videos(prepared),
         }
         return body | ({"prompt_token_ids": prepared.prompt.input_ids.tolist()} if self._wanted.token_ids else {})
 
     def start(self, prepared: Prepared) -> Iterator[str]:
         self._prompt_tokens = len(prepared.prompt.input_ids)
-        more = {"prompt_token_ids": prepared.prompt.input_ids.tolist()} if self._wanted.token_ids else {}
+        more: dict[str, Any] = _videos(prepared)
+        if self._wanted.token_ids:
+            more["prompt_token_ids"] = prepared.prompt.input_ids.tolist()
         for index in range(len(self._calls)):
             yield self._chunk(index, {"role": "assistant", "content": ""}, beside=more)
             if self._wanted.echoed:
                 yield self._chunk(index, {"content": self._wanted.echoed})
 
     def piece(self, piece: Piece) -> Iterator[str]:
+        self._pace.add(piece)
+        pace = {"timings": self._pace.timings(self._prompt_tokens)} if self._wanted.timings else {}
         for each in piece.pieces:
             self._tokens += len(each.tokens)
             delta: dict[str, Any] = self._thoughts(each.thinking)
@@ -72,12 +80,12 @@ class CompletionShape:
                 delta["boxes"] = [box.as_json() for box in each.boxes]
             more: dict[str, Any] = {"token_ids": list(each.tokens)} if self._wanted.token_ids and each.tokens else {}
             if delta or each.logprobs or more:
-                logprobs = as_openai(each.logprobs, self._tokenizer) if each.logprobs else None
-                yield self._chunk(each.index, delta, logprobs=logprobs, **more)
+                yield self._chunk(each.index, delta, pace, logprobs=self._logprobs(each.logprobs), **more)
 
     def end(self, prepared: Prepared, answer: Answer) -> Iterator[str]:
         for index, each in enumerate(answer.answers):
-            yield self._chunk(index, {}, _timed_out(answer), finish_reason=each.finish_reason, **_stop_reason(each))
+            ended = {"finish_reason": each.finish_reason, "stop_reason": each.stop_reason}
+            yield self._chunk(index, {}, _timed_out(answer), **ended)
         if self._wanted.usage:
             last = {"object": "chat.completion.chunk", "choices": [], "usage": _usage(prepared, answer)}
             yield sse.data({**self._head, **last, "timings": answer.timings})
@@ -99,10 +107,13 @@ class CompletionShape:
             "index": index,
             "message": message,
             "finish_reason": answer.finish_reason,
-            **_stop_reason(answer),
-            "logprobs": as_openai(answer.logprobs, self._tokenizer) if answer.logprobs else None,
+            "stop_reason": answer.stop_reason,
+            "logprobs": self._logprobs(answer.logprobs),
             **({"token_ids": list(answer.tokens)} if self._wanted.token_ids else {}),
         }
+
+    def _logprobs(self, tokens: tuple[Ranked, ...]) -> dict[str, Any] | None:
+        return as_openai(tokens, self._tokenizer, self._wanted.tokens_as_ids) if tokens else None
 
     def _thoughts(self, text: str) -> dict[str, Any]:
         """The thoughts by both names that clients have for them."""
@@ -134,14 +145,15 @@ class CompletionShape:
         return written
 
 
+def _videos(prepared: Prepared) -> dict[str, Any]:
+    """Which frames of each video the model sees, where there are any."""
+    videos = prepared.prompt.videos
+    return {"videos": list(videos)} if videos else {}
+
+
 def _timed_out(answer: Answer) -> dict[str, bool]:
     """Beside the finish reason "length", which OpenAI's clients know."""
     return {"timed_out": True} if answer.timed_out else {}
-
-
-def _stop_reason(answer: Answer) -> dict[str, str | int]:
-    """What of its request ended an answer, where something did."""
-    return {} if answer.stop_reason is None else {"stop_reason": answer.stop_reason}
 
 
 def _usage(prepared: Prepared, answer: Answer) -> dict[str, Any]:

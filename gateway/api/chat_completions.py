@@ -1,4 +1,4 @@
-"""POST /v1/chat/completions: what OpenAI clients use."""
+"""POST /v1/chat/completions: what OpenAI clients use; SageMaker asks the same as /invocations."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ def routes(settings: GatewaySettings, bodies: BodyReader, handler: ChatHandler, 
     """The blueprint of this route."""
     blueprint = Blueprint("completions", __name__)
 
+    @blueprint.post("/v1/invocations")
     @blueprint.post("/v1/chat/completions")
     def chat_completions() -> Response:
         asked = bodies.read_as(request, parse_completion, settings.thinking)

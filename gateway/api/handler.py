@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -11,7 +12,7 @@ from gateway.chat.generation import Answer, StartedAnswer
 from gateway.chat.late_answer import Allowed, explained, explained_stream
 from gateway.chat.prompts import Prompt
 from gateway.chat.service import ChatService, Prepared, RequestContext
-from gateway.deadline import DEADLINE_HEADER, LEAST_DEADLINE_S, START_HEADER, Deadline, seconds_since
+from gateway.deadline import DEADLINE_HEADER, LEAST_DEADLINE_S, START_HEADER, Deadline, patience_s, seconds_since
 from gateway.errors import UnknownModel
 from gateway.limits.admission import Admission
 from gateway.limits.rate_limit import RateLimiter, caller_key
@@ -31,7 +32,7 @@ from glmserve.errors import InvalidInput
 class Shape(sse.StreamShape, Protocol):
     """How a route writes an answer, whole or streamed; made for one request."""
 
-    def whole(self, prepared: Prepared, answer: Answer) -> dict[str, Any]:
+    def whole(self, prepared: Prepared, answer: Answer) -> dict[str, Any] | list[dict[str, Any]]:
         """The body of a finished answer."""
         ...
 
@@ -146,15 +147,11 @@ class ChatHandler:
 
     def _deadline(self) -> Deadline:
         """The service's deadline, or the client's own if that is sooner."""
-        sent = request.headers.get(DEADLINE_HEADER)
-        try:
-            wanted_s = self.settings.deadline_s if sent is None else float(sent)
-        except ValueError:
-            wanted_s = 0.0
-        if not wanted_s >= LEAST_DEADLINE_S and sent is not None:  # NaN fails this comparison too
+        wanted_s = patience_s(request.headers.get(DEADLINE_HEADER), self.settings.deadline_s)
+        if math.isnan(wanted_s):
             raise InvalidInput(
                 f"The header {DEADLINE_HEADER} must be a number of seconds, at least {LEAST_DEADLINE_S}.",
                 DEADLINE_HEADER,
             )
         start = request.headers.get(START_HEADER, "") if self.settings.trusted_proxies else ""
-        return Deadline.after(min(wanted_s, self.settings.deadline_s) - seconds_since(start))
+        return Deadline.after(wanted_s - seconds_since(start))

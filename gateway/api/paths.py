@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
 _KNOWN_APIS = frozenset(
     """
-    assistants audio batches chat completions containers conversations detokenize embeddings evals files fine_tuning
-    images messages models moderations organization realtime rerank responses score threads tokenize uploads
-    vector_stores videos
+    apply-template assistants audio batches chat completion completions containers conversations detokenize embeddings
+    evals files fine_tuning images invocations messages models moderations organization props realtime rerank responses
+    score slots threads tokenize tokenizer_info uploads vector_stores videos
     """.split()  # noqa: SIM905
 )
 """First names after /v1 that clients of this field know, whether they are served here or not."""

@@ -51,6 +51,8 @@ class VisionShape:
             body["boxes"] = [box.as_json() for box in answer.boxes]
         if answer.logprobs:
             body["logprobs"] = as_openai(answer.logprobs, self.tokenizer)
+        if prepared.prompt.videos:
+            body["videos"] = list(prepared.prompt.videos)
         body["usage"] = usage(prepared, answer)
         body["finish_reason"] = answer.finish_reason
         if answer.timed_out:

@@ -167,7 +167,7 @@ class _Choice:
             tokenizer,
             conversation.stop,
             reads_calls=bool(conversation.tools),
-            is_raw=conversation.raw is not None,
+            is_raw=conversation.raw is not None and conversation.is_text,
             max_calls=conversation.most_calls,
             rules=conversation.rules,
         )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gateway.chat.data_url import is_data_url, percent_decoded, percent_decoded_bytes, read_head
 from gateway.deadline import Deadline
 from gateway.images.decoder_pool import DecoderPool, DecodingFailed
-from gateway.images.file_kinds import other_kind
+from gateway.images.file_kinds import is_film, other_kind
 from gateway.images.heif import can_read_heif
 from gateway.images.image_file import Refused, Undecodable
 from gateway.images.job import GRANTED_PIXELS, PIXEL_NS, Job, Outcome
@@ -226,8 +226,9 @@ class OpenedImage:
 
     def _undecodable(self, kind: str | None = None) -> BadImage:
         is_other = f"it is {kind}, and" if kind else "it"
+        film = " A film is sent as a video: in the field video, or a part of type video_url." if is_film(kind) else ""
         return BadImage(
-            f"The image cannot be decoded: {is_other} must be a whole JPEG, PNG, WebP, AVIF, BMP or GIF image.",
+            f"The image cannot be decoded: {is_other} must be a whole JPEG, PNG, WebP, AVIF, BMP or GIF image.{film}",
             self.field,
         )
 

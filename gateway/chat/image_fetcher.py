@@ -85,11 +85,12 @@ class ImageFetcher:
         is_open: Callable[[str], bool] = is_public,
         private_hosts: tuple[str, ...] = (),
         model: str = "GLM-4.6V-Flash-WEB",
+        accept: str = "image/*",
     ) -> None:
         self._hosts = ImageHosts(hosts, private_hosts, is_open)
         self._max_bytes = max_bytes
         self._timeout_s = timeout_s
-        self._headers = {"Accept": "image/*", "User-Agent": user_agent(model)}
+        self._headers = {"Accept": accept, "User-Agent": user_agent(model)}
 
     def read(self, url: str, field: str, timeout_s: float) -> bytes:
         """The file at a URL; raises BadImage or TooLarge, both naming `field`."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.schemas.conversation import Conversation, SentImage, Turn
+from gateway.chat.videos.shown import ShownImage, ShownVideo
+from gateway.schemas.conversation import Conversation, Turn
 from glmserve.errors import InvalidInput, PromptTooLong
-from glmserve.model.chat_template import ImagePart, Message, PromptBuilder
+from glmserve.model.chat_template import ImagePart, Message, PromptBuilder, VideoPart
 from glmserve.model.image_processor import Grid
 from glmserve.model.tokenizer import Tokenizer
 
@@ -19,10 +22,11 @@ class Prompt:
     """A conversation's tokens, known before any image is decoded."""
 
     input_ids: NDArray[np.int64]  # i64 [tokens]
-    grids: tuple[Grid, ...]
+    grids: tuple[Grid, ...]  # of each image and each two frames of a video
     image_sizes: tuple[tuple[int, int], ...]  # width, height of each image, upright
     image_tokens: int
     image_hashes: tuple[str, ...] = ()  # SHA-256 of each file, where an audit log wants it
+    videos: tuple[dict[str, Any], ...] = ()  # which frames of each video are seen, and in what size
 
 
 @dataclass(frozen=True)
@@ -45,14 +49,8 @@ class Prompts:
             )
         return chars
 
-    def prompt(
-        self,
-        conversation: Conversation,
-        grids: list[Grid],
-        image_sizes: tuple[tuple[int, int], ...],
-        is_bounded: bool,
-    ) -> Prompt:
-        """The prompt; `grids` and `image_sizes` are its images'. Raises InvalidInput.
+    def prompt(self, conversation: Conversation, shown: Sequence[ShownImage | ShownVideo], is_bounded: bool) -> Prompt:
+        """The prompt; `shown` are its images and videos in order. Raises InvalidInput.
 
         Where it `is_bounded`, raises PromptTooLong for a text of far more tokens than the context has, after little
         more work than one that fits takes. Others are counted to their end.
@@ -62,7 +60,7 @@ class Prompts:
             if conversation.raw is not None:
                 ids = self._raw_ids(conversation.raw, conversation.prompt_field, most)
                 return Prompt(self._truncated(ids, conversation), (), (), 0)
-            return self._rendered(conversation, grids, image_sizes, most)
+            return self._rendered(conversation, shown, most)
         except PromptTooLong:
             raise self._too_long(f"more than {most}", conversation.prompt_field) from None
 
@@ -74,13 +72,11 @@ class Prompts:
         return room
 
     def _rendered(
-        self,
-        conversation: Conversation,
-        grids: list[Grid],
-        image_sizes: tuple[tuple[int, int], ...],
-        most: int | None,
+        self, conversation: Conversation, shown: Sequence[ShownImage | ShownVideo], most: int | None
     ) -> Prompt:
-        messages = [_message(turn) for turn in conversation.turns]
+        parts = iter(each.part for each in shown)
+        messages = [_message(turn, parts) for turn in conversation.turns]
+        grids = [grid for each in shown for grid in each.grids]
         try:
             input_ids = self.builder.build(
                 messages,
@@ -96,8 +92,14 @@ class Prompts:
         except InvalidInput as error:
             raise InvalidInput(error.message, error.field or conversation.prompt_field) from error
         image_tokens = sum(grid.tokens(self.merge_size) for grid in grids)
-        kept = self._truncated(input_ids, conversation)
-        return Prompt(kept, tuple(grids), image_sizes, image_tokens)
+        return Prompt(
+            self._truncated(input_ids, conversation),
+            tuple(grids),
+            tuple(each.opened.size for each in shown if isinstance(each, ShownImage)),
+            image_tokens,
+            tuple(one for each in shown for one in each.hashes),
+            tuple(each.told(self.merge_size) for each in shown if isinstance(each, ShownVideo)),
+        )
 
     def _truncated(self, input_ids: NDArray[np.int64], conversation: Conversation) -> NDArray[np.int64]:
         """The prompt's last or first tokens, where the request asks for no more; raises InvalidInput if that cut
@@ -143,6 +145,7 @@ class Prompts:
         )
 
 
-def _message(turn: Turn) -> Message:
-    parts = tuple(ImagePart() if isinstance(part, SentImage) else part for part in turn.parts)
+def _message(turn: Turn, shown: Iterator[ImagePart | VideoPart]) -> Message:
+    """`shown` gives what stands for the next image or video."""
+    parts = tuple(part if isinstance(part, str) else next(shown) for part in turn.parts)
     return Message(turn.role, parts, turn.thoughts, turn.tool_calls, turn.is_list)

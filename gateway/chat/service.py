@@ -13,29 +13,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.chat.generation import Answer, AnswerStream, Event, StartedAnswer, started, whole
-from gateway.chat.image_decoder import ImageSizeLimits, OpenedImage, bytes_of_base64, file_of
-from gateway.chat.image_fetcher import ImageFetcher, is_url
+from gateway.chat.image_decoder import ImageSizeLimits, OpenedImage
 from gateway.chat.last_heard import LastHeard
 from gateway.chat.prompts import Prompt, Prompts
 from gateway.chat.retry import RetryBudget, with_one_retry
 from gateway.chat.sampling_ids import with_token_ids
+from gateway.chat.sent_files import SentFiles, file_hash
 from gateway.chat.side_by_side import side_by_side
+from gateway.chat.videos.opener import VideoOpener, check_takes_videos, fit_into
+from gateway.chat.videos.shown import Decoding, ShownImage, ShownVideo
 from gateway.deadline import Deadline
 from gateway.images.decoder_pool import DecoderPool
 from gateway.limits.admission import Admission
 from gateway.limits.turns import Turns
-from gateway.reading.dear import is_dear_text
 from gateway.reading.dear_reader import DearReader
-from gateway.schemas.conversation import Conversation, PixelBounds, SentImage
+from gateway.schemas.conversation import Conversation, PixelBounds, SentImage, SentVideo, Shown
 from gateway.settings import GatewaySettings
 from gateway.triton.backend import BackendPool, Cancellation, GenerateRequest
 from gateway.triton.stream_buffer import StreamBuffer
 from glmserve.build.manifest import CHECKPOINT_FOLDER
-from glmserve.errors import BadImage, InvalidInput, TooLarge
-from glmserve.limits import MAX_IMAGES
+from glmserve.errors import InvalidInput
+from glmserve.limits import MAX_IMAGES, MAX_VIDEOS
 from glmserve.model.chat_template import PromptBuilder
 from glmserve.model.config import Checkpoint
-from glmserve.model.image_processor import Grid, ImageRules, grid_of, merge_planes, smart_resize
+from glmserve.model.image_processor import Grid, ImageRules, merge_planes, smart_resize
 from glmserve.model.tokenizer import Tokenizer
 
 T = TypeVar("T")
@@ -92,7 +93,8 @@ class ChatService:
         self._rules = checkpoint.images
         self._vocabulary = checkpoint.text.vocabulary
         builder = PromptBuilder.read(folder, self.tokenizer, checkpoint.image_token_id, checkpoint.images.merge_size)
-        self.takes_tools, self.thinks = builder.takes_tools, builder.thinks
+        self.takes_tools, self.thinks, self.takes_videos = builder.takes_tools, builder.thinks, builder.takes_videos
+        self.chat_template = builder.source
         self.context_tokens = min(settings.context_tokens, checkpoint.text.max_positions)
         self._prompts = Prompts(
             builder,
@@ -106,14 +108,8 @@ class ChatService:
         self._image_decoders = Admission(settings.image_decoders, settings.threads, settings.threads)
         self.decoders = DecoderPool()
         self._turns = Turns()
-        self._dear = dear or DearReader(settings.deadline_s)
-        self._urls = ImageFetcher(
-            settings.image_hosts,
-            settings.max_image_bytes,
-            settings.image_fetch_timeout_s,
-            private_hosts=settings.image_private_hosts,
-            model=settings.model_name,
-        )
+        self._sent = SentFiles(settings, dear or DearReader(settings.deadline_s))
+        self._videos = VideoOpener(settings, checkpoint.videos)
         self._sizes = ImageSizeLimits(
             settings.max_image_bytes,
             settings.max_image_pixels,
@@ -139,27 +135,24 @@ class ChatService:
         """Tokenises the prompt and decodes the images; raises InvalidInput for mistakes of the user.
 
         Calls `admit` with the prompt and its `max_tokens` before it decodes an image. What is large waits until it is
-        the caller's turn.
+        the caller's turn. Decoded frames of a video are shared within a caller's requests.
         """
-        files = self._files(conversation, deadline, caller)
-        opened = [OpenedImage(data, self._sizes, sent.field) for sent, data in files]
-        rules = [self._rules_for(sent, conversation.pixels) for sent, _ in files]
+        decoding = Decoding(self.decoders, deadline, cancellation, caller, conversation.cache_salt)
+        shown = self._opened(conversation, decoding)
         conversation = with_token_ids(conversation, self.tokenizer, self._vocabulary)
-        prompt = self._tokenised(conversation, opened, rules, deadline, caller)
-        if self._settings.audit_file is not None:
-            prompt = replace(prompt, image_hashes=tuple(hashlib.sha256(data).hexdigest() for _, data in files))
+        prompt = self._tokenised(conversation, shown, decoding)
         room = self._prompts.room_after(prompt, conversation.prompt_field)
         max_tokens = min(conversation.sampling.max_tokens, room)
         admit(prompt, max_tokens)
-        patches = self._patches(opened, rules, deadline, cancellation)
-        return Prepared(_without_images(conversation), prompt, patches, max_tokens)
+        videos = [each for each in shown if isinstance(each, ShownVideo)]
+        patches, grids = self._pixels(shown, decoding, conversation.shows_frames)
+        told = tuple(video.told(self._rules.merge_size) for video in videos)
+        return Prepared(_without_images(conversation), replace(prompt, grids=grids, videos=told), patches, max_tokens)
 
     def count(self, conversation: Conversation, deadline: Deadline, caller: str = "") -> Prompt:
         """The prompt as it would be sent, however long; decodes no image."""
-        files = self._files(conversation, deadline, caller)
-        rules = [self._rules_for(sent, conversation.pixels) for sent, _ in files]
-        opened = [OpenedImage(data, self._sizes, sent.field) for sent, data in files]
-        return self._tokenised(conversation, opened, rules, deadline, caller, is_bounded=False)
+        decoding = Decoding(self.decoders, deadline, Cancellation(), caller)
+        return self._tokenised(conversation, self._opened(conversation, decoding), decoding, is_bounded=False)
 
     def answer(self, prepared: Prepared, context: RequestContext) -> Answer:
         """The whole answer; begun again once if its Triton goes down."""
@@ -226,23 +219,30 @@ class ChatService:
             stream_buffer=stream_buffer,
         )
 
-    def _files(self, conversation: Conversation, deadline: Deadline, caller: str) -> list[tuple[SentImage, bytes]]:
-        images = conversation.images()
-        if len(images) > MAX_IMAGES:
-            raise InvalidInput(f"A request may hold at most {MAX_IMAGES} images.", images[MAX_IMAGES].field)
-        return [(sent, self._file(sent, deadline, caller)) for sent in images]
+    def _opened(self, conversation: Conversation, decoding: Decoding) -> list[ShownImage | ShownVideo]:
+        """What the conversation shows, in order; raises InvalidInput where a part of it is not accepted."""
+        shown = conversation.shown()
+        for kind, most, named in ((SentImage, MAX_IMAGES, "images"), (SentVideo, MAX_VIDEOS, "videos")):
+            of_kind = [sent for sent in shown if isinstance(sent, kind)]
+            if len(of_kind) > most:
+                raise InvalidInput(f"A request may hold at most {most} {named}.", of_kind[most].field)
+        check_takes_videos(self.takes_videos, shown)
+        files = [(sent, self._sent.read(sent, decoding)) for sent in shown]
+        return [self._open(sent, data, conversation, decoding) for sent, data in files]
 
-    def _file(self, sent: SentImage, deadline: Deadline, caller: str) -> bytes:
-        if isinstance(sent.data, str):
-            if is_url(sent.data):
-                return self._urls.read(sent.data.strip(), sent.field, deadline.left_s())
-            most = self._sizes.max_bytes
-            if is_dear_text(sent.data):
-                return self._dear.read(caller, file_of, sent.data, most, sent.field)
-            return bytes_of_base64(sent.data, most, sent.field)
-        if len(sent.data) > self._sizes.max_bytes:
-            raise TooLarge(f"The image holds more than {self._sizes.max_bytes} bytes.", sent.field)
-        return sent.data
+    def _open(
+        self, sent: Shown, data: list[bytes], conversation: Conversation, decoding: Decoding
+    ) -> ShownImage | ShownVideo:
+        hashes = tuple(map(file_hash, data)) if self._settings.audit_file is not None else ()
+        if isinstance(sent, SentImage):
+            opened = OpenedImage(data[0], self._sizes, sent.field)
+            return ShownImage(opened, self._rules_for(sent, conversation.pixels), self._rules.max_pixels, hashes)
+        if sent.frames:
+            pairs = zip(data, sent.frames, strict=True)
+            frames = [OpenedImage(each, self._sizes, frame.field) for each, frame in pairs]
+            return self._videos.of_frames(sent, frames, conversation, decoding, hashes)
+        with self._image_decoders.admit(1, decoding.deadline, decoding.cancellation):
+            return self._videos.of_file(sent, data[0], conversation, decoding, hashes)
 
     def _rules_for(self, sent: SentImage, pixels: PixelBounds) -> ImageRules:
         """The checkpoint's rules for an image, within the bounds that the request sets."""
@@ -256,49 +256,51 @@ class ChatService:
     def _tokenised(
         self,
         conversation: Conversation,
-        opened: list[OpenedImage],
-        rules: list[ImageRules],
-        deadline: Deadline,
-        caller: str,
+        shown: list[ShownImage | ShownVideo],
+        decoding: Decoding,
         is_bounded: bool = True,
     ) -> Prompt:
-        """Raises PromptTooLong; unless `is_bounded`, only for more characters than are accepted."""
-        chars = self._prompts.checked_chars(conversation)
-        grids = [self._grid(image, each) for image, each in zip(opened, rules, strict=True)]
-        with self._turns.take(caller, deadline) if chars > _LONG_PROMPT else nullcontext():
-            return self._prompts.prompt(conversation, grids, tuple(image.size for image in opened), is_bounded)
+        """Raises PromptTooLong; unless `is_bounded`, only for more characters than are accepted.
 
-    def _grid(self, image: OpenedImage, rules: ImageRules) -> Grid:
-        width, height = image.size
-        try:
-            grid = grid_of(height, width, rules)
-        except BadImage as error:
-            raise BadImage(error.message, image.field) from error
-        if rules.temporal_patch_size * grid.patches * rules.patch_size**2 > self._rules.max_pixels:
-            raise BadImage("The fewest pixels asked for are more than this image's shape can have.", image.field)
-        return grid
+        Makes the frames of videos smaller where the prompt would not fit into the context.
+        """
+        is_long = self._prompts.checked_chars(conversation) > _LONG_PROMPT
+        with self._turns.take(decoding.caller, decoding.deadline) if is_long else nullcontext():
+            prompt = self._prompts.prompt(conversation, shown, is_bounded)
+            videos = [each for each in shown if isinstance(each, ShownVideo)]
+            room = self.context_tokens - min(conversation.sampling.max_tokens, self.context_tokens // 4)
+            too_many = len(prompt.input_ids) - room
+            if too_many > 0 and videos and self._settings.large_videos == "downscale":
+                fit_into(videos, too_many, self._rules.merge_size)
+                prompt = self._prompts.prompt(conversation, shown, is_bounded)
+            return prompt
 
-    def _patches(
-        self, opened: list[OpenedImage], rules: list[ImageRules], deadline: Deadline, cancellation: Cancellation
-    ) -> NDArray[np.uint8] | None:
-        """Takes each image out of `opened`: its file may weigh 15 MB.
+    def _pixels(
+        self, shown: list[ShownImage | ShownVideo], decoding: Decoding, keeps_previews: bool
+    ) -> tuple[NDArray[np.uint8] | None, tuple[Grid, ...]]:
+        """Takes each image and video out of `shown`: its file may weigh 15 MB and more.
 
         Between two images of a request, other requests get their turn, in the order in which they came.
         """
-        decoded: list[NDArray[np.uint8]] = []
-        while opened:
-            with self._image_decoders.admit(1, deadline, cancellation):
-                decoded.append(self._decode(opened.pop(0), rules[len(decoded)], deadline, cancellation))
+        decoded, grids = list[NDArray[np.uint8]](), list[Grid]()
+        while shown:
+            with self._image_decoders.admit(1, decoding.deadline, decoding.cancellation):
+                one = shown.pop(0)
+                if isinstance(one, ShownImage):
+                    decoded.append(self._decode(one, decoding))
+                    grids += one.grids
+                else:
+                    patches, of_video = one.pixels(decoding, keeps_previews)
+                    decoded, grids = decoded + patches, grids + of_video
         if not decoded:
-            return None
-        return decoded[0] if len(decoded) == 1 else np.concatenate(decoded)
+            return None, ()
+        return decoded[0] if len(decoded) == 1 else np.concatenate(decoded), tuple(grids)
 
-    def _decode(
-        self, image: OpenedImage, rules: ImageRules, deadline: Deadline, cancellation: Cancellation
-    ) -> NDArray[np.uint8]:
-        width, height = image.size
-        height, width = smart_resize(height, width, rules)
-        return merge_planes(image.planes(self.decoders, (width, height), deadline, cancellation), rules)
+    def _decode(self, image: ShownImage, decoding: Decoding) -> NDArray[np.uint8]:
+        width, height = image.opened.size
+        height, width = smart_resize(height, width, image.rules)
+        planes = image.opened.planes(decoding.decoders, (width, height), decoding.deadline, decoding.cancellation)
+        return merge_planes(planes, image.rules)
 
 
 def _salt(text: str) -> int:

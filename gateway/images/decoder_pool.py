@@ -9,10 +9,10 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import PIL
@@ -21,10 +21,12 @@ from numpy.typing import NDArray
 import gateway
 from gateway.deadline import Deadline
 from gateway.images.job import Job, Outcome
+from gateway.images.videos.job import FACTS_BYTES, Facts, VideoJob, packed_numbers
 from gateway.triton.backend import Cancellation
 from glmserve.errors import Cancelled, DeadlineExceeded, Overloaded
 from glmserve.limits import LARGEST_KEPT_BUFFER_BYTES
 
+T = TypeVar("T")
 _JOBS_A_PROCESS = 1000
 """After so many images a process is replaced, whatever it may have lost by then."""
 _KEPT_SHARED_BYTES = 4 << 20
@@ -32,6 +34,7 @@ _KEPT_BYTES = 96 << 20
 """Freed memory that a process keeps between two images, as 12 megapixels need it: to fault it in anew for each took
 a third as much time again. It goes back when none come."""
 _END_WAIT_S = 0.2
+_COUNT_BYTES = 4
 _COMMAND = (sys.executable, "-S", "-P", "-W", "ignore", "-m", "gateway.images.decoder_process")
 
 
@@ -61,11 +64,24 @@ class DecoderPool:
 
         Deadline and cancellation end the process, and the call returns at once.
         """
+        return self._asked(lambda decoder, left_s: decoder.decode(parts, job, left_s), deadline, cancellation)
+
+    def facts(self, file: bytes, job: VideoJob, deadline: Deadline, cancellation: Cancellation) -> Facts:
+        """What a video's file holds; raises as `decode` does."""
+        return self._asked(lambda decoder, left_s: decoder.facts(file, job, left_s), deadline, cancellation)
+
+    def frames(
+        self, file: bytes, numbers: Sequence[int], job: VideoJob, deadline: Deadline, cancellation: Cancellation
+    ) -> list[NDArray[np.uint8]]:
+        """Planes u8 [3, height, width] of the frames of a video with these numbers; raises as `decode` does."""
+        return self._asked(lambda decoder, left_s: decoder.frames(file, numbers, job, left_s), deadline, cancellation)
+
+    def _asked(self, ask: Callable[[_Decoder, float], T], deadline: Deadline, cancellation: Cancellation) -> T:
         decoder = self._take()
         task = _Task(decoder)
         cancellation.add_callback(task.abandon)
         try:
-            planes = decoder.decode(parts, job, deadline.left_s())
+            return ask(decoder, deadline.left_s())
         except TimeoutError:
             raise DeadlineExceeded from None
         except _HungUp:
@@ -74,7 +90,6 @@ class DecoderPool:
             raise _why(decoder.end()) from None
         finally:
             self._give_back(decoder, task.is_over())
-        return planes
 
     def close(self) -> None:
         """Ends all processes that decode nothing; one that does ends with its image."""
@@ -142,13 +157,40 @@ class _Decoder:
 
     def decode(self, parts: Sequence[bytes | memoryview], job: Job, timeout_s: float) -> NDArray[np.uint8]:
         """Raises TimeoutError, _HungUp and DecodingFailed; after the first two the process has to be ended."""
+        self._ask(parts, job.file_bytes, job.packed(), timeout_s)
+        planes = np.empty((3, job.final_height, job.final_width), np.uint8)
+        os.preadv(self._shared, [planes.data], 0)
+        self._shrink(max(job.file_bytes, planes.nbytes))
+        return planes
+
+    def facts(self, file: bytes, job: VideoJob, timeout_s: float) -> Facts:
+        """Raises as `decode` does."""
+        self._ask([file], job.sent_bytes, job.packed(), timeout_s)
+        found = Facts.unpacked(os.pread(self._shared, FACTS_BYTES, 0))
+        self._shrink(job.sent_bytes)
+        return found
+
+    def frames(self, file: bytes, numbers: Sequence[int], job: VideoJob, timeout_s: float) -> list[NDArray[np.uint8]]:
+        """Raises as `decode` does."""
+        self._ask([file, packed_numbers(numbers)], job.sent_bytes, job.packed(), timeout_s)
+        begin = job.sent_bytes + _COUNT_BYTES
+        count = int.from_bytes(os.pread(self._shared, _COUNT_BYTES, job.sent_bytes), "little")
+        frames = []
+        for number in range(min(count, len(numbers))):
+            planes = np.empty((3, job.final_height, job.final_width), np.uint8)
+            os.preadv(self._shared, [planes.data], begin + number * job.frame_bytes)
+            frames.append(planes)
+        self._shrink(begin + count * job.frame_bytes)
+        return frames
+
+    def _ask(self, parts: Sequence[bytes | memoryview], size: int, job: bytes, timeout_s: float) -> None:
         self.is_ready = False
         self.jobs_left -= 1
         written = os.pwritev(self._shared, parts, 0)
-        assert written == job.file_bytes
+        assert written == size
         self._socket.settimeout(timeout_s)
         try:
-            self._socket.sendall(job.packed())
+            self._socket.sendall(job)
             said = self._socket.recv(1)
         except ConnectionError:
             said = b""
@@ -158,12 +200,11 @@ class _Decoder:
         if outcome is not Outcome.DONE:
             self.is_ready = outcome is Outcome.UNDECODABLE
             raise DecodingFailed(outcome)
-        planes = np.empty((3, job.final_height, job.final_width), np.uint8)
-        os.preadv(self._shared, [planes.data], 0)
-        if max(job.file_bytes, planes.nbytes) > _KEPT_SHARED_BYTES:
-            os.ftruncate(self._shared, _KEPT_SHARED_BYTES)
         self.is_ready = True
-        return planes
+
+    def _shrink(self, used_bytes: int) -> None:
+        if used_bytes > _KEPT_SHARED_BYTES:
+            os.ftruncate(self._shared, _KEPT_SHARED_BYTES)
 
     def is_alive(self) -> bool:
         return self._process.poll() is None
@@ -207,6 +248,7 @@ def _environment() -> dict[str, str]:
     return {
         "PYTHONPATH": os.pathsep.join(folders),
         "MALLOC_ARENA_MAX": "1",
+        "OPENBLAS_NUM_THREADS": "1",
         "MALLOC_MMAP_THRESHOLD_": str(LARGEST_KEPT_BUFFER_BYTES),
         "MALLOC_TRIM_THRESHOLD_": str(_KEPT_BYTES),
     }

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from gateway.images.job import JOB_BYTES, Job, Outcome
 from gateway.images.pixels import final_pixels, prepare, prepare_for
+from gateway.images.videos.job import VideoJob
 
 _IDLE_S = 5.0
 _UNBOUNDED = resource.RLIM_INFINITY
@@ -26,12 +27,16 @@ _UNBOUNDED = resource.RLIM_INFINITY
 def serve(parent: socket.socket, shared: int) -> None:
     """Decodes until `parent` hangs up; files come and pixels go in the memory behind the descriptor `shared`."""
     while packed := _next_job(parent):
-        job = Job.unpacked(packed)
+        video = VideoJob.unpacked(packed)
+        job = video or Job.unpacked(packed)
         _hang_up_ends_us(parent, True)
-        prepare_for(job.kind)
+        if isinstance(job, Job):
+            prepare_for(job.kind)
+        else:
+            import gateway.images.videos.answering  # noqa: F401  # before the clock runs: it is no file's to pay for
         signal.setitimer(signal.ITIMER_PROF, job.cpu_s)
         _bound_memory(_address_space_bytes() + job.memory_bytes)
-        outcome = _decode(job, shared)
+        outcome = _decode(job, shared) if isinstance(job, Job) else _answer(job, shared)
         _bound_memory(_UNBOUNDED)
         signal.setitimer(signal.ITIMER_PROF, 0)
         _hang_up_ends_us(parent, False)
@@ -58,6 +63,12 @@ def _decode(job: Job, shared: int) -> Outcome:
     except Exception:  # hostile bytes draw almost any exception out of Pillow's readers
         return Outcome.UNDECODABLE
     return Outcome.DONE
+
+
+def _answer(job: VideoJob, shared: int) -> Outcome:
+    from gateway.images.videos.answering import answer_video
+
+    return answer_video(job, shared)
 
 
 def _hang_up_ends_us(parent: socket.socket, ends: bool) -> None:

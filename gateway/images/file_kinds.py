@@ -38,6 +38,11 @@ _MARKUPS = (
 _HEAD_OF_JPEG = b"/9j/"
 
 
+def is_film(kind: str | None) -> bool:
+    """Whether a file of this kind may be a video."""
+    return kind is not None and "film" in kind.split()
+
+
 def other_kind(data: bytes) -> str | None:
     """The name of a kind of file that is not accepted; None where nothing tells."""
     head = data[:_HEAD_BYTES]

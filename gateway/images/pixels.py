@@ -93,7 +93,7 @@ def upright_pixels(file: IO[bytes], job: Job) -> Image.Image:
             image.draft(None, (job.draft_width, job.draft_height))
         stored = image.size
         if _pixels(stored) <= LARGE_PIXELS or _is_rgb_throughout(image):
-            whole = _as_rgb(image)
+            whole = as_rgb(image)
         elif turn is None and (_factors(stored, size) != (1, 1) or _goes_across_first(stored, size)):
             return _shrunk(_bands(image, file), stored, size)
         else:
@@ -121,7 +121,7 @@ def _of_rows(
 ) -> Image.Image:
     if image.size != stored:
         raise ValueError("another size than the structure has")
-    bands = map(_as_rgb, image.bands(max(1, BAND_PIXELS // stored[0])))
+    bands = map(as_rgb, image.bands(max(1, BAND_PIXELS // stored[0])))
     if turn is None and stored != size and (_factors(stored, size) != (1, 1) or _goes_across_first(stored, size)):
         return _shrunk(bands, stored, size)
     return _upright(_joined(bands, stored), size, turn)
@@ -150,7 +150,7 @@ def _bands(image: Image.Image, file: IO[bytes]) -> Iterator[Image.Image]:
         image.load()
         edges = range(0, image.height, rows)
         bands = (image.crop((0, top, image.width, min(top + rows, image.height))) for top in edges)
-    return map(_as_rgb, bands)
+    return map(as_rgb, bands)
 
 
 def _joined(bands: Iterator[Image.Image], size: tuple[int, int]) -> Image.Image:
@@ -202,7 +202,8 @@ def _regrouped(bands: Iterator[Image.Image], rows: int) -> Iterator[Image.Image]
         yield rest
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
+def as_rgb(image: Image.Image) -> Image.Image:
+    """The image in RGB, over white where it is transparent."""
     if image.mode.startswith("I;16"):  # Pillow's own conversion clips instead of scaling
         high_bytes = image.tobytes()[1::2]
         return Image.frombytes("L", image.size, high_bytes).convert("RGB")

@@ -32,10 +32,8 @@ class Turns:
                 raise DeadlineExceeded
             yield
         finally:
-            if turn.is_set():
+            if self._withdraw(caller, turn):
                 self._take_back(caller)
-            else:
-                self._withdraw(caller, turn)
 
     def _give(self) -> None:
         """To those that waited longest, of the callers that do no such work now."""

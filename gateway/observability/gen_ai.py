@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 PROVIDER = "glm_triton"
-_TEXT_ROUTE = "/v1/completions"
+_TEXT_ROUTES = ("/v1/completions", "/v1/completion")
 _NAMES = {
     "prompt_tokens": "gen_ai.usage.input_tokens",
     "completion_tokens": "gen_ai.usage.output_tokens",
@@ -19,7 +19,7 @@ def gen_ai_attributes(route: str, model: str, facts: dict[str, Any]) -> dict[str
     if "prompt_tokens" not in facts:
         return {}
     attributes: dict[str, Any] = {
-        "gen_ai.operation.name": "text_completion" if route == _TEXT_ROUTE else "chat",
+        "gen_ai.operation.name": "text_completion" if route in _TEXT_ROUTES else "chat",
         "gen_ai.provider.name": PROVIDER,
         "gen_ai.request.model": model,
         "gen_ai.response.model": model,

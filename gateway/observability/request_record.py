@@ -39,6 +39,7 @@ class RequestRecord:
         self.image_hashes = prompt.image_hashes
         self.facts |= {
             "images": len(prompt.image_sizes),
+            **({"videos": len(prompt.videos)} if prompt.videos else {}),
             "prompt_tokens": prepared.prompt_tokens,
             "image_tokens": prompt.image_tokens,
             "prepare_ms": self.ms(),

@@ -37,13 +37,13 @@ def document(model_name: str, thinks: bool, families: tuple[RouteDocs, ...]) -> 
         "VisionAnswer",
         "VisionProblem",
         streams=True,
-        has_models=False,
     )
     vision["requestBody"]["description"] = (
         f"As {FORM} the same fields may come, with images as files; as {URLENCODED}, with images as base64."
     )
     vision["requestBody"]["content"][FORM] = {"schema": _form(bodies["VisionBody"])}
     chat = asking("OpenAI's chat completions.", CompletionBody, "Completion", streams=True)
+    hosted = asking("The same as /v1/chat/completions, as SageMaker asks.", CompletionBody, "Completion", streams=True)
     metrics = operation("The gateway's numbers, for Prometheus.", None, LOOKING, "VisionProblem")
     made: dict[str, Any] = {
         "openapi": "3.1.0",
@@ -56,6 +56,7 @@ def document(model_name: str, thinks: bool, families: tuple[RouteDocs, ...]) -> 
         "paths": {
             "/v1/chat/vision": {"post": vision},
             "/v1/chat/completions": {"post": chat},
+            "/v1/invocations": {"post": hosted},
             **{path: methods for family in families for path, methods in family.paths.items()},
             "/metrics": {"get": metrics},
         },

@@ -29,8 +29,10 @@ _SAMPLING = {
 MEANINGS = {
     "image": Meaning("The image: JPEG, PNG, WebP, AVIF, BMP or GIF (first frame)."),
     "messages": Meaning("The conversation so far; the last message asks."),
+    "prompt_token_ids": Meaning("The whole prompt as the chat template would make it, instead of messages."),
     "prompt": Meaning("The question."),
     "images": Meaning("Several images in the order they are read, beside or instead of image."),
+    "video": Meaning("A video, or its frames and their times, beside or instead of image."),
     "question": Meaning(_SAME.format("prompt")),
     "text": Meaning(_SAME.format("prompt")),
     "system": Meaning("What the model is told before the question."),
@@ -71,10 +73,13 @@ MEANINGS = {
     "include_stop_str_in_output": Meaning("Whether the stop string that ended the answer is part of it.", False),
     "skip_special_tokens": Meaning("Whether control tokens in the answer are left out of its text.", True),
     "truncate_prompt_tokens": Meaning("How many tokens of the prompt are kept; for prompts of text."),
+    "return_tokens_as_token_ids": Meaning("Whether log-probabilities name tokens by their ids: token_id:40.", False),
     "truncation_side": Meaning("On which side tokens of the prompt are left out.", "left"),
     "mm_processor_kwargs": Meaning(
-        "The fewest and the most pixels of each image as the model sees it, counted twice, as the checkpoint does."
+        "The fewest and the most pixels of each image as the model sees it, counted twice, as the checkpoint does; "
+        "and which frames of each video are seen."
     ),
+    "media_io_kwargs": Meaning("Which frames of each video are seen, as vLLM's clients say it."),
     "cache_salt": Meaning("Keeps cached prompts and images for requests with this same salt."),
     "enable_thinking": Meaning("Another name of thinking, which counts more."),
     "reasoning_effort": Meaning("The same switch as OpenAI's clients set it: none and minimal do not think."),
@@ -83,6 +88,8 @@ MEANINGS = {
     "add_generation_prompt": Meaning("Whether the prompt ends with the beginning of an answer.", True),
     "continue_final_message": Meaning("Whether the answer goes on with the last message, an assistant's.", False),
     "return_token_ids": Meaning("Whether the ids of the prompt's and the answer's tokens come too.", False),
+    "timings_per_token": Meaning("Whether each chunk of a stream tells the pace so far, as llama.cpp does.", False),
+    "return_video_frames": Meaning("Whether small JPEGs of the frames that are seen come with the answer.", False),
     "partial_on_timeout": Meaning(
         "Whether an answer whose time runs out is cut there, with timed_out: true, instead of failing with a 504.",
         False,

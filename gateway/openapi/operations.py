@@ -23,7 +23,7 @@ _WHY = {
     "503": "The service is full or starting; Retry-After says when to come back.",
     "504": "Time ran out.",
 }
-ASKING = ("400", "401", "403", "413", "415", "429", "500", "503", "504")
+ASKING = ("400", "401", "403", "404", "413", "415", "429", "500", "503", "504")
 LOOKING = ("401", "403", "429")
 
 
@@ -48,11 +48,9 @@ def asking(
     answer: str,
     problem: str = "Problem",
     streams: bool = False,
-    has_models: bool = True,
 ) -> Schema:
     """A POST that reads `body`; one that `streams` may be asked for an answer in pieces, and has a deadline."""
-    refusals = (*ASKING, "404") if has_models else ASKING
-    made = operation(summary, answer, refusals, problem, streams)
+    made = operation(summary, answer, ASKING, problem, streams)
     made["requestBody"] = {"required": True, "content": _json(body.__name__)}
     if streams:
         text = "Seconds after which the answer is given up, where that is sooner than the service's own."

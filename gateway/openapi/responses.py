@@ -33,6 +33,12 @@ TIMINGS = said("object", "Milliseconds of each stage, to the first token, and in
 MODEL_NAME = said("string", "The model's name.")
 _TIMED_OUT = said("boolean", "True where time ran out and partial_on_timeout was sent; the answer is what there was.")
 
+_VIDEOS = said(
+    "array",
+    "Of each video, the seconds of the frames that the model sees, their width and height, and their tokens.",
+    items={"type": "object"},
+)
+
 ANSWERS: dict[str, Schema] = {
     "VisionAnswer": fields(
         *("result", "model", "success", "usage", "finish_reason", "request_id"),
@@ -46,6 +52,7 @@ ANSWERS: dict[str, Schema] = {
             items={"$ref": "#/components/schemas/Box"},
         ),
         logprobs=said("object", "Each token with its log-probability, where that was asked for."),
+        videos=_VIDEOS,
         usage=USAGE,
         finish_reason={**_FINISH, "enum": ["stop", "length", "tool_calls"]},
         request_id=REQUEST_ID,
@@ -74,6 +81,7 @@ ANSWERS: dict[str, Schema] = {
         usage=USAGE,
         timings=TIMINGS,
         timed_out=_TIMED_OUT,
+        videos=_VIDEOS,
     ),
     "Problem": fields(
         "error",

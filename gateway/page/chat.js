@@ -6,14 +6,16 @@ import { readSettings, setsJson, setsTools, settingsFields, systemPrompt, wireSe
 import { listChats, wireSidebar } from "/page/sidebar.js";
 import { chats, keep, newChat, openStore } from "/page/store.js";
 import { AnswerNode, questionNode, resultNode } from "/page/turns.js";
+import { videosOf } from "/page/videos.js";
 
 const state = { chat: newChat(), model: null, running: null, isSample: false };
 const acts = { resend, again, result, awaits };
 
-const imagesBefore = (turn) => {
+const turnsBefore = (turn) => {
   const at = state.chat.turns.indexOf(turn);
-  return state.chat.turns.slice(0, at < 0 ? undefined : at).flatMap((each) => each.images || []);
+  return state.chat.turns.slice(0, at < 0 ? undefined : at);
 };
+const imagesBefore = (turn) => turnsBefore(turn).flatMap((each) => each.images || []);
 
 // ---- what is shown
 
@@ -26,7 +28,7 @@ function render() {
 }
 
 function nodeOf(turn) {
-  if (turn.role === "user") return questionNode(turn, imagesBefore(turn).length, acts);
+  if (turn.role === "user") return questionNode(turn, imagesBefore(turn).length, videosOf(turnsBefore(turn)).length, acts);
   if (turn.role === "tool") return resultNode(turn);
   const shown = new AnswerNode(turn, imagesBefore(turn), acts);
   shown.finish();
@@ -104,7 +106,7 @@ async function save() {
 
 function submit(text = composed().text) {
   if (!text || state.running) return;
-  const turn = { role: "user", text, images: composed().images };
+  const turn = { role: "user", ...composed(), text };
   clearComposer();
   $("welcome").hidden = true;
   for (const node of $("turns").querySelectorAll(":scope > .problem, .call form")) node.remove();
@@ -205,10 +207,12 @@ async function read(chat, turn, shown, signal, clock) {
     messages: messages(chat.turns, systemPrompt()),
     stream: true,
     stream_options: { include_usage: true },
+    ...(videosOf(chat.turns).some((video) => !video.frames.length) ? { return_video_frames: true } : {}),
     thinking: $("thinking").checked && !setsJson(),
     ...settingsFields(),
   };
   for await (const event of ask(body, signal, meet)) {
+    if (event.videos) seen(chat, event.videos);
     const choice = event.choices[0];
     const delta = choice ? choice.delta : {};
     if (delta.reasoning_content) turn.thoughts += delta.reasoning_content;
@@ -221,6 +225,14 @@ async function read(chat, turn, shown, signal, clock) {
     if (event.usage) turn.stats = { usage: event.usage, firstMs: (clock.first || now) - clock.start, totalMs: now - clock.start };
     shown.show(isAtEnd() ? () => toTheEnd(true) : null);
   }
+}
+
+// The frames that the model sees of each of the chat's videos, in order.
+function seen(chat, told) {
+  videosOf(chat.turns).forEach((video, i) => (video.frames = (told[i] && told[i].frames) || video.frames));
+  if (chat !== state.chat) return;
+  const nodes = $("turns").querySelectorAll(":scope > article");
+  chat.turns.forEach((turn, i) => turn.videos && turn.videos.length && nodes[i].replaceWith(nodeOf(turn)));
 }
 
 function addCall(calls, piece) {

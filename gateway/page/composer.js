@@ -1,12 +1,18 @@
-// The question being written: its text, and the images that go with it.
+// The question being written: its text, and the images and videos that go with it.
 import { $, element, iconButton, word } from "/page/dom.js";
 import { thumbnail } from "/page/boxes.js";
-import { imageFiles, imageOf } from "/page/images.js";
+import { filesOf, imageOf } from "/page/images.js";
+import { film, isVideo, videoOf } from "/page/videos.js";
 
 let attached = [];
 let whenChanged = () => null;
 
-export const composed = () => ({ text: $("question").value.trim(), images: [...attached] });
+const isFilm = (each) => Boolean(each.frames);
+export const composed = () => ({
+  text: $("question").value.trim(),
+  images: attached.filter((each) => !isFilm(each)),
+  videos: attached.filter(isFilm),
+});
 
 export function clearComposer() {
   $("question").value = "";
@@ -15,23 +21,24 @@ export function clearComposer() {
 }
 
 // Gives a question back that was not answered, unless the visitor has begun another.
-export function giveBack({ text, images }) {
+export function giveBack({ text, images, videos }) {
   if ($("question").value || attached.length) return;
   $("question").value = text;
-  attached = [...images];
+  attached = [...images, ...(videos || [])];
   show();
 }
 
 export function show() {
   $("attached").hidden = attached.length === 0;
-  $("attached").replaceChildren(...attached.map((image, i) => {
-    const name = word("numbered")(i + 1);
+  $("attached").replaceChildren(...attached.map((each, i) => {
+    const before = attached.slice(0, i).filter((other) => isFilm(other) === isFilm(each)).length;
+    const name = word(isFilm(each) ? "numberedVideo" : "numbered")(before + 1);
     const remove = iconButton("close", word("detach")(name), () => {
       attached.splice(i, 1);
       show();
       $("question").focus();
     });
-    return element("li", "", thumbnail(image, name), remove);
+    return element("li", "", isFilm(each) ? film(each) : thumbnail(each, name), remove);
   }));
   grow();
   whenChanged(attached);
@@ -45,7 +52,7 @@ function grow() {
 export async function attach(files, complain) {
   for (const file of files) {
     try {
-      attached.push(await imageOf(file));
+      attached.push(await (isVideo(file) ? videoOf(file) : imageOf(file)));
     } catch (error) {
       complain(error.told || word("lost"));
     }
@@ -72,10 +79,10 @@ export function wireComposer(changed, complain) {
   document.addEventListener("drop", (event) => {
     event.preventDefault();
     document.body.classList.remove("dragging");
-    attach(imageFiles(event.dataTransfer), complain);
+    attach(filesOf(event.dataTransfer), complain);
   });
   document.addEventListener("paste", (event) => {
-    const files = imageFiles(event.clipboardData).filter((file) => file.type.startsWith("image/"));
+    const files = filesOf(event.clipboardData).filter((file) => file.type.startsWith("image/") || isVideo(file));
     if (files.length) attach(files, complain);
   });
   $("question").addEventListener("input", grow);

@@ -25,7 +25,7 @@ export async function imageOf(file) {
   }
 }
 
-function dataUrl(file) {
+export function dataUrl(file) {
   return new Promise((done, failed) => {
     const reader = new FileReader();
     reader.onload = () => done(reader.result);
@@ -46,6 +46,6 @@ function smaller(shown, fullWidth, fullHeight, name) {
   return { url, width: canvas.width, height: canvas.height, name, bytes: Math.round((url.length * 3) / 4) };
 }
 
-export const imageFiles = (transfer) => [...(transfer ? transfer.files : [])];
+export const filesOf = (transfer) => [...(transfer ? transfer.files : [])];
 
 export const facts = (image) => `${image.width} × ${image.height} · ${Math.ceil(image.bytes / 1024)} kB`;

@@ -82,6 +82,8 @@ export function messages(turns, system) {
 }
 
 function parts(turn) {
-  if (!turn.images.length) return turn.text;
-  return [...turn.images.map((image) => ({ type: "image_url", image_url: { url: image.url } })), { type: "text", text: turn.text }];
+  const images = turn.images.map((image) => ({ type: "image_url", image_url: { url: image.url } }));
+  const videos = (turn.videos || []).map((video) => ({ type: "video_url", video_url: { url: video.url } }));
+  if (!images.length && !videos.length) return turn.text;
+  return [...images, ...videos, { type: "text", text: turn.text }];
 }

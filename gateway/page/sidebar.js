@@ -38,6 +38,9 @@ export function asMarkdown(chat) {
     const who = turn.role === "user" ? word("you") : turn.role === "tool" ? `${word("tool")}: ${turn.name}` : word("model");
     lines.push(`## ${who}`);
     for (const image of turn.images || []) lines.push(`![${image.name}](${image.url})`);
+    for (const video of turn.videos || []) {
+      lines.push(...video.frames.map((frame) => `![${video.name}, ${frame.second} s](${frame.url})`));
+    }
     if (turn.thoughts) lines.push(turn.thoughts.replace(/^/gm, "> "));
     if (turn.text) lines.push(turn.text);
     for (const call of turn.calls || []) lines.push("```json\n" + JSON.stringify(call.function, null, 2) + "\n```");

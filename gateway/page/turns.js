@@ -2,18 +2,20 @@
 import { copy, element, iconButton, textButton, word } from "/page/dom.js";
 import { enlarge, figure, thumbnail } from "/page/boxes.js";
 import { showMarkdown } from "/page/markdown.js";
+import { strip } from "/page/videos.js";
 
 function article(className, who) {
   return element("article", className, element("h2", "hidden", who));
 }
 
 // `acts` are what the chat does when a visitor presses edit.
-export function questionNode(turn, firstImage, acts) {
+export function questionNode(turn, firstImage, firstVideo, acts) {
   const node = article("you", word("you"));
   if (turn.images.length) {
     const shown = turn.images.map((image, i) => thumbnail(image, word("numbered")(firstImage + i + 1)));
     node.append(element("div", "thumbnails", ...shown));
   }
+  (turn.videos || []).forEach((video, i) => node.append(strip(video, firstVideo + i + 1)));
   node.append(element("p", "said", turn.text));
   const edit = iconButton("edit", word("edit"), () => node.replaceWith(editor(turn, node, acts)));
   node.append(element("div", "actions", iconButton("copy", word("copy"), (button) => copy(turn.text, button)), edit));

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import signal
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,6 +20,7 @@ from typing import Any, TypeVar
 
 from gateway.deadline import Deadline
 from gateway.limits.turns import Turns
+from gateway.reading.process import IDLE_S
 from glmserve.errors import DeadlineExceeded, GlmServeError, InvalidInput, Overloaded
 
 T = TypeVar("T")
@@ -34,19 +37,22 @@ class DearReader:
     def __init__(self, timeout_s: float, cpu_s: float = READ_CPU_S) -> None:
         """`timeout_s` is how long a body may wait for its turn and be read."""
         self._timeout_s, self._cpu_s = timeout_s, cpu_s
-        self._turns = Turns()
+        self.turns = Turns()
+        """Also of whatever else is done to dear bodies."""
         self._lock = threading.Lock()
         self._idle: list[_Process] = []  # one at most
         self._finalizer = weakref.finalize(self, _end_all, self._idle)
 
-    def read(self, caller: str, function: Callable[..., T], body: bytes | str, *arguments: Any) -> T:
+    def read(
+        self, caller: str, function: Callable[..., T], body: bytes | str, *arguments: Any, within_s: float = math.inf
+    ) -> T:
         """What `function(body, *arguments)` returns or raises, where its errors are ours; a function of a module.
 
-        A text is handed over in UTF-8, once its turn has come. Raises DeadlineExceeded, and InvalidInput for a body
-        that takes too much time or memory.
+        A text is handed over in UTF-8, once its turn has come. Raises DeadlineExceeded, also where `within_s` is
+        over sooner than the reader's own patience, and InvalidInput for a body that takes too much time or memory.
         """
-        deadline = Deadline.after(self._timeout_s)
-        with self._turns.take(caller, deadline):
+        deadline = Deadline.after(min(self._timeout_s, within_s))
+        with self.turns.take(caller, deadline):
             process = self._taken()
             try:
                 packed = body.encode("utf-8", "surrogatepass") if isinstance(body, str) else body
@@ -59,7 +65,7 @@ class DearReader:
             self._give_back(process)
         said = pickle.loads(answer)
         if said is None:
-            raise InvalidInput(f"Reading the request body takes more than {READ_MEMORY_BYTES >> 20} MiB of memory.")
+            raise _too_much_memory()
         if isinstance(said, GlmServeError):
             raise said
         result: T = said[0]
@@ -73,7 +79,7 @@ class DearReader:
         with self._lock:
             while self._idle:
                 process = self._idle.pop()
-                if process.is_alive():
+                if process.is_fit():
                     return process
                 process.end()
         return _Process(self._cpu_s)
@@ -92,6 +98,7 @@ class _Ended(Exception):
 
 class _Process:
     def __init__(self, cpu_s: float) -> None:
+        self._asked_s = time.monotonic()
         ours, theirs = socket.socketpair()
         self._channel = Connection(ours.detach())
         with theirs:
@@ -105,6 +112,7 @@ class _Process:
 
     def ask(self, question: bytes, body: bytes, timeout_s: float) -> bytes:
         """Raises _Ended and DeadlineExceeded; after both the process has to be ended."""
+        self._asked_s = time.monotonic()
         try:
             self._channel.send_bytes(question)
             self._channel.send_bytes(body)
@@ -114,11 +122,12 @@ class _Process:
         except (EOFError, OSError):
             raise _Ended from None
 
-    def is_alive(self) -> bool:
-        return self._process.poll() is None
+    def is_fit(self) -> bool:
+        """Whether it lives and is not about to end for want of bodies."""
+        return self._process.poll() is None and time.monotonic() - self._asked_s < IDLE_S / 2
 
     def end(self) -> int:
-        """Ends it in any case; its exit code."""
+        """Ends it in any case; its exit code, 0 for one that we had to kill."""
         with suppress(OSError):
             self._channel.close()
         try:
@@ -126,6 +135,7 @@ class _Process:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+            return 0
         return self._process.returncode
 
 
@@ -137,9 +147,15 @@ def _end_all(processes: list[_Process]) -> None:
 def _why(exit_code: int, cpu_s: float) -> GlmServeError:
     if exit_code == -signal.SIGPROF:
         return InvalidInput(f"Reading the request body takes more than {cpu_s:g} s of processor time.")
+    if exit_code == -signal.SIGABRT:  # what is written in Rust ends so when it gets no memory
+        return _too_much_memory()
     if exit_code == -signal.SIGKILL:  # by the kernel, for want of memory, or by an operator
         return Overloaded()
     return GlmServeError()
+
+
+def _too_much_memory() -> InvalidInput:
+    return InvalidInput(f"Reading the request body takes more than {READ_MEMORY_BYTES >> 20} MiB of memory.")
 
 
 def _environment() -> dict[str, str]:

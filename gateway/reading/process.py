@@ -11,19 +11,22 @@ import resource
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from glmserve.errors import GlmServeError
 
-_IDLE_S = 60.0
+IDLE_S = 60.0
+"""How long it waits for a body before it ends."""
 _UNBOUNDED = resource.RLIM_INFINITY
+_NO_MEMORY = pickle.dumps(None)
 
 
 def serve(worker: Connection, cpu_s: float, memory_bytes: int) -> None:
     """Reads until `worker` hangs up: a function and its other arguments come first, then the body that it reads."""
-    while worker.poll(_IDLE_S):
+    while worker.poll(IDLE_S):
         try:
             function, arguments = pickle.loads(worker.recv_bytes())
             body = worker.recv_bytes()
@@ -31,21 +34,22 @@ def serve(worker: Connection, cpu_s: float, memory_bytes: int) -> None:
             return
         signal.setitimer(signal.ITIMER_PROF, cpu_s)
         resource.setrlimit(resource.RLIMIT_AS, (_address_space_bytes() + memory_bytes, _UNBOUNDED))
-        answer = _read(function, body, arguments)
+        answer = _NO_MEMORY
+        with suppress(MemoryError):
+            answer = _read(function, body, arguments)
         resource.setrlimit(resource.RLIMIT_AS, (_UNBOUNDED, _UNBOUNDED))
         signal.setitimer(signal.ITIMER_PROF, 0)
         worker.send_bytes(answer)
 
 
 def _read(function: Any, body: bytes, arguments: tuple[Any, ...]) -> bytes:
-    """The pickled result; an error of ours is one, and so is None, for want of memory."""
+    """The pickled result; an error of ours is one. Raises MemoryError, at whose end all is free that it held."""
     try:
-        try:
-            return pickle.dumps((function(body, *arguments),), pickle.HIGHEST_PROTOCOL)
-        except GlmServeError as error:
-            return pickle.dumps(error)
+        return pickle.dumps((function(body, *arguments),), pickle.HIGHEST_PROTOCOL)
+    except GlmServeError as error:
+        return pickle.dumps(error)
     except MemoryError:
-        return pickle.dumps(None)
+        raise
     except Exception:  # a mistake of ours, as it would be in a worker
         traceback.print_exc()
         return pickle.dumps(GlmServeError())

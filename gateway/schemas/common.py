@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from gateway.schemas.json_mistakes import json_mistake
 from gateway.schemas.json_reader import parse_json
-from gateway.schemas.mistakes import IS_MISSING, mistake, shown
+from gateway.schemas.mistakes import IS_MISSING, OURS, mistake, shown
 from glmserve.errors import InvalidInput
 from glmserve.limits import MAX_STOP_CHARS, MAX_STOP_STRINGS, MAX_STOP_TOKEN_IDS
 from glmserve.sampling_parameters import PARAMETERS, Parameter, Sampling, Value
@@ -25,6 +25,8 @@ def is_blank(value: Any) -> bool:
 Text = Annotated[str, StringConstraints(min_length=1)]
 _Stop = Annotated[str, StringConstraints(min_length=1, max_length=MAX_STOP_CHARS)]
 _TokenId = Annotated[int, Field(ge=0, le=_LARGEST_INT32)]
+MAX_TOKEN_IDS = 131_072
+TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=MAX_TOKEN_IDS, fail_fast=True)]
 FLAG = "true or false"
 _LISTS_OF_TEXTS = ("images", "stop")
 _MOST = next(parameter for parameter in PARAMETERS if parameter.name == "max_tokens")
@@ -172,7 +174,7 @@ def refusal(error: ValidationError, document: dict[str, Any], body: type[Body]) 
         wanted = f"The field {field} must be {body.model_fields[field].description}."
         return InvalidInput(f"The request has no {field}. {wanted}", field)
     path, words = mistake(errors, document)
-    if path == field:
+    if path == field and errors[0]["type"] != OURS:
         return InvalidInput(f"The field {field} must be {body.model_fields[field].description}.", field)
     accepted = f" The field {field} must be {body.model_fields[field].description}." if words == IS_MISSING else ""
     return InvalidInput(f"The field {path} {words}.{accepted}", path)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from glmserve.limits import MAX_CALLS
 from glmserve.model.chat_template import Role, ToolCall
 from glmserve.model.output_parser import TextRules
+from glmserve.model.video_sampling import AS_THE_MODEL, FrameSampling
 from glmserve.sampling_parameters import Sampling
 
 Detail = Literal["low", "high", "auto"]
@@ -27,6 +28,21 @@ class SentImage:
 
 
 @dataclass(frozen=True)
+class SentVideo:
+    """A video as it was sent: a file's bytes, base64 or a URL, or a list of `frames` and the seconds at which they are
+    shown; `field` is where in the request it stood."""
+
+    data: str | bytes = b""
+    field: str = "video"
+    frames: tuple[SentImage, ...] = ()
+    seconds: tuple[float, ...] = ()
+    sampling: FrameSampling = AS_THE_MODEL
+
+
+Shown = SentImage | SentVideo
+
+
+@dataclass(frozen=True)
 class PixelBounds:
     """The fewest and the most pixels of an image as the model sees it, counted as the checkpoint counts them: for each
     of the frames that a still image stands for. None is the checkpoint's own bound."""
@@ -40,7 +56,7 @@ class Turn:
     """What one side said; `thoughts` and `tool_calls` are an assistant's. `is_list`: the parts came as a list."""
 
     role: Role
-    parts: tuple[str | SentImage, ...]
+    parts: tuple[str | Shown, ...]
     thoughts: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     is_list: bool = False
@@ -66,6 +82,8 @@ class Conversation:
     partial_on_timeout: bool = False
     raw: str | tuple[int, ...] | None = None
     """A prompt as text or token ids that stands for the turns, without the chat template."""
+    is_text: bool = True
+    """Whether the answer to a `raw` prompt is a text as it stands, and not a chat's, with thoughts and calls apart."""
     answers: int = 1
     rules: TextRules = field(default_factory=TextRules)
     asks: bool = True
@@ -78,13 +96,21 @@ class Conversation:
     keeps_beginning: bool = False
     """Whether those at its beginning are kept, and not those at its end."""
     pixels: PixelBounds = field(default_factory=PixelBounds)
+    frames: FrameSampling = AS_THE_MODEL
+    """Which frames of a video are seen, where it does not say so itself."""
+    shows_frames: bool = False
+    """Whether the answer brings small pictures of the frames that were seen."""
     cache_salt: str = ""
     unknown: tuple[str, ...] = ()
     """Fields of the request that nobody here knows, in words."""
 
+    def shown(self) -> list[Shown]:
+        """All images and videos in the order they are read."""
+        return [part for turn in self.turns for part in turn.parts if not isinstance(part, str)]
+
     def images(self) -> list[SentImage]:
         """All images in the order they are read."""
-        return [part for turn in self.turns for part in turn.parts if isinstance(part, SentImage)]
+        return [part for part in self.shown() if isinstance(part, SentImage)]
 
     def chars(self) -> int:
         """Characters of everything that becomes the prompt: texts and thoughts, and calls and tools as JSON."""

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from gateway.errors import NotJson
 from gateway.schemas.charset import text_of
-from gateway.schemas.conversation import SentImage
+from gateway.schemas.conversation import SentImage, SentVideo, Shown
 from gateway.schemas.json_reader import parse_json
 from gateway.schemas.multipart import FORMS, URLENCODED, FormPart, read_parts
 from gateway.schemas.vision import Asked, VisionBody, parse_vision, vision_of
@@ -18,6 +18,7 @@ from glmserve.limits import MAX_IMAGES, MAX_STOP_STRINGS
 _MOST_OTHERS = 24  # fields that one form sets beside images and stop strings
 _MAX_PARTS = MAX_IMAGES + MAX_STOP_STRINGS + _MOST_OTHERS
 _IMAGES = ("image", "images")
+_FILES = (*_IMAGES, "video")
 _WORDS = ("prompt", "question", "text", "system", "image")
 _LISTS = ("images", "stop", "stop_token_ids")
 _LISTS_OF_WORDS = ("images", "stop")
@@ -37,8 +38,8 @@ def read_vision(body: bytes, mimetype: str, content_type: str) -> Asked:
     return parse_vision(body)
 
 
-def read_form(body: bytes, content_type: str) -> tuple[dict[str, Any], tuple[SentImage, ...]]:
-    """Fields by name and the files called image or images; raises InvalidInput when the body is no such form.
+def read_form(body: bytes, content_type: str) -> tuple[dict[str, Any], tuple[Shown, ...]]:
+    """Fields by name and the files called image, images or video; raises InvalidInput when the body is no such form.
 
     A form carries text only: fields that are not words are read as JSON (`5`, `true`, `["a"]`), switches also as
     browsers write them (`on`, `1`). A list may come as several fields of one name, or of that name with brackets. Any
@@ -46,22 +47,23 @@ def read_form(body: bytes, content_type: str) -> tuple[dict[str, Any], tuple[Sen
     """
     parts = read_parts(body, content_type, _MAX_PARTS)
     charset = next((part.data.decode("latin-1") for part in parts if part.name == _CHARSET), "")
-    images: dict[str, list[SentImage]] = defaultdict(list)
+    files: dict[str, list[Shown]] = defaultdict(list)
     texts: dict[str, list[str]] = defaultdict(list)
     empty = ""
     for part in parts:
         name, is_item = _name(part.name)
-        if part.is_file and name in _IMAGES:
+        if part.is_file and name in _FILES:
             empty = empty if part.data else name
-            images[name] += [SentImage(part.data, name)] if part.data else []
+            kind = SentImage if name in _IMAGES else SentVideo
+            files[name] += [kind(part.data, name)] if part.data else []
         elif part.is_file and name not in VisionBody.model_fields:
             texts[name].append("a file")
         elif name != _CHARSET:
             text = text_of(part.data, part.charset or charset, name)
-            text = _mended(text) if name in _IMAGES and content_type.startswith(URLENCODED) else text
+            text = _mended(text) if name in _FILES and content_type.startswith(URLENCODED) else text
             texts["images" if is_item and name == "image" else name].append(text)
-    sent = tuple(image for name in _IMAGES for image in images[name])
-    if not sent and not any(texts.get(name) for name in _IMAGES):
+    sent = tuple(file for name in _FILES for file in files[name])
+    if not sent and not any(texts.get(name) for name in _FILES):
         _explain_missing(parts, empty)
     return {name: _values(name, values) for name, values in texts.items()}, sent
 
@@ -85,7 +87,8 @@ def _explain_missing(parts: list[FormPart], empty: str) -> None:
     other = next((part.name for part in parts if part.is_file and part.name not in VisionBody.model_fields), None)
     if other is not None:
         raise InvalidInput(
-            f"The request has no image: its file came as {other[:64]}, and images are sent as image or images.",
+            f"The request has no image: its file came as {other[:64]}. Images are sent as image or images, a video as "
+            "video.",
             "image",
         )
 
@@ -98,7 +101,7 @@ def _values(name: str, texts: list[str]) -> Any:
 
 
 def _value(name: str, text: str) -> Any:
-    if name in _WORDS:
+    if name in _WORDS or (name == "video" and text.lstrip()[:1] not in ("{", "[")):
         return text
     word = text.strip()
     if name in _SWITCHES and word.lower() in _ON + _OFF:

@@ -35,7 +35,6 @@ CHANGE_NOTHING = {
     "spaces_between_special_tokens": "this tokenizer's tokens bring their own blanks",
     "return_token_offsets": "vLLM's render routes only",
     "return_mm_kwargs": "vLLM's render routes only",
-    "timings_per_token": "timings come with the end of an answer",
     "return_progress": "a stream's comments say that the prompt is still read",
     "stream_interval": "tokens that gather while others are sent go into one chunk anyway",
 }
@@ -50,7 +49,6 @@ _SPEAKS = "answers are text only"
 DECLINED = {
     "prompt_logprobs": Declined("only tokens of the answer have log-probabilities: use logprobs"),
     "logprob_token_ids": Declined("use top_logprobs, which tells the likeliest tokens"),
-    "return_tokens_as_token_ids": Declined("use return_token_ids, which gives the ids apart", (False,)),
     "return_prompt_text": Declined("send the request to /v1/tokenize for the prompt's tokens", (False,)),
     "routed_experts_prompt_start": Declined("this model has no experts", (0,)),
     "thinking_token_budget": Declined("bound thoughts and answer together with max_tokens"),
@@ -64,7 +62,6 @@ DECLINED = {
     "add_special_tokens": Declined("the chat template has its special tokens already", (False,)),
     "documents": Declined("put the documents into a message"),
     "chat_template": Declined(_TEMPLATE),
-    "media_io_kwargs": Declined("bound an image's pixels with mm_processor_kwargs"),
     "kv_transfer_params": Declined(_ONE_DECODER),
     "ec_transfer_params": Declined(_ONE_DECODER),
     "vllm_xargs": Declined("there are no extensions that read it"),
@@ -79,7 +76,6 @@ DECLINED = {
     "verbosity": Declined("say in the prompt how long the answer should be", ("medium",)),
     "reasoning": Declined("use thinking or reasoning_effort"),
     "prompt_embeds": Declined("send text and images"),
-    "prompt_token_ids": Declined("send messages, or the ids to /v1/completions as its prompt"),
     "enable_response_messages": Declined("send the request to /v1/tokenize for the prompt's tokens", (False,)),
     "n_predict": Declined("use max_tokens"),
     "n_probs": Declined("use logprobs and top_logprobs", (0,)),

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from gateway.schemas.common import Body, Text, ThinkingFields, is_blank
-from gateway.schemas.conversation import SentImage, Turn
+from gateway.schemas.conversation import Turn
 from gateway.schemas.json_reader import parse_json
 from gateway.schemas.mistakes import said, shown
 from gateway.schemas.parts import Part
@@ -110,7 +110,7 @@ def _turn(message: ChatMessage, field: str) -> Turn | None:
         return Turn(role, parts, thoughts, calls)
     if role == "tool" and content is None:  # it may find nothing, and says so
         raise _blank(f"{field}.content")
-    is_blank = not any(isinstance(part, SentImage) or part.strip() for part in parts)
+    is_blank = not any(not isinstance(part, str) or part.strip() for part in parts)
     return None if is_blank and role != "tool" else Turn(role, parts, is_list=isinstance(content, list))
 
 

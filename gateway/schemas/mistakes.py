@@ -12,8 +12,10 @@ from glmserve.model.tool_parser import FUNCTION_NAME
 TOKEN_ID = r"^[0-9]{1,9}$"
 SOMETHING = r"\S"
 IS_MISSING = "is missing"
-_OURS = "said"
+OURS = "said"
+"""The type of a mistake that a validator of ours has put into words itself."""
 _MOST_SHOWN_CHARS = 40
+_MOST_NAME_CHARS = 128
 _NO_SUCH_TYPE = ("literal_error", "missing")
 _PATTERNS = {
     FUNCTION_NAME: "1 to 64 letters, digits and ._-",
@@ -43,7 +45,7 @@ _BOUNDS = {
 
 def said(words: str) -> PydanticCustomError:
     """What a validator raises to end the sentence "The field … " itself."""
-    return PydanticCustomError(_OURS, "{words}", {"words": words})
+    return PydanticCustomError(OURS, "{words}", {"words": words})
 
 
 def mistake(errors: list[ErrorDetails], document: Any) -> tuple[str, str]:
@@ -80,10 +82,15 @@ def path_of(document: Any, error: ErrorDetails) -> str:
     for place in places:
         is_absent = error["type"] == "missing" and place is places[-1]
         if isinstance(here, dict) and (place in here or is_absent):
-            path, here = f"{path}.{place}" if path else str(place), here.get(place)
+            path, here = f"{path}.{_name(place)}" if path else str(place), here.get(place)
         elif isinstance(here, list) and isinstance(place, int) and place < len(here):
             path, here = f"{path}[{place}]", here[place]
     return path
+
+
+def _name(place: str | int) -> str:
+    text = str(place)
+    return text if len(text) <= _MOST_NAME_CHARS else f"{text[:_MOST_SHOWN_CHARS]}…"
 
 
 def shown(value: Any) -> str:
@@ -110,7 +117,7 @@ def _words(errors: list[ErrorDetails]) -> str:
 
 def _of_one(error: ErrorDetails) -> str:
     kind, facts = error["type"], error.get("ctx", {})
-    if kind == _OURS:
+    if kind == OURS:
         return error["msg"]
     if kind == "missing":
         return IS_MISSING

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints
 
 from gateway.schemas.common import FLAG, AnswerFields, Body
 from gateway.schemas.conversation import PixelBounds
-from gateway.schemas.mistakes import SOMETHING, TOKEN_ID
+from gateway.schemas.mistakes import SOMETHING, TOKEN_ID, said, shown
+from gateway.schemas.videos import Fps, FrameCount, chosen
 from glmserve.errors import InvalidInput
 from glmserve.limits import (
     LARGEST_LOGIT_BIAS,
@@ -19,15 +21,26 @@ from glmserve.limits import (
     MAX_STOP_CHARS,
 )
 from glmserve.model.output_parser import TextRules
+from glmserve.model.video_sampling import AS_THE_MODEL, FrameSampling
 from glmserve.sampling_parameters import Sampling
 
 _LARGEST_INT32 = 2**31 - 1
 _MOST_SALT_CHARS = 1024
+_MOST_TOLD = 5
 _IdText = Annotated[str, StringConstraints(pattern=TOKEN_ID)]
 _Bias = Annotated[float, Field(ge=-LARGEST_LOGIT_BIAS, le=LARGEST_LOGIT_BIAS)]
 _Word = Annotated[str, StringConstraints(pattern=SOMETHING, max_length=MAX_STOP_CHARS)]
 _TokenId = Annotated[int, Field(ge=0, le=_LARGEST_INT32)]
 _Pixels = Annotated[int, Field(ge=1, le=_LARGEST_INT32)]
+
+
+def _of_ids(sent: Any) -> Any:
+    """Tells of all keys that are no token ids at once: whoever sends words has more than one."""
+    wrong = [key for key in sent if not re.fullmatch(TOKEN_ID, key)] if isinstance(sent, dict) else []
+    if wrong:
+        more = f" and {len(wrong) - _MOST_TOLD} more" if len(wrong) > _MOST_TOLD else ""
+        raise said(f"must have token ids as keys; these are none: {', '.join(map(shown, wrong[:_MOST_TOLD]))}{more}")
+    return sent
 
 
 class EdgePixels(Body):
@@ -37,8 +50,21 @@ class EdgePixels(Body):
     longest_edge: _Pixels | None = None
 
 
-class ProcessorSwitches(Body):
-    """What the image processor is told."""
+class VideoSwitches(Body):
+    """Which frames of the request's videos are to be seen."""
+
+    fps: Fps | None = None
+    num_frames: FrameCount | None = None
+
+
+class MediaSwitches(Body):
+    """What vLLM's clients tell those who open files."""
+
+    video: VideoSwitches | None = None
+
+
+class ProcessorSwitches(VideoSwitches):
+    """What the image processor is told, and the video processor."""
 
     min_pixels: _Pixels | None = None
     max_pixels: _Pixels | None = None
@@ -48,7 +74,7 @@ class ProcessorSwitches(Body):
 class TokenFields(AnswerFields):
     """What may be said, what it is read as, and how the prompt is made; each as in vLLM."""
 
-    logit_bias: dict[_IdText, _Bias] | None = Field(
+    logit_bias: Annotated[dict[_IdText, _Bias], BeforeValidator(_of_ids)] | None = Field(
         default=None,
         max_length=MAX_LOGIT_BIAS,
         description=f"an object of at most {MAX_LOGIT_BIAS} token ids, each with a number from "
@@ -73,7 +99,11 @@ class TokenFields(AnswerFields):
     truncation_side: Literal["left", "right"] | None = Field(default=None, description='"left" or "right"')
     mm_processor_kwargs: ProcessorSwitches | None = Field(
         default=None,
-        description='{"min_pixels": ..., "max_pixels": ...} or {"size": {"shortest_edge": ..., "longest_edge": ...}}',
+        description='{"min_pixels": ..., "max_pixels": ...} or {"size": {"shortest_edge": ..., "longest_edge": ...}}; '
+        'of videos also {"fps": ...} or {"num_frames": ...}',
+    )
+    media_io_kwargs: MediaSwitches | None = Field(
+        default=None, description='{"video": {"fps": ...}} or {"video": {"num_frames": ...}}'
     )
     cache_salt: Annotated[str, StringConstraints(max_length=_MOST_SALT_CHARS)] | None = Field(
         default=None, description=f"a string of 1 to {_MOST_SALT_CHARS} characters"
@@ -109,8 +139,17 @@ class TokenFields(AnswerFields):
             "truncated_to": self.truncate_prompt_tokens,
             "keeps_beginning": self.truncation_side == "right",
             "pixels": self._pixels(),
+            "frames": self._frames(),
             "cache_salt": self.cache_salt or "",
         }
+
+    def _frames(self) -> FrameSampling:
+        given = {
+            "mm_processor_kwargs": self.mm_processor_kwargs,
+            "media_io_kwargs": self.media_io_kwargs and self.media_io_kwargs.video,
+        }
+        asked = {name: chosen(each.fps, each.num_frames, name) for name, each in given.items() if each}
+        return next((each for each in asked.values() if each != AS_THE_MODEL), AS_THE_MODEL)
 
     def _pixels(self) -> PixelBounds:
         switches = self.mm_processor_kwargs or ProcessorSwitches()

@@ -110,6 +110,6 @@ def _names(model: type[BaseModel]) -> dict[str, str]:
 
 
 def _told(path: str, name: str, known: list[str]) -> str:
-    close = get_close_matches(name, known, 1, _LEAST_ALIKE)
+    close = get_close_matches(name, known, 1, _LEAST_ALIKE) if len(name) <= _MOST_CHARS else []
     shown = _UNPRINTABLE.sub("?", path[-_MOST_CHARS:])
     return f"{shown} (do you mean {close[0]}?)" if close else shown

@@ -8,11 +8,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, ValidationError
 
 from gateway.schemas.common import FLAG, Text, read_json, refusal, with_parameters
-from gateway.schemas.conversation import Conversation, SentImage, Turn
+from gateway.schemas.conversation import Conversation, SentImage, Shown, Turn
 from gateway.schemas.mistakes import SOMETHING
 from gateway.schemas.structured_output import StructuredFields
 from gateway.schemas.token_fields import TokenFields
 from gateway.schemas.unknown_fields import check_declined, unknown_fields
+from gateway.schemas.videos import Frames, VideoObject, video_of
 from glmserve.errors import InvalidInput
 from glmserve.limits import MAX_IMAGES
 from glmserve.sampling_parameters import PARAMETERS
@@ -42,6 +43,11 @@ class VisionBody(StructuredFields, TokenFields):
         max_length=MAX_IMAGES,
         description=f"a list of 1 to {MAX_IMAGES} images, each a base64 string or a data:image/...;base64, URL",
     )
+    video: Text | Frames | VideoObject | None = Field(
+        default=None,
+        description="a video as a base64 string, a data:video/...;base64, URL, or an object with url, or with frames "
+        "and timestamps",
+    )
     prompt: _Said | None = Field(default=None, description=_TEXT)
     question: _Said | None = Field(default=None, description=_TEXT)
     text: _Said | None = Field(default=None, description=_TEXT)
@@ -50,10 +56,11 @@ class VisionBody(StructuredFields, TokenFields):
     n: Literal[1] | None = Field(default=None, description="1; /v1/chat/completions gives several answers")
     model: Text | None = Field(default=None, description="the name of a model, as GET /v1/models lists it")
 
-    def asked(self, files: tuple[SentImage, ...] = ()) -> Asked:
-        """Raises InvalidInput when the image or the prompt is missing; `files` are images sent beside the body."""
-        images = [SentImage(self.image)] if self.image else []
+    def asked(self, files: tuple[Shown, ...] = ()) -> Asked:
+        """Raises InvalidInput when the prompt is missing, or anything to look at; `files` were sent beside the body."""
+        images: list[Shown] = [SentImage(self.image)] if self.image else []
         images += [SentImage(data, f"images[{i}]") for i, data in enumerate(self.images or ())]
+        images += [video_of(self.video, "video")] if self.video else []
         images += files
         if not images:
             raise _missing("image")
@@ -79,7 +86,7 @@ def parse_vision(body: bytes) -> Asked:
     return vision_of(read_json(body, "image and prompt"))
 
 
-def vision_of(document: dict[str, Any], files: tuple[SentImage, ...] = ()) -> Asked:
+def vision_of(document: dict[str, Any], files: tuple[Shown, ...] = ()) -> Asked:
     """The request in the fields of a body."""
     try:
         read = VisionBody.model_validate(document)
@@ -93,5 +100,7 @@ def vision_of(document: dict[str, Any], files: tuple[SentImage, ...] = ()) -> As
 def _missing(field: str) -> InvalidInput:
     wanted = f"The field {field} must be {VisionBody.model_fields[field].description}."
     if field == "image":
-        wanted += f" Several are sent as images, {VisionBody.model_fields['images'].description}."
+        wanted += (
+            f" Several are sent as images, {VisionBody.model_fields['images'].description}. A video is sent as video."
+        )
     return InvalidInput(f"The request has no {field}. {wanted}", field)

@@ -24,6 +24,8 @@ def tensors_of(request: GenerateRequest) -> list[tuple[Tensor, NDArray[Any]]]:
     if request.patches is not None:
         tensors += [(contract.PATCHES, request.patches)]
         tensors += [(contract.GRIDS, [[grid.rows, grid.columns] for grid in request.grids])]  # [images, 2]
+        if any(grid.frames > 1 for grid in request.grids):
+            tensors += [(contract.FRAMES, [grid.frames for grid in request.grids])]
     sampling = request.sampling
     for parameter in PARAMETERS:
         value = getattr(sampling, parameter.name)

@@ -61,6 +61,7 @@ class Manifest:
     `engines` says which library made the engines in it, in which version and for which GPUs; empty if there are none.
     `adapters` are the LoRA adapters that were merged in, in their order, each with its `name` and `digest`.
     `rounding` says on what layers were calibrated, and how many bits that took; empty for plain rounding.
+    `format` is the one that a quantised checkpoint was published in; empty for one that holds numbers.
     """
 
     digest: str
@@ -74,6 +75,7 @@ class Manifest:
     engines: str = ""
     adapters: list[dict[str, str]] = field(default_factory=list)
     rounding: str = ""
+    format: str = ""
 
     @staticmethod
     def describe(
@@ -87,6 +89,7 @@ class Manifest:
         engines: str = "",
         adapters: Sequence[dict[str, str]] = (),
         rounding: str = "",
+        format: str = "",
     ) -> Manifest:
         """The manifest of a folder whose files are complete; `source` is the checkpoint's name.
 
@@ -100,7 +103,18 @@ class Manifest:
         }
         digest = _digest(precision, target, kv, files)
         return Manifest(
-            digest, recipe, CONTRACT_VERSION, source, precision, target, kv, files, engines, list(adapters), rounding
+            digest,
+            recipe,
+            CONTRACT_VERSION,
+            source,
+            precision,
+            target,
+            kv,
+            files,
+            engines,
+            list(adapters),
+            rounding,
+            format,
         )
 
     @staticmethod
@@ -148,7 +162,7 @@ class Manifest:
     def _wrong_field(self) -> str | None:
         """The first field that holds what it cannot hold, if one does."""
         choices = {"precision": PRECISIONS, "target": TARGETS, "kv": KV_PRECISIONS}
-        for name in ("digest", "recipe", "source", "engines", "rounding", *choices):
+        for name in ("digest", "recipe", "source", "engines", "rounding", "format", *choices):
             value = getattr(self, name)
             if not isinstance(value, str) or value not in choices.get(name, (value,)):
                 return name

@@ -27,6 +27,9 @@ from glmserve.model.image_processor import Grid
 from glmserve.model.tokenizer import Tokenizer
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
+_PROCESSOR_OF_41V = "Glm4vProcessor"
+_LEFT_OUT = "Chat templates leave out images and videos of some messages, such as a tool's: send them as user."
+_VIDEO, _IMAGE = "<|video|>", "<|begin_of_image|><|image|><|end_of_image|>"
 _STAND_IN_FIRST, _STAND_IN_LAST = 0xF0000, 0xFFFFD  # Supplementary Private Use Area-A
 _PIECE_CHARS = 4096
 Role = Literal["system", "user", "assistant", "tool"]
@@ -39,6 +42,13 @@ class ImagePart:
 
 
 @dataclass(frozen=True)
+class VideoPart:
+    """The place of the next video inside a message; `seconds` are when each two of its frames are shown."""
+
+    seconds: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class ToolCall:
     """A function that the model asks for, and its arguments by name."""
 
@@ -46,15 +56,18 @@ class ToolCall:
     arguments: dict[str, Any]
 
 
+Part = str | ImagePart | VideoPart
+
+
 @dataclass(frozen=True)
 class Message:
-    """One turn: a role, and text and images in order; thoughts and calls are an assistant's.
+    """One turn: a role, and text, images and videos in order; thoughts and calls are an assistant's.
 
     `is_list` says that the parts were sent as a list: templates render a tool's result otherwise then.
     """
 
     role: Role
-    parts: tuple[str | ImagePart, ...]
+    parts: tuple[Part, ...]
     thoughts: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     is_list: bool = False
@@ -66,9 +79,20 @@ class PromptBuilder:
     `thinks` says whether its answers may hold thoughts, asked for or not: some models have no switch for them.
     """
 
-    def __init__(self, template: str, tokenizer: Tokenizer, image_token_id: int, merge_size: int) -> None:
+    def __init__(
+        self,
+        template: str,
+        tokenizer: Tokenizer,
+        image_token_id: int,
+        merge_size: int,
+        in_whole_seconds: bool = False,
+    ) -> None:
+        """`in_whole_seconds`: the times of a video's frames are written so, as GLM-4.1V's processor does."""
+        self.source = template
         self._template, variables = _compiled(template)
+        self._in_whole_seconds = in_whole_seconds
         self.takes_tools = "tools" in variables
+        self.takes_videos = _VIDEO in template and _VIDEO in tokenizer.control_tokens
         self.thinks = "enable_thinking" in variables or THINK_OPEN in tokenizer.control_tokens
         self._tokenizer = tokenizer
         self._image_token_id = image_token_id
@@ -84,7 +108,8 @@ class PromptBuilder:
             template = (folder / "chat_template.jinja").read_text("utf-8")
         except (OSError, UnicodeDecodeError):
             raise BadArtifact("The checkpoint has no readable chat_template.jinja.") from None
-        return PromptBuilder(template, tokenizer, image_token_id, merge_size)
+        is_older = _processor_of(folder) == _PROCESSOR_OF_41V
+        return PromptBuilder(template, tokenizer, image_token_id, merge_size, is_older)
 
     def build(
         self,
@@ -99,13 +124,16 @@ class PromptBuilder:
         """Token ids i64 [tokens] that ask for an answer, each image expanded to one token for each merged block.
 
         Without `asks` nothing begins an answer. With `continues` the prompt ends with the text of the last message.
-        `grids` are those of the messages' images in order; `thinking` None leaves the template's own default; `tools`
-        are descriptions of functions as JSON values. Raises PromptTooLong for a text of far more than `most_tokens`,
-        without turning all of it into tokens, and InvalidInput when a message cannot be rendered, naming no field:
-        what a caller calls messages is its own matter.
+        `grids` are those of the messages' images, and of each two frames of their videos, in order; `thinking` None
+        leaves the template's own default; `tools` are descriptions of functions as JSON values. Raises PromptTooLong
+        for a text of far more than `most_tokens`, without turning all of it into tokens, and InvalidInput when a
+        message cannot be rendered, naming no field: what a caller calls messages is its own matter.
         """
         if tools and not self.takes_tools:
             raise InvalidInput("The chat template of this model takes no tools.", "tools")
+        videos = [part for message in messages for part in message.parts if isinstance(part, VideoPart)]
+        if videos and not self.takes_videos:
+            raise InvalidInput("The chat template of this model takes no videos: send single frames as images.")
         hidden: list[str] = []
         values: dict[str, Any] = {"messages": [self._message(m, hidden) for m in messages]}
         if tools:
@@ -118,7 +146,9 @@ class PromptBuilder:
             raise InvalidInput("These messages do not fit the model's chat template.") from error
         if continues:
             text = _until_the_end_of(values["messages"][-1]["content"], text)
-        return self._expand(self._encode(text, hidden, most_tokens), grids)
+        return self._expand(
+            self._encode(_with_frames(text, videos, self._in_whole_seconds), hidden, most_tokens), grids
+        )
 
     def _message(self, message: Message, hidden: list[str]) -> dict[str, Any]:
         message = _with_thoughts_apart(message)
@@ -142,7 +172,9 @@ class PromptBuilder:
 
     def _content(self, message: Message, hidden: list[str]) -> str | list[dict[str, str]]:
         parts = [
-            {"type": "image"} if isinstance(part, ImagePart) else {"type": "text", "text": self._neutral(part, hidden)}
+            {"type": "text", "text": self._neutral(part, hidden)}
+            if isinstance(part, str)
+            else {"type": "image" if isinstance(part, ImagePart) else "video"}
             for part in _join_texts(message.parts)
         ]
         if not parts:
@@ -191,7 +223,9 @@ class PromptBuilder:
         counts = np.ones(len(ids), np.int64)
         places = [i for i, token in enumerate(ids) if token == self._image_token_id]
         if len(places) != len(grids):
-            raise InvalidInput(f"The prompt has {len(places)} places for {len(grids)} images.")
+            raise InvalidInput(
+                f"The prompt has {len(places)} places for {len(grids)} images and moments of videos. {_LEFT_OUT}"
+            )
         for place, grid in zip(places, grids, strict=True):
             counts[place] = grid.tokens(self._merge_size)
         return np.repeat(np.asarray(ids, np.int64), counts)
@@ -211,6 +245,25 @@ def _with_thoughts_apart(message: Message) -> Message:
     return replace(message, parts=(content,), thoughts=thoughts)
 
 
+def _processor_of(folder: Path) -> str | None:
+    """The name of the checkpoint's processor; None where it has none."""
+    try:
+        named = json.loads((folder / "preprocessor_config.json").read_text("utf-8")).get("processor_class")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return named if isinstance(named, str) else None
+
+
+def _with_frames(text: str, videos: list[VideoPart], in_whole_seconds: bool) -> str:
+    """Each video's place filled with an image for each two of its frames, and the second at which they are shown."""
+    head, *rests = text.split(_VIDEO) if videos else [text]
+    if len(rests) != len(videos):
+        raise InvalidInput(f"The prompt has {len(rests)} places for {len(videos)} videos. {_LEFT_OUT}")
+    times = ([str(int(at)) if in_whole_seconds else f"{at:.1f} seconds" for at in video.seconds] for video in videos)
+    shown = ("".join(_IMAGE + time for time in of_video) for of_video in times)
+    return head + "".join(frames + rest for frames, rest in zip(shown, rests, strict=True))
+
+
 def _until_the_end_of(content: str | list[dict[str, str]], text: str) -> str:
     """The rendered text up to where the last message's own text ends, as `transformers` cuts it: with the white space
     at its end only where the template keeps that. Raises InvalidInput where there is no such text."""
@@ -223,9 +276,9 @@ def _until_the_end_of(content: str | list[dict[str, str]], text: str) -> str:
     return text[: at + len(whole if text.startswith(whole, at) else content.strip())]
 
 
-def _join_texts(parts: tuple[str | ImagePart, ...]) -> list[str | ImagePart]:
+def _join_texts(parts: tuple[Part, ...]) -> list[Part]:
     """Joins adjacent texts first: a template may join them too, and so form a control token."""
-    joined: list[str | ImagePart] = []
+    joined: list[Part] = []
     for is_text, run in groupby(parts, lambda part: isinstance(part, str)):
         if is_text:
             joined.append("".join(map(str, run)))

@@ -1,12 +1,13 @@
 """What a Hugging Face checkpoint folder says about its model, read once into typed, checked facts.
 
 Nothing about the model is hard-coded: ids, rope values and sizes come from `config.json`, image rules from
-`preprocessor_config.json`. The only defaults are those of the `transformers` classes for keys a file leaves out.
+`preprocessor_config.json`, those of videos from `video_preprocessor_config.json`. The only defaults are those of the
+`transformers` classes for keys that a file leaves out.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from glmserve.errors import BadArtifact, UnknownArchitecture
@@ -16,8 +17,11 @@ from glmserve.model.image_processor import ImageRules
 ARCHITECTURE = "Glm4vForConditionalGeneration"
 PROCESSOR_FILES = ("config.json", "preprocessor_config.json", "tokenizer.json", "chat_template.jinja")
 """The checkpoint's files that a server needs besides the graphs."""
-OPTIONAL_FILES = ("generation_config.json",)
+VIDEO_FILE = "video_preprocessor_config.json"
+OPTIONAL_FILES = ("generation_config.json", VIDEO_FILE)
 """Files that it reads where the checkpoint has them."""
+_LEAST_VIDEO_PIXELS, _MOST_VIDEO_PIXELS = 112 * 112, 28 * 28 * 2 * 30_000
+"""Of transformers' video processor, where the checkpoint has no file for it."""
 _BESIDE_ROPE = ("rope_theta", "partial_rotary_factor")
 
 
@@ -69,6 +73,8 @@ class Checkpoint:
     text: TextModel
     vision: VisionModel
     images: ImageRules
+    videos: ImageRules
+    """As `images`; the bounds of pixels are of all frames of a video together."""
     image_token_id: int
     eos_token_ids: tuple[int, ...]
     is_demo: bool = False
@@ -87,6 +93,7 @@ class Checkpoint:
             )
         text = _text_model(config)
         vision = _vision_model(config.section("vision_config"))
+        images = _image_rules(processor, vision)
         if vision.out_hidden != text.hidden:
             raise BadArtifact(
                 f"vision out_hidden_size {vision.out_hidden} differs from text hidden_size {text.hidden}."
@@ -94,7 +101,8 @@ class Checkpoint:
         return Checkpoint(
             text=text,
             vision=vision,
-            images=_image_rules(processor, vision),
+            images=images,
+            videos=_video_rules(folder, images),
             image_token_id=config.index("image_token_id", text.vocabulary),
             eos_token_ids=_eos_token_ids(folder, config),
             is_demo=config.values.get("is_demo") is True,
@@ -203,6 +211,27 @@ def _image_rules(section: Section, vision: VisionModel) -> ImageRules:
     )
     if min(rules.std) <= 0:
         raise BadArtifact(f"{section.name}: image_std must be three positive numbers.")
+    if rules.max_pixels < rules.min_pixels:
+        raise BadArtifact(f"{size.name}: longest_edge must be at least shortest_edge.")
+    return rules
+
+
+def _video_rules(folder: Path, images: ImageRules) -> ImageRules:
+    """The bounds of videos; the patches of their frames are cut and normalised as those of images."""
+    if not (folder / VIDEO_FILE).exists():
+        return replace(images, min_pixels=_LEAST_VIDEO_PIXELS, max_pixels=_MOST_VIDEO_PIXELS)
+    section = Section.load(folder / VIDEO_FILE)
+    size = section.section("size")
+    rules = replace(images, min_pixels=size.count("shortest_edge"), max_pixels=size.count("longest_edge"))
+    for key, right in (
+        ("patch_size", images.patch_size),
+        ("merge_size", images.merge_size),
+        ("temporal_patch_size", images.temporal_patch_size),
+        ("image_mean", list(images.mean)),
+        ("image_std", list(images.std)),
+    ):
+        if section.values.get(key, right) != right:
+            raise BadArtifact(f"{section.name}: {key} must be {right}, as preprocessor_config.json has it.")
     if rules.max_pixels < rules.min_pixels:
         raise BadArtifact(f"{size.name}: longest_edge must be at least shortest_edge.")
     return rules

@@ -1,7 +1,7 @@
 """Turns an image into uint8 patches in the order in which the image encoder takes them.
 
 Sizes follow the model family's `smart_resize`; pixels stay uint8, because rescaling, normalisation and the repeated
-frame are folded into the encoder's first layer at export.
+frame are folded into the encoder's first layer at export. What a video's frames become is in `video_frames`.
 """
 
 from __future__ import annotations
@@ -42,23 +42,33 @@ class ImageRules:
 
 @dataclass(frozen=True)
 class Grid:
-    """An image's rows and columns of patches."""
+    """An image's rows and columns of patches; `frames` are 2 where it is two different frames of a video."""
 
     rows: int
     columns: int
+    frames: int = 1
 
     @property
     def patches(self) -> int:
+        """Places of a patch, which each frame has."""
         return self.rows * self.columns
+
+    @property
+    def sent_patches(self) -> int:
+        """Patches of all frames together."""
+        return self.frames * self.patches
 
     def tokens(self, merge_size: int) -> int:
         """How many tokens the language model sees: one for each merged block of patches."""
         return self.patches // (merge_size * merge_size)
 
 
-def smart_resize(height: int, width: int, rules: ImageRules) -> tuple[int, int]:
-    """Height and width in pixels to resize to; raises BadImage when the sides differ more than 200 to 1."""
-    factor, frames = rules.factor, rules.temporal_patch_size
+def smart_resize(height: int, width: int, rules: ImageRules, frames: int | None = None) -> tuple[int, int]:
+    """Height and width in pixels to resize to; raises BadImage when the sides differ more than 200 to 1.
+
+    `frames` are those of a whole video, to which the bounds of pixels apply; without them it is a still image.
+    """
+    factor, frames = rules.factor, frames or rules.temporal_patch_size
     if height < 1 or width < 1:
         raise BadImage("The image has no pixels.", "image")
     if height < factor or width < factor:
@@ -67,7 +77,7 @@ def smart_resize(height: int, width: int, rules: ImageRules) -> tuple[int, int]:
     if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
         raise BadImage(f"The image is too narrow: its sides may differ at most {MAX_ASPECT_RATIO} to 1.", "image")
     rounded = round(height / factor) * factor, round(width / factor) * factor  # half to even, as in Python
-    pixels = frames * rounded[0] * rounded[1]
+    pixels = round(frames / rules.temporal_patch_size) * rules.temporal_patch_size * rounded[0] * rounded[1]
     if pixels > rules.max_pixels:
         shrink = math.sqrt(frames * height * width / rules.max_pixels)
         return (

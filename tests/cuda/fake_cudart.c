@@ -40,8 +40,7 @@ static cudaError_t broken = cudaSuccess;
 static long newest_handle = 1000;
 static __thread int current; /* the device that this thread's calls mean */
 
-long fake_note(const char *name); /* both from fake_kernels.c */
-void fake_note_kernel(const void *kernel);
+void fake_note(const char *name), fake_note_kernel(const void *kernel); /* of fake_kernels.c */
 
 /* launches, copies to the device, to the host and on the device, allocations, bytes allocated now, graphs captured and
  * graphs launched */
@@ -230,8 +229,7 @@ cudaError_t cudaPointerGetAttributes(struct cudaPointerAttributes *attributes, c
 #define IS_SMALL (CAPABILITY == 86 || CAPABILITY == 89)
 enum { PROCESSORS = CAPABILITY == 86 ? 82 : CAPABILITY == 89 ? 128 : 132, PROCESSOR_THREADS = IS_SMALL ? 1536 : 2048 };
 enum { MAJOR = CAPABILITY / 10, MINOR = CAPABILITY % 10, WARP = 32, BLOCK_THREADS = 1024, REGISTERS = 65536 };
-enum { SHARED_BYTES = 49152, SHARED_PROCESSOR_BYTES = IS_SMALL ? 102400 : 233472 };
-enum { SHARED_OPT_IN_BYTES = SHARED_PROCESSOR_BYTES - 1024 };
+enum { SHARED_BYTES = 49152, SHARED_PROCESSOR_BYTES = IS_SMALL ? 102400 : 233472, SHARED_OPT_IN_BYTES = SHARED_PROCESSOR_BYTES - 1024 };
 
 cudaError_t cudaGetDeviceCount(int *count) {
     *count = DEVICES;
@@ -355,10 +353,7 @@ const char *cudaGetErrorString(cudaError_t error) { return cudaGetErrorName(erro
 
 /* --- streams, events and graphs: nothing runs by itself, so nothing has to be waited for ----------------------------- */
 
-static cudaError_t new_handle(void *into) {
-    *(void **)into = (void *)++newest_handle;
-    return cudaSuccess;
-}
+static cudaError_t new_handle(void *into) { return *(void **)into = (void *)++newest_handle, cudaSuccess; }
 cudaError_t cudaStreamCreate(cudaStream_t *stream) { return new_handle(stream); }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags) { return new_handle(stream); }
 cudaError_t cudaEventCreate(cudaEvent_t *event) { return new_handle(event); }

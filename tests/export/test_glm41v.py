@@ -14,7 +14,7 @@ from export.build.pipeline import build
 from export.verify.candidate import Candidate
 from export.verify.cases import standard_cases
 from export.verify.parity import compare
-from glmserve.model.chat_template import ImagePart, Message, PromptBuilder
+from glmserve.model.chat_template import ImagePart, Message, PromptBuilder, VideoPart
 from glmserve.model.config import Checkpoint
 from glmserve.model.image_processor import Grid
 from glmserve.model.output_parser import AnswerReader
@@ -66,6 +66,17 @@ def test_a_prompt_begins_with_the_ids_that_transformers_expects(thinking: bool |
     image = [facts.image_token_id] * 6
     asked = tokenizer.encode("What kind of dog is this?")
     assert ids == [*begin, *image, named["<|end_of_image|>"], *asked, named["<|assistant|>"], *newline]
+
+
+def test_the_times_of_a_videos_frames_are_whole_seconds_without_a_word(checkpoint: Path) -> None:
+    """As the text that transformers expects of the model begins with "012345", six moments of a video."""
+    _, tokenizer, prompts = _prompts(checkpoint)
+    asked = Message("user", (VideoPart((0.0, 1.9, 12.5)), "Describe this video."))
+    ids = prompts.build([asked], [Grid(2, 2)] * 3, None).tolist()
+    said = tokenizer.decode(ids).split("<|user|>")[1]
+    image = "<|begin_of_image|><|image|><|end_of_image|>"
+    shown = f"<|begin_of_video|>{image}0{image}1{image}12<|end_of_video|>"
+    assert said == f"\n{shown}Describe this video.<|assistant|>\n"
 
 
 def test_thoughts_and_answer_marks_are_kept_apart_from_the_answer(checkpoint: Path) -> None:

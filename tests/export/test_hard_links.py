@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 from shared_builds import build_of_demo
 
 from export.build.pipeline import build
-from export.checkpoint.hard_links import StoredTensor, stored_tensors_in
+from export.checkpoint.stored_tensors import StoredTensor, stored_tensors_in
 from export.precision import Precision
 from export.verify.candidate import Candidate
 from export.verify.subgraph import Subgraphs

@@ -18,7 +18,7 @@ from export.cli import app
 from export.errors import Exit
 from export.precision import Precision
 from export.verify.candidate import Candidate
-from export.verify.cases import standard_cases
+from export.verify.cases import standard_cases, video_cases
 from export.verify.comparison import Stage
 from export.verify.parity import compare
 
@@ -29,7 +29,10 @@ def _stages(checkpoint: Path, out: Path, precision: Precision = Precision.FP32) 
     from export.verify.reference import Reference
 
     folder = build(checkpoint, out, Console(quiet=True), precision)
-    return list(compare(Reference(checkpoint), Candidate(folder, 8, 1024), standard_cases()))
+    candidate = Candidate(folder, 8, 1024)
+    videos = video_cases(candidate.prompts)
+    assert videos, "the demo's template takes videos"
+    return list(compare(Reference(checkpoint), candidate, [*standard_cases(), *videos]))
 
 
 def _assert_all_pass(stages: list[Stage]) -> None:

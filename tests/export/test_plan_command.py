@@ -51,7 +51,7 @@ def plan(checkpoint: Path, out: Path, *options: str) -> dict:
 def plan_apart(checkpoint: Path, out: Path, *options: str) -> dict:
     """As a process of its own, whose memory the forecast counts from."""
     command = [sys.executable, "-m", "export", "plan", "--json", "--checkpoint", str(checkpoint), "--out", str(out)]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=240, check=True)
     return dict(json.loads(done.stdout))
 
 
@@ -191,6 +191,20 @@ def test_serving_speed_is_foretold_and_nothing_is_left_behind(tmp_path: Path, pr
     assert 0 < small < 60 and 0 < large < 60  # of the demo, which takes both in one size
     assert speed["tokens_per_s"].keys() == {"1", "16"} and min(speed["tokens_per_s"].values()) > 0
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["plan", "build"])
+@pytest.mark.parametrize("option", ["--checkpoint", "--lora"])
+def test_a_file_where_a_folder_is_wanted_is_told_its_folder(tmp_path: Path, command: str, option: str) -> None:
+    file = tmp_path / "model.gguf"
+    file.write_bytes(b"GGUF")
+    others = [] if option == "--checkpoint" else ["--checkpoint", str(DEMO)]
+    result = CliRunner().invoke(app, [command, option, str(file), *others, "--out", str(tmp_path / "builds")])
+    assert result.exit_code == Exit.BAD_ARTIFACT and f"which holds it: {tmp_path}." in result.stderr
+
+
+def test_the_demo_is_planned_by_its_name(tmp_path: Path) -> None:
+    assert plan(Path("demo"), tmp_path)["files"] == plan(DEMO, tmp_path)["files"]
 
 
 def test_a_slow_machine_is_told_of_its_deadline() -> None:

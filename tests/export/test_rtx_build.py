@@ -74,6 +74,7 @@ def test_fp16_has_fused_attention_too(tmp_path: Path) -> None:
     assert faults(layers, 2, "fp16") == [] and any("fp16" in layer.reads for layer in layers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [8, 4])
 def test_rounded_weights_are_multiplied_as_they_are(tmp_path: Path, bits: int) -> None:
     """No kernel unpacks them for another."""

@@ -66,13 +66,13 @@ def test_an_engine_is_strongly_typed_with_a_profile_from_the_limits(
     assert machine.flags == [1 << 1]
     checkpoint = Checkpoint.read(DEMO)
     assert machine.profiles == [profile_of(checkpoint)]
-    most_pixels = checkpoint.images.max_pixels // 2
+    most_pixels = checkpoint.images.max_pixels  # of its two frames
     batch, patches, _ = machine.profiles[0]["patches"][2]
     assert batch == 8 and 0.7 * most_pixels < patches * 14**2 <= most_pixels
 
 
 def test_each_of_the_profiles_images_runs(made: Path) -> None:
-    """TensorRT refuses a profile of which one does not: patches must be rows times columns."""
+    """TensorRT refuses a profile of which one does not: patches must be rows times columns, of one frame or two."""
     graph = standard_of(vision_in(made))
     session = ort.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
     profile = profile_of(Checkpoint.read(DEMO))
@@ -80,8 +80,9 @@ def test_each_of_the_profiles_images_runs(made: Path) -> None:
     for which in range(3):
         feeds = {name: np.zeros(profile[name][which], kind) for name, kind in types.items()}
         (features,) = session.run(None, feeds)
-        batch, patches, _ = profile["patches"][which]
-        assert features.shape[:2] == (batch, patches // 4)
+        batch, rows, _ = profile["row_weights"][which]
+        _, columns, _ = profile["column_weights"][which]
+        assert features.shape[:2] == (batch, rows * columns // 4)
 
 
 def test_the_engines_repository_is_the_build_but_for_the_image_encoder(
@@ -183,5 +184,5 @@ def test_a_build_that_was_not_made_for_tensorrt_says_how_to_make_one(machine: Fa
 @needs_real
 def test_the_real_models_profile_covers_its_images() -> None:
     profile = profile_of(Checkpoint.read(REAL))
-    assert profile["patches"] == ((1, 4, 588), (1, 1564, 588), (8, 156 * 156, 588))
+    assert profile["patches"] == ((1, 4, 588), (1, 1564, 588), (8, 2 * 156 * 156, 588)), "two frames"
     assert profile["row_weights"] == ((1, 2, 24), (1, 34, 24), (8, 156, 24))

@@ -13,6 +13,7 @@ import onnx_ir as ir
 import pytest
 from google.protobuf import text_format
 from rich.console import Console
+from rtx_builds import needs_tensorrt_rtx
 from tritonclient.grpc import model_config_pb2
 
 from export.build.pipeline import build
@@ -41,7 +42,7 @@ def _config(folder: Path) -> model_config_pb2.ModelConfig:
     return text_format.Parse((folder / "config.pbtxt").read_text("utf-8"), model_config_pb2.ModelConfig())
 
 
-@pytest.mark.parametrize("target", list(Target))
+@pytest.mark.parametrize("target", [Target.CPU, Target.CUDA, pytest.param(Target.RTX, marks=needs_tensorrt_rtx)])
 def test_the_onnxruntime_backend_finds_a_graph_with_the_shapes_of_its_configuration(
     tmp_path: Path, target: Target
 ) -> None:

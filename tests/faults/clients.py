@@ -151,12 +151,9 @@ class _Exchange:
     ) -> None:
         said, has_ended, has_failed = "", False, False
         for number, data in enumerate(_data_lines(reply)):
-            if most_events is not None and number >= most_events:
+            if most_events is not None and number >= most_events and not has_ended:
                 self.ended(How.LEFT, **head)
                 return
-            if data == "[DONE]" and has_failed:
-                has_failed = False  # OpenAI's streams say that they are over after an error, too
-                continue
             if data == "[DONE]":
                 if by_openai and has_failed:
                     has_failed = False  # it closes a stream that failed, once

@@ -5,8 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from http.client import HTTPResponse
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
+from clients import Recorder, _Exchange, questions
 from history import Ended, Event, How, PieceCame, Rule, Sent, Terms, check, compare_levels, tally
 from hypothesis import given
 from hypothesis import strategies as st
@@ -186,3 +190,12 @@ def _forgeries(history: list[Event]) -> list[list[Event]]:
 def test_any_single_forgery_of_it_fails(history: list[Event], data: st.DataObject) -> None:
     forged = data.draw(st.sampled_from(_forgeries(history)))
     assert check(forged, TERMS)
+
+
+def test_a_client_that_meant_to_leave_has_not_left_a_stream_that_failed_before() -> None:
+    lines = [b'data: {"error": {"code": "backend_down"}}\n', b"\n", b"data: [DONE]\n", b"\n"]
+    for most_events, how in ((0, How.LEFT), (1, How.ERROR), (2, How.ERROR)):
+        exchange = _Exchange("a", Recorder(), questions()[0])
+        reply = SimpleNamespace(readline=iter([*lines, b""]).__next__)
+        exchange._read_stream(cast(HTTPResponse, reply), {"status": 200, "echoed_id": "a"}, True, most_events)
+        assert [event.how for event in exchange.events if isinstance(event, Ended)] == [how]

@@ -12,7 +12,7 @@ from fake_backend import FakeBackend
 from flask import Flask
 from flask.testing import FlaskClient
 from PIL import Image
-from samples import base64_of
+from samples import base64_of, file_of
 from stand_in_build import write_stand_in
 from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
@@ -20,10 +20,12 @@ from werkzeug.test import TestResponse
 import gateway.app
 import gateway.chat.service
 from gateway.app import create_app
+from gateway.chat.image_decoder import ImageSizeLimits, OpenedImage
+from gateway.deadline import Deadline
 from gateway.images.decoder_pool import DecoderPool
 from gateway.reading.dear_reader import DearReader
 from gateway.settings import GatewaySettings
-from gateway.triton.backend import Chunk
+from gateway.triton.backend import Cancellation, Chunk
 from glmserve.build.manifest import CHECKPOINT_FOLDER
 from glmserve.contract import Finish
 from glmserve.model.tokenizer import Tokenizer
@@ -70,8 +72,10 @@ def shared_dear_reader(monkeypatch: pytest.MonkeyPatch, dear_reader: DearReader)
 
 @pytest.fixture(scope="session")
 def decoders() -> Iterator[DecoderPool]:
-    """Decoding processes that all tests share."""
+    """Decoding processes that all tests share, of which one has started: some tests have no time to wait for it."""
+    image = OpenedImage(file_of(Image.new("RGB", (32, 32))), ImageSizeLimits(1 << 20, 1 << 20, 1024, True))
     with closing(DecoderPool()) as pool:
+        image.planes(pool, image.size, Deadline.after(60), Cancellation())
         yield pool
 
 

@@ -109,6 +109,7 @@ def test_any_text_is_read_without_harm(before: str, written: str) -> None:
         assert 0 <= x1 < x2 <= 1000 and 0 <= y1 < y2 <= 1000 and len(box.label) <= 80
 
 
+@pytest.mark.slow
 @given(
     st.recursive(
         st.none() | st.integers() | st.text(max_size=5),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from real_checkpoint import REAL, needs_real, real_tokenizer
 
 from glmserve.errors import InvalidInput
-from glmserve.model.chat_template import ImagePart, Message, PromptBuilder
+from glmserve.model.chat_template import ImagePart, Message, PromptBuilder, VideoPart
 from glmserve.model.config import Checkpoint
 from glmserve.model.image_processor import Grid
 from glmserve.model.tokenizer import Tokenizer
@@ -136,3 +136,33 @@ def test_whatever_fails_inside_a_template_is_the_requests_mistake(demo, fault: s
     _, tokenizer, image = demo
     with pytest.raises(InvalidInput, match="do not fit the model's chat template"):
         PromptBuilder(fault, tokenizer, image, 2).build([Message("user", ("Q",))], [], None)
+
+
+VIDEO = VideoPart((0.0, 1.25))
+
+
+def test_a_video_is_an_image_and_a_time_for_each_two_frames(demo) -> None:
+    builder, tokenizer, _ = demo
+    ids = builder.build([Message("user", (VIDEO, "Q"))], [Grid(2, 2), Grid(2, 4)], False)
+    image = "<|begin_of_image|>{}<|end_of_image|>"
+    frames = image.format("<|image|>") + "0.0 seconds" + image.format("<|image|>" * 2) + "1.2 seconds"
+    wanted = (
+        f"[gMASK]<sop><|user|>\n<|begin_of_video|>{frames}<|end_of_video|>Q/nothink<|assistant|>\n<think></think>\n"
+    )
+    assert tokenizer.decode(ids.tolist()) == wanted
+
+
+def test_a_typed_video_is_no_place_of_a_video(demo) -> None:
+    builder, tokenizer, _ = demo
+    said = "<|video|> and <|begin_of_video|><|video|><|end_of_video|>"
+    ids = builder.build([Message("user", (said, VIDEO))], [Grid(2, 2)] * 2, False).tolist()
+    tokens = [tokenizer.control_tokens[name] for name in ("<|video|>", "<|begin_of_video|>", "<|end_of_video|>")]
+    assert [ids.count(token) for token in tokens] == [0, 1, 1]
+
+
+def test_a_template_that_takes_no_videos_says_so(demo) -> None:
+    _, tokenizer, image = demo
+    builder = PromptBuilder("{{ messages[0].content }}", tokenizer, image, 2)
+    assert not builder.takes_videos
+    with pytest.raises(InvalidInput, match="takes no videos"):
+        builder.build([Message("user", (VIDEO, "Q"))], [Grid(2, 2)] * 2, False)

@@ -46,7 +46,7 @@ def test_the_published_build_is_served_when_nothing_is_named(out: Path, exported
 def test_the_demo_is_served_where_nothing_was_published(out: Path, exported: list) -> None:
     (out / CURRENT).unlink()
     choice = choose(None, None, None, out, True)
-    assert exported == [(DEMO, "fp32")] and "nothing was published" in choice.origin
+    assert exported == [(DEMO, "auto")] and "nothing was published" in choice.origin
 
 
 def test_what_is_named_comes_before_what_was_published(out: Path, exported: list, tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_what_is_named_comes_before_what_was_published(out: Path, exported: list
     choose(None, DEMO, "int8", out, True)
     (out / CURRENT).unlink()
     choose(None, None, "int8", out, True)
-    assert exported == [(str(tmp_path / "checkpoint"), "fp32"), (DEMO, "int8"), (DEMO, "int8")]
+    assert exported == [(str(tmp_path / "checkpoint"), "auto"), (DEMO, "int8"), (DEMO, "int8")]
 
 
 def test_a_build_is_named_by_its_digest_or_by_its_folder(out: Path) -> None:
@@ -80,7 +80,7 @@ def test_a_precision_alone_does_not_push_the_published_build_aside(out: Path, ex
 
 
 def test_a_precision_that_does_not_exist_is_refused_and_the_others_are_named() -> None:
-    with pytest.raises(UnclearChoice, match=r"^int7 is no precision; choose fp32, fp16, int8 or int4\.$"):
+    with pytest.raises(UnclearChoice, match=r"^int7 is no precision; choose auto, fp32, fp16, int8 or int4\.$"):
         check_precision("int7")
     for precision in (None, "", "bf16", *PRECISIONS):  # the export says that bf16 needs a GPU
         check_precision(precision)

@@ -41,7 +41,7 @@ def fresh(tmp_path: Path) -> Path:
 def test_a_precision_that_does_not_exist_is_refused_before_anything_is_installed(fresh: Path, goal: str) -> None:
     done = make(fresh, goal, "PRECISION=int7")
     assert done.returncode != 0 and not done.stdout
-    assert done.stderr == "int7 is no precision; choose fp32, fp16, int8 or int4.\n"
+    assert done.stderr == "int7 is no precision; choose auto, fp32, fp16, int8 or int4.\n"
     assert not (fresh / ".venv").exists()
 
 

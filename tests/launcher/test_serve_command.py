@@ -90,7 +90,7 @@ def test_an_address_that_is_not_this_machines_is_named() -> None:
 def test_a_precision_that_does_not_exist_is_refused_before_anything_else(tmp_path: Path) -> None:
     with launched(PRECISION="int7", BUILD=str(tmp_path), PORT="1") as launcher:
         assert launcher.end() == Exit.WRONG_COMMAND_LINE
-    assert launcher.said == "int7 is no precision; choose fp32, fp16, int8 or int4.\n"
+    assert launcher.said == "int7 is no precision; choose auto, fp32, fp16, int8 or int4.\n"
 
 
 def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:

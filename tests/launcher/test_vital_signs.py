@@ -10,7 +10,17 @@ from collections.abc import Iterator
 import pytest
 from eventually import eventually
 
-from launcher.supervision.vital_signs import Process, Pulse, cpu_s, is_running, is_stopped, pulse_in, stubs_of
+from launcher.supervision.vital_signs import (
+    CONTINUE_AFTER_S,
+    Frozen,
+    Process,
+    Pulse,
+    cpu_s,
+    is_running,
+    is_stopped,
+    pulse_in,
+    stubs_of,
+)
 
 METRICS = """# HELP glm_engine_healthy 1 while the engine runs requests
 # TYPE glm_engine_healthy gauge
@@ -76,3 +86,21 @@ def test_a_process_that_computes_is_told_from_one_that_waits(sleeper: subprocess
         finally:
             yes.kill()
     assert cpu_s([computes]) == 0
+
+
+def test_one_that_is_stopped_again_and_again_has_stood_still_all_the_while() -> None:
+    frozen = Frozen()
+    for tenth in range(100):
+        now = tenth / 10
+        stopped = set() if tenth % 5 == 4 else {1}  # it runs for a moment, and is stopped again
+        longest = frozen.longest_s(stopped, now)
+        assert longest == (now if stopped else 0.0)
+        assert frozen.due(stopped, now) == (stopped if now >= CONTINUE_AFTER_S else set())
+
+
+def test_one_that_has_run_for_a_second_begins_anew() -> None:
+    frozen = Frozen()
+    assert frozen.longest_s({1}, 0.0) == 0.0
+    assert frozen.longest_s({1}, 3.0) == 3.0
+    assert frozen.longest_s(set(), 4.5) == 0.0
+    assert frozen.longest_s({1}, 5.0) == 0.0 and frozen.due({1}, 5.0) == set()

@@ -114,6 +114,10 @@ KINDS: dict[str, Callable[[], CostlyBody]] = {
         messages=[{"role": "user", "content": [{"type": "text", "text": "y" * 20}] * 64}] * 100
     ),
     "JSON of many keys": lambda: _chat(**{f"{i:0110d}": 1 for i in range(119_000)}),
+    "a name that nobody knows, of megabytes": lambda: _chat(**{"k" * _BYTES: 1}),
+    "a name of megabytes with a wrong value": lambda: _raw(
+        "/v1/responses", json.dumps({"input": "Hi.", "metadata": {"k" * _BYTES: 1}}).encode()
+    ),
     "JSON of many lists": lambda: _chat(x=[[]] * 110_000),
     "JSON of escapes": lambda: _raw(CHAT, b'{"messages":"' + b"\\u0041" * (_BYTES // 6) + b'"}'),
     "JSON of commas in a string": lambda: _raw(CHAT, b'{"messages":"' + b"," * _BYTES + b'"}'),

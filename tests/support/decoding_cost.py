@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,16 +37,24 @@ class Cost:
 
 def cost_of(data: bytes, rules: ImageSizeLimits | None = None) -> Cost:
     """The file is opened and decoded at its own size, after a small image that starts the process."""
+    return measured(
+        lambda pool: planes(pool, hostile_images.small_jpeg(), limits()),
+        lambda pool, cost: planes(pool, data, rules or limits(max_side=2048), cost),
+    )
+
+
+def measured(start: Callable[[DecoderPool], None], act: Callable[[DecoderPool, Cost], None]) -> Cost:
+    """What `act` takes with a pool whose process has been started by `start`."""
     cost, others = Cost(), set(decoder_pids())
     with closing(DecoderPool()) as pool:
-        planes(pool, hostile_images.small_jpeg(), limits())
+        start(pool)
         begun_s = resource.getrusage(resource.RUSAGE_CHILDREN)
         (pid,) = set(decoder_pids()) - others
         started_s = _cpu_s(pid)
         with _watched(cost, pid):
             before_s = time.thread_time()
             try:
-                planes(pool, data, rules or limits(max_side=2048), cost)
+                act(pool, cost)
             except GlmServeError as error:
                 cost.refusal = error.message
             cost.cpu_s = time.thread_time() - before_s

@@ -9,6 +9,8 @@ from typing import Any
 import schemathesis
 from PIL import Image
 
+from glmserve.limits import MAX_ANSWERS
+
 
 def _image() -> str:
     file = io.BytesIO()
@@ -29,6 +31,8 @@ def map_body(context: schemathesis.HookContext, body: Any) -> Any:
         body["image"] = IMAGE
     if isinstance(body.get("images"), list):
         body["images"] = [IMAGE if isinstance(one, str) else one for one in body["images"]]
+    if isinstance(body.get("n"), int) and 1 < body["n"] <= MAX_ANSWERS:
+        body["n"] = 1  # the stand-in gives no more
     if isinstance(body.get("messages"), list):
         body["messages"] = _messages(body["messages"])
         body.pop("model", None)  # every other name is a 404

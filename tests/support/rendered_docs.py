@@ -13,6 +13,7 @@ from behaviours.every import ASKED, GROUPS, HOLD
 from graph_table import layer_table
 from launch_tables import kernels_table, launches_table, step_table
 
+from export.checkpoint.formats.support import support
 from export.errors import MEANING
 from gateway.openapi.field_docs import MEANINGS
 from gateway.schemas.known_fields import CHANGE_NOTHING, DECLINED
@@ -82,6 +83,13 @@ def exit_codes_table() -> str:
     )
 
 
+def formats_table() -> str:
+    """What becomes of each format that checkpoints are published in."""
+    rows = ["| format | as it is | rounded anew | refused |", "|---|---|---|---|"]
+    rows += [f"| {each.format} | {each.kept} | {each.rounded} | {each.refused} |" for each in support()]
+    return "\n".join(rows)
+
+
 def engine_metrics_table() -> str:
     """The engine's metrics as Triton shows them."""
     rows = ["| metric | kind | meaning |", "|---|---|---|"]
@@ -137,6 +145,7 @@ def _aliases(entry: Parameter) -> str:
 BLOCKS = {
     "folders": folder_tree,
     "packages": package_tree,
+    "published formats": formats_table,
     "serve settings": serve_settings_table,
     "engine settings": engine_settings_table,
     "engine metrics": engine_metrics_table,

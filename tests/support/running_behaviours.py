@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -75,11 +75,12 @@ def saying(folder: Path) -> Iterator[Callable[..., Service]]:
 def with_keys(build: Path, triton_url: str, file: Path) -> Iterator[Callable[[], tuple[Service, str]]]:
     """A gateway behind a file of keys that is made for it."""
     key = create_key(file, "behaviours")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GLM_GATEWAY_KEYS_FILE", str(file))
-        with gateway_on(build, triton_url) as gateway:
-            gateway.wait_ready(READY_S)
-            yield lambda: (Service(sender(gateway.url), _no_keys, _says_nothing), key)
+    with ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:  # for that gateway only, not for those of this process
+            patch.setenv("GLM_GATEWAY_KEYS_FILE", str(file))
+            gateway = stack.enter_context(gateway_on(build, triton_url))
+        gateway.wait_ready(READY_S)
+        yield lambda: (Service(sender(gateway.url), _no_keys, _says_nothing), key)
 
 
 def _encoded(body: Any) -> bytes | None:

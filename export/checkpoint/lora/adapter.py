@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from export.checkpoint.hard_links import stored_tensors_in
 from export.checkpoint.lora.config import CONFIG, AdapterConfig
-from export.checkpoint.weights import EMBEDDING, STORED_TYPES, Weights
+from export.checkpoint.stored_tensors import STORED_TYPES, stored_tensors_in
+from export.checkpoint.weights import EMBEDDING, Weights
 from export.errors import BadShard
 from glmserve.errors import BadArtifact
 
@@ -139,7 +139,7 @@ def _resolved(config: AdapterConfig, weights: Weights) -> AdapterConfig:
 
 
 def _linear_layers(weights: Weights) -> Iterator[str]:
-    for name in weights.shards:
+    for name in weights.names:
         if name.endswith(".weight") and name not in _NO_LAYERS and len(weights.stored_shape(name)) == 2:
             yield name
 
@@ -148,7 +148,7 @@ def _checkpoints_name(module: str, weights: Weights, suffix: str) -> str | None:
     """What the checkpoint calls a module's tensor; None where it has none."""
     roots = [(old, new) for old, new in _OTHER_ROOTS if module.startswith(old)]
     names = [module, *(new + module.removeprefix(old) for old, new in roots), f"{_TEXT}.{module}"]
-    return next((f"{name}.{suffix}" for name in names if f"{name}.{suffix}" in weights.shards), None)
+    return next((f"{name}.{suffix}" for name in names if f"{name}.{suffix}" in weights.names), None)
 
 
 def _target(config: AdapterConfig, module: str, weights: Weights, key: str) -> str:

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import onnx_ir as ir
 
 from export.checkpoint.derived import DerivedWeights
 from export.checkpoint.lora.adapter import Adapter, Change
+from export.checkpoint.packed import PackedWeight
 from export.checkpoint.weights import Weights
 
 _CHUNK_VALUES = 1 << 22
@@ -41,6 +43,13 @@ class MergedWeights(DerivedWeights):
 
     def read_columns(self, name: str, begin: int, end: int) -> np.ndarray:
         return self._merged(name, self.base.read_columns(name, begin, end), 0, slice(begin, end))
+
+    def packed(self, name: str, shape: tuple[int, int]) -> PackedWeight | None:
+        return None if name in self.changes else self.base.packed(name, shape)
+
+    def lazy_bytes(self, name: str, shape: tuple[int, int], title: str) -> list[tuple[ir.LazyTensor, ir.LazyTensor]]:
+        is_changed = name in self.changes
+        return super().lazy_bytes(name, shape, title) if is_changed else self.base.lazy_bytes(name, shape, title)
 
     def is_as_stored(self, name: str) -> bool:
         return name not in self.changes and self.base.is_as_stored(name)

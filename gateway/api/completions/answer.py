@@ -8,11 +8,13 @@ from types import MappingProxyType
 from typing import Any
 
 from gateway.api.error_handlers import openai_problem
+from gateway.api.logprobs import spelled
 from gateway.api.usage import token_counts
 from gateway.chat.generation import Answer, Piece
 from gateway.chat.service import Prepared
 from gateway.schemas.openai import Wanted
 from gateway.streaming import sse
+from gateway.streaming.pace import Pace
 from gateway.triton.backend import Ranked
 from glmserve.errors import GlmServeError
 from glmserve.model.tokenizer import Tokenizer
@@ -42,6 +44,7 @@ class TextShape:
         self._tokenizer = tokenizer
         self._echoed = echoed
         self._wanted = wanted
+        self._pace = Pace()
         self._prompt_tokens = 0
         self._tokens = 0  # that were streamed so far
         self._written = [0] * len(echoed)  # characters of each answer, for text_offset
@@ -62,10 +65,12 @@ class TextShape:
                 yield self._event(i, text, (), beside=ids[i])
 
     def piece(self, piece: Piece) -> Iterator[str]:
+        self._pace.add(piece)
+        pace = {"timings": self._pace.timings(self._prompt_tokens)} if self._wanted.timings else {}
         for each in piece.pieces:
             self._tokens += len(each.tokens)
             if each.content or each.logprobs or (self._wanted.token_ids and each.tokens):
-                yield self._event(each.index, each.content, each.logprobs, tokens=each.tokens)
+                yield self._event(each.index, each.content, each.logprobs, tokens=each.tokens, pace=pace)
 
     def end(self, prepared: Prepared, answer: Answer) -> Iterator[str]:
         for i, each in enumerate(answer.answers):
@@ -87,9 +92,10 @@ class TextShape:
         ended: Answer | None = None,
         tokens: tuple[int, ...] = (),
         beside: Mapping[str, Any] = MappingProxyType({}),
+        pace: Mapping[str, Any] = MappingProxyType({}),
     ) -> str:
         choice = {**self._choice(index, text, logprobs, ended, tokens), **beside}
-        event: dict[str, Any] = {**self._head, "choices": [choice]}
+        event: dict[str, Any] = {**self._head, "choices": [choice], **pace}
         if self._wanted.running_usage:
             event["usage"] = token_counts(self._prompt_tokens, self._tokens)
         elif self._wanted.usage:
@@ -129,7 +135,7 @@ class TextShape:
         }
 
     def _spelled(self, token: int) -> str:
-        return self._tokenizer.token_bytes(token).decode("utf-8", "replace")
+        return spelled(token, self._tokenizer, self._wanted.tokens_as_ids)
 
 
 def _usage(prepared: Prepared, answer: Answer) -> dict[str, Any]:

@@ -7,8 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from gateway.api.tokens.body import TokenIds
-from gateway.schemas.common import FLAG, Text
+from gateway.schemas.common import FLAG, Text, TokenIds
 from gateway.schemas.conversation import Conversation
 from gateway.schemas.openai import StreamOptions, Wanted
 from gateway.schemas.structured_output import GuidedFields
@@ -38,6 +37,8 @@ class TextBody(GuidedFields, TokenFields):
         default=None, description='{"include_usage": true, "continuous_usage_stats": true}'
     )
     return_token_ids: bool | None = Field(default=None, description=FLAG)
+    return_tokens_as_token_ids: bool | None = Field(default=None, description=FLAG)
+    timings_per_token: bool | None = Field(default=None, description=FLAG)
     mm_processor_kwargs: None = Field(default=None, description="left out: no images come with a text")
     n: Annotated[int, Field(ge=1, le=MAX_ANSWERS)] | None = Field(
         default=None, description=f"a whole number from 1 to {MAX_ANSWERS}"
@@ -91,17 +92,20 @@ def parse_text(body: bytes) -> Asked:
         raise InvalidInput("The field best_of must be as many as n: every answer that is generated comes.", "best_of")
     if read.stream_options is not None and not read.stream:
         raise InvalidInput("The field stream_options needs stream to be true.", "stream_options")
-    conversations = tuple(_conversation(read, prompt, unknown) for prompt in read.prompts())
+    conversations = tuple(conversation_of_text(read, prompt, unknown) for prompt in read.prompts())
     options = read.stream_options or StreamOptions()
     wanted = Wanted(
         usage=bool(options.include_usage),
         running_usage=bool(options.include_usage and options.continuous_usage_stats),
         token_ids=bool(read.return_token_ids),
+        tokens_as_ids=bool(read.return_tokens_as_token_ids),
+        timings=bool(read.timings_per_token),
     )
     return Asked(read.model, conversations, bool(read.stream), bool(read.echo), wanted)
 
 
-def _conversation(read: TextBody, prompt: str | tuple[int, ...], unknown: tuple[str, ...]) -> Conversation:
+def conversation_of_text(read: TextBody, prompt: str | tuple[int, ...], unknown: tuple[str, ...]) -> Conversation:
+    """One of a body's prompts, with all that is asked of its answer."""
     sampling = read.sampling()  # each with a seed of its own, where the request has none
     return Conversation(
         (),

@@ -8,7 +8,7 @@ from typing import Any
 
 from gateway.api.as_chat import conversation_of, in_order_of_calls
 from gateway.api.messages.body import AskingBody, Block, CountBody, OfferedTool, SentMessage
-from gateway.schemas.conversation import Conversation, SentImage, Turn
+from gateway.schemas.conversation import Conversation, SentImage, SentVideo, Shown, Turn
 from gateway.schemas.mistakes import shown
 from glmserve.errors import InvalidInput
 from glmserve.model.chat_template import ToolCall
@@ -24,7 +24,7 @@ _NAMES = {
     ".function.": ".",
 }
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
-_OF_USER = "text, image and tool_result"
+_OF_USER = "text, image, video and tool_result"
 _OF_ASSISTANT = "text, thinking and tool_use"
 _OF_RESULT = "text, image and tool_reference"
 _NO_RESULT = "The tool failed and said nothing."
@@ -125,7 +125,7 @@ def _system(content: str | list[Block] | None, field: str) -> list[Turn]:
 def _asked(blocks: list[Block], field: str, called: list[str | None]) -> list[Turn]:
     """A user's message: results of tools are turns of their own, in the order in which the tools were called."""
     turns: list[Turn] = []
-    parts: list[str | SentImage] = []
+    parts: list[str | Shown] = []
     results: list[tuple[str | None, Turn]] = []
     for i, block in enumerate(blocks):
         place = f"{field}[{i}]"
@@ -141,8 +141,8 @@ def _asked(blocks: list[Block], field: str, called: list[str | None]) -> list[Tu
     return [*turns, *_user(parts), *in_order_of_calls(results, called)]
 
 
-def _user(parts: list[str | SentImage]) -> list[Turn]:
-    has_said = any(isinstance(part, SentImage) or part.strip() for part in parts)
+def _user(parts: list[str | Shown]) -> list[Turn]:
+    has_said = any(not isinstance(part, str) or part.strip() for part in parts)
     return [Turn("user", tuple(parts))] if has_said else []
 
 
@@ -186,16 +186,17 @@ def _said(blocks: list[Block], field: str) -> Turn:
     return Turn("assistant", tuple(texts), "".join(thoughts) or None, tuple(calls))
 
 
-def _part(block: Block, field: str, accepted: str) -> str | SentImage:
+def _part(block: Block, field: str, accepted: str) -> str | Shown:
     source = block.source
-    if block.type == "image":
+    if block.type in ("image", "video"):
         sent = {"base64": source.data, "url": source.url}.get(source.type) if source is not None else None
         if not sent:
             raise InvalidInput(
                 f"The source of {field} must be of type base64 with data, or of type url with a url.",
                 f"{field}.source",
             )
-        return SentImage(sent, f"{field}.source")
+        place = f"{field}.source"
+        return SentImage(sent, place) if block.type == "image" else SentVideo(sent, place)
     if block.type == "tool_reference" and accepted == _OF_RESULT:
         _require(block.tool_name, block, field, "tool_name")
         return block.tool_name or ""

@@ -27,6 +27,7 @@ class ResponseShape:
         self._request_id = request_id
         self._tokenizer = tokenizer
         self._head = _head(model, request_id, asked)
+        self._shows_tokens = bool(asked.read.enable_response_messages)
         self._thoughts: Kind = "summary" if asked.summarises else "reasoning"
         self._output: list[dict[str, Any]] = []
         self._growing: GrowingItem | None = None
@@ -39,7 +40,7 @@ class ResponseShape:
         for call in answer.calls:
             self._call(call)
         self._close(answer.finish_reason)
-        return self._response(*_status(answer), usage=_usage(prepared, answer))
+        return self._finished(prepared, answer)
 
     def start(self, prepared: Prepared) -> Iterator[str]:
         for kind in ("response.created", "response.in_progress"):
@@ -57,9 +58,8 @@ class ResponseShape:
 
     def end(self, prepared: Prepared, answer: Answer) -> Iterator[str]:
         yield from map(self._event, self._close(answer.finish_reason))
-        status, reason = _status(answer)
-        response = self._response(status, reason, usage=_usage(prepared, answer))
-        yield self._event({"type": f"response.{status}", "response": response})
+        response = self._finished(prepared, answer)
+        yield self._event({"type": f"response.{response['status']}", "response": response})
 
     def failure(self, error: GlmServeError) -> Iterator[str]:
         told = {"code": error.code, "message": sentence_for(error)}
@@ -96,6 +96,17 @@ class ResponseShape:
     def _name(self, kind: Kind) -> str:
         prefix = {"message": "msg", "call": "fc"}.get(kind, "rs")
         return f"{prefix}_{self._request_id}_{len(self._output)}"
+
+    def _finished(self, prepared: Prepared, answer: Answer) -> dict[str, Any]:
+        response = self._response(*_status(answer), usage=_usage(prepared, answer))
+        if self._shows_tokens:
+            response["input_messages"] = [self._raw(prepared.prompt.input_ids.tolist())]
+            response["output_messages"] = [self._raw(list(answer.tokens))]
+        return response
+
+    def _raw(self, ids: list[int]) -> dict[str, Any]:
+        """Tokens as vLLM shows them beside a response."""
+        return {"type": "raw_message_tokens", "message": self._tokenizer.decode(ids), "tokens": ids}
 
     def _response(self, status: str, reason: str | None = None, usage: dict[str, Any] | None = None) -> dict[str, Any]:
         return {

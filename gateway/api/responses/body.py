@@ -132,6 +132,7 @@ class ResponsesBody(RequestBody):
     max_tool_calls: int | None = Field(default=None, description="a whole number, for tools that are not here")
     truncation: Literal["disabled"] | None = Field(default=None, description='"disabled": nothing is left out of input')
     background: Literal[False] | None = Field(default=None, description="false: answers are given at once")
+    enable_response_messages: bool | None = Field(default=None, description=FLAG)
     previous_response_id: None = Field(default=None, description=_NOTHING_KEPT)
     conversation: None = Field(default=None, description=_NOTHING_KEPT)
     prompt: None = Field(default=None, description="left out: this service keeps no prompts, so send instructions")

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from gateway.api.as_chat import in_order_of_calls
 from gateway.schemas.common import Body, is_blank
-from gateway.schemas.conversation import SentImage, Turn
+from gateway.schemas.conversation import Shown, Turn
 from gateway.schemas.json_reader import parse_json
 from gateway.schemas.parts import Part
 from gateway.schemas.tools import FunctionName
@@ -54,7 +54,7 @@ class Item(Body):
 class _Assistant:
     """What an assistant says in items that follow one another, which are one turn."""
 
-    parts: list[str | SentImage] = field(default_factory=list)
+    parts: list[str | Shown] = field(default_factory=list)
     thoughts: list[str] = field(default_factory=list)
     calls: list[ToolCall] = field(default_factory=list)
     call_ids: list[str | None] = field(default_factory=list)
@@ -128,7 +128,7 @@ def _asked(item: Item, place: str) -> list[Turn]:
     if item.role is None:
         raise InvalidInput(f"The field {place} is a message but has no role.", f"{place}.role")
     parts = _parts(item.content, f"{place}.content")
-    if not any(isinstance(part, SentImage) or part.strip() for part in parts):
+    if not any(not isinstance(part, str) or part.strip() for part in parts):
         return []
     return [Turn("user" if item.role == "user" else "system", tuple(parts))]
 
@@ -139,7 +139,7 @@ def _unknown(item: Item, place: str) -> InvalidInput:
     )
 
 
-def _parts(content: str | list[Part] | None, place: str) -> list[str | SentImage]:
+def _parts(content: str | list[Part] | None, place: str) -> list[str | Shown]:
     if isinstance(content, str):
         return [content]
     return [part.read(f"{place}[{i}]") for i, part in enumerate(content or ())]

@@ -62,6 +62,9 @@ _MEANINGS = {
     "reasoning": Meaning("Whether the model thinks first, and whether its thoughts come as they are or as a summary."),
     "include": Meaning("What else is told: message.output_text.logprobs for each token's log-probability."),
     "top_logprobs": Meaning("Of how many of the likeliest tokens in each place the log-probability is told."),
+    "enable_response_messages": Meaning(
+        "Whether a finished response brings prompt and answer as texts and token ids, as vLLM's clients ask.", False
+    ),
     "metadata": Meaning("Comes back with the answer."),
     "store": Meaning("Known for OpenAI's clients' sake: nothing is kept."),
     "user": _KNOWN,
@@ -83,6 +86,8 @@ _ANSWERS = {
         status=said("string", "completed, or incomplete at max_output_tokens or the context's end."),
         output=said("array", "Items of type reasoning, message and function_call.", items={"type": "object"}),
         usage=USAGE,
+        input_messages=said("array", "The prompt, where it was asked for.", items={"type": "object"}),
+        output_messages=said("array", "The answer as it was drawn, where it was asked for.", items={"type": "object"}),
     ),
     "ResponseInputTokens": fields(
         *("object", "input_tokens"),

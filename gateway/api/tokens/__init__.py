@@ -1,1 +1,1 @@
-"""The routes /v1/tokenize and /v1/detokenize: text and conversations as token ids, and back."""
+"""The routes /v1/tokenize, /v1/detokenize and those beside them: text and conversations as token ids, and back."""

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 
-from gateway.schemas.common import FLAG, RequestBody, Text
+from gateway.schemas.common import FLAG, MAX_TOKEN_IDS, RequestBody, Text, TokenIds
 from gateway.schemas.messages import MAX_MESSAGES, ChatMessage, MessagesBody
 from glmserve.errors import InvalidInput
-
-_MAX_IDS = 131_072
-TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=_MAX_IDS, fail_fast=True)]
 
 
 class TokenizeBody(MessagesBody):
@@ -40,7 +37,7 @@ class DetokenizeBody(RequestBody):
     """The JSON body of a request to /v1/detokenize."""
 
     model: Text | None = Field(default=None, description="the name of a model, as GET /v1/models lists it")
-    tokens: TokenIds = Field(description=f"a list of at most {_MAX_IDS} token ids")
+    tokens: TokenIds = Field(description=f"a list of at most {MAX_TOKEN_IDS} token ids")
 
 
 def check_ids(ids: list[int] | tuple[int, ...], largest: int, field: str) -> None:

@@ -1,4 +1,5 @@
-"""POST /v1/tokenize and POST /v1/detokenize, in the shapes that vLLM gives them."""
+"""POST /v1/tokenize and /v1/detokenize and GET /v1/tokenizer_info, in the shapes of vLLM, and /v1/apply-template, in
+that of llama.cpp."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from gateway.api.handler import ChatHandler
 from gateway.api.tokens.answer import document
 from gateway.api.tokens.body import DetokenizeBody, TokenizeBody, check_ids
 from gateway.openapi.field_docs import Meaning
-from gateway.openapi.operations import RouteDocs, asking
+from gateway.openapi.operations import LOOKING, RouteDocs, asking, operation
 from gateway.openapi.responses import fields, said
 from gateway.schemas.common import read_as
 from gateway.schemas.conversation import Conversation
@@ -23,6 +24,8 @@ from glmserve.errors import InvalidInput
 from glmserve.sampling_parameters import Sampling
 
 _COUNTING = Sampling(max_tokens=1)
+_CLASS = "PreTrainedTokenizerFast"
+"""What reads a tokenizer.json in transformers."""
 
 
 def routes(settings: GatewaySettings, bodies: BodyReader, handler: ChatHandler) -> Blueprint:
@@ -43,12 +46,31 @@ def routes(settings: GatewaySettings, bodies: BodyReader, handler: ChatHandler) 
         written = document(facts, prompt.input_ids, tokenizer, bool(read.with_pieces), bool(read.return_token_strs))
         return Response(written, mimetype="application/json")
 
+    @blueprint.post("/v1/apply-template")
+    def apply_template() -> Response:
+        read, counted = bodies.read_as(request, _counted, settings.thinking)
+        handler.check_model(read.model)
+        return jsonify(prompt=tokenizer.decode(handler.count(counted).input_ids.tolist()))
+
     @blueprint.post("/v1/detokenize")
     def detokenize() -> Response:
         read = bodies.read_as(request, _ids)
         handler.check_model(read.model)
         check_ids(read.tokens, tokenizer.largest_id, "tokens")
-        return jsonify(prompt=tokenizer.decode(read.tokens))
+        text = tokenizer.decode(read.tokens)
+        return jsonify(prompt=text, content=text)
+
+    @blueprint.get("/v1/tokenizer_info")
+    def tokenizer_info() -> Response:
+        return jsonify(
+            tokenizer_class=_CLASS,
+            vocab_size=tokenizer.largest_id + 1,
+            model_max_length=handler.service.context_tokens,
+            added_tokens_decoder={
+                str(token): {"content": text, "special": True} for token, text in tokenizer.control_texts.items()
+            },
+            chat_template=handler.service.chat_template,
+        )
 
     return blueprint
 
@@ -87,6 +109,10 @@ def docs() -> RouteDocs:
     """What these routes tell the OpenAPI document."""
     count = asking("Turn a conversation or a text into token ids, and count them.", TokenizeBody, "TokenCount")
     text = asking("Turn token ids into their text.", DetokenizeBody, "Detokenized")
+    prompt = asking("Turn a conversation into the text of its prompt.", TokenizeBody, "Prompt")
+    described = operation(
+        "The tokenizer's vocabulary, control tokens and chat template.", "Tokenizer", LOOKING, "Problem"
+    )
     meanings = {
         "messages": Meaning("The conversation, images included."),
         "prompt": Meaning("A text as it stands, instead of messages; control tokens written in it are such."),
@@ -98,7 +124,12 @@ def docs() -> RouteDocs:
         "add_special": Meaning("Known for llama.cpp's clients' sake, as add_special_tokens."),
     }
     return RouteDocs(
-        {"/v1/tokenize": {"post": count}, "/v1/detokenize": {"post": text}},
+        {
+            "/v1/tokenize": {"post": count},
+            "/v1/detokenize": {"post": text},
+            "/v1/apply-template": {"post": prompt},
+            "/v1/tokenizer_info": {"get": described},
+        },
         (TokenizeBody, DetokenizeBody),
         meanings,
         _ANSWERS,
@@ -118,5 +149,18 @@ _ANSWERS = {
         },
         token_strs={"type": ["array", "null"], "description": "Each token's text, where that was asked for."},
     ),
-    "Detokenized": fields("prompt", prompt=said("string", "The text.")),
+    "Detokenized": fields(
+        *("prompt", "content"),
+        prompt=said("string", "The text."),
+        content=said("string", "The same, as llama.cpp's clients read it."),
+    ),
+    "Prompt": fields("prompt", prompt=said("string", "The text.")),
+    "Tokenizer": fields(
+        *("tokenizer_class", "vocab_size", "model_max_length", "added_tokens_decoder", "chat_template"),
+        tokenizer_class=said("string", "The class of transformers that reads it."),
+        vocab_size=said("integer", "Its largest id and one more."),
+        model_max_length=said("integer", "Most tokens of prompt, images and answer."),
+        added_tokens_decoder=said("object", "Its control tokens by id, each with content and special."),
+        chat_template=said("string", "The template that makes a prompt of a conversation, in Jinja."),
+    ),
 }

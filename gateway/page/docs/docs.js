@@ -1,16 +1,28 @@
 // The page of the API: each address of /openapi.json with its fields, code that asks it, and a place to try it.
 import { $, element, remembered, speak, spoken, wireTheme, word } from "/page/dom.js";
-import { answers, anchor, contentOf, nameOf, parameters, statuses, taken, given } from "/page/docs/tables.js";
+import { answers, anchor, contentOf, kind, nameOf, parameters, statuses, taken, given } from "/page/docs/tables.js";
 import { workbench } from "/page/docs/tryout.js";
 import { learnChinese, said } from "/page/docs/words.js";
 
 let api = null;
 const service = { needsKey: false, model: "" };
+const bodies = new Map(); // the heading under which each body's fields stand
 const typed = new Map(); // what a visitor has typed, by address, outlives a change of language
 
 function eachOperation(act) {
   for (const [path, methods] of Object.entries(api.paths))
     for (const [method, found] of Object.entries(methods)) act(path, method, found);
+}
+
+// A body's fields, or a link to the address where they stood already.
+function fields(name, title) {
+  if (!bodies.has(name)) {
+    bodies.set(name, title);
+    return taken(api.components.schemas[name]);
+  }
+  const link = element("a", "", bodies.get(name).textContent);
+  link.href = `#${bodies.get(name).id}`;
+  return element("p", "", ...word("sameFields")(link));
 }
 
 function section(path, method, found) {
@@ -20,7 +32,7 @@ function section(path, method, found) {
   const told = element("div", "told");
   const body = found.requestBody;
   const content = contentOf(body);
-  if (content) told.append(taken(api.components.schemas[nameOf(content)]));
+  if (content) told.append(fields(nameOf(content), title));
   if (body && body.description) told.append(element("p", "", said(body.description)));
   if (found.parameters) told.append(parameters(found.parameters));
   told.append(statuses(found.responses));
@@ -34,12 +46,13 @@ function parts() {
   const isAnswer = answers(api);
   const nodes = [element("h2", "", word("parts"))];
   for (const [name, schema] of Object.entries(api.components.schemas)) {
-    if (shown.has(name) || !schema.properties) continue;
+    if (shown.has(name)) continue;
     const title = element("h3", "", element("code", "", name));
     title.id = name;
     nodes.push(title);
     if (schema.description) nodes.push(element("p", "", said(schema.description)));
-    nodes.push(isAnswer.has(name) ? given(schema) : taken(schema));
+    if (!schema.properties) nodes.push(element("p", "", ...kind(schema)));
+    else nodes.push(isAnswer.has(name) ? given(schema) : taken(schema));
   }
   return nodes;
 }
@@ -48,6 +61,7 @@ function render() {
   document.title = word("api");
   $("about").textContent = said(api.info.description);
   $("operations").replaceChildren();
+  bodies.clear();
   $("addresses").replaceChildren();
   eachOperation((path, method, found) => {
     $("operations").append(section(path, method, found));

@@ -15,7 +15,7 @@ function linkTo(name) {
 }
 
 // The type of a field in words, in which parts are links.
-function kind(schema) {
+export function kind(schema) {
   if (schema.$ref) return [linkTo(schema.$ref.slice(PART.length))];
   if (schema.anyOf) {
     const kinds = schema.anyOf.filter((each) => each.type !== "null").map(kind);

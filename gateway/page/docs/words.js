@@ -7,7 +7,7 @@ const spread = (nodes, before, after = "") => [before, ...nodes, after].filter((
 Object.assign(WORDS.en, {
   api: "The API", chat: "Chat", addresses: "Addresses", skipToDocs: "To the documentation", parts: "Parts", code: "Code",
   field: "field", type: "type", ifLeftOut: "if left out", meaning: "meaning", there: "there", always: "always", atTimes: "at times",
-  required: "required", requiredOr: (others) => `required, or ${others}`, none: "none", or: " or ", anything: "anything", listOf: (nodes) => spread(nodes, "list of "),
+  required: "required", requiredOr: (others) => `required, or ${others}`, none: "none", or: " or ", anything: "anything", listOf: (nodes) => spread(nodes, "list of "), sameFields: (link) => ["The same fields as ", link, "."],
   parameter: "parameter", where: "where", path: "in the path", header: "in the header", query: "in the query", status: "status", when: "when", body: "body",
   tryIt: "Try it", sendRequest: "Send", requestBody: "The request's body", yourImage: "An image of yours", resetBody: "The example again",
   badJson: (why) => `This is not JSON: ${why}`, asking: "Asking …", anAnswer: "An answer", retryAfter: (seconds) => `Retry-After ${seconds}`,
@@ -15,7 +15,7 @@ Object.assign(WORDS.en, {
 Object.assign(WORDS.zh, {
   api: "API 文档", chat: "对话", addresses: "接口地址", skipToDocs: "跳到文档", parts: "数据结构", code: "代码",
   field: "字段", type: "类型", ifLeftOut: "省略时", meaning: "含义", there: "是否出现", always: "总是", atTimes: "有时",
-  required: "必填", requiredOr: (others) => `必填，或改用 ${others}`, none: "无", or: " 或 ", anything: "任意值", listOf: (nodes) => spread(nodes, "", " 的列表"),
+  required: "必填", requiredOr: (others) => `必填，或改用 ${others}`, none: "无", or: " 或 ", anything: "任意值", listOf: (nodes) => spread(nodes, "", " 的列表"), sameFields: (link) => ["字段与 ", link, " 相同。"],
   parameter: "参数", where: "位置", path: "路径中", header: "请求头中", query: "查询串中", status: "状态码", when: "何时", body: "内容",
   tryIt: "试一试", sendRequest: "发送", requestBody: "请求体", yourImage: "换成自己的图片", resetBody: "恢复示例",
   badJson: (why) => `这不是 JSON：${why}`, asking: "正在请求……", anAnswer: "回答示例", retryAfter: (seconds) => `${seconds} 秒后重试`,

@@ -19,17 +19,21 @@ from glmserve.limits import (
     MAX_IMAGES,
     MAX_LOGIT_BIAS,
     MAX_STOP_TOKEN_IDS,
+    MAX_VIDEO_FRAMES,
+    MAX_VIDEOS,
 )
 from glmserve.model.config import Checkpoint
 from glmserve.model.image_processor import Grid
+from glmserve.model.video_sampling import FRAMES_A_MOMENT
 from glmserve.sampling_parameters import PARAMETERS, Parameter, Sampling, Value
 
 Tensors = dict[str, np.ndarray]
+_MOST_IMAGES = MAX_IMAGES + MAX_VIDEOS * MAX_VIDEO_FRAMES // FRAMES_A_MOMENT
 
 
 @dataclass(frozen=True)
 class Asked:
-    """One checked request: images as patches u8 [patches, patch_bytes] with their grids."""
+    """One checked request: images as patches u8 [all frames' patches, patch_bytes] with their grids."""
 
     input_ids: np.ndarray
     images: list[tuple[np.ndarray, Grid]]
@@ -178,16 +182,20 @@ def _images(tensors: Tensors, checkpoint: Checkpoint) -> list[tuple[np.ndarray, 
     rows = tensors.get(contract.GRIDS.name)
     if rows is None or len(rows) == 0:
         return []
-    grids = [Grid(int(down), int(across)) for down, across in rows]
-    if len(grids) > MAX_IMAGES:
-        raise InvalidInput(f"A request may hold at most {MAX_IMAGES} images.", "image")
+    if len(rows) > _MOST_IMAGES:
+        raise InvalidInput(f"A request may hold at most {_MOST_IMAGES} images and moments of videos.", "image")
+    frames = tensors.get(contract.FRAMES.name, np.ones(len(rows), np.int32))
+    if len(frames) != len(rows) or not ((frames >= 1) & (frames <= images.temporal_patch_size)).all():
+        raise InvalidInput(f"Each image must have 1 to {images.temporal_patch_size} frames.", "image")
+    grids = [Grid(int(down), int(across), int(each)) for (down, across), each in zip(rows, frames, strict=True)]
     if any(g.rows < merge or g.columns < merge or g.rows % merge or g.columns % merge for g in grids):
         raise InvalidInput(f"Image grids must be positive multiples of {merge}.", "image")
     patches = tensors.get(contract.PATCHES.name)
-    wanted = sum(grid.patches for grid in grids), images.patch_bytes
+    wanted = sum(grid.sent_patches for grid in grids), images.patch_bytes
     if patches is None or patches.shape != wanted:
         raise InvalidInput(f"The images' grids ask for patches of shape {list(wanted)}.", "image")
-    if any(images.temporal_patch_size * g.patches * images.patch_size**2 > images.max_pixels for g in grids):
+    most_pixels = max(images.max_pixels, checkpoint.videos.max_pixels)
+    if any(images.temporal_patch_size * g.patches * images.patch_size**2 > most_pixels for g in grids):
         raise InvalidInput("An image has more patches than the model accepts.", "image")
-    ends = np.cumsum([grid.patches for grid in grids])
+    ends = np.cumsum([grid.sent_patches for grid in grids])
     return list(zip(np.split(patches, ends[:-1]), grids, strict=True))

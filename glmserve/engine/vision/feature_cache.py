@@ -14,7 +14,7 @@ from glmserve.model.image_processor import Grid
 
 
 def image_key(patches: np.ndarray, grid: Grid, scope: int) -> bytes:
-    """A digest of an image as the model sees it (patches and grid) and of the scope that may share it."""
+    """A digest of an image as the model sees it (its frames' patches, and grid) and of the scope that may share it."""
     digest = hashlib.sha256(f"{scope} {grid.rows} {grid.columns} {patches.shape} {patches.dtype}|".encode())
     digest.update(np.ascontiguousarray(patches).data)
     return digest.digest()

@@ -149,6 +149,7 @@ def test_bad_words_are_banned_at_the_beginning_and_after_a_blank(
     [
         ({"logit_bias": {"7": 101}}, "logit_bias.7"),
         ({"logit_bias": {"x": 1}}, "logit_bias"),
+        ({"logit_bias": {"x": 1, "7": 0, "y": 2}}, "these are none"),
         ({"logit_bias": [1]}, "logit_bias"),
         ({"logit_bias": {"999999": 1}}, "logit_bias holds the token id 999999; ids go from 0 to"),
         ({"allowed_token_ids": []}, "allowed_token_ids"),
@@ -329,7 +330,8 @@ def test_the_stop_token_that_ended_an_answer_is_its_stop_reason(
     assert completed(client, stop_token_ids=[9])["choices"][0]["stop_reason"] == 9
     assert streamed(client, stop_token_ids=[9])[-1]["choices"][0]["stop_reason"] == 9
     backend.chunks = says()
-    assert "stop_reason" not in completed(client, stop_token_ids=[9])["choices"][0]
+    assert completed(client, stop_token_ids=[9])["choices"][0]["stop_reason"] is None
+    assert streamed(client, stop_token_ids=[9])[-1]["choices"][0]["stop_reason"] is None
 
 
 def test_the_fewest_tokens_raise_the_default_of_the_most(client: FlaskClient, backend: FakeBackend) -> None:
@@ -354,3 +356,34 @@ def test_running_usage_comes_with_the_usage_only(client: FlaskClient) -> None:
 def test_a_prompt_too_long_has_openais_code(client: FlaskClient) -> None:
     asked = {"messages": [{"role": "user", "content": "a " * 200_000}]}
     assert client.post(OPENAI_URL, json=asked).get_json()["error"]["code"] == "context_length_exceeded"
+
+
+def test_a_prompt_of_token_ids_is_answered_as_its_messages_are(
+    client: FlaskClient, backend: FakeBackend, says: Script
+) -> None:
+    backend.chunks = says("<think>It is round.</think>A circle.")
+    ids = completed(client, return_token_ids=True)["prompt_token_ids"]
+    told = client.post(OPENAI_URL, json={"prompt_token_ids": ids, "return_token_ids": True}).get_json()
+    assert told["prompt_token_ids"] == ids and told["usage"]["prompt_tokens"] == len(ids)
+    message = told["choices"][0]["message"]
+    assert (message["content"], message["reasoning"]) == ("A circle.", "It is round.")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"prompt_token_ids": []},
+        {"prompt_token_ids": [10**8]},
+        {"prompt_token_ids": [-1]},
+        {"prompt_token_ids": "Hi"},
+        {"prompt_token_ids": [1], "messages": [{"role": "user", "content": "Hi"}]},
+    ],
+)
+def test_a_prompt_of_what_are_no_token_ids_is_refused(client: FlaskClient, fields: dict[str, Any]) -> None:
+    response = client.post(OPENAI_URL, json=fields)
+    assert response.status_code == 400 and response.get_json()["error"]["param"].startswith("prompt_token_ids")
+
+
+def test_a_prompt_of_token_ids_has_no_message_to_go_on_with(client: FlaskClient) -> None:
+    response = client.post(OPENAI_URL, json={"prompt_token_ids": [1], "continue_final_message": True})
+    assert response.status_code == 400 and response.get_json()["error"]["param"] == "continue_final_message"

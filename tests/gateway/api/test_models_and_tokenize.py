@@ -61,3 +61,12 @@ def test_counting_tells_of_fields_that_nobody_knows(build: Path, backend: FakeBa
     assert "sistem" in client.post(path, json={**body, "sistem": "Be brief."}).headers["Warning"]
     strict = create_app(GatewaySettings(build=build, unknown_fields="refuse"), backend).test_client()
     assert strict.post(path, json={**body, "sistem": "Be brief."}).status_code == 400
+
+
+@pytest.mark.parametrize("path", ["/v1/apply-template", "/apply-template"])
+def test_a_conversation_is_told_as_the_text_of_its_prompt(build: Path, backend: FakeBackend, path: str) -> None:
+    client = create_app(GatewaySettings(build=build), backend).test_client()
+    body = {"messages": [{"role": "user", "content": "Hi 媽"}]}
+    told = client.post(path, json=body).get_json()["prompt"]
+    ids = client.post("/v1/tokenize", json=body).get_json()["tokens"]
+    assert "Hi 媽" in told and client.post("/v1/detokenize", json={"tokens": ids}).get_json()["prompt"] == told

@@ -94,6 +94,9 @@ def test_log_probabilities_are_parallel_lists(
     assert all(len(top) == 1 for top in told["top_logprobs"])  # with the token itself
     assert told["text_offset"][0] == 0 and len(told["top_logprobs"]) == len(told["text_offset"])
     assert backend.requests[0].sampling.logprobs and backend.requests[0].sampling.top_logprobs == 1
+    asked = {"prompt": "x", "logprobs": 1, "return_tokens_as_token_ids": True}
+    spelled = client.post(URL, json=asked).get_json()["choices"][0]["logprobs"]["tokens"]
+    assert spelled == [f"token_id:{each}" for each in tokenizer.encode("A red.")]
 
 
 @pytest.mark.parametrize(

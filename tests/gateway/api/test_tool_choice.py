@@ -229,7 +229,7 @@ def test_a_choice_of_one_kind_is_not_told_what_another_kind_lacks(client: FlaskC
         ({"thinking": {}}, "disabled"),
         ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "letters"),
         ({"bad_words": [" "]}, "not blank"),
-        ({"logit_bias": {"a": 1}}, "a token id"),
+        ({"logit_bias": {"a": 1}}, "token ids as keys"),
     ],
 )
 def test_a_refusal_says_what_is_accepted(client: FlaskClient, fields: dict[str, Any], accepted: str) -> None:

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from samples import ask
 
 from gateway.api.completions.body import TextBody
+from gateway.api.llama_cpp.body import LlamaBody
 from gateway.api.messages.body import AskingBody, CountBody
 from gateway.api.responses.body import ResponsesBody
 from gateway.api.tokens.body import DetokenizeBody, TokenizeBody
@@ -23,7 +24,7 @@ from gateway.schemas.openai import CompletionBody
 from gateway.schemas.vision import VisionBody
 from gateway.settings import GatewaySettings
 
-OTHER_BODIES = (TextBody, ResponsesBody, AskingBody, CountBody, TokenizeBody, DetokenizeBody)
+OTHER_BODIES = (TextBody, LlamaBody, ResponsesBody, AskingBody, CountBody, TokenizeBody, DetokenizeBody)
 PAGES = {"/", "/docs", "/openapi.json"}
 API_PAGE = (Path(__file__).resolve().parents[3] / "docs" / "api.md").read_text("utf-8")
 

@@ -15,12 +15,14 @@ from costly_bodies import KINDS, VISION
 
 from gateway.reading.dear import is_dear
 from gateway.reading.dear_reader import DearReader
+from gateway.reading.process import IDLE_S
 from glmserve.errors import DeadlineExceeded, GlmServeError, InvalidInput, Overloaded
 
 JSON = "application/json"
 DEAR = [kind for kind in KINDS if kind.startswith(("JSON", "base64"))] + ["a form's long text", "a form of escapes"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", DEAR)
 def test_what_takes_long_to_read_is_dear(kind: str) -> None:
     made = KINDS[kind]()
@@ -69,6 +71,22 @@ def takes_memory(body: bytes) -> int:
     return len(bytes(1 << 30))
 
 
+def takes_the_last_of_memory(body: bytes) -> None:
+    kept: list[object] = []
+    for count in (1 << 20, 1 << 12, 1 << 8):
+        try:
+            while True:
+                kept.append(bytearray(count))
+        except MemoryError:
+            continue
+    while True:
+        kept = [kept]
+
+
+def aborts(body: bytes) -> None:
+    os.abort()  # as libraries do that get no memory
+
+
 def dies(body: bytes) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -99,6 +117,7 @@ def test_a_body_is_read_elsewhere_as_it_would_be_here(reader: DearReader) -> Non
     [
         (computes_for_ever, InvalidInput, "0.3 s of processor time"),
         (takes_memory, InvalidInput, "MiB of memory"),
+        (aborts, InvalidInput, "MiB of memory"),
         (dies, Overloaded, "is busy"),
         (breaks, GlmServeError, "failed to answer"),
     ],
@@ -112,6 +131,25 @@ def test_one_that_takes_too_much_or_fails_is_refused_and_the_next_is_read(
 
 
 @pytest.mark.process
+def test_one_that_leaves_no_memory_at_all_is_refused_and_its_process_goes_on() -> None:
+    with closing(DearReader(30.0, cpu_s=20.0)) as reader:
+        before = reader.read("key", pid, b"body")
+        with pytest.raises(InvalidInput, match="MiB of memory"):
+            reader.read("key", takes_the_last_of_memory, b"body")
+        assert reader.read("key", pid, b"body") == before
+
+
+@pytest.mark.process
+def test_a_process_that_is_about_to_end_for_want_of_bodies_is_not_asked(
+    reader: DearReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = reader.read("key", pid, b"body")
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 0.9 * IDLE_S)
+    assert reader.read("key", pid, b"body") != first
+
+
+@pytest.mark.process
 def test_time_that_runs_out_ends_the_reading() -> None:
     with closing(DearReader(8.0)) as reader:
         began = time.monotonic()
@@ -121,6 +159,7 @@ def test_time_that_runs_out_ends_the_reading() -> None:
         assert reader.read("key", halves, b"body", 1) == b"bo"
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_every_kind_stays_within_the_limits_of_bytes() -> None:
     for kind in KINDS.values():

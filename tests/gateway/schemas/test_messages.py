@@ -127,9 +127,6 @@ def test_parts_have_the_names_of_both_of_openais_apis(post: Post, backend: FakeB
 @pytest.mark.parametrize(
     ("kind", "remedy"),
     [
-        ("video_url", "single frames"),
-        ("video", "single frames"),
-        ("input_video", "single frames"),
         ("input_audio", "a text part"),
         ("audio_url", "a text part"),
         ("file", "image_url part"),

@@ -127,6 +127,13 @@ def emoji_ids(service: Service) -> bool:
     return "I love cats 🐱" in service.post("/v1/detokenize", {"tokens": ids}).body["prompt"]
 
 
+@holds(_IDS, "`return_tokens_as_token_ids` spells the tokens of `logprobs` by their ids.")
+def tokens_as_ids(service: Service) -> bool:
+    choice = service.chat(return_token_ids=True, return_tokens_as_token_ids=True, logprobs=True).choice
+    told = [each["token"] for each in choice["logprobs"]["content"]]
+    return told == [f"token_id:{token}" for token in choice["token_ids"]][: len(told)] and bool(told)
+
+
 @holds("vLLM test_usage_policy", "A whole answer tells its usage.")
 def whole_usage(service: Service) -> bool:
     usage = service.chat().usage
@@ -186,6 +193,22 @@ def too_long_stream(service: Service) -> bool:
 def timings(service: Service) -> bool:
     last = service.stream(stream_options={"include_usage": True}).events[-1]
     return "timings" in service.chat().body and "timings" in last
+
+
+@holds("vLLM test_token_in_token_out", "A chat takes `prompt_token_ids` instead of messages.")
+def prompt_of_ids(service: Service) -> bool:
+    asked = service.chat(return_token_ids=True).body
+    fields = {"temperature": 0, "max_tokens": 8, "return_token_ids": True}
+    told = service.post(CHAT, {"prompt_token_ids": asked["prompt_token_ids"], **fields}).body
+    return bool(told["choices"] == asked["choices"] and told["prompt_token_ids"] == asked["prompt_token_ids"])
+
+
+@holds(_LLAMA, "`timings_per_token` puts timings into each chunk but the first.")
+def timings_per_token(service: Service) -> bool:
+    first, *others = service.stream(timings_per_token=True, stream_options={"include_usage": True}).events
+    told = [event["timings"] for event in others if any(choice["delta"] for choice in event["choices"])]
+    assert "timings" not in first and told[-1]["predicted_n"] <= 8
+    return all(each["prompt_per_second"] > 0 and each["predicted_per_second"] >= 0 for each in told)
 
 
 @holds("vLLM test_chat_template", "The template may be told not to begin an answer.")

@@ -186,6 +186,54 @@ def too_long(service: Service) -> bool:
     return service.complete("I believe the meaning of life is " * 4000).status == 400
 
 
+def _llama(service: Service, **fields: Any) -> Any:
+    body = {"prompt": "The circle is", "n_predict": 4, "temperature": 0, "ignore_eos": True, **fields}
+    reply = service.post("/completion", body)
+    return reply.events if fields.get("stream") else reply.body
+
+
+@holds(_LLAMA, "`/completion` continues a prompt in llama.cpp's own shape, whole and in a stream.")
+def llama_completion(service: Service) -> bool:
+    whole, (*pieces, last) = _llama(service, return_tokens=True), _llama(service, stream=True)
+    content = service.complete(max_tokens=4, ignore_eos=True).choice["text"]
+    assert whole["content"] == content == "".join(each["content"] for each in pieces)
+    assert whole["tokens"] == [token for each in pieces for token in each["tokens"]] and len(whole["tokens"]) == 4
+    assert [each["stop"] for each in pieces] == [False] * len(pieces) and last["stop"] is True
+    for each in (whole, last):
+        timings = each["timings"]
+        assert timings["predicted_n"] == 4 and timings["cache_n"] + timings["prompt_n"] == len(_ids(service))
+        assert each["stop_type"] == "limit" and each["truncated"] is False and each["prompt"] == "The circle is"
+        assert each["generation_settings"]["n_predict"] == 4 and isinstance(each["has_new_line"], bool)
+    return _llama(service)["tokens"] == []
+
+
+@holds(_LLAMA, "`n_probs` tells the likeliest tokens in each place of it, with ids and bytes.")
+def llama_probabilities(service: Service) -> bool:
+    told = _llama(service, n_probs=10)["completion_probabilities"]
+    streamed = [
+        each
+        for event in _llama(service, n_probs=10, stream=True)
+        if not event["stop"]
+        for each in event["completion_probabilities"]
+    ]
+    assert [each["id"] for each in streamed] == [each["id"] for each in told]
+    entries = [entry for each in told for entry in (each, *each["top_logprobs"])]
+    assert all(entry["logprob"] <= 0 and isinstance(entry["token"], str) and entry["bytes"] for entry in entries)
+    return len(told) == 4 and all(len(each["top_logprobs"]) == 10 for each in told)
+
+
+@holds(_LLAMA, "`response_fields` leaves out all others of it.")
+def llama_fields(service: Service) -> bool:
+    found = _llama(service, response_fields=["content", "generation_settings/n_predict", "prompt"])
+    return len(found) == 3 and found["generation_settings/n_predict"] == 4 and found["prompt"] == "The circle is"
+
+
+@holds(_LLAMA, "Several prompts of it are answered as a list.")
+def llama_list(service: Service) -> bool:
+    first, second = _llama(service, prompt=["The circle is", _ids(service)])
+    return first["content"] == second["content"] and second["index"] == 1
+
+
 @holds("llama.cpp test_ctx_shift", "`max_tokens` above the room is cut to it.")
 def cut(service: Service) -> bool:
     return service.complete(max_tokens=10**6).status == 200

@@ -12,7 +12,9 @@ DECLINED: list[Declined] = [
     Declined(
         "vLLM test_completion", "So do `prompt_logprobs` and `echo` with `logprobs` for a text.", _PROMPT_LOGPROBS, 2
     ),
-    Declined("vLLM test_vision, test_completion", "`use_beam_search` gives the likeliest answers.", _BEAMS, 2),
+    Declined(
+        "vLLM test_vision, test_video, test_completion", "`use_beam_search` gives the likeliest answers.", _BEAMS, 3
+    ),
     Declined(
         "vLLM test_chat",
         "The last chunk of a stream holds text and `finish_reason` together.",
@@ -33,9 +35,10 @@ DECLINED: list[Declined] = [
         "images are found by their pixels, and sent each time",
     ),
     Declined(
-        "vLLM test_vision",
-        "`image_url` as a plain string is refused.",
+        "vLLM test_vision, test_video",
+        "`image_url` or `video_url` as a plain string is refused.",
         "it says all that is needed, and clients send it",
+        2,
     ),
     Declined(
         "vLLM test_chat_completion_request_validations",
@@ -51,30 +54,9 @@ DECLINED: list[Declined] = [
         "it sets no bound of its own here, and llama.cpp's tests send 50",
     ),
     Declined(
-        "vLLM test_chat_logit_bias_validation",
-        "All wrong keys of `logit_bias` are named at once.",
-        "a refusal names the first mistake",
-    ),
-    Declined(
-        "vLLM test_token_in_token_out",
-        "A chat takes `prompt_token_ids` instead of messages.",
-        "`/v1/completions` takes token ids; here the field is refused",
-    ),
-    Declined(
-        "vLLM test_return_token_ids",
-        "`return_tokens_as_token_ids` spells tokens by their ids.",
-        "`return_token_ids` gives the ids",
-    ),
-    Declined(
-        "vLLM test_invocations", "`/invocations` is the chat route.", "clients of SageMaker set the path of a container"
-    ),
-    Declined(
         "vLLM test_tokenization",
-        "`/tokenizer_info` shows the tokenizer's settings.",
-        "vLLM has it switched off, and the checkpoint has them",
-    ),
-    Declined(
-        "vLLM test_simple", "`enable_response_messages` shows the prompt's text and ids.", "`/v1/tokenize` shows them"
+        "`/detokenize` gives the prompt back, and nothing else.",
+        "`content` beside it says the same to llama.cpp's clients",
     ),
     Declined(
         "vLLM test_stateful",
@@ -108,23 +90,7 @@ DECLINED: list[Declined] = [
         "`return_progress` tells how much of a prompt is read.",
         "a comment line each five seconds keeps a stream alive",
     ),
-    Declined(
-        "llama.cpp test_chat_completion",
-        "`timings_per_token` puts timings into each chunk.",
-        "they come with the end of an answer",
-    ),
     Declined("llama.cpp test_compat_anthropic", "`messages` of [] are answered.", "Anthropic's own API refuses them"),
-    Declined(
-        "llama.cpp test_tokenize",
-        "`/detokenize` answers with `content`.",
-        "it answers with `prompt` alone, as vLLM's test asks",
-    ),
-    Declined(
-        "llama.cpp test_completion, test_template, test_basic, test_slots",
-        "The routes `/completion`, `/apply-template`, `/props` and `/slots`.",
-        "`/v1/completions`, `/v1/tokenize`, `/v1/models` and `/load` say the same",
-        4,
-    ),
     Declined(
         "llama.cpp test_security", "Any site's page may call the service.", "only those of `GLM_GATEWAY_CORS_ORIGINS`"
     ),

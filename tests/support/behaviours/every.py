@@ -17,6 +17,7 @@ from behaviours import (
     streams,
     thoughts,
     tools,
+    videos,
 )
 from behaviours.declined import DECLINED
 from behaviours.listed import Behaviour
@@ -26,6 +27,7 @@ GROUPS: dict[str, list[Behaviour]] = {
     "Fields of an answer": fields.BEHAVIOURS,
     "Streams": streams.BEHAVIOURS,
     "Images": images.BEHAVIOURS,
+    "Videos": videos.BEHAVIOURS,
     "Thinking": thoughts.BEHAVIOURS,
     "Tools": tools.BEHAVIOURS,
     "Structured output": shapes.BEHAVIOURS,

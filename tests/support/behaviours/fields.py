@@ -73,7 +73,13 @@ def stop_reason_of_an_id(service: Service) -> bool:
 @holds("vLLM test_stop_reason", "`stop_reason` is null where the answer came to its own end.")
 def stop_reason_of_the_end(service: Service) -> bool:
     choice = service.saying("A circle.").chat().choice
-    return choice["finish_reason"] == "stop" and choice.get("stop_reason") is None
+    return choice["finish_reason"] == "stop" and choice["stop_reason"] is None
+
+
+@holds(_BIAS, "All wrong keys of `logit_bias` are named at once.")
+def wrong_biases(service: Service) -> bool:
+    reply = service.chat(logit_bias={"bad1": 50.0, "bad2": 20.0})
+    return reply.status == 400 and "bad1" in reply.text and "bad2" in reply.text
 
 
 @holds("vLLM test_min_tokens", "With `min_tokens` no end and no stop token ends the answer before.")

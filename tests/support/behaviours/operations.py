@@ -51,10 +51,26 @@ def token_strs(service: Service) -> bool:
     return len(found["token_strs"]) == found["count"] and "".join(found["token_strs"]) == "This is a test"
 
 
-@holds(_TOKENS, "`/detokenize` gives the prompt back, and nothing else.")
+@holds(_LLAMA_TOKENS, "`/detokenize` gives the text back as `content`, and as vLLM's `prompt`.")
 def back(service: Service) -> bool:
     found = service.post("/detokenize", {"tokens": service.tokens(prompt=_PROMPT)["tokens"]}).body
-    return bool(found == {"prompt": _PROMPT})
+    return bool(found == {"prompt": _PROMPT, "content": _PROMPT})
+
+
+@holds(_TOKENS, "`/tokenizer_info` shows the tokenizer's class, control tokens and chat template.")
+def tokenizer_info(service: Service) -> bool:
+    found = service.get("/tokenizer_info").body
+    assert isinstance(found["tokenizer_class"], str) and "messages" in found["chat_template"]
+    (user,) = service.tokens(prompt="<|user|>")["tokens"]
+    return bool(found["added_tokens_decoder"][str(user)] == {"content": "<|user|>", "special": True})
+
+
+@holds("vLLM test_invocations", "`/invocations` is the chat route.")
+def invocations(service: Service) -> bool:
+    asked = {"messages": ASKED, "temperature": 0, "max_tokens": 8}
+    told = service.post("/invocations", asked)
+    assert service.post("/invocations", {}).error["param"] == "messages"
+    return told.content == service.chat().content and told.usage == service.chat().usage
 
 
 @holds(_LLAMA_TOKENS, "`content` is another name of `prompt`.")
@@ -73,6 +89,38 @@ def pieces(service: Service) -> bool:
         each["piece"].encode() if isinstance(each["piece"], str) else bytes(each["piece"]) for each in found
     )
     return joined.decode() == _PROMPT and all(each["piece"] for each in found)
+
+
+def _prompt(service: Service, **fields: Any) -> str:
+    return str(service.post("/apply-template", {"messages": ASKED, **fields}).body["prompt"])
+
+
+@holds("llama.cpp test_template", "`/apply-template` gives the text of a conversation's prompt.")
+def template(service: Service) -> bool:
+    return "Who are you?" in _prompt(service) and _prompt(service) == _prompt(service, tools=[])
+
+
+@holds("llama.cpp test_template", "It ends with what begins an answer, unless `add_generation_prompt` is false.")
+def template_asks(service: Service) -> bool:
+    whole, silent = _prompt(service), _prompt(service, add_generation_prompt=False)
+    return whole.startswith(silent) and "assistant" in whole.removeprefix(silent)
+
+
+@holds("llama.cpp test_template", "Tools stand in it.")
+def template_tools(service: Service) -> bool:
+    return "Notes a shape." in _prompt(service, tools=[TOOL])
+
+
+@holds("llama.cpp test_template", "Thinking changes its end.")
+def template_thinks(service: Service) -> bool:
+    return _prompt(service, enable_thinking=True) != _prompt(service, enable_thinking=False)
+
+
+@holds("llama.cpp test_template", "A system text of parts is in it as a plain one is.")
+def template_system(service: Service) -> bool:
+    sent: tuple[Any, ...] = ("Be brief.", [{"type": "text", "text": "Be brief."}])
+    talks = [[{"role": "system", "content": content}, *ASKED] for content in sent]
+    return all("Be brief." in _prompt(service, messages=talk) for talk in talks)
 
 
 @holds(_OPS, "`/version` tells a version.")
@@ -114,6 +162,21 @@ def models(service: Service) -> bool:
 def model(service: Service) -> bool:
     (found,) = service.get("/v1/models").body["data"]
     return found["max_model_len"] > 0 and service.get(f"/v1/models/{found['id']}").body == found
+
+
+@holds(_LLAMA, "`/props` tells the context, the slots and the defaults of requests.")
+def props(service: Service) -> bool:
+    found = service.get("/props").body
+    defaults = found["default_generation_settings"]
+    assert found["total_slots"] == len(service.get("/slots").body) and found["model_path"]
+    return defaults["n_ctx"] == service.tokens(prompt="a")["max_model_len"] and defaults["params"]["seed"] == -1
+
+
+@holds(_LLAMA, "`/slots` tells of each whether it is busy, and nothing of what it is asked.")
+def slots(service: Service) -> bool:
+    found = service.get("/slots").body
+    assert not any(each["is_processing"] for each in found) and all(each["n_ctx"] > 0 for each in found)
+    return bool(found) and "params" not in found[0] and "prompt" not in found[0]
 
 
 @holds(_LLAMA, "`/` is a page.")

@@ -316,6 +316,16 @@ def ids(service: Service) -> bool:
     return deltas == {added} and reply.events[-1]["response"]["output"][0]["id"] == added
 
 
+@holds(_SIMPLE, "`enable_response_messages` shows prompt and answer as text and ids.")
+def response_messages(service: Service) -> bool:
+    body, plain = service.respond(enable_response_messages=True).body, service.respond().body
+    (prompt,), (answer,) = body["input_messages"], body["output_messages"]
+    assert "input_messages" not in plain and prompt["type"] == answer["type"] == "raw_message_tokens"
+    assert "Who are you?" in prompt["message"] and len(prompt["tokens"]) == body["usage"]["input_tokens"]
+    last = service.respond(enable_response_messages=True, stream=True).events[-1]["response"]
+    return last["input_messages"] == [prompt] and len(answer["tokens"]) == body["usage"]["output_tokens"]
+
+
 @holds(_LLAMA, "`/responses` answers without `/v1`.")
 def without_version(service: Service) -> bool:
     return service.post("/responses", _asked()).status == 200

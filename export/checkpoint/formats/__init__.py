@@ -1,0 +1,1 @@
+"""Reads quantised checkpoints as they are published: compressed-tensors, GPTQ, AWQ, FP8 and GGUF."""

@@ -1,0 +1,1 @@
+"""Nothing: frames come as arrays."""
