@@ -1,4 +1,4 @@
-"""Which lessons a batch holds: single pictures, pairs, films and talk, drawn by lot."""
+"""Which lessons a batch holds: single pictures, pairs, films, talk and copying, drawn by lot."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from PIL import Image
 
 from demo.batches import Encoder, Images, Packed, Row, images_of, pack
 from demo.lessons.chats import Chat, Piece, Said, Shared, Turn, chat_pieces
+from demo.lessons.copying import random_copy
 from demo.lessons.pairs import random_pair_question
 from demo.lessons.picture_chats import THINKING, picture_chat
 from demo.lessons.questions import Question, random_greeting
@@ -22,9 +23,9 @@ from demo.pictures.scenes import Scene, random_scene, random_size
 
 FILM_SIZES_PX = ((112, 112), (112, 112), (140, 112), (112, 84), (140, 140), (84, 84))
 # How often a batch is of a kind, and how many rows it has.
-SHARES = {"single": 64, "pair": 12, "film": 11, "talk": 13}
-ROWS = {"single": 14, "pair": 7, "film": 5, "talk": 6}
-ROOM = {"single": 150, "pair": 150, "film": 110, "greeting": 380}  # tokens of the chats of a row
+SHARES = {"single": 48, "pair": 13, "film": 13, "talk": 14, "copy": 12}
+ROWS = {"single": 14, "pair": 7, "film": 5, "talk": 6, "copy": 8}
+ROOM = {"single": 150, "pair": 150, "film": 110, "greeting": 380, "copy": 250}  # tokens of the chats of a row
 
 
 @dataclass(frozen=True)
@@ -140,9 +141,15 @@ def _talk(desk: Desk) -> tuple[list[Row], None]:
     return rows, None
 
 
+def _copies(desk: Desk) -> tuple[list[Row], None]:
+    ask = partial(_one_turn, desk.rng, partial(random_copy, desk.rng))
+    return [Row(Shared().pieces(), desk.filled(ROOM["copy"], ask)) for _ in range(ROWS["copy"])], None
+
+
 MAKERS: dict[str, Callable[[Desk], tuple[list[Row], Images | None]]] = {
     "single": _singles,
     "pair": _pairs,
     "film": _films,
     "talk": _talk,
+    "copy": _copies,
 }
