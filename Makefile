@@ -54,7 +54,7 @@ BY_GROUP := --numprocesses $(or $(WORKERS),4) --dist loadscope --no-loadscope-re
 SLOW := triton or build or process or parity or browser or slow
 
 .PHONY: test-fast
-test-fast: $(VENV)/.test-installed ## Run the tests that need no build, program, Triton, torch or browser and take a moment each (half a minute)
+test-fast: $(VENV)/.test-installed ## Run the tests that need no build, program, Triton, torch or browser and take a moment each (a minute or two)
 	$(BIN)/python -m pytest --numprocesses $(or $(WORKERS),2) --dist worksteal -m "not ($(SLOW))"
 
 .PHONY: test-slow

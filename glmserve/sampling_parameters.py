@@ -230,6 +230,7 @@ class Sampling:
 
 
 PARAMETERS = parameters_of(Sampling)
+BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
 LISTS = ("stop_token_ids", "logit_bias", "bad_words", "allowed_token_ids")
 """The fields of `Sampling` that are no entries of the table."""
 GRAPH_PARAMETERS = tuple(entry for entry in PARAMETERS if entry.graph_dtype)

@@ -247,11 +247,9 @@ class ChatService:
     def _rules_for(self, sent: SentImage, pixels: PixelBounds) -> ImageRules:
         """The checkpoint's rules for an image, within the bounds that the request sets."""
         rules = self._rules
-        most = min(pixels.most or rules.max_pixels, rules.max_pixels)
         if sent.detail == "low":
-            most = min(most, rules.temporal_patch_size * _LOW_DETAIL_PIXELS)
-        fewest = rules.min_pixels if pixels.fewest is None else pixels.fewest
-        return replace(rules, min_pixels=min(fewest, most), max_pixels=most)
+            rules = replace(rules, max_pixels=min(rules.max_pixels, rules.temporal_patch_size * _LOW_DETAIL_PIXELS))
+        return pixels.within(rules)
 
     def _tokenised(
         self,

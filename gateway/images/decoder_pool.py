@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +24,7 @@ from gateway.images.videos.job import FACTS_BYTES, Facts, VideoJob, packed_numbe
 from gateway.triton.backend import Cancellation
 from glmserve.errors import Cancelled, DeadlineExceeded, Overloaded
 from glmserve.limits import LARGEST_KEPT_BUFFER_BYTES
+from glmserve.system.idle_processes import IdleProcesses, has_ended
 
 T = TypeVar("T")
 _JOBS_A_PROCESS = 1000
@@ -53,9 +53,7 @@ class DecoderPool:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._idle: list[_Decoder] = []
-        self._finalizer = weakref.finalize(self, _end_all, self._idle)
+        self._processes = IdleProcesses(_Decoder)
 
     def decode(
         self, parts: Sequence[bytes | memoryview], job: Job, deadline: Deadline, cancellation: Cancellation
@@ -77,7 +75,7 @@ class DecoderPool:
         return self._asked(lambda decoder, left_s: decoder.frames(file, numbers, job, left_s), deadline, cancellation)
 
     def _asked(self, ask: Callable[[_Decoder, float], T], deadline: Deadline, cancellation: Cancellation) -> T:
-        decoder = self._take()
+        decoder = self._processes.take()
         task = _Task(decoder)
         cancellation.add_callback(task.abandon)
         try:
@@ -89,28 +87,14 @@ class DecoderPool:
                 raise Cancelled from None
             raise _why(decoder.end()) from None
         finally:
-            self._give_back(decoder, task.is_over())
+            if task.is_over() and decoder.is_ready and decoder.jobs_left:
+                self._processes.give_back(decoder)
+            else:
+                decoder.end()
 
     def close(self) -> None:
         """Ends all processes that decode nothing; one that does ends with its image."""
-        self._finalizer()
-
-    def _take(self) -> _Decoder:
-        with self._lock:
-            while self._idle:
-                decoder = self._idle.pop()
-                if decoder.is_alive():
-                    return decoder
-                decoder.end()
-        return _Decoder()
-
-    def _give_back(self, decoder: _Decoder, is_whole: bool) -> None:
-        if is_whole and decoder.is_ready and decoder.jobs_left:
-            with self._lock:
-                if self._finalizer.alive:
-                    self._idle.append(decoder)
-                    return
-        decoder.end()
+        self._processes.close()
 
 
 class _HungUp(Exception):
@@ -206,7 +190,7 @@ class _Decoder:
         if used_bytes > _KEPT_SHARED_BYTES:
             os.ftruncate(self._shared, _KEPT_SHARED_BYTES)
 
-    def is_alive(self) -> bool:
+    def is_fit(self) -> bool:
         return self._process.poll() is None
 
     def hang_up(self) -> None:
@@ -218,11 +202,7 @@ class _Decoder:
         """Ends the process in any case and lets go of everything; its exit code."""
         if self._shared >= 0:
             self.hang_up()
-            try:
-                self._process.wait(_END_WAIT_S)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+            has_ended(self._process, _END_WAIT_S)
             self._socket.close()
             os.close(self._shared)
             self._shared = -1
@@ -235,11 +215,6 @@ def _why(exit_code: int) -> Exception:
     if exit_code == -signal.SIGKILL:  # by the kernel, for want of memory, or by an operator
         return Overloaded()
     return DecodingFailed(Outcome.UNDECODABLE)
-
-
-def _end_all(decoders: list[_Decoder]) -> None:
-    while decoders:
-        decoders.pop().end()
 
 
 def _environment() -> dict[str, str]:

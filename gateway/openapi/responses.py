@@ -144,6 +144,7 @@ EXAMPLES: dict[str, Schema] = {
                 "index": 0,
                 "message": {"role": "assistant", "content": "Red."},
                 "finish_reason": "stop",
+                "stop_reason": None,
                 "logprobs": None,
             }
         ],

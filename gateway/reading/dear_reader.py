@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import math
-import os
 import pickle
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any, TypeVar
 
 from gateway.deadline import Deadline
 from gateway.limits.turns import Turns
 from gateway.reading.process import IDLE_S
 from glmserve.errors import DeadlineExceeded, GlmServeError, InvalidInput, Overloaded
+from glmserve.system.idle_processes import IdleProcesses, has_ended, import_path
 
 T = TypeVar("T")
 READ_CPU_S = 1.5
@@ -39,9 +36,7 @@ class DearReader:
         self._timeout_s, self._cpu_s = timeout_s, cpu_s
         self.turns = Turns()
         """Also of whatever else is done to dear bodies."""
-        self._lock = threading.Lock()
-        self._idle: list[_Process] = []  # one at most
-        self._finalizer = weakref.finalize(self, _end_all, self._idle)
+        self._processes = IdleProcesses(lambda: _Process(cpu_s))
 
     def read(
         self, caller: str, function: Callable[..., T], body: bytes | str, *arguments: Any, within_s: float = math.inf
@@ -53,7 +48,7 @@ class DearReader:
         """
         deadline = Deadline.after(min(self._timeout_s, within_s))
         with self.turns.take(caller, deadline):
-            process = self._taken()
+            process = self._processes.take()
             try:
                 packed = body.encode("utf-8", "surrogatepass") if isinstance(body, str) else body
                 answer = process.ask(pickle.dumps((function, arguments)), packed, deadline.left_s())
@@ -62,7 +57,7 @@ class DearReader:
             except BaseException:
                 process.end()
                 raise
-            self._give_back(process)
+            self._processes.give_back(process)
         said = pickle.loads(answer)
         if said is None:
             raise _too_much_memory()
@@ -73,23 +68,7 @@ class DearReader:
 
     def close(self) -> None:
         """Ends the process, unless it reads; then it ends with what it reads."""
-        self._finalizer()
-
-    def _taken(self) -> _Process:
-        with self._lock:
-            while self._idle:
-                process = self._idle.pop()
-                if process.is_fit():
-                    return process
-                process.end()
-        return _Process(self._cpu_s)
-
-    def _give_back(self, process: _Process) -> None:
-        with self._lock:
-            if self._finalizer.alive:
-                self._idle.append(process)
-                return
-        process.end()
+        self._processes.close()
 
 
 class _Ended(Exception):
@@ -104,7 +83,7 @@ class _Process:
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", _MODULE, str(theirs.fileno()), str(cpu_s), str(READ_MEMORY_BYTES)],
-                env=_environment(),
+                env={"PYTHONPATH": import_path()},  # none of our own settings
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
@@ -130,18 +109,7 @@ class _Process:
         """Ends it in any case; its exit code, 0 for one that we had to kill."""
         with suppress(OSError):
             self._channel.close()
-        try:
-            self._process.wait(_END_WAIT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-            return 0
-        return self._process.returncode
-
-
-def _end_all(processes: list[_Process]) -> None:
-    while processes:
-        processes.pop().end()
+        return self._process.returncode if has_ended(self._process, _END_WAIT_S) else 0
 
 
 def _why(exit_code: int, cpu_s: float) -> GlmServeError:
@@ -156,9 +124,3 @@ def _why(exit_code: int, cpu_s: float) -> GlmServeError:
 
 def _too_much_memory() -> InvalidInput:
     return InvalidInput(f"Reading the request body takes more than {READ_MEMORY_BYTES >> 20} MiB of memory.")
-
-
-def _environment() -> dict[str, str]:
-    """None of our own settings, and our own path: an editable installation is found by a hook, not by a path."""
-    ours = str(Path(__file__).resolve().parents[2])
-    return {"PYTHONPATH": os.pathsep.join([ours, *(each for each in sys.path if Path(each).is_absolute())])}

@@ -12,7 +12,7 @@ from gateway.schemas.json_reader import parse_json
 from gateway.schemas.mistakes import IS_MISSING, OURS, mistake, shown
 from glmserve.errors import InvalidInput
 from glmserve.limits import MAX_STOP_CHARS, MAX_STOP_STRINGS, MAX_STOP_TOKEN_IDS
-from glmserve.sampling_parameters import PARAMETERS, Parameter, Sampling, Value
+from glmserve.sampling_parameters import BY_NAME, PARAMETERS, Parameter, Sampling, Value
 
 _LARGEST_INT32 = 2**31 - 1
 
@@ -107,7 +107,7 @@ def _field(parameter: Parameter) -> Any:
     return Field(default=None, description=parameter.wanted, **bounds)
 
 
-@with_parameters({parameter.name: parameter for parameter in PARAMETERS})
+@with_parameters(BY_NAME)
 class AnswerFields(ThinkingFields):
     """How an answer is generated; each description completes the sentence "The field … must be …"."""
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from glmserve.limits import MAX_CALLS
 from glmserve.model.chat_template import Role, ToolCall
+from glmserve.model.image_processor import ImageRules
 from glmserve.model.output_parser import TextRules
 from glmserve.model.video_sampling import AS_THE_MODEL, FrameSampling
 from glmserve.sampling_parameters import Sampling
@@ -49,6 +50,12 @@ class PixelBounds:
 
     fewest: int | None = None
     most: int | None = None
+
+    def within(self, rules: ImageRules) -> ImageRules:
+        """A checkpoint's rules within these bounds."""
+        most = min(self.most or rules.max_pixels, rules.max_pixels)
+        fewest = rules.min_pixels if self.fewest is None else self.fewest
+        return replace(rules, min_pixels=min(fewest, most), max_pixels=most)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from glmserve.engine.scheduler.wait_queue import WaitQueue
 from glmserve.engine.sessions import on_device, open_runtime
 from glmserve.engine.settings import DeviceChoice, EngineSettings
 from glmserve.engine.triton.cancellations import Cancellations
+from glmserve.engine.triton.open_call import OpenCall
 from glmserve.engine.triton.response_sender import ResponseSender, Send
 from glmserve.engine.triton.tensors import Tensors, asks_for_whole, key_in
 from glmserve.engine.vision.encode_queue import EncodeQueue
@@ -127,19 +128,20 @@ class EngineServer:
 
     def accept(self, tensors: Tensors, send: Send, is_cancelled: Callable[[], bool]) -> None:
         """Starts a request, or cancels one. One thread calls `send` with the request's events, in order."""
+        call = OpenCall(send, is_cancelled)
         cancellations, is_whole = self._cancellations, asks_for_whole(tensors)
         cancelled, key = key_in(tensors, contract.CANCEL), key_in(tensors, contract.CANCEL_KEY)
         if cancelled is not None:
             cancellations.cancel(cancelled)
-            self._response_sender.channel(send, is_whole)(Done(Finish.STOP, Timings()))
+            self._response_sender.channel(call.send, is_whole)(Done(Finish.STOP, Timings()))
         elif key is None:
-            self._preprocessor.accept(tensors, self._response_sender.channel(send, is_whole), is_cancelled)
+            self._preprocessor.accept(tensors, self._response_sender.channel(call.send, is_whole), call.is_cancelled)
         else:
-            emit = self._response_sender.channel(send, is_whole, lambda: cancellations.forget(key))
+            emit = self._response_sender.channel(call.send, is_whole, lambda: cancellations.forget(key))
             self._preprocessor.accept(
                 tensors,
                 emit,
-                lambda: cancellations.is_cancelled(key) or is_cancelled(),
+                lambda: cancellations.is_cancelled(key) or call.is_cancelled(),
                 lambda leave: cancellations.add_callback(key, leave),
             )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_page import PHONE, WIDE
+from chat_page import PHONE, WIDE, opened
 from PIL import Image
 
 ANSWERED = "Hello."
@@ -60,14 +60,9 @@ def test_the_documentation_can_be_read_on_a_phone(browser: Any, url: str) -> Non
     assert page.evaluate(narrow) == 0, "no cell is so narrow that its words break"
 
 
-def opened(browser: Any, url: str, **options: Any) -> Any:
-    page = browser.new_context(**{"viewport": WIDE, "locale": "en-US"} | options).new_page()
+def shown_page(browser: Any, url: str, **options: Any) -> Any:
+    page = opened(browser, f"{url}/docs", until=".operation", **options)
     page.set_default_timeout(10_000)
-    page.problems = []
-    page.on("pageerror", lambda error: page.problems.append(str(error)))
-    page.on("console", lambda said: page.problems.append(said.text) if said.type in ("error", "warning") else None)
-    page.goto(f"{url}/docs")
-    page.locator(".operation").first.wait_for()
     return page
 
 
@@ -78,7 +73,7 @@ def operation(page: Any, path: str, method: str = "post") -> Any:
 
 @pytest.mark.parametrize("path", ASKING)
 def test_what_is_tried_is_answered_on_the_page(browser: Any, url: str, path: str) -> None:
-    page = opened(browser, url)
+    page = shown_page(browser, url)
     tried = operation(page, path)
     tried.locator("summary").click()
     tried.get_by_role("button", name="Send").click()
@@ -102,7 +97,7 @@ def test_what_is_tried_is_answered_on_the_page(browser: Any, url: str, path: str
 
 def test_an_image_of_the_visitors_takes_the_examples_place(browser: Any, url: str, tmp_path: Path) -> None:
     Image.new("RGB", (64, 64), "green").save(tmp_path / "mine.jpg")
-    page = opened(browser, url)
+    page = shown_page(browser, url)
     for path in ("/v1/chat/vision", "/v1/chat/completions", "/v1/messages"):
         tried = operation(page, path)
         tried.locator("summary").click()
@@ -122,7 +117,7 @@ def test_an_image_of_the_visitors_takes_the_examples_place(browser: Any, url: st
 @pytest.mark.parametrize("streams", [False, True], ids=["whole", "streamed"])
 def test_the_code_that_is_shown_runs(browser: Any, url: str, tmp_path: Path, language: str, streams: bool) -> None:
     """Python by requests and openai, JavaScript by fetch: what needs a package that is not there is not run."""
-    page = opened(browser, url)
+    page = shown_page(browser, url)
     ran = 0
     for path in (*ASKING, "/v1/models", "/health/ready"):
         shown = operation(page, path, "post" if path in ASKING else "get")
@@ -154,7 +149,7 @@ def test_the_code_that_is_shown_runs(browser: Any, url: str, tmp_path: Path, lan
 
 
 def test_it_speaks_chinese_and_remembers_it(browser: Any, url: str) -> None:
-    page = opened(browser, url)
+    page = shown_page(browser, url)
     page.click("#language")
     page.get_by_role("heading", name="API 文档").wait_for()
     shown = page.locator("#document").inner_text()
@@ -171,7 +166,7 @@ def test_it_speaks_chinese_and_remembers_it(browser: Any, url: str) -> None:
 @pytest.mark.parametrize("viewport", [WIDE, PHONE], ids=["wide", "phone"])
 def test_the_documentation_can_be_read_by_everybody(browser: Any, url: str, theme: str, viewport: Any) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    page = opened(browser, url, viewport=viewport, color_scheme=theme)
+    page = shown_page(browser, url, viewport=viewport, color_scheme=theme)
     page.locator(".hljs-attr").first.wait_for(state="attached")
     page.locator("summary").first.click()
     found = axe.run(page)

@@ -40,10 +40,15 @@ def through(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Send
     send, address = _sender(port, key), ["--host", "127.0.0.1", "--port", str(port)]
     with (home / "log").open("w") as log:
         process = subprocess.Popen(
-            [str(PROXY), "--config", str(config), *address], env=_environment(home, key), stdout=log, stderr=log
+            [str(PROXY), "--config", str(config), *address],
+            cwd=home,  # it imports what lies two folders above
+            env=_environment(home, key),
+            stdout=log,
+            stderr=log,
         )
         try:
-            assert eventually(lambda: _is_up(send), START_S), (home / "log").read_text()[-2000:]
+            eventually(lambda: _is_up(send) or process.poll() is not None, START_S)
+            assert process.poll() is None and _is_up(send), (home / "log").read_text()[-2000:]
             yield send
         finally:
             process.terminate()

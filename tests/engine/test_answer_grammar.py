@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +39,6 @@ WEATHER = {
     },
 }
 pytestmark = pytest.mark.process  # grammars are tried in a process of their own
-
-
-@pytest.fixture(scope="module")
-def compiler() -> Iterator[GrammarCompiler]:
-    made = GrammarCompiler(DEMO / "tokenizer.json", CHECKPOINT.text.vocabulary, CHECKPOINT.eos_token_ids)
-    yield made
-    made.close()
 
 
 def drawn(compiler: GrammarCompiler, rules: AnswerRules, seed: int = 0, most: int = 3000) -> list[int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -38,14 +37,6 @@ def rules(schema: object) -> bytes:
 
 
 pytestmark = pytest.mark.process  # grammars are tried in a process of their own
-
-
-@pytest.fixture(scope="module")
-def compiler() -> Iterator[GrammarCompiler]:
-    checkpoint = Checkpoint.read(DEMO)
-    made = GrammarCompiler(DEMO / "tokenizer.json", checkpoint.text.vocabulary, checkpoint.eos_token_ids)
-    yield made
-    made.close()
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -173,7 +173,7 @@ def test_pictures_become_the_features_that_onnx_runtime_makes(tmp_path: Path) ->
     ir.save(model, graph)
     plan = tmp_path / "vision.plan"
     plan.write_text(str(graph))
-    sizes = {"B": (1, 1, 8), "patches": (4, 16, 4096), "rows": (2, 4, 64), "columns": (2, 4, 64)}
+    sizes = {"B": (1, 1, 8), "all_patches": (4, 16, 4096), "rows": (2, 4, 64), "columns": (2, 4, 64)}
     trt = FakeTensorRtRtx(sizes)
     engine = PlanEngine(trt, trt.Runtime(None), plan, KernelCache(tmp_path / "kernels"))
     vision = RtxVision(engine, FakeStream())

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from whole_answers import CHECKPOINT, DEMO, follows, text_rule
+from whole_answers import follows, text_rule
 
 from glmserve.answer_rules import AnswerRules, CallRule, OfferedTool
 from glmserve.engine.grammars.compiler import GrammarCompiler
 from glmserve.errors import InvalidInput
 
 pytestmark = pytest.mark.process  # grammars are tried in a process of their own
-
-
-@pytest.fixture(scope="module")
-def compiler() -> Iterator[GrammarCompiler]:
-    made = GrammarCompiler(DEMO / "tokenizer.json", CHECKPOINT.text.vocabulary, CHECKPOINT.eos_token_ids)
-    yield made
-    made.close()
 
 
 @pytest.mark.parametrize("name", ["password", "byte", "uri-reference", "path", "whatever"])

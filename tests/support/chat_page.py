@@ -10,14 +10,17 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
 
 
-def opened(browser: Any, url: str, viewport: dict[str, int] = WIDE, **options: Any) -> Any:
+def opened(
+    browser: Any, url: str, viewport: dict[str, int] = WIDE, until: str = "body[data-met]", **options: Any
+) -> Any:
+    """The page at `url`, once it has what the selector `until` names; `problems` are what its console complains of."""
     page = browser.new_context(viewport=viewport, locale=options.pop("locale", "en-US"), **options).new_page()
     page.problems = []
     page.on("pageerror", lambda error: page.problems.append(str(error)))
-    page.on("console", lambda said: page.problems.append(said.text) if said.type == "error" else None)
+    page.on("console", lambda said: page.problems.append(said.text) if said.type in ("error", "warning") else None)
     page.on("dialog", lambda dialog: dialog.accept())
     page.goto(url)
-    page.locator("body[data-met]").wait_for()
+    page.locator(until).first.wait_for()
     return page
 
 

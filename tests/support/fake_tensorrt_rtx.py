@@ -189,7 +189,7 @@ class Context:
                 if isinstance(word, str):
                     assert named.setdefault(word, size) == size, f"{word} is {named[word]} and {size}"
         if name == "image_features":  # four patches make a token
-            named["image_tokens"] = named["patches"] // 4
+            named["image_tokens"] = named["rows"] * named["columns"] // 4
         return tuple(size if isinstance(size, int) else named[size] for size in self._engine.dims(name))
 
     def update_device_memory_size_for_shapes(self) -> int:

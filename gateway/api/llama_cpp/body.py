@@ -12,13 +12,12 @@ from gateway.schemas.common import FLAG, with_parameters
 from gateway.schemas.conversation import Conversation
 from gateway.schemas.unknown_fields import read_knowing
 from glmserve.limits import MAX_LOGPROBS, MAX_NEW_TOKENS
-from glmserve.sampling_parameters import PARAMETERS
+from glmserve.sampling_parameters import BY_NAME
 
 _MOST_FIELDS = 64
-_OURS = {parameter.name: parameter for parameter in PARAMETERS}
 
 
-@with_parameters({"repeat_penalty": _OURS["repetition_penalty"]})
+@with_parameters({"repeat_penalty": BY_NAME["repetition_penalty"]})
 class LlamaBody(TextBody):
     """The JSON body of a request to /completion."""
 

@@ -10,10 +10,9 @@ from gateway.schemas.common import FLAG, Body, RequestBody, Text, with_parameter
 from gateway.schemas.messages import MAX_MESSAGES
 from gateway.schemas.token_fields import TokenFields
 from glmserve.limits import MAX_PARTS, MAX_STOP_CHARS, MAX_STOP_STRINGS, MAX_TOOLS
-from glmserve.sampling_parameters import PARAMETERS
+from glmserve.sampling_parameters import BY_NAME
 
-_OURS = {parameter.name: parameter for parameter in PARAMETERS}
-_SHARED = {name: _OURS[name] for name in ("temperature", "top_p", "top_k")}
+_SHARED = {name: BY_NAME[name] for name in ("temperature", "top_p", "top_k")}
 
 
 class Source(Body):
@@ -124,7 +123,7 @@ class CountBody(RequestBody):
     cache_salt: str | None = Field(default=None, description=TokenFields.model_fields["cache_salt"].description)
 
 
-@with_parameters({"max_tokens": _OURS["max_tokens"], **_SHARED})
+@with_parameters({"max_tokens": BY_NAME["max_tokens"], **_SHARED})
 class AskingBody(CountBody):
     """The JSON body of a request to /v1/messages."""
 

@@ -16,10 +16,9 @@ from gateway.schemas.token_fields import TokenFields
 from gateway.schemas.unknown_fields import read_knowing
 from glmserve.errors import InvalidInput
 from glmserve.limits import MAX_LOGPROBS, MAX_TOOLS
-from glmserve.sampling_parameters import PARAMETERS
+from glmserve.sampling_parameters import BY_NAME
 
 _MAX_ITEMS = 2048
-_OURS = {parameter.name: parameter for parameter in PARAMETERS}
 _OF_TOKENS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty")
 _SHARED = (*_OF_TOKENS, "seed", "min_tokens", "ignore_eos")
 _OF_CHAT = ("stop", "stop_token_ids", "logit_bias", "cache_salt", "structured_outputs", "chat_template_kwargs")
@@ -81,7 +80,7 @@ class ToolSelection(Body):
     tools: list[ResponseTool] | None = None
 
 
-@with_parameters({"max_output_tokens": _OURS["max_tokens"], **{name: _OURS[name] for name in _SHARED}})
+@with_parameters({"max_output_tokens": BY_NAME["max_tokens"], **{name: BY_NAME[name] for name in _SHARED}})
 class ResponsesBody(RequestBody):
     """The JSON body of a request to /v1/responses."""
 

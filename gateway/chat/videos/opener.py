@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from gateway.chat.image_decoder import OpenedImage
 from gateway.chat.videos.cache import VideoCache, VideoKey
 from gateway.chat.videos.decoder import OpenedVideo, VideoLimits
 from gateway.chat.videos.shown import Decoding, FrameList, ShownVideo
-from gateway.schemas.conversation import Conversation, PixelBounds, SentImage, SentVideo
+from gateway.schemas.conversation import Conversation, SentImage, SentVideo
 from gateway.settings import GatewaySettings
 from glmserve.errors import BadVideo
 from glmserve.model.image_processor import ImageRules
@@ -20,7 +19,7 @@ class VideoOpener:
     """Opens videos within the settings' bounds; shared between threads."""
 
     def __init__(self, settings: GatewaySettings, rules: ImageRules) -> None:
-        self._rules = rules
+        self._rules = rules  # a request's bounds count all frames of a video
         self._cache = VideoCache(settings.video_cache_bytes)
         self._limits = VideoLimits(
             settings.max_video_bytes,
@@ -50,7 +49,7 @@ class VideoOpener:
         sampling = conversation.frames if sent.sampling == AS_THE_MODEL else sent.sampling
         numbers = sampled_frames(opened.rate, sampling)
         return ShownVideo(
-            opened, numbers, seconds_of(numbers, opened.facts.fps), self._rules_for(conversation.pixels), hashes
+            opened, numbers, seconds_of(numbers, opened.facts.fps), conversation.pixels.within(self._rules), hashes
         )
 
     def of_frames(
@@ -70,16 +69,9 @@ class VideoOpener:
             FrameList(frames, decoding.decoders, sent.field),
             numbers,
             seconds,
-            self._rules_for(conversation.pixels),
+            conversation.pixels.within(self._rules),
             hashes,
         )
-
-    def _rules_for(self, pixels: PixelBounds) -> ImageRules:
-        """The checkpoint's rules within the bounds that the request sets, which count all frames of a video."""
-        rules = self._rules
-        most = min(pixels.most or rules.max_pixels, rules.max_pixels)
-        fewest = rules.min_pixels if pixels.fewest is None else pixels.fewest
-        return replace(rules, min_pixels=min(fewest, most), max_pixels=most)
 
 
 def check_takes_videos(takes_videos: bool, shown: Sequence[SentImage | SentVideo]) -> None:

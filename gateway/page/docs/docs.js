@@ -41,12 +41,10 @@ function section(path, method, found) {
 }
 
 function parts() {
-  const shown = new Set();
-  eachOperation((path, method, found) => contentOf(found.requestBody) && shown.add(nameOf(contentOf(found.requestBody))));
   const isAnswer = answers(api);
   const nodes = [element("h2", "", word("parts"))];
   for (const [name, schema] of Object.entries(api.components.schemas)) {
-    if (shown.has(name)) continue;
+    if (bodies.has(name)) continue;
     const title = element("h3", "", element("code", "", name));
     title.id = name;
     nodes.push(title);

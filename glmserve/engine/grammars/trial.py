@@ -22,6 +22,7 @@ from glmserve.answer_rules import AnswerRules
 from glmserve.engine.grammars.answer_grammar import control_tokens, grammar_of
 from glmserve.errors import BadArtifact, GlmServeError, InvalidInput
 from glmserve.limits import GRAMMAR_COMPILE_CPU_S, GRAMMAR_COMPILE_MEMORY_BYTES
+from glmserve.system.idle_processes import import_path
 
 NICENESS = 10
 _WALL_S = 15.0  # for a machine so busy that a niced process gets little of it
@@ -114,9 +115,7 @@ class GrammarTrial:
             return b""
 
     def _started(self) -> subprocess.Popen[bytes]:
-        ours = str(Path(__file__).resolve().parents[3])  # an editable installation is found by a hook, not by a path
-        path = os.pathsep.join([ours, *(folder for folder in sys.path if Path(folder).is_absolute())])
-        environment = {**os.environ, "PYTHONPATH": path}
+        environment = {**os.environ, "PYTHONPATH": import_path()}
         environment |= {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}  # a fork has one thread
         return subprocess.Popen(
             [_python(), "-B", "-m", __name__, *self._arguments],

@@ -136,7 +136,8 @@ class Departures:
 
     def _look_at(self, preparation: Preparation) -> None:
         try:
-            preparation.check()
+            if not preparation.is_over:
+                preparation.check()
         except GlmServeError as error:
             preparation.fail(error)
         except Exception:  # this thread's outer edge: one request must not leave the others unwatched

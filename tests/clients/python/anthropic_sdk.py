@@ -54,7 +54,7 @@ for turn, choice in enumerate(choices):
     assert grown == "".join(block.text for block in message.content if block.type == "text")
     calls = [block for block in message.content if block.type == "tool_use"]
     if choice["type"] != "auto":
-        assert calls and message.stop_reason == "tool_use", message
+        assert calls and message.stop_reason in ("tool_use", "max_tokens"), message  # the demo may call and call
         assert all(set(call.input) == {"lines", "whole"} for call in calls)  # type: ignore[call-overload]
     asked.append({"role": "assistant", "content": [block.model_dump(exclude_none=True) for block in message.content]})
     results: list[Any] = [

@@ -172,7 +172,9 @@ def test_an_empty_file_alone_is_told(send: Send) -> None:
 
 def test_a_picture_under_another_name_is_told_the_right_one(send: Send) -> None:
     other = ('"photo"; filename="a.png"', PNG)
-    assert_problem(send(('"prompt"', b"Hi"), other, image=None), 400, "came as photo, and images are sent as image")
+    assert_problem(
+        send(('"prompt"', b"Hi"), other, image=None), 400, "came as photo. Images are sent as image or images"
+    )
 
 
 def test_a_plain_form_holds_base64(client: FlaskClient, backend: FakeBackend) -> None:

@@ -6,32 +6,16 @@ from typing import Any
 
 from behaviours.asking import ASKED, MESSAGES, PICTURE
 from behaviours.listed import Behaviour, answered, refused
+from behaviours.messages import USE, after_a_call, text, user
 
 _CONVERTED = "vLLM test_anthropic_messages_conversion"
 _BLOCKS = "vLLM test_content_block_validation"
 _SYSTEM = "vLLM test_system_hoist"
 _LLAMA = "llama.cpp test_compat_anthropic"
-_USE = {"type": "tool_use", "id": "toolu_1", "name": "shape", "input": {"colour": "red", "count": 2}}
 
 
 def _asked(**fields: Any) -> dict[str, Any]:
     return {"messages": ASKED, "max_tokens": 8, **fields}
-
-
-def _user(*blocks: Any) -> dict[str, Any]:
-    return {"role": "user", "content": list(blocks)}
-
-
-def _text(text: str) -> dict[str, Any]:
-    return {"type": "text", "text": text}
-
-
-def _after_a_call(result: dict[str, Any], *more: Any) -> list[Any]:
-    return [
-        *ASKED,
-        {"role": "assistant", "content": [_USE]},
-        _user({"type": "tool_result", "tool_use_id": "toolu_1", **result}, *more),
-    ]
 
 
 def _with_block(block: dict[str, Any], role: str = "assistant") -> dict[str, Any]:
@@ -44,7 +28,7 @@ BEHAVIOURS: list[Behaviour] = [
         _LLAMA,
         "Two text blocks are one message.",
         MESSAGES,
-        _asked(messages=[_user(_text("What is"), _text(" the answer?"))]),
+        _asked(messages=[user(text("What is"), text(" the answer?"))]),
     ),
     answered(
         _LLAMA,
@@ -59,8 +43,8 @@ BEHAVIOURS: list[Behaviour] = [
         _asked(
             messages=[
                 *ASKED,
-                {"role": "assistant", "content": [_USE]},
-                _user(_text("Here:"), {"type": "tool_result", "tool_use_id": "toolu_1", "content": "25°C"}),
+                {"role": "assistant", "content": [USE]},
+                user(text("Here:"), {"type": "tool_result", "tool_use_id": "toolu_1", "content": "25°C"}),
             ]
         ),
     ),
@@ -68,7 +52,7 @@ BEHAVIOURS: list[Behaviour] = [
         _LLAMA,
         "A result with `is_error` is taken.",
         MESSAGES,
-        _asked(messages=_after_a_call({"is_error": True, "content": "not found"})),
+        _asked(messages=after_a_call({"is_error": True, "content": "not found"})),
     ),
     *(
         answered(_LLAMA, f"`{name}` is taken.", MESSAGES, _asked(**{name: value}))
@@ -97,20 +81,20 @@ BEHAVIOURS: list[Behaviour] = [
         "A `source` without a type is base64.",
         MESSAGES,
         _asked(
-            messages=[_user({"type": "image", "source": {"media_type": "image/png", "data": PICTURE}}, _text("What?"))]
+            messages=[user({"type": "image", "source": {"media_type": "image/png", "data": PICTURE}}, text("What?"))]
         ),
     ),
     answered(
         _CONVERTED,
         "A `source` without `media_type` is taken.",
         MESSAGES,
-        _asked(messages=[_user({"type": "image", "source": {"type": "base64", "data": PICTURE}}, _text("What?"))]),
+        _asked(messages=[user({"type": "image", "source": {"type": "base64", "data": PICTURE}}, text("What?"))]),
     ),
     refused(
         _CONVERTED,
         "A `source` of a URL without one is refused.",
         MESSAGES,
-        _asked(messages=[_user({"type": "image", "source": {"type": "url"}}, _text("What?"))]),
+        _asked(messages=[user({"type": "image", "source": {"type": "url"}}, text("What?"))]),
         "source",
     ),
     answered(_CONVERTED, "`cache_salt` is taken.", MESSAGES, _asked(cache_salt="tenant")),
@@ -152,26 +136,26 @@ BEHAVIOURS: list[Behaviour] = [
         _BLOCKS,
         "A `tool_use` without an id is refused.",
         MESSAGES,
-        _with_block({k: v for k, v in _USE.items() if k != "id"}),
+        _with_block({k: v for k, v in USE.items() if k != "id"}),
         "id",
     ),
-    refused(_BLOCKS, "So is one with an empty id.", MESSAGES, _with_block({**_USE, "id": ""}), "id"),
+    refused(_BLOCKS, "So is one with an empty id.", MESSAGES, _with_block({**USE, "id": ""}), "id"),
     refused(
         _BLOCKS,
         "A `tool_use` without a name is refused.",
         MESSAGES,
-        _with_block({k: v for k, v in _USE.items() if k != "name"}),
+        _with_block({k: v for k, v in USE.items() if k != "name"}),
         "name",
     ),
-    refused(_BLOCKS, "So is one with an empty name.", MESSAGES, _with_block({**_USE, "name": ""}), "name"),
+    refused(_BLOCKS, "So is one with an empty name.", MESSAGES, _with_block({**USE, "name": ""}), "name"),
     refused(
         _BLOCKS,
         "A `tool_use` without input is refused.",
         MESSAGES,
-        _with_block({k: v for k, v in _USE.items() if k != "input"}),
+        _with_block({k: v for k, v in USE.items() if k != "input"}),
         "input",
     ),
-    answered(_BLOCKS, "An input of {} is taken.", MESSAGES, _with_block({**_USE, "input": {}})),
+    answered(_BLOCKS, "An input of {} is taken.", MESSAGES, _with_block({**USE, "input": {}})),
     refused(
         _BLOCKS,
         "A `tool_result` without `tool_use_id` is refused.",
@@ -187,7 +171,7 @@ BEHAVIOURS: list[Behaviour] = [
         "tool_use_id",
     ),
     refused(_BLOCKS, "A text block without text is refused.", MESSAGES, _with_block({"type": "text"}, "user"), "text"),
-    answered(_BLOCKS, 'A text block of "" is taken.', MESSAGES, _asked(messages=[_user(_text(""), _text("What?"))])),
+    answered(_BLOCKS, 'A text block of "" is taken.', MESSAGES, _asked(messages=[user(text(""), text("What?"))])),
     refused(
         _BLOCKS, "An image without a source is refused.", MESSAGES, _with_block({"type": "image"}, "user"), "source"
     ),
@@ -216,9 +200,9 @@ BEHAVIOURS: list[Behaviour] = [
         _BLOCKS,
         "A `tool_reference` in a result is taken.",
         MESSAGES,
-        _asked(messages=_after_a_call({"content": [{"type": "tool_reference", "tool_name": "search"}]})),
+        _asked(messages=after_a_call({"content": [{"type": "tool_reference", "tool_name": "search"}]})),
     ),
-    answered(_SYSTEM, "System blocks of a list are taken.", MESSAGES, _asked(system=[_text("Be terse.")])),
+    answered(_SYSTEM, "System blocks of a list are taken.", MESSAGES, _asked(system=[text("Be terse.")])),
     answered(
         _SYSTEM,
         "A system message of text may come first.",
@@ -229,7 +213,7 @@ BEHAVIOURS: list[Behaviour] = [
         _SYSTEM,
         "So may one of blocks, beside `system`.",
         MESSAGES,
-        _asked(system="From above.", messages=[{"role": "system", "content": [_text("Be terse.")]}, *ASKED]),
+        _asked(system="From above.", messages=[{"role": "system", "content": [text("Be terse.")]}, *ASKED]),
     ),
     refused(
         _SYSTEM, "Any other role is refused.", MESSAGES, _asked(messages=[{"role": "tool", "content": "x"}]), "role"

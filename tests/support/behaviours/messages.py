@@ -11,24 +11,24 @@ _CONVERTED = "vLLM test_anthropic_messages_conversion"
 _LLAMA = "llama.cpp test_compat_anthropic"
 _TOOL = {"name": "shape", "description": "Notes a shape.", "input_schema": SHAPE}
 _SOURCE = {"type": "base64", "media_type": "image/png", "data": PICTURE}
-_USE = {"type": "tool_use", "id": "toolu_1", "name": "shape", "input": {"colour": "red", "count": 2}}
+USE = {"type": "tool_use", "id": "toolu_1", "name": "shape", "input": {"colour": "red", "count": 2}}
 _THOUGHT = "<think>It is round.</think>A circle."
 _BILLING = "x-anthropic-billing-header: cc_version=2.1.37.abc; cc_entrypoint=cli;"
 
 
-def _user(*blocks: Any) -> dict[str, Any]:
+def user(*blocks: Any) -> dict[str, Any]:
     return {"role": "user", "content": list(blocks)}
 
 
-def _text(text: str) -> dict[str, Any]:
+def text(text: str) -> dict[str, Any]:
     return {"type": "text", "text": text}
 
 
-def _after_a_call(result: dict[str, Any], *more: Any) -> list[Any]:
+def after_a_call(result: dict[str, Any], *more: Any) -> list[Any]:
     return [
         *ASKED,
-        {"role": "assistant", "content": [_USE]},
-        _user({"type": "tool_result", "tool_use_id": "toolu_1", **result}, *more),
+        {"role": "assistant", "content": [USE]},
+        user({"type": "tool_result", "tool_use_id": "toolu_1", **result}, *more),
     ]
 
 
@@ -147,7 +147,7 @@ def streamed_thinking(service: Service) -> bool:
 
 @holds(_LLAMA, "An image in base64 is described.")
 def image(service: Service) -> bool:
-    body = service.message([_user({"type": "image", "source": _SOURCE}, _text("What is it?"))]).body
+    body = service.message([user({"type": "image", "source": _SOURCE}, text("What is it?"))]).body
     return bool(body["content"][0]["text"])
 
 
@@ -187,37 +187,37 @@ def empty(service: Service) -> bool:
 
 @holds(_CONVERTED, "A result of a tool as text is that of one text block.")
 def result_text(service: Service) -> bool:
-    return service.message(_after_a_call({"content": "noted"})).status == 200
+    return service.message(after_a_call({"content": "noted"})).status == 200
 
 
 @holds(_CONVERTED, "A result of several text blocks is answered.")
 def result_blocks(service: Service) -> bool:
-    return service.message(_after_a_call({"content": [_text("line 1"), _text("line 2")]})).status == 200
+    return service.message(after_a_call({"content": [text("line 1"), text("line 2")]})).status == 200
 
 
 @holds(_CONVERTED, "A result that is an image is seen.")
 def result_image(service: Service) -> bool:
-    with_image = _count(service, _after_a_call({"content": [{"type": "image", "source": _SOURCE}]}))
-    return with_image > _count(service, _after_a_call({"content": [_text("x")]})) + 4
+    with_image = _count(service, after_a_call({"content": [{"type": "image", "source": _SOURCE}]}))
+    return with_image > _count(service, after_a_call({"content": [text("x")]})) + 4
 
 
 @holds(_CONVERTED, "A result of text and an image is both.")
 def result_both(service: Service) -> bool:
     return (
-        service.message(_after_a_call({"content": [_text("Here it is"), {"type": "image", "source": _SOURCE}]})).status
+        service.message(after_a_call({"content": [text("Here it is"), {"type": "image", "source": _SOURCE}]})).status
         == 200
     )
 
 
 @holds(_CONVERTED, "A result without content is an empty one.")
 def result_empty(service: Service) -> bool:
-    return service.message(_after_a_call({"content": None})).status == 200
+    return service.message(after_a_call({"content": None})).status == 200
 
 
 @holds(_CONVERTED, "A system block of an agent's billing header is left out.")
 def billing(service: Service) -> bool:
-    plain = [_text("You are helpful.")]
-    return _count(service, ASKED, system=[*plain, _text(_BILLING)]) == _count(service, ASKED, system=plain)
+    plain = [text("You are helpful.")]
+    return _count(service, ASKED, system=[*plain, text(_BILLING)]) == _count(service, ASKED, system=plain)
 
 
 @holds(_CONVERTED, "So is a system message of it among the messages.")
@@ -239,7 +239,7 @@ def system_last(service: Service) -> bool:
 
 @holds(_CONVERTED, "A turn of thinking and text may be sent back.")
 def thinking_back(service: Service) -> bool:
-    said = {"role": "assistant", "content": [{"type": "thinking", "thinking": "Hm.", "signature": "a"}, _text("Sure.")]}
+    said = {"role": "assistant", "content": [{"type": "thinking", "thinking": "Hm.", "signature": "a"}, text("Sure.")]}
     return service.message([*ASKED, said, {"role": "user", "content": "Fix it?"}]).status == 200
 
 
@@ -249,8 +249,8 @@ def several_thoughts(service: Service) -> bool:
         said = [{"type": "thinking", "thinking": each, "signature": "a"} for each in thoughts]
         return [
             *ASKED,
-            {"role": "assistant", "content": [*said, _USE]},
-            _user({"type": "tool_result", "tool_use_id": "toolu_1", "content": "4"}),
+            {"role": "assistant", "content": [*said, USE]},
+            user({"type": "tool_result", "tool_use_id": "toolu_1", "content": "4"}),
         ]
 
     return _count(service, talk("First. ", "Second.")) == _count(service, talk("First. Second."))

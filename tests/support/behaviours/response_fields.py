@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from behaviours.asking import PICTURE_URL, RESPONSES, SHAPE
+from behaviours.asking import PICTURE_URL, RESPONSES
 from behaviours.listed import Behaviour, answered, refused
+from behaviours.responses import FORMAT, NAMED, TOOL
 
 _SIMPLE = "vLLM test_simple"
 _BASIC = "vLLM test_basic (responses)"
@@ -14,9 +15,6 @@ _CHECKED = "vLLM test_responses_request_validations"
 _SAMPLED = "vLLM test_sampling_params (responses)"
 _STATE = "vLLM test_serving_stateless"
 _LLAMA = "llama.cpp test_compat_oai_responses"
-_TOOL = {"type": "function", "name": "shape", "description": "Notes a shape.", "parameters": SHAPE}
-_NAMED = {"type": "function", "name": "shape"}
-_FORMAT = {"type": "json_schema", "name": "shape", "schema": SHAPE, "strict": True}
 
 
 def _asked(**fields: Any) -> dict[str, Any]:
@@ -69,7 +67,7 @@ BEHAVIOURS: list[Behaviour] = [
         _SAMPLED,
         "`structured_outputs` and `text.format` together are refused.",
         RESPONSES,
-        _asked(structured_outputs={"choice": ["a"]}, text={"format": _FORMAT}),
+        _asked(structured_outputs={"choice": ["a"]}, text={"format": FORMAT}),
         "structured_outputs",
     ),
     answered(_CHECKED, "`tools` of [] are no tools.", RESPONSES, _asked(tools=[])),
@@ -83,26 +81,26 @@ BEHAVIOURS: list[Behaviour] = [
         "tool",
     ),
     refused(_CHECKED, "So it is with `tools` of [].", RESPONSES, _asked(tool_choice="required", tools=[]), "tool"),
-    refused(_CHECKED, "A named function without tools is refused.", RESPONSES, _asked(tool_choice=_NAMED), "tool"),
+    refused(_CHECKED, "A named function without tools is refused.", RESPONSES, _asked(tool_choice=NAMED), "tool"),
     refused(
         _CHECKED,
         "A function that is not offered is refused.",
         RESPONSES,
-        _asked(tools=[_TOOL], tool_choice={**_NAMED, "name": "other"}),
+        _asked(tools=[TOOL], tool_choice={**NAMED, "name": "other"}),
         "tool_choice",
     ),
     refused(
         _CHECKED,
         "A `tool_choice` without a name is refused.",
         RESPONSES,
-        _asked(tools=[_TOOL], tool_choice={"type": "function"}),
+        _asked(tools=[TOOL], tool_choice={"type": "function"}),
         "tool_choice",
     ),
     refused(
         _CHECKED,
         "So is one with an empty name.",
         RESPONSES,
-        _asked(tools=[_TOOL], tool_choice={**_NAMED, "name": ""}),
+        _asked(tools=[TOOL], tool_choice={**NAMED, "name": ""}),
         "tool_choice",
     ),
     answered(

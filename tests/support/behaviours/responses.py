@@ -16,9 +16,9 @@ _SAMPLED = "vLLM test_sampling_params (responses)"
 _STATE = "vLLM test_serving_stateless"
 _IMAGE = "vLLM test_image"
 _LLAMA = "llama.cpp test_compat_oai_responses"
-_TOOL = {"type": "function", "name": "shape", "description": "Notes a shape.", "parameters": SHAPE}
-_NAMED = {"type": "function", "name": "shape"}
-_FORMAT = {"type": "json_schema", "name": "shape", "schema": SHAPE, "strict": True}
+TOOL = {"type": "function", "name": "shape", "description": "Notes a shape.", "parameters": SHAPE}
+NAMED = {"type": "function", "name": "shape"}
+FORMAT = {"type": "json_schema", "name": "shape", "schema": SHAPE, "strict": True}
 _THOUGHT = "<think>It is round.</think>A circle."
 _PAIRS = {
     "response.output_item.done": "response.output_item.added",
@@ -169,13 +169,13 @@ def numbered(service: Service) -> bool:
 
 @holds(_CALLS, "`tool_choice` of `required` makes a call whose arguments fit.")
 def required(service: Service) -> bool:
-    body = service.respond(tools=[_TOOL], tool_choice="required", max_output_tokens=128).body
+    body = service.respond(tools=[TOOL], tool_choice="required", max_output_tokens=128).body
     return set(json.loads(_call(body)["arguments"])) == {"colour", "count"}
 
 
 @holds(_CALLS, "A named function is called, and its result is answered.")
 def named(service: Service) -> bool:
-    body = service.respond(tools=[_TOOL], tool_choice=_NAMED, max_output_tokens=128).body
+    body = service.respond(tools=[TOOL], tool_choice=NAMED, max_output_tokens=128).body
     call = _call(body)
     result = {"type": "function_call_output", "call_id": call["call_id"], "output": "noted"}
     return call["name"] == "shape" and service.respond([_said("user", "A?"), call, result]).status == 200
@@ -183,14 +183,14 @@ def named(service: Service) -> bool:
 
 @holds(_CALLS, "`max_output_tokens` too small for a call makes none, and says why.")
 def cut_call(service: Service) -> bool:
-    body = service.respond(tools=[_TOOL], tool_choice="required", max_output_tokens=2).body
+    body = service.respond(tools=[TOOL], tool_choice="required", max_output_tokens=2).body
     assert body["incomplete_details"]["reason"] == "max_output_tokens"
     return all(item["type"] != "function_call" for item in body["output"])
 
 
 @holds(_CALLS, "The deltas of a streamed call's arguments are the arguments of the item at its end.")
 def streamed_call(service: Service) -> bool:
-    reply = service.saying(CALL).respond(tools=[_TOOL], stream=True)
+    reply = service.saying(CALL).respond(tools=[TOOL], stream=True)
     deltas = "".join(event["delta"] for event in reply.of_type("response.function_call_arguments.delta"))
     done = next(e["item"] for e in reply.of_type("response.output_item.done") if e["item"]["type"] == "function_call")
     return deltas == done["arguments"] and done["name"] == "shape"
@@ -198,13 +198,13 @@ def streamed_call(service: Service) -> bool:
 
 @holds(_CALLS, "Its events are well nested, too.")
 def nested_call(service: Service) -> bool:
-    return _is_well_nested(service.saying(CALL).respond(tools=[_TOOL], stream=True).events)
+    return _is_well_nested(service.saying(CALL).respond(tools=[TOOL], stream=True).events)
 
 
 @holds("vLLM test_streaming_events", "Thoughts, text and calls of one answer are streamed one after another.")
 def all_three(service: Service) -> bool:
     reply = service.saying(f"<think>Hm.</think>I note it. {CALL}").respond(
-        tools=[_TOOL], reasoning={"effort": "low"}, stream=True
+        tools=[TOOL], reasoning={"effort": "low"}, stream=True
     )
     kinds = [event["type"] for event in reply.events]
     wanted = ["response.reasoning_text.delta", "response.output_text.delta", "response.function_call_arguments.delta"]
@@ -214,7 +214,7 @@ def all_three(service: Service) -> bool:
 
 @holds("vLLM test_streaming_events", "Two calls are two items.")
 def two_calls(service: Service) -> bool:
-    reply = service.saying(f"{CALL}\n{CALL}").respond(tools=[_TOOL], stream=True)
+    reply = service.saying(f"{CALL}\n{CALL}").respond(tools=[TOOL], stream=True)
     return (
         len(reply.of_type("response.output_item.added"))
         == 2
@@ -224,7 +224,7 @@ def two_calls(service: Service) -> bool:
 
 @holds("vLLM test_structured_output", "`text.format` of a schema answers with what it allows.")
 def shape(service: Service) -> bool:
-    body = service.respond(text={"format": _FORMAT}, max_output_tokens=128).body
+    body = service.respond(text={"format": FORMAT}, max_output_tokens=128).body
     return set(json.loads(_text(body))) == {"colour", "count"}
 
 
@@ -278,7 +278,7 @@ def parallel_null(service: Service) -> bool:
 
 @holds(_CHECKED, "`tool_choice` of `none` makes no call.")
 def no_call(service: Service) -> bool:
-    body = service.respond(tools=[_TOOL], tool_choice="none").body
+    body = service.respond(tools=[TOOL], tool_choice="none").body
     return all(item["type"] != "function_call" for item in body["output"])
 
 
