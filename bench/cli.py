@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -33,10 +34,13 @@ from bench.measure import (
     stream_fanout,
     throughput,
 )
+from bench.peers import compare
+from bench.peers.environment import NotInstalled
 from bench.records import Row
 from bench.report import tables
 from bench.simulation import simulate
 from export.precision import Precision
+from glmserve.errors import GlmServeError
 from glmserve.system.cpu_count import cores
 
 HALF_THE_CORES = max(1, cores() // 2)
@@ -85,6 +89,7 @@ for _name, _module, _rounds, _has_model in (
     ("replicas", replicas, 3, False),
     ("refusals", rejection_latency, 3, False),
     ("floods", floods, 2, False),
+    ("peers", compare, 3, False),
 ):
     _add_command(_name, _module.measure, _rounds, (_module.__doc__ or "").partition("\n")[0], _has_model)
 
@@ -179,5 +184,8 @@ def _say_what_is_outdated() -> None:
 
 
 def main() -> None:
-    """The entry of `python -m bench`."""
-    app(prog_name="python -m bench")
+    """The entry of `python -m bench`; what is missing on this machine or in a checkpoint is a sentence."""
+    try:
+        app(prog_name="python -m bench")
+    except (GlmServeError, NotInstalled) as error:
+        sys.exit(str(error))

@@ -9,7 +9,15 @@ from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
 
-from glmserve.errors import BadArtifact, Disproved, DoesNotFit, GlmServeError, NotCertified, UnknownArchitecture
+from glmserve.errors import (
+    BadArtifact,
+    BadSettings,
+    Disproved,
+    DoesNotFit,
+    GlmServeError,
+    NotCertified,
+    UnknownArchitecture,
+)
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -73,6 +81,7 @@ class Exit(IntEnum):
     NOTHING_BEFORE = 14
     MISSING_TENSORRT = 15
     NO_ACCESS = 16
+    BAD_SETTINGS = 17
 
 
 MEANING = {
@@ -93,6 +102,7 @@ MEANING = {
     Exit.NOTHING_BEFORE: "there is no earlier build to roll back to",
     Exit.MISSING_TENSORRT: "TensorRT or a GPU is missing",
     Exit.NO_ACCESS: "a file or folder cannot be read or written",
+    Exit.BAD_SETTINGS: "a setting in the environment is unknown or invalid",
 }
 """Each exit code in words, for `--help` and the documents."""
 
@@ -112,6 +122,7 @@ _EXITS: dict[type[GlmServeError], Exit] = {
     NothingBefore: Exit.NOTHING_BEFORE,
     DoesNotFit: Exit.BAD_ARTIFACT,
     BadArtifact: Exit.BAD_ARTIFACT,
+    BadSettings: Exit.BAD_SETTINGS,
 }
 
 

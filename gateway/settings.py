@@ -188,7 +188,10 @@ class GatewaySettings(BaseSettings):
     max_image_pixels: Annotated[int, Field(ge=1, le=_LARGEST_IMAGE)] = Field(
         default=200_000_000, description="Most pixels of an image, checked in its header before it is decoded."
     )
-    max_image_side: _Count = Field(default=2048, description="Most pixels of an image's longer side.")
+    max_image_side: _Count = Field(
+        default=2048,
+        description="Most pixels of an image's longer side, or of a video's frames as the model reads them.",
+    )
     large_images: Literal["downscale", "refuse"] = Field(
         default="downscale", description="What to do with an image whose side is longer: `downscale` or `refuse`."
     )
@@ -210,7 +213,8 @@ class GatewaySettings(BaseSettings):
     )
     large_videos: Literal["downscale", "refuse"] = Field(
         default="downscale",
-        description="What to do with a video whose frames do not fit into CONTEXT_TOKENS: `downscale` or `refuse`.",
+        description="What to do with a video whose frames have a side over MAX_IMAGE_SIDE or do not fit into "
+        "CONTEXT_TOKENS: `downscale` or `refuse`.",
     )
     video_cache_bytes: Annotated[int, Field(ge=0)] = Field(
         default=128 * 1024**2,

@@ -13,11 +13,12 @@ _JOIN_S = 5.0
 
 
 class Pulse:
-    """One watched call; its reader calls `beat` for every message. `is_dead` is true once the watchdog has ended it."""
+    """One watched call; its reader calls `beat` for every message. `is_dead` is true once the watchdog has ended it,
+    `has_ended` once the block that is watched has."""
 
     def __init__(self, cancel: Callable[[], object], timeout_s: float) -> None:
         self.cancel = cancel
-        self.is_dead = False
+        self.is_dead, self.has_ended = False, False
         self.due_s = time.monotonic() + timeout_s
 
     def beat(self, timeout_s: float) -> None:
@@ -50,6 +51,7 @@ class Watchdog:
         try:
             yield pulse
         finally:
+            pulse.has_ended = True
             with self._lock:
                 self._pulses.discard(pulse)
 

@@ -12,7 +12,7 @@ from enum import IntEnum
 
 from glmserve.sampling_parameters import PARAMETERS
 
-CONTRACT_VERSION = 9
+CONTRACT_VERSION = 10
 DECODER_MODEL = "glm4v"
 WHOLE_MODEL = "glm4v_whole"
 """The same as DECODER_MODEL in one response, for clients that speak plain HTTP."""
@@ -74,7 +74,8 @@ BAD_WORDS = Tensor("BAD_WORDS", "int64", ("words", "longest_word"), is_optional=
 ALLOWED_TOKEN_IDS = Tensor("ALLOWED_TOKEN_IDS", "int64", ("allowed_tokens",), is_optional=True)
 """The only token ids that may be drawn; absent or empty allows all."""
 ANSWERS = Tensor("ANSWERS", "int32", (1,), is_optional=True)
-"""How many answers are wanted, each with the next seed; the default is 1."""
+"""How many answers are wanted, each with the next seed; the default is 1. A negative number asks whether there are
+places for so many: such a request ends at once, without a token, or is refused as one that wants them would be."""
 GRAMMAR = Tensor("GRAMMAR", "uint8", ("bytes",), is_optional=True)
 """What the answer must look like: `AnswerRules` as JSON in UTF-8."""
 CACHE_SCOPE = Tensor("CACHE_SCOPE", "int64", (1,), is_optional=True)
@@ -87,8 +88,8 @@ DEADLINE_MS = Tensor("DEADLINE_MS", "int32", (1,))
 """Milliseconds from arrival after which the engine ends the request."""
 CANCEL_KEY = Tensor("CANCEL_KEY", "int64", (1,), is_optional=True)
 """A random key of this request, by which a later request may cancel it."""
-CANCEL = Tensor("CANCEL", "int64", (1,), is_optional=True)
-"""Cancels the request with this CANCEL_KEY, which ends with an error; the cancelling request asks for nothing else.
+CANCEL = Tensor("CANCEL", "int64", ("keys",), is_optional=True)
+"""Cancels the requests with these CANCEL_KEYs, which end with an error; the cancelling request asks for nothing else.
 
 Triton's own cancellation can crash the server when it meets the end of an answer.
 """
@@ -131,8 +132,6 @@ DECODER_INPUTS = (
     CANCEL_KEY,
     CANCEL,
 )
-_BETWEEN_US = (WHOLE, CANCEL_KEY, CANCEL)
-"""Sent to `glm4v` only by the gateway over gRPC and by our own models."""
 DECODER_OUTPUTS = (TOKENS, CHOICES, FINISH, STOP_TOKENS, TIMINGS_MS, CACHED_TOKENS, LOGPROB_IDS, LOGPROB_VALUES)
 
 # --- the image encoder: Triton's names are the graph's names, so that its ONNX and TensorRT backends can serve it -----
@@ -151,7 +150,7 @@ VISION_OUTPUTS = (IMAGE_FEATURES,)
 def render_config(model: str) -> str:
     """The `config.pbtxt` of one of MODELS, as kept in `model_repository/`."""
     head = _DECODER_HEAD.format(decoupled=str(model == DECODER_MODEL).lower())
-    inputs = tuple(tensor for tensor in DECODER_INPUTS if model == DECODER_MODEL or tensor not in _BETWEEN_US)
+    inputs = tuple(tensor for tensor in DECODER_INPUTS if model == DECODER_MODEL or tensor is not WHOLE)
     return f'name: "{model}"\nbackend: "python"\n{head}{_fields("input", inputs)}{_fields("output", DECODER_OUTPUTS)}'
 
 

@@ -89,3 +89,8 @@ LARGEST_KEPT_BUFFER_BYTES = 16 * 1024**2
 
 MOST_FREE_BYTES = 32 * 1024**2
 """Free memory that an arena of the C library keeps; the rest goes back to the kernel."""
+
+BLS_THREADS = 256
+"""Threads of each Triton model that ask another one (Triton's own default is 32): each waits for its whole answer."""
+WHOLE_PLACES = BLS_THREADS - 8
+"""Requests over plain HTTP at a time; what is left is for those that cancel."""

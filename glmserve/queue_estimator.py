@@ -58,8 +58,9 @@ class QueueEstimator:
         self._queued += job.cost
         if job.is_exempt:
             return
-        start, others = self._forecast(now)[job], len(self.waiting) - 1
-        is_flood = self._flood.refuses(start - now, others, len(self.running), self._request_s(), now)
+        start, soon = self._forecast(now)[job], self._about_to_start()
+        running, others = len(self.running) + soon, len(self.waiting) - 1 - soon
+        is_flood = self._flood.refuses(start - now, others, running, self._request_s(), now)
         if is_flood or self._is_late(job, start, now):
             refusal = self.overloaded()
             self.leave(job)
@@ -119,6 +120,16 @@ class QueueEstimator:
     def work_s(self, max_tokens: int) -> float:
         """What a request takes from its start on; 0 while nothing is known."""
         return self._prefill_s.value + max_tokens * self._share.value * self._pace_s.value
+
+    def _about_to_start(self) -> int:
+        """How many of the waiting jobs have room already: they only wait until somebody takes them."""
+        free, count = self.capacity - self.used, 0
+        for job in self.waiting:
+            free -= job.cost
+            if free < 0:
+                break
+            count += 1
+        return count
 
     def _likely_gap_s(self) -> float:
         """The time between two departures while none was seen: what those that run take, if they are of the usual

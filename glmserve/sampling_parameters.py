@@ -186,7 +186,7 @@ class Sampling:
     )
     seed: int = parameter(
         0,
-        meaning="The same seed gives the same answer; without one each answer has its own.",
+        meaning="The same seed draws the same random numbers; without one each answer draws its own.",
         minimum=-_LARGEST_INT64 - 1,
         maximum=_LARGEST_INT64,
         sentinel=-1,

@@ -11,12 +11,14 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 from glmserve.build.manifest import REPOSITORY_FOLDER
 from launcher.installation import of_the_image
 from launcher.notify import notify
 from launcher.supervision.triton_supervisor import LOOK_EVERY_S, TritonSupervisor
+from launcher.supervision.vital_signs import children_of
 from launcher.triton_server import TritonFailed, TritonServer
 
 _USAGE, _NO_BUILD, _FAILED = 2, 4, 6
@@ -82,10 +84,10 @@ def _reap_orphans(server: int | None) -> None:
     """As a container's first process we inherit what a killed server leaves, and must collect it."""
     if os.getpid() != 1:
         return
-    for children in Path("/proc/self/task").glob("*/children"):
-        for child in children.read_text("ascii").split():
-            if int(child) != server:
-                os.waitpid(int(child), os.WNOHANG)
+    for child in children_of(os.getpid()):
+        if child != server:
+            with suppress(ChildProcessError):  # somebody else has collected it
+                os.waitpid(child, os.WNOHANG)
 
 
 def _tell(text: str) -> None:

@@ -11,6 +11,7 @@ from types import TracebackType
 
 from glmserve.build.certificate import REQUIRE_VARIABLE
 from glmserve.errors import BadArtifact
+from glmserve.limits import BLS_THREADS
 from glmserve.system.runtime_folder import RuntimeFolder
 from launcher.build_view import lay_out
 from launcher.children import Child
@@ -172,6 +173,7 @@ class TritonServer:
             "--grpc-keepalive-timeout=5000",
             f"--exit-timeout-secs={self._exit_timeout_s}",
             f"--backend-config=python,shm-region-prefix-name={_shm_prefix(repository.parents[1])}",
+            f"--backend-config=python,thread-pool-size={BLS_THREADS}",
             f"--backend-config=python,stub-timeout-seconds={int(self._load_timeout_s)}",
             "--http-thread-count=2",
             "--allow-gpu-metrics=false",

@@ -9,14 +9,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from _pytest.mark.expression import Expression
 from hypothesis import settings
-from kinds import LONGEST_GROUPS, SIGNS, TESTS, group_of_test, kinds_of_test, tests_in
-from turns import turn
+from kinds import LONGEST_GROUPS, SIGNS, TESTS, group_of_test, kinds_of_test, read_all, tests_in
+from turns import Turns
 
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # the tests start Python a hundred times: compile once
@@ -73,6 +74,12 @@ def _place(nodeid: str) -> tuple[Path, str]:
     return TESTS.parent / path, name.partition("[")[0]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Before xdist starts its processes, each of which would otherwise read all sources."""
+    if getattr(config.option, "numprocesses", None):
+        read_all()
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """One process runs all tests of a group. (xdist's own `loadgroup` does nothing under pytest 9.)"""
@@ -88,8 +95,17 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest begins first, so that no process waits for another's last group."""
-    items.sort(key=lambda item: (_rank(item), not item.get_closest_marker("triton"), not _needs_something(item)))
+    """Those that run alone begin, while no other test must be waited for; then what takes longest, so that no process
+    waits for another's last group."""
+    with_alone = {group_of_test(*_place(item.nodeid)) for item in items if _is_alone(item)}
+
+    def place(item: pytest.Item) -> tuple[bool, bool, int, bool, bool]:
+        is_first, is_triton = group_of_test(*_place(item.nodeid)) in with_alone, bool(item.get_closest_marker("triton"))
+        if is_first:  # by then others have read what a Triton is made of from the disk
+            return False, not _is_alone(item), 0, is_triton, False
+        return True, False, _rank(item), not is_triton, not _needs_something(item)
+
+    items.sort(key=place)
 
 
 def _rank(item: pytest.Item) -> int:
@@ -102,15 +118,22 @@ def _needs_something(item: pytest.Item) -> bool:
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
     """Lets a test that measures run alone, whatever the other processes of this run do."""
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
     if run is None:
         return (yield)
-    folder = Path(tempfile.gettempdir()) / f"turns-{run}"
-    folder.mkdir(exist_ok=True)
-    with turn(folder, is_alone=item.get_closest_marker("alone") is not None):
+    with _turns(run).turn(_is_alone(item), keeps=nextitem is not None and _is_alone(nextitem)):
         return (yield)
+
+
+@cache
+def _turns(run: str) -> Turns:
+    return Turns(Path(tempfile.gettempdir()) / f"turns-{run}")
+
+
+def _is_alone(item: pytest.Item) -> bool:
+    return item.get_closest_marker("alone") is not None
 
 
 @pytest.fixture(autouse=True)

@@ -79,6 +79,11 @@ def write_like(model: Path, folder: Path, shards: int = 4, seed: int = 0) -> Pat
     return folder
 
 
+def size_like(model: Path) -> int:
+    """Bytes of the weights that `write_like` would write."""
+    return sum(weight.size_bytes for weight in random_weights.weights_of(Checkpoint.read(model)))
+
+
 def fingerprint(shape: Shape) -> str:
     """Changes with everything that a shape's checkpoint is made of: the shape, this code, and the demo's files."""
     digest = hashlib.sha256(json.dumps(asdict(shape)).encode())

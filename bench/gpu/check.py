@@ -59,8 +59,7 @@ def gpu_check(model: Path | None, scratch: Path, say: Say) -> Verdict:
     except HalfFailed as error:
         say(f"transformers could not run beside it, so tokens were not checked: {error}")
     rows = rows_of(plan, ours, torchs)
-    for line in report(plan, rows):
-        say(line)
+    say(report(plan, rows))
     return Verdict(rows, not missing, torchs is not None and _is_right(plan, rows, torchs))
 
 

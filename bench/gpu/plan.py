@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.checkpoints.synthetic import Shape
+from bench.markdown import columns
 from bench.records import Row, rounded
 from glmserve.build.manifest import CHECKPOINT_FOLDER, decoder_in
 from glmserve.engine.memory_plan import decoders_files, element_bytes, weight_bytes
@@ -17,8 +17,6 @@ from glmserve.engine.runtime.device import DeviceName
 from glmserve.model.config import Checkpoint
 
 TINY = Shape("gpu-check-tiny", layers=2, ffn=256, vision_depth=1, hidden=128, heads=2, vision_hidden=64, vision_heads=1)
-SHARE_OF_LIMIT_TARGET, TRANSFORMERS_TARGET = 0.7, 25.0
-"""Of the memory's limit at one row, and of one request at a time in transformers at 32 rows."""
 _CARD = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
 _CARD_TIMEOUT_S = 60.0
 
@@ -136,14 +134,19 @@ def rows_of(plan: Plan, ours: dict[str, Any], torchs: dict[str, Any] | None) -> 
     return rows
 
 
-_ROW = (
-    "{rows:>2} rows, {kind}: prefill {prefill_tokens_per_s:,.0f} tokens/s, decode {decode_tokens_per_s:,.0f} "
-    "of at most {limit_tokens_per_s:,.0f} ({share_of_limit:.0%})"
-)
-_BESIDE_TORCH = (
-    "; transformers {transformers_one_at_a_time:,.0f} one at a time ({times_one_at_a_time:.1f}x), "
-    "{transformers_together:,.0f} together; tokens that differ from torch's {changed_share:.1%}, less likely to it by "
-    "{worst_loss:.1e} nats at most"
+_COLUMNS = (
+    ("rows", "{rows}"),
+    ("KV", "{kv}"),
+    ("captured graphs", "{cuda_graphs}"),
+    ("prefill, tokens/s", "{prefill_tokens_per_s:,.0f}"),
+    ("decode, tokens/s", "{decode_tokens_per_s:,.0f}"),
+    ("of at most", "{limit_tokens_per_s:,.0f}"),
+    ("share (target at 1 row: 70%)", "{share_of_limit:.0%}"),
+    ("transformers one at a time", "{transformers_one_at_a_time:,.0f}"),
+    ("times (target at 32 rows: 25)", "{times_one_at_a_time:.1f}"),
+    ("together", "{transformers_together:,.0f}"),
+    ("tokens that differ", "{changed_share:.1%}"),
+    ("less likely to torch by, nats", "{worst_loss:.1e}"),
 )
 _ONCE = (
     "KV is written {where}: {kv_step_ms[0]:.2f} ms a step with room for {least_context:,} tokens, "
@@ -156,20 +159,8 @@ _ERRORS = (
 )
 
 
-def report(plan: Plan, rows: list[Row]) -> Iterator[str]:
-    """The rows as lines to read."""
-    first = rows[0]
-    for row in rows:
-        kind = "captured graphs" if row["cuda_graphs"] else "node by node"
-        kind += ", KV in 8 bits" if row["kv"] == "int8" else ""
-        yield (_ROW + _BESIDE_TORCH if "changed_share" in row else _ROW).format(kind=kind, **row)
-    where = "in place" if first["kv_in_place"] else "COPIED in each step"
-    yield _ONCE.format(where=where, least_context=plan.least_context, most_context=plan.most_context, **first)
-    if first["logprob_error"]:
-        yield _ERRORS.format(**first)
-    if plan.device == "cuda":
-        best_share = max(row["share_of_limit"] for row in rows if row["rows"] == 1)
-        yield f"Target at 1 row, {SHARE_OF_LIMIT_TARGET:.0%} of the limit: {best_share:.0%}"
-        best_times = max(row.get("times_one_at_a_time", 0) for row in rows if row["rows"] == 32)
-        if best_times:
-            yield f"Target at 32 rows, {TRANSFORMERS_TARGET:.0f}x transformers one at a time: {best_times:.1f}x"
+def report(plan: Plan, rows: list[Row]) -> str:
+    """The rows as a table, and what holds for all of them as sentences."""
+    where = "in place" if rows[0]["kv_in_place"] else "COPIED in each step"
+    once = _ONCE + (f"\n{_ERRORS}" if rows[0]["logprob_error"] else "")
+    return f"{columns(rows, _COLUMNS)}\n" + once.format_map({"where": where} | asdict(plan) | rows[0])

@@ -1,4 +1,4 @@
-"""The closed loop: clients that each send one request after another over HTTP and wait for its answer."""
+"""Requests over HTTP, one at a time or by the closed loop, whose clients wait for an answer before they ask again."""
 
 from __future__ import annotations
 
@@ -35,50 +35,43 @@ class Reply:
     """0 where the answer is no stream and the server does not tell it."""
 
     @property
+    def last(self) -> dict[str, Any]:
+        """The last event of a stream holds the whole answer, as a document does."""
+        return self.events[-1] if self.events else {}
+
+    @property
     def how(self) -> str:
         """How the request ended: `done`, its status, `error event`, or `cut` where the connection broke."""
         if self.status not in (0, 200):
             return str(self.status)
-        if "result" in self._last:
+        if "result" in self.last:
             return "done"
-        return "error event" if self.errors else "cut"
+        return "error event" if self._count("error") else "cut"
 
     @property
     def words(self) -> int:
         """The pieces of a stream."""
-        return sum("delta" in event for event in self.events)
-
-    @property
-    def errors(self) -> int:
-        """The error events of a stream."""
-        return sum("error" in event for event in self.events)
+        return self._count("delta")
 
     @property
     def is_lost(self) -> bool:
         """It failed before anything of it was streamed, or its stream did not end with exactly one error event."""
-        return self.how != "done" and (self.words == 0 or self.how != "error event" or self.errors != 1)
+        return self.how != "done" and (self.words == 0 or self.how != "error event" or self._count("error") != 1)
 
     @property
     def text(self) -> str:
-        return str(self._last.get("result", ""))
-
-    @property
-    def letter(self) -> str:
-        """The first one of a whole answer."""
-        return self.text[:1]
+        return str(self.last.get("result", ""))
 
     @property
     def tokens(self) -> int:
-        return int(self._last["usage"]["completion_tokens"])
+        return int(self.last["usage"]["completion_tokens"])
 
     @property
     def seconds(self) -> float:
         return self.ended - self.began
 
-    @property
-    def _last(self) -> dict[str, Any]:
-        """The last event of a stream holds the whole answer, as a document does."""
-        return self.events[-1] if self.events else {}
+    def _count(self, kind: str) -> int:
+        return sum(kind in event for event in self.events)
 
 
 @dataclass(frozen=True)
@@ -105,11 +98,11 @@ def send(url: str, body: bytes) -> Reply:
         reply.status = response.status
         if response.headers.get_content_type() != "text/event-stream":
             reply.events.append(json.load(response))
-            reply.first_token_s = reply.events[0].get("timings", {}).get("first_token_s", 0.0)  # the baseline's
+            reply.first_token_s = reply.last.get("timings", {}).get("first_token_s", 0.0)  # the baseline's
         for line in response:
             if line.startswith(_EVENT):
                 reply.events.append(json.loads(line[len(_EVENT) :]))
-                if "delta" in reply.events[-1] and not reply.first_token_s:
+                if "delta" in reply.last and not reply.first_token_s:
                     reply.first_token_s = time.monotonic() - reply.began
     reply.ended = time.monotonic()
     return reply
@@ -117,10 +110,17 @@ def send(url: str, body: bytes) -> Reply:
 
 def ask(url: str, question: Question, max_tokens: int = NEW_TOKENS, stream: bool = False) -> Reply:
     """The whole answer to one question; raises RuntimeError for anything else."""
-    body = question.body(max_tokens) | ({"stream": True} if stream else {})
-    reply = send(url + VISION_PATH, json.dumps(body).encode())
+    reply = send(url + VISION_PATH, question.body(max_tokens, stream))
     if reply.how != "done":
         raise RuntimeError(f"{url} gave no whole answer: {reply.how}.")
+    return reply
+
+
+def expect(url: str, body: bytes, status: int = 200) -> Reply:
+    """A reply of this status; raises RuntimeError for another."""
+    reply = send(url, body)
+    if reply.status != status:
+        raise RuntimeError(f"{url} answered with {reply.status}.")
     return reply
 
 

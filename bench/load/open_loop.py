@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import random
-import socket
-import socketserver
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 
 from bench.load.closed_loop import Reply
 
 _MOST_AT_ONCE = 512
 _TIMEOUT_S = 60.0
-_ECHO_EVERY_S = 0.05
-_ECHO = b"x" * 256
-HOST = "127.0.0.1"
 
 
 def arrive(ask: Callable[[int], Reply], per_s: float, for_s: float, seed: int) -> list[Reply]:
@@ -38,36 +31,3 @@ def _begun_at(due: float, ask: Callable[[int], Reply], number: int) -> Reply:
     reply = ask(number)
     reply.began = due
     return reply
-
-
-@contextmanager
-def bare_echo() -> Iterator[list[float]]:
-    """Seconds that a few bytes take to a bare socket and back, each on a new connection, again and again until
-    the block ends: what this machine itself adds to every answer."""
-    server = socketserver.ThreadingTCPServer((HOST, 0), _Echo)
-    server.daemon_threads = True
-    stopping, taken = threading.Event(), list[float]()
-
-    def ask() -> None:
-        while not stopping.wait(_ECHO_EVERY_S):
-            began = time.perf_counter()
-            with socket.create_connection((HOST, server.server_address[1]), _TIMEOUT_S) as client:
-                client.sendall(_ECHO)
-                client.recv(len(_ECHO))
-            taken.append(time.perf_counter() - began)
-
-    threads = [threading.Thread(target=work, daemon=True) for work in (server.serve_forever, ask)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield taken
-    finally:
-        stopping.set()
-        threads[1].join(_TIMEOUT_S)
-        server.shutdown()
-        server.server_close()
-
-
-class _Echo(socketserver.BaseRequestHandler):
-    def handle(self) -> None:
-        self.request.sendall(self.request.recv(len(_ECHO)))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -37,9 +37,10 @@ class Question:
         """The image in base64."""
         return base64.b64encode(self.image_file).decode()
 
-    def body(self, max_tokens: int) -> dict[str, Any]:
+    def body(self, max_tokens: int, stream: bool = False) -> bytes:
         """The body of a greedy POST /v1/chat/vision."""
-        return {"image": self.image, "prompt": self.prompt, "max_tokens": max_tokens, "temperature": 0}
+        asked = {"image": self.image, "prompt": self.prompt, "max_tokens": max_tokens, "temperature": 0}
+        return json.dumps(asked | ({"stream": True} if stream else {})).encode()
 
 
 class QuestionMaker:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import threading
 import time
@@ -65,7 +64,7 @@ def steady_load(url: str, question: Question, clients: int, tokens: tuple[int, i
     """Clients that ask this question, every second one for streams."""
 
     def next_body(number: int, chance: random.Random) -> bytes:
-        return json.dumps(question.body(chance.randint(*tokens)) | {"stream": bool(number % 2)}).encode()
+        return question.body(chance.randint(*tokens), stream=bool(number % 2))
 
     return SteadyLoad(url, clients, next_body)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 import time
@@ -13,11 +12,12 @@ from statistics import median
 
 from bench.checkpoints.synthetic import THIN
 from bench.harness import Run, seconds
-from bench.load.closed_loop import VISION_PATH, send
+from bench.load.closed_loop import ask
 from bench.load.in_process import Preparer
 from bench.load.prompts import PHOTO, Question, QuestionMaker
 from bench.records import Row
-from bench.servers.processes import children_of, fake_triton, gateway_before
+from bench.servers.processes import fake_triton, gateway_before
+from bench.usage import children_of
 from gateway.chat.service import ChatService
 from gateway.deadline import Deadline
 from gateway.limits.api_keys import KeyStore, create_key
@@ -31,7 +31,6 @@ from gateway.triton.load_balancer import LoadBalancer
 
 _REQUESTS = {PHOTO: 200, (4000, 3000): 12}
 _STAGE_SHARE = 3  # a stage is called a third as often as the whole gateway, and at least eight times
-_THREADS = 64
 _TIMEOUT_S = 60.0
 _REMOTE = "203.0.113.7"
 _MANY = 10**9
@@ -42,16 +41,14 @@ def measure(run: Run) -> list[Row]:
     """A row for each image size: the whole request's processor time, and that of its stages, in milliseconds."""
     build, rows = run.build(THIN), []
     maker = QuestionMaker(Preparer(build).tokenizer, seed=13)
-    with fake_triton(0.0) as triton, gateway_before(build, triton, _THREADS) as gateway:
+    with fake_triton(0.0) as triton, gateway_before(build, triton) as gateway:
         for size, requests in _REQUESTS.items():
             question = maker.question(size)
 
             def one_round(_number: int, question: Question = question, requests: int = requests) -> dict[str, float]:
-                body = json.dumps(question.body(max_tokens=1)).encode()
                 before_s = gateway.cpu_s()
-                statuses = {send(gateway.url + VISION_PATH, body).status for _ in range(requests)}
-                if statuses != {200}:
-                    raise RuntimeError(f"The gateway answered with {sorted(statuses)}.")
+                for _ in range(requests):
+                    ask(gateway.url, question, max_tokens=1)
                 return {"whole_ms": 1000 * (gateway.cpu_s() - before_s) / requests}
 
             name = f"{size[0]}x{size[1]}"
@@ -87,7 +84,7 @@ def _stages(
     keys, limiter = KeyStore(keys_file), RateLimiter(settings, RateLimitCounters(""))
     service = ChatService(settings, LoadBalancer("grpc://127.0.0.1:1", lambda _url: backend))
     caller = Caller(_REMOTE, keys.find(secret))
-    body = json.dumps(question.body(max_tokens=1)).encode()
+    body = question.body(max_tokens=1)
     conversation = parse_vision(body).conversation
     request = Preparer(build).request(question, max_tokens=1)
 

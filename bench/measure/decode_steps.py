@@ -17,18 +17,13 @@ from bench.harness import Run, seconds
 from bench.load.closed_loop import NEW_TOKENS
 from bench.load.in_process import Preparer
 from bench.load.prompts import QuestionMaker
+from bench.load.text_rows import decode_step, prefill_step
 from bench.records import Row
 from bench.simulation.step_times import StepTimes
 from glmserve.build.manifest import CHECKPOINT_FOLDER, decoder_in, vision_in
-from glmserve.engine.request import Prompt, Request, Sequence
-from glmserve.engine.runtime.decoder import Step
 from glmserve.engine.runtime.ort_decoder import OrtDecoder, OrtVision
-from glmserve.engine.scheduler.kv_slots import SlotTable
-from glmserve.engine.scheduler.scheduler import Chunk
-from glmserve.engine.step_builder import step_of
 from glmserve.model.config import Checkpoint
 from glmserve.model.position_embedding import vision_arrays
-from glmserve.sampling_parameters import Sampling
 
 _ROWS = (1, 2, 4, 8, 16)
 _LENGTHS = (32, 64, 128, 192)
@@ -47,17 +42,6 @@ def measure(run: Run) -> list[Row]:
     return [run.row(precision=precision, **_measure(run.build(FULL, precision), run)) for precision in PRECISIONS]
 
 
-def decode_step(decoder: OrtDecoder, rows: int, length: int) -> Step:
-    """The next token of so many rows, each of which is taken to hold so many tokens."""
-    running = [Sequence(_text_request(length), 0.0, row=row, length=length, answer=[0]) for row in range(rows)]
-    return step_of(running, [], SlotTable(decoder.rows, decoder.rows), decoder)
-
-
-def _prefill_step(decoder: OrtDecoder, length: int) -> Step:
-    sequence = Sequence(_text_request(length), 0.0, row=0)
-    return step_of([], [Chunk(sequence, 0, length)], SlotTable(decoder.rows, decoder.rows), decoder)
-
-
 def _measure(build: Path, run: Run) -> Row:
     def shortest_s(work: Callable[[], object]) -> float:
         return round(min(seconds(work, run.rounds, time.process_time)), 6)
@@ -65,7 +49,7 @@ def _measure(build: Path, run: Run) -> Row:
     checkpoint, preparer = Checkpoint.read(build / CHECKPOINT_FOLDER), Preparer(build)
     maker = QuestionMaker(preparer.tokenizer, seed=5)
     decoder = OrtDecoder(decoder_in(build), checkpoint, _ROWS[-1], _CONTEXT, run.threads)
-    prefill = {length: shortest_s(partial(decoder.run, _prefill_step(decoder, length))) for length in _LENGTHS}
+    prefill = {length: shortest_s(partial(decoder.run, prefill_step(decoder, length))) for length in _LENGTHS}
     decode = {rows: shortest_s(partial(decoder.run, decode_step(decoder, rows, _PROMPT_TOKENS))) for rows in _ROWS}
     (decode_s, row_s), (prefill_s, token_s) = _line_through(decode), _line_through(prefill)
     times = StepTimes(decode_s, row_s, max(0.0, prefill_s), token_s)
@@ -100,11 +84,3 @@ def _together(build: Path, threads: int, preparer: Preparer, maker: QuestionMake
             asked = [[preparer.request(question) for question in maker.questions(count)] for _ in range(times)]
             found[count] = round(max(engine.tokens_per_s(requests, time.process_time) for requests in asked), 2)
     return found
-
-
-def _text_request(length: int) -> Request:
-    """A prompt of random text, like no other."""
-    ids = np.random.default_rng().integers(0, 200, length)
-    positions = np.broadcast_to(np.arange(length), (3, length))
-    prompt = Prompt(ids, positions, delta=0, features=(), image_slot=np.zeros(length, np.int64), keys=ids)
-    return Request(prompt, Sampling(max_tokens=_CONTEXT), deadline=float("inf"), emit=lambda _event: None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Sequence
@@ -14,12 +13,13 @@ import numpy as np
 from bench.checkpoints.builds import CACHE
 from bench.checkpoints.synthetic import DEMO
 from bench.harness import Run
+from bench.load.beside import bare_echo
 from bench.load.closed_loop import VISION_PATH, Reply, send
-from bench.load.open_loop import arrive, bare_echo
+from bench.load.open_loop import arrive
 from bench.load.prompts import QuestionMaker
 from bench.load.steady import SteadyLoad, tally
 from bench.records import Row
-from bench.servers.fleet import Fleet, running
+from bench.servers.fleet import UNLIMITED, Fleet, running
 from bench.servers.paced_engine import Pace
 from bench.servers.stub_build import write_stub_build
 from bench.simulation.step_times import StepTimes
@@ -35,15 +35,7 @@ _CROWD_S, _ARRIVE_S = 15.0, 50.0
 _BEGIN_S = 10.0
 """What arrives earlier does not count: at the beginning of a flood everybody is let in, as a crowd would be."""
 _PAUSE_S = 3.0
-_VARIABLES = {
-    "GLM_ENGINE_REQUIRE_CERTIFICATE": "false",
-    "GLM_GATEWAY_REQUESTS_PER_MINUTE": "1000000",  # one address asks for everybody
-    "GLM_GATEWAY_ADDRESS_REQUESTS_PER_MINUTE": "1000000",
-    "GLM_GATEWAY_IMAGE_TOKENS_PER_MINUTE": "1000000000",
-    "GLM_GATEWAY_ADDRESS_IMAGE_TOKENS_PER_MINUTE": "1000000000",
-    "GLM_GATEWAY_CONCURRENT_REQUESTS": "1000",
-    "GLM_GATEWAY_ADDRESS_CONCURRENT_REQUESTS": "1000",
-}
+_VARIABLES = UNLIMITED | {"GLM_ENGINE_REQUIRE_CERTIFICATE": "false"}
 
 
 def measure(run: Run) -> list[Row]:
@@ -111,4 +103,4 @@ def _capacity(url: str, bodies: Sequence[bytes]) -> float:
 def _bodies(maker: QuestionMaker) -> list[bytes]:
     """Questions of about the same work, with answers of different lengths."""
     lengths = np.linspace(*_TOKENS, _QUESTIONS).round().astype(int)
-    return [json.dumps(maker.question().body(int(tokens))).encode() for tokens in lengths]
+    return [maker.question().body(int(tokens)) for tokens in lengths]

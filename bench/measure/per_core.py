@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from itertools import cycle, islice
-from typing import Any
 
 from bench.checkpoints.synthetic import THIN
 from bench.harness import Run, in_turn
-from bench.load.closed_loop import VISION_PATH, at_once, send
+from bench.load.closed_loop import VISION_PATH, at_once, expect
 from bench.load.in_process import Preparer
 from bench.load.prompts import PHOTO, QuestionMaker
 from bench.records import Row
@@ -18,8 +17,7 @@ CLIENTS = 4
 _REQUESTS = 300  # a round and side, for processor time is told in hundredths of a second
 _WARM_UP_REQUESTS = 20
 _BODIES = 12  # different ones
-_THREADS = 64
-Asked = tuple[str, list[dict[str, Any]]]
+Asked = tuple[str, list[bytes]]
 """A path, and the bodies that are sent there."""
 
 
@@ -28,7 +26,7 @@ def measure(run: Run) -> list[Row]:
     build, rows = run.build(THIN), []
     with (
         fake_triton(0.0) as triton,
-        gateway_before(build, triton, _THREADS) as gateway,
+        gateway_before(build, triton) as gateway,
         fastapi_baseline(build, triton) as baseline,
     ):
         for name, (ours, theirs) in _asked(QuestionMaker(Preparer(build).tokenizer, seed=11)).items():
@@ -50,8 +48,9 @@ def _asked(maker: QuestionMaker) -> dict[str, tuple[Asked, Asked]]:
     """What our gateway and the baseline are sent: the same, but text alone has a path of its own in the gateway."""
     texts = [maker.prompt(52) for _ in range(_BODIES)]
     photos = VISION_PATH, [question.body(max_tokens=1) for question in maker.questions(_BODIES, PHOTO)]
-    chats = [{"messages": [{"role": "user", "content": text}], "max_tokens": 1, "temperature": 0} for text in texts]
-    plain = [{"prompt": text, "max_tokens": 1} for text in texts]
+    limits = {"max_tokens": 1, "temperature": 0}
+    chats = [json.dumps({"messages": [{"role": "user", "content": text}], **limits}).encode() for text in texts]
+    plain = [json.dumps({"prompt": text, "max_tokens": 1}).encode() for text in texts]
     return {"text": (("/v1/chat/completions", chats), (VISION_PATH, plain)), "photo": (photos, photos)}
 
 
@@ -64,7 +63,4 @@ def _per_core_s(server: Server, asked: Asked) -> float:
 
 def _send(server: Server, asked: Asked, count: int) -> None:
     path, bodies = asked
-    requests = list(islice(cycle(json.dumps(body).encode() for body in bodies), count))
-    statuses = set(at_once(lambda body: send(server.url + path, body).status, requests, CLIENTS))
-    if statuses != {200}:
-        raise RuntimeError(f"{server.url}{path} answered with {sorted(statuses)}.")
+    at_once(lambda body: expect(server.url + path, body), list(islice(cycle(bodies), count)), CLIENTS)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 
 import numpy as np
 
 from bench.checkpoints.synthetic import DEMO
-from bench.harness import Run, seconds
-from bench.load.closed_loop import VISION_PATH, send
+from bench.harness import Run
+from bench.load.closed_loop import VISION_PATH, expect
 from bench.load.in_process import Preparer
 from bench.load.prompts import QuestionMaker
 from bench.load.steady import SteadyLoad
@@ -21,14 +20,13 @@ SENDERS = 4
 _WRONG = b'{"prompt": "Where is the picture?"}'
 _REJECTIONS = 200
 _PAUSE_S = 0.02
-_THREADS = 64
 
 
 def measure(run: Run) -> list[Row]:
     """One row: milliseconds from connecting to having read the rejection, alone and beside the senders."""
     build = run.build(DEMO)
-    photo = json.dumps(QuestionMaker(Preparer(build).tokenizer, seed=17).question(PHOTO).body(max_tokens=1)).encode()
-    with fake_triton(0.0) as triton, gateway_before(build, triton, _THREADS) as gateway:
+    photo = QuestionMaker(Preparer(build).tokenizer, seed=17).question(PHOTO).body(max_tokens=1)
+    with fake_triton(0.0) as triton, gateway_before(build, triton) as gateway:
 
         def one_round(_number: int) -> dict[str, float]:
             alone_p50, _ = _rejection_ms(gateway)
@@ -41,15 +39,9 @@ def measure(run: Run) -> list[Row]:
 
 def _rejection_ms(gateway: Server) -> tuple[float, float]:
     """The median and the 95th percentile of many rejections, one after another."""
-
-    def reject() -> None:
-        status = send(gateway.url + VISION_PATH, _WRONG).status
-        if status != 400:
-            raise RuntimeError(f"A wrong request was answered with {status}.")
-
-    taken = []
+    taken_s = []
     for _ in range(_REJECTIONS):
-        taken += seconds(reject, 1)
+        taken_s.append(expect(gateway.url + VISION_PATH, _WRONG, status=400).seconds)
         time.sleep(_PAUSE_S)
-    p50, p95 = np.percentile(taken, (50, 95)) * 1000
+    p50, p95 = 1000 * np.percentile(taken_s, (50, 95))
     return float(p50), float(p95)

@@ -126,7 +126,7 @@ def roll(fleet: Fleet, question: Question, build: Path, requests: int) -> Row:
         "rolled_failed": sum(ending.how != "done" for ending in endings),
         "rolled_endings": dict(tally(endings)),
         "rolled_silence_s": round(longest_silence_s(endings, began, rolled), 3),
-        "rolled_letters": sorted({ending.letter for ending in late if ending.letter}),
+        "rolled_letters": sorted({ending.text[:1] for ending in late} - {""}),
     }
 
 

@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 from bench.checkpoints.builds import PRECISIONS
 from bench.checkpoints.synthetic import FULL
 from bench.harness import Run, seconds
-from bench.measure.decode_steps import decode_step
+from bench.load.text_rows import decode_step
 from bench.records import Row
 from glmserve.build.manifest import CHECKPOINT_FOLDER, decoder_in
 from glmserve.engine.runtime.ort_decoder import OrtDecoder

@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import selectors
 import socket
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from bench.checkpoints.synthetic import DEMO
 from bench.harness import Run
+from bench.load.beside import at_a_beat
 from bench.records import Row
 from bench.servers.processes import Server, fake_triton, gateway_before
 
@@ -52,7 +50,7 @@ def measure(run: Run) -> list[Row]:
     def one_round(_number: int) -> dict[str, float]:
         with fake_triton(BEAT_MS) as triton, gateway_before(build, triton, _THREADS) as gateway:
             began, before_s = time.perf_counter(), gateway.cpu_s()
-            with _timer() as timer_ticks:
+            with at_a_beat(time.perf_counter, BEAT_MS / 1000) as timer_ticks:
                 streams = _run(gateway)
             cores = (gateway.cpu_s() - before_s) / (time.perf_counter() - began)
             memory_mb = gateway.peak_memory_mb()
@@ -61,27 +59,6 @@ def measure(run: Run) -> list[Row]:
         return {"gap_p50_ms": p50, "gap_p99_ms": p99, "timer_p99_ms": timer_p99, "memory_mb": memory_mb, "cores": cores}
 
     return [run.row(streams=STREAMS, beat_ms=BEAT_MS, **run.spreads("Streams", one_round))]
-
-
-@contextmanager
-def _timer() -> Iterator[list[float]]:
-    """When a thread woke that only wakes at the beat: how unsteady the machine itself is meanwhile."""
-    over, ticks = threading.Event(), [time.perf_counter()]
-
-    def run() -> None:
-        due = ticks[0]
-        while not over.is_set():
-            due += BEAT_MS / 1000
-            time.sleep(max(0.0, due - time.perf_counter()))
-            ticks.append(time.perf_counter())
-
-    thread = threading.Thread(target=run, name="timer", daemon=True)
-    thread.start()
-    try:
-        yield ticks
-    finally:
-        over.set()
-        thread.join(_GIVE_UP_S)
 
 
 def _run(gateway: Server) -> list[_Stream]:

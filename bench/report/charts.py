@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bench.checkpoints.builds import FP32, INT8
 from bench.records import Row
-from export.certificate.plot_style import BLUE, GREEN, GREY, INK, PINK, figure, svg
+from export.certificate.plot_style import BLUE, GREEN, GREY, INK, ORANGE, PINK, figure, svg
 
 _WIDTH_IN, _HEIGHT_IN = 7.0, 3.4
 _BAR_WIDTH = 0.27
@@ -37,6 +37,32 @@ def throughput_chart(rows: Sequence[Row]) -> str:
     keys = [axes.plot([], [], "s", color=colour, label=name)[0] for name, colour in series.items()]
     axes.legend(handles=keys, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0, handletextpad=0.2)
     return svg(plot, "Tokens a second by number of clients, over those of transformers in a Flask script")
+
+
+def peers_chart(rows: Sequence[Row]) -> str:
+    """Tokens a second over each peer's on one model thread, with the rounds' spread; the scale is logarithmic."""
+    rows = [row for row in rows if row["model_threads"] == 1]
+    clients = sorted({row["clients"] for row in rows})
+    pairs = list(dict.fromkeys((row["ours"], row["theirs"]) for row in rows))
+    plot = figure(_WIDTH_IN, _HEIGHT_IN)
+    axes = plot.add_subplot(yscale="log")
+    axes.set_title("Tokens a second, beside vLLM and llama.cpp on one thread", pad=56)
+    width = 0.8 / len(pairs)
+    for number, (pair, colour) in enumerate(zip(pairs, (GREEN, PINK, ORANGE, BLUE), strict=False)):
+        for row in (row for row in rows if (row["ours"], row["theirs"]) == pair):
+            at = clients.index(row["clients"]) + (number - (len(pairs) - 1) / 2) * width
+            ratio, (low, high) = row["tokens_per_s_ratio"], row["tokens_per_s_ratio_spread"]
+            axes.bar(at, ratio - 1, width * 0.92, 1, color=colour, yerr=[[ratio - low], [high - ratio]], ecolor=INK)
+            place, above = (high, 3) if ratio >= 1 else (low, -12)
+            axes.annotate(f"{ratio:.2g}×", (at, place), (0, above), textcoords="offset points", ha="center")
+        axes.plot([], [], "s", color=colour, label="{}, beside {}".format(*pair))
+    axes.axhline(1, color=GREY)
+    axes.set_xticks(range(len(clients)), [f"{count} client{'s' * (count > 1)}" for count in clients])
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}×")
+    axes.yaxis.set_minor_formatter(lambda _value, _: "")
+    axes.margins(y=0.15)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=1, borderaxespad=0, handletextpad=0.2)
+    return svg(plot, "Tokens a second by number of clients, over those of vLLM and of llama.cpp")
 
 
 def first_token_chart(rows: Sequence[Row]) -> str:

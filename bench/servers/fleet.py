@@ -15,8 +15,9 @@ from typing import TypeVar
 from unittest.mock import patch
 
 from bench.checkpoints.builds import CACHE
+from bench.ports import free_port
 from bench.servers.nginx import nginx_command
-from bench.servers.processes import HOST, engine_variables, free_port, program
+from bench.servers.processes import HOST, engine_variables, program
 from glmserve.build.manifest import REPOSITORY_FOLDER
 from launcher.gateway_server import GatewayServer
 from launcher.triton_server import TritonServer
@@ -24,18 +25,22 @@ from launcher.triton_server import TritonServer
 SLOTS = 8
 """Of each Triton; few, so that answers wait for a slot and not for this machine's processors."""
 _START_S = 180.0
-_MANY = {
+UNLIMITED = {  # one address asks for everybody
+    "GLM_GATEWAY_REQUESTS_PER_MINUTE": "1000000",
+    "GLM_GATEWAY_ADDRESS_REQUESTS_PER_MINUTE": "1000000",
+    "GLM_GATEWAY_IMAGE_TOKENS_PER_MINUTE": "1000000000",
+    "GLM_GATEWAY_ADDRESS_IMAGE_TOKENS_PER_MINUTE": "1000000000",
+    "GLM_GATEWAY_CONCURRENT_REQUESTS": "1000",
+    "GLM_GATEWAY_ADDRESS_CONCURRENT_REQUESTS": "1000",
+}
+_MANY = UNLIMITED | {
     "GLM_ENGINE_SLOTS": str(SLOTS),
     "GLM_ENGINE_WARM_ROWS": "0",
     "GLM_ENGINE_IMAGE_CACHE_MIB": "16",
     "GLM_ENGINE_CONTEXT_TOKENS": "1024",
-    "GLM_GATEWAY_TRUSTED_PROXIES": "1",  # one client, this machine, asks for everybody
-    "GLM_GATEWAY_REQUESTS_PER_MINUTE": "1000000",
-    "GLM_GATEWAY_ADDRESS_REQUESTS_PER_MINUTE": "1000000",
-    "GLM_GATEWAY_IMAGE_TOKENS_PER_MINUTE": "1000000000",
-    "GLM_GATEWAY_CONCURRENT_REQUESTS": "1000",
+    "GLM_GATEWAY_TRUSTED_PROXIES": "1",
 }
-_PATIENT = {  # a measurement on a busy machine must be slow, not failed
+PATIENT = {  # a measurement on a busy machine must be slow, not failed
     "GLM_GATEWAY_DEADLINE_S": "600",
     "GLM_GATEWAY_RESPONSE_TIMEOUT_S": "120",
     "GLM_GATEWAY_CANARY_TIMEOUT_S": "120",
@@ -121,7 +126,7 @@ def fleet_of(folder: Path, build: Path, tritons: int, gateways: int) -> Iterator
 @contextmanager
 def service_on(build: Path, threads: int) -> Iterator[str]:
     """The address of our service, one Triton and one gateway, once it answers."""
-    variables = engine_variables(threads) | _PATIENT
+    variables = engine_variables(threads) | PATIENT
     with running(Fleet(CACHE / f"service-{build.name}", build, 1, 1, variables)) as fleet:
         yield fleet.url
 

@@ -47,8 +47,9 @@ class Pace:
 class PacedSession:
     """A `DecoderSession` that sleeps for as long as a step takes, and always draws the same token."""
 
-    def __init__(self, rows: int, context: int, vocabulary: int, times: StepTimes, token: int) -> None:
-        self.rows, self.context, self.vocabulary = rows, context, vocabulary
+    def __init__(self, settings: EngineSettings, context: int, vocabulary: int, times: StepTimes, token: int) -> None:
+        self.rows, self.context, self.vocabulary = settings.rows, context, vocabulary
+        self.short_rows, self.short_tokens = settings.short_rows, settings.short_tokens
         self.candidates = min(SAMPLER_CANDIDATES, vocabulary)
         self._times = times
         self._token = token
@@ -75,7 +76,7 @@ def open_paced_engine(folder: Path, _ask_triton: EncodeImage, publish: Callable[
     checkpoint = Checkpoint.read(files)
     (token,) = Tokenizer.read(files).encode_plain(pace.letter)
     vocabulary, context = checkpoint.text.vocabulary, min(settings.context_tokens, checkpoint.text.max_positions)
-    session = PacedSession(settings.slots + settings.warm_rows, context, vocabulary, pace.times, token)
+    session = PacedSession(settings, context, vocabulary, pace.times, token)
 
     def encode(arrays: VisionArrays) -> np.ndarray:
         return np.zeros((len(arrays[0]) // checkpoint.images.merge_size**2, checkpoint.text.hidden), np.float32)

@@ -7,12 +7,15 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from types import MappingProxyType
 
 from bench.checkpoints.builds import CACHE
+from bench.ports import free_port
+from bench.usage import cpu_s, peak_bytes
 from launcher.children import Child
 from launcher.probe import get
 
@@ -21,7 +24,6 @@ _START_TIMEOUT_S = 180.0
 _STOP_AFTER_S = 5.0
 _PROBE_TIMEOUT_S = 2.0
 _POLL_S = 0.05
-_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 _PROJECT = Path(__file__).resolve().parents[2]
 
 
@@ -42,33 +44,12 @@ class Server:
         return f"http://{self.host}:{self.port}"
 
     def cpu_s(self) -> float:
-        """Seconds of processor time since it started: its own, its children's, and that of children that have ended."""
-        return _cpu_s(self.pid)
+        """As `bench.usage.cpu_s`."""
+        return cpu_s(self.pid)
 
     def peak_memory_mb(self) -> float:
         """Most memory that was resident at any time, in MB."""
-        lines = Path(f"/proc/{self.pid}/status").read_text("utf-8").splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024 / 1e6
-
-
-def children_of(pid: int) -> set[int]:
-    """The processes that any of its threads has started."""
-    found: set[int] = set()
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(OSError):  # the thread has ended
-            found |= set(map(int, task.read_text("utf-8").split()))
-    return found
-
-
-def _cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
-    return sum(map(int, fields[11:15])) * _TICK_S + sum(map(_cpu_s, children_of(pid)))
-
-
-def free_port() -> int:
-    """A port of this machine that was free a moment ago."""
-    with socket.create_server((HOST, 0)) as probe:
-        return int(probe.getsockname()[1])
+        return peak_bytes(self.pid) / 1e6
 
 
 def engine_variables(threads: int) -> dict[str, str]:
@@ -102,7 +83,7 @@ def fake_triton(beat_ms: float) -> Iterator[int]:
 
 
 @contextmanager
-def gateway_before(build: Path, triton_port: int, threads: int) -> Iterator[Server]:
+def gateway_before(build: Path, triton_port: int, threads: int = 64) -> Iterator[Server]:
     """Our gateway with one worker of so many threads, and otherwise with its defaults."""
     port = free_port()
     variables = {
@@ -132,15 +113,20 @@ def _module(name: str, path: str = "", **options: object) -> AbstractContextMana
 
 @contextmanager
 def program(
-    command: list[str], port: int, log: Path, path: str = "", variables: Mapping[str, str] = MappingProxyType({})
+    command: list[str],
+    port: int,
+    log: Path,
+    path: str = "",
+    variables: Mapping[str, str] = MappingProxyType({}),
+    start_timeout_s: float = _START_TIMEOUT_S,
 ) -> Iterator[Server]:
-    """A process until the block ends, with these variables added to ours. It is up once a GET of `path` is answered,
-    or, without a path, once it listens; raises NotStarted where that takes too long."""
+    """A process until the block ends, with these variables added to ours. It is up once a GET of `path` is answered
+    with 200, or, without a path, once it listens; raises NotStarted where that takes too long."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         child = Child(log.stem, command, {**os.environ, **variables}, _PROJECT, output)
         try:
-            give_up = time.monotonic() + _START_TIMEOUT_S
+            give_up = time.monotonic() + start_timeout_s
             while not _is_up(port, path):
                 if child.exit_code() is not None or time.monotonic() > give_up:
                     raise NotStarted(f"{log.stem} did not start. {log} ends:\n{log.read_text('utf-8')[-2000:]}")
@@ -152,7 +138,8 @@ def program(
 
 def _is_up(port: int, path: str) -> bool:
     if path:
-        return get(HOST, port, path, _PROBE_TIMEOUT_S) is not None
+        reply = get(HOST, port, path, _PROBE_TIMEOUT_S)
+        return reply is not None and reply.status == HTTPStatus.OK
     try:
         with socket.create_connection((HOST, port), _PROBE_TIMEOUT_S):
             return True

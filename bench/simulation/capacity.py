@@ -31,6 +31,7 @@ FLOPS_SHARE = 0.4
 _GIB = 1024**3
 _CHUNK_TOKENS: int = EngineSettings.model_fields["chunk_tokens"].default
 _MOST_SLOTS = 128  # beyond, a card multiplies rather than reads, and more rows gain little
+_MOST_SHORT = 1024  # that the settings allow
 
 
 @dataclass(frozen=True)
@@ -73,12 +74,17 @@ class Capacity:
     """Of a request that need not wait: its image and prompt, beside full rows."""
 
 
-def slots_of(gpu: Gpu, precision: str, context_tokens: int) -> int:
-    """The most slots whose memory plan fits; 0 where the weights alone do not."""
+def slots_of(gpu: Gpu, precision: str, context_tokens: int, short_tokens: int = 0) -> int:
+    """The most slots whose memory plan fits, with short rows of KV where these have a length; 0 where the weights alone
+    do not."""
 
     def is_too_many(slots: int) -> bool:
         settings = EngineSettings(
-            device="cuda", slots=slots, warm_rows=max(1, slots // 4), context_tokens=context_tokens
+            device="cuda",
+            slots=slots,
+            warm_rows=max(1, slots // 4),
+            context_tokens=context_tokens,
+            short_tokens=short_tokens,
         )
         kv = element_bytes("bf16", "cuda")  # activations and KV stay in 16 bits on a card, whatever the weights
         plan = memory_plan(
@@ -86,7 +92,8 @@ def slots_of(gpu: Gpu, precision: str, context_tokens: int) -> int:
         )
         return plan.total > plan.available
 
-    return bisect_left(range(1, _MOST_SLOTS + 1), True, key=is_too_many)
+    most = _MOST_SHORT if short_tokens else _MOST_SLOTS
+    return bisect_left(range(1, most + 1), True, key=is_too_many)
 
 
 def text_parameters() -> float:

@@ -31,6 +31,10 @@ from glmserve.errors import BadArtifact
 from glmserve.model.config import OPTIONAL_FILES, PROCESSOR_FILES, Checkpoint
 from glmserve.system import malloc
 
+_INT4_ON_A_PROCESSOR = (
+    "int4 on a processor saves memory and disk, not time: with several requests at once int8 is faster, and with AMX "
+    "twice as fast. Take int4 where int8 does not fit into memory: `plan --precision int8` says whether it does."
+)
 VISION_CONFIG_PATH = f"{REPOSITORY_FOLDER}/{VISION_MODEL}/config.pbtxt"
 
 
@@ -121,8 +125,9 @@ class BuildSpec:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What of the checkpoint's format a build leaves out, a sentence each."""
-        return notes_of(self.published)
+        """What of the checkpoint's format a build leaves out, and what its precision is for, a sentence each."""
+        is_slow = self.precision is Precision.INT4 and self.target is Target.CPU
+        return (*notes_of(self.published), *((_INT4_ON_A_PROCESSOR,) if is_slow else ()))
 
     @property
     def format(self) -> str:

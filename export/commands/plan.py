@@ -33,7 +33,7 @@ from export.commands.common import (
     plain_console,
 )
 from export.plan.build_memory import peak_bytes
-from export.plan.gpu_fit import Fit, fits
+from export.plan.gpu_fit import TYPICAL_TOKENS, Fit, fits
 from export.plan.serving_speed import ServingSpeed, can_measure, serving_speed
 from export.precision import KvPrecision, PrecisionChoice, Target
 from export.rtx.library import COMPUTE_CAPABILITIES
@@ -56,6 +56,7 @@ class Plan:
     peak_bytes: int
     slots: int
     length: int
+    long_rows: int
     cards: list[Fit]
     fates: list[Fate] = field(default_factory=list)
     """What becomes of the codes that the checkpoint is published in."""
@@ -85,7 +86,9 @@ class Plan:
                     "image_cache_bytes": fit.plan.image_cache,
                     "work_bytes": fit.plan.work,
                     "fits": fit.fits,
+                    "kv_tokens": fit.tokens,
                     "most_slots": fit.most_slots,
+                    "most_typical_requests": fit.most_typical,
                 }
                 for fit in self.cards
             ],
@@ -139,7 +142,7 @@ def plan(
 
 def _speed_of(spec: BuildSpec) -> ServingSpeed | None:
     """How fast this machine would serve; None, and a sentence on stderr, where it has no room to measure in."""
-    settings = EngineSettings()
+    settings = EngineSettings.read()
     try:
         return serving_speed(spec.checkpoint, spec.headers, spec.numbers, settings.threads, settings.vision_threads)
     except OSError as error:
@@ -150,7 +153,8 @@ def _speed_of(spec: BuildSpec) -> ServingSpeed | None:
 def _plan(spec: BuildSpec, out: Path, slots: int, length: int) -> Plan:
     held = inventory(spec)
     place = next(folder for folder in (out.resolve(), *out.resolve().parents) if folder.is_dir())
-    settings = EngineSettings(device="cpu" if spec.target is Target.CPU else "cuda", slots=slots, context_tokens=length)
+    asked = {"device": "cpu" if spec.target is Target.CPU else "cuda", "slots": slots, "context_tokens": length}
+    settings = EngineSettings.read().model_copy(update=asked)
     capabilities = (spec.order.capabilities or COMPUTE_CAPABILITIES) if spec.order is not None else None
     return Plan(
         inventory=held,
@@ -158,6 +162,7 @@ def _plan(spec: BuildSpec, out: Path, slots: int, length: int) -> Plan:
         peak_bytes=peak_bytes(held),
         slots=slots,
         length=min(length, spec.checkpoint.text.max_positions),
+        long_rows=settings.long_rows,
         fates=spec.fates,
         notes=spec.notes,
         cards=fits(spec.checkpoint, settings, held.weights, spec.numbers, capabilities),
@@ -186,10 +191,18 @@ def _show(found: Plan, console: Console) -> None:
         sizes["image cache"] = needed.image_cache
     listed = ", ".join(f"{name} {size / _GB:,.1f}" for name, size in sizes.items())
     console.print(f"Memory to serve {found.slots} requests at a time, {found.length:,} tokens each, in GB: {listed}.")
-    cards = Table("where", "usable GB", "", title="Where it would fit")
+    typical = f"requests of {TYPICAL_TOKENS:,} tokens"
+    cards = Table("where", "usable GB", "tokens of KV", "slots", typical, "", title="Where it would fit")
     for fit in found.cards:
-        cards.add_row(fit.card, f"{fit.plan.available / _GB:,.1f}", fit.verdict)
+        room = (f"{count:,}" for count in (fit.tokens, fit.most_slots, fit.most_typical))
+        cards.add_row(fit.card, f"{fit.plan.available / _GB:,.1f}", *room, fit.verdict)
     console.print(cards)
+    if any(fit.most_typical > fit.most_slots for fit in found.cards):
+        console.print(
+            f"Slots are requests of {found.length:,} tokens at a time. With GLM_ENGINE_SHORT_TOKENS={TYPICAL_TOKENS} "
+            f"and GLM_ENGINE_SLOTS as in the next column, requests of up to {TYPICAL_TOKENS:,} tokens share the memory "
+            f"with {found.long_rows:,} of {found.length:,}."
+        )
     if found.speed is not None:
         for sentence in found.speed.sentences(DEADLINE_S):
             console.print(sentence)

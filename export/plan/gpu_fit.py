@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 
 from export.precision import Numbers
-from glmserve.engine.memory_plan import MemoryPlan, memory_plan
+from glmserve.engine.memory_plan import MemoryPlan, kv_tokens, memory_plan
 from glmserve.engine.runtime.device import Host
 from glmserve.engine.settings import EngineSettings
 from glmserve.model.config import Checkpoint
@@ -32,15 +33,23 @@ CARDS = {
     "H200 (141 GB)": Card(143_771 * _MIB, "9.0"),
 }
 THIS_MACHINE = "this machine"
+TYPICAL_TOKENS = 1024
+"""Prompt and answer of a usual request together, such as one about a photo of a megapixel."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A card or this machine, the engine's plan on it, and how many slots of the same length it could have at most."""
+    """A card or this machine and the engine's plan on it.
+
+    It has room for `tokens` tokens of KV beside all else; for at most `most_slots` slots of the same length; and with
+    short rows for `most_typical` requests of TYPICAL_TOKENS at a time, beside a few of that length.
+    """
 
     card: str
     plan: MemoryPlan
+    tokens: int
     most_slots: int
+    most_typical: int
 
     @property
     def fits(self) -> bool:
@@ -50,11 +59,14 @@ class Fit:
     def verdict(self) -> str:
         """What fits, or what does not and what would."""
         if self.fits:
-            return f"fits; up to {self.most_slots:,} slots"
+            return "fits"
         if self.plan.weights > self.plan.available:
             return "does not fit: the weights alone are too large"
         if self.most_slots:
-            return f"does not fit; {self.most_slots:,} slots would"
+            return (
+                f"does not fit; {self.most_slots:,} slots would, and the engine takes as many as fit where "
+                "GLM_ENGINE_SLOTS is not set"
+            )
         return "does not fit: no room for a single slot beside the weights"
 
 
@@ -65,8 +77,10 @@ def fits(
     numbers: Numbers,
     capabilities: Collection[str] | None = None,
 ) -> list[Fit]:
-    """This machine where `settings` choose the processor, and cards where they choose CUDA: every one, or those of
-    `capabilities`. The build has `weights` bytes of graphs and weights."""
+    """This machine where `settings` choose the processor, and cards where they choose CUDA: every one, or for engines
+    of TensorRT for RTX, whose rows are of one size, those of `capabilities`. The build's graphs and weights have
+    `weights` bytes. Short rows are tried, whatever `settings` say of them."""
+    has_one_size = capabilities is not None
     cards = {
         name: card.memory for name, card in CARDS.items() if capabilities is None or card.capability in capabilities
     }
@@ -74,11 +88,15 @@ def fits(
     found = []
     for name, memory in places.items():
 
-        def planned(slots: int, memory: int = memory) -> MemoryPlan:
-            chosen = settings.model_copy(update={"slots": slots})
+        def planned(slots: int, short_tokens: int = 0, memory: int = memory) -> MemoryPlan:
+            chosen = settings.model_copy(update={"slots": slots, "short_tokens": short_tokens})
             return memory_plan(checkpoint, chosen, weights, int(numbers.kv.itemsize), memory)
 
-        found.append(Fit(name, planned(settings.slots), _largest(planned)))
+        plan, most = planned(settings.slots), _largest(planned)
+        token_bytes = plan.kv // kv_tokens(settings.model_copy(update={"short_tokens": 0}), checkpoint.text)
+        tokens = max(0, plan.available - (plan.total - plan.kv)) // token_bytes
+        typical = most if has_one_size else max(most, _largest(partial(planned, short_tokens=TYPICAL_TOKENS)))
+        found.append(Fit(name, plan, tokens, most, typical))
     return found
 
 

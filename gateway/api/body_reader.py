@@ -13,12 +13,12 @@ from gateway.reading.content_encoding import unpacked
 from gateway.reading.dear import SMALL_BYTES, is_dear
 from gateway.reading.dear_reader import DearReader
 from gateway.schemas.multipart import FORMS
+from gateway.server.body import pieces_of
 from gateway.server.connection import READ_ERRORS, client_socket
 from gateway.timeouts import Watchdog, stop_reading
 from glmserve.errors import InvalidInput, TooLarge
 
 T = TypeVar("T")
-_PIECE_BYTES = 1 << 20  # gunicorn copies its read-ahead for every piece
 _SPILL_FACTOR = 4
 
 
@@ -108,8 +108,7 @@ class BodyReader:
 
 def _pieces(stream: IO[bytes]) -> Iterator[bytes]:
     try:
-        while piece := stream.read(_PIECE_BYTES):
-            yield piece
+        yield from pieces_of(stream)
     except READ_ERRORS as error:
         raise _broken() from error
 

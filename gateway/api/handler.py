@@ -6,7 +6,9 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import numpy as np
 from flask import Response, g, jsonify, request
+from numpy.typing import NDArray
 
 from gateway.chat.generation import Answer, StartedAnswer
 from gateway.chat.late_answer import Allowed, explained, explained_stream
@@ -87,10 +89,17 @@ class ChatHandler:
             record.facts["admission_ms"] = round(record.ms() - arrived_ms, 1)
             self.metrics.crowd(*self.admission.counts())
 
-        beside = tuple(self.service.prepare(each, deadline, cancellation, caller=caller_key(caller)) for each in others)
+        beside = tuple(
+            self.service.prepare(
+                each, deadline, cancellation, caller=caller_key(caller), when_opened=self.admission.check_open
+            )
+            for each in others
+        )
         allowed = self._allowed(conversation, deadline, is_stream)
         with explained(allowed):
-            first = self.service.prepare(conversation, deadline, cancellation, admit, caller_key(caller))
+            first = self.service.prepare(
+                conversation, deadline, cancellation, admit, caller_key(caller), self.admission.check_open
+            )
         prepared = replace(first, others=beside)
         record.prepared(prepared)
         context = RequestContext(record.request_id, deadline, cancellation, caller.cache_scope, record.traceparent)
@@ -125,6 +134,10 @@ class ChatHandler:
         """The prompt of a conversation, with its token counts; judges its unknown fields as `respond` does."""
         self._judge(conversation.unknown, g.record, knows_all_fields=False)
         return self.service.count(conversation, self._deadline(), caller_key(g.record.caller))
+
+    def text_of(self, ids: NDArray[np.int64]) -> str:
+        """The text of token ids [tokens], of which many wait until it is the caller's turn."""
+        return self.service.text_of(ids, self._deadline(), caller_key(g.record.caller))
 
     def _judge(self, unknown: tuple[str, ...], record: RequestRecord, knows_all_fields: bool) -> None:
         """Refuses a request for fields that nobody here knows, or warns its sender of them, as the settings say."""

@@ -1,16 +1,13 @@
-"""The image in a request: base64 becomes bytes, and bytes an image of known size and cost, then pixels."""
+"""The image in a request: its file's bytes become an image of known size and cost, and then pixels."""
 
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 
 import numpy as np
-import pybase64
 from numpy.typing import NDArray
 
-from gateway.chat.data_url import is_data_url, percent_decoded, percent_decoded_bytes, read_head
 from gateway.deadline import Deadline
 from gateway.images.decoder_pool import DecoderPool, DecodingFailed
 from gateway.images.file_kinds import is_film, other_kind
@@ -19,16 +16,12 @@ from gateway.images.image_file import Refused, Undecodable
 from gateway.images.job import GRANTED_PIXELS, PIXEL_NS, Job, Outcome
 from gateway.images.structure import read_structure
 from gateway.triton.backend import Cancellation
-from glmserve.errors import BadImage, TooLarge
+from glmserve.errors import BadImage
 
-_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
-_URL_SAFE = bytes.maketrans(b"-_", b"+/")
-_BLANKS = b" \t\n\r\v\f\x1c\x1d\x1e\x1f"
 _LYING = (5, 6, 7, 8)
 _SCALES = (2, 4, 8)
 _CLOSE = 0.9
 _PIXEL_BYTES = 4  # as Pillow keeps them
-_PADDING = 2  # bytes that padding makes a file look larger than it is
 
 
 @dataclass(frozen=True)
@@ -44,73 +37,6 @@ class ImageSizeLimits:
     shrinks: bool
     memory_bytes: int = 176 << 20
     cpu_s: float = 0.8
-
-
-def bytes_of_base64(text: str, max_bytes: int, field: str = "image") -> bytes:
-    """The file in a base64 string or data URL; either alphabet, line breaks and missing padding are fine."""
-    start, is_base64 = 0, True
-    if is_data_url(text):
-        head = read_head(text)
-        if head is None:
-            raise BadImage(
-                f"The field {field} is a data URL without data: it must be base64, or a URL that begins with "
-                "data:image/...;base64,",
-                field,
-            )
-        start, is_base64 = head
-    if not text.isascii() and _NOT_ASCII.search(text, start):  # a copy of any other text may weigh four times as much
-        raise BadImage(f"The field {field} is not valid base64.", field)
-    data = _packed_in(text[start:], max_bytes, field) if is_base64 else _escaped_in(text, start, max_bytes, field)
-    if len(data) > max_bytes:
-        raise _too_large(max_bytes, field)
-    if not data:
-        raise BadImage(f"The field {field} is empty.", field)
-    return data
-
-
-def file_of(packed: bytes, max_bytes: int, field: str) -> bytes:
-    """The same of a string in UTF-8."""
-    return bytes_of_base64(packed.decode("utf-8", "surrogatepass"), max_bytes, field)
-
-
-def _packed_in(packed: str, max_bytes: int, field: str) -> bytes:
-    data = _strictly(packed) if len(packed) * 3 // 4 <= max_bytes + _PADDING else None
-    return _leniently(packed, max_bytes, field) if data is None else data
-
-
-def _escaped_in(text: str, start: int, max_bytes: int, field: str) -> bytes:
-    if percent_decoded_bytes(text, start) > max_bytes:
-        raise _too_large(max_bytes, field)
-    try:
-        return percent_decoded(text, start)
-    except ValueError:
-        raise BadImage(
-            f"The field {field} is a data URL without ;base64, and holds a % without two hexadecimal digits.", field
-        ) from None
-
-
-def _strictly(packed: str) -> bytes | None:
-    """What programs write, in one pass; None for anything else."""
-    try:
-        return pybase64.b64decode(packed, validate=True)
-    except ValueError:
-        return None
-
-
-def _leniently(packed: str, max_bytes: int, field: str) -> bytes:
-    if "%" in packed:  # a URL may write +, / and = as escapes
-        packed = _escaped_in(packed, 0, 2 * max_bytes, field).decode("latin-1")
-    letters = packed.encode("ascii").translate(_URL_SAFE, _BLANKS).rstrip(b"=")
-    if len(letters) * 3 // 4 > max_bytes:
-        raise _too_large(max_bytes, field)
-    try:
-        return pybase64.b64decode(letters + b"=" * (-len(letters) % 4), validate=True)
-    except ValueError:
-        raise BadImage(f"The field {field} is not valid base64.", field) from None
-
-
-def _too_large(max_bytes: int, field: str) -> TooLarge:
-    return TooLarge(f"The image holds more than {max_bytes} bytes.", field)
 
 
 class OpenedImage:

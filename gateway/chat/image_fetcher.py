@@ -1,4 +1,4 @@
-"""Fetches an image that a request names by http(s) URL: from listed hosts only, never from a private address."""
+"""Fetches an image or video that a request names by http(s) URL: from listed hosts only, at no private address."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from gateway.chat.image_hosts import PORTS, ImageHosts, is_public, spelled
 from gateway.reading.content_encoding import unpacked
-from glmserve.errors import BadImage, InvalidInput, TooLarge
+from gateway.reading.sent_as import AN_IMAGE, SentAs
+from glmserve.errors import InvalidInput, TooLarge
 
 _REDIRECTS = 3
 _LOOK_UPS = threading.BoundedSemaphore(16)
@@ -31,7 +32,7 @@ _PROJECT = "glm-triton"
 
 
 def is_url(text: str) -> bool:
-    """Whether a text names an image that lies elsewhere: base64 holds no colon, and a data URL no slashes after it."""
+    """Whether a text names a file that lies elsewhere: base64 holds no colon, and a data URL no slashes after it."""
     return _URL.match(text) is not None
 
 
@@ -71,11 +72,11 @@ def resolved(host: str, port: int, timeout_s: float) -> list[str]:
 
 
 class _Answered(Exception):
-    """The host answered with a status that brings no image."""
+    """The host answered with a status that brings no file."""
 
 
 class ImageFetcher:
-    """Reads images from listed hosts; a name is resolved once, and the connection goes to the address checked."""
+    """Reads files from listed hosts; a name is resolved once, and the connection goes to the address checked."""
 
     def __init__(
         self,
@@ -85,19 +86,21 @@ class ImageFetcher:
         is_open: Callable[[str], bool] = is_public,
         private_hosts: tuple[str, ...] = (),
         model: str = "GLM-4.6V-Flash-WEB",
-        accept: str = "image/*",
+        sent_as: SentAs = AN_IMAGE,
     ) -> None:
         self._hosts = ImageHosts(hosts, private_hosts, is_open)
         self._max_bytes = max_bytes
         self._timeout_s = timeout_s
-        self._headers = {"Accept": accept, "User-Agent": user_agent(model)}
+        self._sent_as = sent_as
+        self._headers = {"Accept": sent_as.accept, "User-Agent": user_agent(model)}
 
     def read(self, url: str, field: str, timeout_s: float) -> bytes:
-        """The file at a URL; raises BadImage or TooLarge, both naming `field`."""
+        """The file at a URL; raises TooLarge or the error of what it was sent as, both naming `field`."""
+        name = self._sent_as.name
         if not self._hosts:
-            raise BadImage(
-                f"The field {field} is a URL, and this service fetches no images: send the image itself, as base64 "
-                "or a data:image/...;base64, URL. (GLM_GATEWAY_IMAGE_HOSTS lists the hosts that it may fetch from.)",
+            raise self._sent_as.error(
+                f"The field {field} is a URL, and this service fetches no {name}s: send the {name} itself, as base64 "
+                f"or a data:{name}/...;base64, URL. (GLM_GATEWAY_IMAGE_HOSTS lists the hosts that it may fetch from.)",
                 field,
             )
         give_up = time.monotonic() + min(timeout_s, self._timeout_s)
@@ -109,23 +112,27 @@ class ImageFetcher:
                     return found
                 url = urljoin(url, found)
             except _Answered as error:
-                raise BadImage(
-                    f"The image at the URL in {field} could not be fetched: its host answered {error}.", field
+                raise self._sent_as.error(
+                    f"The {name} at the URL in {field} could not be fetched: its host answered {error}.", field
                 ) from error
             except TimeoutError as error:
-                raise BadImage(f"The image at the URL in {field} could not be fetched in time.", field) from error
+                raise self._sent_as.error(
+                    f"The {name} at the URL in {field} could not be fetched in time.", field
+                ) from error
             except (OSError, http.client.HTTPException, ValueError) as error:
-                raise BadImage(f"The image at the URL in {field} could not be fetched.", field) from error
-        raise BadImage(f"The URL in {field} was redirected more than {_REDIRECTS} times.", field)
+                raise self._sent_as.error(f"The {name} at the URL in {field} could not be fetched.", field) from error
+        raise self._sent_as.error(f"The URL in {field} was redirected more than {_REDIRECTS} times.", field)
 
     def _checked(self, url: str, field: str) -> SplitResult:
         try:
             parts = urlsplit(url)
             is_listed = self._hosts.is_listed(parts)
         except ValueError:
-            raise BadImage(f"The field {field} is not a URL.", field) from None
+            raise self._sent_as.error(f"The field {field} is not a URL.", field) from None
         if not is_listed or parts.username is not None:
-            raise BadImage(f"The URL in {field} is not of a host that images may be fetched from.", field)
+            raise self._sent_as.error(
+                f"The URL in {field} is not of a host that {self._sent_as.name}s may be fetched from.", field
+            )
         return parts
 
     def _get(self, parts: SplitResult, give_up_s: float, field: str) -> bytes | str:
@@ -143,7 +150,9 @@ class ImageFetcher:
             if response.status in _MOVED:
                 moved = (response.getheader("Location") or "").encode("latin-1").decode("utf-8", "replace").strip()
                 if not moved:
-                    raise _Answered(f"{response.status} and does not say where the image is now (Location)")
+                    raise _Answered(
+                        f"{response.status} and does not say where the {self._sent_as.name} is now (Location)"
+                    )
                 return moved
             if response.status != http.HTTPStatus.OK:
                 raise _Answered(response.status)
@@ -154,7 +163,9 @@ class ImageFetcher:
     def _resolved(self, parts: SplitResult, host: str, port: int, give_up_s: float, field: str) -> list[str]:
         addresses = resolved(host, port, _left(give_up_s))
         if not all(self._hosts.may_lie_at(parts, address) for address in addresses):
-            raise BadImage(f"The URL in {field} leads to an address that images may not be fetched from.", field)
+            raise self._sent_as.error(
+                f"The URL in {field} leads to an address that {self._sent_as.name}s may not be fetched from.", field
+            )
         return addresses
 
     def _body(self, response: http.client.HTTPResponse, field: str) -> bytes:
@@ -167,16 +178,13 @@ class ImageFetcher:
             pieces.append(piece)
             count += len(piece)
             if count > self._max_bytes:
-                raise self._too_large(field)
+                raise self._sent_as.too_large(self._max_bytes, field)
         try:
             return unpacked(b"".join(pieces), response.getheader("Content-Encoding") or "", self._max_bytes)
         except TooLarge:
-            raise self._too_large(field) from None
+            raise self._sent_as.too_large(self._max_bytes, field) from None
         except InvalidInput as error:
             raise ValueError from error
-
-    def _too_large(self, field: str) -> TooLarge:
-        return TooLarge(f"The image holds more than {self._max_bytes} bytes.", field)
 
 
 def _escaped(path: str) -> str:

@@ -4,66 +4,62 @@ from __future__ import annotations
 
 import hashlib
 
-from gateway.chat.image_decoder import bytes_of_base64, file_of
+from gateway.chat.decoding import Decoding
 from gateway.chat.image_fetcher import ImageFetcher, is_url
-from gateway.chat.videos.shown import Decoding
-from gateway.reading.dear import is_dear_text
+from gateway.reading.base64_file import SMALL_CHARS, bytes_of_base64, file_of, plain_file
 from gateway.reading.dear_reader import DearReader
+from gateway.reading.sent_as import A_VIDEO, AN_IMAGE, SentAs
 from gateway.schemas.conversation import SentImage, SentVideo
 from gateway.settings import GatewaySettings
-from glmserve.errors import BadImage, BadVideo, TooLarge
 
 
 class SentFiles:
     """Reads files within the settings' bounds; shared between threads."""
 
     def __init__(self, settings: GatewaySettings, dear: DearReader) -> None:
-        self._settings, self._dear = settings, dear
-        self._images = self._fetcher(settings.max_image_bytes, "image/*")
-        self._films = self._fetcher(settings.max_video_bytes, "video/*, image/gif, image/webp")
+        self._images = _Reader(settings, dear, AN_IMAGE, settings.max_image_bytes)
+        self._videos = _Reader(settings, dear, A_VIDEO, settings.max_video_bytes)
 
     def read(self, sent: SentImage | SentVideo, decoding: Decoding) -> list[bytes]:
         """The file, or the frames of a video that came as a list; raises BadImage, BadVideo and TooLarge."""
         if isinstance(sent, SentImage):
-            return [self._read(sent, self._images, self._settings.max_image_bytes, decoding)]
+            return [self._images.read(sent, decoding)]
         if sent.frames:
-            return [file for frame in sent.frames for file in self.read(frame, decoding)]
-        try:
-            return [self._read(sent, self._films, self._settings.max_video_bytes, decoding)]
-        except TooLarge as error:
-            raise TooLarge(_of_video(error.message), error.field) from error
-        except BadImage as error:
-            raise BadVideo(_of_video(error.message), error.field) from error
+            return [self._images.read(frame, decoding) for frame in sent.frames]
+        return [self._videos.read(sent, decoding)]
 
-    def _read(self, sent: SentImage | SentVideo, urls: ImageFetcher, most: int, decoding: Decoding) -> bytes:
-        if isinstance(sent.data, str):
-            if is_url(sent.data):
-                return urls.read(sent.data.strip(), sent.field, decoding.deadline.left_s())
-            if is_dear_text(sent.data):
-                left_s = decoding.deadline.left_s()
-                return self._dear.read(decoding.caller, file_of, sent.data, most, sent.field, within_s=left_s)
-            return bytes_of_base64(sent.data, most, sent.field)
-        if len(sent.data) > most:
-            raise TooLarge(f"The image holds more than {most} bytes.", sent.field)
-        return sent.data
 
-    def _fetcher(self, most_bytes: int, accept: str) -> ImageFetcher:
-        settings = self._settings
-        return ImageFetcher(
+class _Reader:
+    """Reads files of one kind."""
+
+    def __init__(self, settings: GatewaySettings, dear: DearReader, sent_as: SentAs, most_bytes: int) -> None:
+        self._dear, self._sent_as, self._most_bytes = dear, sent_as, most_bytes
+        self._fetcher = ImageFetcher(
             settings.image_hosts,
             most_bytes,
             settings.image_fetch_timeout_s,
             private_hosts=settings.image_private_hosts,
             model=settings.model_name,
-            accept=accept,
+            sent_as=sent_as,
         )
 
+    def read(self, sent: SentImage | SentVideo, decoding: Decoding) -> bytes:
+        if isinstance(sent.data, str):
+            return self._of_text(sent.data, sent.field, decoding)
+        if len(sent.data) > self._most_bytes:
+            raise self._sent_as.too_large(self._most_bytes, sent.field)
+        return sent.data
 
-def _of_video(sentence: str) -> str:
-    """What is said of an image's file, said of a video's."""
-    for ours, theirs in (("an image", "a video"), ("image", "video")):
-        sentence = sentence.replace(ours, theirs)
-    return sentence
+    def _of_text(self, text: str, field: str, decoding: Decoding) -> bytes:
+        if is_url(text):
+            return self._fetcher.read(text.strip(), field, decoding.deadline.left_s())
+        how = self._most_bytes, field, self._sent_as
+        if len(text) <= SMALL_CHARS:
+            return bytes_of_base64(text, *how)
+        plain = plain_file(text, self._most_bytes)
+        if plain is not None:
+            return plain
+        return self._dear.read(decoding.caller, file_of, text, *how, within_s=decoding.deadline.left_s())
 
 
 def file_hash(data: bytes) -> str:

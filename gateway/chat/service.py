@@ -12,16 +12,18 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.chat.decoding import Decoding
 from gateway.chat.generation import Answer, AnswerStream, Event, StartedAnswer, started, whole
 from gateway.chat.image_decoder import ImageSizeLimits, OpenedImage
 from gateway.chat.last_heard import LastHeard
+from gateway.chat.place_check import PlaceCheck
 from gateway.chat.prompts import Prompt, Prompts
 from gateway.chat.retry import RetryBudget, with_one_retry
 from gateway.chat.sampling_ids import with_token_ids
 from gateway.chat.sent_files import SentFiles, file_hash
 from gateway.chat.side_by_side import side_by_side
 from gateway.chat.videos.opener import VideoOpener, check_takes_videos, fit_into
-from gateway.chat.videos.shown import Decoding, ShownImage, ShownVideo
+from gateway.chat.videos.shown import ShownImage, ShownVideo
 from gateway.deadline import Deadline
 from gateway.images.decoder_pool import DecoderPool
 from gateway.limits.admission import Admission
@@ -43,7 +45,8 @@ T = TypeVar("T")
 _LOW_DETAIL_PIXELS = 512 * 512
 """Of an image in low detail, as OpenAI makes it."""
 _LONG_PROMPT = 4000
-"""Characters: no more take a millisecond or two, for which nobody waits."""
+"""Characters or tokens: no more take a millisecond or two, for which nobody waits."""
+_MOST_TOKENS_A_CHAR = 4  # its bytes in UTF-8
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ class ChatService:
         self._pool = pool
         self.heard = LastHeard(settings.metrics_folder)
         self._retries = RetryBudget()
+        self._places = PlaceCheck(pool)
         self.is_demo = checkpoint.is_demo
         self._rules = checkpoint.images
         self._vocabulary = checkpoint.text.vocabulary
@@ -131,14 +135,21 @@ class ChatService:
         cancellation: Cancellation,
         admit: Callable[[Prompt, int], None] = lambda *_: None,
         caller: str = "",
+        when_opened: Callable[[], None] | None = None,
     ) -> Prepared:
         """Tokenises the prompt and decodes the images; raises InvalidInput for mistakes of the user.
 
         Calls `admit` with the prompt and its `max_tokens` before it decodes an image. What is large waits until it is
         the caller's turn. Decoded frames of a video are shared within a caller's requests.
+
+        With `when_opened`, that is called before anything is tokenised, and what is dear to prepare is then refused
+        with Overloaded where the engine has no place for it.
         """
         decoding = Decoding(self.decoders, deadline, cancellation, caller, conversation.cache_salt)
         shown = self._opened(conversation, decoding)
+        if when_opened is not None:
+            when_opened()
+            self._check_place(conversation, shown, decoding)
         conversation = with_token_ids(conversation, self.tokenizer, self._vocabulary)
         prompt = self._tokenised(conversation, shown, decoding)
         room = self._prompts.room_after(prompt, conversation.prompt_field)
@@ -153,6 +164,11 @@ class ChatService:
         """The prompt as it would be sent, however long; decodes no image."""
         decoding = Decoding(self.decoders, deadline, Cancellation(), caller)
         return self._tokenised(conversation, self._opened(conversation, decoding), decoding, is_bounded=False)
+
+    def text_of(self, ids: NDArray[np.int64], deadline: Deadline, caller: str = "") -> str:
+        """The text of token ids [tokens]; raises DeadlineExceeded when the caller's turn does not come in time."""
+        with self._turns.take(caller, deadline) if len(ids) > _LONG_PROMPT else nullcontext():
+            return self.tokenizer.decode(ids.tolist())
 
     def answer(self, prepared: Prepared, context: RequestContext) -> Answer:
         """The whole answer; begun again once if its Triton goes down."""
@@ -190,9 +206,11 @@ class ChatService:
         return side_by_side(begin, prepared.conversation.answers, together)
 
     def _noting(self, events: Generator[Event]) -> Generator[Event]:
-        with closing(events):
+        with closing(events), self._places.watching():
             for event in events:
                 self.heard.note()
+                if isinstance(event, Answer) and event.timings:
+                    self._places.note_wait(event.timings.get("queue_ms", 0.0))
                 yield event
 
     def _request(
@@ -230,6 +248,21 @@ class ChatService:
         files = [(sent, self._sent.read(sent, decoding)) for sent in shown]
         return [self._open(sent, data, conversation, decoding) for sent, data in files]
 
+    def _check_place(
+        self, conversation: Conversation, shown: list[ShownImage | ShownVideo], decoding: Decoding
+    ) -> None:
+        """Raises Overloaded for what the engine would refuse even if it were as little work as it can be: its tokens
+        are not counted yet, and videos may be made smaller."""
+        chars = self._prompts.checked_chars(conversation)
+        if not shown and chars <= _LONG_PROMPT:
+            return
+        grids = [grid for each in shown for grid in each.grids]
+        tokens = sum(grid.tokens(self._rules.merge_size) for grid in grids)
+        left = self.context_tokens - tokens - chars * _MOST_TOKENS_A_CHAR
+        max_tokens = max(1, min(conversation.sampling.max_tokens, left))
+        tokens = max(1, min(tokens, self.context_tokens // 2))
+        self._places.check(tokens, max_tokens, conversation.answers, decoding.deadline, decoding.cancellation)
+
     def _open(
         self, sent: Shown, data: list[bytes], conversation: Conversation, decoding: Decoding
     ) -> ShownImage | ShownVideo:
@@ -241,8 +274,9 @@ class ChatService:
             pairs = zip(data, sent.frames, strict=True)
             frames = [OpenedImage(each, self._sizes, frame.field) for each, frame in pairs]
             return self._videos.of_frames(sent, frames, conversation, decoding, hashes)
+        digest = hashes[0] if hashes else file_hash(data[0])
         with self._image_decoders.admit(1, decoding.deadline, decoding.cancellation):
-            return self._videos.of_file(sent, data[0], conversation, decoding, hashes)
+            return self._videos.of_file(sent, data[0], digest, conversation, decoding, hashes)
 
     def _rules_for(self, sent: SentImage, pixels: PixelBounds) -> ImageRules:
         """The checkpoint's rules for an image, within the bounds that the request sets."""

@@ -41,6 +41,12 @@ class Admission:
         self._waiting: deque[_Ticket] = deque()
         self._estimator = QueueEstimator(capacity_tokens, flood_wait)
 
+    def check_open(self) -> None:
+        """Raises Overloaded where any request would be refused, however small; its size need not be known yet."""
+        with self._lock:
+            if self._is_full() or len(self._waiting) >= max(1, self._max_waiting):
+                raise self._estimator.overloaded()
+
     @contextmanager
     def admit(
         self, tokens: int, deadline: Deadline, cancellation: Cancellation, max_tokens: int = 0
@@ -84,8 +90,11 @@ class Admission:
         with self._lock:
             return len(self._estimator.running), len(self._waiting), self._estimator.used
 
+    def _is_full(self) -> bool:
+        return len(self._estimator.running) + len(self._waiting) >= self._max_requests
+
     def _enter(self, ticket: _Ticket) -> None:
-        if len(self._estimator.running) + len(self._waiting) >= self._max_requests:
+        if self._is_full():
             raise self._estimator.overloaded()
         self._estimator.enter(ticket.job, time.monotonic())
         self._waiting.append(ticket)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,8 +9,6 @@ from gateway.schemas.multipart import FORM
 
 SMALL_BYTES = 64 << 10
 """A body of no more bytes is never dear: the worst of them is read in two milliseconds."""
-_SMALL_TEXT_CHARS = 256 << 10
-"""Of base64, whose worst is read in three milliseconds."""
 SMALL_FORM_BYTES = 1 << 20
 """Of a form with files, most of whose bytes nobody looks at."""
 _PIECE_BYTES = 1 << 20
@@ -27,24 +23,11 @@ def is_dear(body: bytes, mimetype: str) -> bool:
     """
     if mimetype == FORM:
         return len(body) > SMALL_FORM_BYTES
-    view = memoryview(body)
-    return len(body) > SMALL_BYTES and _is_dear(
-        view[at : at + _PIECE_BYTES] for at in range(0, len(body), _PIECE_BYTES)
-    )
-
-
-def is_dear_text(text: str) -> bool:
-    """The same of base64 that was read already, of which no whole copy is made."""
-    starts = range(0, len(text), _PIECE_BYTES)
-    return len(text) > _SMALL_TEXT_CHARS and _is_dear(
-        text[at : at + _PIECE_BYTES].encode("utf-8", "surrogatepass") for at in starts
-    )
-
-
-def _is_dear(pieces: Iterable[bytes | memoryview]) -> bool:
-    others = 0
-    for packed in pieces:
-        piece = np.frombuffer(packed, np.uint8)
+    if len(body) <= SMALL_BYTES:
+        return False
+    others, view = 0, memoryview(body)
+    for at in range(0, len(body), _PIECE_BYTES):
+        piece = np.frombuffer(view[at : at + _PIECE_BYTES], np.uint8)
         digits = (piece - ord("0")) < 10
         if _has_a_long_run(digits):
             return True

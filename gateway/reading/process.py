@@ -6,6 +6,7 @@ when none came for a while.
 
 from __future__ import annotations
 
+import os
 import pickle
 import resource
 import signal
@@ -16,10 +17,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from gateway.reading.packing import packed
 from glmserve.errors import GlmServeError
 
 IDLE_S = 60.0
 """How long it waits for a body before it ends."""
+_NICENESS = 5
+"""On a core that both want, the threads that others wait for get three quarters of it."""
 _UNBOUNDED = resource.RLIM_INFINITY
 _NO_MEMORY = pickle.dumps(None)
 
@@ -45,7 +49,7 @@ def serve(worker: Connection, cpu_s: float, memory_bytes: int) -> None:
 def _read(function: Any, body: bytes, arguments: tuple[Any, ...]) -> bytes:
     """The pickled result; an error of ours is one. Raises MemoryError, at whose end all is free that it held."""
     try:
-        return pickle.dumps((function(body, *arguments),), pickle.HIGHEST_PROTOCOL)
+        return packed((function(body, *arguments),))
     except GlmServeError as error:
         return pickle.dumps(error)
     except MemoryError:
@@ -64,6 +68,7 @@ def main() -> None:
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, signal.SIG_IGN)  # whoever stops the service lets running answers end
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.nice(_NICENESS)
     with Connection(int(sys.argv[1])) as worker:
         serve(worker, float(sys.argv[2]), int(sys.argv[3]))
 

@@ -61,7 +61,10 @@ class Cancellation:
 
 @dataclass(frozen=True)
 class GenerateRequest:
-    """One answer to generate; `deadline_s` is the time left when it is handed over."""
+    """One answer to generate; `deadline_s` is the time left when it is handed over.
+
+    A negative number of `answers` only asks whether there are places for them, and is answered or refused at once.
+    """
 
     request_id: str
     input_ids: NDArray[np.int64]  # i64 [tokens]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import grpc  # type: ignore[import-untyped]
 import grpc.aio  # type: ignore[import-untyped]
 import grpc.experimental  # type: ignore[import-untyped]
-import numpy as np
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
@@ -18,7 +16,7 @@ from gateway.timeouts import Pulse, Watchdog
 from gateway.triton.backend import READY_TIMEOUT_S, Cancellation, Chunk, GenerateRequest
 from gateway.triton.errors import error_of, log_refusal
 from gateway.triton.grpc_streams import Stream, StreamThread, TritonStreams
-from gateway.triton.tensors import chunk_of, outputs_of, tensors_of
+from gateway.triton.tensors import cancelling_tensors, chunk_of, keyed_tensors, new_key, outputs_of
 from glmserve import contract
 from glmserve.contract import Finish, Tensor
 from glmserve.errors import BackendDown, Cancelled, DeadlineExceeded, GlmServeError, Overloaded, from_wire
@@ -27,7 +25,6 @@ _DRAIN_TIMEOUT_S = 1.0
 _GRACE_S = 1.0  # so that the engine's own deadline comes first
 _LEAVE_S = 2.0
 _LEAVERS = 4
-_KEY_BITS = 63
 _MIB = 1024**2
 _CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", 512 * _MIB),  # 16 images of 6144 tokens are 231 MB
@@ -90,7 +87,7 @@ class TritonBackend:
         The first message may take until the deadline, because the request may wait in the queue.
         """
         metadata = (("traceparent", request.traceparent),) if request.traceparent else None
-        key, timeout_s = secrets.randbits(_KEY_BITS), request.deadline_s + _GRACE_S
+        key, timeout_s = new_key(), request.deadline_s + _GRACE_S
         call: Stream | _Call
         if request.stream_buffer is not None:
             call = self._streams.ask(_asking(request, key), timeout_s, metadata, request.stream_buffer)
@@ -216,18 +213,11 @@ def _from_rpc(error: grpc.RpcError) -> GlmServeError:
 
 def _asking(request: GenerateRequest, key: int) -> bytes:
     """The request for an answer; a `_cancelling` request with the same key ends it."""
-    tensors = [*tensors_of(request), (contract.CANCEL_KEY, np.array([key], np.int64))]
-    return _written(request.request_id, tensors, outputs_of(request))
+    return _written(request.request_id, keyed_tensors(request, key), outputs_of(request))
 
 
 def _cancelling(key: int) -> bytes:
-    """The request that cancels another one; Triton demands every tensor that is not optional."""
-    tensors = [
-        (tensor, np.zeros(1, tensor.dtype))  # the shape of them all
-        for tensor in contract.DECODER_INPUTS
-        if not tensor.is_optional
-    ]
-    return _written("", [*tensors, (contract.CANCEL, np.array([key], np.int64))], ())
+    return _written("", cancelling_tensors(key), ())
 
 
 def _read(data: bytes) -> Chunk | GlmServeError | object:

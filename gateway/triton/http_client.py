@@ -1,7 +1,6 @@
 """Generates through Triton over plain HTTP: one request, and one response with the whole answer in it.
 
-Limits of HTTP: an answer comes in one piece, and the engine goes on with the answer of a client that left until the
-request's deadline. Use gRPC where you can.
+A limit of HTTP: an answer comes in one piece. Use gRPC where you can.
 
 tritonclient writes and parses the messages, and http.client sends them: tritonclient's own transport reads responses of
 any size, and leaves each thread that used it with an event loop, a native thread and two file descriptors.
@@ -11,8 +10,10 @@ from __future__ import annotations
 
 import http.client
 import json
+import queue
 from collections.abc import Generator
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -28,15 +29,18 @@ from tritonclient.http import (
     InferResult,
 )
 
-from gateway.timeouts import hang_up
+from gateway.timeouts import Pulse, Watchdog, hang_up
 from gateway.triton.backend import READY_TIMEOUT_S, Chunk, GenerateRequest
 from gateway.triton.errors import error_of, log_refusal
-from gateway.triton.tensors import chunk_of, outputs_of, tensors_of
+from gateway.triton.tensors import cancelling_tensors, chunk_of, keyed_tensors, new_key, outputs_of
 from glmserve import contract
 from glmserve.contract import Tensor
 from glmserve.errors import BackendDown, Cancelled, DeadlineExceeded, GlmServeError
 
 _GRACE_S = 1.0  # so that the engine's own deadline comes first
+_CANCEL_S = 5.0
+_LEAVE_S = 2.0  # a cancelled answer ends long before, in the engine's next step
+_MOST_CANCELLED = 1000  # in one request
 _MOST_BYTES = 16 * 1024**2  # of each answer in a response: 32,768 tokens with 20 log-probabilities each are 5.5 MB
 _HEAD_LENGTH = "Inference-Header-Content-Length"  # of the JSON that stands before the tensors' bytes
 # What tritonclient, which checks nothing, raises when the response is not from a Triton with our contract.
@@ -58,16 +62,22 @@ class TritonHttpBackend:
         """`url` is http://host:port; connects with the first call."""
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "", parts.port
+        self._given_up = queue.SimpleQueue[int]()
+        self._watchdog = Watchdog()
+        self._leaver = ThreadPoolExecutor(1, thread_name_prefix="leaver")
 
     def generate(self, request: GenerateRequest) -> Generator[Chunk]:
-        """The whole answer as one message; raises Cancelled as soon as the request is cancelled."""
-        with closing(self._connection(request.deadline_s + _GRACE_S)) as connection:
+        """The whole answer as one message; raises Cancelled soon after the request is cancelled."""
+        key, timeout_s = new_key(), request.deadline_s + _GRACE_S
+        with closing(self._connection(timeout_s)) as connection:
             try:
                 connection.connect()
-                request.cancellation.add_callback(partial(hang_up, connection.sock))
-                _send(connection, request)
-                with closing(connection.getresponse()) as response:
-                    chunk = _answer(response, request)
+                with self._watchdog.watch(partial(hang_up, connection.sock), timeout_s + _GRACE_S) as pulse:
+                    request.cancellation.add_callback(partial(self._give_up, key, pulse))
+                    headers = {"traceparent": request.traceparent} if request.traceparent else {}
+                    _send(connection, request.request_id, keyed_tensors(request, key), outputs_of(request), headers)
+                    with closing(connection.getresponse()) as response:
+                        chunk = _answer(response, request)
                 yield chunk
             except TimeoutError as error:
                 raise DeadlineExceeded from error
@@ -81,7 +91,31 @@ class TritonHttpBackend:
         return all(self._is_model_ready(name) for name in contract.MODELS)
 
     def close(self) -> None:
-        """Does nothing: no connection outlives its request."""
+        """Waits until those that were given up are cancelled; no connection outlives its request."""
+        self._leaver.shutdown()
+        self._watchdog.close()
+
+    def _give_up(self, key: int, pulse: Pulse) -> None:
+        """Runs on any thread while another waits, who gets the engine's error. Triton counts connections that are
+        closed before their response, and waits for them when it is told to end: so that is the last resort."""
+        if pulse.has_ended:
+            return
+        pulse.beat(_LEAVE_S)
+        self._given_up.put(key)
+        with suppress(RuntimeError):  # the backend is being closed
+            self._leaver.submit(self._cancel)
+
+    def _cancel(self) -> None:
+        """Ends all that were given up by now, of whom the engine knows nothing; else their deadlines end them."""
+        keys: list[int] = []
+        with suppress(queue.Empty):
+            while len(keys) < _MOST_CANCELLED:
+                keys.append(self._given_up.get_nowait())
+        if not keys:  # another run took them
+            return
+        with closing(self._connection(_CANCEL_S)) as connection, suppress(OSError, http.client.HTTPException):
+            _send(connection, "", cancelling_tensors(*keys), (), {})
+            connection.getresponse().read(_MOST_BYTES)
 
     def _connection(self, timeout_s: float) -> http.client.HTTPConnection:
         return http.client.HTTPConnection(self._host, self._port, timeout=timeout_s)
@@ -95,24 +129,27 @@ class TritonHttpBackend:
                 return False
 
 
-def _send(connection: http.client.HTTPConnection, request: GenerateRequest) -> None:
-    """Frees the message once it is sent: 9 MB of patches must not stay while we wait for the answer."""
-    body, head_length = _message(request)
-    headers = {_HEAD_LENGTH: str(head_length)}
-    if request.traceparent:
-        headers["traceparent"] = request.traceparent
-    connection.request("POST", f"/v2/models/{contract.WHOLE_MODEL}/infer", body, headers)
+def _send(
+    connection: http.client.HTTPConnection,
+    request_id: str,
+    tensors: list[tuple[Tensor, NDArray[Any]]],
+    outputs: tuple[Tensor, ...],
+    headers: dict[str, str],
+) -> None:
+    """Asks glm4v_whole; no outputs are all of them.
 
-
-def _message(request: GenerateRequest) -> tuple[bytes, int]:
-    """An inference request (JSON, then the bytes of its tensors), and the length of the JSON."""
-    inputs = [
-        InferInput(tensor.name, values.shape, tensor.triton_dtype).set_data_from_numpy(values.view(_Lent))
-        for tensor, values in tensors_of(request)
-    ]
-    outputs = [InferRequestedOutput(tensor.name) for tensor in outputs_of(request)]
-    body, head_length = InferenceServerClient.generate_request_body(inputs, outputs, request.request_id)
-    return body, head_length
+    Frees the message once it is sent: 9 MB of patches must not stay while we wait for the answer.
+    """
+    body, head_length = InferenceServerClient.generate_request_body(
+        [
+            InferInput(t.name, values.shape, t.triton_dtype).set_data_from_numpy(values.view(_Lent))
+            for t, values in tensors
+        ],
+        [InferRequestedOutput(tensor.name) for tensor in outputs],
+        request_id,
+    )
+    path = f"/v2/models/{contract.WHOLE_MODEL}/infer"
+    connection.request("POST", path, body, {**headers, _HEAD_LENGTH: str(head_length)})
 
 
 class _Lent(np.ndarray):
@@ -123,7 +160,7 @@ class _Lent(np.ndarray):
 
 
 def _answer(response: http.client.HTTPResponse, request: GenerateRequest) -> Chunk:
-    body = response.read(_MOST_BYTES * request.answers)
+    body = response.read(_MOST_BYTES * max(1, request.answers))
     if request.cancellation.is_cancelled:  # a connection that was shut down looks like the end of the response
         raise Cancelled
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from glmserve.contract import Finish, Tensor
 from glmserve.errors import GlmServeError
 from glmserve.sampling_parameters import PARAMETERS, Sampling
 
+_KEY_BITS = 63  # of an int64 that is not negative
 _OUTPUTS = (contract.TOKENS, contract.FINISH, contract.TIMINGS_MS, contract.CACHED_TOKENS)
 _LOGPROB_OUTPUTS = (contract.LOGPROB_IDS, contract.LOGPROB_VALUES)
 
@@ -32,7 +34,7 @@ def tensors_of(request: GenerateRequest) -> list[tuple[Tensor, NDArray[Any]]]:
         if not parameter.is_optional or value != parameter.default:
             tensors.append((contract.SAMPLING_INPUTS[parameter.name], [value]))
     tensors += _lists(sampling)
-    if request.answers > 1:
+    if request.answers != 1:
         tensors.append((contract.ANSWERS, [request.answers]))
     tensors.append((contract.DEADLINE_MS, [max(1, int(request.deadline_s * 1000))]))
     if request.cache_scope:
@@ -42,6 +44,23 @@ def tensors_of(request: GenerateRequest) -> list[tuple[Tensor, NDArray[Any]]]:
     if request.grammar:
         tensors.append((contract.GRAMMAR, np.frombuffer(request.grammar, np.uint8)))
     return [(tensor, np.ascontiguousarray(values, tensor.dtype)) for tensor, values in tensors]
+
+
+def new_key() -> int:
+    """A key that nobody guesses, who might cancel what is not his."""
+    return secrets.randbits(_KEY_BITS)
+
+
+def keyed_tensors(request: GenerateRequest, key: int) -> list[tuple[Tensor, NDArray[Any]]]:
+    """The tensors of a request that `cancelling_tensors` of the same key cancel."""
+    return [*tensors_of(request), (contract.CANCEL_KEY, np.array([key], np.int64))]
+
+
+def cancelling_tensors(*keys: int) -> list[tuple[Tensor, NDArray[Any]]]:
+    """A request that cancels others; Triton demands every tensor that is not optional."""
+    needed = [tensor for tensor in contract.DECODER_INPUTS if not tensor.is_optional]
+    nothing = [(tensor, np.zeros(1, tensor.dtype)) for tensor in needed]  # the shape of them all
+    return [*nothing, (contract.CANCEL, np.array(keys, np.int64))]
 
 
 def _lists(sampling: Sampling) -> list[tuple[Tensor, Any]]:

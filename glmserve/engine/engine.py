@@ -11,12 +11,11 @@ from collections.abc import Iterable
 from concurrent import futures
 from contextlib import suppress
 
-import numpy as np
-
 from glmserve.contract import Finish
 from glmserve.engine import metrics
 from glmserve.engine.logit_edits import edits_of
 from glmserve.engine.metrics import Meter
+from glmserve.engine.observations import observe_answer, observe_prompt, observe_step, show, show_capacity
 from glmserve.engine.request import Done, Event, Failed, Logprobs, Request, Sequence, Tokens
 from glmserve.engine.runtime.decoder import DecoderSession, Pace, Sampled
 from glmserve.engine.scheduler.chunk_budget import ChunkBudget
@@ -66,7 +65,9 @@ class Engine:
         self._eos = frozenset(eos_token_ids)
         self._chunk_budget = ChunkBudget(min_chunk_tokens)
         self._proposer = NgramProposer(draft_tokens, min_chunk_tokens)
-        self._table = SlotTable(slots or session.rows, session.rows)
+        self._table = SlotTable(
+            slots or session.short_rows or session.rows, session.rows, session.short_rows, session.short_tokens
+        )
         self._scheduler = Scheduler(self._table, self._chunk_budget, chunk_tokens, min_chunk_tokens)
         self._arrivals: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()  # the wait queue bounds it; None wakes
         self._failures = 0
@@ -78,8 +79,7 @@ class Engine:
 
     def start(self) -> None:
         """Returns when the decoder is warm; raises BackendDown when it does not run."""
-        self.meter.set(metrics.SLOTS, self._table.slots)
-        self.meter.set(metrics.KV_CAPACITY, self._table.rows * self._session.context)
+        show_capacity(self.meter, self._table, self._session)
         self._show()
         self._thread.start()
         self._is_warm.wait()  # as long as whoever starts us allows: START_TIMEOUT_S
@@ -147,14 +147,15 @@ class Engine:
         self.wait_queue.observe_pace(pace.step_s)
 
     def _turn(self) -> None:
-        """One step: a token for every decoded row, and prefill; a step that fails ends the requests in it."""
+        """A token for every decoded row, and prefill; a step that fails ends the requests in it."""
         try:
             self._drop_the_gone()
+            self._grow()
             chunks = self._chunks()
-            rows, is_ready = self._rows(may_wait=not chunks)
-            if rows or chunks:
-                self._run(rows, is_ready, chunks)
-                self._failures = 0  # only a step that ran something resets it
+            *apart, rows = self._table.runs(reads=bool(chunks))
+            for alone in apart:
+                self._step(alone, [])
+            self._step(rows, chunks)
         except Exception:
             _log.exception("a step failed")
             self._failures += 1
@@ -179,7 +180,7 @@ class Engine:
             entry.ticket.leave()
             self._fail(entry.request, error)
         self._refuse_the_late(now)
-        for sequence in (*self._table.decoding, *self._table.prefilling):
+        for sequence in (*self._table.decoding, *self._table.prefilling, *self._scheduler.preempted):
             ending = sequence.request.reason_to_end(now) or sequence.mask_fault
             if ending:
                 self._end(sequence, self._failed(ending))
@@ -205,39 +206,56 @@ class Engine:
         self._move(prefill.moves)
         for chunk in prefill.chunks:
             grammar = chunk.sequence.request.grammar
-            if grammar and chunk.is_last:
+            if grammar and chunk.begins_answer:
                 chunk.sequence.mask = grammar.first_mask()
         return prefill.chunks
 
-    def _rows(self, may_wait: bool) -> tuple[list[Sequence], list[bool]]:
-        """The rows to decode, and which of them keep their token: a row whose grammar mask is late samples again in the
-        next step. Both are empty when no row would keep one."""
-        rows = list(self._table.decoding)
+    def _grow(self) -> None:
+        """Sequences whose rows are full move to longer ones, the oldest first; where none is left, the youngest of them
+        all loses its row."""
+        for sequence in sorted(self._table.outgrown, key=lambda outgrown: outgrown.request.arrived):
+            loser = self._scheduler.gives_way(sequence)
+            if loser is not None:
+                self._preempt(loser)
+            if loser is not sequence:
+                self._move(self._table.grow(sequence))
+
+    def _preempt(self, sequence: Sequence) -> None:
+        """Takes a running sequence's row away; its stream pauses until it has one again."""
+        self.meter.add(metrics.PREEMPTIONS)
+        self._move(self._scheduler.preempt(sequence))
+
+    def _step(self, rows: list[Sequence], chunks: list[Chunk]) -> None:
+        """One run of the decoder. A row whose grammar mask is late samples again in the next step; where no row would
+        keep its token, none is decoded."""
         late = [sequence.mask for sequence in rows if sequence.mask and not sequence.mask.done()]
-        if may_wait and late and len(late) == len(rows):
+        if not chunks and late and len(late) == len(rows):
             futures.wait(late, _MASK_WAIT_S, futures.FIRST_COMPLETED)
         is_ready = [sequence.has_mask for sequence in rows]
-        return (rows, is_ready) if any(is_ready) else ([], [])
+        if chunks or any(is_ready):
+            self._run(rows if any(is_ready) else [], is_ready, chunks)
+            self._failures = 0  # only a step that ran something resets it
 
     def _run(self, rows: list[Sequence], is_ready: list[bool], chunks: list[Chunk]) -> None:
         for chunk in chunks:
             if chunk.start == chunk.sequence.cached:
                 self._begin(chunk.sequence)
-        draft = None if chunks else self._proposer.propose(rows, self._session.context)
+        draft = None if chunks else self._draft(rows)
         began = time.monotonic()
         step = step_of(rows, chunks, self._table, self._session, draft)
         sampled = self._session.run(step)
         now = time.monotonic()
-        ahead = self._drawn_ahead(draft, sampled, len(rows))
+        ahead = self._drawn_ahead(draft, sampled, rows)
         if not chunks:
             self._proposer.observe_step(len(rows), draft, now - began)
         if draft is None:
-            self._chunk_budget.observe_step(len(rows), int(step.chunk_new.sum()), now - began)
-        self._measure(rows, len(chunks), len(ahead), now)
+            self._chunk_budget.observe_step(len(rows), sum(chunk.tokens for chunk in chunks), now - began)
+        if (gap_s := observe_step(self.meter, rows, len(chunks), now)) is not None:
+            self.wait_queue.observe_pace(gap_s * len(rows) / (len(rows) + len(ahead)))
         ready = [(at, sequence) for at, sequence in enumerate(rows) if is_ready[at]]
         drawn = [(len(rows) + at, chunk) for at, chunk in enumerate(chunks)]
-        done = [(at, chunk.sequence) for at, chunk in drawn if chunk.is_last]
-        broken = [chunk.sequence for at, chunk in drawn if not chunk.is_last and sampled.tokens[at] < 0]
+        done = [(at, chunk.sequence) for at, chunk in drawn if chunk.begins_answer]
+        broken = [chunk.sequence for at, chunk in drawn if not chunk.begins_answer and sampled.tokens[at] < 0]
         for _, sequence in ready:  # all lengths before any move, which copies `length` tokens
             sequence.length += 1
             sequence.token_at = now
@@ -245,42 +263,47 @@ class Engine:
             draft.sequence.length += len(ahead)
         for chunk in chunks:
             chunk.sequence.length = chunk.stop
-        for _, sequence in done:  # all of them before any ends, so that rows stay dense
-            sequence.first_token_at = sequence.token_at = now
-            self._move(self._table.promote())
-            self.meter.observe(metrics.FIRST_TOKEN, now - sequence.request.arrived)
+        for chunk in chunks:  # all of them before any ends, so that rows stay dense
+            if chunk.is_last:
+                self._rejoin(chunk.sequence, now)
         for sequence in broken:  # before any other ends, so that nobody reuses their KV
             self._break(sequence)
-        logprobs = _logprobs_by_row(step.sampler.logprob_rows, sampled)
+        logprobs = sampled.logprobs(step.sampler.logprob_rows)
         for at, sequence in (*ready, *done):
             goes_on = self._accept(sequence, int(sampled.tokens[at]), logprobs.get(at))
             if draft is not None and draft.sequence is sequence:
                 for token in ahead:
                     goes_on = goes_on and self._accept(sequence, token, None)
 
-    def _drawn_ahead(self, draft: Draft | None, sampled: Sampled, rows: int) -> list[int]:
+    def _draft(self, rows: list[Sequence]) -> Draft | None:
+        """Draft tokens for one of the rows, unless these are of two sizes: then both groups of attention are taken."""
+        room = self._table.room(rows[0].row)
+        if room != self._table.room(rows[-1].row):
+            return None
+        return self._proposer.propose(rows, min(room, self._session.context))
+
+    def _drawn_ahead(self, draft: Draft | None, sampled: Sampled, rows: list[Sequence]) -> list[int]:
         """The tokens sampled after the accepted draft tokens."""
         if draft is None:
             return []
-        drawn = [int(token) for token in sampled.tokens[[draft.sequence.row, *range(rows, rows + len(draft.tokens))]]]
-        right = next((at for at, token in enumerate(draft.tokens) if drawn[at] != token), len(draft.tokens))
+        place, count = rows.index(draft.sequence), len(rows)
+        drawn = [int(sampled.tokens[at]) for at in (place, *range(count, count + len(draft.tokens)))]
+        right = draft.agreement(drawn)
         self.meter.add(metrics.DRAFTED_TOKENS, len(draft.tokens))
         self.meter.add(metrics.ACCEPTED_TOKENS, right)
         return drawn[1 : right + 1]
 
-    def _measure(self, rows: list[Sequence], chunks: int, ahead: int, now: float) -> None:
-        if chunks:
-            self.meter.add(metrics.PREFILL_CHUNKS, chunks)
-        if rows:
-            self.meter.add(metrics.DECODE_STEPS)
-            self.meter.add(metrics.DECODED_ROWS, len(rows))
-            self.meter.observe(metrics.STEP_ROWS, len(rows))
-            gaps = [now - sequence.token_at for sequence in rows]
-            self.meter.observe(metrics.TOKEN_GAP, max(gaps))
-            self.wait_queue.observe_pace(min(gaps) * len(rows) / (len(rows) + ahead))
+    def _rejoin(self, sequence: Sequence, now: float) -> None:
+        """Its prompt is read: it decodes from now on, for the first time or again."""
+        self._move(self._table.promote())
+        observe_prompt(self.meter, sequence, now)
+        sequence.first_token_at = sequence.first_token_at or now
+        sequence.token_at = now
 
     def _begin(self, sequence: Sequence) -> None:
-        request = sequence.request
+        if sequence.preemptions:
+            return
+        request, sequence.prompt_cached = sequence.request, sequence.cached
         self.meter.add(metrics.PROMPT_TOKENS, request.prompt.length)
         self.meter.add(metrics.CACHED_TOKENS, sequence.cached)
         sequence.edits = edits_of(request.sampling, request.prompt.input_ids, self._eos, self._session.vocabulary)
@@ -318,17 +341,13 @@ class Engine:
         self._look_at = 0.0  # at those who wait: more is known now
         most = min(sequence.request.sampling.max_tokens, self._session.context - sequence.request.prompt.length)
         self.wait_queue.observe_answer(most, len(sequence.answer), timings.prefill_s)
-        self.meter.add(metrics.FINISHED)
-        self.meter.observe(metrics.QUEUE, timings.queue_s)
-        self.meter.observe(metrics.VISION, timings.vision_s)
-        self.meter.observe(metrics.PREFILL, timings.prefill_s)
-        self.meter.observe(metrics.DECODE, timings.decode_s)
+        observe_answer(self.meter, timings)
         stop_tokens = () if stop_token is None else (stop_token,)
-        self._end(sequence, Done(finish, timings, sequence.cached, stop_tokens=stop_tokens))
+        self._end(sequence, Done(finish, timings, sequence.prompt_cached, stop_tokens=stop_tokens))
 
     def _end(self, sequence: Sequence, last: Event, keep: bool = True) -> None:
         """Frees a sequence's row and emits its last event; the moves come last, as one of them may fail."""
-        moves = self._table.retire(sequence, keep)
+        moves = self._scheduler.retire(sequence, keep)
         sequence.give_back()
         self.wait_queue.request_ended()
         self._emit(sequence.request, last)
@@ -340,6 +359,8 @@ class Engine:
 
     def _end_all(self, error: GlmServeError) -> None:
         self._fail_running(error)
+        for sequence in list(self._scheduler.preempted):
+            self._end(sequence, self._failed(error))
         while not self._arrivals.empty():
             if (arrival := self._arrivals.get_nowait()) is not None:
                 self._scheduler.waiting.append(arrival)
@@ -368,16 +389,6 @@ class Engine:
             _log.exception("an event could not be delivered")
 
     def _show(self) -> None:
-        self.meter.set(metrics.RUNNING, self._table.used)
-        self.meter.set(metrics.WAITING, self.wait_queue.requests)
-        self.meter.set(metrics.KV_TOKENS, self._table.tokens)
-        self.meter.set(metrics.KV_CACHED_TOKENS, self._table.cached_tokens)
+        show(self.meter, self._table, self.wait_queue.requests + len(self._scheduler.preempted))
         self.meter.set(metrics.HEALTHY, float(self.is_healthy))
         self.meter.set(metrics.LOOP_AT, time.time())
-
-
-def _logprobs_by_row(rows: np.ndarray, sampled: Sampled) -> dict[int, Logprobs]:
-    return {
-        int(row): Logprobs(sampled.logprob_ids[at : at + 1], sampled.logprob_values[at : at + 1])
-        for at, row in enumerate(rows)
-    }

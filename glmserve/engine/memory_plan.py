@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from glmserve.build.manifest import VISION_GRAPH
 from glmserve.build.safetensors_header import METADATA, read_header
 from glmserve.engine.settings import EngineSettings
 from glmserve.errors import DoesNotFit
-from glmserve.model.config import Checkpoint
+from glmserve.model.config import Checkpoint, TextModel
 
 _FLOAT = 4
 _NOT_THE_DECODERS = (METADATA, "model.visual.")
@@ -18,6 +18,7 @@ _JOINED = tuple(f"self_attn.{letter}_proj.weight" for letter in "qkv")
 """Weights that a decoder for CUDA has joined, in a file of its own: it does not load them from the checkpoint's."""
 _DECODER_DATA = "decoder.data"
 _MIB = 1024**2
+_SLOTS_A_WARM_ROW = 4
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class MemoryPlan:
         if self.total > self.available:
             raise DoesNotFit(
                 f"{self.text} Lower GLM_ENGINE_SLOTS, GLM_ENGINE_WARM_ROWS or GLM_ENGINE_CONTEXT_TOKENS, "
+                "set GLM_ENGINE_SHORT_TOKENS so that not every slot reserves the whole context, "
                 "or export the checkpoint in fewer bits."
             )
 
@@ -60,14 +62,20 @@ def memory_plan(
 ) -> MemoryPlan:
     """The plan for weights of so many bytes, with KV elements of 2 or 4, on a device with `total_memory` bytes."""
     on_host, text = settings.device != "cuda", checkpoint.text
-    tokens = (settings.slots + settings.warm_rows) * min(settings.context_tokens, text.max_positions)
     return MemoryPlan(
         weights=weights,
-        kv=tokens * 2 * text.layers * text.kv_heads * text.head_dim * element_bytes,
+        kv=kv_tokens(settings, text) * 2 * text.layers * text.kv_heads * text.head_dim * element_bytes,
         image_cache=settings.image_cache_mib * _MIB if on_host else 0,
         work=_decoder_work(checkpoint, settings) + _vision_work(checkpoint, settings),
         available=int(total_memory * settings.memory_utilization),
     )
+
+
+def kv_tokens(settings: EngineSettings, text: TextModel) -> int:
+    """Tokens that the KV cache has room for."""
+    long_rows = settings.rows - settings.short_rows
+    context = min(settings.context_tokens, text.max_positions)
+    return settings.short_rows * settings.short_tokens + long_rows * context
 
 
 def element_bytes(precision: str, target: str, kv: str = "same") -> int:
@@ -91,6 +99,31 @@ def weight_bytes(files: Iterable[Path]) -> int:
     joined = sum(size for held in tensors for name, size in held.items() if name.endswith(_JOINED))
     written = sum(path.stat().st_size for path in weights if path.name == _DECODER_DATA)
     return total - joined if written >= joined else total
+
+
+def fitted(settings: EngineSettings, plan_of: Callable[[EngineSettings], MemoryPlan]) -> EngineSettings:
+    """The settings with as many slots and warm rows as fit. A number that somebody chose stays, and so do both where no
+    number fits: the plan then says what is too much."""
+    for slots, warm_rows in _rows_to_try(settings):
+        fewer = settings.model_copy(update={"slots": slots, "warm_rows": warm_rows})
+        plan = plan_of(fewer)
+        if plan.total <= plan.available:
+            return fewer
+    return settings
+
+
+def _rows_to_try(settings: EngineSettings) -> Iterator[tuple[int, int]]:
+    """Slots and warm rows, from the settings' own downwards; of both, the warm rows are a quarter of the slots."""
+    slots, warm_rows = settings.slots, settings.warm_rows
+    yield slots, warm_rows
+    keeps_slots, keeps_warm_rows = ("slots" in settings.model_fields_set, "warm_rows" in settings.model_fields_set)
+    if keeps_slots:
+        yield from ((slots, fewer) for fewer in range(warm_rows - 1, -1, -1) if not keeps_warm_rows)
+    elif keeps_warm_rows:
+        yield from ((fewer, warm_rows) for fewer in range(slots - 1, 0, -1))
+    else:
+        yield from ((fewer, min(warm_rows, -(-fewer // _SLOTS_A_WARM_ROW))) for fewer in range(slots - 1, 0, -1))
+        yield 1, 0
 
 
 def decoders_files(folder: Path) -> list[Path]:

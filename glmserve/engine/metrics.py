@@ -42,7 +42,7 @@ def _histogram(name: str, description: str, buckets: tuple[float, ...] = _SECOND
 
 
 RUNNING = _gauge("glm_requests_running", "Requests that hold a slot")
-WAITING = _gauge("glm_requests_waiting", "Requests that wait for a slot")
+WAITING = _gauge("glm_requests_waiting", "Requests that wait for a slot, preempted ones included")
 SLOTS = _gauge("glm_slots", "Requests that can hold a slot at a time")
 KV_TOKENS = _gauge("glm_kv_tokens", "Tokens whose KV belongs to a running request")
 KV_CACHED_TOKENS = _gauge("glm_kv_warm_tokens", "Tokens of cached prefixes")
@@ -64,6 +64,7 @@ PROMPT_TOKENS = _counter("glm_prompt_tokens_total", "Prompt tokens of started re
 CACHED_TOKENS = _counter("glm_prompt_tokens_cached_total", "Prompt tokens whose KV came from a cached prefix")
 IMAGE_HITS = _counter("glm_image_cache_hits_total", "Images whose features were cached")
 IMAGE_MISSES = _counter("glm_image_cache_misses_total", "Images that had to be encoded")
+PREEMPTIONS = _counter("glm_preemptions_total", "Running requests that lost their KV row and were prefilled again")
 FINISHED = _counter("glm_requests_finished_total", "Requests answered")
 FAILED = _counter("glm_requests_failed_total", "Requests ended without a complete answer")
 REFUSED = _counter("glm_requests_refused_total", "Requests refused: the queue was full, there was a flood, or no time")

@@ -15,13 +15,14 @@ from functools import partial
 import numpy as np
 
 from glmserve import contract
+from glmserve.contract import Finish
 from glmserve.engine import metrics
 from glmserve.engine.answer_group import AnswerGroup
 from glmserve.engine.engine import Engine
 from glmserve.engine.grammars.compiler import AnswerGrammar, GrammarCompiler
 from glmserve.engine.grammars.fair_queue import FairQueue
 from glmserve.engine.grammars.trial import NICENESS
-from glmserve.engine.request import Event, Failed, Prompt, Request
+from glmserve.engine.request import Done, Event, Failed, Prompt, Request, Timings
 from glmserve.engine.scheduler.preparation import Departures, Preparation
 from glmserve.engine.scheduler.wait_queue import Tickets
 from glmserve.engine.triton.tensors import Asked, Tensors, answers_in, length_and_deadline, read_request
@@ -32,6 +33,7 @@ from glmserve.model.config import Checkpoint
 from glmserve.model.image_processor import Grid
 from glmserve.model.mrope import mrope_positions
 from glmserve.model.position_embedding import vision_arrays
+from glmserve.system.started_pool import started_pool
 
 _log = logging.getLogger(__name__)
 _KEY_BITS = 62
@@ -61,8 +63,8 @@ class Preprocessor:
         self._share_caches = share_caches
         self._closing = threading.Event()
         self._departures = Departures(self._show_waiting)
-        self._with_images = ThreadPoolExecutor(readers, thread_name_prefix="image-reader")
-        self._text = ThreadPoolExecutor(1, thread_name_prefix="preprocessor")
+        self._with_images = started_pool(readers, "image-reader")
+        self._text = started_pool(1, "preprocessor")
         self._compiling = FairQueue("grammar-compiler", NICENESS)
 
     def accept(
@@ -74,12 +76,14 @@ class Preprocessor:
     ) -> None:
         """Starts a request named by `contract.DECODER_INPUTS`; whatever goes wrong becomes its `Failed` event.
 
+        One that only asks for places ends at once, where there are any.
         `when_cancelled` is handed a callback that ends the request at once, if it has no slot yet.
         """
         most, left_s = length_and_deadline(tensors)
         tickets = Tickets()
         try:
-            for number in range(answers_in(tensors)):
+            wanted = answers_in(tensors)
+            for number in range(abs(wanted)):
                 tokens = 1 if number else len(tensors[contract.INPUT_IDS.name])  # the others share its KV
                 tickets.add(self._engine.enter(tokens, most, left_s))
         except GlmServeError as error:
@@ -87,6 +91,10 @@ class Preprocessor:
             if not isinstance(error, Overloaded):  # counted apart
                 self._engine.meter.add(metrics.FAILED)
             emit(Failed(error))
+            return
+        if wanted < 0:
+            tickets.leave()
+            emit(Done(Finish.STOP, Timings()))
             return
         asking = Preparation(emit, is_cancelled, time.monotonic() + left_s, tickets, self._engine.meter)
         asking.at_end(lambda: self._images.forget(asking))

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import ClassVar, Protocol
 
@@ -41,6 +41,19 @@ class Prompt:
     @property
     def length(self) -> int:
         return len(self.input_ids)
+
+    def followed_by(self, tokens: list[int]) -> Prompt:
+        """The same with text tokens behind it."""
+        count = len(tokens)
+        more = np.array(tokens, np.int64)
+        places = np.arange(self.length, self.length + count) + self.delta
+        return replace(
+            self,
+            input_ids=np.concatenate([self.input_ids, more]),
+            positions=np.concatenate([self.positions, np.repeat(places[None], 3, axis=0)], axis=1),
+            image_slot=np.concatenate([self.image_slot, np.zeros(count, np.int64)]),
+            keys=np.concatenate([self.keys, more]),
+        )
 
 
 @dataclass(frozen=True)
@@ -164,9 +177,11 @@ class Request:
 class Sequence:
     """A running request: its KV row and its tokens so far; owned by the engine's thread.
 
-    `length` counts the tokens whose KV is in the row, `cached` those of its cached prefix. `answer` holds the sampled
-    tokens, the last of which is not in the row yet. `edits` are what its parameters change about logits, `ngrams` the
-    index for speculative decoding. `give_back` says that its slot is free.
+    `prompt` is what prefill reads: the request's, and after a preemption the answer so far as well. `length` counts the
+    tokens whose KV is in the row, `cached` those of the cached prefix that it was last placed with, `prompt_cached`
+    those of the first one. `answer` holds the sampled tokens, the last of which is not in the row yet. `edits` are what
+    its parameters change about logits, `ngrams` the index for speculative decoding. `give_back` says that its slot is
+    free.
     """
 
     request: Request
@@ -174,6 +189,9 @@ class Sequence:
     row: int = -1
     length: int = 0
     cached: int = 0
+    prompt_cached: int = 0
+    preemptions: int = 0
+    prompt: Prompt = field(init=False)
     answer: list[int] = field(default_factory=list)
     first_token_at: float = 0.0
     token_at: float = 0.0
@@ -181,6 +199,15 @@ class Sequence:
     edits: LogitEdits | None = None
     ngrams: NgramIndex | None = None
     give_back: Callable[[], None] = lambda: None
+
+    def __post_init__(self) -> None:
+        self.prompt = self.request.prompt
+
+    def preempt(self) -> None:
+        """It has lost its row: all that was in it must be read again. The newest token never was."""
+        self.prompt = self.request.prompt.followed_by(self.answer[:-1])
+        self.row, self.length = -1, 0
+        self.preemptions += 1
 
     @property
     def keys(self) -> np.ndarray:

@@ -15,7 +15,7 @@ from glmserve.contract import VISION_MAX_BATCH, Finish
 from glmserve.engine import metrics
 from glmserve.engine.engine import Engine
 from glmserve.engine.grammars.compiler import GrammarCompiler
-from glmserve.engine.memory_plan import element_bytes, memory_plan, most_patches
+from glmserve.engine.memory_plan import MemoryPlan, element_bytes, fitted, memory_plan, most_patches
 from glmserve.engine.metrics import Meter, Metric, Publisher
 from glmserve.engine.preprocessor import Preprocessor
 from glmserve.engine.request import Done, Timings
@@ -26,7 +26,7 @@ from glmserve.engine.settings import DeviceChoice, EngineSettings
 from glmserve.engine.triton.cancellations import Cancellations
 from glmserve.engine.triton.open_call import OpenCall
 from glmserve.engine.triton.response_sender import ResponseSender, Send
-from glmserve.engine.triton.tensors import Tensors, asks_for_whole, key_in
+from glmserve.engine.triton.tensors import Tensors, asks_for_whole, keys_in
 from glmserve.engine.vision.encode_queue import EncodeQueue
 from glmserve.engine.vision.feature_cache import FeatureCache
 from glmserve.engine.vision.sessions import EncodeImage, VisionSession, in_batches, one_by_one, patch_s
@@ -35,6 +35,12 @@ from glmserve.model.config import Checkpoint
 
 _log = logging.getLogger(__name__)
 _MIB = 1024**2
+_FEWER_ROWS = (
+    "Memory holds the KV of %d of %d slots and %d of %d warm rows. Set GLM_ENGINE_SLOTS and GLM_ENGINE_CONTEXT_TOKENS "
+    "to trade their number for their length, set GLM_ENGINE_SHORT_TOKENS so that not every slot reserves the whole "
+    "context, or export the checkpoint with --kv int8."
+)
+_NOT_SHORT = "GLM_ENGINE_SHORT_TOKENS=%d is ignored: a row of the whole context has %d tokens."
 
 
 class EngineServer:
@@ -70,14 +76,19 @@ class EngineServer:
         held = hold(folder.parents[2])
         checkpoint = open_checkpoint(folder, settings)
         opened = open_runtime(manifest, folder, settings)
-        settings = opened.bounded(settings)
-        plan = memory_plan(
-            checkpoint,
-            settings,
-            opened.weight_bytes,
+        wanted = _with_useful_rows(checkpoint, opened.bounded(settings))
+        size, memory = (
             element_bytes(manifest.precision, manifest.target, manifest.kv),
             opened.memory.total_memory_bytes(),
         )
+
+        def plan_of(chosen: EngineSettings) -> MemoryPlan:
+            return memory_plan(checkpoint, chosen, opened.weight_bytes, size, memory)
+
+        settings = fitted(wanted, plan_of)
+        if (settings.slots, settings.warm_rows) != (wanted.slots, wanted.warm_rows):
+            _log.warning(_FEWER_ROWS, settings.slots, wanted.slots, settings.warm_rows, wanted.warm_rows)
+        plan = plan_of(settings)
         plan.check()
         _log.info(plan.text)
         decoder, vision = opened.sessions(checkpoint, settings)
@@ -127,16 +138,18 @@ class EngineServer:
         return self._engine.is_healthy
 
     def accept(self, tensors: Tensors, send: Send, is_cancelled: Callable[[], bool]) -> None:
-        """Starts a request, or cancels one. One thread calls `send` with the request's events, in order."""
+        """Starts a request, or cancels some. One thread calls `send` with the request's events, in order."""
         call = OpenCall(send, is_cancelled)
         cancellations, is_whole = self._cancellations, asks_for_whole(tensors)
-        cancelled, key = key_in(tensors, contract.CANCEL), key_in(tensors, contract.CANCEL_KEY)
-        if cancelled is not None:
-            cancellations.cancel(cancelled)
+        cancelled, keys = keys_in(tensors, contract.CANCEL), keys_in(tensors, contract.CANCEL_KEY)
+        if cancelled:
+            for key in cancelled:
+                cancellations.cancel(key)
             self._response_sender.channel(call.send, is_whole)(Done(Finish.STOP, Timings()))
-        elif key is None:
+        elif not keys:
             self._preprocessor.accept(tensors, self._response_sender.channel(call.send, is_whole), call.is_cancelled)
         else:
+            key = keys[0]
             emit = self._response_sender.channel(call.send, is_whole, lambda: cancellations.forget(key))
             self._preprocessor.accept(
                 tensors,
@@ -154,6 +167,15 @@ class EngineServer:
         self._publisher.close()
         if self._held is not None:
             self._held.close()
+
+
+def _with_useful_rows(checkpoint: Checkpoint, settings: EngineSettings) -> EngineSettings:
+    """The settings without short rows where a row of the whole context would be no longer."""
+    context = min(settings.context_tokens, checkpoint.text.max_positions)
+    if settings.short_tokens < context:
+        return settings
+    _log.warning(_NOT_SHORT, settings.short_tokens, context)
+    return settings.model_copy(update={"short_tokens": 0})
 
 
 def _encode_queue(

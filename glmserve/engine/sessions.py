@@ -74,11 +74,13 @@ class _OnOnnxRuntime:
         decoder = OrtDecoder(
             self._folder / DECODER_GRAPH,
             checkpoint,
-            settings.slots + settings.warm_rows,
+            settings.rows,
             min(settings.context_tokens, checkpoint.text.max_positions),
             settings.threads,
             self._device,
             settings.buckets if settings.cuda_graphs else (),
+            short_rows=settings.short_rows,
+            short_tokens=settings.short_tokens,
         )
         if _tritons_own(self._folder).is_dir():
             return decoder, None
@@ -96,21 +98,29 @@ class _OnTensorRtRtx:
         self.weight_bytes = self._runtime.plan_bytes
 
     def bounded(self, settings: EngineSettings) -> EngineSettings:
-        """A row of KV is as long as the engines were built for, and a chunk of prompt no longer."""
+        """A row of KV is as long as the engines were built for, and a chunk of prompt no longer. Where nobody chose how
+        many slots there are, they are no more than the engines decode together."""
         engines = self._runtime.engines
         if settings.context_tokens != engines.context:
             _log.info("GLM_ENGINE_CONTEXT_TOKENS is %d here, as the engines were built.", engines.context)
+        if settings.short_rows:
+            _log.warning("GLM_ENGINE_SHORT_TOKENS is ignored: rows of KV are of one size, as the engines were built.")
         fixed = {
             "context_tokens": engines.context,
+            "short_tokens": 0,
             "chunk_tokens": min(settings.chunk_tokens, engines.chunk_tokens),
             "min_chunk_tokens": min(settings.least_chunk_tokens, engines.chunk_tokens),
         }
-        return settings.model_copy(update=fixed)
+        bounded = settings.model_copy(update=fixed)
+        if "slots" in settings.model_fields_set or settings.slots <= engines.rows:
+            return bounded
+        _log.info("There are %d slots (%d by default), as the engines were built.", engines.rows, settings.slots)
+        values = {**dict(bounded), "slots": engines.rows}
+        return EngineSettings.model_construct(bounded.model_fields_set, **values)  # still nobody's choice
 
     def sessions(self, checkpoint: Checkpoint, settings: EngineSettings) -> tuple[DecoderSession, VisionSession | None]:
-        rows = settings.slots + settings.warm_rows
         buckets = settings.buckets if settings.cuda_graphs else ()
-        decoder = self._runtime.decoder(checkpoint, self._precision, rows, buckets)
+        decoder = self._runtime.decoder(checkpoint, self._precision, settings.rows, buckets)
         return decoder, self._runtime.vision()
 
 

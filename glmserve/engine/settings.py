@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from glmserve.limits import FLOOD_WAIT, FLOOD_WAIT_MEANING
@@ -13,6 +13,7 @@ from glmserve.system.env_settings import read_settings
 
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 RuntimeName = Literal["auto", "ort", "rtx"]
+LEAST_ROW_TOKENS = 16
 
 
 def _half_the_cores() -> int:
@@ -35,12 +36,31 @@ class EngineSettings(BaseSettings):
     memory_utilization: float = Field(
         default=0.9, gt=0, le=1, description="Share of the device's memory that the memory plan may use."
     )
-    slots: int = Field(default=16, ge=1, le=1024, description="Requests that hold KV and decode together.")
+    slots: int = Field(
+        default=16,
+        ge=1,
+        le=1024,
+        description="Requests that hold KV and decode together; where nobody sets it, fewer if memory holds no more.",
+    )
     warm_rows: int = Field(
-        default=4, ge=0, le=1024, description="Additional KV rows that hold cached prefixes of ended requests."
+        default=4,
+        ge=0,
+        le=1024,
+        description="Additional KV rows that hold cached prefixes of ended requests; where nobody sets it, fewer if "
+        "memory holds no more.",
     )
     context_tokens: int = Field(
-        default=8192, ge=16, description="Tokens a slot holds; the checkpoint may bound it further."
+        default=8192,
+        ge=LEAST_ROW_TOKENS,
+        description="Tokens a request may hold; the checkpoint may bound it further.",
+    )
+    short_tokens: int = Field(
+        default=0,
+        ge=0,
+        description="Tokens of a short KV row (at least 16), where requests begin; 0 gives every slot a whole context.",
+    )
+    long_rows: int = Field(
+        default=2, ge=1, le=1024, description="KV rows of the whole context, where there are short ones."
     )
     chunk_tokens: int = Field(
         default=256, ge=1, description="Most prompt tokens prefilled in a step; fewer while sequences decode."
@@ -75,10 +95,28 @@ class EngineSettings(BaseSettings):
         description="Threads that read requests with images; images at a time for a Triton model that encodes them.",
     )
 
+    @field_validator("short_tokens")
+    @classmethod
+    def _is_a_row(cls, tokens: int) -> int:
+        if 0 < tokens < LEAST_ROW_TOKENS:
+            raise ValueError(f"a row of KV has at least {LEAST_ROW_TOKENS} tokens; 0 makes no short rows")
+        return tokens
+
     @staticmethod
     def read() -> EngineSettings:
         """The settings of this environment; raises BadSettings for an unknown name or an invalid value."""
         return read_settings(EngineSettings)
+
+    @property
+    def short_rows(self) -> int:
+        """KV rows of `short_tokens`: one for every slot, and those that hold cached prefixes; 0 where a row of the
+        whole context would be no longer."""
+        return self.slots + self.warm_rows if 0 < self.short_tokens < self.context_tokens else 0
+
+    @property
+    def rows(self) -> int:
+        """All KV rows."""
+        return self.short_rows + self.long_rows if self.short_rows else self.slots + self.warm_rows
 
     @property
     def buckets(self) -> tuple[int, ...]:

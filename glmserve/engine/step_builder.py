@@ -22,8 +22,11 @@ def step_of(
     session: DecoderSession,
     draft: Draft | None = None,
 ) -> Step:
-    """The newest token of every decoded row, and beside them the chunks of prompts, or a draft for one of the rows."""
-    count = len(rows)
+    """The newest token of every decoded row, and beside them the chunks of prompts, or a draft for one of the rows.
+
+    Rows of two sizes take part only where there is neither: those of the second size are to the graph what chunks are.
+    """
+    count, first = len(rows), rows[0].row if rows else 0
     lengths = np.array([sequence.length for sequence in rows], np.int32)
     at = lengths + np.array([sequence.request.prompt.delta for sequence in rows], np.int64)
     input_ids = [np.array([sequence.answer[-1] for sequence in rows], np.int64)]
@@ -31,37 +34,47 @@ def step_of(
     positions = [np.repeat(at[None, :], 3, axis=0)]
     drawn = [numbered(count)]
     draws = [_draw(sequence) for sequence in rows]
-    chunk_lengths, chunk_new = _NONE, zeros(0)
+    chunk_lengths, chunk_new, parked_beside = _NONE, zeros(0), None
     if chunks:
         chunk_lengths = np.array([chunk.start for chunk in chunks], np.int32)
         chunk_new = np.array([chunk.tokens for chunk in chunks], np.int64)
-        parts = [(chunk.sequence.request.prompt, slice(chunk.start, chunk.stop)) for chunk in chunks]
+        parts = [(chunk.sequence.prompt, slice(chunk.start, chunk.stop)) for chunk in chunks]
         places, features = images_in(parts)
         input_ids += [prompt.input_ids[part] for prompt, part in parts]
         image_slot += places
         positions += [prompt.positions[:, part] for prompt, part in parts]
         drawn.append(count - 1 + np.cumsum(chunk_new))
-        draws += [_draw(chunk.sequence) for chunk in chunks]
+        draws += [_draw(chunk.sequence) if chunk.begins_answer else GREEDY for chunk in chunks]
     if draft is not None:
         sequence, offsets = draft.sequence, np.arange(1, 1 + len(draft.tokens))
         input_ids.append(np.array(draft.tokens, np.int64))
         image_slot.append(zeros(len(offsets)))
-        positions.append(np.repeat(at[sequence.row] + offsets[None, :], 3, axis=0))
+        positions.append(np.repeat(at[sequence.row - first] + offsets[None, :], 3, axis=0))
         drawn.append(count - 1 + offsets)
         draws += [Draw(sequence.request.sampling, len(sequence.answer) + int(offset)) for offset in offsets]
+    end = first + table.rows_behind(first)
+    beside = [sequence for sequence in rows if sequence.row >= end]
+    if beside:
+        assert not chunks and draft is None
+        lengths, chunk_lengths = lengths[: -len(beside)], lengths[-len(beside) :]
+        chunk_new = np.ones(len(beside), np.int64)
+        parked_beside = table.parked(beside[-1].row + 1, table.rows_behind(beside[-1].row) - 1)
+    read = beside or [chunk.sequence for chunk in chunks]
     return Step(
         input_ids=_joined(input_ids),
         image_slot=_joined(image_slot),
         positions=_joined(positions),
         features=features,
         lengths=lengths,
-        first_row=chunks[0].sequence.row if chunks else 0,
+        first_decoded=first,
+        first_row=read[0].row if read else 0,
         chunk_lengths=chunk_lengths,
         chunk_new=chunk_new,
         drawn=_joined(drawn),
         sampler=sampler_inputs(draws, session.candidates, session.vocabulary),
-        parked=table.parked(count, session.rows - count),
-        draft_row=draft.sequence.row if draft else None,
+        parked=table.parked(first + len(lengths), end - first - len(lengths)),
+        draft_row=draft.sequence.row - first if draft else None,
+        parked_beside=parked_beside,
     )
 
 

@@ -98,7 +98,7 @@ class PromptBuilder:
         self._image_token_id = image_token_id
         self._merge_size = merge_size
         names = sorted(tokenizer.control_tokens, key=len, reverse=True)
-        self._unsafe = re.compile("|".join([*map(re.escape, names), _STAND_IN.pattern]))
+        self._unsafe = _any_of(names)
         self._longest = max(map(len, names), default=1)
 
     @staticmethod
@@ -229,6 +229,21 @@ class PromptBuilder:
         for place, grid in zip(places, grids, strict=True):
             counts[place] = grid.tokens(self._merge_size)
         return np.repeat(np.asarray(ids, np.int64), counts)
+
+
+def _any_of(names: list[str]) -> re.Pattern[str]:
+    """Finds the first of these names, which come longest first, or a stand-in.
+
+    Only a pattern that begins with a class of characters is searched for without trying every name at every character:
+    a tenth of the time.
+    """
+    rests: dict[str, list[str]] = {}
+    for name in names:
+        rests.setdefault(name[0], []).append(name[1:])
+    stand_in = _STAND_IN.pattern[1:-1]
+    begins = f"[{''.join(map(re.escape, rests))}{stand_in[1:]}"
+    named = [f"(?<={re.escape(first)})(?:{'|'.join(map(re.escape, rest))})" for first, rest in rests.items()]
+    return re.compile(f"{begins}(?:{'|'.join([*named, f'(?<={stand_in})'])})")
 
 
 def _with_thoughts_apart(message: Message) -> Message:

@@ -38,6 +38,23 @@ def within_tokens(frames: int, height: int, width: int, rules: ImageRules, most_
     return replace(rules, max_pixels=most_pixels, min_pixels=min(rules.min_pixels, most_pixels))
 
 
+def within_side(frames: int, height: int, width: int, rules: ImageRules, most_side: int) -> ImageRules:
+    """The same rules where no side of the resized frames has more pixels than this; else with fewer pixels. No side
+    becomes shorter than a block."""
+    size = video_size(frames, height, width, rules)
+    if max(size) <= most_side:
+        return rules
+    counted = round(frames / FRAMES_A_MOMENT) * FRAMES_A_MOMENT * size[0] * size[1]  # as `smart_resize` counts them
+    bounded, whole_blocks = rules, most_side // rules.factor * rules.factor
+    for side in (most_side, max(1, whole_blocks - 0.5)):  # it rounds a single frame's sides up
+        covered = int(frames * height * width * (side / max(height, width)) ** 2)
+        most_pixels = max(1, min(covered, counted - 1) if counted else covered)
+        bounded = replace(rules, max_pixels=most_pixels, min_pixels=min(rules.min_pixels, most_pixels))
+        if max(video_size(frames, height, width, bounded)) <= most_side:
+            break
+    return bounded
+
+
 def _tokens(frames: int, height: int, width: int, rules: ImageRules) -> int:
     tall, wide = video_size(frames, height, width, rules)
     return -(-frames // FRAMES_A_MOMENT) * tall * wide // rules.factor**2

@@ -81,15 +81,20 @@ def ending(code: int) -> str:
     return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
+def children_of(pid: int) -> list[int]:
+    """What any of a process's threads has started and nobody has collected; a thread that has ended has none."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for children in tasks for child in _read(children).split()]
+
+
 def stubs_of(pid: int) -> set[Process]:
     """The stubs that this tritonserver has started and that have not been collected since."""
     found = set()
-    for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in _read(children).split():
-            if Path(_read(Path(f"/proc/{child}/cmdline")).partition("\0")[0]).name == _STUB:
-                state = _state(int(child))
-                if state is not None:
-                    found.add(Process(int(child), state[1]))
+    for child in children_of(pid):
+        if Path(_read(Path(f"/proc/{child}/cmdline")).partition("\0")[0]).name == _STUB:
+            state = _state(child)
+            if state is not None:
+                found.add(Process(child, state[1]))
     return found
 
 

@@ -19,7 +19,7 @@ def test_the_page_shows_the_committed_results() -> None:
 
 @pytest.mark.slow
 def test_the_chart_shows_the_committed_results() -> None:
-    drawn = tables.chart()
+    drawn = tables.charts().get(tables.CHART)
     assert drawn is None or tables.CHART.read_text("utf-8") == drawn, "run `.venv/bin/python -m bench report`"
 
 
@@ -36,7 +36,7 @@ def test_what_was_missed_is_said_to_be_so() -> None:
         "tokens_per_s_ratio_spread": [5, 7],
         "run": records.read("throughput")[0]["run"],
     }
-    assert "| ≥ 6 | **0.105** (0.100 to 0.110) | ≤ 0.1 (missed) |" in tables.BLOCKS["throughput"]([row])
+    assert "| ≥ 6 | **0.105** (0.100 to 0.110) | ≤ 0.1 (missed) |" in tables.block("throughput", [row])
 
 
 def test_a_row_keeps_its_spread_and_where_it_came_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,7 +39,8 @@ def test_the_baseline_gives_the_answer_of_our_engine_and_tells_when_it_began(che
     made = build(checkpoint, tmp_path, Console(quiet=True))
     preparer = Preparer(made)
     question = QuestionMaker(preparer.tokenizer, seed=1).question()
-    reply = create_app(Model(checkpoint)).test_client().post("/v1/chat/vision", json=question.body(16)).json
+    client = create_app(Model(checkpoint)).test_client()
+    reply = client.post("/v1/chat/vision", data=question.body(16), content_type="application/json").json
     with bare_engine(made, threads=1) as engine:
         tokens = engine.answer(preparer.request(question, 16)).tokens
     assert reply["result"] == preparer.tokenizer.decode(tokens).strip()

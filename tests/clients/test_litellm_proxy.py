@@ -14,8 +14,9 @@ import pytest
 from behaviours.asking import ASKED, CHAT, MESSAGES, MODEL, RESPONSES, TEXT, TOOL, WITH_PICTURE, Reply
 from client_programs import PROXY
 from eventually import eventually
-from ports import free_port
 from running_behaviours import sender
+
+from bench.ports import free_port
 
 pytestmark = [pytest.mark.triton, pytest.mark.timeout(600)]
 START_S = 300.0

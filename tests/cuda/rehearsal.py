@@ -83,6 +83,7 @@ class WatchedDecoder:
 
     def __init__(self, decoder: OrtDecoder, runtime: Runtime) -> None:
         self.rows, self.context = decoder.rows, decoder.context
+        self.short_rows, self.short_tokens = decoder.short_rows, decoder.short_tokens
         self.candidates, self.vocabulary = decoder.candidates, decoder.vocabulary
         self.steps: list[dict[str, Any]] = []
         self.warm_ups: list[dict[str, int]] = []
@@ -100,6 +101,8 @@ class WatchedDecoder:
         used = self._runtime.counts().since(before)
         facts = {
             "is_decode": step.is_decode,
+            "first_decoded": step.first_decoded,
+            "beside": step.beside,
             "has_extras": any(step.sampler.extras),
             "sizes": [next(n for n in _BUCKETS if n >= step.decoded), *filled(step.sampler).extras],
             "wants_logprobs": bool(len(step.sampler.logprob_rows)),
@@ -151,10 +154,11 @@ def answer(
     top_logprobs: int | None = None,
 ) -> list[str]:
     """How requests that end one after another ended, every second one with an image; the first lists `top_logprobs`."""
-    engine = Engine(decoder, checkpoint.eos_token_ids, decoder.rows, chunk_tokens=64, draft_tokens=draft_tokens)
+    slots = decoder.short_rows or decoder.rows
+    engine = Engine(decoder, checkpoint.eos_token_ids, slots, chunk_tokens=64, draft_tokens=draft_tokens)
     engine.start()
     heard = []
-    for number in range(decoder.rows):
+    for number in range(slots):
         events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         heard.append(events)
         engine.submit(

@@ -20,7 +20,7 @@ def main() -> None:
     came, zeros, moved = np.empty_like(sent), np.empty_like(sent), np.empty_like(sent)
     stream.get(came, block.address)
     stream.get(zeros, block.address + sent.nbytes)
-    gpu.copy(block.address, block.address + sent.nbytes, sent.nbytes, sent.nbytes, 1)
+    gpu.copy(block.address, block.address + sent.nbytes, (sent.nbytes, sent.nbytes), sent.nbytes, 1)
     gpu.wait()
     stream.get(moved, block.address + sent.nbytes)
     stream.wait()

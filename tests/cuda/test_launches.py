@@ -10,7 +10,10 @@ from launch_tables import Launches, recorded
 from tests.cuda.fake_device import PROVIDER
 from tests.cuda.launch_list import CARDS, measured
 
-pytestmark = pytest.mark.skipif(not PROVIDER.is_file(), reason="needs onnxruntime-gpu: make cuda-rehearsal")
+pytestmark = [
+    pytest.mark.build,
+    pytest.mark.skipif(not PROVIDER.is_file(), reason="needs onnxruntime-gpu: make cuda-rehearsal"),
+]
 
 
 @pytest.fixture(scope="module")

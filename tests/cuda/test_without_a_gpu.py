@@ -187,6 +187,22 @@ def test_steps_that_cannot_be_captured_are_launched_node_by_node(libraries: Path
     assert "steps of 4 rows cannot be captured" in done.stderr
 
 
+def test_steps_in_rows_of_either_size_are_captured(libraries: Path, tmp_path: Path) -> None:
+    done = run(libraries, "-m", "tests.cuda.two_sizes", export(ROOT / "demo/checkpoint", tmp_path, "bf16", "same"))
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout)
+    assert set(found["endings"]) == {"done"} and found["faults"] == []
+    assert [warm_up["graphs"] for warm_up in found["warm_ups"]] == [3 + 1]  # of the short rows, and of the long one
+    known: list[list[int]] = []
+    for step in (step for step in found["steps"] if step["is_decode"]):
+        sizes = [step["first_decoded"], step["sizes"][0], step["beside"]]
+        is_new = step["beside"] > 0 and sizes not in known  # those of both sizes are captured when they first come
+        known.append(sizes)
+        assert (step["graphs"], step["graph_launches"]) == (is_new, 1)
+        assert is_new or not step["launches"]
+    assert {(first, beside) for first, _, beside in known} == {(0, 0), (0, 1), (4, 0)}
+
+
 def test_no_image_disturbs_a_graph_that_is_being_captured(libraries: Path, tmp_path: Path) -> None:
     done = run(libraries, "-m", "tests.cuda.beside", export(ROOT / "demo/checkpoint", tmp_path, "bf16", "same"))
     assert done.returncode == 0, done.stderr[-2000:]

@@ -17,11 +17,12 @@ from pathlib import Path
 
 import pytest
 from compose import ROOT, services
-from ports import free_port
 
+from bench.ports import free_port
 from bench.servers.paced_engine import Pace
 from bench.servers.stub_build import write_stub_build
 from bench.simulation.step_times import StepTimes
+from bench.usage import children_of
 from glmserve.build.manifest import Manifest
 from glmserve.system import malloc
 from launcher.installation import of_the_wheel
@@ -151,9 +152,9 @@ def server_of(supervisor: int) -> int | None:
 
 def kill_models_of(pid: int | None) -> None:
     """SIGKILL for the stubs of a Triton, which goes on calling itself ready."""
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in task.read_text().split():
-            os.kill(int(child), signal.SIGKILL)
+    assert pid is not None
+    for child in children_of(pid):
+        os.kill(child, signal.SIGKILL)
 
 
 def python_first() -> dict[str, str]:

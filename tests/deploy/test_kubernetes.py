@@ -209,6 +209,14 @@ def test_replicas_grow_by_our_running_and_waiting_gauges() -> None:
     assert float(running["pods"]["target"]["averageValue"]) < slots, "else it never grows"
 
 
+def test_where_no_hardware_is_known_the_engine_chooses_its_slots_by_memory() -> None:
+    """A number that somebody sets is never lowered: on a smaller GPU, Triton would not start."""
+    chosen = [environment(pod_of("gpu", "triton")["containers"][0])]
+    runtime = yaml.safe_load((KSERVE / "serving-runtime.yaml").read_text("utf-8"))
+    chosen.append(environment(runtime["spec"]["containers"][0]))
+    assert all({"GLM_ENGINE_SLOTS", "GLM_ENGINE_WARM_ROWS"}.isdisjoint(names) for names in chosen)
+
+
 def test_only_gateways_and_prometheus_reach_triton() -> None:
     policy = of_kind("gpu", "NetworkPolicy")["glm-triton"]["spec"]
     ports = [rule["ports"][0]["port"] for rule in policy["ingress"]]

@@ -17,8 +17,8 @@ from typing import Any, ClassVar
 
 import pytest
 from eventually import eventually
-from ports import free_port
 
+from bench.ports import free_port
 from bench.servers.nginx import PROGRAM, nginx_command
 from gateway.settings import GatewaySettings
 

@@ -21,6 +21,7 @@ from serving import triton_on
 
 from gateway.triton.backend import Cancellation, GenerateRequest
 from gateway.triton.grpc_client import TritonBackend
+from gateway.triton.http_client import TritonHttpBackend
 from glmserve.errors import Cancelled, Overloaded
 from glmserve.sampling_parameters import Sampling
 from launcher.triton_server import EXIT_TIMEOUT_S
@@ -51,27 +52,34 @@ def test_answers_given_up_at_any_moment_leave_triton_whole(demo_build: Path) -> 
     assert min(seen.values()) > ANSWERS / 20, f"hardly any met the other's end: {seen}"
 
 
-def test_a_crowd_that_gives_up_before_its_turn_leaves_triton_whole(demo_build: Path) -> None:
-    with triton_on(demo_build) as triton, closing(TritonBackend(triton.grpc_url, 10.0)) as backend:
-        until = time.monotonic() + CROWD_S
+@pytest.mark.parametrize("transport", ["gRPC", "HTTP"])
+def test_a_crowd_that_gives_up_before_its_turn_leaves_triton_whole(demo_build: Path, transport: str) -> None:
+    with triton_on(demo_build) as triton:
+        with closing(
+            TritonBackend(triton.grpc_url, 10.0) if transport == "gRPC" else TritonHttpBackend(triton.http_url)
+        ) as backend:
+            until = time.monotonic() + CROWD_S
+            with ThreadPoolExecutor(CROWD) as crowd:
+                seen = set().union(*crowd.map(lambda seed: _visit(backend, seed, until), range(CROWD)))
+            assert {"given up", "complete"} <= seen and _answer(backend, Cancellation()) == "complete"
+            assert triton.exit_code() is None
+        began = time.monotonic()
+        triton.stop()
+        assert time.monotonic() - began < EXIT_TIMEOUT_S - 2, "it waited for answers that had ended"
 
-        def member(seed: int) -> set[str]:
-            chance, seen = random.Random(seed), set()
-            while time.monotonic() < until:
-                cancellation = Cancellation()
-                timer = threading.Timer(chance.uniform(0, CROWD_WITHIN_S), cancellation.cancel)
-                timer.start()
-                try:
-                    seen.add(_answer(backend, cancellation, max_tokens=2))
-                except Overloaded:  # as it may be: nobody has left early enough
-                    seen.add("refused")
-                timer.cancel()
-            return seen
 
-        with ThreadPoolExecutor(CROWD) as crowd:
-            seen = set().union(*crowd.map(member, range(CROWD)))
-        assert {"given up", "complete"} <= seen and _answer(backend, Cancellation()) == "complete"
-        assert triton.exit_code() is None
+def _visit(backend: TritonBackend | TritonHttpBackend, seed: int, until: float) -> set[str]:
+    chance, seen = random.Random(seed), set()
+    while time.monotonic() < until:
+        cancellation = Cancellation()
+        timer = threading.Timer(chance.uniform(0, CROWD_WITHIN_S), cancellation.cancel)
+        timer.start()
+        try:
+            seen.add(_answer(backend, cancellation, max_tokens=2))
+        except Overloaded:  # as it may be: nobody has left early enough
+            seen.add("refused")
+        timer.cancel()
+    return seen
 
 
 def _seconds(backend: TritonBackend) -> float:
@@ -80,7 +88,7 @@ def _seconds(backend: TritonBackend) -> float:
     return time.monotonic() - began
 
 
-def _answer(backend: TritonBackend, cancellation: Cancellation, max_tokens: int = 12) -> str:
+def _answer(backend: TritonBackend | TritonHttpBackend, cancellation: Cancellation, max_tokens: int = 12) -> str:
     ids = np.random.default_rng().integers(10, 200, 30)
     request = GenerateRequest(
         "x", ids, None, (), Sampling(max_tokens=max_tokens, temperature=2.0, seed=1), 20.0, cancellation=cancellation

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
-from serving import READY_S, Service, gateway_on, png
+from eventually import eventually
+from serving import READY_S, Service, gateway_on, metric, png
 
 from demo.golden_set import drawn_image, golden_questions
+from gateway.triton.backend import Cancellation, GenerateRequest
+from gateway.triton.grpc_client import TritonBackend
+from gateway.triton.http_client import TritonHttpBackend
+from glmserve.contract import Finish
+from glmserve.errors import GlmServeError
+from glmserve.sampling_parameters import Sampling
+from launcher.triton_server import TritonServer
 
 pytestmark = pytest.mark.triton
 QUESTIONS = [question for question in golden_questions() if question.has_image][:4]
@@ -79,3 +91,60 @@ def test_several_answers_come_in_one_piece(service: Service, over_http: Service)
     wanted, found = ([choice["message"]["content"] for choice in each] for each in choices)
     assert wanted == found and len(found) == 3
     assert all(choice["logprobs"]["content"] for each in choices for choice in each)
+
+
+def test_a_place_is_asked_for_over_either_transport(service: Service) -> None:
+    """The real engine understands a request that wants no answer, and is done with it at once."""
+    triton = service.triton
+    for backend in (TritonBackend(triton.grpc_url, 10.0), TritonHttpBackend(triton.http_url)):
+        with closing(backend):
+            asked = GenerateRequest("place", np.zeros(9, np.int64), None, (), Sampling(max_tokens=9), 30.0, answers=-2)
+            *others, last = backend.generate(asked)
+            assert not others and last.finish == Finish.STOP and not last.tokens
+    assert eventually(lambda: all(metric(triton, f"glm_requests_{where}") == 0 for where in ("waiting", "running")))
+
+
+@pytest.mark.parametrize("clients", [1, 60], ids=["alone", "in a crowd that takes every place"])
+def test_who_gives_up_frees_the_engine_at_once(endless: TritonServer, clients: int) -> None:
+    """A closed connection tells Triton nothing; the answers would go on to their deadline."""
+    cancellations = [Cancellation() for _ in range(clients)]
+
+    def ask(cancellation: Cancellation) -> str:
+        request = GenerateRequest(
+            "long", np.arange(5, 60), None, (), Sampling(max_tokens=4000, seed=1), 60.0, cancellation=cancellation
+        )
+        try:
+            list(backend.generate(request))
+        except GlmServeError as error:
+            return error.code
+        return "complete"
+
+    with closing(TritonHttpBackend(endless.http_url)) as backend, ThreadPoolExecutor(clients) as crowd:
+        ends = [crowd.submit(ask, cancellation) for cancellation in cancellations]
+        assert eventually(lambda: metric(endless, "glm_requests_running") > 0)
+        time.sleep(0.3)  # so that the others wait
+        began = time.monotonic()
+        for cancellation in cancellations:
+            cancellation.cancel()
+        assert {end.result() for end in ends} <= {"cancelled", "overloaded"}
+        assert time.monotonic() - began < 2.0
+        nobody = ("glm_requests_running", "glm_requests_waiting")
+        assert eventually(lambda: all(metric(endless, name) == 0 for name in nobody), 5.0)
+
+
+def test_answers_that_run_out_of_time_give_their_places_back(endless: TritonServer) -> None:
+    """More of them than `glm4v_whole` has places, each with tokens already, which an error follows."""
+
+    def ask(number: int) -> str:
+        request = GenerateRequest("late", np.arange(5, 60), None, (), Sampling(max_tokens=4000, seed=number), 0.7)
+        try:
+            list(backend.generate(request))
+        except GlmServeError as error:
+            return error.code
+        return "complete"
+
+    with closing(TritonHttpBackend(endless.http_url)) as backend, ThreadPoolExecutor(16) as crowd:
+        assert set(crowd.map(ask, range(100))) <= {"deadline_exceeded", "overloaded"}
+        began = time.monotonic()
+        assert ask(0) == "deadline_exceeded"
+        assert time.monotonic() - began < 0.7 + 1.0, "the engine's error did not come"

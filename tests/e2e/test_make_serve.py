@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from ports import free_port
+
+from bench.ports import free_port
 
 pytestmark = pytest.mark.triton
 ROOT = Path(__file__).resolve().parents[2]

@@ -99,10 +99,12 @@ class GatedSession(FakeSession):
 
 
 @contextmanager
-def running(session: FakeSession | None = None, **options: object) -> Iterator[tuple[Engine, FakeSession]]:
+def running(
+    session: FakeSession | None = None, kind: type[Engine] = Engine, **options: object
+) -> Iterator[tuple[Engine, FakeSession]]:
     """A started engine; at the end it must be idle again with all its rows free."""
     session = session or FakeSession()
-    engine = Engine(session, (EOS,), **options)  # type: ignore[arg-type]
+    engine = kind(session, (EOS,), **options)  # type: ignore[arg-type]
     engine.start()
     try:
         yield engine, session

@@ -57,7 +57,7 @@ class Rig:
         self.grammars = GrammarCompiler(DEMO / "tokenizer.json", CHECKPOINT.text.vocabulary, EOS)
         cache = FeatureCache(1 << 20, self.engine.meter)
         images = EncodeQueue(encode or one_by_one(self.encoder), cache, self.engine.meter)
-        self.preprocessor = Preprocessor(CHECKPOINT, self.engine, images, self.grammars)
+        self.preprocessor = Preprocessor(CHECKPOINT, self.engine, images, self.grammars, readers=4)
 
     def ask(
         self, images: int = 0, deadline_s: float = WAIT_S, schema: object = None, scope: int = 0, seed: int = 0
@@ -66,6 +66,13 @@ class Rig:
         self.preprocessor.accept(
             tensors_of(images, deadline_s, schema, scope, seed), receiver, receiver.cancelled.is_set
         )
+        return receiver
+
+    def ask_for_places(self, answers: int = 1) -> Receiver:
+        """Whether there are any for a request that wants so many answers."""
+        receiver = Receiver()
+        asked = tensors_of(0, WAIT_S) | {contract.ANSWERS.name: np.array([-answers], np.int32)}
+        self.preprocessor.accept(asked, receiver, receiver.cancelled.is_set)
         return receiver
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from glmserve.engine.request import Request, Sequence
 from glmserve.engine.scheduler.chunk_budget import ChunkBudget
 from glmserve.engine.scheduler.kv_slots import LEAST_SHARED, Move, SlotTable
-from glmserve.engine.scheduler.scheduler import Scheduler, Waiting
+from glmserve.engine.scheduler.scheduler import Chunk, Scheduler, Waiting
 from glmserve.engine.scheduler.wait_queue import WaitQueue
 from glmserve.engine.speculative.proposer import Draft
 from glmserve.engine.step_builder import step_of
@@ -28,10 +28,13 @@ class SlotMachine(RuleBasedStateMachine):
     Prompts often begin alike, so that KV is taken over; decode steps are padded, so that strays are written.
     """
 
+    rows, short_rows, short_tokens = ROWS, 0, 0
+
     def __init__(self) -> None:
         super().__init__()
-        self.session = FakeSession(rows=ROWS, context=CONTEXT, vocabulary=10**9, bucket=SLOTS)
-        self.table = SlotTable(SLOTS, ROWS)
+        short = {"short_rows": self.short_rows, "short_tokens": self.short_tokens}
+        self.session = FakeSession(rows=self.rows, context=CONTEXT, vocabulary=10**9, bucket=SLOTS, **short)
+        self.table = SlotTable(SLOTS, self.rows, **short)
         chunk_budget = ChunkBudget(min_chunk_tokens=24)
         self.scheduler = Scheduler(self.table, chunk_budget, chunk_tokens=24, min_chunk_tokens=24)
         self.wait_queue = WaitQueue(6, 10**6)
@@ -40,19 +43,31 @@ class SlotMachine(RuleBasedStateMachine):
     @rule(family=st.integers(1, 3), shared=st.integers(0, 40), own=st.integers(1, 20), scope=st.integers(0, 1))
     def arrive(self, family: int, shared: int, own: int, scope: int) -> None:
         tokens = [1000 * family + i for i in range(shared)] + [own * 7 + i for i in range(own)]
-        request = Request(prompt(tokens), Sampling(max_tokens=5), 1e9, lambda event: None, scope=scope)
+        request = Request(prompt(tokens), Sampling(max_tokens=CONTEXT), 1e9, lambda event: None, scope=scope)
         self.scheduler.waiting.append(Waiting(request, self.wait_queue.enter(len(tokens))))
 
     @rule(reads=st.booleans(), decodes=st.booleans(), guessed=st.integers(0, 3), right=st.integers(0, 3))
     def step(self, reads: bool, decodes: bool, guessed: int, right: int) -> None:
-        rows = list(self.table.decoding) if decodes else []
+        for sequence in self.table.outgrown:
+            loser = self.scheduler.gives_way(sequence)
+            if loser is not None:
+                self._move(self.scheduler.preempt(loser))
+            if loser is not sequence:
+                self._move(self.table.grow(sequence))
         prefill = self.scheduler.next_prefill(0.0) if reads else None
         chunks = prefill.chunks if prefill else []
         if prefill:
             self._move(prefill.moves)
+        *apart, rows = self.table.runs(bool(chunks)) if decodes else [[]]
+        for alone in apart:
+            self._run(alone, [], 0, 0)
+        self._run(rows, chunks, guessed, right)
+
+    def _run(self, rows: list[Sequence], chunks: list[Chunk], guessed: int, right: int) -> None:
         if not rows and not chunks:
             return
-        draft = None if chunks else _draft(rows, guessed, right)
+        is_of_one_size = not rows or self.table.room(rows[0].row) == self.table.room(rows[-1].row)
+        draft = None if chunks or not is_of_one_size else self._draft(rows, guessed, right)
         tokens = self.session.run(step_of(rows, chunks, self.table, self.session, draft)).tokens
         for sequence in rows:
             sequence.length += 1
@@ -61,15 +76,22 @@ class SlotMachine(RuleBasedStateMachine):
             draft.sequence.length += len(ahead)
         for chunk in chunks:
             chunk.sequence.length = chunk.stop
-        done = [(len(rows) + at, chunk.sequence) for at, chunk in enumerate(chunks) if chunk.is_last]
-        for _ in done:
-            self._move(self.table.promote())
+        done = [(len(rows) + at, chunk.sequence) for at, chunk in enumerate(chunks) if chunk.begins_answer]
+        for chunk in chunks:
+            if chunk.is_last:
+                self._move(self.table.promote())
         for at, sequence in (*enumerate(rows), *done):
             sequence.answer.append(int(tokens[at]))
         if draft:
             draft.sequence.answer += ahead
         for sequence in [r for r in rows if r.length >= CONTEXT]:
             self._move(self.table.retire(sequence))
+
+    @precondition(lambda self: self.table.used)
+    @rule(data=st.data())
+    def preempt(self, data: st.DataObject) -> None:
+        held = [*self.table.decoding, *self.table.prefilling]
+        self._move(self.scheduler.preempt(data.draw(st.sampled_from(held))))
 
     @precondition(lambda self: self.table.used)
     @rule(data=st.data(), keep=st.booleans())
@@ -87,24 +109,32 @@ class SlotMachine(RuleBasedStateMachine):
     @invariant()
     def warm_rows_hold_what_they_promise(self) -> None:
         for row, warm in self.table._cached.items():
-            promised = warm.keys[: CONTEXT - 1].tolist()  # the last place of a full row is where strays go
+            room = min(CONTEXT, self.table.room(row))
+            promised = warm.keys[: room - 1].tolist()  # the last place of a full row is where strays go
             assert self.session.kv[row][: len(promised)] == promised
 
     def _move(self, moves: list[Move]) -> None:
         for move in moves:
             self.session.move(move.source, move.target, move.length)
 
+    def _draft(self, rows: list[Sequence], guessed: int, right: int) -> Draft | None:
+        """Guesses for one of the rows, of which the first are what the fake session draws."""
+        sequence = rows[guessed % len(rows)]
+        guessed = min(guessed, min(CONTEXT, self.table.room(sequence.row)) - sequence.length - 2)
+        tokens = [sequence.answer[-1] + 1 + at if at < right else 0 for at in range(guessed)]
+        return Draft(sequence, tokens) if tokens else None
 
-def _draft(rows: list[Sequence], guessed: int, right: int) -> Draft | None:
-    """Guesses for one of the rows, of which the first are what the fake session draws."""
-    sequence = rows[guessed % len(rows)]
-    guessed = min(guessed, CONTEXT - sequence.length - 2)
-    tokens = [sequence.answer[-1] + 1 + at if at < right else 0 for at in range(guessed)]
-    return Draft(sequence, tokens) if tokens else None
+
+class TwoSizes(SlotMachine):
+    """The same with short rows and few long ones, so that sequences grow out of theirs and take others'."""
+
+    rows, short_rows, short_tokens = 7, 5, 40
 
 
 TestSlots = pytest.mark.slow(SlotMachine.TestCase)
 TestSlots.settings = settings(stateful_step_count=50)  # CI takes over 10 000 steps
+TestTwoSizes = pytest.mark.slow(TwoSizes.TestCase)
+TestTwoSizes.settings = settings(stateful_step_count=50)
 
 
 def _decoding(table: SlotTable, *prompts: list[int]) -> list[Sequence]:

@@ -10,7 +10,7 @@ import pytest
 from real_checkpoint import REAL, needs_real
 from safetensors.numpy import save_file
 
-from glmserve.engine.memory_plan import element_bytes, memory_plan, weight_bytes
+from glmserve.engine.memory_plan import MemoryPlan, element_bytes, fitted, memory_plan, weight_bytes
 from glmserve.engine.metrics import ALL_METRICS, DECODE_STEPS, RUNNING, TOKEN_GAP, Meter
 from glmserve.engine.settings import EngineSettings
 from glmserve.errors import DoesNotFit
@@ -25,6 +25,48 @@ def test_the_plan_names_what_is_too_much_and_what_to_lower() -> None:
     with pytest.raises(DoesNotFit, match=r"weights 8,192.*GLM_ENGINE_SLOTS"):
         plan.check()
     replace(plan, weights=0).check()
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rows_that_fit", "taken"),
+    [
+        ({}, 20, (16, 4)),
+        ({}, 19, (15, 4)),
+        ({}, 9, (7, 2)),
+        ({}, 2, (1, 1)),
+        ({}, 1, (1, 0)),
+        ({"slots": 16}, 17, (16, 1)),
+        ({"slots": 16}, 15, (16, 4)),
+        ({"warm_rows": 4}, 10, (6, 4)),
+        ({"slots": 16, "warm_rows": 4}, 10, (16, 4)),
+        ({}, 0, (16, 4)),
+    ],
+)
+def test_where_nobody_chose_how_many_the_engine_takes_as_many_rows_as_fit(
+    chosen: dict[str, int], rows_that_fit: int, taken: tuple[int, int]
+) -> None:
+    """What somebody chose is never lowered: it is refused, with the plan."""
+
+    def plan_of(settings: EngineSettings) -> MemoryPlan:
+        return MemoryPlan(
+            weights=0, kv=settings.slots + settings.warm_rows, image_cache=0, work=0, available=rows_that_fit
+        )
+
+    settings = fitted(EngineSettings(context_tokens=64, **chosen), plan_of)
+    assert (settings.slots, settings.warm_rows, settings.context_tokens) == (*taken, 64)
+
+
+@needs_real
+def test_the_real_model_in_int4_is_served_with_default_settings_on_a_machine_of_24_gb() -> None:
+    checkpoint, size = Checkpoint.read(REAL), element_bytes("int4", "cpu")
+
+    def plan_of(settings: EngineSettings) -> MemoryPlan:
+        return memory_plan(checkpoint, settings, 7_950_000_000, size, 24 * 10**9)
+
+    assert plan_of(EngineSettings()).total > plan_of(EngineSettings()).available
+    settings = fitted(EngineSettings(device="cpu"), plan_of)
+    plan_of(settings).check()
+    assert settings.slots >= 8 and settings.warm_rows >= 2
 
 
 @needs_real

@@ -10,8 +10,11 @@ import pytest
 from engine_rig import Receiver
 from preparing import WAIT_S, Rig, tensors_of
 
+from glmserve.contract import Finish
 from glmserve.engine.grammars.trial import GrammarTrial, Verdict
 from glmserve.engine.metrics import FAILED, REFUSED
+from glmserve.engine.request import Failed
+from glmserve.engine.scheduler.wait_queue import WaitQueue
 from glmserve.engine.triton.cancellations import Cancellations
 
 pytestmark = pytest.mark.process  # grammars are tried in a process of their own
@@ -147,3 +150,42 @@ def test_who_leaves_while_others_are_prepared_gives_the_place_back_at_once(rig: 
     rig.encoder.gate.set()
     assert all(receiver.code == "cancelled" for receiver in gone)
     assert first.wait().is_last
+
+
+def test_who_asks_for_a_place_hears_at_once_and_takes_none(rig: Rig) -> None:
+    """Also while others wait."""
+    rig.encoder.gate.clear()
+    rig.ask(images=1)
+    for _ in range(3):
+        assert rig.ask_for_places().finish == Finish.STOP
+    assert rig.engine.wait_queue.requests == 1 and rig.engine.meter.totals[REFUSED] == 0
+
+
+def test_a_place_is_refused_as_a_request_would_be_and_counted_once(rig: Rig) -> None:
+    rig.engine.wait_queue = WaitQueue(2, 1 << 40, slots=2)
+    rig.encoder.gate.clear()
+    waiting = [rig.ask(images=1, seed=seed) for seed in range(2)]
+    asked, refused = rig.ask_for_places().wait(), rig.ask(images=1, seed=2).wait()
+    assert isinstance(asked, Failed) and isinstance(refused, Failed)
+    assert (asked.error.code, asked.error.message) == (refused.error.code, refused.error.message)
+    assert rig.engine.meter.totals[REFUSED] == 2 and rig.engine.meter.totals[FAILED] == 0
+    rig.encoder.gate.set()
+    for receiver in waiting:
+        receiver.wait()
+    assert rig.ask_for_places(2).finish == Finish.STOP and rig.ask_for_places(3).code == "overloaded"
+    assert rig.ask_for_places(1000).code == rig.ask_for_places(0).code == "invalid_input"
+    assert rig.engine.wait_queue.requests == 0
+
+
+def test_a_crowd_finds_every_thread_running(rig: Rig) -> None:
+    """A thread that a later crowd starts looks like a leak to whoever counts them."""
+
+    def running() -> list[str]:
+        return sorted(thread.name for thread in threading.enumerate())
+
+    before = running()
+    receivers = [rig.ask(images=seed % 2, seed=seed, scope=seed) for seed in range(24)]
+    receivers += [rig.ask(schema={"type": "integer"}, scope=scope) for scope in range(2)]
+    for receiver in receivers:
+        receiver.wait()
+    assert running() == before

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 
 from glmserve.contract import Finish
-from glmserve.engine.request import Done, Event, Timings, Tokens
+from glmserve.engine.request import Done, Event, Failed, Timings, Tokens
 from glmserve.engine.triton.response_sender import ResponseSender
+from glmserve.errors import Cancelled
 
 WAIT_S = 5
 DONE = Done(Finish.STOP, Timings())
@@ -99,6 +100,17 @@ def test_an_answer_asked_for_as_a_whole_leaves_at_its_end_in_one_piece() -> None
     emit(DONE)
     assert box.ended.wait(WAIT_S)
     assert box.sends == [[Tokens([0, 1, 2, 3, 4]), DONE]]
+    response_sender.close()
+
+
+def test_a_whole_answer_that_fails_is_its_error_alone() -> None:
+    """Where one model asks another, Triton loses an error that follows a response, and who asked waits for ever."""
+    response_sender, box, failed = ResponseSender(), Mailbox(), Failed(Cancelled())
+    emit = response_sender.channel(box, is_whole=True)
+    emit(Tokens([0, 1]))
+    emit(failed)
+    assert box.ended.wait(WAIT_S)
+    assert box.sends == [[failed]]
     response_sender.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -129,6 +130,20 @@ def test_sizes_that_are_fixed_in_the_engines_bound_the_settings(
     bounded = runtime.bounded(EngineSettings(device="cuda", context_tokens=8192))
     assert (bounded.context_tokens, bounded.chunk_tokens, bounded.least_chunk_tokens) == (4096, 128, 128)
     assert runtime.weight_bytes == 7
+
+
+@pytest.mark.parametrize(("chosen", "slots"), [({}, 4), ({"slots": 3}, 3), ({"slots": 16}, 16)])
+def test_where_nobody_chose_the_slots_they_are_no_more_than_the_engines_decode_together(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, chosen: dict[str, int], slots: int
+) -> None:
+    """What somebody chose stays, and is refused with the remedy; what nobody chose, memory may lower further."""
+    opened = SimpleNamespace(engines=replace(engines(), rows=4), memory=FakeStream().memory, plan_bytes=7)
+    monkeypatch.setattr(opening.RtxRuntime, "open", lambda *_: opened)
+    settings = EngineSettings(device="cuda", **chosen)
+    bounded = open_runtime(manifest("rtx"), tmp_path, settings).bounded(settings)
+    assert bounded.slots == bounded.buckets[-1] == slots
+    assert ("slots" in bounded.model_fields_set) == bool(chosen)
+    assert EngineSettings.model_validate(dict(bounded)) == bounded
 
 
 def test_where_there_is_no_gpu_the_engine_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -50,6 +50,21 @@ def test_a_refusal_says_when_to_come_back() -> None:
     assert isinstance(sent, Overloaded) and sent.retry_after_s == 4 and sent.message == caught.value.message
 
 
+def test_those_who_find_a_free_slot_are_no_flood_though_the_engine_has_not_taken_them_yet() -> None:
+    """One request with many prompts was refused by an idle service, and again as often as it came."""
+    clock = Clock()
+    wait_queue = WaitQueue(64, 10**6, clock, slots=16, flood_wait=0.4)
+    wait_queue.observe_pace(0.01)
+    wait_queue.observe_answer(10, 10, 0.0)
+    clock.now += 100.0
+    tickets = [wait_queue.enter(3, 10) for _ in range(4)]
+    for ticket in tickets:
+        ticket.start()
+    for _ in range(28):
+        wait_queue.enter(3, 10)
+    assert wait_queue.requests == 28
+
+
 @pytest.mark.parametrize(("flood_wait", "most_waiting"), [(0.4, 16), (0.0, 64)])
 def test_in_a_flood_the_line_stays_short_unless_it_is_told_not_to(flood_wait: float, most_waiting: int) -> None:
     """Four slots, requests of a second, and a new one every 50 ms: five times what can be answered."""

@@ -21,7 +21,7 @@ from bench.checkpoints.synthetic import Shape, write_configuration
 from export.build.pipeline import build as make_build
 from export.cli import app
 from export.errors import Exit
-from export.plan import gpu_fit
+from export.plan import gpu_fit, serving_speed
 from export.plan.serving_speed import ServingSpeed, can_measure
 from export.precision import Precision, Target, numbers_of
 from glmserve.build.safetensors_header import METADATA, read_header
@@ -116,6 +116,24 @@ def test_the_table_names_files_memory_and_where_it_fits(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("options", "is_told"),
+    [
+        (["--precision", "int4"], True),
+        (["--precision", "int4", "--target", "cuda"], False),
+        (["--precision", "int8"], False),
+    ],
+    ids=["int4 on a processor", "int4 on a GPU", "int8 on a processor"],
+)
+def test_int4_on_a_processor_is_said_to_save_memory_and_not_time(
+    tmp_path: Path, options: list[str], is_told: bool
+) -> None:
+    notes = plan(DEMO, tmp_path / "builds", *options)["notes"]
+    assert len(notes) == is_told
+    if is_told:
+        assert "saves memory and disk, not time" in notes[0] and "--precision int8" in notes[0]
+
+
 def test_on_a_processor_it_is_this_machines_memory_that_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for memory, is_enough in ((2 * GB, True), (0.5 * GB, False)):
         monkeypatch.setattr(gpu_fit.Host, "total_memory_bytes", lambda _, memory=memory: int(memory))
@@ -143,6 +161,57 @@ def test_the_real_model_in_bf16_does_not_fit_24_gb_and_in_int4_does(tmp_path: Pa
         name for name in gpu_fit.CARDS if "(24 GB)" not in name
     }
     assert all(fits["int4"].values()) and len(fits["int4"]) == len(gpu_fit.CARDS)
+
+
+@needs_real
+def test_a_24_gb_card_holds_150_usual_requests_in_int8_and_a_long_one_beside_short_ones(tmp_path: Path) -> None:
+    shutil.copytree(REAL, tmp_path / "real")
+    checkpoint, options = with_holes(tmp_path / "real"), ["--precision", "int8", "--target", "cuda"]
+    for length, most in (("8192", 150), ("65536", 20)):
+        told = plan(checkpoint, tmp_path / "builds", "--length", length, *options)
+        card = next(card for card in told["cards"] if "4090" in card["card"])
+        assert card["most_typical_requests"] >= most > card["most_slots"]
+
+
+def test_short_rows_hold_more_requests_than_whole_contexts_where_there_are_any(tmp_path: Path) -> None:
+    options = ["--precision", "fp16", "--slots", "4", "--length", "4096"]
+    for target, has_more in (("cuda", True), ("rtx", False)):
+        for card in plan(DEMO, tmp_path / "builds", *options, "--target", target)["cards"]:
+            assert card["kv_tokens"] > card["most_slots"] * 1024
+            assert (card["most_typical_requests"] > card["most_slots"]) == (has_more and card["most_slots"] < 1024)
+
+
+def test_settings_of_short_rows_do_not_change_how_many_tokens_there_is_room_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (before,) = plan(DEMO, tmp_path / "builds")["cards"]
+    monkeypatch.setenv("GLM_ENGINE_SHORT_TOKENS", "64")
+    assert plan(DEMO, tmp_path / "builds")["cards"] == [before]
+
+
+def test_the_long_rows_beside_short_ones_are_those_of_the_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLM_ENGINE_LONG_ROWS", "5")
+    monkeypatch.setattr(gpu_fit.Host, "total_memory_bytes", lambda _: 2 * int(GB))
+    result = CliRunner().invoke(app, ["plan", "--no-speed", "--checkpoint", str(DEMO), "--out", str(tmp_path)])
+    assert "share the memory with 5 of 4,096." in " ".join(result.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("LONG_ROWS", "abc", "GLM_ENGINE_LONG_ROWS=abc: must be a whole number."),
+        ("SHORT_TOKENS", "1", "GLM_ENGINE_SHORT_TOKENS: invalid value."),
+        ("LONG_ROW", "1", "GLM_ENGINE_LONG_ROW: unknown setting; did you mean GLM_ENGINE_LONG_ROWS?"),
+    ],
+)
+def test_a_wrong_setting_of_the_engine_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(f"GLM_ENGINE_{name}", value)
+    result = CliRunner().invoke(app, ["plan", "--no-speed", "--checkpoint", str(DEMO), "--out", str(tmp_path)])
+    assert result.exit_code == Exit.BAD_SETTINGS and said in result.stderr
 
 
 def test_a_plan_needs_no_folder_that_can_be_written_to() -> None:
@@ -218,3 +287,15 @@ def test_a_slow_machine_is_told_of_its_deadline() -> None:
 def test_layers_of_the_real_model_fit_this_machine_in_four_bits() -> None:
     checkpoint = Checkpoint.read(REAL)
     assert can_measure(checkpoint, numbers_of(Precision.INT4, Target.CPU))
+
+
+@pytest.mark.parametrize(("take_s", "takes"), [(0.009, 50), (0.2, 3), (0.5, 2), (1.9, 2), (3.0, 1), (60.0, 1)])
+def test_what_takes_long_is_not_measured_often(monkeypatch: pytest.MonkeyPatch, take_s: float, takes: int) -> None:
+    now, done = [0.0], []
+    monkeypatch.setattr(serving_speed.time, "perf_counter", lambda: now[0])
+
+    def act() -> None:
+        done.append(take_s)
+        now[0] += take_s
+
+    assert serving_speed._shortest_s(act) == pytest.approx(take_s) and len(done) == takes

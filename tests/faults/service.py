@@ -18,8 +18,9 @@ from enum import StrEnum
 from pathlib import Path
 
 from eventually import eventually
-from ports import free_port
 
+from bench.ports import free_port
+from bench.usage import children_of, words_of
 from launcher.children import Child
 from launcher.gateway_server import GatewayServer
 from launcher.installation import of_the_wheel
@@ -160,7 +161,7 @@ class Service:
         for process in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
                 if f"TMPDIR={self.temporary}\0".encode() in (process / "environ").read_bytes():
-                    words = (process / "cmdline").read_text("utf-8").replace("\0", " ")
+                    words = " ".join(words_of(int(process.name)))
                     found.append(f"process {process.name}: {words[:100]}")
         return found
 
@@ -227,7 +228,7 @@ class LaunchedService(Service):
 
     def _master(self) -> int | None:
         launcher = self._triton.pid if self._triton else None
-        return next((pid for pid in _children(launcher) if "gunicorn" in _command(pid)), None)
+        return next((pid for pid in _children(launcher) if "gunicorn" in words_of(pid)), None)
 
 
 @contextmanager
@@ -285,29 +286,16 @@ def _existing(pid: int | None) -> list[int]:
 
 def _children(pid: int | None) -> list[int]:
     """The direct children that have not ended."""
-    found: list[int] = []
-    for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(OSError):
-            found += [int(child) for child in path.read_text("ascii").split()]
-    return sorted(child for child in found if _name(child))
+    return sorted(child for child in children_of(pid) if _name(child)) if pid is not None else []
 
 
 def _name(pid: int) -> str:
     """A process's program; nothing for one that has ended."""
-    return Path(_command(pid)[0]).name
-
-
-def _command(pid: int) -> list[str]:
-    """A process's words; none for one that has ended."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text("utf-8").split("\0")
-    except OSError:
-        return [""]
+    return Path("".join(words_of(pid)[:1])).name
 
 
 def _is_stub_of(pid: int, model: str) -> bool:
-    words = _command(pid)
-    return Path(words[0]).name == _STUB and any(f"/{model}/" in word for word in words[1:])
+    return _name(pid) == _STUB and any(f"/{model}/" in word for word in words_of(pid)[1:])
 
 
 def _count(pid: int, what: str) -> int:

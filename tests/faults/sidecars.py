@@ -9,8 +9,8 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 
 from eventually import eventually
-from ports import free_port
 
+from bench.ports import free_port
 from bench.servers.nginx import nginx_command
 from launcher.children import Child
 

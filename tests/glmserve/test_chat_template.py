@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,14 @@ from hypothesis import strategies as st
 from real_checkpoint import REAL, needs_real, real_tokenizer
 
 from glmserve.errors import InvalidInput
-from glmserve.model.chat_template import ImagePart, Message, PromptBuilder, VideoPart
+from glmserve.model.chat_template import ImagePart, Message, PromptBuilder, VideoPart, _any_of
 from glmserve.model.config import Checkpoint
 from glmserve.model.image_processor import Grid
 from glmserve.model.tokenizer import Tokenizer
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
+NAMES = ["aab", "aa", "ab", "^b", "]", "-x", "\\d", "a"]
+"""Longest first, some of them with characters that mean something in a pattern."""
 HEAD, IMAGE = "[gMASK]<sop><|user|>\n", "<|begin_of_image|><|image|><|end_of_image|>"
 
 
@@ -166,3 +169,12 @@ def test_a_template_that_takes_no_videos_says_so(demo) -> None:
     assert not builder.takes_videos
     with pytest.raises(InvalidInput, match="takes no videos"):
         builder.build([Message("user", (VIDEO, "Q"))], [Grid(2, 2)] * 2, False)
+
+
+@given(st.data())
+def test_control_tokens_are_found_as_by_trying_every_name_at_every_character(data: st.DataObject) -> None:
+    names = sorted(Tokenizer.read(DEMO).control_tokens, key=len, reverse=True) if data.draw(st.booleans()) else NAMES
+    parts = [*names, *(name[1:] for name in names), *(name[:-1] for name in names), *"<[/a\U000f0000\U000ffffd|"]
+    text = "".join(data.draw(st.lists(st.sampled_from(parts), max_size=30)))
+    plainly = re.compile("|".join([*map(re.escape, names), "[\U000f0000-\U000ffffd]"]))
+    assert [m.span() for m in _any_of(names).finditer(text)] == [m.span() for m in plainly.finditer(text)]

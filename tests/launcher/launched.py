@@ -10,7 +10,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ports import free_port
+from bench.ports import free_port
 
 PROJECT = Path(__file__).parents[2]
 WAIT_S = 60

@@ -7,11 +7,11 @@ import re
 import subprocess
 import urllib.error
 import urllib.request
-from pathlib import Path
 
 from launched import WAIT_S, Launcher
 from servers import children_of
 
+from bench import usage
 from launcher.supervision.vital_signs import stubs_of
 
 SHORT = 4
@@ -30,10 +30,9 @@ class RunningService:
 
     def child(self, program: str) -> int:
         """The launcher's own child with this in its command line."""
-        for task in Path(f"/proc/{self.launcher.process.pid}/task").glob("*/children"):
-            for pid in map(int, task.read_text().split()):
-                if program in Path(f"/proc/{pid}/cmdline").read_text():
-                    return pid
+        for pid in sorted(usage.children_of(self.launcher.process.pid)):
+            if any(program in word for word in usage.words_of(pid)):
+                return pid
         raise AssertionError(program)
 
     def stub(self, which: int) -> int:

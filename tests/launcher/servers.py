@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ports import free_port
-
+from bench import usage
+from bench.ports import free_port
 from launcher.triton_server import TritonServer
 
 READY_S = 60
@@ -27,5 +27,4 @@ def is_alive(pid: int) -> bool:
 
 def children_of(pid: int) -> list[int]:
     """Every process that descends from `pid`."""
-    direct = [int(child) for task in Path(f"/proc/{pid}/task").glob("*/children") for child in task.read_text().split()]
-    return [process for child in direct for process in (child, *children_of(child))]
+    return [process for child in sorted(usage.children_of(pid)) for process in (child, *children_of(child))]

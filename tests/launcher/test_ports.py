@@ -12,9 +12,9 @@ import threading
 from contextlib import nullcontext, suppress
 
 import pytest
-from ports import free_port
 from servers import is_alive
 
+from bench.ports import free_port
 from launcher.ports import Port, UnusablePort, claim
 
 LOOPBACK = "127.0.0.1"

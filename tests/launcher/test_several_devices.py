@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from eventually import eventually
 from launched import WAIT_S, launched
-from ports import free_port
 from running_service import RunningService
 
+from bench.ports import free_port
+from bench.usage import children_of, words_of
 from launcher.devices import PORTS_APART
 from launcher.supervision.vital_signs import stubs_of
 
@@ -43,9 +44,8 @@ def service(stand_in_build: Path) -> Iterator[RunningService]:
 
 def tritons(service: RunningService) -> list[int]:
     """The ids of the tritonservers that run, oldest first."""
-    pids = Path(f"/proc/{service.launcher.process.pid}/task").glob("*/children")
-    children = [int(pid) for task in pids for pid in task.read_text().split()]
-    return sorted(pid for pid in children if "tritonserver" in Path(f"/proc/{pid}/cmdline").read_text())
+    children = children_of(service.launcher.process.pid)
+    return sorted(pid for pid in children if any("tritonserver" in word for word in words_of(pid)))
 
 
 def test_both_start_and_both_are_asked(service: RunningService) -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 from eventually import eventually
-from ports import free_port
 from servers import children_of, is_alive
 
+from bench.ports import free_port
 from glmserve.build.manifest import REPOSITORY_FOLDER
 from launcher.supervision.restart_policy import RestartPolicy
 from launcher.supervision.triton_supervisor import LONGEST_STEP_S, TritonSupervisor

@@ -13,6 +13,7 @@ from pathlib import Path
 import hostile_images
 from decoding import limits
 
+from bench.usage import words_of
 from gateway.chat.image_decoder import ImageSizeLimits, OpenedImage
 from gateway.deadline import Deadline
 from gateway.images.decoder_pool import DecoderPool
@@ -86,9 +87,7 @@ def _pids() -> Iterator[int]:
 
 def is_decoder(pid: int) -> bool:
     """Whether a process decodes images, for whomever."""
-    with suppress(OSError):
-        return _PROGRAM in Path(f"/proc/{pid}/cmdline").read_text("utf-8", "replace")
-    return False
+    return any(_PROGRAM in word for word in words_of(pid))
 
 
 def _is_ours(pid: int) -> bool:

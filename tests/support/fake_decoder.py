@@ -18,8 +18,16 @@ class FakeSession:
     """
 
     def __init__(
-        self, rows: int = 4, context: int = 64, vocabulary: int = 1000, bucket: int = 1, broken: int | None = None
+        self,
+        rows: int = 4,
+        context: int = 64,
+        vocabulary: int = 1000,
+        bucket: int = 1,
+        broken: int | None = None,
+        short_rows: int = 0,
+        short_tokens: int = 0,
     ) -> None:
+        self.short_rows, self.short_tokens = short_rows, short_tokens
         self.rows, self.context, self.vocabulary, self.candidates = rows, context, vocabulary, 8
         self.kv: list[list[int]] = [[] for _ in range(rows)]
         self.steps: list[Step] = []
@@ -33,22 +41,24 @@ class FakeSession:
         self.steps.append(step)
         count, offset = step.decoded, step.decoded
         for row, length in enumerate(step.lengths):
-            self._feed(row, length, step.input_ids[row : row + 1])
-        assert len(step.chunk_new) <= 1 or not step.chunk_lengths.any(), "only fresh rows may be read together"
+            self._feed(step.first_decoded + row, length, step.input_ids[row : row + 1])
+        is_decoding_too = bool((step.chunk_new == 1).all())
+        assert len(step.chunk_new) <= 1 or is_decoding_too or not step.chunk_lengths.any(), "rows are no longer fresh"
+        decoded = range(step.first_decoded, step.first_decoded + count)
         for index, (length, new) in enumerate(zip(step.chunk_lengths, step.chunk_new, strict=True)):
-            assert step.first_row + index >= count, "a row is decoded and read at once"
+            assert step.first_row + index not in decoded, "a row is decoded and read at once"
             self._feed(step.first_row + index, length, step.input_ids[offset : offset + new])
             offset += new
         if step.draft_row is not None:
             assert step.draft_row < count and not len(step.chunk_new) and step.draft_tokens
-            self._feed(step.draft_row, step.lengths[step.draft_row] + 1, step.input_ids[offset:])
+            row = step.first_decoded + step.draft_row
+            self._feed(row, step.lengths[step.draft_row] + 1, step.input_ids[offset:])
             offset += step.draft_tokens
         assert offset == len(step.input_ids)
         if step.is_decode:
-            for index in range(-count % self._bucket):
-                stray = self.kv[count + index]
-                del stray[min(int(step.parked[index]), self.context - 1) :]
-                stray.append(-7)
+            self._stray(step.first_decoded, count, step.parked)
+            if step.parked_beside is not None:
+                self._stray(step.first_row, step.beside, step.parked_beside)
         last = step.input_ids[step.drawn]
         tokens = (last + 1) % self.vocabulary
         for row_index, mask in zip(step.sampler.mask_rows[:, 0], step.sampler.mask, strict=True):
@@ -77,8 +87,19 @@ class FakeSession:
         assert len(row) >= length, "the row lacks the tokens it is said to hold"
         del row[length:]
         row.extend(tokens.tolist())
-        assert len(row) <= self.context, "the row is longer than the context"
+        assert len(row) <= self._room(index), "the row holds more than it has room for"
+
+    def _stray(self, first: int, count: int, parked: np.ndarray) -> None:
+        for index in range(min(-count % self._bucket, len(parked))):
+            row = first + count + index
+            stray = self.kv[row]
+            del stray[min(int(parked[index]), self._room(row) - 1) :]
+            stray.append(-7)
+
+    def _room(self, row: int) -> int:
+        return self.short_tokens if row < self.short_rows else self.context
 
     def move(self, source: int, target: int, length: int) -> None:
         assert len(self.kv[source]) >= length, "a move takes along what is not there"
+        assert length <= self._room(target), "a move takes along more than there is room for"
         self.kv[target] = self.kv[source][:length]

@@ -1,7 +1,7 @@
 """What each test needs (a build, a process, Triton, torch, a browser), read from its source before it is imported.
 
 A test is of a kind when it, or a function or fixture that it uses here, in a conftest or in `tests/support`, names what
-makes it so. Reading all sources takes a second, so what was found is kept until one of them changes.
+makes it so. Reading all sources takes a second or two, so what was found is kept until one of them changes.
 """
 
 from __future__ import annotations
@@ -48,7 +48,13 @@ SIGNS = {
 
 SHARED_SERVERS = ("endless", "service", "triton")
 """Fixtures of conftests that live as long as the process they are in."""
-LONGEST_GROUPS = ("torch", "test_service_faults.py", "service", "test_triton_supervisor.py")
+LONGEST_GROUPS = (
+    "torch of export",
+    "test_service_faults.py",
+    "torch of others",
+    "service",
+    "test_triton_supervisor.py",
+)
 """They begin first: of two at a time one computes and the other mostly waits."""
 Name = tuple[Path, str]
 """A name, and the file that uses it."""
@@ -61,45 +67,62 @@ def kinds_of_test(path: Path, name: str) -> frozenset[str]:
 
 def group_of_test(path: Path, name: str) -> str:
     """Tests of one group run in one process: those that share a server, those that need torch, whose import takes
-    seconds, or else those of one file."""
+    seconds (in two groups, since no other takes as long), or else those of one file."""
     return _of_test(path, name)[1]
 
 
 def tests_in(path: Path) -> list[str]:
-    return list(_found()[str(path.relative_to(TESTS))])
+    return list(read_all()[str(path.relative_to(TESTS))])
 
 
 @cache
 def _of_test(path: Path, name: str) -> tuple[list[str], str]:
-    return _found()[str(path.relative_to(TESTS))].get(name) or _find(path, name)
+    """As it was found for all tests, or else for this test alone: a run of one file reads few others."""
+    return _kept().get(str(path.relative_to(TESTS)), {}).get(name) or _find(path, name)
 
 
 @cache
-def _found() -> dict[str, dict[str, tuple[list[str], str]]]:
-    """The kinds and the group of each test of each file."""
-    sources = sorted(path for path in TESTS.rglob("*.py") if CACHE not in path.parents)
-    digest = hashlib.sha256(b"".join(str(path).encode() + path.read_bytes() for path in sources)).hexdigest()[:16]
-    kept = CACHE / f"kinds-{digest}.json"
-    if not kept.is_file():
-        CACHE.mkdir(exist_ok=True)
-        for other in set(CACHE.glob("kinds-*.json")) - {kept}:
-            other.unlink(missing_ok=True)
-        found = {
-            str(path.relative_to(TESTS)): {name: _find(path, name) for name in _tests_in(path)}
-            for path in sources
-            if path.name.startswith("test_")
-        }
-        partial = kept.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps(found), "utf-8")
-        partial.replace(kept)
-    return dict(json.loads(kept.read_text("utf-8")))
+def read_all() -> dict[str, dict[str, tuple[list[str], str]]]:
+    """The kinds and the group of each test of each file, which are kept for later runs."""
+    if _kept():
+        return _kept()
+    found = {
+        str(path.relative_to(TESTS)): {name: _find(path, name) for name in _tests_in(path)}
+        for path in _sources()
+        if path.name.startswith("test_")
+    }
+    CACHE.mkdir(exist_ok=True)
+    for other in set(CACHE.glob("kinds-*.json")) - {_file()}:
+        other.unlink(missing_ok=True)
+    partial = _file().with_suffix(f".{os.getpid()}")
+    partial.write_text(json.dumps(found), "utf-8")
+    partial.replace(_file())
+    return found
+
+
+@cache
+def _kept() -> dict[str, dict[str, tuple[list[str], str]]]:
+    """What was found for the same sources; nothing where one has changed."""
+    return dict(json.loads(_file().read_text("utf-8"))) if _file().is_file() else {}
+
+
+@cache
+def _file() -> Path:
+    digest = hashlib.sha256(b"".join(str(path).encode() + path.read_bytes() for path in _sources())).hexdigest()[:16]
+    return CACHE / f"kinds-{digest}.json"
+
+
+@cache
+def _sources() -> list[Path]:
+    return sorted(path for path in TESTS.rglob("*.py") if CACHE not in path.parents)
 
 
 def _find(path: Path, name: str) -> tuple[list[str], str]:
     reached = _reached(path, name)
     kinds = {kind for one in reached for kind in _step(*one)[0]}
     servers = [used for place, used in reached if used in SHARED_SERVERS and place.name == "conftest.py"]
-    return sorted(kinds), min(servers, default="torch" if "parity" in kinds else str(path))
+    torch = f"torch of {'export' if path.parent.name == 'export' else 'others'}"
+    return sorted(kinds), min(servers, default=torch if "parity" in kinds else str(path))
 
 
 def _reached(path: Path, name: str) -> set[Name]:
@@ -160,16 +183,16 @@ class _Source:
     def __init__(self, path: Path) -> None:
         self.imports: dict[str, str] = {}
         self.uses: dict[str, set[str]] = {}
-        tree = ast.parse(path.read_text("utf-8"))
-        for statement in tree.body:
-            used = set(_uses(statement))
-            for name in _defines(statement):
+        for statement in ast.parse(path.read_text("utf-8")).body:
+            nodes = list(_nodes(statement))
+            used = set(_uses(nodes))
+            for name in _defines(statement, nodes):
                 self.uses.setdefault(name, set()).update(used)
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom):
-                self.imports |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
-            elif isinstance(node, ast.Import):
-                self.imports |= {alias.asname or alias.name.split(".")[0]: alias.name for alias in node.names}
+            for node in nodes:
+                if isinstance(node, ast.ImportFrom):
+                    self.imports |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+                elif isinstance(node, ast.Import):
+                    self.imports |= {alias.asname or alias.name.split(".")[0]: alias.name for alias in node.names}
 
 
 @cache
@@ -177,13 +200,29 @@ def _source(path: Path) -> _Source:
     return _Source(path)
 
 
-def _defines(statement: ast.stmt) -> Iterator[str]:
+_SAYING = (ast.Name, ast.Attribute, ast.arg, ast.Call, ast.ImportFrom, ast.Import)
+_SILENT = (ast.Constant, ast.expr_context, ast.operator, ast.alias)
+
+
+def _nodes(statement: ast.stmt) -> Iterator[ast.AST]:
+    """The nodes of a statement that name something; `ast.walk` takes three times as long."""
+    left: list[ast.AST] = [statement]
+    while left:
+        node = left.pop()
+        if isinstance(node, _SAYING):
+            yield node
+        for value in vars(node).values():
+            if isinstance(value, list):
+                left += [one for one in value if isinstance(one, ast.AST) and not isinstance(one, _SILENT)]
+            elif isinstance(value, ast.AST) and not isinstance(value, _SILENT):
+                left.append(value)
+
+
+def _defines(statement: ast.stmt, nodes: list[ast.AST]) -> Iterator[str]:
     if isinstance(statement, ast.FunctionDef | ast.ClassDef):
         yield statement.name
-    elif isinstance(statement, ast.Import | ast.ImportFrom):
-        return
-    else:
-        for node in ast.walk(statement):
+    elif not isinstance(statement, ast.Import | ast.ImportFrom):
+        for node in nodes:
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
                 yield node.id
             elif isinstance(node, ast.Attribute) and node.attr == "importorskip":
@@ -194,9 +233,9 @@ _NAMING = ("importorskip", "usefixtures")
 """Calls whose arguments are names of modules and fixtures."""
 
 
-def _uses(statement: ast.AST) -> Iterator[str]:
+def _uses(nodes: list[ast.AST]) -> Iterator[str]:
     """Names and parameters, which may be fixtures, and what `importorskip` and `usefixtures` are given."""
-    for node in ast.walk(statement):
+    for node in nodes:
         if isinstance(node, ast.Name):
             yield node.id
         elif isinstance(node, ast.Attribute):

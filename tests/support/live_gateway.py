@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ports import free_port
+from bench.ports import free_port
 
 WAIT_S = 20
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,6 +13,7 @@ from behaviours.every import ASKED, GROUPS, HOLD
 from graph_table import layer_table
 from launch_tables import kernels_table, launches_table, step_table
 
+from bench.real_size import page as real_size
 from export.checkpoint.formats.support import support
 from export.errors import MEANING
 from gateway.openapi.field_docs import MEANINGS
@@ -158,6 +159,7 @@ BLOCKS = {
     "cuda launches": launches_table,
     "cuda kernels": kernels_table,
     "cuda step": step_table,
+    "real size": real_size.block,
     "gateway settings": lambda: settings_table().strip(),
 }
 DOCUMENTS = (
@@ -168,6 +170,7 @@ DOCUMENTS = (
     ROOT / "docs" / "engine.md",
     ROOT / "docs" / "export.md",
     ROOT / "docs" / "benchmarks.md",
+    ROOT / "docs" / "real-size.md",
 )
 
 

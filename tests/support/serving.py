@@ -17,8 +17,8 @@ from urllib.error import HTTPError
 import pytest
 from eventually import eventually
 from PIL import Image
-from ports import free_port
 
+from bench.ports import free_port
 from glmserve.build.manifest import REPOSITORY_FOLDER
 from launcher.gateway_server import GatewayServer
 from launcher.triton_server import TritonServer

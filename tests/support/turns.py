@@ -1,4 +1,4 @@
-"""Turns between the processes of one run: most tests run beside others, and one that measures runs alone."""
+"""Turns between the processes of one run: most tests run beside others, and those that measure run alone."""
 
 from __future__ import annotations
 
@@ -9,14 +9,35 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 
-@contextmanager
-def turn(folder: Path, is_alone: bool) -> Iterator[None]:
-    """Waits for this test's turn. Whoever waits to be alone holds the gate, so that no other test starts before it."""
-    with ExitStack() as gate:
-        gate.enter_context(_locked(folder / "gate", fcntl.LOCK_EX))
-        with _locked(folder / "running", fcntl.LOCK_EX if is_alone else fcntl.LOCK_SH):
-            gate.close()
+class Turns:
+    """The turns of one process; `folder` is that of the run."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        self._gate, self._running = folder / "gate", folder / "running"
+        self._kept: ExitStack | None = None
+
+    @contextmanager
+    def turn(self, is_alone: bool, keeps: bool = False) -> Iterator[None]:
+        """Waits for this test's turn. Whoever waits to be alone holds the gate, so that no other test starts before it.
+
+        A turn alone is kept for the next test where that is to be alone too: else all others would start a test in
+        between, whose end must be waited for.
+        """
+        held, self._kept = self._kept or self._taken(is_alone), None
+        try:
             yield
+        finally:
+            if is_alone and keeps:
+                self._kept = held
+            else:
+                held.close()
+
+    def _taken(self, is_alone: bool) -> ExitStack:
+        held = ExitStack()
+        with _locked(self._gate, fcntl.LOCK_EX):
+            held.enter_context(_locked(self._running, fcntl.LOCK_EX if is_alone else fcntl.LOCK_SH))
+        return held
 
 
 @contextmanager

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from functools import cache
 from typing import Any
@@ -36,6 +39,17 @@ def scene(number: int, width: int = 64, height: int = 48) -> np.ndarray:
     return frame
 
 
+@contextmanager
+def scheduling_kept() -> Iterator[None]:
+    """As root, SVT-AV1 makes the thread that encodes a real-time one, and so all that it starts later, servers and
+    browsers: they would starve the machine."""
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameters)
+
+
 @cache
 def video(
     container: str = "mp4",
@@ -52,7 +66,7 @@ def video(
     """A video file. `instants` are the milliseconds at which frames are shown, instead of a steady rate."""
     file = io.BytesIO()
     more: dict[str, Any] = {"movflags": "frag_keyframe+empty_moov"} if options.pop("fragmented", "") else {}
-    with av.open(file, "w", format=container, options=more) as made:
+    with scheduling_kept(), av.open(file, "w", format=container, options=more) as made:
         stream: Any = made.add_stream(codec, rate=fps, options={**_QUIET.get(codec, {}), **options})
         stream.width, stream.height, stream.pix_fmt = width, height, _PIXELS.get(codec, "yuv420p")
         if instants:

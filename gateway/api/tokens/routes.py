@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 from flask import Blueprint, Response, jsonify, request
+from numpy.typing import NDArray
 
 from gateway.api.body_reader import BodyReader
 from gateway.api.handler import ChatHandler
@@ -50,14 +52,13 @@ def routes(settings: GatewaySettings, bodies: BodyReader, handler: ChatHandler) 
     def apply_template() -> Response:
         read, counted = bodies.read_as(request, _counted, settings.thinking)
         handler.check_model(read.model)
-        return jsonify(prompt=tokenizer.decode(handler.count(counted).input_ids.tolist()))
+        return jsonify(prompt=handler.text_of(handler.count(counted).input_ids))
 
     @blueprint.post("/v1/detokenize")
     def detokenize() -> Response:
-        read = bodies.read_as(request, _ids)
-        handler.check_model(read.model)
-        check_ids(read.tokens, tokenizer.largest_id, "tokens")
-        text = tokenizer.decode(read.tokens)
+        model, ids = bodies.read_as(request, _ids, tokenizer.largest_id)
+        handler.check_model(model)
+        text = handler.text_of(ids)
         return jsonify(prompt=text, content=text)
 
     @blueprint.get("/v1/tokenizer_info")
@@ -75,8 +76,11 @@ def routes(settings: GatewaySettings, bodies: BodyReader, handler: ChatHandler) 
     return blueprint
 
 
-def _ids(body: bytes) -> DetokenizeBody:
-    return read_as(DetokenizeBody, body, "tokens")
+def _ids(body: bytes, largest: int) -> tuple[str | None, NDArray[np.int64]]:
+    """The model's name and the ids, which as an array are handed on in no time."""
+    read = read_as(DetokenizeBody, body, "tokens")
+    check_ids(read.tokens, largest, "tokens")
+    return read.model, np.asarray(read.tokens, np.int64)
 
 
 def _counted(body: bytes, thinks_by_default: bool) -> tuple[TokenizeBody, Conversation]:

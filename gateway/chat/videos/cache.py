@@ -25,10 +25,9 @@ class VideoKey:
     asked: tuple[int, ...] = ()
 
     @staticmethod
-    def of(data: bytes, scope: tuple[str, str]) -> VideoKey:
-        digest = hashlib.sha256(f"{scope[0]} {scope[1]}|".encode("utf-8", "surrogatepass"))
-        digest.update(data)
-        return VideoKey(digest.digest())
+    def of(file_hash: str, scope: tuple[str, str]) -> VideoKey:
+        """The key of a file by its hash, within a scope: who sent it, and their salt."""
+        return VideoKey(hashlib.sha256(f"{scope[0]} {scope[1]}|{file_hash}".encode("utf-8", "surrogatepass")).digest())
 
 
 class VideoCache:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gateway.chat.decoding import Decoding
 from gateway.chat.image_decoder import OpenedImage
 from gateway.chat.videos.cache import VideoCache, VideoKey
 from gateway.chat.videos.decoder import OpenedVideo, VideoLimits
-from gateway.chat.videos.shown import Decoding, FrameList, ShownVideo
+from gateway.chat.videos.shown import FrameList, ShownVideo
 from gateway.schemas.conversation import Conversation, SentImage, SentVideo
 from gateway.settings import GatewaySettings
 from glmserve.errors import BadVideo
@@ -20,6 +21,7 @@ class VideoOpener:
 
     def __init__(self, settings: GatewaySettings, rules: ImageRules) -> None:
         self._rules = rules  # a request's bounds count all frames of a video
+        self._most_side, self._shrinks = settings.max_image_side, settings.large_videos == "downscale"
         self._cache = VideoCache(settings.video_cache_bytes)
         self._limits = VideoLimits(
             settings.max_video_bytes,
@@ -32,10 +34,16 @@ class VideoOpener:
         )
 
     def of_file(
-        self, sent: SentVideo, data: bytes, conversation: Conversation, decoding: Decoding, hashes: tuple[str, ...]
+        self,
+        sent: SentVideo,
+        data: bytes,
+        digest: str,
+        conversation: Conversation,
+        decoding: Decoding,
+        hashes: tuple[str, ...],
     ) -> ShownVideo:
-        """Reads what the file holds and decodes no frame for the model; raises BadVideo."""
-        key = VideoKey.of(data, (decoding.caller, decoding.salt))
+        """Reads what the file holds, whose hash is `digest`, and decodes no frame for the model; raises BadVideo."""
+        key = VideoKey.of(digest, (decoding.caller, decoding.salt))
         opened = OpenedVideo(
             data,
             self._limits,
@@ -48,9 +56,22 @@ class VideoOpener:
         )
         sampling = conversation.frames if sent.sampling == AS_THE_MODEL else sent.sampling
         numbers = sampled_frames(opened.rate, sampling)
-        return ShownVideo(
+        video = ShownVideo(
             opened, numbers, seconds_of(numbers, opened.facts.fps), conversation.pixels.within(self._rules), hashes
         )
+        if max(video.size) > self._most_side:
+            self._bound_sides(video)
+        return video
+
+    def _bound_sides(self, video: ShownVideo) -> None:
+        if not self._shrinks:
+            height, width = video.size
+            raise BadVideo(
+                f"The video's frames are read at {width} x {height} pixels; their longer side may have at most "
+                f"{self._most_side}: send smaller ones, or set max_pixels.",
+                video.field,
+            )
+        video.fit_side(self._most_side)
 
     def of_frames(
         self,

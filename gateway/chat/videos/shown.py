@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.chat.decoding import Decoding
 from gateway.chat.image_decoder import OpenedImage
 from gateway.chat.videos.decoder import OpenedVideo
 from gateway.chat.videos.previews import previews
@@ -17,23 +16,11 @@ from glmserve.errors import BadImage, BadVideo
 from glmserve.model.bicubic import resized
 from glmserve.model.chat_template import ImagePart, VideoPart
 from glmserve.model.image_processor import Grid, ImageRules, grid_of
-from glmserve.model.video_frames import moment_patches, video_size, within_tokens
+from glmserve.model.video_frames import moment_patches, video_size, within_side, within_tokens
 from glmserve.model.video_sampling import FRAMES_A_MOMENT
 
 Pixels = tuple[list[NDArray[np.uint8]], list[Grid]]
 """Patches u8 [patches of all frames, patch_bytes] of each image or each two frames, and their grids."""
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """What decoding needs besides a file."""
-
-    decoders: DecoderPool
-    deadline: Deadline
-    cancellation: Cancellation
-    caller: str = ""
-    salt: str = ""
-    """What was decoded is shared within a caller's requests of one salt."""
 
 
 class ShownImage:
@@ -87,6 +74,12 @@ class ShownVideo:
         """Makes the frames small enough for so many tokens, as far as they can be made smaller."""
         facts = self._source.frame_size
         self._rules = within_tokens(len(self._numbers), facts[1], facts[0], self._rules, most_tokens)
+        self.size = self._size()
+
+    def fit_side(self, most_pixels: int) -> None:
+        """Makes the frames small enough for a longer side of so many pixels."""
+        width, height = self._source.frame_size
+        self._rules = within_side(len(self._numbers), height, width, self._rules, most_pixels)
         self.size = self._size()
 
     def pixels(self, decoding: Decoding, keeps_previews: bool = False) -> Pixels:

@@ -38,7 +38,7 @@ export const SENTENCES = {
   "Taken off a token's logit once for each time the answer has it so far.": "某词元在回答中每出现一次，其 logit 就减去此值。",
   "a number from -# to #.": "须为 -# 到 # 的数。",
   "Taken off a token's logit once the answer has it.": "某词元在回答中出现过，其 logit 就减去此值一次。",
-  "The same seed gives the same answer; without one each answer has its own.": "相同的种子给出相同的回答；不填时每个回答各用各的种子。",
+  "The same seed draws the same random numbers; without one each answer draws its own.": "相同的种子抽取相同的随机数；不填时每个回答各用各的种子。",
   "a whole number from -#^# to #^# - #, or -# as if it were absent.": "须为 -#^# 到 #^# - # 的整数；-# 视同未填。",
   "Whether each token's log-probability is told.": "是否给出每个词元的对数概率。",
   "Of how many of the likeliest tokens in each place it is told too; needs logprobs.": "每个位置另外给出多少个最可能词元的对数概率；须同时设 logprobs。",

@@ -19,6 +19,7 @@ from glmserve.engine.grammars.answer_grammar import control_tokens, grammar_of
 from glmserve.engine.grammars.trial import GrammarTrial, Verdict, load_tokenizer, matcher_of
 from glmserve.errors import GlmServeError, InvalidInput, Overloaded
 from glmserve.limits import MAX_KEPT_GRAMMARS
+from glmserve.system.started_pool import started_pool
 
 _THREADS = 2
 _MASK_NICENESS = 5  # decode steps, which everybody waits for, come first
@@ -49,7 +50,7 @@ class GrammarCompiler:
         self._trial = GrammarTrial(tokenizer, vocabulary, eos_token_ids)
         self._compiling = threading.Lock()
         self._kept = _KeptGrammars()
-        self._pool = ThreadPoolExecutor(_THREADS, "grammars", _make_way)
+        self._pool = started_pool(_THREADS, "grammars", _make_way)
 
     def start(self) -> None:
         """Starts the process that tries rules, so that the first of them finds it ready."""

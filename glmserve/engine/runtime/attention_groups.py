@@ -59,18 +59,31 @@ def _rows(step: Step) -> Group:
     return Group(numbered(step.decoded)[:, None], step.lengths, int(step.lengths.max()) + 1)
 
 
-def padded_step(step: Step, rows: int, context: int) -> Step:
-    """A decode step of `rows` rows: those that are added write one stray token behind what they hold."""
-    more = rows - step.decoded
-    if not more:
+def padded_step(step: Step, rows: int, room: int, rows_beside: int = 0, room_beside: int = 0) -> Step:
+    """A decode step of `rows` rows with room for `room` tokens each, and as many of another size: those that are added
+    write one stray token behind what they hold. What is drawn after them comes after all else."""
+    count, beside = step.decoded, step.beside
+    more, more_beside = rows - count, rows_beside - beside
+    if not more and not more_beside:
         return step
-    parked = np.minimum(step.parked[:more], context - 1).astype(np.int32)
+    used = np.concatenate([numbered(count), rows + np.arange(beside)])
+    strays = np.concatenate([np.arange(count, rows), rows + np.arange(beside, rows_beside)])
+    input_ids, positions = np.zeros(rows + rows_beside, np.int64), np.zeros((3, rows + rows_beside), np.int64)
+    input_ids[used], positions[:, used] = step.input_ids, step.positions
+    parked_beside = step.parked if step.parked_beside is None else step.parked_beside
     return replace(
         step,
-        drawn=numbered(rows),
-        input_ids=np.concatenate([step.input_ids, zeros(more)]),
-        image_slot=zeros(rows),
-        positions=np.concatenate([step.positions, np.zeros((3, more), np.int64)], axis=1),
-        lengths=np.concatenate([step.lengths, parked]),
-        sampler=padded(step.sampler, more),
+        drawn=np.concatenate([used, strays]),
+        input_ids=input_ids,
+        image_slot=zeros(rows + rows_beside),
+        positions=positions,
+        lengths=_parked(step.lengths, step.parked, more, room),
+        chunk_lengths=_parked(step.chunk_lengths, parked_beside, more_beside, room_beside),
+        chunk_new=np.ones(rows_beside, np.int64),
+        sampler=padded(step.sampler, more + more_beside),
     )
+
+
+def _parked(lengths: np.ndarray, parked: np.ndarray, more: int, room: int) -> np.ndarray:
+    """The lengths i32 of rows and of those that are added, in which the last place is where a stray goes at most."""
+    return np.concatenate([lengths, np.minimum(parked[:more], room - 1)], dtype=np.int32, casting="same_kind")

@@ -60,14 +60,13 @@ class Gpu:
     def fill_with_zeros(self, block: Block, size_bytes: int) -> None:
         self._fill(block, size_bytes, 0)
 
-    def copy(self, source: int, target: int, pitch_bytes: int, width_bytes: int, count: int) -> None:
-        pitch = ctypes.c_size_t(pitch_bytes)
+    def copy(self, source: int, target: int, pitches_bytes: tuple[int, int], width_bytes: int, count: int) -> None:
         on_device = ctypes.c_int(3)  # cudaMemcpyDeviceToDevice
         call = self._runtime.cudaMemcpy2D(
             ctypes.c_void_p(target),
-            pitch,
+            ctypes.c_size_t(pitches_bytes[1]),
             ctypes.c_void_p(source),
-            pitch,
+            ctypes.c_size_t(pitches_bytes[0]),
             ctypes.c_size_t(width_bytes),
             ctypes.c_size_t(count),
             on_device,

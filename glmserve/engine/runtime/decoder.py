@@ -7,20 +7,23 @@ from typing import Protocol
 
 import numpy as np
 
+from glmserve.engine.request import Logprobs
 from glmserve.engine.runtime.sampling import SamplerInputs
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the decoder: one new token for each of the rows [0, D), and prefill chunks in the rows
-    [first_row, first_row + C). D or C may be 0.
+    """One step of the decoder: one new token for each of the rows [first_decoded, first_decoded + D), and prefill
+    chunks in the rows [first_row, first_row + C). D or C may be 0. All of them are of one size on either side.
 
     The T tokens lie side by side, those of the decoded rows first, then each prompt's: `input_ids` and `image_slot` i64
     [T], `positions` i64 [3, T], `features` f32 [M, hidden] or None where no image token is fed. `lengths` i32 [D] and
     `chunk_lengths` i32 [C] count the tokens in the rows before, `chunk_new` i64 [C] those that a prompt's row is fed;
-    several chunks must begin their rows. Instead of chunks there may be draft tokens after the newest token of the
-    decoded row `draft_row`. A token is sampled after each of the tokens `drawn` i64 [N], one for each row of `sampler`.
-    `parked` i32 counts the tokens in the rows after the decoded ones, which a decode step may run as padding.
+    several chunks must begin their rows, or have one token each, which is how rows of another size are decoded. Instead
+    of chunks there may be draft tokens after the newest token of the decoded row `draft_row`, counted from the first of
+    them. A token is sampled after each of the tokens `drawn` i64 [N], one for each row of `sampler`.
+    `parked` i32 counts the tokens in the rows after the decoded ones, which a decode step may run as padding, and
+    `parked_beside` those after the rows of another size, where these are decoded.
     """
 
     input_ids: np.ndarray
@@ -35,6 +38,8 @@ class Step:
     sampler: SamplerInputs
     parked: np.ndarray
     draft_row: int | None = None
+    first_decoded: int = 0
+    parked_beside: np.ndarray | None = None
 
     @staticmethod
     def drawing(input_ids: np.ndarray, positions: np.ndarray, drawn: np.ndarray, sampler: SamplerInputs) -> Step:
@@ -65,9 +70,14 @@ class Step:
         return 0 if self.draft_row is None else len(self.input_ids) - self.decoded
 
     @property
+    def beside(self) -> int:
+        """Rows of another size that are decoded."""
+        return 0 if self.parked_beside is None else len(self.chunk_new)
+
+    @property
     def is_decode(self) -> bool:
         """Whether the step only decodes, without prefill or draft tokens."""
-        return not len(self.chunk_new) and self.draft_row is None
+        return len(self.chunk_new) == self.beside and self.draft_row is None
 
 
 @dataclass(frozen=True)
@@ -87,11 +97,19 @@ class Sampled:
     logprob_ids: np.ndarray
     logprob_values: np.ndarray
 
+    def logprobs(self, rows: np.ndarray) -> dict[int, Logprobs]:
+        """Those of each row that asked, i64 [Q], by its number."""
+        ids, values = self.logprob_ids, self.logprob_values
+        return {int(row): Logprobs(ids[at : at + 1], values[at : at + 1]) for at, row in enumerate(rows)}
+
 
 class DecoderSession(Protocol):
-    """A decoder with its KV rows; used by one thread. `rows` is how many there are."""
+    """A decoder with its KV rows; used by one thread. `rows` is how many there are; the first `short_rows` of them hold
+    `short_tokens`, the others `context`."""
 
     rows: int
+    short_rows: int
+    short_tokens: int
     context: int
     candidates: int
     vocabulary: int

@@ -83,9 +83,10 @@ class Host:
     def fill_with_nan(self, block: Block, size_bytes: int) -> None:
         ctypes.memset(block.address, _NAN_BYTE, size_bytes)
 
-    def copy(self, source: int, target: int, pitch_bytes: int, width_bytes: int, count: int) -> None:
+    def copy(self, source: int, target: int, pitches_bytes: tuple[int, int], width_bytes: int, count: int) -> None:
+        from_bytes, to_bytes = pitches_bytes
         for index in range(count):
-            ctypes.memmove(target + index * pitch_bytes, source + index * pitch_bytes, width_bytes)
+            ctypes.memmove(target + index * to_bytes, source + index * from_bytes, width_bytes)
 
     def wait(self) -> None:
         pass

@@ -17,7 +17,8 @@ _ELEMENT_BYTES = {1: 4, 3: 1, 10: 2, 16: 2}
 
 @dataclass(frozen=True)
 class KvShape:
-    """`rows` x [kv_heads, context, head_dim], for keys and for values of every layer."""
+    """`rows` x [kv_heads, context, head_dim], for keys and for values of every layer; of these the first `short_rows`
+    are [kv_heads, short_tokens, head_dim] only."""
 
     rows: int
     kv_heads: int
@@ -25,10 +26,14 @@ class KvShape:
     head_dim: int
     layers: int
     element_type: int
+    short_rows: int = 0
+    short_tokens: int = 0
 
     @staticmethod
-    def of(text: TextModel, rows: int, context: int, element_type: int) -> KvShape:
-        return KvShape(rows, text.kv_heads, context, text.head_dim, text.layers, element_type)
+    def of(
+        text: TextModel, rows: int, context: int, element_type: int, short_rows: int = 0, short_tokens: int = 0
+    ) -> KvShape:
+        return KvShape(rows, text.kv_heads, context, text.head_dim, text.layers, element_type, short_rows, short_tokens)
 
     @property
     def token_bytes(self) -> int:
@@ -37,8 +42,18 @@ class KvShape:
 
     @property
     def row_bytes(self) -> int:
-        """One row of one buffer."""
+        """One row of one buffer, of those that hold the context."""
         return self.kv_heads * self.context * self.token_bytes
+
+    def room(self, row: int) -> int:
+        """Tokens that a row holds."""
+        return self.short_tokens if row < self.short_rows else self.context
+
+    def begin(self, row: int) -> int:
+        """Bytes of a buffer before a row; of `rows`, of all of it."""
+        short = min(row, self.short_rows)
+        tokens = short * self.short_tokens + (row - short) * self.context
+        return tokens * self.kv_heads * self.token_bytes
 
 
 class KvCache:
@@ -50,7 +65,7 @@ class KvCache:
     def __init__(self, device: Memory, shape: KvShape) -> None:
         self.shape = shape
         self._device = device
-        self._size = shape.rows * shape.row_bytes
+        self._size = shape.begin(shape.rows)
         self._blocks = [device.allocate(self._size) for _ in range(2 * shape.layers)]
         self._stray = [device.allocate(shape.kv_heads * shape.token_bytes) for _ in range(2 * shape.layers)]
         self._names = {
@@ -63,10 +78,11 @@ class KvCache:
         }
 
     def bind(self, binding: ort.IOBinding, group: RowGroup, first: int, rows: int) -> None:
-        """Binds rows [first, first + rows), or the stray row for none, as a group's past and present in all layers."""
+        """Binds rows [first, first + rows) of one size, or the stray row for none, as a group's past and present in all
+        layers."""
         shape, kind = self.shape, self.shape.element_type
-        dims = (rows or 1, shape.kv_heads, shape.context if rows else 1, shape.head_dim)
-        blocks, skipped = (self._blocks, first * shape.row_bytes) if rows else (self._stray, 0)
+        dims = (rows or 1, shape.kv_heads, shape.room(first) if rows else 1, shape.head_dim)
+        blocks, skipped = (self._blocks, shape.begin(first)) if rows else (self._stray, 0)
         for block, (past, present) in zip(blocks, self._names[group], strict=True):
             address = block.address + skipped
             binding.bind_input(past, self._device.name, self._device.number, kind, dims, address)
@@ -79,7 +95,7 @@ class KvCache:
 
     def addresses(self, group: RowGroup, first: int) -> dict[str, int]:
         """Where a group's past and present lie in all layers, from row `first` on, by the graph's names."""
-        skipped = first * self.shape.row_bytes
+        skipped = self.shape.begin(first)
         return {
             name: block.address + skipped
             for block, pair in zip(self._blocks, self._names[group], strict=True)
@@ -92,9 +108,9 @@ class KvCache:
         self._device.use()
         for block in self._blocks:
             self._device.copy(
-                block.address + source * shape.row_bytes,
-                block.address + target * shape.row_bytes,
-                pitch_bytes=shape.context * shape.token_bytes,
+                block.address + shape.begin(source),
+                block.address + shape.begin(target),
+                pitches_bytes=(shape.room(source) * shape.token_bytes, shape.room(target) * shape.token_bytes),
                 width_bytes=length * shape.token_bytes,
                 count=shape.kv_heads,
             )

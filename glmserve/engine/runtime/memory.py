@@ -31,8 +31,9 @@ class Memory(Protocol):
 
     def fill_with_nan(self, block: Block, size_bytes: int) -> None: ...
 
-    def copy(self, source: int, target: int, pitch_bytes: int, width_bytes: int, count: int) -> None:
-        """Copies `count` pieces of `width_bytes`, `pitch_bytes` apart, between two addresses; done after `wait`."""
+    def copy(self, source: int, target: int, pitches_bytes: tuple[int, int], width_bytes: int, count: int) -> None:
+        """Copies `count` pieces of `width_bytes`; done after `wait`. `pitches_bytes` lie between the beginnings of two
+        pieces at the source and at the target."""
         ...
 
     def wait(self) -> None:

@@ -76,7 +76,9 @@ class OrtDecoder:
     """A `DecoderSession`; with `content`, a graph that also gives its logits, `logits` f32 [N, vocabulary] holds them.
 
     `buckets` are the numbers of rows that a decode step is padded to; empty where any number runs as it is. On CUDA
-    each bucket is captured as a CUDA graph, and once more for each size of the sampler's extras.
+    each bucket is captured as a CUDA graph, and once more for each size of the sampler's extras. The first `short_rows`
+    rows hold `short_tokens` tokens, the others `context`; where both decode, each bucket of the one goes with each of
+    the other.
     """
 
     def __init__(
@@ -90,9 +92,12 @@ class OrtDecoder:
         buckets: tuple[int, ...] = (),
         content: bytes | None = None,
         profile: Path | None = None,
+        short_rows: int = 0,
+        short_tokens: int = 0,
     ) -> None:
         text = checkpoint.text
         self.rows, self.context, self.vocabulary = rows, context, text.vocabulary
+        self.short_rows, self.short_tokens = short_rows, short_tokens
         self.candidates = min(SAMPLER_CANDIDATES, text.vocabulary)
         self.logits: np.ndarray | None = None
         self._device = device or Host()
@@ -110,12 +115,13 @@ class OrtDecoder:
         self._keeps_logits = content is not None
         self._no_features = np.zeros((1, text.hidden), np.float32)
         kv_type = next(i.type for i in self._session.get_inputs() if i.name == DecoderGraph.DECODED.past(0)[0])
-        self._kv = KvCache(self._device, KvShape.of(text, rows, context, ELEMENT_TYPES[kv_type]))
-        self._bindings: dict[tuple[int, int | None], Binding] = {}
+        shape = KvShape.of(text, rows, context, ELEMENT_TYPES[kv_type], short_rows, short_tokens)
+        self._kv = KvCache(self._device, shape)
+        self._bindings: dict[tuple[int, int, int, int | None], Binding] = {}
         self._graphs: dict[tuple[int, ...], int] = {}  # captured, by rows and sizes of extras
         self._uncapturable: set[int] = set()  # of these numbers
         self._reading = Binding(self._session, self._device)
-        self._reading_rows = (-1, -1, -1)
+        self._reading_rows = (-1, -1, -1, -1)
 
     @property
     def captures_graphs(self) -> bool:
@@ -126,12 +132,13 @@ class OrtDecoder:
         self._device.use()
         count = len(step.drawn)
         if step.is_decode and self._buckets:
-            step = padded_step(step, next(size for size in self._buckets if size >= count), self.context)
+            step = self._padded(step)
         sampler, asked, graph, captured = step.sampler, len(step.sampler.logprob_rows), None, len(self._graphs)
         if step.is_decode and self._captures:
             sampler = filled(sampler)
-            graph = self._graph(step.decoded, sampler)
-        binding = self._decoding(step.decoded, graph) if step.is_decode else self._mixed(step)
+            graph = self._graph(step, sampler)
+        has_own = step.is_decode and (self._buckets or not step.beside)
+        binding = self._decoding(step, graph) if has_own else self._mixed(step)
         self._put(binding, step, sampler, graph is not None)
         if graph is not None and len(self._graphs) > captured:
             self._capture(binding, graph, step.decoded)
@@ -148,10 +155,11 @@ class OrtDecoder:
     def warm_up(self) -> Pace | None:
         """Runs a plain step in every bucket: graphs are captured, and the memory they take is taken, before the first
         request comes. onnxruntime keeps what it captures for the thread that ran it. A processor's pace is measured."""
-        for rows in self._buckets:
-            sampler = sampler_inputs([GREEDY] * rows, self.candidates, self.vocabulary)
-            step = Step.drawing(zeros(rows), np.zeros((3, rows), np.int64), numbered(rows), sampler)
-            self.run(replace(step, lengths=np.zeros(rows, np.int32)))
+        for first in sorted({0, self.short_rows}):
+            for rows in sorted({min(rows, self._rows_like(first)) for rows in self._buckets}):
+                sampler = sampler_inputs([GREEDY] * rows, self.candidates, self.vocabulary)
+                step = Step.drawing(zeros(rows), np.zeros((3, rows), np.int64), numbered(rows), sampler)
+                self.run(replace(step, lengths=np.zeros(rows, np.int32), first_decoded=first))
         return measured_pace(self) if self._device.name == "cpu" else None
 
     def move(self, source: int, target: int, length: int) -> None:
@@ -165,10 +173,25 @@ class OrtDecoder:
         """Fills the KV rows with NaN, so that a test sees whether anything not written is read."""
         self._kv.poison()
 
-    def _graph(self, rows: int, sampler: SamplerInputs) -> int | None:
-        """The number of the captured graph for so many rows and extras; None when there are enough others, or where it
-        could not be captured."""
-        sizes = rows, *sampler.extras
+    def _padded(self, step: Step) -> Step:
+        """A decode step of whole buckets."""
+        first, beside, room = step.first_decoded, step.first_row, self._kv.shape.room
+        rows, rows_beside = self._bucket(first, step.decoded), self._bucket(beside, step.beside)
+        return padded_step(step, rows, room(first), rows_beside, room(beside))
+
+    def _bucket(self, first: int, count: int) -> int:
+        """How many rows, from this one on, so many are padded to."""
+        size = next(size for size in self._buckets if size >= count) if count else 0
+        return min(size, self._rows_like(first))
+
+    def _rows_like(self, first: int) -> int:
+        """How many rows there are of the size of this one."""
+        return self.short_rows if first < self.short_rows else self.rows - self.short_rows
+
+    def _graph(self, step: Step, sampler: SamplerInputs) -> int | None:
+        """The number of the captured graph for so many rows of a size and extras; None when there are enough others, or
+        where it could not be captured."""
+        sizes = step.first_decoded, step.decoded, step.beside, *sampler.extras
         if sizes not in self._graphs and len(self._graphs) < _MOST_GRAPHS:
             self._graphs[sizes] = 1 + len(self._graphs)
         number = self._graphs.get(sizes)
@@ -191,44 +214,47 @@ class OrtDecoder:
             self._uncapturable.add(graph)
             self._launch(binding, None)
 
-    def _decoding(self, rows: int, graph: int | None) -> Binding:
+    def _decoding(self, step: Step, graph: int | None) -> Binding:
         """Decode steps have bindings of their own for each number of rows, and for each captured graph, whose addresses
         never change: it keeps them."""
-        key = rows, graph
+        key = step.first_decoded, step.decoded, step.beside, graph
         if key not in self._bindings:
             self._bindings[key] = Binding(self._session, self._device)
-            self._kv.bind(self._bindings[key].io, DecoderGraph.DECODED, 0, rows)
-            self._kv.bind(self._bindings[key].io, DecoderGraph.CHUNK, 0, 0)
+            self._kv.bind(self._bindings[key].io, DecoderGraph.DECODED, step.first_decoded, step.decoded)
+            self._kv.bind(self._bindings[key].io, DecoderGraph.CHUNK, step.first_row, step.beside)
         return self._bindings[key]
 
     def _mixed(self, step: Step) -> Binding:
         """The one binding of all steps that read more; its rows change, which costs little beside such a step."""
         if step.draft_row is None:
-            rows = step.decoded, step.first_row, len(step.chunk_new)
+            rows = step.first_decoded, step.decoded, step.first_row, len(step.chunk_new)
         else:
-            rows = 0 if step.decoded == 1 else step.decoded, step.draft_row, 1
+            decoded = 0 if step.decoded == 1 else step.decoded
+            rows = step.first_decoded, decoded, step.first_decoded + step.draft_row, 1
         if rows != self._reading_rows:
-            self._kv.bind(self._reading.io, DecoderGraph.DECODED, 0, rows[0])
-            self._kv.bind(self._reading.io, DecoderGraph.CHUNK, rows[1], rows[2])
+            self._kv.bind(self._reading.io, DecoderGraph.DECODED, *rows[:2])
+            self._kv.bind(self._reading.io, DecoderGraph.CHUNK, *rows[2:])
             self._reading_rows = rows
         return self._reading
 
     def _put(self, binding: Binding, step: Step, sampler: SamplerInputs, is_captured: bool) -> None:
-        """In a decode step's own binding only tokens, positions, lengths and what the sampler is given ever change."""
+        """In a decode step's own binding only tokens, positions, lengths and what the sampler is given ever change, and
+        with rows of two sizes where the latter stand among those that are padded."""
         decoded, chunk, places = groups(step)
+        room, room_beside = self._kv.shape.room(step.first_decoded), self._kv.shape.room(step.first_row)
         listed = len(sampler.logprob_rows), 1 + min(MAX_LOGPROBS, self.vocabulary)
         binding.put(DecoderGraph.INPUT_IDS, step.input_ids)
         binding.put(DecoderGraph.POSITION_IDS, step.positions)
-        self._put_group(binding, DecoderGraph.DECODED, decoded, self.context if is_captured else None)
+        self._put_group(binding, DecoderGraph.DECODED, decoded, room if is_captured else None)
         if binding.sampler is not sampler:
             self._put_sampler(binding, sampler)
             binding.receive(DecoderGraph.LOGPROB_VALUES, listed, np.float32)
             binding.receive(DecoderGraph.LOGPROB_IDS, listed, np.int64)
-        if step.is_decode and binding.is_filled:
+        if step.is_decode and binding.is_filled and not step.beside:
             return
         binding.lend(DecoderGraph.IMAGE_FEATURES, self._no_features if step.features is None else step.features)
         binding.put(DecoderGraph.IMAGE_SLOT, step.image_slot)
-        self._put_group(binding, DecoderGraph.CHUNK, chunk)
+        self._put_group(binding, DecoderGraph.CHUNK, chunk, room_beside if is_captured and step.beside else None)
         binding.put(DecoderGraph.PLACES, places)
         binding.put(DecoderGraph.LOGITS_INDEX, step.drawn)
         binding.receive(DecoderGraph.TOKEN, (len(step.drawn), 1), np.int64)

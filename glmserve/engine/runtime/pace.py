@@ -22,7 +22,7 @@ _ENOUGH_S = 1.0
 def measured_pace(session: DecoderSession) -> Pace:
     """Runs a few steps while all rows are empty, on the thread that runs them. The first, which finds weights on the
     disk, does not count."""
-    tokens = min(PROMPT_TOKENS, session.context - 1)
+    tokens = min(PROMPT_TOKENS, (session.short_tokens or session.context) - 1)
     decode, chunk = _decode(session), _chunk(session, tokens)
     session.run(decode)
     step_s = shortest_s(lambda: session.run(decode))

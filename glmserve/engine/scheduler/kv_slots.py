@@ -1,7 +1,8 @@
-"""Which sequence holds which KV row: decoded rows are 0 to n-1, prefilling rows lie above, then cached prefixes.
+"""Which sequence holds which KV row: of each size of rows the first are decoded, prefilling rows lie above them, then
+cached prefixes.
 
 A row keeps its KV after its request has ended: a request whose prompt has the same prefix reuses it and prefills the
-rest.
+rest. A sequence begins in the smallest row that it fits, and moves to a longer one when it has outgrown it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from glmserve.engine.request import Sequence
 
 LEAST_SHARED = 16
 """A shared prefix of fewer tokens is not worth a copy."""
+_ROOM_TO_ANSWER = 8
+"""A row is small enough for a prompt that leaves this part of it to the answer."""
+_UNBOUNDED = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -34,28 +38,86 @@ class CachedPrefix:
     used: int
 
 
-class SlotTable:
-    """Owned by the engine's thread. A decode step binds rows [0, n) without holes, and never touches a prefilling row.
+@dataclass
+class RowGroup:
+    """Adjacent rows [first, end) with room for `tokens` each; those that decode lie at its beginning, without holes."""
 
-    At most `slots` requests hold a row; further `rows` hold cached prefixes only. Moves must be carried out in the
-    order in which they are returned, before the next step.
+    first: int
+    end: int
+    tokens: int
+    decoding: list[Sequence]
+
+    @property
+    def behind(self) -> int:
+        """The row behind the decoded ones."""
+        return self.first + len(self.decoding)
+
+
+class SlotTable:
+    """Owned by the engine's thread. A decode step binds rows without holes, and never touches a prefilling row.
+
+    At most `slots` requests hold a row; further `rows` hold cached prefixes only. With `short_rows`, the first so many
+    rows have room for `short_tokens` each; every slot has one of them, and a request that needs more holds a long row
+    instead. Moves must be carried out in the order in which they are returned, before the next step.
     """
 
-    def __init__(self, slots: int, rows: int) -> None:
-        assert rows >= slots
+    def __init__(self, slots: int, rows: int, short_rows: int = 0, short_tokens: int = 0) -> None:
+        assert rows >= slots and (not short_rows or slots <= short_rows < rows)
         self.slots, self.rows = slots, rows
-        self.decoding: list[Sequence] = []
         self.prefilling: list[Sequence] = []
+        self._short = [RowGroup(0, short_rows, short_tokens, [])] if short_rows else []
+        self._long = RowGroup(short_rows, rows, _UNBOUNDED, [])
+        self._groups = [*self._short, self._long]
         self._cached: dict[int, CachedPrefix] = {}
         self._clock = 0
 
     @property
+    def decoding(self) -> list[Sequence]:
+        """Those that decode, in the order of their rows."""
+        return [sequence for group in self._groups for sequence in group.decoding]
+
+    @property
     def used(self) -> int:
-        return len(self.decoding) + len(self.prefilling)
+        return sum(len(group.decoding) for group in self._groups) + len(self.prefilling)
 
     @property
     def can_start(self) -> bool:
         return self.used < self.slots
+
+    @property
+    def in_long_rows(self) -> list[Sequence]:
+        return [*self._long.decoding, *(r for r in self.prefilling if r.row >= self._long.first)]
+
+    @property
+    def outgrown(self) -> list[Sequence]:
+        """Those whose next token has no room in their row."""
+        return [r for group in self._short for r in group.decoding if r.length >= group.tokens]
+
+    @property
+    def long_rows_left(self) -> int:
+        return self._long.end - self._long.first - len(self.in_long_rows)
+
+    def runs(self, reads: bool) -> list[list[Sequence]]:
+        """Who decodes in each run of the decoder: all together; but if a prompt is read and rows of both sizes decode,
+        the long ones have a run of their own before it."""
+        sizes = [list(group.decoding) for group in reversed(self._groups) if group.decoding]
+        return sizes if reads and len(sizes) > 1 else [self.decoding]
+
+    def needs_long(self, sequence: Sequence) -> bool:
+        """Whether a sequence that starts holds a long row, for its prompt and the beginning of what is left to say."""
+        return self._home(sequence) is self._long
+
+    def fits(self, sequence: Sequence) -> bool:
+        """Whether there is a slot, and a row of the size that it needs."""
+        return self.can_start and (self.long_rows_left > 0 or not self.needs_long(sequence))
+
+    def room(self, row: int) -> int:
+        """Tokens that a row holds at most, beside the decoder's own limit."""
+        return self._group(row).tokens
+
+    def rows_behind(self, row: int) -> int:
+        """How many rows of the same size there are from this one on."""
+        return self._group(row).end - row
 
     @property
     def tokens(self) -> int:
@@ -68,23 +130,51 @@ class SlotTable:
 
     def start(self, sequence: Sequence) -> list[Move]:
         """Gives a sequence the next row; its `length` then counts the tokens of the cached prefix."""
-        assert self.can_start
-        row = self.used
+        assert self.fits(sequence)
+        row = self._home(sequence).behind + len(self.prefilling)
         assert not self.prefilling or self.prefilling[-1].row == row - 1
+        moves = self._place(sequence, row)
         self.prefilling.append(sequence)
-        return self._place(sequence, row)
+        return moves
 
     def overtake(self, sequence: Sequence) -> list[Move]:
         """As `start`, but in front of the one that is prefilling, which makes room: its KV moves a row up. The caller
         prefills it whole in the next step."""
-        assert self.can_start and len(self.prefilling) == 1
-        row, behind, moves = len(self.decoding), self.prefilling[0], list[Move]()
-        if behind.row == row:
-            moves = [*self._make_room(row + 1), Move(row, row + 1, behind.length)]
-            behind.row = row + 1
-        moves += self._place(sequence, row)
+        assert self.fits(sequence) and len(self.prefilling) == 1
+        row = self._home(sequence).behind
+        moves = [*self._make_way(row), *self._place(sequence, row)]
         self.prefilling.insert(0, sequence)
         return moves
+
+    def _make_way(self, row: int) -> list[Move]:
+        """Moves the one that is prefilling a row up, if it holds this one."""
+        held = next((prefilling for prefilling in self.prefilling if prefilling.row == row), None)
+        if held is None:
+            return []
+        moves = [*self._make_room(row + 1, avoid=(row,)), Move(row, row + 1, held.length)]
+        held.row = row + 1
+        return moves
+
+    def grow(self, sequence: Sequence) -> list[Move]:
+        """Moves a sequence that decodes in a short row to a long one, of which one must be left."""
+        (short,), long, target = self._short, self._long, self._long.behind
+        assert self.long_rows_left > 0
+        moves = [*self._make_way(target), *self._make_room(target), Move(sequence.row, target, sequence.length)]
+        moves += self._fill_hole(short, sequence)
+        sequence.row = target
+        long.decoding.append(sequence)
+        return moves
+
+    def _fill_hole(self, group: RowGroup, sequence: Sequence) -> list[Move]:
+        """Takes a sequence out of those that decode; the last of them takes its row."""
+        last = group.decoding.pop()
+        if last is sequence:
+            return []
+        assert group.decoding[sequence.row - group.first] is sequence
+        move = Move(last.row, sequence.row, last.length)
+        group.decoding[sequence.row - group.first] = last
+        last.row = sequence.row
+        return [move]
 
     def _place(self, sequence: Sequence, row: int) -> list[Move]:
         """Gives a sequence a row that no other holds, with the longest prefix of its prompt that is cached."""
@@ -107,13 +197,14 @@ class SlotTable:
 
     def promote(self) -> list[Move]:
         """The first prefilling sequence joins the decoded rows; returns the moves that keep those without holes."""
-        sequence = self.prefilling.pop(0)
-        target = len(self.decoding)
-        moves = []
+        sequence = self.prefilling[0]
+        group = self._group(sequence.row)
+        target, moves = group.behind, list[Move]()
         if sequence.row != target:
             moves = [*self._make_room(target, avoid=(sequence.row,)), Move(sequence.row, target, sequence.length)]
             sequence.row = target
-        self.decoding.append(sequence)
+        self.prefilling.pop(0)
+        group.decoding.append(sequence)
         return moves
 
     def retire(self, sequence: Sequence, keep: bool = True) -> list[Move]:
@@ -125,26 +216,20 @@ class SlotTable:
             if keep:
                 self._cached[sequence.row] = entry
             return []
-        last = self.decoding.pop()
-        if last is sequence:
+        group, moves = self._group(sequence.row), list[Move]()
+        if sequence is group.decoding[-1]:
             if keep:
                 self._cached[sequence.row] = entry
-            return []
-        assert self.decoding[sequence.row] is sequence
-        moves = []
-        refuge = self._refuge(avoid=(last.row,)) if keep else None
-        if refuge is not None:
+        elif keep and (refuge := self._refuge(len(entry.keys))) is not None:
             moves.append(Move(sequence.row, refuge, sequence.length))
             self._cached[refuge] = entry
-        moves.append(Move(last.row, sequence.row, last.length))
-        last.row = sequence.row
-        self.decoding[sequence.row] = last
-        return moves
+        return moves + self._fill_hole(group, sequence)
 
     def drop_all(self) -> list[Sequence]:
         """Removes every sequence and cached prefix, when the rows' contents can no longer be trusted."""
         ended = [*self.decoding, *self.prefilling]
-        self.decoding.clear()
+        for group in self._groups:
+            group.decoding.clear()
         self.prefilling.clear()
         self._cached.clear()
         return ended
@@ -157,18 +242,21 @@ class SlotTable:
 
     def check(self) -> None:
         """Raises AssertionError when the invariant is broken."""
-        assert [r.row for r in self.decoding] == list(range(len(self.decoding)))
+        for group in self._groups:
+            assert [r.row for r in group.decoding] == list(range(group.first, group.behind))
         assert self.used <= self.slots
         held = [r.row for r in (*self.decoding, *self.prefilling)]
+        assert all(r.length <= self.room(r.row) for r in (*self.decoding, *self.prefilling))
+        assert all(len(cached.keys) <= self.room(row) for row, cached in self._cached.items())
         assert len(set(held)) == len(held) and all(row < self.rows for row in held)
         assert not set(held) & set(self._cached), "a cached prefix lies in a row that a sequence holds"
         assert all(row < self.rows for row in self._cached)
 
     def _donor(self, sequence: Sequence) -> tuple[int | None, int]:
         """The row with the longest prefix of a prompt, and its length; the last token is always prefilled."""
-        wanted, scope = sequence.request.prompt.keys[:-1], sequence.request.scope
+        wanted, scope = sequence.prompt.keys[:-1], sequence.request.scope
         rows = [(row, cached.keys, cached.scope) for row, cached in self._cached.items()]
-        rows += [(r.row, r.request.prompt.keys[: r.length], r.request.scope) for r in self.decoding]
+        rows += [(r.row, r.prompt.keys[: r.length], r.request.scope) for r in self.decoding]
         best, most = None, LEAST_SHARED - 1
         for row, keys, owner in rows:
             if owner == scope and (shared := _common(wanted, keys)) > most:
@@ -180,23 +268,38 @@ class SlotTable:
         cached = self._cached.pop(row, None)
         if cached is None:
             return []
-        refuge = self._refuge((row, *avoid), older_than=cached.used)
+        refuge = self._refuge(len(cached.keys), (row, *avoid), older_than=cached.used)
         if refuge is None:
             return []
         self._cached[refuge] = cached
         return [Move(row, refuge, len(cached.keys))]
 
-    def _refuge(self, avoid: tuple[int | None, ...], older_than: int | None = None) -> int | None:
-        """A row without a sequence: the last empty one, else the least recently used."""
-        held = {sequence.row for sequence in (*self.decoding, *self.prefilling)}
-        free = [row for row in range(self.rows) if row not in held and row not in avoid]
-        empty = [row for row in free if row not in self._cached]
-        if empty:
-            return empty[-1]
+    def _refuge(self, tokens: int, avoid: tuple[int | None, ...] = (), older_than: int | None = None) -> int | None:
+        """A row for so many tokens without a sequence: the last empty one of the smallest, else the least recently
+        used."""
+        taken = {*avoid, *(sequence.row for sequence in (*self.decoding, *self.prefilling))}
+        free = list[int]()
+        for group in (group for group in self._groups if group.tokens >= tokens):
+            rows = [row for row in range(group.first, group.end) if row not in taken]
+            if empty := [row for row in rows if row not in self._cached]:
+                return empty[-1]
+            free += rows
         oldest = min(free, key=lambda row: self._cached[row].used, default=None)
         if oldest is None or (older_than is not None and self._cached[oldest].used > older_than):
             return None
         return oldest
+
+    def _home(self, sequence: Sequence) -> RowGroup:
+        """The smallest rows for what a sequence must read and the beginning of what it has left to say."""
+        left = sequence.request.sampling.max_tokens - len(sequence.answer)
+        return next(
+            group
+            for group in self._groups
+            if sequence.prompt.length + min(left, group.tokens // _ROOM_TO_ANSWER) <= group.tokens
+        )
+
+    def _group(self, row: int) -> RowGroup:
+        return next(group for group in self._groups if row < group.end)
 
     def _tick(self) -> int:
         self._clock += 1

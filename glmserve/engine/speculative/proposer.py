@@ -30,6 +30,10 @@ class Draft:
     sequence: Sequence
     tokens: list[int]
 
+    def agreement(self, drawn: list[int]) -> int:
+        """How many of the tokens, from the first on, are those that were drawn."""
+        return next((at for at, token in enumerate(self.tokens) if drawn[at] != token), len(self.tokens))
+
 
 class NgramProposer:
     """Proposes a draft for at most one sequence a step, as long as gives the most tokens a second.

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from glmserve.engine.request import Event, Logprobs, Tokens
+from glmserve.engine.request import Event, Failed, Logprobs, Tokens
 
 _log = logging.getLogger(__name__)
 _REST_PER_WORK = 3.0
@@ -51,7 +51,7 @@ class ResponseSender:
     def channel(
         self, send: Send, is_whole: bool = False, when_ended: Callable[[], None] | None = None
     ) -> Callable[[Event], None]:
-        """The `emit` of one request; with `is_whole`, all its events are sent together at its end.
+        """The `emit` of one request; with `is_whole`, all its events are sent together at its end, or its error alone.
 
         `when_ended` runs with the last one.
         """
@@ -102,6 +102,8 @@ class ResponseSender:
         with self._lock:
             events, channel.events = channel.events, []
             channel.is_queued = False
+        if channel.is_whole and isinstance(events[-1], Failed):
+            events = events[-1:]  # behind a response Triton loses it on its way to `glm4v_whole`, which waits for ever
         try:
             channel.send(_joined(events))
         except Exception:  # one failing receiver must not stop the others

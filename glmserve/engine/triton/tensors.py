@@ -73,9 +73,9 @@ def read_request(tensors: Tensors, checkpoint: Checkpoint) -> Asked:
 
 
 def answers_in(tensors: Tensors) -> int:
-    """How many answers are wanted; raises InvalidInput."""
+    """How many answers are wanted, negative where only places for them are asked for; raises InvalidInput."""
     answers = _number(tensors, contract.ANSWERS, 1)
-    if not 1 <= answers <= MAX_ANSWERS:
+    if not 1 <= abs(answers) <= MAX_ANSWERS:
         raise InvalidInput(f"The field n must be a whole number from 1 to {MAX_ANSWERS}.", "n")
     return answers
 
@@ -84,9 +84,9 @@ def _number(tensors: Tensors, tensor: Tensor, default: int) -> int:
     return int(tensors[tensor.name][0]) if tensor.name in tensors else default
 
 
-def key_in(tensors: Tensors, tensor: Tensor) -> int | None:
-    """The key that stands in CANCEL_KEY or CANCEL."""
-    return int(tensors[tensor.name][0]) if tensor.name in tensors else None
+def keys_in(tensors: Tensors, tensor: Tensor) -> list[int]:
+    """The keys that stand in CANCEL_KEY or CANCEL."""
+    return [int(key) for key in tensors[tensor.name]] if tensor.name in tensors else []
 
 
 def length_and_deadline(tensors: Tensors) -> tuple[int, float]:

@@ -2,49 +2,53 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from threading import BoundedSemaphore
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from glmserve.contract import DECODER_MODEL, DECODER_OUTPUTS, WHOLE
+from glmserve.contract import CANCEL, DECODER_MODEL, DECODER_OUTPUTS, WHOLE
 from glmserve.engine.settings import EngineSettings
 from glmserve.engine.triton.ended_streams import EndedStreams
+from glmserve.engine.triton.lane import Lane
 from glmserve.engine.triton.tensors import kept
 from glmserve.engine.triton.whole_response import Tensors, joined
 from glmserve.errors import Overloaded, to_wire
+from glmserve.limits import WHOLE_PLACES
 
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         settings = EngineSettings.read()
-        places = settings.slots + settings.max_waiting  # more the engine refuses anyway
-        self._free = BoundedSemaphore(places)
-        self._pool = ThreadPoolExecutor(places, thread_name_prefix="whole")
+        places = min(settings.slots + settings.max_waiting, WHOLE_PLACES)  # the engine's, as far as Triton has threads
+        self._answers = Lane("whole", places, places)
+        self._cancels = Lane("cancels", places, 2)  # they come when all places are taken, and end at once
         self._ended = EndedStreams()
 
     def execute(self, requests: list) -> None:
         """Returns at once: an answer takes seconds, and the next request must not wait for it."""
         for request in requests:
             sender = request.get_response_sender()
-            if not self._free.acquire(blocking=False):
+            lane = self._cancels if any(t.name() == CANCEL.name for t in request.inputs()) else self._answers
+            if not lane.enter():
                 _send(sender, _failed(to_wire(Overloaded())))
                 continue
             inputs = [pb_utils.Tensor(tensor.name(), kept(tensor.as_numpy())) for tensor in request.inputs()]
             inputs.append(pb_utils.Tensor(WHOLE.name, np.ones(WHOLE.shape, WHOLE.dtype)))
-            self._pool.submit(self._answer, inputs, sender)
+            lane.run(partial(self._answer, inputs, sender))
 
     def finalize(self) -> None:
-        self._pool.shutdown()
+        self._answers.close()
+        self._cancels.close()
 
-    def _answer(self, inputs: list, sender: pb_utils.InferenceResponseSender) -> None:
+    def _answer(self, inputs: list, sender: pb_utils.InferenceResponseSender, leave: Callable[[], None]) -> None:
         try:
             response = self._ask(inputs)
         except Exception:  # a request without an answer would hang for ever
             response = _failed(to_wire(RuntimeError()))
         finally:
-            self._free.release()
+            leave()
         _send(sender, response)
 
     def _ask(self, inputs: list) -> pb_utils.InferenceResponse:

@@ -10,15 +10,19 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from costly_bodies import KINDS
+from fake_backend import FakeBackend
 from flask.testing import FlaskClient
 from samples import OPENAI_URL
 
+from gateway.chat.service import ChatService
 from gateway.deadline import Deadline
 from gateway.resources import DEAR
+from gateway.settings import GatewaySettings
 from glmserve.build.manifest import CHECKPOINT_FOLDER
-from glmserve.errors import PromptTooLong
+from glmserve.errors import DeadlineExceeded, PromptTooLong
 from glmserve.model.chat_template import Message, PromptBuilder
 from glmserve.model.tokenizer import Tokenizer
 
@@ -136,3 +140,23 @@ def test_who_waits_for_a_turn_gives_up_when_its_client_does(kind: str, client: F
         response = client.post(made.path, data=body, headers=made.headers | {"X-Request-Timeout": "0.2"})
         assert time.monotonic() - began < 10
     assert response.status_code == 504
+
+
+def test_many_ids_become_text_in_their_callers_turn(settings: GatewaySettings) -> None:
+    """A text of a hundred thousand tokens takes a processor for tens of milliseconds; a few tokens wait for nobody."""
+    service, many = ChatService(settings, FakeBackend()), np.full(20_000, 300)
+    with service._turns.take("somebody else", Deadline.after(60)):
+        with pytest.raises(DeadlineExceeded):
+            service.text_of(many, Deadline.after(0.1), "me")
+        assert service.text_of(many[:20], Deadline.after(0.1), "me")
+    assert len(service.text_of(many, Deadline.after(60), "me")) >= len(many)
+
+
+def test_of_rare_characters_few_are_counted_until_they_are_too_many(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[int] = []
+    encode = tokenizer.encode
+    monkeypatch.setattr(tokenizer, "encode", lambda text: (counted.append(len(text)), encode(text))[1])
+    assert tokenizer.is_far_longer("\u9f98" * 200_000, 4000)
+    assert sum(counted) <= 4096

@@ -11,7 +11,8 @@ from decoding import pixels_of
 from PIL import Image, ImageOps
 from samples import file_of
 
-from gateway.chat.image_decoder import ImageSizeLimits, OpenedImage, bytes_of_base64
+from gateway.chat.image_decoder import ImageSizeLimits, OpenedImage
+from gateway.reading.base64_file import bytes_of_base64
 from glmserve.errors import BadImage, TooLarge
 
 MOST = 1_000_000

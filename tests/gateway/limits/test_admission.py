@@ -165,3 +165,32 @@ def test_what_answers_took_is_learned_from_their_timings(
         assert int(response.headers["Retry-After"]) >= 1
         backend.gate.set()
         assert running.result(WAIT_S).status_code == 200
+
+
+def test_it_is_closed_once_the_smallest_request_would_be_refused() -> None:
+    """Found out without its size, so that nobody need count the tokens of what will be refused."""
+    admission, leave = Admission(100, 9, 1), Cancellation()
+    admission.check_open()
+    running = enter(admission, 100)
+    admission.check_open()  # one may wait
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(enter, admission, 1, leave)
+        assert eventually(lambda: admission.counts()[1] == 1)
+        _assert_closed(admission)
+        leave.cancel()
+        assert isinstance(waiting.exception(), Cancelled)
+    admission.check_open()
+    running.close()
+
+
+def test_it_is_closed_while_as_many_run_as_there_may_be() -> None:
+    admission = Admission(100, 1, 9)
+    with enter(admission, 1):
+        _assert_closed(admission)
+    admission.check_open()
+
+
+def _assert_closed(admission: Admission) -> None:
+    for ask_in in (admission.check_open, lambda: enter(admission, 1)):
+        with pytest.raises(Overloaded):
+            ask_in()

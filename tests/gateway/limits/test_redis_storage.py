@@ -20,10 +20,10 @@ from fake_backend import FakeBackend
 from flask.testing import FlaskClient
 from limits.strategies import SlidingWindowCounterRateLimiter
 from live_gateway import live_gateway
-from ports import free_port
 from samples import OPENAI_URL
 from structlog.testing import capture_logs
 
+from bench.ports import free_port
 from gateway.app import create_app
 from gateway.limits.rate_limit import RateLimitCounters
 from gateway.limits.redis_storage import REDIS_TIMEOUT_S

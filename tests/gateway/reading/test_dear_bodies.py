@@ -13,9 +13,11 @@ from contextlib import closing
 import pytest
 from costly_bodies import KINDS, VISION
 
+from gateway.reading.base64_file import bytes_of_base64
 from gateway.reading.dear import is_dear
 from gateway.reading.dear_reader import DearReader
 from gateway.reading.process import IDLE_S
+from gateway.schemas.vision import parse_vision
 from glmserve.errors import DeadlineExceeded, GlmServeError, InvalidInput, Overloaded
 
 JSON = "application/json"
@@ -165,3 +167,29 @@ def test_every_kind_stays_within_the_limits_of_bytes() -> None:
     for kind in KINDS.values():
         made = kind()
         assert len(made.body) <= (20 if made.path == VISION and "form" in made.headers["Content-Type"] else 16) << 30
+
+
+def test_reading_makes_way_for_the_threads_that_others_wait_for(dear_reader: DearReader) -> None:
+    assert dear_reader.read("a", niceness, b"") > os.getpriority(os.PRIO_PROCESS, 0)
+
+
+def niceness(_body: bytes) -> int:
+    return os.getpriority(os.PRIO_PROCESS, 0)
+
+
+@pytest.mark.parametrize("written", ["AB \n", "%41B==="[:4], "ABCD", "AB\r\nC"])
+def test_a_file_in_a_dear_body_comes_as_its_bytes(dear_reader: DearReader, written: str) -> None:
+    """Its worker would have to hand its base64 back to the same process."""
+    text = written * 100_000
+    body = json.dumps({"image": text, "video": f"data:video/mp4;base64,{text}", "prompt": "?"}).encode()
+    asked = dear_reader.read("a", parse_vision, body)
+    image, video = asked.conversation.shown()
+    assert image.data == video.data == bytes_of_base64(text, len(text))
+
+
+@pytest.mark.parametrize("written", ["AB !", "https://a.example/", "\u00e4"])
+def test_what_is_no_file_comes_as_it_was_sent(dear_reader: DearReader, written: str) -> None:
+    """Whoever wants the file knows better how to refuse it, and what a URL is."""
+    text = written * 300_000
+    asked = dear_reader.read("a", parse_vision, json.dumps({"image": text, "prompt": "?"}).encode())
+    assert asked.conversation.images()[0].data == text

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.ports import free_port
+
 WAIT_S = 20
 MAX_BODY = 100_000
 URL = "/v1/chat/vision"
@@ -24,8 +26,7 @@ URL = "/v1/chat/vision"
 @pytest.fixture(scope="module")
 def port(build: Path) -> Generator[int]:
     """A gateway process whose Triton does not exist."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = int(free.getsockname()[1])
+    port = free_port()
     settings = {
         "BUILD": str(build),
         "BIND": f"127.0.0.1:{port}",

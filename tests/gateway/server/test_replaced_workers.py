@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 from eventually import eventually
-from ports import free_port
+
+from bench.ports import free_port
+from bench.usage import children_of
 
 WAIT_S = 60.0
 REPLACED_WITHIN_S = 15.0
@@ -48,8 +50,7 @@ class Gateway:
             return False
 
     def workers(self) -> list[int]:
-        tasks = Path(f"/proc/{self.process.pid}/task").glob("*/children")
-        return [int(pid) for task in tasks for pid in task.read_text().split()]
+        return sorted(children_of(self.process.pid))
 
 
 @contextmanager

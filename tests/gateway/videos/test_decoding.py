@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from video_files import KINDS, animated_webp, decoded, scene, video
 
+from gateway.chat.sent_files import file_hash
 from gateway.chat.videos.cache import VideoCache, VideoKey
 from gateway.chat.videos.decoder import OpenedVideo, VideoLimits
 from gateway.deadline import Deadline
@@ -40,6 +42,7 @@ def frames_of(data: bytes, pool: DecoderPool, numbers: list[int], height: int, w
 @pytest.mark.parametrize(("container", "codec"), KINDS)
 def test_every_kind_gives_its_own_frames(pool: DecoderPool, container: str, codec: str) -> None:
     data = video(container, codec, frames=20)
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER, "what writes videos here must not take the machine from others"
     facts = opened(data, pool).facts
     assert (facts.frames, facts.width, facts.height) == (20, 64, 48) and abs(facts.fps - 10) < 0.01
     numbers = [0, 3, 4, 9, 15, 19, 19]
@@ -157,7 +160,7 @@ def test_frames_of_the_same_video_are_decoded_once_within_a_scope(pool: DecoderP
     cache, data = VideoCache(1 << 20), video(frames=12)
 
     def ask(scope: tuple[str, str], height: int = 28) -> list[np.ndarray]:
-        key = VideoKey.of(data, scope)
+        key = VideoKey.of(file_hash(data), scope)
         made = OpenedVideo(data, LIMITS, pool, Deadline.after(30), Cancellation(), "video", cache, key)
         assert cache.facts(key) is made.facts
         return made.frames([0, 4, 4], height, 28, Deadline.after(30), Cancellation())

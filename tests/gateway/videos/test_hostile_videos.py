@@ -22,7 +22,7 @@ from gateway.images.decoder_pool import DecoderPool
 from gateway.triton.backend import Cancellation
 from glmserve.errors import BadVideo, Cancelled, DeadlineExceeded
 
-pytestmark = [pytest.mark.process, pytest.mark.alone]
+pytestmark = pytest.mark.process
 MEGA, MIB = 1_000_000, 1 << 20
 NOISE_S = 0.5
 
@@ -98,6 +98,7 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
 }
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_file_costs_no_more_than_an_honest_one_and_a_second(name: str) -> None:
     data = HOSTILE[name]()
@@ -128,6 +129,7 @@ def _long() -> bytes:
     return video(frames=120, width=960, height=540, preset="ultrafast", crf="30")
 
 
+@pytest.mark.alone
 def test_leaving_frees_the_process_within_half_a_second() -> None:
     cancellation, left, others = Cancellation(), [0.0], set(decoder_pids())
     with closing(DecoderPool()) as pool:
@@ -145,6 +147,7 @@ def test_leaving_frees_the_process_within_half_a_second() -> None:
         assert eventually(lambda: set(decoder_pids()) <= others)
 
 
+@pytest.mark.alone
 def test_a_deadline_frees_the_process_within_half_a_second() -> None:
     others = set(decoder_pids())
     with closing(DecoderPool()) as pool:

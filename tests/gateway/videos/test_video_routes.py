@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,11 @@ from PIL import Image
 from samples import OPENAI_URL, URL, assert_problem, base64_of
 from video_files import animated_webp, decoded, scene, video
 
+import gateway.chat.service
+from gateway.app import create_app
+from gateway.chat.sent_files import file_hash
+from gateway.resources import AUDIT
+from gateway.settings import GatewaySettings
 from glmserve.build.manifest import CHECKPOINT_FOLDER
 from glmserve.model.bicubic import resized
 from glmserve.model.config import Checkpoint
@@ -242,3 +248,44 @@ def test_frames_that_do_not_fit_are_made_smaller(client: FlaskClient, backend: F
     told = response.get_json()["videos"][0]
     assert told["width"] < 320 and len(told["seconds"]) == 36
     assert len(backend.requests[0].input_ids) + 100 <= 4096
+
+
+@pytest.mark.parametrize(("width", "height"), [(320, 180), (180, 320), (322, 28)])
+def test_no_frame_has_a_longer_side_than_an_image_may_have(
+    settings: GatewaySettings, backend: FakeBackend, width: int, height: int
+) -> None:
+    app = create_app(settings.model_copy(update={"max_image_side": 200}), backend).test_client()
+    wide = base64.b64encode(video(width=width, height=height, frames=4)).decode()
+    response = app.post(URL, json={"video": wide, "prompt": "?"})
+    assert response.status_code == 200, response.text
+    told = response.get_json()["videos"][0]
+    longer, shorter = max(told["width"], told["height"]), min(told["width"], told["height"])
+    assert 200 - 28 < longer <= 200, told
+    assert shorter <= max(28, 200 / max(width, height) * min(width, height))
+
+
+def test_a_frame_with_a_longer_side_may_be_refused_instead(settings: GatewaySettings, backend: FakeBackend) -> None:
+    strict = {"max_image_side": 200, "large_videos": "refuse"}
+    app = create_app(settings.model_copy(update=strict), backend).test_client()
+    response = app.post(URL, json={"video": base64.b64encode(video(width=320, height=180)).decode(), "prompt": "?"})
+    assert_problem(response, 400, "longer side may have at most 200")
+
+
+@pytest.mark.parametrize("has_audit_log", [True, False])
+def test_a_video_is_hashed_once(
+    settings: GatewaySettings,
+    backend: FakeBackend,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    has_audit_log: bool,
+) -> None:
+    """For the audit log and for the cache of frames: a large file takes a tenth of a second."""
+    hashed: list[bytes] = []
+    monkeypatch.setattr(gateway.chat.service, "file_hash", lambda data: (hashed.append(data), file_hash(data))[1])
+    changed = {"audit_file": tmp_path / "audit"} if has_audit_log else {}
+    app = create_app(settings.model_copy(update=changed), backend)
+    response = app.test_client().post(URL, json={"video": DATA_URL, "prompt": "?"})
+    assert response.status_code == 200 and hashed == [FILE]
+    if has_audit_log:
+        app.extensions[AUDIT].close()
+        assert file_hash(FILE) in (tmp_path / "audit").read_text("utf-8")

@@ -70,6 +70,7 @@ class RtxDecoder:
                 f"GLM_ENGINE_SLOTS={most_rows}, or export the checkpoint with --slots {buckets[-1]}."
             )
         self.rows, self.vocabulary = rows, text.vocabulary
+        self.short_rows = self.short_tokens = 0  # a row is as long as the engines were built for
         self.candidates = min(SAMPLER_CANDIDATES, text.vocabulary)
         self._engines, self._stream, self._cache, self._buckets = engines, stream, cache, buckets
         self._no_features = np.zeros((1, text.hidden), np.float32)

@@ -15,7 +15,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def columns(rows: Sequence[Row], cells: Sequence[Sequence[str]]) -> str:
-    """A table with a line for each row; `cells` has each column's title and the cell below it."""
+    """A table with a line for each row; `cells` has each column's title and the cell below it, which stays empty where
+    the row lacks its fields."""
     return table([title for title, _ in cells], ([_filled(cell, row) for _, cell in cells] for row in rows))
 
 
@@ -54,16 +55,17 @@ def source(row: Row) -> str:
     rounds = f"{row['rounds']} rounds, " if "rounds" in row else ""
     threads = f"{row['threads']} model thread(s), " if row.get("threads") else ""
     versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
-    return f"{place(row)}: {rounds}{threads}{run['cpu']} with {run['cores']} cores; {versions}."
-
-
-def place(row: Row) -> str:
-    """The command that measured a row, and when."""
-    return "`{command}`, measured at `{commit}`, {date}".format_map(row["run"])
+    command = "`{command}`, measured at `{commit}`, {date}".format_map(run)
+    return f"{command}: {rounds}{threads}{run['cpu']} with {run['cores']} cores; {versions}."
 
 
 def _filled(cell: str, row: Row) -> str:
-    return cell.format_map(row) if "{" in cell else figure(row, cell)
+    if "{" not in cell:
+        return figure(row, cell)
+    try:
+        return cell.format_map(row)
+    except KeyError:
+        return ""
 
 
 def _styled(value: float, style: str) -> str:

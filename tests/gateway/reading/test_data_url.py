@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.chat.image_decoder import bytes_of_base64
+from gateway.reading.base64_file import bytes_of_base64
 from glmserve.errors import BadImage, TooLarge
 
 MOST = 1_000_000

@@ -1,0 +1,109 @@
+"""The steps from nothing to a published build: weights, plan, a build that is killed once, verify, publish."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from bench.real_size.meter import used_bytes
+from bench.real_size.scene import Scene, StepFailed, as_json
+from bench.records import Row, rounded
+from export.store.build_store import PARTS
+from glmserve.build.certificate import Certificate
+from glmserve.build.manifest import Manifest
+
+_POLL_S = 0.02  # a rehearsal's build takes a second or two
+_KILLED_AT = 0.5
+"""Of the bytes that the build writes."""
+_WAIT_S = 60.0
+
+
+def checkpoint(scene: Scene) -> Row:
+    """Random bf16 weights for the whole configuration, in four shards."""
+    partial = scene.folder / ".partial-checkpoint"
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(scene.checkpoint, ignore_errors=True)
+    scene.run("checkpoint", "bench", "checkpoint", str(partial), "--model", str(scene.configuration()))
+    partial.rename(scene.checkpoint)
+    return {"written_bytes": used_bytes(scene.checkpoint)}
+
+
+def plan(scene: Scene) -> Row:
+    """What the build and its serving will take, from headers and a few layers run here."""
+    printed = scene.run("plan", "export", "plan", *_of_checkpoint(scene), "--json")
+    found = as_json(printed)
+    return {
+        "new_bytes": found["new_bytes"],
+        "build_peak_bytes": found["peak_bytes"],
+        "slots": found["slots"],
+        "length": found["length"],
+        "serving": found["cards"][0],
+        "speed": found["speed"],
+    }
+
+
+def build(scene: Scene) -> Row:
+    """Builds, is killed when half is written, and continues: what was written then is used and so does not stay."""
+    command = [sys.executable, "-m", "export", "build", *_of_checkpoint(scene)]
+    wanted = _KILLED_AT * scene.found("plan")["new_bytes"]
+    began_s = time.monotonic()
+    with scene.log("build-killed").open("wb") as log:
+        process = subprocess.Popen(
+            command, env=scene.environment(), stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            while process.poll() is None and used_bytes(scene.builds) < wanted:
+                time.sleep(_POLL_S)
+        finally:
+            if was_killed := process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait(_WAIT_S)
+    killed_s, kept = time.monotonic() - began_s, used_bytes(scene.builds)
+    began_s = time.monotonic()
+    printed = scene.run("build", "export", "build", *_of_checkpoint(scene))
+    folder = Path(printed.strip().splitlines()[-1])
+    Manifest.read(folder).check(folder)
+    return {
+        "build": str(folder),
+        "was_killed": was_killed,
+        "continued": not list(scene.builds.glob(f"{PARTS}*")),
+        "killed_after_s": rounded(killed_s),
+        "kept_bytes": kept,
+        "resumed_s": rounded(time.monotonic() - began_s),
+        "written_bytes": used_bytes(folder),
+    }
+
+
+def verify(scene: Scene) -> Row:
+    """Compares the build with transformers, layer by layer where the model is too large for the memory."""
+    build = scene.build
+    scene.run(
+        "verify", "export", "verify", build.name, "--out", str(scene.builds), "--checkpoint", str(scene.checkpoint)
+    )
+    certificate = Certificate.find(build, Manifest.read(build))
+    if certificate is None:
+        raise StepFailed(f"verify ended well and wrote no certificate into {build}.")
+    return {}
+
+
+def publish(scene: Scene) -> Row:
+    """Asks the build its canary question and makes it the current one."""
+    scene.run("publish", "export", "publish", scene.build.name, "--out", str(scene.builds))
+    return {}
+
+
+def clean(scene: Scene) -> Row:
+    """Removes the checkpoint, which nothing needs once the build is verified."""
+    before = used_bytes(scene.folder)
+    shutil.rmtree(scene.checkpoint, ignore_errors=True)
+    return {"freed_bytes": before - used_bytes(scene.folder)}
+
+
+def _of_checkpoint(scene: Scene) -> list[str]:
+    out = ["--checkpoint", str(scene.checkpoint), "--out", str(scene.builds)]
+    return [*out, "--precision", scene.precision, "--target", "cpu"]

@@ -1,0 +1,243 @@
+"""`make real-size` runs here with a tiny model: every step, what it keeps, and which endings are as promised."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import records
+from bench.checkpoints.synthetic import write_configuration
+from bench.real_size import page
+from bench.real_size.meter import used_bytes
+from bench.real_size.questions import Ending, questions
+from bench.real_size.scene import TINY, Scene, StepFailed
+from bench.real_size.serve_steps import serving_environment
+from glmserve.model.tokenizer import Tokenizer
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = ROOT / "demo" / "checkpoint"
+HELPS = "What helps: a longer X-Request-Timeout, of up to 30 seconds."
+EXPORT_STEPS = ("checkpoint", "plan", "build", "verify", "publish")
+
+
+def scene_in(folder: Path, **changes: Any) -> Scene:
+    defaults = {"model": None, "precision": "fp32", "layers": None, "blocks": None, "say": print}
+    return Scene(folder, **defaults | changes)
+
+
+def planned_in_fp32(folder: Path) -> Scene:
+    (folder / "steps").mkdir()
+    (folder / "steps" / "plan.json").write_text('[{"precision": "fp32"}]', "utf-8")
+    return scene_in(folder)
+
+
+@pytest.mark.parametrize(
+    ("ending", "is_promised"),
+    [
+        (Ending(status=200, finish="stop", is_whole=True), True),
+        (Ending(status=200, finish="length", is_whole=True), True),
+        (Ending(finish="left"), True),
+        (Ending(status=503, code="overloaded", retry_after="3"), True),
+        (Ending(status=429, code="rate_limit_exceeded", retry_after="3"), True),
+        (Ending(status=504, code="timeout", sentence=HELPS), True),
+        (Ending(status=200, code="timeout", sentence=HELPS), True),
+        (Ending(status=200, finish="stop", is_whole=False), False),
+        (Ending(status=503, code="overloaded"), False),
+        (Ending(status=504, code="timeout", sentence="Too late."), False),
+        (Ending(status=500, code="internal_error", sentence=HELPS), False),
+        (Ending(status=200, code="internal_error", sentence="A fault of the service."), False),
+        (Ending(sentence="ConnectionResetError()"), False),
+    ],
+)
+def test_an_ending_is_promised_or_a_fault(ending: Ending, is_promised: bool) -> None:
+    row = ending.row("a question")
+    assert row["is_promised"] is is_promised and row["how"]
+
+
+@pytest.mark.slow
+def test_every_kind_of_question_is_asked_once() -> None:
+    asked = list(questions(Tokenizer.read(DEMO)))
+    names = [question.name for question in asked]
+    assert len(names) == len(set(names))
+    for kind in ("text", "Chinese", "JSON", "4 clients", "640x480", "1920x1080", "4000x3000", "follow-up", "6,000"):
+        assert any(kind in name for name in names), kind
+    assert [question.name for question in asked if question.leave_after_s] == [
+        "6,000 tokens, cancelled in prefill, and"
+    ]
+
+
+def test_a_cut_model_keeps_the_widths_and_has_fewer_layers(tmp_path: Path) -> None:
+    model = write_configuration(TINY, tmp_path / "model")
+    cut = scene_in(tmp_path / "scratch", model=model, layers=1, blocks=1).configuration()
+    config, whole = (json.loads((folder / "config.json").read_text("utf-8")) for folder in (cut, model))
+    assert config["text_config"] == whole["text_config"] | {"num_hidden_layers": 1}
+    assert config["vision_config"] == whole["vision_config"] | {"depth": 1}
+    assert (cut / "tokenizer.json").read_bytes() == (model / "tokenizer.json").read_bytes()
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_only_the_whole_model_goes_among_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "RESULTS", tmp_path / "results")
+    (tmp_path / "results").mkdir()
+    scene_in(tmp_path / "rehearsal").keep("plan", {"seconds": 1.0})
+    assert not list((tmp_path / "results").iterdir())
+    whole = scene_in(tmp_path / "whole", model=DEMO)
+    for seconds in (1.0, 2.0):
+        whole.keep("plan", {"seconds": seconds})
+    whole.keep("build", {"seconds": 3.0})
+    kept = {row["step"]: row["seconds"] for row in records.read("real_size")}
+    assert kept == {"plan": 2.0, "build": 3.0} and whole.is_done("build") and not whole.is_done("serve")
+    whole.keep_so_far("serve", {"answers": [], "is_cut": True})
+    assert records.read("real_size")[-1]["is_cut"] and not whole.is_done("serve")
+
+
+def test_a_step_that_needs_another_names_it(tmp_path: Path) -> None:
+    with pytest.raises(StepFailed, match="STEPS=build"):
+        _ = scene_in(tmp_path).build
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"precision": "bf16"}, "PRECISION=bf16: "),
+        ({"model": ROOT}, "has no config.json, preprocessor_config.json, tokenizer.json, chat_template.jinja"),
+        ({"precision": "int8"}, "holds a run in fp32, this one is in int8.*SCRATCH=.*PRECISION=.*STEPS="),
+    ],
+    ids=["no precision of a processor", "no model", "another precision"],
+)
+def test_what_would_fail_after_hours_is_said_at_once(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    planned_in_fp32(tmp_path).check([])
+    with pytest.raises(StepFailed, match=said):
+        scene_in(tmp_path, **changes).check([])
+
+
+def with_checkpoint(scene: Scene) -> None:
+    scene.checkpoint.mkdir(parents=True)
+    shutil.copyfile(scene.configuration() / "config.json", scene.checkpoint / "config.json")
+
+
+def test_a_folder_serves_one_model(tmp_path: Path) -> None:
+    with_checkpoint(scene_in(tmp_path, layers=1))
+    scene_in(tmp_path, layers=1).check([])
+    scene_in(tmp_path).check(["checkpoint"])
+    for steps in ([], ["build"]):
+        with pytest.raises(StepFailed, match=r"1 text layers.*ask for 2 text layers.*SCRATCH=.*STEPS=checkpoint"):
+            scene_in(tmp_path).check(steps)
+
+
+def test_a_checkpoint_that_does_not_fit_is_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=1_000_000))
+    with pytest.raises(StepFailed, match=r"takes 0\.0 GB in .*where 0\.0 GB are free: make room.*LAYERS="):
+        scene_in(tmp_path).check([])
+    with_checkpoint(scene_in(tmp_path))
+    scene_in(tmp_path).check([])
+
+
+def test_named_steps_may_run_in_another_precision(tmp_path: Path) -> None:
+    planned_in_fp32(tmp_path)
+    scene_in(tmp_path, precision="int8").check(["build"])
+
+
+def test_a_folder_that_cannot_be_made_is_named() -> None:
+    with pytest.raises(StepFailed, match="SCRATCH=/proc/none cannot be made"):
+        scene_in(Path("/proc/none")).check([])
+
+
+def test_what_make_was_told_does_not_reach_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = ("PRECISION", "CHECKPOINT", "START_TIMEOUT_S", "MAKEFLAGS", "GLM_ENGINE_SLOTS")
+    for name in given:
+        monkeypatch.setenv(name, "1")
+    environment = serving_environment(scene_in(tmp_path))
+    assert not environment.keys() & set(given) and environment["PATH"]
+
+
+@pytest.mark.slow
+def test_memory_is_that_of_every_process_below(tmp_path: Path) -> None:
+    program = "import subprocess, sys, time\nif len(sys.argv) > 1: held = bytearray(b'x') * 80_000_000; time.sleep(7)\n"
+    program += "else: subprocess.run([sys.executable, sys.argv[0], 'child'])\n"
+    (tmp_path / "program.py").write_text(program, "utf-8")
+    measuring = "import json, subprocess, sys\nfrom bench.real_size.meter import Meter\n"
+    measuring += "with Meter() as meter: subprocess.run([sys.executable, sys.argv[1]], check=True)\n"
+    measuring += "print(json.dumps(meter.row()))"  # in a process that has started nothing else
+    command = [sys.executable, "-c", measuring, str(tmp_path / "program.py")]
+    row = json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout)
+    assert row["seconds"] > 6 and len(row["load"]) == 2
+    assert 80e6 < row["peak_pss_bytes"] <= row["peak_rss_bytes"] < 400e6
+
+
+def test_the_page_shows_what_was_foretold_beside_what_was_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "RESULTS", tmp_path)
+    assert page.block() == "Not measured yet."
+    run = {"command": "make real-size", "date": "2026-01-01", "commit": "abc", "cpu": "A CPU", "cores": 2}
+    step = {"precision": "int4", "seconds": 90.0, "load": [0.5, 2.0], "peak_rss_bytes": 2e9, "peak_pss_bytes": 1e9}
+    step |= {"disk_bytes": 3e9, "run": run | {"versions": {"python": "3.11"}}}
+    speed = {"first_token_s": {"640x480": 20.0}, "tokens_per_s": {"1": 2.0}}
+    answer = {"how": "length", "is_promised": True, "seconds": 40.0, "tokens": 24, "load": [1.0, 1.0]}
+    photo = answer | {"question": "photo 640x480, streamed", "first_token_s": 30.0, "tokens_per_s": 1.5}
+    text = answer | {"question": "text, streamed", "first_token_s": 1.0, "tokens_per_s": 1.6}
+    served = {"ready_s": 20.0, "weights_bytes": 5e9, "threads": 1, "bandwidth_bytes_per_s": 10e9}
+    served |= {"bandwidth_all_cores_bytes_per_s": 15e9, "answers": [text, photo], "broken": ["JSON schema"]}
+    built = {"step": "build", "was_killed": True, "continued": True, "kept_bytes": 3e9, "written_bytes": 7e9}
+    built |= {"killed_after_s": 60.0, "resumed_s": 300.0}
+    rows: list[dict[str, Any]] = [
+        step | {"step": "plan", "new_bytes": 7e9, "build_peak_bytes": 1e9, "speed": speed},
+        step | built,
+        step | served | {"step": "serve"},
+    ]
+    (tmp_path / "real_size.json").write_text(json.dumps(rows), "utf-8")
+    shown = page.block()
+    assert "| first token, photo of 640x480, s | 20 | 30 | 1.50 |" in shown
+    assert "| peak memory of the build, GB | 1 | 2 | 2.00 |" in shown
+    assert "killed after 60.0 s with 3.00 GB written, went on for 5.0 min" in shown
+    assert "memory allows 2.00 tokens a second of one request; 1.60 were generated, 80% of that." in shown
+    assert "Ready after 20.0 s. **Not as promised: JSON schema.**" in shown and "cut short" not in shown
+    rows[-1] |= {"is_cut": True, "is_verified": False}
+    (tmp_path / "real_size.json").write_text(json.dumps(rows), "utf-8")
+    shown = page.block()
+    assert "cut short" in shown and "not verified yet" in shown and "| `serve` |" not in shown
+
+
+@pytest.fixture(scope="module")
+def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a rehearsal that was killed in its plan, and went on."""
+    scratch = tmp_path_factory.mktemp("real-size") / "scratch"
+    command = [sys.executable, "-m", "bench.real_size", "--scratch", str(scratch), "--steps"]
+    subprocess.run([*command, "checkpoint"], cwd=ROOT, check=True, timeout=250)
+    with pytest.raises(subprocess.TimeoutExpired):
+        subprocess.run([*command, "plan"], cwd=ROOT, check=True, timeout=2)
+    subprocess.run([*command, " ".join(EXPORT_STEPS[1:])], cwd=ROOT, check=True, timeout=280)
+    return scratch
+
+
+@pytest.mark.parity
+@pytest.mark.build
+@pytest.mark.slow
+def test_a_rehearsal_builds_is_killed_goes_on_and_is_published(rehearsed: Path) -> None:
+    scene = scene_in(rehearsed)
+    for step in EXPORT_STEPS:
+        row = scene.found(step)
+        assert row["seconds"] > 0 and row["disk_bytes"] > 0 and row["run"]["cpu"], step
+    plan, built = scene.found("plan"), scene.found("build")
+    assert built["was_killed"] and built["continued"] and built["kept_bytes"] > 0 and built["resumed_s"] > 0
+    assert built["written_bytes"] == pytest.approx(plan["new_bytes"], rel=0.15)
+    assert (scene.builds / "current").resolve().samefile(scene.build) and used_bytes(scene.build) > 0
+
+
+@pytest.mark.triton
+@pytest.mark.slow
+def test_a_rehearsal_serves_and_every_answer_ends_as_promised(rehearsed: Path) -> None:
+    command = [sys.executable, "-m", "bench.real_size", "--scratch", str(rehearsed), "--steps", "serve"]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=280)
+    row = scene_in(rehearsed).found("serve")
+    assert row["broken"] == [] and len(row["answers"]) >= 13
+    assert row["weights_bytes"] > 0 and row["ready_s"] > 0 and row["settings"] == {}
