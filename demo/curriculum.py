@@ -23,7 +23,7 @@ from demo.pictures.scenes import Scene, random_scene, random_size
 
 FILM_SIZES_PX = ((112, 112), (112, 112), (140, 112), (112, 84), (140, 140), (84, 84))
 # How often a batch is of a kind, and how many rows it has.
-SHARES = {"single": 30, "pair": 8, "film": 8, "talk": 14, "copy": 40}
+SHARES = {"single": 46, "pair": 15, "film": 15, "talk": 12, "copy": 12}
 ROWS = {"single": 14, "pair": 7, "film": 5, "talk": 6, "copy": 8}
 ROOM = {"single": 150, "pair": 150, "film": 110, "greeting": 380, "copy": 250}  # tokens of the chats of a row
 
