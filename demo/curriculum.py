@@ -59,6 +59,11 @@ def crowded_images(rng: random.Random, n: int) -> Images:
     return _drawn([random_scene(rng, size, crowded=rng.random() < 0.6) for _ in range(n)])[0]
 
 
+def film_images(rng: random.Random, encoder: Encoder) -> Images:
+    """Pieces of videos, for the eyes alone."""
+    return _films(Desk(rng, encoder))[1]
+
+
 def _drawn(scenes: list[Scene]) -> tuple[Images, list[list[Mark]]]:
     pictures: list[list[Image.Image]] = []
     marks: list[list[Mark]] = []

@@ -1,4 +1,8 @@
-"""Train the demo checkpoint on a CPU: `python -m demo.train --out DIR [--resume] [--decay-steps N]`."""
+"""Train the demo checkpoint on a CPU: `python -m demo.train eyes|words --out DIR [--resume] [--decay-steps N]`.
+
+First the eyes alone, by a throwaway head that says what each picture token shows and where; then the words, with the
+eyes as they are: pictures then cost a third, and what was learnt to see stays.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ from torch.nn import functional
 
 from demo.batches import LABELS, Encoder, Images
 from demo.crew import Crew
-from demo.curriculum import crowded_images, random_batch
+from demo.curriculum import crowded_images, film_images, random_batch
 from demo.forward import read, see
 from demo.model import new_model, save_model, start_from
 from demo.muon import Matrix, Muon
@@ -25,12 +29,11 @@ from demo.pictures.lettering import use_more_fonts
 
 RATE = 8e-4  # of the matrices; everything else learns twice as fast
 WARM_UP_STEPS = 40
-HELPER_STEPS = 40  # the throwaway head finds its way into eyes that can see already
-EYES_STEPS = 400  # eyes that cannot see yet learn alone
-LESSONS, VISION_IMAGES = 1, 8  # batches of lessons and pictures for the eyes alone, in each process and step
+LESSONS, EYE_BATCHES, VISION_IMAGES = 1, 6, 8  # batches of lessons; for the eyes, batches and pictures in each
 HELPER_WEIGHTS = {"name": 2.0, "colour": 1.0, "place": 0.7, "background": 0.5}
 BOX_WEIGHT = 6.0
-HELPER_WEIGHT = 0.3
+OFF_WEIGHT = 2.0  # of a box's sides, in parts of its size
+LEAST_SIDE = 0.03
 EMPTY_WEIGHT = 0.2  # of a token that shows only background
 SAVE_EVERY_S = 180.0
 LOG_EVERY_STEPS = 10
@@ -55,9 +58,23 @@ class Helper(nn.Module):
             each = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
             losses.append(HELPER_WEIGHTS[name] * (each * weights).sum() / weights.sum())
             right[name] = (logits.argmax(-1) == labels)[shown].float().mean().item()
-        off = (self.box(x) - images.boxes).abs().mean(-1)[shown]
-        right["box"] = off.mean().item()
-        return torch.stack(losses).sum() + BOX_WEIGHT * off.mean(), right
+        box_loss, boxes = _box_loss(self.box(x)[shown], images.boxes[shown])
+        return torch.stack(losses).sum() + box_loss, right | boxes
+
+
+def _box_loss(found: torch.Tensor, true: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
+    """Of boxes [n, 4], and how they fare: the mean error of a side, and how many have an IoU of 0.7."""
+    off = (found - true).abs()
+    size = (true[:, 2:] - true[:, :2]).clamp(min=LEAST_SIDE)
+    shared = torch.minimum(found[:, 2:], true[:, 2:]) - torch.maximum(found[:, :2], true[:, :2])
+    both = shared.clamp(min=0).prod(-1)
+    iou = both / (_area(found) + _area(true) - both + 1e-6)
+    loss = BOX_WEIGHT * off.mean() + OFF_WEIGHT * (off / torch.cat([size, size], -1)).mean() + (1 - iou).mean()
+    return loss, {"box": off.mean().item(), "iou": (iou > 0.7).float().mean().item()}
+
+
+def _area(boxes: torch.Tensor) -> torch.Tensor:
+    return (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(-1)
 
 
 @dataclass
@@ -82,19 +99,22 @@ class Trainer:
     """Owns the weights, the optimisers and the schedule: warm-up, a steady rate for as long as wanted, then a decay."""
 
     def __init__(
-        self, out: Path, tokenizer: Tokenizer, seed: int, workers: int = 0, peak: float = RATE, sees: bool = False
+        self, out: Path, tokenizer: Tokenizer, seed: int, workers: int = 0, peak: float = RATE, eyes: bool = False
     ) -> None:
-        """`peak` is the steady rate; `sees` says that the weights to begin with have learnt to see."""
-        self.peak, self.sees = peak, sees
+        """`peak` is the steady rate; either the `eyes` learn or the words."""
+        self.peak, self.eyes = peak, eyes
         self.out, self.seed = out, seed
         self.tokenizer, self.encoder = tokenizer, Encoder(tokenizer)
         self.model = new_model(tokenizer, seed)
         self.helper = Helper(self.model.lm_head.in_features)
-        self.muon = Muon(_matrices(self.model))
+        tower = self.model.model.visual
+        tower.requires_grad_(eyes)
+        learns = tower if eyes else nn.ModuleList([self.model.model.language_model, self.model.lm_head])
+        self.muon = Muon(_matrices(learns))
         mine = {id(matrix.weight) for matrix in self.muon.matrices}
-        rest = [p for p in (*self.model.parameters(), *self.helper.parameters()) if id(p) not in mine]
+        self.parameters = [*learns.parameters(), *(self.helper.parameters() if eyes else ())]
+        rest = [p for p in self.parameters if id(p) not in mine]
         self.adam = torch.optim.AdamW(rest, betas=(0.9, 0.95), weight_decay=0.0)
-        self.parameters = [*self.model.parameters(), *self.helper.parameters()]
         self.progress = Progress()
         self.crew = Crew(workers, self.parameters)
 
@@ -141,51 +161,41 @@ class Trainer:
         for group in self.adam.param_groups:
             group["lr"] = 2 * rate
         self.adam.step()
-        if not self.looks_only or not self.sees:
-            self.muon.step(rate)
+        self.muon.step(rate)
         self.adam.zero_grad()
         self.muon.zero_grad()
         self.progress.step += 1
 
-    @property
-    def looks_only(self) -> bool:
-        """Whether no lessons are learnt yet."""
-        return self.progress.step < (HELPER_STEPS if self.sees else EYES_STEPS)
-
     def study(self, rng: random.Random) -> None:
         """One process's share of a step: gradients of its lessons."""
         share = 1 / (1 + self.crew.size)
-        if self.looks_only:
-            for _ in range(LESSONS):
-                self.look(rng, share / LESSONS)
-            return
-        for _ in range(LESSONS):
-            self.learn(rng, share / LESSONS)
-        self.look(rng, share * HELPER_WEIGHT)
+        for number in range(EYE_BATCHES if self.eyes else LESSONS):
+            if self.eyes:
+                self.look(rng, share / EYE_BATCHES, has_films=not number)
+            else:
+                self.learn(rng, share / LESSONS)
 
-    def look(self, rng: random.Random, weight: float) -> None:
-        """What pictures show, without a word."""
-        images = crowded_images(rng, VISION_IMAGES)
-        features = see(self.model, images.patches, images.grid)
-        if self.looks_only and self.sees:
-            features = features.detach()
-        loss, right = self.helper.loss(features, images)
+    def look(self, rng: random.Random, weight: float, has_films: bool) -> None:
+        """What pictures or films show, without a word."""
+        images = film_images(rng, self.encoder) if has_films else crowded_images(rng, VISION_IMAGES)
+        loss, right = self.helper.loss(see(self.model, images.patches, images.grid), images)
         _backward(loss * weight)
+        kind = "film" if has_films else "see"
         for name, value in right.items():
-            self.progress.note("see-" + name, value)
+            self.progress.note(f"{kind}-{name}", value)
         self.progress.note("~see-loss", loss.item())
 
     def learn(self, rng: random.Random, weight: float) -> None:
         """One batch of lessons."""
         packed, images = random_batch(rng, self.encoder)
-        features, helper_loss = None, torch.zeros(())
+        features = None
         if images is not None:
-            features = see(self.model, images.patches, images.grid)
-            helper_loss, _ = self.helper.loss(features, images)
+            with torch.no_grad():
+                features = see(self.model, images.patches, images.grid)
         logits = self.model.lm_head(read(self.model, packed, features))
         losses = functional.cross_entropy(logits, packed.targets, reduction="none")
         loss = (losses * packed.weights).sum() / len(packed.kinds)
-        _backward((loss + HELPER_WEIGHT * helper_loss) * weight)
+        _backward(loss * weight)
         # Which answers would a greedy reader have got right to the letter?
         wrong = ((logits.argmax(-1) != packed.targets) & (packed.weights > 0)).long()
         mistakes = torch.zeros(len(packed.kinds), dtype=torch.long).index_add_(0, packed.owners, wrong)
@@ -203,6 +213,7 @@ class Trainer:
     def save(self) -> None:
         """Everything a resumed run needs, written beside and renamed."""
         state: dict[str, Any] = {
+            "eyes": self.eyes,
             "model": self.model.state_dict(),
             "helper": self.helper.state_dict(),
             "muon": self.muon.state_dict(),
@@ -215,12 +226,14 @@ class Trainer:
         (self.out / "training.pt.new").rename(self.out / "training.pt")
 
     def resume(self) -> None:
+        """Goes on; what was written while the other half learnt gives its weights only."""
         state = torch.load(self.out / "training.pt", weights_only=True)
         self.model.load_state_dict(state["model"])
         self.helper.load_state_dict(state["helper"])
-        self.muon.load_state_dict(state["muon"])
-        self.adam.load_state_dict(state["adam"])
-        self.progress = Progress(state["step"], state["elapsed_s"], state["decay_from"])
+        if state.get("eyes") is self.eyes:
+            self.muon.load_state_dict(state["muon"])
+            self.adam.load_state_dict(state["adam"])
+            self.progress = Progress(state["step"], state["elapsed_s"], state["decay_from"])
 
 
 def _backward(loss: torch.Tensor) -> None:
@@ -240,6 +253,7 @@ def _matrices(model: nn.Module) -> list[Matrix]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=("eyes", "words"), help="which half learns")
     parser.add_argument("--out", type=Path, required=True, help="a folder that holds tokenizer.json")
     parser.add_argument(
         "--decay-steps", type=int, default=0, help="let the rate fall to nothing in so many steps, and end"
@@ -255,8 +269,8 @@ def main() -> None:
     if arguments.fonts:
         use_more_fonts(arguments.fonts)
     tokenizer = Tokenizer.from_file(str(arguments.out / "tokenizer.json"))
-    sees = arguments.start is not None
-    trainer = Trainer(arguments.out, tokenizer, arguments.seed, arguments.workers, arguments.rate, sees)
+    eyes = arguments.what == "eyes"
+    trainer = Trainer(arguments.out, tokenizer, arguments.seed, arguments.workers, arguments.rate, eyes)
     if arguments.resume:
         trainer.resume()
     elif arguments.start:
