@@ -145,7 +145,7 @@ $(PEERS): requirements/peers.txt requirements/peers-sources.txt | $(VENV)/.made
 		export PATH="$$PWD/.peers/bin:$$PATH"; \
 		cmake -S .peers/llama.cpp -B .peers/native -G Ninja -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF -DLLAMA_BUILD_TESTS=OFF \
 			-DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_OPENSSL=OFF -DLLAMA_USE_PREBUILT_UI=OFF >.peers/cmake.log 2>&1 \
-		&& cmake --build .peers/native --target llama-server >.peers/build.log 2>&1 || { tail -20 .peers/*.log; exit 1; }; \
+		&& cmake --build .peers/native --target llama-server llama-quantize >.peers/build.log 2>&1 || { tail -20 .peers/*.log; exit 1; }; \
 	else echo 'There is no C++ compiler here: llama.cpp is measured from its wheel alone.'; fi
 	@touch $@
 
@@ -170,20 +170,25 @@ cuda-launches: $(REHEARSAL) $(VENV)/.test-installed ## Record which kernels a st
 	PYTHONPATH=tests/support $(BIN)/python -m tests.cuda.launch_list
 	$(BIN)/python tests/support/rendered_docs.py
 
+.PHONY: names-model-and-scratch
+names-model-and-scratch:
+	@test -n "$(MODEL)" -a -n "$(SCRATCH)" || { \
+		echo 'MODEL= names the folder with the config, and SCRATCH= one with room for 45 GB: give both.' >&2; $(FAIL_QUIETLY); }
+
 .PHONY: rtx-real-size
-rtx-real-size: $(VENV)/.rtx-installed ## Build engines for RTX GPUs at the real widths (MODEL=DIR with its config; 45 GB in SCRATCH=DIR)
+rtx-real-size: names-model-and-scratch $(VENV)/.rtx-installed ## Build engines for RTX GPUs at the real widths (MODEL=DIR with its config; 45 GB in SCRATCH=DIR)
 	$(BIN)/python -m bench checkpoint $(SCRATCH)/checkpoint --model $(MODEL)
 	$(BIN)/python -m export build --checkpoint $(SCRATCH)/checkpoint --out $(SCRATCH)/builds \
 		--precision $(or $(PRECISION),bf16) --target rtx --compute-capability 8.9
 
 .PHONY: real-size
-real-size: $(VENV)/.test-installed ## Take the model at its real size through every step (MODEL=DIR SCRATCH=DIR; without MODEL a tiny rehearsal); docs/real-size.md
+real-size: $(VENV)/.test-installed $(if $(findstring llama,$(STEPS)),$(PEERS)) ## Take the model at its real size through every step (MODEL=DIR SCRATCH=DIR; without MODEL a tiny rehearsal); docs/real-size.md
 	@$(BIN)/python -m bench.real_size --scratch $(or $(SCRATCH),bench/.cache/real-size) $(if $(MODEL),--model $(MODEL)) \
 		$(if $(PRECISION),--precision $(PRECISION)) $(if $(LAYERS),--layers $(LAYERS)) $(if $(BLOCKS),--blocks $(BLOCKS)) \
 		$(if $(STEPS),--steps "$(STEPS)")
 
 .PHONY: soak
-soak: $(VENV)/.test-installed ## Let random requests come and go for 20 minutes (MINUTES=20), then look for leaks
+soak: $(VENV)/.test-installed ## Load the whole service to 70 % for 20 minutes (MINUTES=20), and look for leaks
 	$(BIN)/python -m bench soak --minutes $(or $(MINUTES),20)
 
 .PHONY: chaos

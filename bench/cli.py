@@ -28,6 +28,7 @@ from bench.measure import (
     per_core,
     rejection_latency,
     replicas,
+    service_soak,
     soak,
     speculative,
     step_profile,
@@ -38,15 +39,21 @@ from bench.peers import compare
 from bench.peers.environment import NotInstalled
 from bench.records import Row
 from bench.report import tables
+from bench.servers.processes import NotStarted
 from bench.simulation import simulate
+from export.errors import named_files
 from export.precision import Precision
 from glmserve.errors import GlmServeError
 from glmserve.system.cpu_count import cores
+from launcher.gateway_server import GatewayFailed
+from launcher.triton_server import TritonFailed
 
 HALF_THE_CORES = max(1, cores() // 2)
 Threads = Annotated[int, typer.Option(min=1, help="Processor threads of the model, the same on every side.")]
 Rounds = Annotated[int, typer.Option(min=1, help="How often each comparison is made; the median counts.")]
 Folder = Annotated[Path, typer.Option(exists=True, file_okay=False, help="A Hugging Face checkpoint's folder.")]
+_TOLD = (GlmServeError, NotInstalled, NotStarted, TritonFailed, GatewayFailed, service_soak.NothingAnswered)
+"""Errors whose message is what a user needs."""
 _STARTED = time.monotonic()
 
 app = typer.Typer(
@@ -155,16 +162,32 @@ def write_report() -> None:
     _say_what_is_outdated()
 
 
+_Seed = Annotated[int, typer.Option(help="Decides the requests, and who leaves when.")]
+_Minutes = Annotated[float, typer.Option(min=0.05, help="How long clients keep sending requests.")]
+
+
 @app.command("soak")
 def run_soak(
-    minutes: Annotated[float, typer.Option(min=0.05, help="How long clients keep sending requests.")] = 20.0,
-    threads: Threads = HALF_THE_CORES,
-    seed: Annotated[int, typer.Option(help="Decides the requests, and who leaves when.")] = 0,
-    checkpoint: Folder = DEMO,
+    minutes: _Minutes = 20.0, threads: Threads = HALF_THE_CORES, seed: _Seed = 0, checkpoint: Folder = DEMO
 ) -> None:
-    """Random joins, departures, deadlines and seeds in the bare engine: a JSON summary, and exit code 1 if it fails."""
-    summary = soak.soak(Run(threads, 1, say).build(checkpoint), minutes, threads, seed, say)
-    typer.echo(json.dumps(asdict(summary) | {"passed": summary.passed}, indent=1))
+    """The whole service at 70 % of what it can do, and whether it grows: a JSON summary; exit code 1 if it fails.
+
+    Before that it takes half a minute to find what the service can do.
+    """
+    say(f"The gateway's log lies in {service_soak.LOGS}")
+    _judge_soak(service_soak.soak(Run(threads, 1, say).build(checkpoint), minutes, threads, seed, say))
+
+
+@app.command("soak-engine")
+def run_engine_soak(
+    minutes: _Minutes = 20.0, threads: Threads = HALF_THE_CORES, seed: _Seed = 0, checkpoint: Folder = DEMO
+) -> None:
+    """Random joins, departures, deadlines and seeds in the bare engine, always full; judged as `soak` is."""
+    _judge_soak(soak.soak(Run(threads, 1, say).build(checkpoint), minutes, threads, seed, say))
+
+
+def _judge_soak(summary: soak.Summary | service_soak.ServiceSummary) -> None:
+    typer.echo(json.dumps(asdict(summary) | {"passed": summary.passed, "faults": summary.faults}, indent=1))
     if not summary.passed:
         raise typer.Exit(1)
 
@@ -186,6 +209,7 @@ def _say_what_is_outdated() -> None:
 def main() -> None:
     """The entry of `python -m bench`; what is missing on this machine or in a checkpoint is a sentence."""
     try:
-        app(prog_name="python -m bench")
-    except (GlmServeError, NotInstalled) as error:
+        with named_files():
+            app(prog_name="python -m bench")
+    except _TOLD as error:
         sys.exit(str(error))

@@ -12,6 +12,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
+from export.store.build_store import write_whole
 from glmserve.system.cpu_count import cores
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -49,7 +50,7 @@ def write(name: str, rows: Sequence[Row], command: str, folder: Path | None = No
     folder = folder or RESULTS
     folder.mkdir(exist_ok=True)
     path = folder / f"{name}.json"
-    path.write_text(json.dumps([{**row, "run": run} for row in rows], indent=1) + "\n", "utf-8")
+    write_whole(path, json.dumps([{**row, "run": run} for row in rows], indent=1) + "\n")
     return path
 
 

@@ -7,17 +7,10 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from launcher.supervision.vital_signs import children_of
+
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 _KIB = 1024
-
-
-def children_of(pid: int) -> set[int]:
-    """The processes that any of its threads has started."""
-    found: set[int] = set()
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(OSError):  # the thread has ended
-            found |= set(map(int, task.read_text("utf-8").split()))
-    return found
 
 
 def descendants(pid: int) -> set[int]:
@@ -54,6 +47,26 @@ def rss_bytes(pids: Iterable[int]) -> int:
 def pss_bytes(pids: Iterable[int]) -> int:
     """Resident memory of these processes: what several share counts once. One that has ended has none."""
     return sum(_of(pid, "smaps_rollup", "Pss:") for pid in pids)
+
+
+def own_bytes(pids: Iterable[int]) -> int:
+    """Memory that holds what these processes have written, and not what lies in files, which other programs may share:
+    what a leak grows. One that has ended has none."""
+    return sum(_of(pid, "status", "RssAnon:") + _of(pid, "status", "RssShmem:") for pid in pids)
+
+
+def threads_of(pid: int) -> int:
+    """None for one that has ended."""
+    with suppress(OSError):
+        return len(list(Path(f"/proc/{pid}/task").iterdir()))
+    return 0
+
+
+def open_files(pid: int) -> int:
+    """Files, sockets and whatever else it has open; none for one that has ended."""
+    with suppress(OSError):
+        return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    return 0
 
 
 def _of(pid: int, file: str, name: str) -> int:

@@ -1,4 +1,7 @@
-"""The demo's tokenizer: byte-level BPE learned from the questions, then GLM's special tokens in GLM's order."""
+"""The demo's tokenizer: byte-level BPE learned from the questions, then GLM's special tokens in GLM's order.
+
+The checkpoint's own was learned when there were fewer phrasings, and stays: its ids belong to the weights.
+"""
 
 from __future__ import annotations
 

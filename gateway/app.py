@@ -108,8 +108,9 @@ def _authenticate(authenticator: Authenticator, rate_limiter: RateLimiter) -> Re
     record: RequestRecord = g.record
     address = authenticator.client_address(request)
     authenticator.check_site(request)
-    rate_limiter.check_address(address, authenticator.is_exempt(request, address))
-    record.caller = authenticator.authenticate(request, address)
+    is_exempt = authenticator.is_exempt(request, address)
+    rate_limiter.check_address(address, is_exempt)
+    record.caller = authenticator.authenticate(request, address, is_exempt)
     if request.method == "POST":
         limit = rate_limiter.charge_request(record.caller)
         record.headers = limit.request_headers() if limit else {}

@@ -75,7 +75,8 @@ ALLOWED_TOKEN_IDS = Tensor("ALLOWED_TOKEN_IDS", "int64", ("allowed_tokens",), is
 """The only token ids that may be drawn; absent or empty allows all."""
 ANSWERS = Tensor("ANSWERS", "int32", (1,), is_optional=True)
 """How many answers are wanted, each with the next seed; the default is 1. A negative number asks whether there are
-places for so many: such a request ends at once, without a token, or is refused as one that wants them would be."""
+places for so many, those of several prompts too: such a request ends at once, without a token, or is refused as one
+that wants them would be."""
 GRAMMAR = Tensor("GRAMMAR", "uint8", ("bytes",), is_optional=True)
 """What the answer must look like: `AnswerRules` as JSON in UTF-8."""
 CACHE_SCOPE = Tensor("CACHE_SCOPE", "int64", (1,), is_optional=True)

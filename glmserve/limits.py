@@ -16,7 +16,10 @@ MAX_ALLOWED_TOKEN_IDS = 16_384
 """Token ids that one request may end at, bias, and be narrowed to; and words that it may rule out."""
 
 MAX_ANSWERS = 16
-"""Answers to one request (`n`)."""
+"""Answers to one prompt (`n`)."""
+
+MAX_PROMPTS = 32
+"""Prompts of one request to /v1/completions."""
 
 MAX_GRAMMAR_BYTES = 64 * 1024
 """A JSON Schema, a regular expression, a list of choices or a grammar."""

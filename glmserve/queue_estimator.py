@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from glmserve.errors import Overloaded
@@ -23,26 +25,29 @@ _USUAL_SHARE = 0.25
 
 @dataclass(eq=False)
 class Job:
-    """One request: what it takes of the capacity, how long its answer may be, and when its time is over."""
+    """One request: what it takes of the capacity, how long its answer may be, when its time is over, and whether it
+    needs one of the long places, which are few."""
 
     cost: int
     max_tokens: int
     deadline: float
+    is_long: bool = False
     started: float | None = None
-    is_exempt: bool = False  # it found room at once: it may try, whatever the estimate says
+    is_exempt: bool = False
+    """It found room at once, nobody else is there, or its request has begun: it may try, whatever the estimate says."""
 
 
 class QueueEstimator:
     """What runs and waits, and how fast it moves. Optimistic while nothing is known: then nothing is refused."""
 
-    def __init__(self, capacity: int, flood_wait: float = 0.0) -> None:
-        """`flood_wait` is the longest wait in a flood, in request times; 0 knows no floods."""
-        self.capacity = capacity
+    def __init__(self, capacity: int, flood_wait: float = 0.0, long_places: float = math.inf) -> None:
+        """`flood_wait` is the longest wait in a flood, in request times; 0 knows no floods. At most `long_places` long
+        jobs run together; those that wait for such a place are passed by others."""
+        self.capacity, self.long_places = capacity, long_places
         self.waiting: dict[Job, None] = {}
         self.running: dict[Job, None] = {}
         self.used = 0
         """What the running jobs take of the capacity."""
-        self._queued = 0
         self._pace_s = _Mean(_PACE_WEIGHT)
         self._share = _Mean(_WEIGHT)
         self._prefill_s = _Mean(_WEIGHT)
@@ -51,14 +56,18 @@ class QueueEstimator:
         self._flood = FloodWatch(flood_wait)
         self._ended_at: float | None = None
 
+    @property
+    def is_idle(self) -> bool:
+        return not self.waiting and not self.running
+
     def enter(self, job: Job, now: float) -> None:
         """Queues a job; raises Overloaded for one that cannot end before its deadline, or that a flood brings."""
-        job.is_exempt = self.used + self._queued + job.cost <= self.capacity
         self.waiting[job] = None
-        self._queued += job.cost
+        starting = self._with_room(self.waiting)
+        job.is_exempt |= job in starting
         if job.is_exempt:
             return
-        start, soon = self._forecast(now)[job], self._about_to_start()
+        start, soon = self._forecast(now)[job], len(starting)
         running, others = len(self.running) + soon, len(self.waiting) - 1 - soon
         is_flood = self._flood.refuses(start - now, others, running, self._request_s(), now)
         if is_flood or self._is_late(job, start, now):
@@ -76,7 +85,6 @@ class QueueEstimator:
             return
         del self.waiting[job]
         self.running[job] = None
-        self._queued -= job.cost
         self.used += job.cost
         job.started = now
 
@@ -84,10 +92,14 @@ class QueueEstimator:
         """Takes a job out, whether it waits or runs; a second time changes nothing."""
         if job in self.waiting:
             del self.waiting[job]
-            self._queued -= job.cost
         elif job in self.running:
             del self.running[job]
             self.used -= job.cost
+
+    def would_wait(self, more: int, is_long: bool) -> int:
+        """How many jobs would have no room yet: of those that wait, and so many more that cost 1."""
+        jobs = [*self.waiting, *(Job(1, 0, math.inf, is_long) for _ in range(more))]
+        return len(jobs) - len(self._with_room(jobs))
 
     def observe_pace(self, seconds: float) -> None:
         """The time that an output token took."""
@@ -121,15 +133,22 @@ class QueueEstimator:
         """What a request takes from its start on; 0 while nothing is known."""
         return self._prefill_s.value + max_tokens * self._share.value * self._pace_s.value
 
-    def _about_to_start(self) -> int:
-        """How many of the waiting jobs have room already: they only wait until somebody takes them."""
-        free, count = self.capacity - self.used, 0
-        for job in self.waiting:
+    def _with_room(self, jobs: Iterable[Job]) -> set[Job]:
+        """Those of the jobs, in their order, for which there is room already: they only wait until somebody takes
+        them."""
+        free, long_left, found = self.capacity - self.used, self._long_left(), set[Job]()
+        for job in jobs:
+            if job.is_long and long_left <= 0:
+                continue
             free -= job.cost
             if free < 0:
                 break
-            count += 1
-        return count
+            long_left -= job.is_long
+            found.add(job)
+        return found
+
+    def _long_left(self) -> float:
+        return self.long_places - sum(job.is_long for job in self.running)
 
     def _likely_gap_s(self) -> float:
         """The time between two departures while none was seen: what those that run take, if they are of the usual
@@ -145,21 +164,28 @@ class QueueEstimator:
 
     def _forecast(self, now: float) -> dict[Job, float]:
         """When each waiting job would start. One that cannot make it takes no room from those behind it."""
-        free, starts = self.capacity - self.used, dict[Job, float]()
+        free, long_left, starts = self.capacity - self.used, self._long_left(), dict[Job, float]()
         endings = [
-            (max(now, (job.started or now) + self.work_s(job.max_tokens)), number, job.cost)
+            (max(now, (now if job.started is None else job.started) + self.work_s(job.max_tokens)), number, job)
             for number, job in enumerate(self.running)
         ]
         heapq.heapify(endings)
-        start = now
-        for number, job in enumerate(self.waiting, len(endings)):
-            while free < job.cost and endings:
-                start, _, cost = heapq.heappop(endings)
-                free += cost
-            starts[job] = start
-            if not self._is_late(job, start, now):
-                free -= job.cost
-                heapq.heappush(endings, (start + self.work_s(job.max_tokens), number, job.cost))
+        start, number = now, len(endings)
+        waiting, passed = deque(self.waiting), deque[Job]()  # these wait for a long place
+        while waiting or passed:
+            queue = passed if passed and (long_left > 0 or not waiting) else waiting
+            job = queue[0]
+            is_stuck = job.is_long and long_left <= 0
+            if is_stuck and queue is waiting:
+                passed.append(waiting.popleft())
+            elif endings and (is_stuck or free < job.cost):
+                start, _, ended = heapq.heappop(endings)
+                free, long_left = free + ended.cost, long_left + ended.is_long
+            else:
+                starts[queue.popleft()] = start
+                if not self._is_late(job, start, now):
+                    free, long_left, number = free - job.cost, long_left - job.is_long, number + 1
+                    heapq.heappush(endings, (start + self.work_s(job.max_tokens), number, job))
         return starts
 
     def _is_late(self, job: Job, start: float, now: float) -> bool:

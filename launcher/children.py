@@ -25,11 +25,17 @@ if os.getppid() == int(parent):  # else the parent died before prctl
 fork handlers of threaded libraries, gRPC above all, and now and then the new process dies of it."""
 
 
-class Child:
-    """One process in a session of its own, so that Ctrl-C reaches only us; the kernel ends it when we die.
+def ending_with_us(command: list[str]) -> list[str]:
+    """The command line of a process that becomes `command`, and that the kernel ends with SIGTERM when we die.
 
     Linux ends it when the *thread* that started it dies: start it from one that stays.
     """
+    return [sys.executable, "-I", "-S", "-c", _DIE_WITH_US, str(os.getpid()), *command]
+
+
+class Child:
+    """One process in a session of its own, so that Ctrl-C reaches only us; the kernel ends it when the thread that
+    started it dies."""
 
     def __init__(
         self, name: str, command: list[str], environment: dict[str, str], folder: Path | None, log: IO[bytes] | None
@@ -37,7 +43,7 @@ class Child:
         """Starts it; `log` takes its output, or None leaves it on ours."""
         self.name = name
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _DIE_WITH_US, str(os.getpid()), *command],
+            ending_with_us(command),
             env=environment,
             cwd=folder,
             stdin=subprocess.DEVNULL,

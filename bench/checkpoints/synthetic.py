@@ -70,12 +70,16 @@ def write_configuration(shape: Shape, folder: Path) -> Path:
 
 def write_like(model: Path, folder: Path, shards: int = 4, seed: int = 0) -> Path:
     """A checkpoint with the sizes, tokenizer and template of the Hugging Face folder `model`, whose weights are not
-    read; `folder` must not exist yet."""
+    read; `folder` must not exist yet, and does not if this fails."""
     folder.mkdir(parents=True)
-    for name in _SIDE_FILES:
-        if (model / name).is_file():
-            shutil.copyfile(model / name, folder / name)
-    _write_weights(folder, seed, shards)
+    try:
+        for name in _SIDE_FILES:
+            if (model / name).is_file():
+                shutil.copyfile(model / name, folder / name)
+        _write_weights(folder, seed, shards)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     return folder
 
 

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import http.client
-import json
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
+from bench.load.posted import ANSWER_S, posted
 from bench.load.prompts import Question
 
 NEW_TOKENS = 64
 VISION_PATH = "/v1/chat/vision"
-_TIMEOUT_S = 600.0
-_HEADERS = {"Content-Type": "application/json", "Connection": "close"}
-_EVENT = b"data: "
 _Task = TypeVar("_Task")
 _T = TypeVar("_T")
 
@@ -88,22 +84,15 @@ class Round:
 
 def send(url: str, body: bytes) -> Reply:
     """One POST on a connection of its own; where it breaks, what came until then counts."""
-    place, reply = urlsplit(url), Reply(time.monotonic(), [])
-    with (
-        closing(http.client.HTTPConnection(place.netloc, timeout=_TIMEOUT_S)) as connection,
-        suppress(OSError, http.client.HTTPException, ValueError),
-    ):
-        connection.request("POST", place.path, body, _HEADERS)
-        response = connection.getresponse()
-        reply.status = response.status
-        if response.headers.get_content_type() != "text/event-stream":
-            reply.events.append(json.load(response))
+    reply = Reply(time.monotonic(), [])
+    with suppress(OSError, http.client.HTTPException, ValueError), posted(url, body) as answered:
+        reply.status = answered.status
+        for event in answered:
+            reply.events.append(event)
+            if "delta" in event and not reply.first_token_s:
+                reply.first_token_s = time.monotonic() - reply.began
+        if not answered.is_stream:
             reply.first_token_s = reply.last.get("timings", {}).get("first_token_s", 0.0)  # the baseline's
-        for line in response:
-            if line.startswith(_EVENT):
-                reply.events.append(json.loads(line[len(_EVENT) :]))
-                if "delta" in reply.last and not reply.first_token_s:
-                    reply.first_token_s = time.monotonic() - reply.began
     reply.ended = time.monotonic()
     return reply
 
@@ -134,4 +123,4 @@ def run_round(url: str, questions: Sequence[Question], clients: int) -> Round:
 def at_once(work: Callable[[_Task], _T], tasks: Sequence[_Task], clients: int) -> list[_T]:
     """`work` done for each task by this many threads; the results in the tasks' order."""
     with ThreadPoolExecutor(clients, thread_name_prefix="client") as pool:
-        return list(pool.map(work, tasks, timeout=_TIMEOUT_S))
+        return list(pool.map(work, tasks, timeout=ANSWER_S))

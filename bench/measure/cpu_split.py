@@ -17,7 +17,6 @@ from bench.load.in_process import Preparer
 from bench.load.prompts import PHOTO, Question, QuestionMaker
 from bench.records import Row
 from bench.servers.processes import fake_triton, gateway_before
-from bench.usage import children_of
 from gateway.chat.service import ChatService
 from gateway.deadline import Deadline
 from gateway.limits.api_keys import KeyStore, create_key
@@ -28,6 +27,7 @@ from gateway.settings import GatewaySettings
 from gateway.triton.backend import Cancellation
 from gateway.triton.grpc_client import TritonBackend
 from gateway.triton.load_balancer import LoadBalancer
+from launcher.supervision.vital_signs import children_of
 
 _REQUESTS = {PHOTO: 200, (4000, 3000): 12}
 _STAGE_SHARE = 3  # a stage is called a third as often as the whole gateway, and at least eight times

@@ -5,19 +5,15 @@ from __future__ import annotations
 import http.client
 import json
 import time
-from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
+from bench.load.posted import posted
 from bench.load.prompts import Question
 
 MODEL = "bench"
 """The name under which every side serves the checkpoint."""
 _PATH = "/v1/chat/completions"
-_TIMEOUT_S = 600.0
-_EVENT, _END = b"data: ", b"[DONE]"
 
 
 class NoAnswer(Exception):
@@ -39,13 +35,18 @@ def ask(url: str, question: Question, max_tokens: int) -> Answer:
     usage: dict[str, int] = {}
     text, first_s = "", 0.0
     began = time.monotonic()
-    for event in _events(url, json.dumps(_body(question, max_tokens)).encode()):
-        usage = event.get("usage") or usage
-        for choice in event.get("choices", ()):
-            piece = choice.get("delta", {}).get("content")
-            if piece and not first_s:
-                first_s = time.monotonic() - began
-            text += piece or ""
+    with posted(url + _PATH, json.dumps(_body(question, max_tokens)).encode()) as answered:
+        if answered.status != http.client.OK:
+            raise NoAnswer(f"{url} answered {answered.status}: {answered.beginning()}")
+        for event in answered:
+            usage = event.get("usage") or usage
+            for choice in event.get("choices", ()):
+                piece = choice.get("delta", {}).get("content")
+                if piece and not first_s:
+                    first_s = time.monotonic() - began
+                text += piece or ""
+    if not answered.is_whole:
+        raise NoAnswer(f"{url} ended its stream without [DONE].")
     if usage.get("completion_tokens") != max_tokens or not first_s:
         raise NoAnswer(f"{url} gave {usage.get('completion_tokens')} of {max_tokens} tokens: {text[:80]!r}")
     return Answer(text.strip(), usage["prompt_tokens"], max_tokens, first_s)
@@ -62,19 +63,3 @@ def _body(question: Question, max_tokens: int) -> dict[str, Any]:
         "stream_options": {"include_usage": True},
         "chat_template_kwargs": {"enable_thinking": False},
     }
-
-
-def _events(url: str, body: bytes) -> Iterator[dict[str, Any]]:
-    """The JSON of each server-sent event, up to the mark that ends the stream."""
-    with closing(http.client.HTTPConnection(urlsplit(url).netloc, timeout=_TIMEOUT_S)) as connection:
-        connection.request("POST", _PATH, body, {"Content-Type": "application/json", "Connection": "close"})
-        response = connection.getresponse()
-        if response.status != http.client.OK:
-            raise NoAnswer(f"{url} answered {response.status}: {response.read(2000).decode(errors='replace')}")
-        for line in response:
-            if line.startswith(_EVENT):
-                data = line[len(_EVENT) :].strip()
-                if data == _END:
-                    return
-                yield json.loads(data)
-    raise NoAnswer(f"{url} ended its stream without {_END.decode()}.")

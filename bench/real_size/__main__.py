@@ -10,11 +10,13 @@ from typing import Annotated
 
 import typer
 
-from bench.real_size import export_steps, page, serve_steps
+from bench.real_size import export_steps, llama_step, page, serve_steps
 from bench.real_size.meter import Meter, used_bytes
 from bench.real_size.scene import Scene, StepFailed
 from bench.records import Row
+from export.errors import named_files
 from export.precision import Precision
+from glmserve.errors import GlmServeError
 
 _STARTED = time.monotonic()
 STEPS: dict[str, Callable[[Scene], Row]] = {
@@ -25,11 +27,12 @@ STEPS: dict[str, Callable[[Scene], Row]] = {
     "publish": export_steps.publish,
     "serve": serve_steps.serve,
     "serve-patiently": serve_steps.serve_patiently,
+    "llama": llama_step.llama,
     "clean": export_steps.clean,
 }
 _DEFAULTS = {False: Precision.INT4, True: Precision.FP32}
 """By whether it is a rehearsal: a tiny model of random weights, run as a whole, changes too many words when rounded."""
-_UNASKED = ("clean",)
+_UNASKED = ("llama", "clean")
 """Done only when asked for."""
 
 
@@ -54,11 +57,12 @@ def main(
     built_in = precision or _DEFAULTS[model is None]
     scene = Scene(scratch.resolve(), model and model.resolve(), built_in.value, layers, blocks, _say)
     try:
-        scene.check(chosen)
-        left = chosen or [name for name in STEPS if name not in _UNASKED and not scene.is_done(name)]
-        for step in left:
-            _take(scene, step)
-    except StepFailed as error:
+        with named_files(), scene.alone():
+            scene.check(chosen)
+            left = chosen or [name for name in STEPS if name not in _UNASKED and not scene.is_done(name)]
+            for step in left:
+                _take(scene, step)
+    except (StepFailed, GlmServeError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
     if not left:

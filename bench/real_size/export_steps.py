@@ -16,6 +16,7 @@ from bench.records import Row, rounded
 from export.store.build_store import PARTS
 from glmserve.build.certificate import Certificate
 from glmserve.build.manifest import Manifest
+from launcher.children import ending_with_us
 
 _POLL_S = 0.02  # a rehearsal's build takes a second or two
 _KILLED_AT = 0.5
@@ -25,11 +26,11 @@ _WAIT_S = 60.0
 
 def checkpoint(scene: Scene) -> Row:
     """Random bf16 weights for the whole configuration, in four shards."""
-    partial = scene.folder / ".partial-checkpoint"
-    shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(scene.partial, ignore_errors=True)
     shutil.rmtree(scene.checkpoint, ignore_errors=True)
-    scene.run("checkpoint", "bench", "checkpoint", str(partial), "--model", str(scene.configuration()))
-    partial.rename(scene.checkpoint)
+    shutil.rmtree(scene.gguf, ignore_errors=True)  # made of the checkpoint before
+    scene.run("checkpoint", "bench", "checkpoint", str(scene.partial), "--model", str(scene.configuration()))
+    scene.partial.rename(scene.checkpoint)
     return {"written_bytes": used_bytes(scene.checkpoint)}
 
 
@@ -54,7 +55,11 @@ def build(scene: Scene) -> Row:
     began_s = time.monotonic()
     with scene.log("build-killed").open("wb") as log:
         process = subprocess.Popen(
-            command, env=scene.environment(), stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            ending_with_us(command),
+            env=scene.environment(),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         try:
             while process.poll() is None and used_bytes(scene.builds) < wanted:
@@ -82,9 +87,8 @@ def build(scene: Scene) -> Row:
 def verify(scene: Scene) -> Row:
     """Compares the build with transformers, layer by layer where the model is too large for the memory."""
     build = scene.build
-    scene.run(
-        "verify", "export", "verify", build.name, "--out", str(scene.builds), "--checkpoint", str(scene.checkpoint)
-    )
+    out = ("--out", str(scene.builds), "--checkpoint", written_checkpoint(scene))
+    scene.run("verify", "export", "verify", build.name, *out)
     certificate = Certificate.find(build, Manifest.read(build))
     if certificate is None:
         raise StepFailed(f"verify ended well and wrote no certificate into {build}.")
@@ -98,12 +102,20 @@ def publish(scene: Scene) -> Row:
 
 
 def clean(scene: Scene) -> Row:
-    """Removes the checkpoint, which nothing needs once the build is verified."""
+    """Removes the checkpoint, which nothing needs once the build is verified, and llama.cpp's files."""
     before = used_bytes(scene.folder)
-    shutil.rmtree(scene.checkpoint, ignore_errors=True)
+    for folder in (scene.checkpoint, scene.gguf):
+        shutil.rmtree(folder, ignore_errors=True)
     return {"freed_bytes": before - used_bytes(scene.folder)}
 
 
 def _of_checkpoint(scene: Scene) -> list[str]:
-    out = ["--checkpoint", str(scene.checkpoint), "--out", str(scene.builds)]
+    out = ["--checkpoint", written_checkpoint(scene), "--out", str(scene.builds)]
     return [*out, "--precision", scene.precision, "--target", "cpu"]
+
+
+def written_checkpoint(scene: Scene) -> str:
+    """Its folder; raises StepFailed where there is none."""
+    if not scene.checkpoint.is_dir():
+        raise StepFailed(f"There is no checkpoint in {scene.folder}: write it with STEPS=checkpoint.")
+    return str(scene.checkpoint)

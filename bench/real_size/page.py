@@ -40,6 +40,8 @@ def _parts(rows: dict[str, Row]) -> Iterator[str]:
     for step, settings in _SERVING.items():
         if step in rows:
             yield from _served(rows[step], settings)
+    if "llama" in rows:
+        yield from _beside_llama(rows["llama"], rows.get("serve-patiently") or rows.get("serve"))
     runs: dict[str, list[str]] = {}
     for step, row in rows.items():
         runs.setdefault(source({"run": row["run"] | {"command": "make real-size"}}), []).append(f"`{step}`")
@@ -93,6 +95,23 @@ def _foretold(rows: dict[str, Row]) -> list[list[str]]:
     if speed and asked and asked["tokens_per_s"]:
         found.append(_beside("tokens a second of one request", speed["tokens_per_s"]["1"], asked["tokens_per_s"]))
     return found
+
+
+def _beside_llama(theirs: Row, ours: Row | None) -> Iterator[str]:
+    """Each question that both were asked; a ratio above 1 of the speed, and below 1 of the first token, is ours."""
+    rows = []
+    for their in theirs["answers"]:
+        our = _answer(ours, their["question"]) if ours else None
+        for what, key, unit in (("first token", "first_token_s", " s"), ("tokens/s", "tokens_per_s", "")):
+            mine, other = (each and each[key] for each in (our, their))
+            ratio = f"{mine / other:.2f}" if mine and other else "–"
+            shown = [f"{each:.3g}{unit}" if each else "–" for each in (mine, other)]
+            rows.append([their["question"], what, *shown, ratio])
+    yield (
+        f"{theirs['server']}, with the same weights ({theirs['weights_bytes'] / _GB:.2f} GB), the same questions and "
+        f"{theirs['threads']} thread(s), ready after {_time(theirs['ready_s'])}:"
+    )
+    yield table(["question", "", "ours", "llama.cpp", "ours / theirs"], rows)
 
 
 def _beside(name: str, foretold: float, found: float) -> list[str]:

@@ -6,13 +6,12 @@ import http.client
 import json
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 
+from bench.load.posted import posted
 from bench.load.prompts import PHOTO, QuestionMaker
 from bench.records import Row, rounded
 from glmserve.model.tokenizer import Tokenizer
@@ -21,7 +20,13 @@ CHAT, VISION = "/v1/chat/completions", "/v1/chat/vision"
 LONG_PROMPT_TOKENS = 6000
 _PHOTOS = (PHOTO, (1920, 1080), (4000, 3000))
 _MOST_TOKENS = 24
-_CLIENTS = 4
+CLIENTS = 4
+_COMPARED = (
+    "text, streamed",
+    f"{CLIENTS} clients at once, streamed",
+    "photo 640x480, streamed",
+    "follow-up about it, streamed",
+)
 _TEXT = "Why is the sky blue in the morning and red in the evening?"
 _CHINESE = "请用一句话介绍北京。"
 _SCHEMA = {
@@ -50,6 +55,15 @@ class Question:
     meanwhile: Question | None = None
 
 
+def compared_questions(tokenizer: Tokenizer) -> Iterator[Question]:
+    """Those that any server of OpenAI's routes takes, whose first token is seen, and which take minutes at most."""
+    for question in questions(tokenizer):
+        if question.name in _COMPARED:
+            yield question
+        if question.name == _COMPARED[-1]:
+            return
+
+
 def questions(tokenizer: Tokenizer) -> Iterator[Question]:
     """All of them, dear ones last, so that a run that is cut short has asked most kinds. What follows up or leaves
     stands behind what it needs."""
@@ -64,14 +78,14 @@ def questions(tokenizer: Tokenizer) -> Iterator[Question]:
     small = photos[PHOTO]
     text = Question("meanwhile: text", _chat(_TEXT, stream=True))
     yield Question("text", _chat(_TEXT))
-    yield Question("text, streamed", _chat(_TEXT + " Be brief.", stream=True))
+    yield Question(_COMPARED[0], _chat(_TEXT + " Be brief.", stream=True))
     yield Question("Chinese, streamed", _chat(_CHINESE, stream=True))
     yield Question("JSON schema", _chat("Describe a car.") | {"response_format": _as_schema()})
-    yield Question(f"{_CLIENTS} clients at once, streamed", _chat("Tell me a story.", stream=True), at_once=_CLIENTS)
-    yield Question("photo 640x480, streamed", _chat("What is this?", small, stream=True))
+    yield Question(_COMPARED[1], _chat("Tell me a story.", stream=True), at_once=CLIENTS)
+    yield Question(_COMPARED[2], _chat("What is this?", small, stream=True))
     followed = _chat("What is this?", small, stream=True)
     followed["messages"] += [{"role": "assistant", "content": "Spots."}, {"role": "user", "content": "Which colours?"}]
-    yield Question("follow-up about it, streamed", followed)
+    yield Question(_COMPARED[3], followed)
     yield Question("the same photo, /v1/chat/vision", {"image": small, "prompt": "Why?", "max_tokens": 8}, VISION)
     other = maker.question(PHOTO).image
     yield Question("another 640x480 photo, and", _chat("What is this?", other, stream=True), meanwhile=text)
@@ -135,35 +149,21 @@ class Ending:
 def ask(url: str, question: Question) -> Ending:
     """One request and how it ended; never raises for what the service does."""
     ending = Ending()
-    netloc = urlsplit(url).netloc
-    patience_s = question.leave_after_s or _TIMEOUT_S
-    with closing(http.client.HTTPConnection(netloc, timeout=patience_s)) as connection:
-        try:
-            headers = {"Content-Type": "application/json"}
-            connection.request("POST", question.path, json.dumps(question.body), headers)
-            _read(connection.getresponse(), ending)
-        except TimeoutError:
-            ending.finish = _LEFT
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            ending.sentence = repr(error)
+    try:
+        with posted(
+            url + question.path, json.dumps(question.body).encode(), question.leave_after_s or _TIMEOUT_S
+        ) as answered:
+            ending.status = answered.status
+            ending.retry_after = answered.headers.get("Retry-After", "")
+            for document in answered:
+                _take(document, ending)
+            ending.is_whole = answered.is_whole
+    except TimeoutError:
+        ending.finish = _LEFT
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        ending.sentence = repr(error)
     ending.seconds = time.monotonic() - ending.began_s
     return ending
-
-
-def _read(response: http.client.HTTPResponse, ending: Ending) -> None:
-    ending.status = response.status
-    ending.retry_after = response.headers.get("Retry-After", "")
-    if response.headers.get_content_type() != "text/event-stream":
-        _take(json.load(response), ending)
-        ending.is_whole = True
-        return
-    for line in response:
-        if not line.startswith(b"data: "):
-            continue
-        if line.strip() == b"data: [DONE]":
-            ending.is_whole = True
-        else:
-            _take(json.loads(line[6:]), ending)
 
 
 def _take(document: dict[str, Any], ending: Ending) -> None:

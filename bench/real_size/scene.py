@@ -7,17 +7,23 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench import records
 from bench.checkpoints.synthetic import Shape, size_like, write_configuration
+from bench.real_size.meter import used_bytes
 from bench.records import Row, Say
 from export.precision import Precision, Target, numbers_of
-from glmserve.errors import BadArtifact
-from glmserve.model.config import OPTIONAL_FILES, PROCESSOR_FILES
+from export.store.build_store import locked, write_whole
+from glmserve.build.manifest import CHECKPOINT_FOLDER
+from glmserve.errors import BadArtifact, GlmServeError
+from glmserve.model.config import OPTIONAL_FILES, PROCESSOR_FILES, Checkpoint
+from glmserve.model.config_section import Section
+from launcher.children import ending_with_us
 
 RESULTS = "real_size"
 TINY = Shape("real-size-tiny", layers=2, ffn=256, vision_depth=1, hidden=128, heads=2, vision_hidden=64, vision_heads=1)
@@ -52,8 +58,22 @@ class Scene:
         return self.folder / "checkpoint"
 
     @property
+    def partial(self) -> Path:
+        """Where the checkpoint is written."""
+        return self.folder / ".partial-checkpoint"
+
+    @property
+    def _cut(self) -> Path:
+        return self.folder / "model"
+
+    @property
     def builds(self) -> Path:
         return self.folder / "builds"
+
+    @property
+    def gguf(self) -> Path:
+        """The folder of llama.cpp's files."""
+        return self.folder / "gguf"
 
     @property
     def build(self) -> Path:
@@ -61,10 +81,12 @@ class Scene:
         return Path(str(self.found("build")["build"]))
 
     def configuration(self) -> Path:
-        """The folder with the configuration that the weights are written for, cut as asked."""
+        """The folder with the configuration that the weights are written for, cut as asked. Raises StepFailed where the
+        model's is broken, or has fewer layers than asked for."""
         if self.is_whole and self.model is not None:
+            _read_facts(self.model)
             return self.model
-        cut = self.folder / "model"
+        cut = self._cut
         shutil.rmtree(cut, ignore_errors=True)
         if self.model is None:
             write_configuration(TINY, cut)
@@ -73,32 +95,47 @@ class Scene:
             for name in _SIDE_FILES:
                 if (self.model / name).is_file():
                     (cut / name).write_bytes((self.model / name).read_bytes())
-        config = _read_config(cut)
+        whole, config = _read_facts(cut), _read_config(cut)
+        for name, asked, had in (
+            ("LAYERS", self.layers, whole.text.layers),
+            ("BLOCKS", self.blocks, whole.vision.depth),
+        ):
+            if asked is not None and asked > had:
+                raise StepFailed(
+                    f"{name}={asked} is more than the model has: take 1 to {had}, or leave it out for all."
+                )
         if self.layers is not None:
-            config["text_config"]["num_hidden_layers"] = self.layers
+            _of_text(config)["num_hidden_layers"] = self.layers
         if self.blocks is not None:
             config["vision_config"]["depth"] = self.blocks
         (cut / "config.json").write_text(json.dumps(config, indent=1), "utf-8")
         return cut
 
-    def check(self, steps: Sequence[str]) -> None:
-        """Makes the folder; raises StepFailed for what would fail only later. No `steps` are all that are not done
-        yet."""
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Makes the folder, in which no other run works meanwhile; raises StepFailed or Locked."""
         try:
-            numbers_of(Precision(self.precision), Target.CPU)
             self.folder.mkdir(parents=True, exist_ok=True)
-        except BadArtifact as error:
-            raise StepFailed(f"PRECISION={self.precision}: {error.message}") from None
         except OSError as error:
             raise StepFailed(f"SCRATCH={self.folder} cannot be made: {error.strerror}.") from None
+        with locked(self.folder, ".run.lock"):
+            yield
+
+    def check(self, steps: Sequence[str]) -> None:
+        """Raises StepFailed for what would fail only later. No `steps` are all that are not done yet."""
+        try:
+            numbers_of(Precision(self.precision), Target.CPU)
+        except BadArtifact as error:
+            raise StepFailed(f"PRECISION={self.precision}: {error.message}") from None
+        self._check_folders()
         if self.model is not None:
             missing = [name for name in PROCESSOR_FILES if not (self.model / name).is_file()]
             if missing:
                 raise StepFailed(f"MODEL={self.model} has no {', '.join(missing)}, which the real model's folder has.")
-        if steps[:1] == ["checkpoint"] or not self.checkpoint.is_dir():
-            self._check_room()
-        else:
+        if steps[:1] != ["checkpoint"]:
             self._check_model()
+        if "checkpoint" in steps if steps else not self.is_done("checkpoint"):
+            self._check_room()
         plan = self.found("plan")["precision"] if not steps and self.is_done("plan") else self.precision
         if plan != self.precision:
             raise StepFailed(
@@ -106,10 +143,20 @@ class Scene:
                 "PRECISION= as it was, or name with STEPS= what runs anew."
             )
 
+    def _check_folders(self) -> None:
+        """Raises StepFailed where a folder that this run removes is the model's, or leads elsewhere."""
+        for folder in (self.checkpoint, self.partial, self._cut):
+            if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+                raise StepFailed(f"{folder} is no folder of its own: remove it, or take another SCRATCH=.")
+            if self.model is not None and self.model.is_relative_to(folder):
+                raise StepFailed(
+                    f"MODEL={self.model} lies where a run in {self.folder} keeps its own: take another SCRATCH=."
+                )
+
     def _check_room(self) -> None:
         """Raises StepFailed where a checkpoint does not fit; the exporter looks for the room of its build itself."""
         needed, free = size_like(self.configuration()), shutil.disk_usage(self.folder).free
-        had = sum(path.stat().st_size for path in self.checkpoint.glob("*"))  # is removed before
+        had = used_bytes(self.checkpoint) + used_bytes(self.partial)  # are removed before
         if needed > free + had:
             raise StepFailed(
                 f"The checkpoint takes {needed / _GB:.1f} GB in {self.folder}, where {(free + had) / _GB:.1f} GB are "
@@ -117,12 +164,24 @@ class Scene:
             )
 
     def _check_model(self) -> None:
-        """Raises StepFailed where the folder holds the checkpoint of another model, or of one that is cut otherwise."""
-        held, asked = _read_config(self.checkpoint), _read_config(self.configuration())
-        if held != asked:
+        """Raises StepFailed where the folder holds the checkpoint of another model, or of one that is cut otherwise;
+        once `clean` has removed the checkpoint, the build tells which it was."""
+        held = self.checkpoint
+        if not held.is_dir() and self.is_done("build"):
+            held = self.build / CHECKPOINT_FOLDER
+        if not held.is_dir():
+            return
+        asked = _read_config(self.configuration())
+        try:
+            found = _read_config(held)
+        except BadArtifact as error:
             raise StepFailed(
-                f"{self.folder} holds the checkpoint of another model ({_sizes(held)}; MODEL=, LAYERS= and BLOCKS= ask "
-                f"for {_sizes(asked)}): take another SCRATCH=, or begin anew with STEPS=checkpoint."
+                f"{held}: {error.message} Take another SCRATCH=, or begin anew with STEPS=checkpoint."
+            ) from None
+        if found != asked:
+            raise StepFailed(
+                f"{self.folder} holds the checkpoint of another model ({_sizes(found)}; MODEL=, LAYERS= and BLOCKS= "
+                f"ask for {_sizes(asked)}): take another SCRATCH=, or begin anew with STEPS=checkpoint."
             )
 
     def is_done(self, step: str) -> bool:
@@ -132,7 +191,10 @@ class Scene:
         """What a step that is done has found; raises StepFailed otherwise."""
         if not self.is_done(step):
             raise StepFailed(f"The step {step} is not done yet in {self.folder}: let it run first (STEPS={step}).")
-        return dict(json.loads(self._path(step).read_text("utf-8"))[0])
+        try:
+            return dict(json.loads(self._path(step).read_text("utf-8"))[0])
+        except (ValueError, LookupError, TypeError):
+            raise StepFailed(f"{self._path(step)} is broken: let the step run anew (STEPS={step}).") from None
 
     def keep(self, step: str, row: Row) -> None:
         """Writes what a step has found, at once; a whole run's also goes among the results of this checkout."""
@@ -154,14 +216,14 @@ class Scene:
         if self.is_whole:
             known = {each["step"]: each for each in records.read(RESULTS)} | {row["step"]: row}
             text = json.dumps(list(known.values()), indent=1) + "\n"
-            (records.RESULTS / f"{RESULTS}.json").write_text(text, "utf-8")
+            write_whole(records.RESULTS / f"{RESULTS}.json", text)
 
     def run(self, name: str, module: str, *arguments: str) -> str:
         """What a program of ours prints; its whole output is kept in a log. Raises StepFailed with the log's end."""
         log = self.log(name)
         with log.open("ab") as errors:
             done = subprocess.run(
-                [sys.executable, "-m", module, *arguments],
+                ending_with_us([sys.executable, "-m", module, *arguments]),
                 cwd=_PROJECT,
                 env=self.environment(),
                 stdout=subprocess.PIPE,
@@ -189,14 +251,27 @@ class Scene:
         return self.folder / "steps" / f"{step}.json"
 
 
+def _read_facts(model: Path) -> Checkpoint:
+    try:
+        return Checkpoint.read(model)
+    except GlmServeError as error:
+        raise StepFailed(f"MODEL={model}: {error.message}") from None
+
+
 def _read_config(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "config.json").read_text("utf-8"))
-    return found
+    return Section.load(folder / "config.json").values
+
+
+def _of_text(config: dict[str, Any]) -> dict[str, Any]:
+    """What holds the text model's values: the first releases of the architecture kept them beside everything else."""
+    held: dict[str, Any] = config.get("text_config", config)
+    return held
 
 
 def _sizes(config: dict[str, Any]) -> str:
-    layers, blocks = config["text_config"]["num_hidden_layers"], config["vision_config"]["depth"]
-    return f"{layers} text layers of {config['text_config']['hidden_size']}, {blocks} vision blocks"
+    text, vision = (each if isinstance(each, dict) else {} for each in (_of_text(config), config.get("vision_config")))
+    layers, hidden, blocks = text.get("num_hidden_layers"), text.get("hidden_size"), vision.get("depth")
+    return f"{layers} text layers of {hidden}, {blocks} vision blocks"
 
 
 def as_json(printed: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from bench.real_size.questions import Question, ask, questions
 from bench.real_size.scene import Scene, StepFailed
 from bench.records import Row, rounded
 from bench.servers.processes import HOST
+from export.store.build_store import write_whole
 from glmserve.build.certificate import REQUIRE_VARIABLE, Certificate
 from glmserve.build.manifest import CHECKPOINT_FOLDER, Manifest, decoder_in
 from glmserve.engine.settings import EngineSettings
@@ -66,7 +67,7 @@ def _asked(scene: Scene, step: str, settings: dict[str, str]) -> Row:
     if scene.is_done(step):
         kept.unlink(missing_ok=True)
     kept.parent.mkdir(exist_ok=True)
-    answers = [json.loads(line) for line in kept.read_text("utf-8").splitlines()] if kept.is_file() else []
+    answers = kept_answers(kept)
     threads = EngineSettings().threads
     floor = {
         "weights_bytes": step_bytes(decoder_in(scene.build)),
@@ -85,16 +86,24 @@ def _asked(scene: Scene, step: str, settings: dict[str, str]) -> Row:
         for question in questions(tokenizer):
             if any(answer["question"] == question.name for answer in answers):
                 continue  # asked before this run was killed
-            for row in _answers(served.url, question):
+            for row in answers_to(served.url, question):
                 answers.append(row)
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
                 file.flush()
                 scene.say(f"{step}: {row}")
-            scene.keep_so_far(step, found | _told(answers) | {"is_cut": True})
-    return found | _told(answers)
+            scene.keep_so_far(step, found | told(answers) | {"is_cut": True})
+    return found | told(answers)
 
 
-def _told(answers: list[Row]) -> Row:
+def kept_answers(file: Path) -> list[Row]:
+    """The answers of a run that was ended; a last one that was only half written is cut off, and so asked again."""
+    *lines, half = file.read_text("utf-8", "replace").split("\n") if file.is_file() else [""]
+    if half:
+        write_whole(file, "".join(f"{line}\n" for line in lines))
+    return [json.loads(line) for line in lines]
+
+
+def told(answers: list[Row]) -> Row:
     return {"answers": answers, "broken": [answer["question"] for answer in answers if not answer["is_promised"]]}
 
 
@@ -150,7 +159,7 @@ def _end(child: Child) -> None:
     child.stop(_STOP_S)
 
 
-def _answers(url: str, question: Question) -> Iterator[Row]:
+def answers_to(url: str, question: Question) -> Iterator[Row]:
     """A row for each request; several clients are one row."""
     with ThreadPoolExecutor(question.at_once, thread_name_prefix="client") as pool:
         load = rounded(os.getloadavg()[0])

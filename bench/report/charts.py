@@ -44,9 +44,9 @@ def peers_chart(rows: Sequence[Row]) -> str:
     rows = [row for row in rows if row["model_threads"] == 1]
     clients = sorted({row["clients"] for row in rows})
     pairs = list(dict.fromkeys((row["ours"], row["theirs"]) for row in rows))
-    plot = figure(_WIDTH_IN, _HEIGHT_IN)
+    plot = figure(_WIDTH_IN, _HEIGHT_IN + 0.2 * len(pairs))
     axes = plot.add_subplot(yscale="log")
-    axes.set_title("Tokens a second, beside vLLM and llama.cpp on one thread", pad=56)
+    axes.set_title("Tokens a second, beside vLLM and llama.cpp on one thread", pad=8 + 16 * len(pairs))
     width = 0.8 / len(pairs)
     for number, (pair, colour) in enumerate(zip(pairs, (GREEN, PINK, ORANGE, BLUE), strict=False)):
         for row in (row for row in rows if (row["ours"], row["theirs"]) == pair):

@@ -47,6 +47,15 @@ def local_folder(text: str, kind: str = "checkpoint") -> Path:
     return folder
 
 
+def fetched_by(text: str) -> str | None:
+    """The command that downloads what `text` names on the hub; None where it names nothing there."""
+    match = _HUB_ID.fullmatch(text)
+    if match is None:
+        return None
+    revision = f" --revision {match['revision']}" if match["revision"] else ""
+    return f"hf download {match['name']}{revision} --local-dir DIR"
+
+
 def _download(name: str, revision: str | None, kind: str) -> Source:
     try:
         from httpx2 import HTTPError

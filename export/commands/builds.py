@@ -36,6 +36,8 @@ def list_builds(
         found = {"current": digest, "builds": rows, "history": [asdict(entry) for entry in choices]}
         typer.echo(json.dumps(found, indent=1))
         return
+    if not rows:
+        typer.echo(f"There is no build in {out}: `build` makes one, and --out names the folder of builds.", err=True)
     table = Table(*_COLUMNS, box=None, pad_edge=False)
     for row in rows:
         mark = "*" if row["digest"] == digest else " "
@@ -59,6 +61,9 @@ def prune_builds(
     Kept are the current build, those that rollback would reach first, those made since the current one, and every build
     that a running service uses.
     """
+    if not out.is_dir():
+        typer.echo(f"There is no folder {out}, and so nothing to remove; --out names the folder of builds.", err=True)
+        return
     with locked(out, PUBLISH_LOCK):
         builds = to_prune(out, keep)
         stay = served(builds) if dry_run else prune(out, builds)

@@ -16,7 +16,7 @@ from export.build.pipeline import can_link
 from export.build.spec import BuildSpec
 from export.build.vision_backend import VisionBackend
 from export.checkpoint.formats.fates import Fate
-from export.checkpoint.hub import Source, local_folder
+from export.checkpoint.hub import Source, fetched_by, local_folder
 from export.commands.common import (
     BUILDS,
     MB,
@@ -124,10 +124,9 @@ def plan(
     """
     folder = local_folder(checkpoint)
     if not folder.is_dir():
-        raise BadArtifact(
-            f"There is no folder {checkpoint}, and `plan` takes a folder. Download a checkpoint of the hub first: "
-            f"`hf download {checkpoint} --local-dir DIR`."
-        )
+        command = fetched_by(checkpoint)
+        remedy = f"Download a checkpoint of the hub first: `{command}`." if command else "Name one that is there."
+        raise BadArtifact(f"There is no folder {checkpoint}, and `plan` takes a folder. {remedy}")
     order = order_of(compute_capability, slots, length, build_memory)
     adapters = [Source.of(adapter, "adapter") for adapter in lora or []]
     spec = BuildSpec.of(folder, precision.precision, target, vision_backend, kv=kv, order=order, adapters=adapters)

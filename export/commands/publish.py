@@ -33,14 +33,17 @@ def publish(context: typer.Context, build: BuildArgument, out: OutOption = BUILD
     """
     if _is_default(context, "out"):
         out = _folder_around(build, out)
+    found = build_in(out, build)
     with locked(out, PUBLISH_LOCK):
-        _publish(build_in(out, build), device, plain_console(stderr=True))
+        _publish(found, device, plain_console(stderr=True))
         typer.echo(str(out / CURRENT))
 
 
 @exit_with_sentence
 def rollback(out: OutOption = BUILDS, device: DeviceOption = None) -> None:
     """Make the build that was current before this one current again. The same checks apply as for publish."""
+    if not out.is_dir():
+        store.previous(out)  # says so; the lock would make the folder
     with locked(out, PUBLISH_LOCK):
         _try_out(out / store.previous(out).digest, device, plain_console(stderr=True))
         entry = store.rollback(out)

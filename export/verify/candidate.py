@@ -20,7 +20,7 @@ from glmserve.engine.runtime.device import DeviceName, open_device
 from glmserve.engine.runtime.ort_decoder import OrtDecoder, OrtVision
 from glmserve.engine.runtime.sampling import Draw, sampler_inputs
 from glmserve.engine.step_builder import images_in
-from glmserve.engine.vision.feature_cache import image_key
+from glmserve.engine.vision.encode_queue import image_key
 from glmserve.errors import BadArtifact
 from glmserve.model.chat_template import PromptBuilder
 from glmserve.model.config import Checkpoint

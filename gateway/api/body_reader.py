@@ -9,8 +9,9 @@ from typing import IO, Any, TypeVar
 from werkzeug.wrappers import Request
 
 from gateway.deadline import DEADLINE_HEADER, Deadline, patience_s
+from gateway.limits.turns import Turns
 from gateway.reading.content_encoding import unpacked
-from gateway.reading.dear import SMALL_BYTES, is_dear
+from gateway.reading.dear import SMALL_BYTES, is_dear, is_quick
 from gateway.reading.dear_reader import DearReader
 from gateway.schemas.multipart import FORMS
 from gateway.server.body import pieces_of
@@ -43,58 +44,58 @@ class BodyReader:
         self._when_arrived = when_arrived
         self._watchdog = Watchdog()
         self._dear = dear
+        self._turns = Turns()
 
     def read_as(self, request: Request, read: Callable[..., T], *arguments: Any) -> T:
         """What `read(body, *arguments)` makes of the body: a function of a module, whose result can be pickled.
 
-        One that is dear to read is read in another process, in its caller's turn. Raises what `read` does, what
-        DearReader does, TooLarge, and InvalidInput when the body breaks off or takes too long.
+        One that is dear to read is read in another process, in its caller's turn, and one that takes more than a moment
+        here, in another turn: threads that read at the same time would only keep Python's lock from everybody else.
+        Raises what `read` does, what DearReader does, TooLarge, and InvalidInput when the body breaks off or takes too
+        long.
         """
-        caller, body = self._arrived(request)
-        if is_dear(body, request.mimetype):
-            return self._dear.read(caller, read, body, *arguments, within_s=self._patience_s(request))
-        return read(body, *arguments)
-
-    def _arrived(self, request: Request) -> tuple[str, bytes]:
-        """Whose it is, and the whole body, unpacked.
-
-        Werkzeug's own limit silently truncates a chunked body. We read some more of a body that is too large and throw
-        it away: a client that is still sending would see a closed connection instead of its 413.
-        """
-        connection = client_socket(request.environ)
-        if connection is None:
-            return self._read(request)
-        with self._watchdog.watch(lambda: stop_reading(connection), self._timeout_s) as pulse:
-            arrived = self._read(request)
-        if pulse.is_dead:
-            raise _broken()
-        return arrived
+        caller, deadline, body = self._arrived(request)
+        if is_quick(body, request.mimetype):
+            return read(body, *arguments)
+        with self._turns.take(caller, deadline):
+            if not is_dear(body, request.mimetype):
+                return read(body, *arguments)
+        return self._dear.read(caller, read, body, *arguments, within_s=deadline.left_s())
 
     def close(self) -> None:
         self._watchdog.close()
 
-    def _read(self, request: Request) -> tuple[str, bytes]:
-        pieces: list[bytes] = []
-        count, most = 0, self._max_bytes if request.mimetype in FORMS else self._max_json_bytes
-        for piece in _pieces(request.stream):
-            count += len(piece)
-            if count <= most:
-                pieces.append(piece)
-            else:
-                pieces.clear()
-            if count > most * _SPILL_FACTOR:
-                break
-        caller = self._when_arrived()
+    def _arrived(self, request: Request) -> tuple[str, Deadline, bytes]:
+        """Whose it is, until when it must have been read, and the whole body, unpacked."""
+        most = self._max_bytes if request.mimetype in FORMS else self._max_json_bytes
+        pieces, count = self._received(request, most)
+        caller, deadline = self._when_arrived(), Deadline.after(self._patience_s(request))
         if count > most:
             raise self._too_large(most)
         if request.content_length is not None and count != request.content_length:
             raise _broken()
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         encoding = request.headers.get("Content-Encoding", "")
-        if not encoding or len(body) <= SMALL_BYTES:
-            return caller, unpacked(body, encoding, most)
-        with self._dear.turns.take(caller, Deadline.after(self._patience_s(request))):
-            return caller, unpacked(body, encoding, most)
+        if not encoding:
+            return caller, deadline, body
+        turns = self._dear.turns if len(body) > SMALL_BYTES else self._turns  # a small one may become large
+        with turns.take(caller, deadline):
+            return caller, deadline, unpacked(body, encoding, most)
+
+    def _received(self, request: Request, most: int) -> tuple[list[bytes], int]:
+        """The body in pieces, of which none is kept once they are more than `most` bytes, and how many bytes came.
+
+        Werkzeug's own limit silently truncates a chunked body. We read some more of a body that is too large and throw
+        it away: a client that is still sending would see a closed connection instead of its 413.
+        """
+        connection = client_socket(request.environ)
+        if connection is None:
+            return _taken(request.stream, most)
+        with self._watchdog.watch(lambda: stop_reading(connection), self._timeout_s) as pulse:
+            received = _taken(request.stream, most)
+        if pulse.is_dead:
+            raise _broken()
+        return received
 
     def _patience_s(self, request: Request) -> float:
         """How long a body may wait for its turn and be read; a wrong header is refused by who answers."""
@@ -104,6 +105,20 @@ class BodyReader:
     def _too_large(self, most: int) -> TooLarge:
         of_a_form = "" if most == self._max_bytes else f", and {self._max_bytes} of a form with files"
         return TooLarge(f"The request body is too large: at most {most} bytes are accepted{of_a_form}.")
+
+
+def _taken(stream: IO[bytes], most: int) -> tuple[list[bytes], int]:
+    pieces: list[bytes] = []
+    count = 0
+    for piece in _pieces(stream):
+        count += len(piece)
+        if count <= most:
+            pieces.append(piece)
+        else:
+            pieces.clear()
+        if count > most * _SPILL_FACTOR:
+            break
+    return pieces, count
 
 
 def _pieces(stream: IO[bytes]) -> Iterator[bytes]:

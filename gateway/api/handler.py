@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -56,6 +57,7 @@ class ChatHandler:
         Comes before its body is parsed, which may cost much memory and time. Says whose it is.
         """
         record: RequestRecord = g.record
+        record.body_arrived_s = time.monotonic()
         record.holds.enter_context(self.rate_limiter.concurrency_slot(record.caller))
         return caller_key(record.caller)
 
@@ -87,20 +89,23 @@ class ChatHandler:
             left = self.rate_limiter.charge_image_tokens(caller, prompt.image_tokens)
             record.headers |= left.token_headers() if left else {}
             record.facts["admission_ms"] = round(record.ms() - arrived_ms, 1)
-            self.metrics.crowd(*self.admission.counts())
+            self.metrics.crowd(self.admission.counts)
 
+        if others:
+            self.admission.check_open()
+            self.service.check_places(conversation, 1 + len(others), deadline, cancellation)
         beside = tuple(
             self.service.prepare(
                 each, deadline, cancellation, caller=caller_key(caller), when_opened=self.admission.check_open
             )
             for each in others
         )
-        allowed = self._allowed(conversation, deadline, is_stream)
+        allowed = self._allowed(conversation, is_stream)
         with explained(allowed):
             first = self.service.prepare(
                 conversation, deadline, cancellation, admit, caller_key(caller), self.admission.check_open
             )
-        prepared = replace(first, others=beside)
+        prepared = replace(first, others=beside) if beside else first
         record.prepared(prepared)
         context = RequestContext(record.request_id, deadline, cancellation, caller.cache_scope, record.traceparent)
         if not is_stream:
@@ -148,9 +153,9 @@ class ChatHandler:
             raise refusal_of_unknown(unknown)
         record.headers["Warning"] = f'199 - "These fields are not known and change nothing: {", ".join(unknown)}."'
 
-    def _allowed(self, conversation: Conversation, deadline: Deadline, is_stream: bool) -> Allowed:
+    def _allowed(self, conversation: Conversation, is_stream: bool) -> Allowed:
         return Allowed(
-            round(deadline.left_s(), 1),
+            round(self._wanted_s(), 1),
             self.settings.deadline_s,
             conversation.sampling.max_tokens,
             len(conversation.images()),
@@ -159,6 +164,12 @@ class ChatHandler:
         )
 
     def _deadline(self) -> Deadline:
+        """When the request's time is over, which runs since its body arrived, or since our own proxy sent it on."""
+        start = request.headers.get(START_HEADER, "") if self.settings.trusted_proxies else ""
+        gone_s = max(time.monotonic() - g.record.body_arrived_s, seconds_since(start))
+        return Deadline.after(self._wanted_s() - gone_s)
+
+    def _wanted_s(self) -> float:
         """The service's deadline, or the client's own if that is sooner."""
         wanted_s = patience_s(request.headers.get(DEADLINE_HEADER), self.settings.deadline_s)
         if math.isnan(wanted_s):
@@ -166,5 +177,4 @@ class ChatHandler:
                 f"The header {DEADLINE_HEADER} must be a number of seconds, at least {LEAST_DEADLINE_S}.",
                 DEADLINE_HEADER,
             )
-        start = request.headers.get(START_HEADER, "") if self.settings.trusted_proxies else ""
-        return Deadline.after(wanted_s - seconds_since(start))
+        return wanted_s

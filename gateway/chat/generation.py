@@ -192,14 +192,18 @@ class _Choice:
         if self._finish == Finish.RUNNING:
             self._finish = finish
         before = self._reader.tokens
-        piece = self._ranked(tokens, logprobs) if logprobs else self._piece_of(self._reader.push(list(tokens)))
-        read = tokens[: self._reader.tokens - before]
-        self._tokens += read
-        return replace(piece, tokens=read, index=self.index)
+        if logprobs:
+            piece = self._ranked(tokens, logprobs)
+            piece = replace(piece, tokens=tokens[: self._reader.tokens - before])
+        else:
+            delta = self._reader.push(list(tokens))
+            piece = self._piece_of(delta, tokens[: self._reader.tokens - before])
+        self._tokens += piece.tokens
+        return piece
 
     def finish(self) -> Piece:
         """What was held back."""
-        return replace(self._piece_of(self._reader.finish()), index=self.index)
+        return self._piece_of(self._reader.finish())
 
     def answer(self, timed_out: bool) -> Answer:
         """The whole answer with its own tokens counted; one that has not ended was cut where its time ran out."""
@@ -231,12 +235,13 @@ class _Choice:
             content, thinking = content + added.content, thinking + added.thinking
             calls, boxes = calls + added.calls, boxes + added.boxes
         self._logprobs += said
-        return Piece(content, thinking, calls, boxes, tuple(said))
+        return Piece(content, thinking, calls, boxes, tuple(said), index=self.index)
 
-    def _piece_of(self, delta: Delta) -> Piece:
+    def _piece_of(self, delta: Delta, tokens: tuple[int, ...] = ()) -> Piece:
         calls = tuple(typed_call(call, self._tools) for call in delta.calls)
         self._calls += calls
-        return Piece(delta.content, delta.thinking, calls, placed(delta.boxes, self._image_sizes))
+        boxes = placed(delta.boxes, self._image_sizes)
+        return Piece(delta.content, delta.thinking, calls, boxes, tokens=tokens, index=self.index)
 
 
 def _joined(pieces: list[Piece]) -> Piece:

@@ -22,6 +22,9 @@ from gateway.reading.sent_as import AN_IMAGE, SentAs
 from glmserve.errors import InvalidInput, TooLarge
 
 _REDIRECTS = 3
+_MOST_URL_CHARS = 8192
+"""As web servers take them; urllib keeps those that it has parsed."""
+_MOST_SCHEME_CHARS = 1024
 _LOOK_UPS = threading.BoundedSemaphore(16)
 _PIECE_BYTES = 1 << 16
 _URL = re.compile(r"\s*[a-z][a-z0-9+.-]{0,31}://", re.IGNORECASE)
@@ -33,7 +36,7 @@ _PROJECT = "glm-triton"
 
 def is_url(text: str) -> bool:
     """Whether a text names a file that lies elsewhere: base64 holds no colon, and a data URL no slashes after it."""
-    return _URL.match(text) is not None
+    return _URL.match(text, 0, _MOST_SCHEME_CHARS) is not None
 
 
 def user_agent(model: str) -> str:
@@ -124,6 +127,12 @@ class ImageFetcher:
         raise self._sent_as.error(f"The URL in {field} was redirected more than {_REDIRECTS} times.", field)
 
     def _checked(self, url: str, field: str) -> SplitResult:
+        if len(url) > _MOST_URL_CHARS:
+            raise self._sent_as.error(
+                f"The URL in {field} has {len(url)} characters; at most {_MOST_URL_CHARS} are accepted. Send the "
+                f"{self._sent_as.name} itself, as base64 or a data URL.",
+                field,
+            )
         try:
             parts = urlsplit(url)
             is_listed = self._hosts.is_listed(parts)

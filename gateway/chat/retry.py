@@ -1,4 +1,5 @@
-"""One retry for an answer whose Triton went down before its client was told a word of it, and not too many retries."""
+"""One retry for an answer whose Triton went down before its client was told a word of it, and not too many retries;
+and another Triton for an answer that one has no places for."""
 
 from __future__ import annotations
 
@@ -8,11 +9,14 @@ from typing import TypeVar
 
 import structlog
 
-from glmserve.errors import BackendDown
+from gateway.triton.errors import lacks_places
+from glmserve.errors import BackendDown, GlmServeError, Overloaded
 
 T = TypeVar("T")
 _SHARE = 0.1
 _MOST_SAVED = 3.0
+_MOST_ASKED = 4
+"""Tritons that are asked for a place, of those that are not known to be full."""
 
 
 class RetryBudget:
@@ -57,4 +61,23 @@ def with_one_retry(
         if not may_help() or not (budget is None or budget.spend()):
             raise
         structlog.get_logger().warning("answer_begun_anew", request_id=request_id)
+    return begin()
+
+
+def where_there_is_room(begin: Callable[[], T], has_room: Callable[[GlmServeError, int], bool]) -> T:
+    """What `begin` returns; runs it again, on another replica, when one has no places for it and `has_room` says that
+    others may have some. A refusal is cheap, and who refused counts as full for a while: so this needs no budget.
+
+    Where some are full now and others never have so many places, that is Overloaded.
+    """
+    busy: Overloaded | None = None
+    for asked in range(1, _MOST_ASKED):
+        try:
+            return begin()
+        except GlmServeError as error:
+            if not lacks_places(error):
+                raise
+            busy = error if isinstance(error, Overloaded) else busy
+            if not has_room(error, asked):
+                raise busy or error from None
     return begin()

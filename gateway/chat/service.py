@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Generator
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from gateway.chat.image_decoder import ImageSizeLimits, OpenedImage
 from gateway.chat.last_heard import LastHeard
 from gateway.chat.place_check import PlaceCheck
 from gateway.chat.prompts import Prompt, Prompts
-from gateway.chat.retry import RetryBudget, with_one_retry
+from gateway.chat.retry import RetryBudget, where_there_is_room, with_one_retry
 from gateway.chat.sampling_ids import with_token_ids
 from gateway.chat.sent_files import SentFiles, file_hash
 from gateway.chat.side_by_side import side_by_side
@@ -46,6 +47,8 @@ _LOW_DETAIL_PIXELS = 512 * 512
 """Of an image in low detail, as OpenAI makes it."""
 _LONG_PROMPT = 4000
 """Characters or tokens: no more take a millisecond or two, for which nobody waits."""
+_TURN_CHARS = 16
+"""What a turn, a part or a call counts as beside its text: the template takes 20 us for each."""
 _MOST_TOKENS_A_CHAR = 4  # its bytes in UTF-8
 
 
@@ -160,6 +163,11 @@ class ChatService:
         told = tuple(video.told(self._rules.merge_size) for video in videos)
         return Prepared(_without_images(conversation), replace(prompt, grids=grids, videos=told), patches, max_tokens)
 
+    def check_places(self, first: Conversation, prompts: int, deadline: Deadline, cancellation: Cancellation) -> None:
+        """Raises what `PlaceCheck.check_prompts` does for so many prompts like the first; none needs to be read yet."""
+        most = min(first.sampling.max_tokens, self.context_tokens)
+        self._places.check_prompts(prompts, first.answers, most, deadline, cancellation)
+
     def count(self, conversation: Conversation, deadline: Deadline, caller: str = "") -> Prompt:
         """The prompt as it would be sent, however long; decodes no image."""
         decoding = Decoding(self.decoders, deadline, Cancellation(), caller)
@@ -184,7 +192,8 @@ class ChatService:
         return self._begun(lambda: started(self._events(prepared, context, stream_buffer)), context)
 
     def _begun(self, begin: Callable[[], T], context: RequestContext) -> T:
-        return with_one_retry(begin, context.request_id, self._retries, self._pool.has_another)
+        once = partial(where_there_is_room, begin, self._pool.has_room)
+        return with_one_retry(once, context.request_id, self._retries, self._pool.has_another)
 
     def _events(
         self, prepared: Prepared, context: RequestContext, stream_buffer: StreamBuffer | None = None
@@ -202,31 +211,39 @@ class ChatService:
         context.cancellation.add_callback(together.cancel)
         each_context = replace(context, cancellation=together)
         prompts = (replace(prepared, others=()), *prepared.others)
-        begin = [partial(self._events, each, each_context) for each in prompts]
-        return side_by_side(begin, prepared.conversation.answers, together)
+        begin = [partial(self._where_there_is_room, each, each_context) for each in prompts]
+        asked = prepared.conversation
+        return side_by_side(begin, asked.answers, together, asked.partial_on_timeout)
+
+    def _where_there_is_room(self, prepared: Prepared, context: RequestContext) -> Generator[Event]:
+        """The events of one of several prompts, each of which finds its own Triton."""
+        first, rest = where_there_is_room(lambda: started(self._events(prepared, context)), self._pool.has_room)
+        with closing(rest):
+            yield first
+            yield from rest
 
     def _noting(self, events: Generator[Event]) -> Generator[Event]:
+        began_s = time.monotonic()
         with closing(events), self._places.watching():
             for event in events:
                 self.heard.note()
                 if isinstance(event, Answer) and event.timings:
-                    self._places.note_wait(event.timings.get("queue_ms", 0.0))
+                    self._places.note_wait(event.timings.get("queue_ms", 0.0), time.monotonic() - began_s)
                 yield event
 
     def _request(
         self, prepared: Prepared, context: RequestContext, stream_buffer: StreamBuffer | None
     ) -> GenerateRequest:
         conversation = prepared.conversation
+        sampling, most = conversation.sampling, prepared.max_tokens
+        if most != sampling.max_tokens or most < sampling.min_tokens:
+            sampling = replace(sampling, max_tokens=most, min_tokens=min(sampling.min_tokens, most))
         return GenerateRequest(
             request_id=context.request_id,
             input_ids=prepared.prompt.input_ids,
             patches=prepared.patches,
             grids=prepared.prompt.grids,
-            sampling=replace(
-                conversation.sampling,
-                max_tokens=prepared.max_tokens,
-                min_tokens=min(conversation.sampling.min_tokens, prepared.max_tokens),
-            ),
+            sampling=sampling,
             deadline_s=context.deadline.left_s(),
             grammar=conversation.grammar,
             cache_scope=context.cache_scope,
@@ -296,7 +313,8 @@ class ChatService:
 
         Makes the frames of videos smaller where the prompt would not fit into the context.
         """
-        is_long = self._prompts.checked_chars(conversation) > _LONG_PROMPT
+        steps = sum(1 + len(turn.parts) + len(turn.tool_calls) for turn in conversation.turns)
+        is_long = self._prompts.checked_chars(conversation) + _TURN_CHARS * steps > _LONG_PROMPT
         with self._turns.take(decoding.caller, decoding.deadline) if is_long else nullcontext():
             prompt = self._prompts.prompt(conversation, shown, is_bounded)
             videos = [each for each in shown if isinstance(each, ShownVideo)]

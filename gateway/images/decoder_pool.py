@@ -25,6 +25,7 @@ from gateway.triton.backend import Cancellation
 from glmserve.errors import Cancelled, DeadlineExceeded, Overloaded
 from glmserve.limits import LARGEST_KEPT_BUFFER_BYTES
 from glmserve.system.idle_processes import IdleProcesses, has_ended
+from glmserve.system.stopped import is_stopped
 
 T = TypeVar("T")
 _JOBS_A_PROCESS = 1000
@@ -191,7 +192,7 @@ class _Decoder:
             os.ftruncate(self._shared, _KEPT_SHARED_BYTES)
 
     def is_fit(self) -> bool:
-        return self._process.poll() is None
+        return self._process.poll() is None and not is_stopped(self._process.pid)
 
     def hang_up(self) -> None:
         """Ends the process if it decodes, and wakes who waits for it; any thread may call it."""

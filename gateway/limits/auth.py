@@ -10,7 +10,7 @@ from werkzeug.wrappers import Request
 
 from gateway.errors import Forbidden, Unauthorized
 from gateway.limits.api_keys import ApiKey, KeyStore, Role
-from gateway.limits.cross_site import check_host, check_origin, has_passed_a_proxy, is_local_host
+from gateway.limits.cross_site import check_host, check_origin, has_passed_a_proxy, is_local_host, is_loopback_address
 from gateway.settings import GatewaySettings, is_loopback
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -77,11 +77,11 @@ class Authenticator:
         """Whether a request without a key has no rate limit: from this machine, to its own name, through no proxy."""
         return self._exempts_loopback and _is_from_here(request, address) and is_local_host(request)
 
-    def authenticate(self, request: Request, address: str) -> Caller:
-        """The caller of a request; raises Forbidden or Unauthorized."""
+    def authenticate(self, request: Request, address: str, is_exempt: bool) -> Caller:
+        """The caller of a request, exempt without a key where it is; raises Forbidden or Unauthorized."""
         path = request.path
         if self._keys is None or path in _OPEN_PATHS or path.startswith(_OPEN_FOLDERS):
-            return Caller(address, None, self.is_exempt(request, address))
+            return Caller(address, None, is_exempt)
         secret = _secret(request)
         if secret is None:
             raise Unauthorized("An API key is needed: send it as Authorization: Bearer <key> or as X-API-Key.")
@@ -123,4 +123,4 @@ def _is_in(address: str, network: Network) -> bool:
 
 def _is_from_here(request: Request, address: str) -> bool:
     """Whether a request comes from this machine, and not from elsewhere through a proxy that nobody told us of."""
-    return ipaddress.ip_address(address).is_loopback and not has_passed_a_proxy(request)
+    return is_loopback_address(address) and not has_passed_a_proxy(request)

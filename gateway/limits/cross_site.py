@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from werkzeug.wrappers import Request
 
 from gateway.errors import Forbidden, NotJson
 
-_PROXY_HEADERS = ("Forwarded", "Via", "X-Real-IP")
-_PROXY_PREFIX = "x-forwarded-"
+_PROXY_VARIABLES = ("HTTP_FORWARDED", "HTTP_VIA", "HTTP_X_REAL_IP")
+_PROXY_PREFIX = "HTTP_X_FORWARDED_"
+"""Headers by their names in a WSGI environment."""
+_HOSTS_KEPT = 256
+_ADDRESSES_KEPT = 4096
 _FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 
 
@@ -49,15 +53,22 @@ def check_origin(request: Request, listed: tuple[str, ...]) -> None:
 def is_local_host(request: Request) -> bool:
     """Whether the request was sent to a name or address of this machine's loopback; HTTP/1.0 may leave it out."""
     sent = request.headers.get("Host")
-    if not sent:
-        return True
+    return not sent or _is_local(sent)
+
+
+@lru_cache(_HOSTS_KEPT)
+def _is_local(host: str) -> bool:
     try:
-        name = urlsplit(f"//{sent}").hostname or ""
+        name = urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return False
     name = name.removesuffix(".")
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
+    return name == "localhost" or name.endswith(".localhost") or is_loopback_address(name)
+
+
+@lru_cache(_ADDRESSES_KEPT)
+def is_loopback_address(name: str) -> bool:
+    """Whether this is an address, and one of this machine's loopback."""
     try:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
@@ -66,10 +77,7 @@ def is_local_host(request: Request) -> bool:
 
 def has_passed_a_proxy(request: Request) -> bool:
     """Whether a proxy says so; one that says nothing cannot be told from a program on its machine."""
-    names = [name.lower() for name, _ in request.headers]
-    return any(name in request.headers for name in _PROXY_HEADERS) or any(
-        name.startswith(_PROXY_PREFIX) for name in names
-    )
+    return any(name in _PROXY_VARIABLES or name.startswith(_PROXY_PREFIX) for name in request.environ)
 
 
 def _shown(mimetype: str) -> str:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 
 import structlog
 from limits import RateLimitItemPerMinute
@@ -23,6 +24,7 @@ from gateway.settings import GatewaySettings
 
 _TRY_AGAIN_S = 5.0
 _IPV6_LINE_BITS = 64
+_ADDRESSES_KEPT = 4096
 
 
 @dataclass(frozen=True)
@@ -165,11 +167,11 @@ class RateLimiter:
             return None
         what = "image tokens"
         limit = (caller.key and caller.key.image_tokens_per_minute) or self._settings.image_tokens_per_minute
-        refusal = f"At most {limit} {what} a minute are accepted."
+        refusal = f"At most {limit} {what} a minute are accepted.{_advice(tokens, limit)}"
         left = _charge(count, limit, caller_key(caller), what, tokens, refusal)
         if caller.key and tokens:
             limit = self._settings.address_image_tokens_per_minute
-            refusal = f"There were too many {what} from this address."
+            refusal = f"There were too many {what} from this address.{_advice(tokens, limit)}"
             _charge(count, limit, _address_key(caller.address), what, tokens, refusal)
         return left
 
@@ -205,11 +207,19 @@ def _charge(count: _Count, limit: int, key: str, what: str, cost: int, refusal: 
     return status
 
 
+def _advice(tokens: int, limit: int) -> str:
+    """What helps a request that no minute has room for."""
+    if tokens <= limit:
+        return ""
+    return f" This request alone has {tokens}, so to wait is in vain: send fewer or smaller images."
+
+
 def caller_key(caller: Caller) -> str:
     """What a caller is counted under: its key, or its address where it has none."""
     return f"key:{caller.name}" if caller.key else _address_key(caller.address)
 
 
+@lru_cache(_ADDRESSES_KEPT)
 def _address_key(address: str) -> str:
     """The key an address is counted under; a /64 of IPv6, which one subscriber has, counts as one address."""
     ip = ipaddress.ip_address(address)

@@ -23,17 +23,29 @@ class Turns:
     @contextmanager
     def take(self, caller: str, deadline: Deadline) -> Generator[None]:
         """Holds a turn; raises DeadlineExceeded when none comes in time."""
-        turn = threading.Event()
-        with self._lock:
-            self._waiting.setdefault(caller, deque()).append(turn)
-            self._give()
+        turn = self._begin(caller)
         try:
-            if not turn.wait(deadline.left_s()) and not self._withdraw(caller, turn):
+            if turn is not None and not turn.wait(deadline.left_s()) and not self._withdraw(caller, turn):
                 raise DeadlineExceeded
             yield
         finally:
-            if self._withdraw(caller, turn):
+            if turn is None or self._withdraw(caller, turn):
                 self._take_back(caller)
+
+    def _begin(self, caller: str) -> threading.Event | None:
+        """What will be set when the turn comes; None where it has come already."""
+        with self._lock:
+            if self._free and not self._waiting and caller not in self._working:
+                self._give_to(caller)
+                return None
+            turn = threading.Event()
+            self._waiting.setdefault(caller, deque()).append(turn)
+            self._give()
+            return turn
+
+    def _give_to(self, caller: str) -> None:
+        self._working.add(caller)
+        self._free -= 1
 
     def _give(self) -> None:
         """To those that waited longest, of the callers that do no such work now."""
@@ -44,8 +56,7 @@ class Turns:
             turns.popleft().set()
             if turns:
                 self._waiting[caller] = turns  # at the end
-            self._working.add(caller)
-            self._free -= 1
+            self._give_to(caller)
 
     def _withdraw(self, caller: str, turn: threading.Event) -> bool:
         """Whether the turn came after all."""

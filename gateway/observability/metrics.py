@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,7 @@ class Metrics:
                 ("admitted_tokens", "Tokens that the running requests may come to."),
             )
         )
+        self._counting = threading.Lock()
         self._up = Gauge(
             "glm_gateway_tritons_up",
             "Tritons that have not died, as the worker saw it that was asked last.",
@@ -72,11 +75,16 @@ class Metrics:
         """Counts lines that could not be written, of `log` stdout or audit."""
         self._of(self._lost, log).inc(lines)
 
-    def crowd(self, running: int, waiting: int, tokens: int) -> None:
-        """Sets the gauges of what runs and waits now."""
-        self._running.set(running)
-        self._waiting.set(waiting)
-        self._room.set(tokens)
+    def crowd(self, counts: Callable[[], tuple[int, int, int]]) -> None:
+        """Sets the gauges to what runs and waits now, and the tokens of what runs.
+
+        Counts while nobody else does, so that no older number is set last.
+        """
+        with self._counting:
+            running, waiting, tokens = counts()
+            self._running.set(running)
+            self._waiting.set(waiting)
+            self._room.set(tokens)
 
     def ended(self, route: str | None, status: int, error_code: str | None, ms: float, facts: dict[str, Any]) -> None:
         """Counts one request that has ended."""

@@ -47,7 +47,7 @@ class RequestHooks:
         record.holds.close()
         self._learn(record)
         self._metrics.ended(route, status, record.error_code, record.ms(), record.facts)
-        self._metrics.crowd(*self._admission.counts())
+        self._metrics.crowd(self._admission.counts)
         record.log(route, method, status)
         if self._audit is not None:
             self._audit.write(record, route, status)

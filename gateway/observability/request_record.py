@@ -24,7 +24,7 @@ class RequestRecord:
     def __init__(self, request_id: str) -> None:
         """Keeps the client's own id if it has no unsafe characters."""
         self.request_id = request_id if _REQUEST_ID.fullmatch(request_id) else secrets.token_hex(16)
-        self.started_s = time.monotonic()
+        self.started_s = self.body_arrived_s = time.monotonic()
         self.facts: dict[str, Any] = {}
         self.error_code: str | None = None
         self.caller = Caller("", None)  # until it is authenticated

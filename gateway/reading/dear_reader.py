@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import pickle
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -19,12 +21,14 @@ from gateway.limits.turns import Turns
 from gateway.reading.process import IDLE_S
 from glmserve.errors import DeadlineExceeded, GlmServeError, InvalidInput, Overloaded
 from glmserve.system.idle_processes import IdleProcesses, has_ended, import_path
+from glmserve.system.stopped import is_stopped
 
 T = TypeVar("T")
 READ_CPU_S = 1.5
 """Processor time that reading a body may take; the dearest that is accepted takes a fifth of it."""
 READ_MEMORY_BYTES = 256 << 20
 _END_WAIT_S = 0.2
+_LOOK_EVERY_S = 2.0
 _MODULE = "gateway.reading.process"
 
 
@@ -44,18 +48,19 @@ class DearReader:
         """What `function(body, *arguments)` returns or raises, where its errors are ours; a function of a module.
 
         A text is handed over in UTF-8, once its turn has come. Raises DeadlineExceeded, also where `within_s` is
-        over sooner than the reader's own patience, and InvalidInput for a body that takes too much time or memory.
+        over sooner than the reader's own patience, InvalidInput for a body that takes too much time or memory, and
+        Overloaded where somebody has stopped the process, which is then replaced.
         """
         deadline = Deadline.after(min(self._timeout_s, within_s))
         with self.turns.take(caller, deadline):
             process = self._processes.take()
             try:
                 packed = body.encode("utf-8", "surrogatepass") if isinstance(body, str) else body
-                answer = process.ask(pickle.dumps((function, arguments)), packed, deadline.left_s())
+                answer = process.ask(pickle.dumps((function, arguments)), packed, deadline)
             except _Ended as error:
                 raise _why(process.end(), self._cpu_s) from error
             except BaseException:
-                process.end()
+                process.end(wait_s=0.0)
                 raise
             self._processes.give_back(process)
         said = pickle.loads(answer)
@@ -78,8 +83,8 @@ class _Ended(Exception):
 class _Process:
     def __init__(self, cpu_s: float) -> None:
         self._asked_s = time.monotonic()
-        ours, theirs = socket.socketpair()
-        self._channel = Connection(ours.detach())
+        self._socket, theirs = socket.socketpair()
+        self._channel = Connection(os.dup(self._socket.fileno()))
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", _MODULE, str(theirs.fileno()), str(cpu_s), str(READ_MEMORY_BYTES)],
@@ -89,27 +94,39 @@ class _Process:
                 pass_fds=(theirs.fileno(),),
             )
 
-    def ask(self, question: bytes, body: bytes, timeout_s: float) -> bytes:
-        """Raises _Ended and DeadlineExceeded; after both the process has to be ended."""
+    def ask(self, question: bytes, body: bytes, deadline: Deadline) -> bytes:
+        """Raises _Ended, DeadlineExceeded and Overloaded; after each of them the process has to be ended."""
         self._asked_s = time.monotonic()
         try:
+            self._bound(socket.SO_SNDTIMEO, deadline)
             self._channel.send_bytes(question)
             self._channel.send_bytes(body)
-            if not self._channel.poll(timeout_s):
-                raise DeadlineExceeded
+            while not self._channel.poll(min(deadline.left_s(), _LOOK_EVERY_S)):
+                if is_stopped(self._process.pid):
+                    raise Overloaded
+            self._bound(socket.SO_RCVTIMEO, deadline)
             return self._channel.recv_bytes()
+        except BlockingIOError:
+            raise DeadlineExceeded from None
         except (EOFError, OSError):
             raise _Ended from None
 
-    def is_fit(self) -> bool:
-        """Whether it lives and is not about to end for want of bodies."""
-        return self._process.poll() is None and time.monotonic() - self._asked_s < IDLE_S / 2
+    def _bound(self, which: int, deadline: Deadline) -> None:
+        """Lets no write, or read, wait longer: a process may stand still, or be long in starting."""
+        microseconds = math.ceil(deadline.left_s() * 1e6)
+        self._socket.setsockopt(socket.SOL_SOCKET, which, struct.pack("ll", *divmod(microseconds, 1_000_000)))
 
-    def end(self) -> int:
-        """Ends it in any case; its exit code, 0 for one that we had to kill."""
+    def is_fit(self) -> bool:
+        """Whether it lives, does not stand still and is not about to end for want of bodies."""
+        is_fresh = time.monotonic() - self._asked_s < IDLE_S / 2
+        return self._process.poll() is None and is_fresh and not is_stopped(self._process.pid)
+
+    def end(self, wait_s: float = _END_WAIT_S) -> int:
+        """Ends it in any case; its exit code, 0 for one that we had to kill because it had not ended in time."""
         with suppress(OSError):
             self._channel.close()
-        return self._process.returncode if has_ended(self._process, _END_WAIT_S) else 0
+        self._socket.close()
+        return self._process.returncode if has_ended(self._process, wait_s) else 0
 
 
 def _why(exit_code: int, cpu_s: float) -> GlmServeError:

@@ -33,7 +33,10 @@ _MOST = next(parameter for parameter in PARAMETERS if parameter.name == "max_tok
 
 
 class Body(BaseModel):
-    """A body as sent: null stands for an absent field, and fields that we do not know are passed over."""
+    """A body as sent: null stands for an absent field, and fields that we do not know are passed over.
+
+    Each list in it ends with its first mistake: only that is told, and to make a hundred thousand takes a while.
+    """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore", allow_inf_nan=False, hide_input_in_errors=True)
 
@@ -111,36 +114,44 @@ def _field(parameter: Parameter) -> Any:
 class AnswerFields(ThinkingFields):
     """How an answer is generated; each description completes the sentence "The field … must be …"."""
 
-    stop: _Stop | Annotated[list[_Stop], Field(max_length=MAX_STOP_STRINGS)] | None = Field(
+    stop: _Stop | Annotated[list[_Stop], Field(max_length=MAX_STOP_STRINGS, fail_fast=True)] | None = Field(
         default=None,
         description=f"a string or a list of at most {MAX_STOP_STRINGS} strings, "
         f"each of 1 to {MAX_STOP_CHARS} characters",
     )
     stop_token_ids: list[_TokenId] | None = Field(
-        default=None, max_length=MAX_STOP_TOKEN_IDS, description=f"a list of at most {MAX_STOP_TOKEN_IDS} token ids"
+        default=None,
+        max_length=MAX_STOP_TOKEN_IDS,
+        fail_fast=True,
+        description=f"a list of at most {MAX_STOP_TOKEN_IDS} token ids",
     )
 
     partial_on_timeout: bool | None = Field(default=None, description=FLAG)
 
     def sampling(self) -> Sampling:
         """The fields with their defaults; raises InvalidInput for two that contradict each other."""
+        given = {name: value for name in self.model_fields_set if (value := getattr(self, name)) is not None}
         values: dict[str, Any] = {
-            parameter.name: parameter.requested(self._given(parameter)) for parameter in PARAMETERS
+            parameter.name: parameter.requested(_first(given, parameter)) for parameter in PARAMETERS
         }
-        if self._given(_MOST) is None:  # the default makes room for the fewest tokens that are asked for
+        if _first(given, _MOST) is None:  # the default makes room for the fewest tokens that are asked for
             values[_MOST.name] = max(values[_MOST.name], values["min_tokens"])
         sampling = Sampling(**values, stop_token_ids=tuple(self.stop_token_ids or ()))
         if sampling.top_logprobs and not sampling.logprobs:
             raise InvalidInput("The field top_logprobs needs logprobs to be true.", "top_logprobs")
         return sampling
 
-    def _given(self, parameter: Parameter) -> Value | None:
-        """The value of the first of the parameter's fields that the body has and the request sets."""
-        values = (getattr(self, name, None) for name in parameter.request_names)
-        return next((value for value in values if value is not None), None)
-
     def stops(self) -> tuple[str, ...]:
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+
+def _first(given: Mapping[str, Any], parameter: Parameter) -> Value | None:
+    """The value of the first of the parameter's fields that is given."""
+    for name in parameter.request_names:
+        if name in given:
+            value: Value = given[name]
+            return value
+    return None
 
 
 def read_json(body: bytes, needed: str) -> dict[str, Any]:

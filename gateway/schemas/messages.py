@@ -71,6 +71,7 @@ class MessagesBody(ThinkingFields):
     tools: list[Tool] | None = Field(
         default=None,
         max_length=MAX_TOOLS,
+        fail_fast=True,
         description=f"a list of at most {MAX_TOOLS} functions with name and parameters",
     )
     chat_template_kwargs: TemplateSwitches | None = Field(default=None, description='{"enable_thinking": true}')

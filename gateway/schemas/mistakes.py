@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -56,7 +57,7 @@ def mistake(errors: list[ErrorDetails], document: Any) -> tuple[str, str]:
     paths = [path_of(document, error) for error in errors]
     field = errors[0]["loc"][:1]
     mine = [i for i, error in enumerate(errors) if error["loc"][:1] == field and paths[i].startswith(paths[0])]
-    mine = _of_the_kind_meant(mine, errors, document)
+    mine = _of_the_list_meant(_of_the_kind_meant(mine, errors, document), errors, document)
     path = paths[max(mine, key=lambda i: (len(paths[i]), -i))]
     return path, _words([errors[i] for i in mine if paths[i] == path])
 
@@ -73,6 +74,21 @@ def _of_the_kind_meant(mine: list[int], errors: list[ErrorDetails], document: An
     others = {kind(i) for i in of_type}
     meant = [i for i in mine if kind(i) and kind(i) not in others]
     return meant or of_type or mine
+
+
+def _of_the_list_meant(mine: list[int], errors: list[ErrorDetails], document: Any) -> list[int]:
+    """Of a list that may be of several kinds, only the mistakes of the kinds whose first mistake comes last. One that
+    is too long is no worse than one whose first item is right."""
+    if not mine or not isinstance(document, dict) or not isinstance(document.get(errors[mine[0]]["loc"][0]), list):
+        return mine
+    first = dict[object, float]()
+    for i in mine:
+        kind, *places = errors[i]["loc"][1:] or ("",)
+        if isinstance(kind, int):
+            return mine  # there is one kind only
+        at = places[0] if places and isinstance(places[0], int) else 0.5 if errors[i]["type"] == "too_long" else -1
+        first[kind] = min(at, first.get(kind, math.inf))
+    return [i for i in mine if first[(errors[i]["loc"][1:] or ("",))[0]] == max(first.values())]
 
 
 def path_of(document: Any, error: ErrorDetails) -> str:

@@ -19,6 +19,8 @@ _PIECE_BYTES = 1 << 20
 _MOST_NAME_BYTES = 256
 _MOST_HEAD_BYTES = 8192
 """In a part's head, and before the first part: reading either takes half a second for each megabyte."""
+_MOST_HEADS_BYTES = 24 << 10
+"""In all heads together."""
 _HEAD_END = re.compile(rb"\r\n\r\n|\r\r|\n\n")
 
 
@@ -48,9 +50,10 @@ def _parts(body: bytes, boundary: bytes, charset: str, most_parts: int) -> Itera
     decoder = MultipartDecoder(boundary, max_form_memory_size=len(body) + 1, max_parts=most_parts)
     head: Field | File | None = None
     pieces: list[bytes] = []
-    at, until = 0, _MOST_HEAD_BYTES
+    at, until, heads_bytes = 0, _MOST_HEAD_BYTES, 0
     while True:
         _check_head(decoder)
+        unread = len(decoder.buffer)
         event = decoder.next_event()
         if isinstance(event, NeedData):
             if at and decoder.state is State.PREAMBLE:
@@ -61,6 +64,9 @@ def _parts(body: bytes, boundary: bytes, charset: str, most_parts: int) -> Itera
             return
         elif isinstance(event, Field | File):
             head, pieces = event, []
+            heads_bytes += unread - len(decoder.buffer)
+            if heads_bytes > _MOST_HEADS_BYTES:
+                raise ValueError("the parts' heads are too long")
         elif isinstance(event, Data) and head is not None:
             pieces.append(event.data)
             if not event.more_data:

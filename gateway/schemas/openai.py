@@ -157,5 +157,7 @@ def parse_completion(body: bytes, thinks_by_default: bool) -> Completion:
     except ValidationError as error:
         raise refusal(error, document, CompletionBody) from None
     check_declined(document, read)
-    conversation = replace(read.conversation(thinks_by_default), unknown=unknown_fields(document, read))
+    conversation = read.conversation(thinks_by_default)
+    if unknown := unknown_fields(document, read):
+        conversation = replace(conversation, unknown=unknown)
     return Completion(read.model, conversation, bool(read.stream), read.wanted(conversation.turns))

@@ -17,7 +17,7 @@ ANY_OBJECT = {"type": "object"}
 _MAX_CHOICES = 1024
 _MAX_STRUCTURES = 128
 _Pattern = Annotated[str, StringConstraints(min_length=1)]
-_Choices = Annotated[list[_Pattern], Field(min_length=1, max_length=_MAX_CHOICES)]
+_Choices = Annotated[list[_Pattern], Field(min_length=1, max_length=_MAX_CHOICES, fail_fast=True)]
 _SCHEMA = "a JSON Schema, as an object or as text"
 _GRAMMAR = "a grammar, as text: in Lark with a rule start, or in GBNF (EBNF with ::=) with a rule root"
 _REGEX = "a regular expression without look-around, which the whole answer matches"
@@ -40,8 +40,8 @@ class Structure(Body):
 class StructuralTag(Body):
     """SGLang's and vLLM's structures inside free text, each begun by one of the triggers."""
 
-    structures: Annotated[list[Structure], Field(min_length=1, max_length=_MAX_STRUCTURES)]
-    triggers: Annotated[list[_Pattern], Field(min_length=1, max_length=_MAX_STRUCTURES)]
+    structures: Annotated[list[Structure], Field(min_length=1, max_length=_MAX_STRUCTURES, fail_fast=True)]
+    triggers: Annotated[list[_Pattern], Field(min_length=1, max_length=_MAX_STRUCTURES, fail_fast=True)]
 
     def rule(self, field: str) -> TextRule:
         """Raises InvalidInput for a structure that no trigger begins."""

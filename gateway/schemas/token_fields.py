@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic_core import PydanticCustomError
 
 from gateway.schemas.common import FLAG, AnswerFields, Body
 from gateway.schemas.conversation import PixelBounds
@@ -35,7 +36,10 @@ _Pixels = Annotated[int, Field(ge=1, le=_LARGEST_INT32)]
 
 
 def _of_ids(sent: Any) -> Any:
-    """Tells of all keys that are no token ids at once: whoever sends words has more than one."""
+    """Tells of all keys that are no token ids at once: whoever sends words has more than one. Of too many keys none is
+    looked at."""
+    if isinstance(sent, dict) and len(sent) > MAX_LOGIT_BIAS:
+        raise PydanticCustomError("too_long", "too long", {"max_length": MAX_LOGIT_BIAS})
     wrong = [key for key in sent if not re.fullmatch(TOKEN_ID, key)] if isinstance(sent, dict) else []
     if wrong:
         more = f" and {len(wrong) - _MOST_TOLD} more" if len(wrong) > _MOST_TOLD else ""
@@ -83,12 +87,14 @@ class TokenFields(AnswerFields):
     bad_words: list[_Word] | None = Field(
         default=None,
         max_length=MAX_BAD_WORDS,
+        fail_fast=True,
         description=f"a list of at most {MAX_BAD_WORDS} texts of 1 to {MAX_STOP_CHARS} characters",
     )
     allowed_token_ids: list[_TokenId] | None = Field(
         default=None,
         min_length=1,
         max_length=MAX_ALLOWED_TOKEN_IDS,
+        fail_fast=True,
         description=f"a list of 1 to {MAX_ALLOWED_TOKEN_IDS} token ids",
     )
     include_stop_str_in_output: bool | None = Field(default=None, description=FLAG)
@@ -117,6 +123,8 @@ class TokenFields(AnswerFields):
                 "tokens may not be more than the most.",
                 "min_tokens",
             )
+        if self.logit_bias is None and self.allowed_token_ids is None:
+            return sampling
         bias = {int(token): value for token, value in (self.logit_bias or {}).items()}
         return replace(
             sampling,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import StringConstraints
+from pydantic import Field, StringConstraints
 
 from gateway.schemas.common import Body
 from glmserve.answer_rules import CallRule, OfferedTool
@@ -57,7 +57,7 @@ class Allowed(Body):
     """Those of the offered tools that may be called, and whether one must be."""
 
     mode: Literal["auto", "required"]
-    tools: list[NamedFunction]
+    tools: Annotated[list[NamedFunction], Field(fail_fast=True)]
 
 
 class AllowedTools(Body):

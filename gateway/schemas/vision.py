@@ -41,6 +41,7 @@ class VisionBody(StructuredFields, TokenFields):
         default=None,
         min_length=1,
         max_length=MAX_IMAGES,
+        fail_fast=True,
         description=f"a list of 1 to {MAX_IMAGES} images, each a base64 string or a data:image/...;base64, URL",
     )
     video: Text | Frames | VideoObject | None = Field(

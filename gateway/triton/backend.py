@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from gateway.triton.stream_buffer import StreamBuffer
 from glmserve.contract import Finish
+from glmserve.errors import GlmServeError
 from glmserve.model.image_processor import Grid
 from glmserve.sampling_parameters import Sampling
 
@@ -133,6 +134,10 @@ class BackendPool(Protocol):
 
     def has_another(self) -> bool:
         """After a BackendDown: whether some Triton is not known to be down, so that trying again may help."""
+        ...
+
+    def has_room(self, refusal: GlmServeError, asked: int) -> bool:
+        """After a refusal for want of places, the last of so many in a row: whether another Triton may have some."""
         ...
 
     def models_ready(self) -> bool:

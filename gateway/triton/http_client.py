@@ -11,6 +11,7 @@ from __future__ import annotations
 import http.client
 import json
 import queue
+import time
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
@@ -69,6 +70,7 @@ class TritonHttpBackend:
     def generate(self, request: GenerateRequest) -> Generator[Chunk]:
         """The whole answer as one message; raises Cancelled soon after the request is cancelled."""
         key, timeout_s = new_key(), request.deadline_s + _GRACE_S
+        hangs_up_at = time.monotonic() + timeout_s + _GRACE_S
         with closing(self._connection(timeout_s)) as connection:
             try:
                 connection.connect()
@@ -84,6 +86,8 @@ class TritonHttpBackend:
             except (OSError, http.client.HTTPException) as error:
                 if request.cancellation.is_cancelled:
                     raise Cancelled from error
+                if time.monotonic() >= hangs_up_at:  # we did, on a Triton that took no more of the request
+                    raise DeadlineExceeded from error
                 log_refusal("http", type(error).__name__)
                 raise BackendDown from error
 

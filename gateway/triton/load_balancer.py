@@ -1,4 +1,4 @@
-"""Chooses the Triton for each request: the one with the fewest requests, of those that are not known to be down."""
+"""Chooses the Triton for each request: the one with the fewest requests, of those not known to be down or full."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from gateway.triton.backend import Backend
+from gateway.triton.errors import lacks_places
 from gateway.triton.outages import Outages
-from glmserve.errors import BackendDown
+from glmserve.errors import BackendDown, GlmServeError, Overloaded
 
 _PROBE_EVERY_S = 0.25
 _LOOK_UP_EVERY = 8  # rounds of probing
@@ -23,6 +24,8 @@ _MOST_PROBED = 3  # replicas probed for readiness, so that more replicas do not 
 _MOST_AT_ONCE = 16
 _JOIN_S = 5.0
 _CONNECT_S = 0.3
+_FULL_FOR_S = 0.5
+"""For so long after it refused an answer for want of places, a Triton is asked only where all others are full too."""
 
 
 @dataclass(eq=False)
@@ -34,6 +37,7 @@ class Replica:
     running: int = 0
     taken: int = 0
     down_since_s: float | None = None
+    full_until_s: float = float("-inf")
     is_gone: bool = False
 
     @property
@@ -78,7 +82,7 @@ class LoadBalancer:
 
     @contextmanager
     def choose(self) -> Generator[Backend]:
-        """One replica for one answer; after a BackendDown the next choice is another one.
+        """One replica for one answer; after a BackendDown, or a refusal for want of places, the next choice is another.
 
         A BackendDown says when to come back, if no replica is up: by how long the last outages took (see Outages).
         """
@@ -88,6 +92,10 @@ class LoadBalancer:
         except BackendDown as error:
             error.retry_after_s = self._went_down(replica)
             raise
+        except GlmServeError as error:
+            if lacks_places(error):
+                replica.full_until_s = self._clock() + _FULL_FOR_S
+            raise
         finally:
             self.give_back(replica)
 
@@ -95,6 +103,15 @@ class LoadBalancer:
         """Whether a replica is not known to be down; one that has just died is down until it says it is ready."""
         with self._lock:
             return any(not replica.is_down for replica in self._replicas.values())
+
+    def has_room(self, refusal: GlmServeError, asked: int) -> bool:
+        """Whether a replica may have places for what others refused, of which so many were asked in a row. Where one
+        is full now, that is who is not known to be full; where one never has so many, whoever was not asked."""
+        with self._lock:
+            up = [replica for replica in self._replicas.values() if not replica.is_down]
+            if isinstance(refusal, Overloaded):
+                return any(replica.full_until_s <= self._clock() for replica in up)
+            return asked < len(up)
 
     def models_ready(self) -> bool:
         with self._lock:
@@ -191,9 +208,11 @@ class LoadBalancer:
                 self._outages.ended(self._clock() - replica.down_since_s)
                 replica.down_since_s = None
 
-    def _rank(self, replica: Replica) -> tuple[bool, int, int]:
-        """The sort key: replicas that are down last, then by running requests, then the least recently used first."""
-        return replica.is_down, replica.running, replica.taken
+    def _rank(self, replica: Replica) -> tuple[bool, float, int, int]:
+        """The sort key: replicas that are down last, before them those that are full, who refused last behind; then by
+        running requests, then the least recently used first."""
+        full_until_s = replica.full_until_s if replica.full_until_s > self._clock() else float("-inf")
+        return replica.is_down, full_until_s, replica.running, replica.taken
 
     def _probe_forever(self) -> None:
         for number in itertools.count(1):

@@ -21,7 +21,7 @@ from glmserve.engine.runtime.decoder import DecoderSession, Pace, Sampled
 from glmserve.engine.scheduler.chunk_budget import ChunkBudget
 from glmserve.engine.scheduler.kv_slots import Move, SlotTable
 from glmserve.engine.scheduler.scheduler import Chunk, Scheduler, Waiting
-from glmserve.engine.scheduler.wait_queue import Ticket, WaitQueue
+from glmserve.engine.scheduler.wait_queue import Ticket, Tickets, WaitQueue
 from glmserve.engine.speculative.proposer import Draft, NgramProposer
 from glmserve.engine.step_builder import step_of
 from glmserve.errors import (
@@ -58,16 +58,15 @@ class Engine:
         wait_queue: WaitQueue | None = None,
         meter: Meter | None = None,
     ) -> None:
-        self.wait_queue = wait_queue or WaitQueue(64, 1 << 40, slots=slots or session.rows)
+        slots = slots or session.short_rows or session.rows
+        self.wait_queue = wait_queue or WaitQueue(64, 1 << 40, slots=slots, long_rows=session.rows - session.short_rows)
         self.meter = meter or Meter()
         self.is_healthy = True
         self._session = session
         self._eos = frozenset(eos_token_ids)
         self._chunk_budget = ChunkBudget(min_chunk_tokens)
         self._proposer = NgramProposer(draft_tokens, min_chunk_tokens)
-        self._table = SlotTable(
-            slots or session.short_rows or session.rows, session.rows, session.short_rows, session.short_tokens
-        )
+        self._table = SlotTable(slots, session.rows, session.short_rows, session.short_tokens)
         self._scheduler = Scheduler(self._table, self._chunk_budget, chunk_tokens, min_chunk_tokens)
         self._arrivals: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()  # the wait queue bounds it; None wakes
         self._failures = 0
@@ -87,12 +86,17 @@ class Engine:
             raise BackendDown("The decoder failed to run its first steps; the log says why.")
 
     def enter(self, tokens: int, max_tokens: int = 0, left_s: float = math.inf) -> Ticket:
-        """A ticket of the wait queue for a prompt of `tokens` tokens; raises PromptTooLong, or Overloaded also when an
-        answer of `max_tokens` would not end in the time left."""
+        """The ticket of a prompt with one answer; see `enter_all`."""
+        return self.enter_all(1, tokens, max_tokens, left_s).one
+
+    def enter_all(self, answers: int, tokens: int, max_tokens: int, left_s: float) -> Tickets:
+        """Tickets of the wait queue for so many answers to a prompt of `tokens` tokens; raises PromptTooLong, and what
+        the wait queue refuses them with: Overloaded also when an answer of `max_tokens` would not end in `left_s`."""
         if tokens >= self._session.context:
             raise PromptTooLong(f"The prompt has {tokens} tokens; at most {self._session.context - 1} fit.", "prompt")
         try:
-            return self.wait_queue.enter(tokens, min(max_tokens, self._session.context - tokens), left_s)
+            most = min(max_tokens, self._session.context - tokens)
+            return self.wait_queue.enter_all(answers, tokens, most, left_s, self._table.begins_long(tokens, most))
         except Overloaded:
             self.meter.add(metrics.REFUSED)
             raise
@@ -214,6 +218,7 @@ class Engine:
         """Sequences whose rows are full move to longer ones, the oldest first; where none is left, the youngest of them
         all loses its row."""
         for sequence in sorted(self._table.outgrown, key=lambda outgrown: outgrown.request.arrived):
+            sequence.outgrow()
             loser = self._scheduler.gives_way(sequence)
             if loser is not None:
                 self._preempt(loser)

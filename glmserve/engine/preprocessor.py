@@ -26,8 +26,7 @@ from glmserve.engine.request import Done, Event, Failed, Prompt, Request, Timing
 from glmserve.engine.scheduler.preparation import Departures, Preparation
 from glmserve.engine.scheduler.wait_queue import Tickets
 from glmserve.engine.triton.tensors import Asked, Tensors, answers_in, length_and_deadline, read_request
-from glmserve.engine.vision.encode_queue import EncodeQueue
-from glmserve.engine.vision.feature_cache import image_key
+from glmserve.engine.vision.encode_queue import EncodeQueue, image_key
 from glmserve.errors import BackendDown, GlmServeError, Overloaded
 from glmserve.model.config import Checkpoint
 from glmserve.model.image_processor import Grid
@@ -80,14 +79,10 @@ class Preprocessor:
         `when_cancelled` is handed a callback that ends the request at once, if it has no slot yet.
         """
         most, left_s = length_and_deadline(tensors)
-        tickets = Tickets()
         try:
             wanted = answers_in(tensors)
-            for number in range(abs(wanted)):
-                tokens = 1 if number else len(tensors[contract.INPUT_IDS.name])  # the others share its KV
-                tickets.add(self._engine.enter(tokens, most, left_s))
+            tickets = self._engine.enter_all(abs(wanted), len(tensors[contract.INPUT_IDS.name]), most, left_s)
         except GlmServeError as error:
-            tickets.leave()
             if not isinstance(error, Overloaded):  # counted apart
                 self._engine.meter.add(metrics.FAILED)
             emit(Failed(error))
@@ -168,9 +163,9 @@ class Preprocessor:
                 arrived=asking.arrived,
             )
             self._check(asking)
-            self._start(request, asked, asking.tickets)
+            self._start(request, asked, asking.tickets, grammar)
 
-    def _start(self, request: Request, asked: Asked, tickets: Tickets) -> None:
+    def _start(self, request: Request, asked: Asked, tickets: Tickets, grammar: AnswerGrammar | None) -> None:
         """Hands one request for each answer to the engine: the first reads the prompt, the others share its KV."""
         if asked.answers == 1:
             self._engine.submit(request, tickets.one)
@@ -184,8 +179,8 @@ class Preprocessor:
                 is_cancelled=lambda: group.has_failed or request.is_cancelled(),
             )
             try:
-                if asked.grammar and number:  # kept, and begun anew
-                    answer = replace(answer, grammar=self._grammars.compile(asked.grammar, asked.scope))
+                if grammar is not None and number:
+                    answer = replace(answer, grammar=grammar.another())
                 self._engine.submit(answer, ticket)
             except GlmServeError as error:  # others may run already
                 tickets.leave(number)

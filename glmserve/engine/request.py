@@ -181,7 +181,7 @@ class Sequence:
     tokens whose KV is in the row, `cached` those of the cached prefix that it was last placed with, `prompt_cached`
     those of the first one. `answer` holds the sampled tokens, the last of which is not in the row yet. `edits` are what
     its parameters change about logits, `ngrams` the index for speculative decoding. `give_back` says that its slot is
-    free.
+    free, `outgrow` that it needs a long row now.
     """
 
     request: Request
@@ -199,6 +199,7 @@ class Sequence:
     edits: LogitEdits | None = None
     ngrams: NgramIndex | None = None
     give_back: Callable[[], None] = lambda: None
+    outgrow: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         self.prompt = self.request.prompt

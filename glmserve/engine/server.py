@@ -27,8 +27,7 @@ from glmserve.engine.triton.cancellations import Cancellations
 from glmserve.engine.triton.open_call import OpenCall
 from glmserve.engine.triton.response_sender import ResponseSender, Send
 from glmserve.engine.triton.tensors import Tensors, asks_for_whole, keys_in
-from glmserve.engine.vision.encode_queue import EncodeQueue
-from glmserve.engine.vision.feature_cache import FeatureCache
+from glmserve.engine.vision.encode_queue import EncodeQueue, FeatureCache
 from glmserve.engine.vision.sessions import EncodeImage, VisionSession, in_batches, one_by_one, patch_s
 from glmserve.errors import BadArtifact, NotCertified
 from glmserve.model.config import Checkpoint
@@ -113,7 +112,11 @@ class EngineServer:
         checkpoint's tokenizer lies in `files`."""
         meter = Meter()
         wait_queue = WaitQueue(
-            settings.max_waiting, settings.max_waiting_tokens, slots=settings.slots, flood_wait=settings.flood_wait
+            settings.max_waiting,
+            settings.max_waiting_tokens,
+            slots=settings.slots,
+            flood_wait=settings.flood_wait,
+            long_rows=settings.rows - settings.short_rows,
         )
         engine = Engine(
             session,

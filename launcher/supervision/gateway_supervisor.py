@@ -6,9 +6,10 @@ import threading
 import time
 from collections.abc import Callable
 
+from glmserve.system.stopped import is_stopped
 from launcher.gateway_server import GatewayFailed, GatewayServer
 from launcher.supervision.restart_policy import NoRestart, RestartPolicy
-from launcher.supervision.vital_signs import Frozen, ending, is_stopped
+from launcher.supervision.vital_signs import Frozen, children_of, ending
 
 _FROZEN_AFTER_S = 5.0
 _AT_ONCE_S = 0.0
@@ -20,7 +21,7 @@ class GatewaySupervisor:
     """Owns a gateway from `start` to `stop`; one thread calls everything.
 
     `look` is to be called several times a second and never waits: a thread of its own asks the gateway whether it is
-    ready. gunicorn itself replaces workers, so only its master is watched here.
+    ready. gunicorn itself replaces workers; one that is only stopped is told to go on before, as its master is.
     """
 
     def __init__(
@@ -85,10 +86,14 @@ class GatewaySupervisor:
         code = self._gateway.exit_code()
         if code is not None:
             return f"it has ended ({ending(code)})"
-        pid = self._gateway.pid
-        stopped = {pid} if pid is not None and is_stopped(pid) else set()
-        if self._frozen.longest_s(stopped, now) >= _FROZEN_AFTER_S:
+        master = self._gateway.pid
+        if master is None:
+            return None
+        stopped = {pid for pid in (master, *children_of(master)) if is_stopped(pid)}
+        self._frozen.longest_s(stopped, now)
+        if master in stopped and now - self._frozen.since[master] >= _FROZEN_AFTER_S:
             return f"its master has stood still for {_FROZEN_AFTER_S:g} s"
+        self._frozen.tell_due_to_go_on(stopped, now, "the gateway's", self._tell)
         return None
 
     def _replace(self, fault: str) -> None:

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 
+from glmserve.system.stopped import is_stopped
 from launcher.supervision.restart_policy import NoRestart, RestartPolicy
 from launcher.supervision.vital_signs import (
     FROZEN_AFTER_S,
@@ -16,9 +17,7 @@ from launcher.supervision.vital_signs import (
     cpu_s,
     ending,
     is_running,
-    is_stopped,
     stubs_of,
-    tell_to_go_on,
 )
 from launcher.triton_server import TritonFailed, TritonServer
 
@@ -68,7 +67,6 @@ class TritonSupervisor:
         self._pulse: PulseReader | None = None
         self._stubs: set[Process] = set()
         self._frozen = Frozen()
-        self._has_told_to_go_on = False
         self._began_at = 0.0
         self._looked_at = clock()
         self._trusts_pulse_from = 0.0
@@ -129,12 +127,7 @@ class TritonSupervisor:
         stopped = {pid for pid in (server.pid, *(stub.pid for stub in alive)) if is_stopped(pid)}
         if self._frozen.longest_s(stopped, now) >= STOPPED_FOR_S:
             return f"a process has stood still for {STOPPED_FOR_S:g} s"
-        due = self._frozen.due(stopped, now)
-        if due and not self._has_told_to_go_on:
-            self._tell("Somebody has stopped a process of Triton's (SIGSTOP). It is told to go on.")
-        self._has_told_to_go_on = bool(due)
-        for pid in due:
-            tell_to_go_on(pid)
+        self._frozen.tell_due_to_go_on(stopped, now, "Triton's", self._tell)
         if not self.is_ready:
             late = now - self._began_at > self._load_timeout_s
             return (

@@ -20,9 +20,9 @@ from pathlib import Path
 STOPPED_FOR_S = 8.5
 """A stub that stands still for 10 s makes tritonserver abort (boost's lock_exception); 8 s it survives. The kernel says
 who is stopped, so nobody who is merely slow is meant."""
-CONTINUE_AFTER_S = 2.0
+CONTINUE_AFTER_S = 0.3
 """One that is stopped is told to go on after so long: that mends it without a restart, which takes seconds and ends all
-answers under way."""
+answers under way. Triton gives up a model's process that takes no request for a second."""
 FROZEN_AFTER_S = 10.0
 """One that is not stopped, and yet shows no life or does not answer; after a stop of 8 s its last sign is 9 s old."""
 _PROBE_EVERY_S = 1.0
@@ -63,6 +63,7 @@ class Frozen:
 
     since: dict[int, float] = field(default_factory=dict)
     seen: dict[int, float] = field(default_factory=dict)  # when each last stood still
+    has_told: bool = False
 
     def longest_s(self, stopped: set[int], now_s: float) -> float:
         """The longest of those that stand still now."""
@@ -75,16 +76,25 @@ class Frozen:
         """Of these, the ones that have stood still for long enough to be told to go on."""
         return {pid for pid in stopped if now_s - self.since[pid] >= CONTINUE_AFTER_S}
 
+    def tell_due_to_go_on(self, stopped: set[int], now_s: float, whose: str, tell: Callable[[str], None]) -> None:
+        """Takes back the SIGSTOP of those that are due, and says so once."""
+        due = self.due(stopped, now_s)
+        if due and not self.has_told:
+            tell(f"Somebody has stopped a process of {whose} (SIGSTOP). It is told to go on.")
+        self.has_told = bool(due)
+        for pid in due:
+            tell_to_go_on(pid)
+
 
 def ending(code: int) -> str:
     """An exit code in words: a negative one is a signal's number."""
     return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
-def children_of(pid: int) -> list[int]:
+def children_of(pid: int) -> set[int]:
     """What any of a process's threads has started and nobody has collected; a thread that has ended has none."""
     tasks = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for children in tasks for child in _read(children).split()]
+    return {int(child) for children in tasks for child in _read(children).split()}
 
 
 def stubs_of(pid: int) -> set[Process]:
@@ -108,12 +118,6 @@ def cpu_s(processes: Iterable[Process]) -> float:
     """Seconds of processor time that they have used, all threads together; those that have ended count for nothing."""
     fields = (_fields(process.pid) for process in processes)
     return sum((int(found[11]) + int(found[12])) * _TICK_S for found in fields if found)
-
-
-def is_stopped(pid: int) -> bool:
-    """Whether somebody has stopped it (SIGSTOP)."""
-    state = _state(pid)
-    return state is not None and state[0] in "Tt"
 
 
 def tell_to_go_on(pid: int) -> None:

@@ -3,38 +3,31 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from eventually import eventually
+from scenes import planned_in_fp32, scene_in
 
 from bench import records
 from bench.checkpoints.synthetic import write_configuration
 from bench.real_size import page
 from bench.real_size.meter import used_bytes
 from bench.real_size.questions import Ending, questions
-from bench.real_size.scene import TINY, Scene, StepFailed
+from bench.real_size.scene import TINY, StepFailed
 from bench.real_size.serve_steps import serving_environment
+from bench.usage import words_of
 from glmserve.model.tokenizer import Tokenizer
+from launcher.supervision.vital_signs import children_of
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "demo" / "checkpoint"
 HELPS = "What helps: a longer X-Request-Timeout, of up to 30 seconds."
 EXPORT_STEPS = ("checkpoint", "plan", "build", "verify", "publish")
-
-
-def scene_in(folder: Path, **changes: Any) -> Scene:
-    defaults = {"model": None, "precision": "fp32", "layers": None, "blocks": None, "say": print}
-    return Scene(folder, **defaults | changes)
-
-
-def planned_in_fp32(folder: Path) -> Scene:
-    (folder / "steps").mkdir()
-    (folder / "steps" / "plan.json").write_text('[{"precision": "fp32"}]', "utf-8")
-    return scene_in(folder)
+REHEARSED_S = 600  # with the rehearsal itself, which the first of its tests waits for
 
 
 @pytest.mark.parametrize(
@@ -118,37 +111,37 @@ def test_what_would_fail_after_hours_is_said_at_once(tmp_path: Path, changes: di
         scene_in(tmp_path, **changes).check([])
 
 
-def with_checkpoint(scene: Scene) -> None:
-    scene.checkpoint.mkdir(parents=True)
-    shutil.copyfile(scene.configuration() / "config.json", scene.checkpoint / "config.json")
-
-
-def test_a_folder_serves_one_model(tmp_path: Path) -> None:
-    with_checkpoint(scene_in(tmp_path, layers=1))
-    scene_in(tmp_path, layers=1).check([])
-    scene_in(tmp_path).check(["checkpoint"])
-    for steps in ([], ["build"]):
-        with pytest.raises(StepFailed, match=r"1 text layers.*ask for 2 text layers.*SCRATCH=.*STEPS=checkpoint"):
-            scene_in(tmp_path).check(steps)
-
-
-def test_a_checkpoint_that_does_not_fit_is_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=1_000_000))
-    with pytest.raises(StepFailed, match=r"takes 0\.0 GB in .*where 0\.0 GB are free: make room.*LAYERS="):
-        scene_in(tmp_path).check([])
-    with_checkpoint(scene_in(tmp_path))
-    scene_in(tmp_path).check([])
-
-
 def test_named_steps_may_run_in_another_precision(tmp_path: Path) -> None:
     planned_in_fp32(tmp_path)
     scene_in(tmp_path, precision="int8").check(["build"])
 
 
 def test_a_folder_that_cannot_be_made_is_named() -> None:
-    with pytest.raises(StepFailed, match="SCRATCH=/proc/none cannot be made"):
-        scene_in(Path("/proc/none")).check([])
+    with pytest.raises(StepFailed, match="SCRATCH=/proc/none cannot be made"), scene_in(Path("/proc/none")).alone():
+        pass
+
+
+def test_two_runs_do_not_work_in_one_folder(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench.real_size", "--scratch", str(tmp_path), "--steps", "checkpoint"]
+    with scene_in(tmp_path).alone():
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1 and done.stderr.startswith(f"Another command is at work in {tmp_path} ")
+    assert not (tmp_path / "checkpoint").exists()
+
+
+def test_a_run_that_is_killed_takes_its_program_with_it(tmp_path: Path) -> None:
+    """It wrote on beside the next run, which began with removing what it wrote."""
+    code = "import sys\nfrom pathlib import Path\nfrom bench.real_size.scene import Scene\n"
+    code += "scene = Scene(Path(sys.argv[1]), None, 'fp32', None, None, print)\n"
+    code += "scene.run('endless', 'timeit', '-n', '1', '-r', '1', 'import time; time.sleep(600)')"
+    run = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT)
+    try:
+        assert eventually(lambda: any("timeit" in words_of(pid) for pid in children_of(run.pid)), 30)
+        (child,) = children_of(run.pid)
+    finally:
+        run.kill()
+        run.wait()
+    assert eventually(lambda: "timeit" not in words_of(child))
 
 
 def test_what_make_was_told_does_not_reach_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,6 +197,13 @@ def test_the_page_shows_what_was_foretold_beside_what_was_found(
     rows[-1] |= {"is_cut": True, "is_verified": False}
     (tmp_path / "real_size.json").write_text(json.dumps(rows), "utf-8")
     shown = page.block()
+    theirs = photo | {"first_token_s": 60.0, "tokens_per_s": None}
+    peer = {"server": "llama.cpp b1, Q4_0", "threads": 1, "weights_bytes": 6e9, "ready_s": 9.0, "answers": [theirs]}
+    rows.append(step | peer | {"step": "llama"})
+    (tmp_path / "real_size.json").write_text(json.dumps(rows), "utf-8")
+    beside = page.block()
+    assert "| photo 640x480, streamed | first token | 30 s | 60 s | 0.50 |" in beside
+    assert "| photo 640x480, streamed | tokens/s | 1.5 | – | – |" in beside and "(6.00 GB)" in beside
     assert "cut short" in shown and "not verified yet" in shown and "| `serve` |" not in shown
 
 
@@ -219,6 +219,7 @@ def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return scratch
 
 
+@pytest.mark.timeout(REHEARSED_S)
 @pytest.mark.parity
 @pytest.mark.build
 @pytest.mark.slow
@@ -233,6 +234,7 @@ def test_a_rehearsal_builds_is_killed_goes_on_and_is_published(rehearsed: Path) 
     assert (scene.builds / "current").resolve().samefile(scene.build) and used_bytes(scene.build) > 0
 
 
+@pytest.mark.timeout(REHEARSED_S)
 @pytest.mark.triton
 @pytest.mark.slow
 def test_a_rehearsal_serves_and_every_answer_ends_as_promised(rehearsed: Path) -> None:

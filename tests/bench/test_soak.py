@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -21,5 +23,6 @@ def test_ten_seconds_of_random_requests_leave_nothing_behind(
     summary = soak(made, minutes=1 / 6, threads=1, seed=0, say=print)
     refused_too = {"overloaded"}  # those whose deadline was too short for the queue
     assert set(summary.endings) - refused_too == {"done", "cancelled", "deadline_exceeded"}
+    assert json.loads(json.dumps(asdict(summary) | {"passed": summary.passed}))["requests"] == summary.requests
     assert summary.running_at_end == summary.waiting_at_end == 0
     assert summary.thread_growth <= 0 and summary.file_growth <= 0  # threads that start opened may end later

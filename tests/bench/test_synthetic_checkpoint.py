@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from safetensors import safe_open
 
 from bench.baselines.bare_engine import bare_engine
 from bench.checkpoints.synthetic import FULL, Shape, write_checkpoint
+from bench.cli import main
 from bench.load.in_process import Preparer
 from bench.load.prompts import QuestionMaker
 from export.build.pipeline import build
@@ -19,9 +21,20 @@ from glmserve.model.tokenizer import Tokenizer
 TINY = Shape("tiny", layers=1, ffn=64, vision_depth=1, hidden=128, heads=2, vision_hidden=64, vision_heads=1)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(TINY, tmp_path_factory.mktemp("bench") / "tiny")
+
+
+@pytest.mark.parametrize(("out", "config", "said"), [("new", "{", "not readable JSON"), (".", "{}", "File exists")])
+def test_a_checkpoint_that_cannot_be_written_is_a_sentence_and_leaves_nothing(
+    tmp_path: Path, out: str, config: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.json").write_text(config, "utf-8")
+    monkeypatch.setattr(sys, "argv", ["bench", "checkpoint", str(tmp_path / out), "--model", str(tmp_path)])
+    with pytest.raises(SystemExit, match=said):
+        main()
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
 def test_an_answer_has_as_many_tokens_as_were_asked_for(checkpoint: Path, tmp_path: Path) -> None:

@@ -40,6 +40,14 @@ def browser() -> Generator[Any]:
         chromium.close()
 
 
+@pytest.fixture(autouse=True)
+def pages_are_closed(browser: Any) -> Generator[None]:
+    """A page that is left open goes on computing beside the tests after it."""
+    yield
+    for context in browser.contexts:
+        context.close()
+
+
 @pytest.fixture(scope="session")
 def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     image = Image.new("RGB", (320, 240), "white")

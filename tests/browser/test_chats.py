@@ -158,6 +158,7 @@ def test_a_call_waits_for_its_result_through_a_reload_until_something_else_is_as
     page.get_by_label("Its result").first.fill("sunny")
     page.keyboard.press("Enter")
     page.locator(".call input:focus").wait_for()
+    page.wait_for_timeout(500)  # the browser's storage takes a moment after the page shows it
     page.reload()
     page.get_by_label("Its result").wait_for()
     assert page.get_by_label("Its result").count() == 1 and page.locator("article").count() == 3

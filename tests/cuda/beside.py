@@ -21,8 +21,7 @@ from glmserve.engine.preprocessor import prompt_arrays
 from glmserve.engine.request import Event, Request
 from glmserve.engine.runtime.device import open_device
 from glmserve.engine.runtime.ort_decoder import OrtDecoder, OrtVision
-from glmserve.engine.vision.encode_queue import EncodeQueue
-from glmserve.engine.vision.feature_cache import FeatureCache
+from glmserve.engine.vision.encode_queue import EncodeQueue, FeatureCache
 from glmserve.engine.vision.sessions import in_batches
 from glmserve.model.config import Checkpoint
 from glmserve.model.image_processor import Grid

@@ -22,10 +22,10 @@ from bench.ports import free_port
 from bench.servers.paced_engine import Pace
 from bench.servers.stub_build import write_stub_build
 from bench.simulation.step_times import StepTimes
-from bench.usage import children_of
 from glmserve.build.manifest import Manifest
 from glmserve.system import malloc
 from launcher.installation import of_the_wheel
+from launcher.supervision.vital_signs import children_of
 
 DOCKER = ROOT / "deploy" / "docker"
 WAIT_S = 60.0

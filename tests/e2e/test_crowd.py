@@ -22,7 +22,8 @@ from demo.golden_set import GoldenQuestion, drawn_image, golden_questions, plain
 
 pytestmark = pytest.mark.triton
 CLIENTS = 16
-CROWD_S = 12.0
+CROWD_S, MORE_S = 12.0, 60.0
+ANSWERS_EACH = 10
 LEAVES, STREAMS, CLOSES = 0.15, 0.6, 0.3
 """How often a client leaves before its answer is complete, asks for a stream, and closes its connection."""
 FIRST_BYTES = 60
@@ -39,10 +40,14 @@ class Client:
         self.seen: Counter[str] = Counter()
 
     def run(self, until: float) -> Counter[str]:
-        while time.monotonic() < until:
+        while time.monotonic() < until or self._has_few_answers(until):
             self.seen[self._ask(self._chance.choice(QUESTIONS))] += 1
         self._close()
         return self.seen
+
+    def _has_few_answers(self, until: float) -> bool:
+        """Whether a slow machine is to be given more time."""
+        return self.seen["right"] <= ANSWERS_EACH and time.monotonic() < until + MORE_S
 
     def _ask(self, question: GoldenQuestion) -> str:
         is_stream = self._chance.random() < STREAMS
@@ -95,4 +100,4 @@ def test_whoever_stays_is_answered_right(service: Service) -> None:
     with ThreadPoolExecutor(CLIENTS) as pool:
         seen = sum(pool.map(lambda client: client.run(until), clients), Counter[str]())
     assert set(seen) == {"right", "left"}, seen
-    assert seen["right"] > 10 * CLIENTS
+    assert seen["right"] > ANSWERS_EACH * CLIENTS

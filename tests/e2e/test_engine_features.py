@@ -10,13 +10,13 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from serving import Service, metric
+from serving import Service, metric, triton_on
 
 from demo.golden_set import drawn_image, golden_questions
 from export.verify.candidate import Candidate
@@ -31,6 +31,7 @@ from glmserve.model.config import Checkpoint
 from glmserve.model.image_processor import patches_of
 from glmserve.model.tokenizer import Tokenizer
 from glmserve.sampling_parameters import Sampling
+from launcher.triton_server import TritonServer
 
 pytestmark = pytest.mark.triton
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
@@ -142,14 +143,24 @@ def test_every_metric_is_shown(service: Service) -> None:
     assert "glm_time_to_first_token_seconds_bucket" in page and metric(service.triton, "glm_engine_healthy") == 1
 
 
-def test_a_client_that_stops_reading_is_ended(service: Service, demo_build: Path) -> None:
-    """A stopped process keeps its connection open and answers nothing, not even a keepalive."""
+def test_a_client_that_stops_reading_is_ended(demo_build: Path) -> None:
+    """A stopped process keeps its connection open and answers nothing, not even a keepalive. Its Triton is no other
+    test's: it cancels the call by itself, of which it may die once the client is gone (docs/architecture.md)."""
+    with triton_on(demo_build) as triton, _client_of(triton) as client:
+        assert client.stdout is not None and client.stdout.readline() == "token\n"
+        os.kill(client.pid, signal.SIGSTOP)
+        _wait_until(lambda: metric(triton, "glm_requests_running") == 0, FROZEN_WITHIN_S)
+
+
+@contextmanager
+def _client_of(triton: TritonServer) -> Iterator[subprocess.Popen[str]]:
+    """A process that prints a line for each piece of endless answers."""
     code = (
         "import numpy as np, sys\n"
         "from gateway.triton.backend import GenerateRequest\n"
         "from gateway.triton.grpc_client import TritonBackend\n"
         "from glmserve.sampling_parameters import Sampling\n"
-        f"backend = TritonBackend({service.triton.grpc_url!r}, 60.0)\n"
+        f"backend = TritonBackend({triton.grpc_url!r}, 60.0)\n"
         "for n in range(10**6):\n"
         "    sampling = Sampling(max_tokens=4000, temperature=2.0, seed=n)\n"
         "    request = GenerateRequest('f', np.arange(5, 60), None, (), sampling, 120.0)\n"
@@ -157,9 +168,7 @@ def test_a_client_that_stops_reading_is_ended(service: Service, demo_build: Path
     )
     client = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     try:
-        assert client.stdout is not None and client.stdout.readline() == "token\n"
-        os.kill(client.pid, signal.SIGSTOP)
-        _wait_until(lambda: metric(service.triton, "glm_requests_running") == 0, FROZEN_WITHIN_S)
+        yield client
     finally:
         client.kill()
         client.communicate(timeout=10)

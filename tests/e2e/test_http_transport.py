@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -26,6 +28,7 @@ from launcher.triton_server import TritonServer
 
 pytestmark = pytest.mark.triton
 QUESTIONS = [question for question in golden_questions() if question.has_image][:4]
+LEFT_S = 4.0
 GREEDY = {"temperature": 0, "max_tokens": 96}
 
 
@@ -148,3 +151,25 @@ def test_answers_that_run_out_of_time_give_their_places_back(endless: TritonServ
         began = time.monotonic()
         assert ask(0) == "deadline_exceeded"
         assert time.monotonic() - began < 0.7 + 1.0, "the engine's error did not come"
+
+
+def test_what_a_killed_gateway_had_asked_for_ends_with_its_deadline(endless: TritonServer) -> None:
+    """Nobody is left to cancel it, and Triton does not notice that its client is gone."""
+    code = (
+        "import numpy as np\n"
+        "from gateway.triton.backend import GenerateRequest\n"
+        "from gateway.triton.http_client import TritonHttpBackend\n"
+        "from glmserve.sampling_parameters import Sampling\n"
+        f"request = GenerateRequest('left', np.arange(5, 60), None, (), Sampling(max_tokens=4000), {LEFT_S})\n"
+        "print('asking', flush=True)\n"
+        f"list(TritonHttpBackend({endless.http_url!r}).generate(request))\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as client:
+        try:
+            assert client.stdout is not None and client.stdout.readline() == "asking\n"
+            began = time.monotonic()
+            assert eventually(lambda: metric(endless, "glm_requests_running") == 1)
+        finally:
+            client.kill()
+    assert eventually(lambda: metric(endless, "glm_requests_running") == 0, LEFT_S + 10)
+    assert time.monotonic() - began > LEFT_S / 2, "it ended sooner than docs/reliability.md says"

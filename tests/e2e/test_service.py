@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.error import HTTPError
@@ -115,7 +116,7 @@ def test_an_http_client_that_vanishes_frees_its_slot(
         if not is_early:
             assert eventually(lambda: metric(endless, "glm_requests_running") == 1)
     assert eventually(lambda: metric(endless, "glm_requests_running") == 0, 3.0)
-    assert metric(endless, "glm_requests_waiting") == 0
+    assert eventually(lambda: metric(endless, "glm_requests_waiting") == 0)
 
 
 def test_a_deadline_reaches_the_engine(endless: TritonServer) -> None:
@@ -187,3 +188,24 @@ def test_the_curl_example_of_the_readme_runs(service: Service) -> None:
     command = found.group(1).replace("http://127.0.0.1:5000", service.gateway.url)
     done = subprocess.run(["bash", "-c", command], cwd=root, capture_output=True, text=True, timeout=60, check=False)
     assert '"success":true' in done.stdout.replace(" ", ""), done.stderr
+
+
+@pytest.mark.parametrize(("prompts", "status"), [(5, 200), (6, 400), (32, 400)])
+def test_more_answers_at_once_than_there_are_places_are_told_so(service: Service, prompts: int, status: int) -> None:
+    """16 slots and 64 places to wait in."""
+    asked = {"prompt": [f"Number {i}:" for i in range(prompts)], "n": 16, "max_tokens": 2}
+    request = urllib.request.Request(
+        f"{service.gateway.url}/v1/completions", json.dumps(asked).encode(), {"Content-Type": "application/json"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=60) as reply:
+            found, said = reply.status, json.load(reply)
+    except HTTPError as error:
+        with error:
+            found, said = error.code, json.load(error)
+    assert found == status, said
+    if status == 200:
+        assert len(said["choices"]) == 16 * prompts
+    else:
+        assert said["error"]["param"] == "prompt" and f"{16 * prompts} answers" in said["error"]["message"]
+        assert "80 places" in said["error"]["message"]

@@ -15,8 +15,7 @@ from glmserve.engine.engine import Engine
 from glmserve.engine.grammars.compiler import GrammarCompiler
 from glmserve.engine.preprocessor import Preprocessor
 from glmserve.engine.triton.tensors import Tensors
-from glmserve.engine.vision.encode_queue import EncodeImages, EncodeQueue
-from glmserve.engine.vision.feature_cache import FeatureCache
+from glmserve.engine.vision.encode_queue import EncodeImages, EncodeQueue, FeatureCache
 from glmserve.engine.vision.sessions import one_by_one
 from glmserve.model.config import Checkpoint
 from glmserve.model.position_embedding import VisionArrays
@@ -60,12 +59,18 @@ class Rig:
         self.preprocessor = Preprocessor(CHECKPOINT, self.engine, images, self.grammars, readers=4)
 
     def ask(
-        self, images: int = 0, deadline_s: float = WAIT_S, schema: object = None, scope: int = 0, seed: int = 0
+        self,
+        images: int = 0,
+        deadline_s: float = WAIT_S,
+        schema: object = None,
+        scope: int = 0,
+        seed: int = 0,
+        answers: int = 1,
     ) -> Receiver:
         receiver = Receiver()
-        self.preprocessor.accept(
-            tensors_of(images, deadline_s, schema, scope, seed), receiver, receiver.cancelled.is_set
-        )
+        asked = tensors_of(images, deadline_s, schema, scope, seed)
+        asked |= {contract.ANSWERS.name: np.array([answers], np.int32)}
+        self.preprocessor.accept(asked, receiver, receiver.cancelled.is_set)
         return receiver
 
     def ask_for_places(self, answers: int = 1) -> Receiver:

@@ -16,8 +16,7 @@ import pytest
 from eventually import eventually
 
 from glmserve.engine.metrics import IMAGE_HITS, IMAGE_MISSES, Meter
-from glmserve.engine.vision.encode_queue import EncodeQueue
-from glmserve.engine.vision.feature_cache import FeatureCache
+from glmserve.engine.vision.encode_queue import EncodeQueue, FeatureCache
 from glmserve.engine.vision.niceness import NICENESS, made_nice
 from glmserve.engine.vision.sessions import in_batches, one_by_one
 from glmserve.engine.vision.stop import Stop

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from glmserve.engine.metrics import IMAGE_CACHE_BYTES, Meter
-from glmserve.engine.vision.feature_cache import FeatureCache, image_key
+from glmserve.engine.vision.encode_queue import FeatureCache, image_key
 from glmserve.model.image_processor import Grid
 
 FEATURES = np.ones((4, 8), np.float32)

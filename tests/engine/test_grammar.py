@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from concurrent.futures import Future
 from pathlib import Path
+from threading import Timer
 
 import numpy as np
 import pytest
 from engine_rig import Receiver, request, running
+from eventually import eventually
 from fake_decoder import FakeSession
 
 from glmserve.answer_rules import AnswerRules, TextRule
 from glmserve.contract import Finish
+from glmserve.engine.grammars import trial
 from glmserve.engine.grammars.compiler import GrammarCompiler
 from glmserve.engine.grammars.trial import GrammarTrial
 from glmserve.errors import GlmServeError, InvalidInput
 from glmserve.limits import MAX_KEPT_GRAMMARS, MAX_RULES_BYTES
 from glmserve.model.config import Checkpoint
 from glmserve.model.tokenizer import Tokenizer
+from glmserve.system.stopped import is_stopped
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 SCHEMA = {
@@ -166,6 +172,26 @@ def test_the_process_that_tries_grammars_is_started_again_when_it_dies(compiler:
     compiler._trial._process.kill()
     compiler._trial._process.wait()
     assert compiler.compile(_properties(5))
+
+
+def test_the_process_that_tries_grammars_is_replaced_when_it_was_stopped_while_idle(compiler: GrammarCompiler) -> None:
+    compiler.compile(_properties(6))
+    pid = compiler._trial._process.pid
+    os.kill(pid, signal.SIGSTOP)
+    assert eventually(lambda: is_stopped(pid))
+    assert compiler.compile(_properties(7)) and compiler._trial._process.pid != pid
+
+
+def test_the_process_that_tries_grammars_is_replaced_when_it_hangs(
+    compiler: GrammarCompiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler.compile(_properties(8))
+    pid = compiler._trial._process.pid
+    after_s = iter([0.5, 60.0])
+    monkeypatch.setattr(trial, "Timer", lambda _seconds, act, arguments: Timer(next(after_s), act, arguments))
+    monkeypatch.setattr(trial, "is_stopped", lambda _pid: False)  # as if somebody stopped it a moment later
+    os.kill(pid, signal.SIGSTOP)
+    assert compiler.compile(_properties(9)) and compiler._trial._process.pid != pid
 
 
 class _SlowGrammar:

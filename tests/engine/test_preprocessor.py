@@ -90,6 +90,23 @@ def test_schemas_that_are_being_compiled_hold_up_nobody_elses_text(rig: Rig, mon
     assert all(receiver.got_token.wait(WAIT_S) for receiver in bound)
 
 
+def test_several_answers_of_a_known_schema_wait_for_no_compilation_of_others(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are begun on the thread that prepares everybody's text."""
+    assert rig.ask(schema={"type": "integer"}).got_token.wait(WAIT_S)
+    gate, tried = threading.Event(), threading.Event()
+    monkeypatch.setattr(
+        GrammarTrial, "verdict", lambda _trial, _text: (tried.set(), gate.wait(WAIT_S), Verdict.FITS)[2]
+    )
+    others = rig.ask(schema={"type": "string"}, scope=1)
+    assert tried.wait(WAIT_S)
+    two = rig.ask(schema={"type": "integer"}, answers=2)
+    assert two.got_token.wait(WAIT_S / 2) and rig.ask(scope=9).got_token.wait(WAIT_S / 2) and not others.events
+    gate.set()
+    assert others.got_token.wait(WAIT_S)
+
+
 def test_one_keys_many_schemas_wait_behind_another_keys_first(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[bytes] = []
     gate = threading.Event()
@@ -164,15 +181,16 @@ def test_who_asks_for_a_place_hears_at_once_and_takes_none(rig: Rig) -> None:
 def test_a_place_is_refused_as_a_request_would_be_and_counted_once(rig: Rig) -> None:
     rig.engine.wait_queue = WaitQueue(2, 1 << 40, slots=2)
     rig.encoder.gate.clear()
-    waiting = [rig.ask(images=1, seed=seed) for seed in range(2)]
-    asked, refused = rig.ask_for_places().wait(), rig.ask(images=1, seed=2).wait()
+    waiting = [rig.ask(images=1, seed=seed) for seed in range(4)]
+    asked, refused = rig.ask_for_places().wait(), rig.ask(images=1, seed=4).wait()
     assert isinstance(asked, Failed) and isinstance(refused, Failed)
     assert (asked.error.code, asked.error.message) == (refused.error.code, refused.error.message)
     assert rig.engine.meter.totals[REFUSED] == 2 and rig.engine.meter.totals[FAILED] == 0
     rig.encoder.gate.set()
     for receiver in waiting:
         receiver.wait()
-    assert rig.ask_for_places(2).finish == Finish.STOP and rig.ask_for_places(3).code == "overloaded"
+    assert rig.ask_for_places(2).finish == rig.ask_for_places(4).finish == Finish.STOP
+    assert rig.ask_for_places(5).code == rig.ask_for_places(512).code == "invalid_input"
     assert rig.ask_for_places(1000).code == rig.ask_for_places(0).code == "invalid_input"
     assert rig.engine.wait_queue.requests == 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +17,7 @@ from glmserve.contract import Finish
 from glmserve.engine.memory_plan import kv_tokens
 from glmserve.engine.metrics import KV_CAPACITY, PREEMPTIONS, PREFILL_CHUNKS
 from glmserve.engine.preprocessor import prompt_arrays
-from glmserve.engine.request import Request, Sequence
+from glmserve.engine.request import Event, Request, Sequence
 from glmserve.engine.runtime.kv_cache import KvShape
 from glmserve.engine.runtime.ort_decoder import OrtDecoder
 from glmserve.engine.scheduler.chunk_budget import ChunkBudget
@@ -25,7 +26,7 @@ from glmserve.engine.scheduler.scheduler import Scheduler, Waiting
 from glmserve.engine.scheduler.wait_queue import WaitQueue
 from glmserve.engine.server import EngineServer
 from glmserve.engine.settings import EngineSettings
-from glmserve.errors import BadSettings
+from glmserve.errors import BadSettings, Overloaded
 from glmserve.model.config import Checkpoint
 from glmserve.model.image_processor import Grid
 from glmserve.sampling_parameters import Sampling
@@ -88,6 +89,38 @@ def test_who_waits_for_a_long_row_is_passed_by_those_that_need_a_short_one() -> 
         assert first.finish == second.finish == short.finish == Finish.LENGTH
         order = [step.input_ids[-1] for step in session.steps if not step.is_decode]
         assert order.index(500) < order.index(259) and engine.meter.totals[PREFILL_CHUNKS] == 3
+
+
+class Pausing(Receiver):
+    """Closes the gate after so many tokens."""
+
+    def __init__(self, session: GatedSession, after: int) -> None:
+        super().__init__()
+        self._session, self._after, self.has_paused = session, after, threading.Event()
+
+    def __call__(self, event: Event) -> None:
+        super().__call__(event)
+        if len(self.tokens) == self._after:
+            self._session.gate.clear()
+            self.has_paused.set()
+
+
+@pytest.mark.parametrize(("length", "after"), [(60, 1), (5, 40)], ids=["from the start", "once it has grown"])
+def test_a_long_row_that_is_taken_is_foreseen_by_who_needs_another(length: int, after: int) -> None:
+    session = of_two_sizes(1)
+    with running(session, slots=8) as (engine, _):
+        receiver = Pausing(session, after)
+        engine.submit(request(list(range(length)), receiver, max_tokens=90))
+        assert receiver.has_paused.wait(5)
+        engine.wait_queue.observe_answer(90, 90, 0.0)
+        for _ in range(200):
+            engine.wait_queue.observe_pace(1.0)
+        engine.enter(5, 90, 10.0).leave()  # a short row is free
+        with pytest.raises(Overloaded):
+            engine.enter(60, 90, 10.0)
+        session.gate.set()
+        assert receiver.finish == Finish.LENGTH
+        engine.enter(60, 90, 10.0).leave()
 
 
 def test_the_oldest_goes_on_and_the_youngest_gives_way() -> None:

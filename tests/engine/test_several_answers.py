@@ -23,8 +23,7 @@ from glmserve.engine.request import Done, Ended, Event, Failed, Logprobs, Timing
 from glmserve.engine.scheduler.wait_queue import WaitQueue
 from glmserve.engine.triton.tensors import message
 from glmserve.engine.triton.whole_response import joined
-from glmserve.engine.vision.encode_queue import EncodeQueue
-from glmserve.engine.vision.feature_cache import FeatureCache
+from glmserve.engine.vision.encode_queue import EncodeQueue, FeatureCache
 from glmserve.engine.vision.sessions import one_by_one
 from glmserve.errors import GlmServeError
 from glmserve.model.config import Checkpoint
@@ -122,10 +121,11 @@ def test_one_failure_is_the_end_of_them_all(rig: Rig) -> None:
 
 
 def test_more_answers_than_places_are_refused_and_leave_nothing(rig: Rig) -> None:
-    assert rig.ask(10, max_tokens=3).code == "overloaded"
-    assert rig.ask(17, max_tokens=3).code == "invalid_input"
+    """Three slots and six places to wait in: to come back later would not help."""
+    assert rig.ask(10, max_tokens=3).code == rig.ask(17, max_tokens=3).code == "invalid_input"
     assert rig.engine.wait_queue.requests == 0
-    assert isinstance(rig.ask(5, max_tokens=3).wait(), Done)
+    for answers in (5, 9):
+        assert isinstance(rig.ask(answers, max_tokens=3).wait(), Done)
 
 
 def test_each_answer_has_a_grammar_of_its_own(rig: Rig) -> None:

@@ -8,7 +8,7 @@ from preparing import CHECKPOINT, tensors_of
 
 from glmserve import contract
 from glmserve.engine.triton.tensors import Tensors, read_request
-from glmserve.engine.vision.feature_cache import image_key
+from glmserve.engine.vision.encode_queue import image_key
 from glmserve.errors import InvalidInput
 from glmserve.model.image_processor import Grid
 

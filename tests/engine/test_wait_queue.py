@@ -6,7 +6,7 @@ import pytest
 
 from glmserve.engine.scheduler.chunk_budget import ChunkBudget
 from glmserve.engine.scheduler.wait_queue import Ticket, WaitQueue
-from glmserve.errors import Overloaded, from_wire, to_wire
+from glmserve.errors import InvalidInput, Overloaded, from_wire, to_wire
 
 
 class Clock:
@@ -63,6 +63,138 @@ def test_those_who_find_a_free_slot_are_no_flood_though_the_engine_has_not_taken
     for _ in range(28):
         wait_queue.enter(3, 10)
     assert wait_queue.requests == 28
+
+
+@pytest.mark.parametrize(("answers", "field"), [(8, "n"), (17, "prompt"), (512, "prompt")])
+def test_more_answers_than_there_are_places_are_a_mistake_and_no_matter_of_waiting(answers: int, field: str) -> None:
+    wait_queue = WaitQueue(4, 10**6, slots=3)
+    with pytest.raises(InvalidInput, match=f"{answers} answers.* 7 places.*GLM_ENGINE_SLOTS") as caught:
+        wait_queue.enter_all(answers, 5)
+    assert caught.value.field == field and wait_queue.requests == wait_queue.tokens == 0
+
+
+def test_as_many_answers_as_there_are_places_are_let_in_by_an_idle_engine_only() -> None:
+    """Those that have a slot need no place to wait in, though the engine has not taken them yet."""
+    wait_queue = WaitQueue(4, 10**6, slots=3)
+    first = wait_queue.enter(5)
+    with pytest.raises(Overloaded):
+        wait_queue.enter_all(7, 5)
+    assert (wait_queue.requests, wait_queue.tokens) == (1, 5)
+    first.start()
+    with pytest.raises(Overloaded):
+        wait_queue.enter_all(7, 5)
+    first.leave()
+    for ticket in wait_queue.enter_all(7, 5):
+        ticket.leave()
+    assert wait_queue.requests == wait_queue.tokens == 0
+
+
+def test_a_prompt_longer_than_the_line_allows_may_wait_alone_with_all_its_answers() -> None:
+    wait_queue = WaitQueue(max_requests=3, max_tokens=100)
+    assert len(list(wait_queue.enter_all(3, 500))) == 3
+
+
+def test_answers_that_an_idle_engine_cannot_end_in_time_may_try() -> None:
+    """A refusal would come as often as they are asked for; of the time they take, their 504 tells."""
+    clock = Clock()
+    wait_queue = WaitQueue(64, 10**6, clock, slots=2)
+    wait_queue.observe_pace(0.1)
+    wait_queue.observe_answer(100, 100, 0.0)
+    tickets = wait_queue.enter_all(8, 5, 100, 20.0)  # four rows of two, 10 s each
+    assert not wait_queue.late()
+    with pytest.raises(Overloaded):  # who comes now is refused: later there may be room
+        wait_queue.enter(5, 100, 20.0)
+    tickets.leave()
+    wait_queue.enter(5, 100, 20.0)
+
+
+def test_a_request_that_has_begun_is_not_refused_the_rest_of_its_answers() -> None:
+    """Its stream broke with a 503 in the middle, and what there was of its other answers was thrown away."""
+    clock = Clock()
+    wait_queue = WaitQueue(64, 10**6, clock, slots=2)
+    wait_queue.observe_pace(0.1)
+    wait_queue.observe_answer(100, 10, 0.0)
+    wait_queue.enter(5, 100, 50.0).start()
+    first, *_ = tickets = wait_queue.enter_all(4, 5, 100, 4.0)  # an answer takes 1 s
+    other = wait_queue.enter(5, 100, 4.0)
+    for _ in range(50):
+        wait_queue.observe_answer(100, 100, 0.0)  # it takes 10 s now
+    assert {*wait_queue.late()} == {*(ticket.job for ticket in tickets), other.job} - {first.job}
+    first.start()
+    assert wait_queue.late() == {other.job}
+    tickets.leave()
+    other.leave()
+    assert wait_queue.requests == wait_queue.tokens == 0
+
+
+class LongRows:
+    """Eight slots, two long rows, and answers of 10 s."""
+
+    def __init__(self, **more: float) -> None:
+        self.clock = Clock()
+        self.queue = WaitQueue(64, 10**6, self.clock, slots=8, long_rows=2, **more)
+        self.queue.observe_pace(0.1)
+        self.queue.observe_answer(100, 100, 0.0)
+
+    def enter(self, left_s: float = 1000.0, is_long: bool = True) -> Ticket:
+        return self.queue.enter_all(1, 5, 100, left_s, is_long).one
+
+    def run(self, is_long: bool = True) -> Ticket:
+        ticket = self.enter(is_long=is_long)
+        ticket.start()
+        return ticket
+
+
+def test_who_needs_a_long_row_waits_for_one_though_slots_are_free() -> None:
+    """It was let in as if any free slot would do, and ran out of time."""
+    rows = LongRows()
+    rows.run()
+    rows.run()
+    rows.enter(18.0).leave()
+    with pytest.raises(Overloaded):
+        rows.enter(15.0)
+    assert not rows.queue.late()
+    rows.enter(9.0, is_long=False)  # finds room at once
+    assert rows.queue.requests == 1
+
+
+def test_who_waits_for_a_long_row_is_late_by_that_and_keeps_nobody_else_waiting() -> None:
+    rows = LongRows()
+    running = [rows.run(), rows.run()]
+    second = [rows.enter(25.0), rows.enter(25.0)]
+    with pytest.raises(Overloaded):
+        rows.enter(25.0)  # the third row of two
+    short = [rows.enter(9.0, is_long=False) for _ in range(6)]
+    assert not rows.queue.late()
+    rows.clock.now = 14.0  # those that run take longer than others did
+    assert rows.queue.late() == set()
+    rows.clock.now = 17.0
+    assert rows.queue.late() == {ticket.job for ticket in second}
+    for ticket in (*running, *second, *short):
+        ticket.leave()
+    rows.enter(1.0)  # finds room at once
+
+
+def test_who_outgrows_a_short_row_takes_a_long_one_from_those_who_wait() -> None:
+    rows = LongRows()
+    growing = [rows.run(is_long=False) for _ in range(2)]
+    rows.enter(9.0).leave()
+    for ticket in growing:
+        ticket.outgrow()
+    with pytest.raises(Overloaded):
+        rows.enter(9.0)
+    growing[0].leave()
+    rows.enter(9.0)
+
+
+def test_a_long_row_is_no_place_for_more_long_prompts_than_may_wait() -> None:
+    rows = LongRows()
+    with pytest.raises(InvalidInput, match="66 places for prompts as long as this") as caught:
+        rows.queue.enter_all(67, 5, is_long=True)
+    assert caught.value.field == "prompt"
+    assert len(list(rows.queue.enter_all(66, 5, is_long=True))) == 66
+    with pytest.raises(Overloaded):  # 64 of them wait, whatever slots are free
+        rows.enter()
 
 
 @pytest.mark.parametrize(("flood_wait", "most_waiting"), [(0.4, 16), (0.0, 64)])

@@ -241,6 +241,19 @@ def test_a_checkpoint_that_is_not_here_is_named_with_what_to_type() -> None:
     assert result.exit_code == Exit.BAD_ARTIFACT and "hf download zai-org/GLM-4.6V-Flash" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("zai-org/GLM-4.6V-Flash@main", "`hf download zai-org/GLM-4.6V-Flash --revision main --local-dir DIR`"),
+        ("/models/GLM", "There is no folder /models/GLM, and `plan` takes a folder. Name one that is there."),
+    ],
+)
+def test_only_what_is_on_the_hub_is_to_be_downloaded(asked: str, said: str) -> None:
+    result = CliRunner().invoke(app, ["plan", "--checkpoint", asked])
+    assert result.exit_code == Exit.BAD_ARTIFACT and said in result.stderr
+    assert ("hf download" in result.stderr) is ("hf download" in said)
+
+
 def with_holes(folder: Path) -> Path:
     """Gives a checkpoint a file of weights of its size, all zero, that takes no room on the disk."""
     weights = list(weights_of(Checkpoint.read(folder)))

@@ -385,3 +385,15 @@ def test_three_hundred_kills_leave_the_old_or_the_new_build_and_never_a_mixture(
     killed, *seen, choices = done.stdout.split()
     assert int(killed) == KILLS and seen == ["a", "b"] and int(choices) > 10
     assert (memory / CURRENT / MANIFEST_FILE).is_file()
+
+
+@pytest.mark.parametrize(
+    ("command", "exit_code"),
+    [(("list",), 0), (("prune",), 0), (("publish", "abc"), Exit.BAD_ARTIFACT), (("rollback",), Exit.NOTHING_BEFORE)],
+)
+def test_a_folder_of_builds_that_is_not_there_is_told_and_not_made(
+    tmp_path: Path, command: tuple[str, ...], exit_code: int
+) -> None:
+    result = run(*command, "--out", tmp_path / "none")
+    assert result.exit_code == exit_code and str(tmp_path / "none") in result.stderr, result.stderr
+    assert not (tmp_path / "none").exists()

@@ -34,7 +34,6 @@ def random_layer(name: str, weight: np.ndarray) -> Tensors:
 
 
 @pytest.mark.build
-@pytest.mark.alone
 def test_peak_memory_does_not_grow_with_the_number_of_layers(tmp_path: Path) -> None:
     grown, sizes = [], []
     for layers in (4, 16):

@@ -28,8 +28,8 @@ from costly_bodies import CHAT, KINDS  # noqa: E402
 from live_gateway import REAL, running_gateway  # noqa: E402
 
 from bench.servers.processes import fake_triton  # noqa: E402
-from bench.usage import children_of  # noqa: E402
 from gateway.limits.api_keys import create_key  # noqa: E402
+from launcher.supervision.vital_signs import children_of  # noqa: E402
 
 ATTACKERS = 16
 REQUESTS = 40

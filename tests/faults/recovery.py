@@ -6,6 +6,7 @@ Prints a row for each fault, or for those whose name contains ONLY: median and w
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import statistics
@@ -18,9 +19,9 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support"), str(ROOT / "tests" / "launcher")]
 
 from launched import launched  # noqa: E402
-from running_service import RunningService  # noqa: E402
+from running_service import UNLIMITED, RunningService  # noqa: E402
 
-from launcher.supervision.vital_signs import is_stopped  # noqa: E402
+from glmserve.system.stopped import is_stopped  # noqa: E402
 
 GIVE_UP_S = 60.0
 FAULTS: dict[str, tuple[Callable[[RunningService], int], signal.Signals]] = {
@@ -39,14 +40,23 @@ FAULTS: dict[str, tuple[Callable[[RunningService], int], signal.Signals]] = {
 
 
 def main() -> None:
-    times = int(sys.argv[1]) if len(sys.argv) > 1 else 5
-    build = {"BUILD": sys.argv[2]} if len(sys.argv) > 2 else {}
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("times", type=int, nargs="?", default=5)
+    parser.add_argument("build", nargs="?")
+    parser.add_argument("only", nargs="?", default="")
+    arguments = parser.parse_args()
+    chosen = {name: fault for name, fault in FAULTS.items() if arguments.only in name}
+    if not chosen or arguments.times < 1:
+        parser.error(f"TIMES must be 1 or more, and ONLY stand in one of: {', '.join(FAULTS)}")
+    build = {"BUILD": arguments.build} if arguments.build else {}
     print("| fault | median | worst |\n|---|---|---|", flush=True)
-    chosen = {name: fault for name, fault in FAULTS.items() if len(sys.argv) <= 3 or sys.argv[3] in name}
     for name, (process, number) in chosen.items():
-        with launched(GLM_GATEWAY_WORKERS="1", **build) as launcher:
-            service = RunningService(launcher)
-            took = [_recovery_s(service, process(service), number) for _ in range(times)]
+        with launched(GLM_GATEWAY_WORKERS="1", **UNLIMITED, **build) as launcher:
+            try:
+                service = RunningService(launcher)
+            except AssertionError:
+                raise SystemExit(f"The service did not start.\n{launcher.said}") from None
+            took = [_recovery_s(service, process(service), number) for _ in range(arguments.times)]
             launcher.process.send_signal(signal.SIGTERM)
             launcher.end()
         print(f"| {name} | {statistics.median(took):.1f} s | {max(took):.1f} s |", flush=True)
@@ -59,15 +69,18 @@ def _recovery_s(service: RunningService, victim: int, number: signal.Signals) ->
     time.sleep(0.02 if is_stop else 0)  # until the last of its threads stands still
     while _parent(victim) == parent and (is_stopped(victim) or not is_stop) and time.monotonic() - began < GIVE_UP_S:
         time.sleep(0.02)  # nobody has noticed yet, and an answer says nothing
+    _wait_for_an_answer(service, began)
+    took = time.monotonic() - began
+    time.sleep(3)
+    _wait_for_an_answer(service, time.monotonic())
+    return took
+
+
+def _wait_for_an_answer(service: RunningService, began: float) -> None:
     while service.ask()[0] != 200:
         if time.monotonic() - began > GIVE_UP_S:
             raise SystemExit(f"No answer within {GIVE_UP_S:g} s.\n{service.launcher.said}")
         time.sleep(0.05)
-    took = time.monotonic() - began
-    time.sleep(3)
-    while service.ask()[0] != 200:
-        time.sleep(0.05)
-    return took
 
 
 def _parent(pid: int) -> str:

@@ -20,11 +20,12 @@ from pathlib import Path
 from eventually import eventually
 
 from bench.ports import free_port
-from bench.usage import children_of, words_of
+from bench.usage import words_of
 from launcher.children import Child
 from launcher.gateway_server import GatewayServer
 from launcher.installation import of_the_wheel
 from launcher.probe import get
+from launcher.supervision.vital_signs import children_of
 
 ROOT = Path(__file__).resolve().parents[2]
 HOST = "127.0.0.1"

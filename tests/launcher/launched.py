@@ -57,6 +57,7 @@ class Launcher:
                 with self._changed:
                     self.lines.append(line)
                     self._changed.notify_all()
+        self.process.wait()  # it closes its output a moment before it has ended
         with self._changed:
             self._changed.notify_all()
 

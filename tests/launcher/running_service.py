@@ -7,14 +7,17 @@ import re
 import subprocess
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 
 from launched import WAIT_S, Launcher
-from servers import children_of
 
 from bench import usage
-from launcher.supervision.vital_signs import stubs_of
+from bench.usage import descendants
+from launcher.supervision import vital_signs
 
 SHORT = 4
+UNLIMITED = {f"GLM_GATEWAY_{whose}REQUESTS_PER_MINUTE": "100000" for whose in ("", "ADDRESS_")}
+"""Settings for tests that ask again and again until they are answered."""
 
 
 class RunningService:
@@ -30,19 +33,27 @@ class RunningService:
 
     def child(self, program: str) -> int:
         """The launcher's own child with this in its command line."""
-        for pid in sorted(usage.children_of(self.launcher.process.pid)):
+        for pid in sorted(vital_signs.children_of(self.launcher.process.pid)):
             if any(program in word for word in usage.words_of(pid)):
                 return pid
         raise AssertionError(program)
 
     def stub(self, which: int) -> int:
-        return sorted(stub.pid for stub in stubs_of(self.child("tritonserver")))[which]
+        return sorted(stub.pid for stub in vital_signs.stubs_of(self.child("tritonserver")))[which]
 
     def worker(self) -> int:
-        return children_of(self.child("gunicorn"))[0]
+        return min(descendants(self.child("gunicorn")))
 
-    def ask(self, max_tokens: int = SHORT, is_stream: bool = False) -> tuple[int, str, str]:
-        """Status, Retry-After and body; status 0 where nobody answered."""
+    def is_answering(self) -> bool:
+        """Whether an answer is under way."""
+        with urllib.request.urlopen(f"{self.url}/load", timeout=WAIT_S) as reply:
+            return int(json.load(reply)["running"]) > 0
+
+    def ask(
+        self, max_tokens: int = SHORT, is_stream: bool = False, begun: Callable[[], object] = lambda: None
+    ) -> tuple[int, str, str]:
+        """Status, Retry-After and body; status 0 where nobody answered. `begun` is called when the head has come, which
+        a stream sends with its first words."""
         body = {
             "model": "GLM-4.6V-Flash-WEB",
             "messages": [{"role": "user", "content": "Say something."}],
@@ -54,6 +65,7 @@ class RunningService:
         )
         try:
             with urllib.request.urlopen(request, timeout=WAIT_S) as reply:
+                begun()
                 return reply.status, "", reply.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.headers.get("Retry-After", ""), error.read().decode()

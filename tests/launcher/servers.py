@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from bench import usage
 from bench.ports import free_port
 from launcher.triton_server import TritonServer
 
@@ -23,8 +22,3 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except (ProcessLookupError, FileNotFoundError):
         return False
-
-
-def children_of(pid: int) -> list[int]:
-    """Every process that descends from `pid`."""
-    return [process for child in sorted(usage.children_of(pid)) for process in (child, *children_of(child))]

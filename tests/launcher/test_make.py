@@ -8,8 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
+from bench.ports import free_port
 from launcher.builds import PRECISIONS
+from launcher.cli import app
+from launcher.make_variables import SERVE_TAKES, misspelled
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -85,8 +89,39 @@ def test_make_adds_no_line_to_what_a_program_says(tmp_path: Path, program: str, 
 
 
 def test_a_refused_start_is_one_sentence() -> None:
-    done = make(ROOT, "serve", "TRITON_GRPC_PORT=6102", "TRITON_HTTP_PORT=6102")
+    """Also while a service with the usual ports runs beside the tests."""
+    done = make(ROOT, "serve", f"PORT={free_port()}", "TRITON_GRPC_PORT=6102", "TRITON_HTTP_PORT=6102")
     assert done.returncode != 0
     assert done.stdout + done.stderr == (
         "TRITON_HTTP_PORT and TRITON_GRPC_PORT are both 6102: give one of them another port.\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("PORTT=8000", "PORT"),
+        ("port=8000", "PORT"),
+        ("CHECKPIONT=/models/glm", "CHECKPOINT"),
+        ("PRECISON=int8", "PRECISION"),
+        ("BUILDS=abc", "BUILD"),
+        ("DEVICE=0,1", "DEVICES"),
+        ("TRITON_GRCP_PORT=9000", "TRITON_GRPC_PORT"),
+    ],
+)
+def test_a_mistyped_variable_is_refused_before_the_program_runs(tmp_path: Path, word: str, meant: str) -> None:
+    command = f"{sys.executable} -m launcher.under_make does_not_exist"
+    (tmp_path / "Makefile").write_text(f"goal:\n\t@exec {command}\n", "utf-8")
+    done = make(tmp_path, "goal", word, "HOST=127.0.0.1")
+    assert done.returncode != 0 and not done.stdout
+    assert done.stderr == f"{word}: unknown variable; did you mean {meant}=?\n"
+
+
+def test_variables_of_other_programs_pass() -> None:
+    words = r"OMP_NUM_THREADS=1 HF_TOKEN=a\ PORTT=1 GLM_GATEWAY_THREADS=8 CUDA_VISIBLE_DEVICES=0 PYTHON=python3.12"
+    assert misspelled(f"wj2 -- {words} PORT=1") == [] == misspelled("") == misspelled("n")
+
+
+def test_every_variable_of_the_launcher_is_known() -> None:
+    options = (option.envvar for option in typer.main.get_command(app).params)
+    assert set(SERVE_TAKES) == {name for name in options if isinstance(name, str) and not name.startswith("GLM_")}

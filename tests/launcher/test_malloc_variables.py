@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from servers import children_of
 
+from bench.usage import descendants
 from glmserve.system import malloc
 from launcher.triton_server import TritonServer
 
@@ -29,5 +29,5 @@ def test_what_an_operator_says_stands() -> None:
 @pytest.mark.triton
 def test_tritons_stubs_have_large_pages(triton: TritonServer) -> None:
     assert triton.pid is not None
-    rollups = [Path(f"/proc/{pid}/smaps_rollup").read_text("ascii") for pid in children_of(triton.pid)]
+    rollups = [Path(f"/proc/{pid}/smaps_rollup").read_text("ascii") for pid in descendants(triton.pid)]
     assert [size for rollup in rollups for size in re.findall(r"AnonHugePages: +([1-9]\d*) kB", rollup)]

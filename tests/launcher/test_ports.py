@@ -55,7 +55,7 @@ def test_an_address_that_this_machine_lacks_is_named(host: str) -> None:
 def test_a_port_whose_holder_shows_itself_no_more_is_soon_free() -> None:
     """So holds it the socket of a process that is just ending: nobody is seen listening, and it cannot be opened."""
     with socket.socket() as held:
-        held.bind((LOOPBACK, 0))
+        held.bind((LOOPBACK, free_port()))
         port, told = held.getsockname()[1], list[str]()
         soon = threading.Timer(0.5, held.close)
         soon.start()
@@ -67,7 +67,7 @@ def test_a_port_whose_holder_shows_itself_no_more_is_soon_free() -> None:
 @pytest.mark.slow
 def test_a_port_that_stays_held_by_nobody_who_is_seen_is_taken() -> None:
     with socket.socket() as held:
-        held.bind((LOOPBACK, 0))
+        held.bind((LOOPBACK, free_port()))
         with pytest.raises(UnusablePort, match="is taken"):
             claim([Port(LOOPBACK, held.getsockname()[1], "PORT")])
 

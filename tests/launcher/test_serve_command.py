@@ -17,9 +17,11 @@ from pathlib import Path
 
 import pytest
 from launched import PROJECT, WAIT_S, launched
-from servers import children_of, is_alive
+from running_service import RunningService
+from servers import is_alive
 from stand_in_build import describe_again
 
+from bench.usage import descendants
 from glmserve.build.manifest import REPOSITORY_FOLDER
 from glmserve.contract import DECODER_MODEL
 from launcher.cli import Exit, curl_line
@@ -39,7 +41,7 @@ def test_the_printed_curl_line_gets_an_answer_and_sigterm_ends_everything(stand_
         line = next(line for line in launcher.lines if line.startswith("printf"))
         answer = subprocess.run(["bash", "-c", line], capture_output=True, check=True, timeout=WAIT_S)
         assert json.loads(answer.stdout)["success"] is True
-        processes = children_of(launcher.process.pid)
+        processes = descendants(launcher.process.pid)
         assert len(processes) >= 5  # tritonserver, two stubs, gunicorn and its worker
         launcher.process.send_signal(signal.SIGTERM)
         assert launcher.end() == 0
@@ -50,11 +52,11 @@ def test_the_printed_curl_line_gets_an_answer_and_sigterm_ends_everything(stand_
 
 @pytest.mark.triton
 def test_an_answer_in_flight_is_finished_when_the_service_ends(stand_in_build: Path) -> None:
-    with launched(BUILD=str(stand_in_build)) as launcher:
+    with launched(BUILD=str(stand_in_build), GLM_GATEWAY_WORKERS="1") as launcher:
         launcher.wait_for("Ctrl-C ends the service.")
         line = next(line for line in launcher.lines if line.startswith("printf"))
         asking = subprocess.Popen(["bash", "-c", line], stdout=subprocess.PIPE)  # 512 tokens: some seconds
-        time.sleep(1)
+        wait_until(RunningService(launcher).is_answering)
         launcher.process.send_signal(signal.SIGTERM)
         answer, _ = asking.communicate(timeout=WAIT_S)
         assert json.loads(answer)["usage"]["completion_tokens"] == 512
@@ -65,7 +67,7 @@ def test_an_answer_in_flight_is_finished_when_the_service_ends(stand_in_build: P
 def test_a_killed_launcher_takes_everything_with_it(stand_in_build: Path) -> None:
     with launched(BUILD=str(stand_in_build)) as launcher:
         launcher.wait_for("Ctrl-C ends the service.")
-        processes = children_of(launcher.process.pid)
+        processes = descendants(launcher.process.pid)
         launcher.process.kill()
         wait_until(lambda: not [pid for pid in processes if is_alive(pid)])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -16,13 +17,15 @@ import numpy as np
 import pytest
 from eventually import eventually
 from launched import WAIT_S, launched
-from running_service import RunningService
-from servers import children_of, is_alive
+from running_service import UNLIMITED, RunningService
+from servers import is_alive
 
+from bench.usage import descendants
 from gateway.triton.backend import GenerateRequest
 from gateway.triton.http_client import TritonHttpBackend
 from glmserve.errors import GlmServeError
 from glmserve.sampling_parameters import Sampling
+from glmserve.system.stopped import is_stopped
 from launcher.cli import Exit
 
 pytestmark = pytest.mark.triton
@@ -44,7 +47,7 @@ def back_after_s(service: RunningService, began: float) -> float:
 
 @pytest.fixture(scope="module")
 def service(stand_in_build: Path) -> Iterator[RunningService]:
-    with launched(BUILD=str(stand_in_build), GLM_GATEWAY_WORKERS="1") as launcher:
+    with launched(BUILD=str(stand_in_build), GLM_GATEWAY_WORKERS="1", **UNLIMITED) as launcher:
         yield RunningService(launcher)
         launcher.process.send_signal(signal.SIGTERM)
         assert launcher.end() == 0, launcher.said
@@ -72,15 +75,31 @@ def test_it_answers_again_within_15_seconds_when(fault: str, service: RunningSer
     pid = process(service)
     began = time.monotonic()
     os.kill(pid, number)
-    assert eventually(lambda: not is_alive(pid), BACK_WITHIN_S)  # a stopped one is ended too
+    time.sleep(0.02)  # until the last thread of a stopped one stands still
+    assert eventually(lambda: not is_alive(pid) or (number == signal.SIGSTOP and not is_stopped(pid)), BACK_WITHIN_S)
     assert back_after_s(service, began) < BACK_WITHIN_S
     assert eventually(service.answers_curl, BACK_WITHIN_S - (time.monotonic() - began))
+
+
+def test_a_stop_of_the_models_process_ends_no_answer_though_requests_come_meanwhile(service: RunningService) -> None:
+    """Triton gives up a process of a model that takes no request for a second."""
+    stopped = service.stub(0)
+    with ThreadPoolExecutor(4) as pool:
+        under_way = [pool.submit(service.ask, 300) for _ in range(2)]
+        assert eventually(service.is_answering, WAIT_S)
+        os.kill(stopped, signal.SIGSTOP)
+        time.sleep(0.1)
+        come = [pool.submit(service.ask) for _ in range(2)]
+        assert [asked.result(timeout=WAIT_S)[0] for asked in (*under_way, *come)] == [200] * 4
+    assert service.stub(0) == stopped
 
 
 @pytest.mark.parametrize("is_stream", [True, False])
 def test_an_answer_under_way_ends_within_two_seconds_of_a_death(is_stream: bool, service: RunningService) -> None:
     with ThreadPoolExecutor(1) as pool:
-        asking = pool.submit(service.ask, LONG, is_stream)
+        begun = threading.Event()
+        asking = pool.submit(service.ask, LONG, is_stream, begun.set)
+        assert begun.wait(WAIT_S) if is_stream else eventually(service.is_answering, WAIT_S)
         time.sleep(1)  # into the answer
         os.kill(service.stub(0), signal.SIGKILL)
         status, retry_after, body = asking.result(timeout=ENDS_WITHIN_S)
@@ -128,7 +147,7 @@ def test_it_ends_cleanly_while_triton_is_being_started_again(stand_in_build: Pat
         service = RunningService(launcher)
         os.kill(service.child("tritonserver"), signal.SIGKILL)
         launcher.wait_for("Starting it again")
-        processes = children_of(launcher.process.pid)
+        processes = descendants(launcher.process.pid)
         launcher.process.send_signal(signal.SIGTERM)
         assert launcher.end() == 0, launcher.said
         assert not [pid for pid in processes if is_alive(pid)]
@@ -161,9 +180,10 @@ def test_a_start_right_after_a_launcher_was_killed_waits_for_what_it_left(stand_
 
 
 def test_a_start_while_the_last_service_ends_waits_for_it(stand_in_build: Path) -> None:
-    with launched(BUILD=str(stand_in_build)) as first, ThreadPoolExecutor(1) as pool:
-        asking = pool.submit(RunningService(first).ask, 700)
-        time.sleep(1)  # into the answer
+    with launched(BUILD=str(stand_in_build), GLM_GATEWAY_WORKERS="1") as first, ThreadPoolExecutor(1) as pool:
+        service = RunningService(first)
+        asking = pool.submit(service.ask, 700)
+        assert eventually(service.is_answering, WAIT_S)
         first.process.send_signal(signal.SIGTERM)
         first.wait_for("Ending: the gateway finishes")
         with launched(BUILD=str(stand_in_build), **first.ports) as second:

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from eventually import eventually
 from launched import WAIT_S, launched
-from running_service import RunningService
+from running_service import UNLIMITED, RunningService
 
 from bench.ports import free_port
-from bench.usage import children_of, words_of
+from bench.usage import words_of
 from launcher.devices import PORTS_APART
-from launcher.supervision.vital_signs import stubs_of
+from launcher.supervision.vital_signs import children_of, stubs_of
 
 pytestmark = pytest.mark.triton
 BACK_WITHIN_S = 15.0
@@ -36,7 +36,7 @@ def pair_of_ports() -> int:
 @pytest.fixture(scope="module")
 def service(stand_in_build: Path) -> Iterator[RunningService]:
     ports = {f"TRITON_{name}_PORT": str(pair_of_ports()) for name in ("HTTP", "GRPC", "METRICS")}
-    with launched(BUILD=str(stand_in_build), DEVICES="0,1", GLM_GATEWAY_WORKERS="1", **ports) as launcher:
+    with launched(BUILD=str(stand_in_build), DEVICES="0,1", GLM_GATEWAY_WORKERS="1", **ports, **UNLIMITED) as launcher:
         yield RunningService(launcher)
         launcher.process.send_signal(signal.SIGTERM)
         assert launcher.end() == 0, launcher.said

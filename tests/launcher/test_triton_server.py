@@ -15,11 +15,12 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-from servers import READY_S, children_of, is_alive, server_of
+from servers import READY_S, is_alive, server_of
 from stand_in_build import describe_again
 from structlog.testing import capture_logs
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from bench.usage import descendants
 from gateway.triton.backend import GenerateRequest
 from gateway.triton.grpc_client import TritonBackend
 from glmserve.build.manifest import REPOSITORY_FOLDER
@@ -155,7 +156,7 @@ def test_the_end_leaves_no_process_no_folder_and_no_shared_memory(stand_in_build
     server.start()
     server.wait_ready(READY_S)
     assert server.pid is not None
-    processes, folder = [server.pid, *children_of(server.pid)], server.log_path.parent
+    processes, folder = [server.pid, *descendants(server.pid)], server.log_path.parent
     assert len(processes) >= 3  # the server and a stub for each model
     assert shared_memory_of(folder)
     server.stop()
@@ -192,7 +193,7 @@ def test_a_frozen_model_ends_its_stream_soon_after_the_silence_that_is_allowed(s
         chunks = backend.generate(a_request(max_tokens=10_000))
         next(chunks)
         assert server.pid is not None
-        for stub in children_of(server.pid):
+        for stub in descendants(server.pid):
             os.kill(stub, signal.SIGSTOP)
         started = time.monotonic()
         try:

@@ -13,13 +13,15 @@ from pathlib import Path
 
 import pytest
 from eventually import eventually
-from servers import children_of, is_alive
+from servers import is_alive
 
 from bench.ports import free_port
+from bench.usage import descendants
 from glmserve.build.manifest import REPOSITORY_FOLDER
+from glmserve.system.stopped import is_stopped
 from launcher.supervision.restart_policy import RestartPolicy
 from launcher.supervision.triton_supervisor import LONGEST_STEP_S, TritonSupervisor
-from launcher.supervision.vital_signs import Pulse, PulseReader, cpu_s, is_stopped, stubs_of
+from launcher.supervision.vital_signs import CONTINUE_AFTER_S, Pulse, PulseReader, cpu_s, stubs_of
 from launcher.triton_server import TritonFailed, TritonServer
 
 pytestmark = pytest.mark.triton
@@ -86,7 +88,7 @@ def test_it_is_back_within_15_seconds_when(fault: str, watched: Watched) -> None
     watched.until_ready()
     server = watched.supervisor.server
     assert server.pid is not None
-    processes, folder, began = [server.pid, *children_of(server.pid)], server.log_path.parent, time.monotonic()
+    processes, folder, began = [server.pid, *descendants(server.pid)], server.log_path.parent, time.monotonic()
     FAULTS[fault](server.pid)
     watched.until(lambda: not watched.supervisor.is_ready, BACK_WITHIN_S)
     assert not folder.exists()
@@ -110,7 +112,7 @@ def test_what_is_stopped_goes_on_within_seconds_and_nothing_is_started_again(vic
     pid, said = STOPPED[victim](server), len(watched.said)
     os.kill(pid, signal.SIGSTOP)
     assert eventually(lambda: is_stopped(pid))
-    assert watched.until(lambda: not is_stopped(pid), GOES_ON_WITHIN_S) > 1
+    assert watched.until(lambda: not is_stopped(pid), GOES_ON_WITHIN_S) > CONTINUE_AFTER_S / 2
     watched.until(watched.supervisor.server.is_ready, GOES_ON_WITHIN_S)
     assert watched.supervisor.server.pid == server and watched.supervisor.is_ready
     assert len(watched.said) == said + 1 and "told to go on" in watched.said[-1]
@@ -121,7 +123,7 @@ def test_it_is_back_within_15_seconds_when_somebody_stops_again_and_again(victim
     watched.until_ready()
     server = watched.supervisor.server
     assert server.pid is not None
-    processes, folder, began = [server.pid, *children_of(server.pid)], server.log_path.parent, time.monotonic()
+    processes, folder, began = [server.pid, *descendants(server.pid)], server.log_path.parent, time.monotonic()
     pid = STOPPED[victim](server.pid)
 
     def is_given_up() -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 from eventually import eventually
 
+from glmserve.system.stopped import is_stopped
 from launcher.supervision.vital_signs import (
     CONTINUE_AFTER_S,
     Frozen,
@@ -17,7 +18,6 @@ from launcher.supervision.vital_signs import (
     Pulse,
     cpu_s,
     is_running,
-    is_stopped,
     pulse_in,
     stubs_of,
 )

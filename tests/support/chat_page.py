@@ -5,9 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 WIDE, PHONE = {"width": 1440, "height": 900}, {"width": 375, "height": 812}
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+# fmt: off
+NO_FEATURES = (
+    "WebUIOmniboxPopup", "WebUIOmniboxAimPopup", "WebUIOmniboxFullPopup",  # each window renders one, of nobody's use
+    # Playwright's own, which the flag would take the place of
+    "AvoidUnnecessaryBeforeUnloadCheckSync", "DestroyProfileOnBrowserClose", "HttpsUpgrades", "PaintHolding",
+    "HttpsFirstBalancedModeAutoEnable", "LensOverlay", "MediaRouter", "ThirdPartyStoragePartitioning",
+    "AvoidCorsURLLoaderRestartOnRedirect", "TcpPortRandomizationWin", "OptimizationHints",
+    "NetworkTimeServiceQuerying", "AimEnabled", "PreconnectToSearch",
+)
+# fmt: on
+FLAGS += [f"--disable-features={','.join(NO_FEATURES)}"]
 
 
 def opened(
@@ -46,3 +59,10 @@ def problem(page: Any) -> str:
     page.locator("#turns .problem p").last.wait_for()
     page.locator("#stop").wait_for(state="hidden")
     return str(page.locator("#turns .problem p").last.inner_text())
+
+
+def barriers(page: Any) -> str:
+    """What keeps some people from using the page, as axe reports it; nothing, if nothing does."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    without_selectors = {"resultTypes": ["violations"], "selectors": False}  # which take a quarter of its time
+    return axe.run(page).generate_report() if axe.run(page, options=without_selectors).violations_count else ""

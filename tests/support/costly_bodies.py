@@ -59,6 +59,13 @@ def _form(name: str, data: bytes, is_file: bool = True) -> CostlyBody:
     return CostlyBody(VISION, body, {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"})
 
 
+def _heads() -> CostlyBody:
+    """Of fifty parts, each with a head of 7 KB."""
+    head = f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="image"'.encode()
+    parts = (head + b'; a="\\"\\"\\"\\""' * 500 + b"\r\n\r\n1\r\n") * 50
+    return CostlyBody(VISION, parts + f"--{_BOUNDARY}--\r\n".encode(), _form("image", b"").headers)
+
+
 def _urlencoded(body: bytes) -> CostlyBody:
     return CostlyBody(VISION, body, {"Content-Type": "application/x-www-form-urlencoded"})
 
@@ -118,6 +125,9 @@ KINDS: dict[str, Callable[[], CostlyBody]] = {
     "a name of megabytes with a wrong value": lambda: _raw(
         "/v1/responses", json.dumps({"input": "Hi.", "metadata": {"k" * _BYTES: 1}}).encode()
     ),
+    "a word of megabytes that nobody reads": lambda: _chat(user="k" * _BYTES),
+    "a word of megabytes that is wrong": lambda: _chat(tool_choice="k" * _BYTES),
+    "a prompt of megabytes": lambda: _said("k" * _BYTES),
     "JSON of many lists": lambda: _chat(x=[[]] * 110_000),
     "JSON of escapes": lambda: _raw(CHAT, b'{"messages":"' + b"\\u0041" * (_BYTES // 6) + b'"}'),
     "JSON of commas in a string": lambda: _raw(CHAT, b'{"messages":"' + b"," * _BYTES + b'"}'),
@@ -127,16 +137,26 @@ KINDS: dict[str, Callable[[], CostlyBody]] = {
     "base64 of blanks": lambda: _picture(" " * _BYTES),
     "base64 with blanks": lambda: _picture("AB \n" * (_BYTES // 5)),
     "base64 of escapes": lambda: _picture("%41" * (_BYTES // 3)),
+    "half a megabyte of base64 of no picture": lambda: _picture("A" * 500_000),
+    "base64 of no picture": lambda: _picture("A" * _BYTES),
     "base64 of a tiny picture and much else": lambda: _picture(_PIXEL + "=" * _BYTES),
     "a form of dashes": lambda: _form("image", b"-" * _BYTES),
     "a form of almost boundaries": lambda: _form("image", b"\r\n--boun" * (_BYTES // 8)),
     "a form's long text": lambda: _form("image", b"AB \n" * (_BYTES // 4), is_file=False),
     "a form of escapes": lambda: _urlencoded(b"prompt=a&image=" + b"%41" * (_BYTES // 3)),
     "a form's JSON": lambda: _form("stop", b"[" + b'"a",' * 110_000 + b'"a"]', is_file=False),
+    "a form's long heads": _heads,
+    "a form of blanks": lambda: _urlencoded(b"prompt=a&image=" + b"+" * _BYTES),
+    "a small body of calls": lambda: _raw(
+        "/v1/responses",
+        json.dumps({"input": [{"type": "function_call", "call_id": "a", "name": "a"}] * 1100}).encode(),
+    ),
+    "a small body of unknown fields": lambda: _chat(**{f"temperatur{i}": 1 for i in range(2900)}),
     "empty gzip members": lambda: _packed(gzip.compress(b"", mtime=0) * 780_000, "gzip"),
     "empty stored blocks": lambda: _packed(_stored_blocks(3_000_000), "deflate"),
     "empty fixed blocks": lambda: _packed(fixed_blocks(12_000_000), "deflate"),
     "empty blocks with codes": lambda: _packed(_dynamic_blocks(1_200_000), "deflate"),
     "empty brotli metablocks": lambda: _packed(empty_metablocks(_BYTES), "br"),
     "a zip bomb of blanks": lambda: _packed(gzip.compress(b" " * 16_000_000), "gzip"),
+    "a zip bomb of base64": lambda: _packed(gzip.compress(_picture("A" * _BYTES).body), "gzip"),
 }

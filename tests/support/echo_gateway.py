@@ -16,7 +16,7 @@ from gateway.settings import GatewaySettings
 from gateway.triton.backend import Chunk, GenerateRequest
 from glmserve.build.manifest import CHECKPOINT_FOLDER
 from glmserve.contract import Finish
-from glmserve.errors import Cancelled
+from glmserve.errors import Cancelled, GlmServeError
 from glmserve.model.tokenizer import Tokenizer
 
 BEAT_S = 0.005
@@ -49,6 +49,9 @@ class EchoBackend:
 
     def count_up(self) -> int:
         return 1
+
+    def has_room(self, _refusal: GlmServeError, _asked: int) -> bool:
+        return False
 
     def has_another(self) -> bool:
         return True

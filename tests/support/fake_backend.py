@@ -64,6 +64,9 @@ class FakeBackend:
     def count_up(self) -> int:
         return self.up
 
+    def has_room(self, _refusal: GlmServeError, _asked: int) -> bool:
+        return False
+
     def has_another(self) -> bool:
         return self.is_ready
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import subprocess
@@ -20,6 +21,7 @@ CHECKS = (
     "response_schema_conformance",
     "unsupported_method",
 )
+HERE = Path(__file__).resolve().parent
 _TIMEOUT_S = 280
 _DEFAULT_CASES = 2000
 _EXAMPLES = 100
@@ -34,8 +36,13 @@ def fuzz(url: str, folder: Path, examples: int, seed: int) -> int:
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json", "--phases", "coverage,fuzzing"]
     command += ["--checks", ",".join(CHECKS), "--max-examples", str(examples), "--seed", str(seed), "--no-color"]
     command += ["--suppress-health-check", "all", "--generation-database", "none"]  # a slow machine is no failure
-    here = str(Path(__file__).resolve().parent)
-    environment = {**os.environ, "SCHEMATHESIS_HOOKS": "fuzz_hooks", "PYTHONPATH": here}
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "SCHEMATHESIS_HOOKS": "fuzz_hooks",
+        "PYTHONPATH": str(HERE),
+        "HYPOTHESIS_STORAGE_DIRECTORY": str(HERE.parents[1] / ".hypothesis"),  # has the tables of Unicode already
+    }  # and no more: each request looks through all of them for proxies
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
     )
@@ -53,7 +60,9 @@ def stand_in_build(folder: Path) -> Path:
 
 def main() -> None:
     """Seed after seed until there were as many cases as were asked for."""
-    wanted, cases, seed = int(sys.argv[1]) if len(sys.argv) > 1 else _DEFAULT_CASES, 0, 0
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("cases", type=int, nargs="?", default=_DEFAULT_CASES)
+    wanted, cases, seed = parser.parse_args().cases, 0, 0
     with (
         tempfile.TemporaryDirectory() as build,
         tempfile.TemporaryDirectory() as folder,

@@ -46,13 +46,16 @@ SIGNS = {
 """A kind of test, and the modules and functions that make a test one; `pytest.mark.KIND` does, too."""
 
 
-SHARED_SERVERS = ("endless", "service", "triton")
+SHARED_SERVERS = ("browser", "endless", "service", "triton")
 """Fixtures of conftests that live as long as the process they are in."""
 LONGEST_GROUPS = (
     "torch of export",
     "test_service_faults.py",
     "torch of others",
     "service",
+    "test_real_size.py",
+    "browser",
+    "test_openapi_fuzzing.py",
     "test_triton_supervisor.py",
 )
 """They begin first: of two at a time one computes and the other mostly waits."""
@@ -67,7 +70,8 @@ def kinds_of_test(path: Path, name: str) -> frozenset[str]:
 
 def group_of_test(path: Path, name: str) -> str:
     """Tests of one group run in one process: those that share a server, those that need torch, whose import takes
-    seconds (in two groups, since no other takes as long), or else those of one file."""
+    seconds (in two groups, since no other takes as long), or else those of one file. Tests that share a fixture of
+    their file are never parted: each process would make it anew."""
     return _of_test(path, name)[1]
 
 
@@ -118,13 +122,32 @@ def _sources() -> list[Path]:
 
 
 def _find(path: Path, name: str) -> tuple[list[str], str]:
-    reached = _reached(path, name)
-    kinds = {kind for one in reached for kind in _step(*one)[0]}
-    servers = [used for place, used in reached if used in SHARED_SERVERS and place.name == "conftest.py"]
+    group = _group(path, name)
+    shared = _shared_in_file(path, name)
+    if shared and any(
+        _group(path, other) != group for other in _tests_in(path) if shared & _shared_in_file(path, other)
+    ):
+        group = str(path)
+    return sorted(_kinds(path, name)), group
+
+
+def _kinds(path: Path, name: str) -> set[str]:
+    return {kind for one in _reached(path, name) for kind in _step(*one)[0]}
+
+
+def _group(path: Path, name: str) -> str:
+    """By what the test itself uses."""
+    servers = [used for place, used in _reached(path, name) if used in SHARED_SERVERS and place.name == "conftest.py"]
     torch = f"torch of {'export' if path.parent.name == 'export' else 'others'}"
-    return sorted(kinds), min(servers, default=torch if "parity" in kinds else str(path))
+    return min(servers, default=torch if "parity" in _kinds(path, name) else str(path))
 
 
+def _shared_in_file(path: Path, name: str) -> set[str]:
+    """The fixtures of its own file that a test shares with others."""
+    return {used for place, used in _reached(path, name) if place == path and used in _source(path).shared}
+
+
+@cache
 def _reached(path: Path, name: str) -> set[Name]:
     """All that a test uses, through functions and fixtures of ours."""
     seen: set[Name] = set()
@@ -183,9 +206,13 @@ class _Source:
     def __init__(self, path: Path) -> None:
         self.imports: dict[str, str] = {}
         self.uses: dict[str, set[str]] = {}
+        self.shared: set[str] = set()
+        """Fixtures that all tests of the file share."""
         for statement in ast.parse(path.read_text("utf-8")).body:
             nodes = list(_nodes(statement))
             used = set(_uses(nodes))
+            if isinstance(statement, ast.FunctionDef) and any(map(_is_shared, statement.decorator_list)):
+                self.shared.add(statement.name)
             for name in _defines(statement, nodes):
                 self.uses.setdefault(name, set()).update(used)
             for node in nodes:
@@ -193,6 +220,13 @@ class _Source:
                     self.imports |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
                 elif isinstance(node, ast.Import):
                     self.imports |= {alias.asname or alias.name.split(".")[0]: alias.name for alias in node.names}
+
+
+def _is_shared(decorator: ast.expr) -> bool:
+    return isinstance(decorator, ast.Call) and any(
+        keyword.arg == "scope" and isinstance(keyword.value, ast.Constant) and keyword.value.value == "module"
+        for keyword in decorator.keywords
+    )
 
 
 @cache

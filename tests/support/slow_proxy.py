@@ -50,9 +50,9 @@ def slow_proxy(port: int, delay_s: float, spread_s: float, seed: int = 1) -> Ite
             writer.transport.abort()
             far_writer.transport.abort()
 
-    server = loop.run_until_complete(asyncio.start_server(accept, "127.0.0.1", 0))
     thread = threading.Thread(target=loop.run_forever, name="slow proxy", daemon=True)
-    thread.start()
+    thread.start()  # before anything else: the main thread may have a loop that runs, as a browser's driver leaves one
+    server = asyncio.run_coroutine_threadsafe(asyncio.start_server(accept, "127.0.0.1", 0), loop).result(5)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:

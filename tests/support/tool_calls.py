@@ -1,19 +1,8 @@
-"""Tool calls as the model writes them, and a checkpoint whose chat template knows tools."""
+"""Tool calls as the model writes them."""
 
 from __future__ import annotations
 
 import json
-import shutil
-from pathlib import Path
-
-_TEMPLATE = Path(__file__).with_name("tool_template.jinja")
-
-
-def checkpoint_with_tools(source: Path, folder: Path) -> Path:
-    """A copy of a checkpoint whose template knows tools."""
-    shutil.copytree(source, folder)
-    shutil.copy(_TEMPLATE, folder / "chat_template.jinja")
-    return folder
 
 
 def call_text(name: str, **arguments: object) -> str:

@@ -14,10 +14,10 @@ from gateway.schemas.structured_output import GuidedFields
 from gateway.schemas.token_fields import TokenFields
 from gateway.schemas.unknown_fields import read_knowing
 from glmserve.errors import InvalidInput
-from glmserve.limits import MAX_ANSWERS, MAX_LOGPROBS
+from glmserve.limits import MAX_ANSWERS, MAX_LOGPROBS, MAX_PROMPTS
 from glmserve.sampling_parameters import Sampling
 
-_MAX_PROMPTS = 32
+_Prompts = Annotated[list[Text | TokenIds], Field(min_length=1, max_length=MAX_PROMPTS, fail_fast=True)]
 _NO_TEMPLATE = "thinking is the chat template's, which this route leaves out"
 
 
@@ -27,8 +27,8 @@ class TextBody(GuidedFields, TokenFields):
     blank_texts: ClassVar[tuple[str, ...]] = ("stop", "prompt")
 
     model: Text | None = Field(default=None, description="the name of a model, as GET /v1/models lists it")
-    prompt: Text | TokenIds | Annotated[list[Text | TokenIds], Field(min_length=1, max_length=_MAX_PROMPTS)] = Field(
-        description=f"a string, a list of token ids, or a list of 1 to {_MAX_PROMPTS} of these"
+    prompt: Text | TokenIds | _Prompts = Field(
+        description=f"a string, a list of token ids, or a list of 1 to {MAX_PROMPTS} of these"
     )
     suffix: Literal[""] | None = Field(default=None, description="left out: nothing is inserted into a text here")
     echo: bool | None = Field(default=None, description=FLAG)

@@ -29,7 +29,10 @@ class LlamaBody(TextBody):
     )
     return_tokens: bool | None = Field(default=None, description=FLAG)
     response_fields: list[str] | None = Field(
-        default=None, max_length=_MOST_FIELDS, description=f"a list of at most {_MOST_FIELDS} names of fields"
+        default=None,
+        max_length=_MOST_FIELDS,
+        fail_fast=True,
+        description=f"a list of at most {_MOST_FIELDS} names of fields",
     )
     echo: Literal[False] | None = Field(default=None, description="false: the answer has a field prompt")
     best_of: Literal[1] | None = Field(default=None, description="1: use n for several answers")

@@ -129,14 +129,15 @@ class AskingBody(CountBody):
 
     stop_sequences: list[Annotated[str, Field(max_length=MAX_STOP_CHARS)]] | None = Field(
         default=None,
+        fail_fast=True,
         max_length=MAX_STOP_STRINGS,
         description=f"a list of at most {MAX_STOP_STRINGS} strings, each of at most {MAX_STOP_CHARS} characters",
     )
     stream: bool | None = Field(default=None, description=FLAG)
     metadata: dict[str, Any] | None = Field(default=None, description="an object")
     context_management: dict[str, Any] | None = Field(default=None, description="an object; nothing is left out here")
-    betas: list[str] | None = Field(default=None, description="a list of strings")
+    betas: list[str] | None = Field(default=None, fail_fast=True, description="a list of strings")
     container: None = Field(default=None, description="left out: no code runs here")
-    mcp_servers: Annotated[list[Any], Field(max_length=0)] | None = Field(
+    mcp_servers: Annotated[list[Any], Field(max_length=0, fail_fast=True)] | None = Field(
         default=None, description="left out: offer an MCP server's tools as tools"
     )

@@ -77,7 +77,7 @@ class ToolSelection(Body):
     type: str
     name: str | None = None
     mode: Literal["auto", "required"] | None = None
-    tools: list[ResponseTool] | None = None
+    tools: Annotated[list[ResponseTool], Field(fail_fast=True)] | None = None
 
 
 @with_parameters({"max_output_tokens": BY_NAME["max_tokens"], **{name: BY_NAME[name] for name in _SHARED}})
@@ -111,12 +111,12 @@ class ResponsesBody(RequestBody):
         description='{"effort": ..., "summary": ...} with an effort of none, minimal, low, medium, high, xhigh or max '
         "and a summary of auto, concise or detailed",
     )
-    include: list[str] | None = Field(default=None, description="a list of strings")
+    include: list[str] | None = Field(default=None, fail_fast=True, description="a list of strings")
     top_logprobs: int | None = Field(
         default=None, ge=0, le=MAX_LOGPROBS, description=f"a whole number from 0 to {MAX_LOGPROBS}"
     )
-    stop: str | list[str] | None = Field(default=None, description=_described("stop"))
-    stop_token_ids: list[int] | None = Field(default=None, description=_described("stop_token_ids"))
+    stop: str | Annotated[list[str], Field(fail_fast=True)] | None = Field(default=None, description=_described("stop"))
+    stop_token_ids: list[int] | None = Field(default=None, fail_fast=True, description=_described("stop_token_ids"))
     logit_bias: dict[str, float] | None = Field(default=None, description=_described("logit_bias"))
     cache_salt: str | None = Field(default=None, description=_described("cache_salt"))
     structured_outputs: dict[str, Any] | None = Field(

@@ -33,8 +33,8 @@ class Item(Body):
     type: str = "message"
     role: Literal["system", "developer", "user", "assistant"] | None = None
     content: _Parts | None = None
-    thoughts: list[Thought] | None = None
-    summary: list[Thought] | None = None
+    thoughts: Annotated[list[Thought], Field(fail_fast=True)] | None = None
+    summary: Annotated[list[Thought], Field(fail_fast=True)] | None = None
     call_id: str | None = None
     name: FunctionName | None = None
     arguments: str | None = None

@@ -89,7 +89,7 @@ class GrammarCompiler:
         self._trial.close()
 
     def _begun(self, compiled: _Compiled) -> AnswerGrammar:
-        return AnswerGrammar(compiled.copy(), compiled.first_mask, self._vocabulary, self._pool, compiled.blamed)
+        return AnswerGrammar(compiled, self._vocabulary, self._pool)
 
     def _compiled(self, packed: bytes) -> _Compiled:
         rules = AnswerRules.read(packed)
@@ -130,7 +130,10 @@ def _refusal(rules: AnswerRules, verdict: Verdict) -> InvalidInput:
 
 @dataclass(frozen=True)
 class _Compiled:
-    """A grammar at its beginning, which is copied for each answer."""
+    """A grammar at its beginning, which is copied for each answer.
+
+    `blamed` says what is wrong with the rules where they lead nowhere, or to too much, only later.
+    """
 
     matcher: LLMatcher
     first_mask: np.ndarray
@@ -171,21 +174,17 @@ def _key(rules: bytes, scope: int) -> tuple[int, bytes]:
 class AnswerGrammar:
     """The `Grammar` of one answer, from its first token to its last."""
 
-    def __init__(
-        self,
-        matcher: LLMatcher,
-        first_mask: np.ndarray,
-        vocabulary: int,
-        pool: ThreadPoolExecutor,
-        blamed: dict[Verdict, InvalidInput],
-    ) -> None:
-        """`blamed` says what is wrong with the rules where they lead nowhere, or to too much, only later."""
-        self._matcher = matcher
+    def __init__(self, compiled: _Compiled, vocabulary: int, pool: ThreadPoolExecutor) -> None:
+        self._compiled = compiled
+        self._matcher = compiled.copy()
         self._vocabulary = vocabulary
         self._pool = pool
-        self._blamed = blamed
         self._first: Future[np.ndarray] = Future()
-        self._first.set_result(first_mask)
+        self._first.set_result(compiled.first_mask)
+
+    def another(self) -> AnswerGrammar:
+        """The same at its beginning, for another answer; at once, whatever is being compiled."""
+        return AnswerGrammar(self._compiled, self._vocabulary, self._pool)
 
     def first_mask(self) -> Future[np.ndarray]:
         return self._first
@@ -197,8 +196,8 @@ class AnswerGrammar:
         if not self._matcher.consume_token(token):
             if "satisfy the grammar" in self._matcher.get_error():
                 raise GlmServeError("The answer left its grammar.")
-            raise _again(self._blamed[Verdict.TOO_COMPLEX])
-        return _mask(self._matcher, self._vocabulary, self._blamed)
+            raise _again(self._compiled.blamed[Verdict.TOO_COMPLEX])
+        return _mask(self._matcher, self._vocabulary, self._compiled.blamed)
 
 
 def _mask(matcher: LLMatcher, vocabulary: int, blamed: dict[Verdict, InvalidInput]) -> np.ndarray:

@@ -14,6 +14,7 @@ import sys
 from contextlib import suppress
 from enum import IntEnum
 from pathlib import Path
+from threading import Timer
 from typing import BinaryIO, NoReturn
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
@@ -23,9 +24,11 @@ from glmserve.engine.grammars.answer_grammar import control_tokens, grammar_of
 from glmserve.errors import BadArtifact, GlmServeError, InvalidInput
 from glmserve.limits import GRAMMAR_COMPILE_CPU_S, GRAMMAR_COMPILE_MEMORY_BYTES
 from glmserve.system.idle_processes import import_path
+from glmserve.system.stopped import is_stopped
 
 NICENESS = 10
 _WALL_S = 15.0  # for a machine so busy that a niced process gets little of it
+_HANGS_AFTER_S = 2 * _WALL_S
 _LENGTH_BYTES = 4
 _READY = b"R"
 _LIMITS = LLParserLimits(
@@ -74,12 +77,15 @@ class GrammarTrial:
         self._is_ready = False
 
     def start(self) -> None:
-        """Starts the process, unless it runs; it reads the tokenizer while others do other things."""
+        """Starts the process, unless it runs; it reads the tokenizer while others do other things. One that somebody
+        has stopped is replaced."""
+        if self._process is not None and is_stopped(self._process.pid):
+            self.close()
         if self._process is None:
             self._process, self._is_ready = self._started(), False
 
     def verdict(self, rules: bytes) -> Verdict:
-        """Tries an answer's packed rules; a process that died meanwhile is started again.
+        """Tries an answer's packed rules; a process that died meanwhile, or hangs, is started again.
 
         Raises GlmServeError when that fails.
         """
@@ -96,15 +102,17 @@ class GrammarTrial:
         if process is None:
             return
         assert process.stdin and process.stdout
+        _kill(process)
         for pipe in (process.stdin, process.stdout):
             with suppress(OSError):  # what was not read any more
                 pipe.close()
-        process.kill()
         process.wait()
 
     def _ask(self, rules: bytes) -> bytes:
         assert self._process and self._process.stdin and self._process.stdout
         question, answers = self._process.stdin, self._process.stdout
+        ending = Timer(_HANGS_AFTER_S, _kill, (self._process,))
+        ending.start()
         try:
             if not self._is_ready:
                 self._is_ready = answers.read(1) == _READY
@@ -113,6 +121,9 @@ class GrammarTrial:
             return answers.read(1)
         except OSError:
             return b""
+        finally:
+            ending.cancel()
+            ending.join()
 
     def _started(self) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "PYTHONPATH": import_path()}
@@ -125,6 +136,12 @@ class GrammarTrial:
             env=environment,
             start_new_session=True,  # Ctrl-C is for the server, which then closes our pipe
         )
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """With its forks, which hold its pipes open. Nobody has collected it yet."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _python() -> str:

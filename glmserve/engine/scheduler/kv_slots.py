@@ -107,6 +107,11 @@ class SlotTable:
         """Whether a sequence that starts holds a long row, for its prompt and the beginning of what is left to say."""
         return self._home(sequence) is self._long
 
+    def begins_long(self, tokens: int, max_tokens: int) -> bool:
+        """Whether a prompt of so many tokens and an answer of at most `max_tokens` need one of the few long rows, where
+        there are short ones; any thread may ask."""
+        return bool(self._short) and self._home_of(tokens, max_tokens) is self._long
+
     def fits(self, sequence: Sequence) -> bool:
         """Whether there is a slot, and a row of the size that it needs."""
         return self.can_start and (self.long_rows_left > 0 or not self.needs_long(sequence))
@@ -291,11 +296,11 @@ class SlotTable:
 
     def _home(self, sequence: Sequence) -> RowGroup:
         """The smallest rows for what a sequence must read and the beginning of what it has left to say."""
-        left = sequence.request.sampling.max_tokens - len(sequence.answer)
+        return self._home_of(sequence.prompt.length, sequence.request.sampling.max_tokens - len(sequence.answer))
+
+    def _home_of(self, tokens: int, left: int) -> RowGroup:
         return next(
-            group
-            for group in self._groups
-            if sequence.prompt.length + min(left, group.tokens // _ROOM_TO_ANSWER) <= group.tokens
+            group for group in self._groups if tokens + min(left, group.tokens // _ROOM_TO_ANSWER) <= group.tokens
         )
 
     def _group(self, row: int) -> RowGroup:

@@ -123,7 +123,8 @@ class Scheduler:
                 self.preempted.remove(sequence)
                 return sequence
         for waiting in self.waiting:
-            sequence = Sequence(waiting.request, started=now, give_back=waiting.ticket.leave)
+            ticket = waiting.ticket
+            sequence = Sequence(waiting.request, started=now, give_back=ticket.leave, outgrow=ticket.outgrow)
             if (most is None or sequence.prompt.length <= most) and self._table.fits(sequence):
                 self.waiting.remove(waiting)
                 waiting.ticket.start()

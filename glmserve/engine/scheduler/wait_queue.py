@@ -7,25 +7,32 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from glmserve.errors import Overloaded
+from glmserve.errors import InvalidInput, Overloaded
+from glmserve.limits import MAX_ANSWERS
 from glmserve.queue_estimator import Job, QueueEstimator
 
 _UNBOUNDED = 1 << 30
 
 
 class Ticket:
-    """One request's place in the wait queue, then its slot; any thread may give it back, and twice is harmless."""
+    """One answer's place in the wait queue, then its slot; any thread may give it back, and twice is harmless."""
 
-    def __init__(self, wait_queue: WaitQueue, tokens: int, job: Job) -> None:
+    def __init__(self, wait_queue: WaitQueue, tokens: int, job: Job, together: Tickets) -> None:
+        """`together` are the tickets of the request's answers, with this one."""
         self._wait_queue = wait_queue
         self.tokens = tokens
         self.job = job
+        self.together = together
         self.has_started = self.has_left = False
 
     def start(self) -> None:
         """The request has got its slot, and waits no more."""
         self.has_started = True
         self._wait_queue.start(self)
+
+    def outgrow(self) -> None:
+        """The request needs a long row from now on."""
+        self.job.is_long = True
 
     def leave_queue(self) -> None:
         """Gives the place back if the request still waits; a slot is given back by `leave`."""
@@ -81,15 +88,17 @@ class WaitQueue:
         clock: Callable[[], float] = time.monotonic,
         slots: int = _UNBOUNDED,
         flood_wait: float = 0.0,
+        long_rows: int = _UNBOUNDED,
     ) -> None:
         """`slots` is how many requests run together; without a number, nobody's wait is estimated. `flood_wait` is the
-        longest wait in a flood, in request times; 0 sets no such bound."""
+        longest wait in a flood, in request times; 0 sets no such bound. At most `long_rows` of those that run hold a
+        long row."""
         self._max_requests, self._max_tokens = max_requests, max_tokens
         self._clock = clock
         self._lock = threading.Lock()
         self._waiting: set[Ticket] = set()
         self._tokens = 0
-        self._estimator = QueueEstimator(slots, flood_wait)
+        self._estimator = QueueEstimator(slots, flood_wait, long_rows)
 
     @property
     def requests(self) -> int:
@@ -100,26 +109,41 @@ class WaitQueue:
         return self._tokens
 
     def enter(self, tokens: int, max_tokens: int = 0, left_s: float = math.inf) -> Ticket:
-        """A ticket for a prompt of `tokens` tokens, an answer of at most `max_tokens`, and a deadline in `left_s`.
+        """The ticket of a prompt with one answer; see `enter_all`."""
+        return self.enter_all(1, tokens, max_tokens, left_s).one
 
-        Raises Overloaded with a retry time when the queue is full, in a flood, or when the answer would not end in
-        time. A prompt
-        longer than the queue's token limit may wait when no other request does.
+    def enter_all(
+        self, answers: int, tokens: int, max_tokens: int = 0, left_s: float = math.inf, is_long: bool = False
+    ) -> Tickets:
+        """Tickets for the answers to a prompt of `tokens` tokens, each of at most `max_tokens` and with a deadline in
+        `left_s`; all of them, or none. With `is_long`, each needs a long row.
+
+        Raises Overloaded with a retry time when the queue is full, in a flood, or when an answer would not end in time;
+        InvalidInput for more answers than there are places. Who has a free slot needs no place to wait in. What comes
+        while nothing runs or waits may try, however long it takes: it would be refused as often as it came. So may a
+        prompt wait that is longer than the queue's token limit, when no other request does.
         """
+        tickets = Tickets()
         with self._lock:
-            is_full = len(self._waiting) >= self._max_requests
-            if is_full or (self._waiting and self._tokens + tokens > self._max_tokens):
-                raise self._estimator.overloaded()
-            now = self._clock()
-            ticket = Ticket(self, tokens, Job(1, max_tokens, now + left_s))
-            self._estimator.enter(ticket.job, now)
-            self._waiting.add(ticket)
-            self._tokens += tokens
-        return ticket
+            self._check_room(answers, tokens + answers - 1, is_long)
+            now, is_alone = self._clock(), self._estimator.is_idle
+            try:
+                for number in range(answers):
+                    job = Job(1, max_tokens, now + left_s, is_long, is_exempt=is_alone)
+                    self._estimator.enter(job, now)
+                    tickets.add(self._placed(Ticket(self, 1 if number else tokens, job, tickets)))  # they share KV
+            except Overloaded:
+                for ticket in tickets:
+                    self._forget(ticket)
+                    self._estimator.leave(ticket.job)
+                raise
+        return tickets
 
     def start(self, ticket: Ticket) -> None:
-        """Only the ticket calls it."""
+        """Only the ticket calls it. Whose first answer has begun is not refused the others any more."""
         with self._lock:
+            for each in ticket.together:
+                each.job.is_exempt = True
             self._forget(ticket)
             self._estimator.start(ticket.job, self._clock())
 
@@ -154,6 +178,28 @@ class WaitQueue:
         """The error for a request that waits in vain."""
         with self._lock:
             return self._estimator.overloaded()
+
+    def _check_room(self, answers: int, tokens: int, is_long: bool) -> None:
+        """Raises where there is no room for so many answers now, or never is."""
+        has_slots = self._estimator.capacity != _UNBOUNDED
+        slots = self._estimator.capacity if has_slots else 0
+        places = self._max_requests + (min(slots, int(self._estimator.long_places)) if is_long else slots)
+        if answers > places:
+            raise InvalidInput(
+                f"The request asks for {answers} answers at once (n for each of its prompts), and this service has "
+                f"{places} places{' for prompts as long as this' if is_long else ''}. Ask for fewer answers, or send "
+                "fewer prompts in a request. The operator makes places with GLM_ENGINE_SLOTS, GLM_ENGINE_MAX_WAITING "
+                "and GLM_ENGINE_LONG_ROWS.",
+                "n" if answers <= MAX_ANSWERS else "prompt",
+            )
+        wait = self._estimator.would_wait(answers, is_long) if has_slots else len(self._waiting) + answers
+        if wait > self._max_requests or (self._waiting and self._tokens + tokens > self._max_tokens):
+            raise self._estimator.overloaded()
+
+    def _placed(self, ticket: Ticket) -> Ticket:
+        self._waiting.add(ticket)
+        self._tokens += ticket.tokens
+        return ticket
 
     def _forget(self, ticket: Ticket) -> None:
         if ticket in self._waiting:

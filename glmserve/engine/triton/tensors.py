@@ -18,6 +18,7 @@ from glmserve.limits import (
     MAX_BAD_WORDS,
     MAX_IMAGES,
     MAX_LOGIT_BIAS,
+    MAX_PROMPTS,
     MAX_STOP_TOKEN_IDS,
     MAX_VIDEO_FRAMES,
     MAX_VIDEOS,
@@ -75,7 +76,7 @@ def read_request(tensors: Tensors, checkpoint: Checkpoint) -> Asked:
 def answers_in(tensors: Tensors) -> int:
     """How many answers are wanted, negative where only places for them are asked for; raises InvalidInput."""
     answers = _number(tensors, contract.ANSWERS, 1)
-    if not 1 <= abs(answers) <= MAX_ANSWERS:
+    if not (1 <= answers <= MAX_ANSWERS or 1 <= -answers <= MAX_ANSWERS * MAX_PROMPTS):
         raise InvalidInput(f"The field n must be a whole number from 1 to {MAX_ANSWERS}.", "n")
     return answers
 

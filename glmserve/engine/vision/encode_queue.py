@@ -1,13 +1,16 @@
-"""Schedules the image encoder: the image whose request has least time left comes first, and nobody's image never runs.
+"""Finds the features of images: those that were seen lately are kept, and the others wait for the image encoder.
 
-Whoever wants an image leaves a callback and waits on no thread. An image that several requests want is encoded once. A
-run that nobody wants any more is ended, so that it holds up no other.
+The image whose request has least time left is encoded first, and nobody's image never. Whoever wants an image leaves a
+callback and waits on no thread. An image that several requests want is encoded once. A run that nobody wants any more
+is ended, so that it holds up no other.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -16,10 +19,10 @@ import numpy as np
 
 from glmserve.engine import metrics
 from glmserve.engine.metrics import Meter
-from glmserve.engine.vision.feature_cache import FeatureCache
 from glmserve.engine.vision.niceness import be_nice
 from glmserve.engine.vision.stop import Stop
 from glmserve.errors import BackendDown, GlmServeError
+from glmserve.model.image_processor import Grid
 from glmserve.model.position_embedding import VisionArrays
 
 _log = logging.getLogger(__name__)
@@ -200,3 +203,43 @@ class EncodeQueue:
                 return [BackendDown("The image was not wanted any more.")] * len(run.jobs)
             _log.exception("%d images could not be encoded", len(run.jobs))
             return [error if isinstance(error, GlmServeError) else GlmServeError()] * len(run.jobs)
+
+
+def image_key(patches: np.ndarray, grid: Grid, scope: int) -> bytes:
+    """A digest of an image as the model sees it (its frames' patches, and grid) and of the scope that may share it."""
+    digest = hashlib.sha256(f"{scope} {grid.rows} {grid.columns} {patches.shape} {patches.dtype}|".encode())
+    digest.update(np.ascontiguousarray(patches).data)
+    return digest.digest()
+
+
+class FeatureCache:
+    """Features of images, of which the least recently used are dropped first. Safe to share between threads; features
+    that are not finite are not kept."""
+
+    def __init__(self, max_bytes: int, meter: Meter) -> None:
+        self._max_bytes = max_bytes
+        self._meter = meter
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[bytes, np.ndarray] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, key: bytes) -> np.ndarray | None:
+        """The features f32 [image tokens, hidden] of an image that was kept, now the last to be dropped."""
+        with self._lock:
+            kept = self._kept.get(key)
+            if kept is not None:
+                self._kept.move_to_end(key)
+            return kept
+
+    def keep(self, key: bytes, features: np.ndarray) -> None:
+        """Keeps an image's features f32 [image tokens, hidden] as long as there is room."""
+        if features.nbytes > self._max_bytes or not np.isfinite(features.sum()):
+            return
+        with self._lock:
+            replaced = self._kept.pop(key, None)
+            self._bytes -= 0 if replaced is None else replaced.nbytes
+            self._kept[key] = features
+            self._bytes += features.nbytes
+            while self._bytes > self._max_bytes:
+                self._bytes -= self._kept.popitem(last=False)[1].nbytes
+        self._meter.set(metrics.IMAGE_CACHE_BYTES, self._bytes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import pytest
 from fake_backend import FakeBackend
 from flask.testing import FlaskClient
 from samples import OPENAI_URL
-from stand_in_build import give_tools
 
 from gateway.app import create_app
 from gateway.limits.api_keys import create_key
@@ -35,10 +33,8 @@ ASKED = [{"role": "user", "content": "Weather?"}]
 
 
 @pytest.fixture
-def client(build: Path, backend: FakeBackend, tmp_path: Path) -> FlaskClient:
-    with_tools = Path(shutil.copytree(build, tmp_path / "build"))
-    give_tools(with_tools)
-    return create_app(GatewaySettings(build=with_tools), backend).test_client()
+def client(client_with_tools: FlaskClient) -> FlaskClient:
+    return client_with_tools
 
 
 def post(client: FlaskClient, messages: Any, **more: Any) -> Any:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_backend import FakeBackend
 from flask.testing import FlaskClient
-from stand_in_build import give_tools
 
-from gateway.app import create_app
-from gateway.settings import GatewaySettings
 from glmserve.model.tokenizer import Tokenizer
 
 CHAT, MESSAGES, RESPONSES = "/v1/chat/completions", "/v1/messages", "/v1/responses"
@@ -22,10 +17,8 @@ ASSISTANT = {"role": "assistant", "content": "Hello"}
 
 
 @pytest.fixture
-def client(build: Path, backend: FakeBackend, tmp_path: Path) -> FlaskClient:
-    with_tools = Path(shutil.copytree(build, tmp_path / "build"))
-    give_tools(with_tools)
-    return create_app(GatewaySettings(build=with_tools), backend).test_client()
+def client(client_with_tools: FlaskClient) -> FlaskClient:
+    return client_with_tools
 
 
 def called(arguments: Any) -> list[dict[str, Any]]:

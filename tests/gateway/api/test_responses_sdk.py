@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import pytest
 from live_gateway import live_gateway
 from pydantic import BaseModel
-from stand_in_build import give_tools
 
 openai = pytest.importorskip("openai")
 MODEL = "GLM-4.6V-Flash-WEB"
@@ -30,10 +28,11 @@ class Colour(BaseModel):
 
 
 @pytest.fixture(scope="module")
-def sdk(build: Path, tmp_path_factory: pytest.TempPathFactory) -> Generator[Any]:
-    with_tools = Path(shutil.copytree(build, tmp_path_factory.mktemp("tools") / "build"))
-    give_tools(with_tools)
-    with live_gateway(with_tools) as url, openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+def sdk(build_with_tools: Path) -> Generator[Any]:
+    with (
+        live_gateway(build_with_tools) as url,
+        openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
+    ):
         yield client
 
 

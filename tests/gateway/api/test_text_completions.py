@@ -17,6 +17,7 @@ from glmserve.errors import DeadlineExceeded
 from glmserve.model.tokenizer import Tokenizer
 
 URL = "/v1/completions"
+_WHAT_A_PROMPT_IS = "The field prompt must be a string, a list of token ids, or a list of 1 to 32 of these."
 Script = Callable[..., list[Chunk]]
 
 
@@ -130,6 +131,24 @@ def test_a_wrong_request_names_the_field(client: FlaskClient, options: dict[str,
     response = client.post(URL, json={"prompt": "Hi", **options})
     assert response.status_code == 400, response.text
     assert response.get_json()["error"]["param"].startswith(param)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words"),
+    [
+        (["a b"] * 33, _WHAT_A_PROMPT_IS),
+        ([[1, 2]] * 33, _WHAT_A_PROMPT_IS),
+        (["a", "b", 7], "The field prompt[2] must be text or a list and is 7."),
+        ([[1], [2], "a", {}], "The field prompt[3] must be text or a list and is an object."),
+        ([1, 2, "a"], 'The field prompt[2] must be a whole number and is "a".'),
+        ([1] * 40 + ["a"], 'The field prompt[40] must be a whole number and is "a".'),
+    ],
+)
+def test_what_is_wrong_with_a_list_is_said_of_the_kind_of_list_that_was_sent(
+    client: FlaskClient, prompt: list[Any], words: str
+) -> None:
+    """One text too many was told that the first text must be a number."""
+    assert client.post(URL, json={"prompt": prompt}).get_json()["error"]["message"].startswith(words)
 
 
 def test_several_prompts_are_answered_side_by_side_in_their_order(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import pytest
 from fake_backend import FakeBackend
 from flask.testing import FlaskClient
 from samples import assert_problem
-from stand_in_build import give_tools
 from tool_calls import call_text
 from werkzeug.test import TestResponse
 
@@ -49,10 +47,8 @@ def allowed(mode: str, *names: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def client(build: Path, backend: FakeBackend, tmp_path: Path) -> FlaskClient:
-    with_tools = Path(shutil.copytree(build, tmp_path / "build"))
-    give_tools(with_tools)
-    return create_app(GatewaySettings(build=with_tools), backend).test_client()
+def client(client_with_tools: FlaskClient) -> FlaskClient:
+    return client_with_tools
 
 
 def post(client: FlaskClient, tools: Any = (WEATHER, NOW), **more: Any) -> TestResponse:

@@ -21,9 +21,11 @@ from gateway.deadline import Deadline
 from gateway.settings import GatewaySettings
 from gateway.triton.backend import Cancellation, Chunk, GenerateRequest
 from glmserve.contract import Finish
-from glmserve.errors import BackendDown, GlmServeError, Overloaded
+from glmserve.engine.scheduler.wait_queue import WaitQueue
+from glmserve.errors import BackendDown, GlmServeError, InvalidInput, Overloaded
 
 LONG = "word " * 2000
+COMPLETIONS_URL = "/v1/completions"
 
 
 class FullBackend(FakeBackend):
@@ -160,6 +162,24 @@ def test_ten_seconds_without_a_refusal_are_enough_to_ask_nobody(backend: FullBac
     assert len(backend.requests) == 2
 
 
+def test_a_service_that_stays_full_is_asked_however_seldom_somebody_comes(backend: FullBackend) -> None:
+    """Each request that came more than ten seconds after the last was decoded before it was refused."""
+    clock = _Clock()
+    places = PlaceCheck(backend, clock)
+    with pytest.raises(Overloaded), places.watching():
+        raise Overloaded
+    for asked in range(1, 4):
+        clock.now_s += 60
+        places.note_wait(0.0, 200.0)  # an answer that began while there was room tells nothing of now
+        with pytest.raises(Overloaded):
+            _check(places)
+        assert len(backend.requests) == asked
+    clock.now_s += 60
+    places.note_wait(0.0, 20.0)
+    _check(places)
+    assert len(backend.requests) == 3
+
+
 @pytest.mark.parametrize("error", [BackendDown(), GlmServeError()])
 def test_a_question_that_fails_otherwise_refuses_nobody(backend: FullBackend, error: GlmServeError) -> None:
     """Such as one that an engine of an earlier release does not understand."""
@@ -178,6 +198,84 @@ def _raising(error: GlmServeError) -> Generator[Chunk]:
 
 def _check(places: PlaceCheck) -> None:
     places.check(5, 7, 1, Deadline.after(10), Cancellation())
+
+
+class SmallBackend(FakeBackend):
+    """Has so many places, and says of what it has no places for what the engine's wait queue says."""
+
+    wait_queue = WaitQueue(64, 1 << 40, slots=16)
+
+    def generate(self, request: GenerateRequest) -> Generator[Chunk]:
+        tickets = self.wait_queue.enter_all(abs(request.answers), 1)
+        try:
+            if request.answers > 0:
+                yield from super().generate(request)
+        finally:
+            tickets.leave()
+
+
+@pytest.fixture
+def small(says: Callable[..., list[Chunk]], settings: GatewaySettings) -> tuple[SmallBackend, FlaskClient]:
+    backend = SmallBackend(says())
+    return backend, create_app(settings, backend).test_client()
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_more_prompts_and_answers_than_the_engine_has_places_are_a_mistake_of_the_caller(
+    small: tuple[SmallBackend, FlaskClient], tokenised: list[object], streams: bool
+) -> None:
+    """They were a 503 for ever, and each time some of them were begun."""
+    backend, client = small
+    for prompts, answers in ((32, 16), (6, 14)):
+        response = client.post(
+            COMPLETIONS_URL, json={"prompt": ["Hi"] * prompts, "n": answers, "stream": streams, "max_tokens": 4}
+        )
+        error = response.get_json()["error"]
+        assert response.status_code == 400 and error["param"] == "prompt", response.text
+        assert f"{prompts * answers} answers" in error["message"] and "80 places" in error["message"]
+        assert "fewer" in error["message"] and "Retry-After" not in response.headers
+    assert not tokenised and not [request for request in backend.requests if request.answers > 0]
+
+
+def test_as_many_prompts_as_there_are_places_are_answered(small: tuple[SmallBackend, FlaskClient]) -> None:
+    backend, client = small
+    backend.wait_queue = WaitQueue(8, 1 << 40, slots=24)
+    assert client.post(COMPLETIONS_URL, json={"prompt": ["Hi"] * 32, "max_tokens": 4}).status_code == 200
+
+
+@pytest.mark.parametrize(("slots", "prompts"), [(1, 3), (16, 32)])
+def test_prompts_that_find_no_place_beside_each_other_are_answered_in_turns(
+    small: tuple[SmallBackend, FlaskClient], slots: int, prompts: int
+) -> None:
+    """On a small engine, and on one where somebody else has a place all the time."""
+    backend, client = small
+    backend.wait_queue = WaitQueue(slots, 1 << 40, slots=slots)
+    running = backend.wait_queue.enter(5)
+    asked = {"prompt": ["Hi"] * prompts, "max_tokens": 4}
+    response = client.post(COMPLETIONS_URL, json=asked)
+    assert response.status_code == 200 and len(response.get_json()["choices"]) == prompts
+    others = [running, *(backend.wait_queue.enter(5) for _ in range(2 * slots - 1))]
+    refused = client.post(COMPLETIONS_URL, json=asked)
+    assert refused.status_code == 503 and int(refused.headers["Retry-After"]) > 0
+    for other in others:
+        other.leave()
+
+
+def test_several_engines_have_places_together(small: tuple[SmallBackend, FlaskClient]) -> None:
+    backend, _ = small
+    backend.up = 2
+    backend.wait_queue = WaitQueue(10, 1 << 40, slots=10)
+    places = PlaceCheck(backend)
+    places.check_prompts(40, 1, 4, Deadline.after(10), Cancellation())
+    with pytest.raises(InvalidInput):
+        places.check_prompts(41, 1, 4, Deadline.after(10), Cancellation())
+
+
+def test_an_engine_that_cannot_be_asked_for_so_many_places_refuses_nobody(backend: FullBackend) -> None:
+    """One of an earlier release, which takes the question for a mistake."""
+    error = InvalidInput("The field n must be a whole number from 1 to 16.", "n")
+    backend.generate = lambda _request: _raising(error)  # type: ignore[method-assign]
+    PlaceCheck(backend).check_prompts(32, 16, 4, Deadline.after(10), Cancellation())
 
 
 def test_a_full_gateway_tokenises_and_decodes_nothing(

@@ -95,7 +95,9 @@ def test_a_departure_gives_the_decoding_place_to_the_next(build: Path, monkeypat
     monkeypatch.undo()  # decoding processes of its own
     service = ChatService(GatewaySettings(build=build, image_decoders=1, image_cpu_s=60), FakeBackend())
     with closing(service.decoders):
+        began_s = time.monotonic()
         service.prepare(_asked(made.small_jpeg()), Deadline.after(WAIT_S), Cancellation())
+        start_s = time.monotonic() - began_s  # of a new process, on this machine as busy as it is
         cancellation, outcome = Cancellation(), list[GlmServeError]()
 
         def ask_and_leave() -> None:
@@ -110,7 +112,7 @@ def test_a_departure_gives_the_decoding_place_to_the_next(build: Path, monkeypat
         cancellation.cancel()
         begun_s = time.monotonic()
         service.prepare(_asked(made.small_jpeg()), Deadline.after(WAIT_S), Cancellation())
-        assert time.monotonic() - begun_s < FREED_S + START_S  # a new process among it
+        assert time.monotonic() - begun_s < FREED_S + max(START_S, 2 * start_s)  # a new process among it
         thread.join(WAIT_S)
         assert [type(error) for error in outcome] == [Cancelled]
 
@@ -150,6 +152,15 @@ def test_a_process_that_died_while_idle_is_replaced_unnoticed(pool: DecoderPool,
     os.kill(pid, signal.SIGKILL)
     assert eventually(lambda: _state(pid) == "Z")
     planes(pool, made.small_jpeg(), PATIENT)
+
+
+def test_a_process_that_was_stopped_while_idle_is_replaced_unnoticed(pool: DecoderPool, pids: Pids) -> None:
+    planes(pool, made.small_jpeg(), PATIENT)
+    (pid,) = pids()
+    os.kill(pid, signal.SIGSTOP)
+    assert eventually(lambda: _state(pid) == "T")
+    planes(pool, made.small_jpeg(), PATIENT)
+    assert pid not in pids()
 
 
 def test_a_process_is_replaced_after_many_images(
@@ -241,4 +252,8 @@ def _decoders_of(master: int) -> list[int]:
 
 
 def _parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[1])
+    """0 for a process that has ended: other tests have decoding processes too."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[1])
+    except OSError:
+        return 0

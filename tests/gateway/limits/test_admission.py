@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cpu_time import takes_less_than
 from eventually import eventually
 from fake_backend import FakeBackend
 from samples import ask, assert_problem
@@ -69,7 +70,13 @@ def test_a_full_house_refuses_at_once_and_says_when_to_come_back(places: int, ma
         began = time.monotonic()
         with pytest.raises(Overloaded) as caught:
             enter(admission, 100)
-        assert time.monotonic() - began < 0.02
+        assert time.monotonic() - began < WAIT_S / 3  # who waits does so to the deadline
+
+        def is_refused() -> None:
+            with pytest.raises(Overloaded):
+                enter(admission, 100)
+
+        assert takes_less_than(0.02, is_refused)
     assert caught.value.retry_after_s is not None and caught.value.retry_after_s >= 1
     assert admission.counts() == (0, 0, 0)
 
@@ -122,7 +129,7 @@ def test_who_would_wait_past_the_deadline_is_refused_at_once_and_who_would_not_w
         began = time.monotonic()
         with pytest.raises(Overloaded), admission.admit(100, Deadline.after(3), Cancellation(), 50):
             pass
-        assert time.monotonic() - began < 0.1
+        assert time.monotonic() - began < 1  # who waits does so to the deadline
         with ThreadPoolExecutor(1) as pool:
             cancellation = Cancellation()
             waits = pool.submit(enter, admission, 100, cancellation)

@@ -164,6 +164,7 @@ def test_image_tokens_of_a_request_that_is_refused_are_not_used_up(
     small, large = create_key(keys, "small", image_tokens_per_minute=tokens - 1), create_key(keys, "large")
     full = app_of(build, backend, keys_file=keys, address_image_tokens_per_minute=tokens)
     assert_problem(post(full, image, X_API_Key=small), 429, "image tokens")
+    assert_problem(post(full, image, X_API_Key=small), 429, "wait is in vain: send fewer or smaller images")
     assert post(full, image, X_API_Key=large).status_code == 200  # the refusal took nothing from their address
 
 

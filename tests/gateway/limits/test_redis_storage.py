@@ -120,7 +120,11 @@ def test_one_that_hangs_costs_a_fraction_of_a_second_once(build: Path, backend: 
         client = app_of(build, backend, f"redis://127.0.0.1:{silent.getsockname()[1]}/0", 9)
         began = time.monotonic()
         assert [code(client) for _ in range(3)] == [200] * 3
-        assert REDIS_TIMEOUT_S <= time.monotonic() - began < REDIS_TIMEOUT_S + 0.8
+        assert REDIS_TIMEOUT_S <= time.monotonic() - began < REDIS_TIMEOUT_S + WAIT_S / 4
+        silent.setblocking(False)
+        silent.accept()[0].close()
+        with pytest.raises(BlockingIOError):  # who asks Redis connects first
+            silent.accept()
 
 
 def test_after_a_failure_one_request_at_a_time_looks_whether_it_is_back(
@@ -155,7 +159,8 @@ def test_under_load_its_loss_fails_no_request(build: Path, redis: RedisServer, f
         os.kill(redis.process.pid, fault)
         assert eventually(lambda: load.answered > before + 60, WAIT_S)
     assert set(load.codes) == {200}
-    assert median(load.seconds[before:]) < REDIS_TIMEOUT_S
+    usual_s, after_s = median(load.seconds[:before]), median(load.seconds[before:])
+    assert after_s < 2 * usual_s + REDIS_TIMEOUT_S / 2, "each request waited for it"
 
 
 class Load:

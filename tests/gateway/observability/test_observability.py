@@ -6,8 +6,10 @@ import base64
 import hashlib
 import json
 import re
+import threading
 import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from structlog.testing import capture_logs
 
 from gateway.app import create_app
 from gateway.limits.api_keys import create_key
+from gateway.observability.metrics import Metrics
 from gateway.observability.otel import OtlpSpans
 from gateway.observability.tracing import Tracing
 from gateway.resources import AUDIT
@@ -33,6 +36,7 @@ from glmserve.engine.metrics import ALL_METRICS
 from glmserve.errors import BackendDown
 
 DASHBOARD = Path(__file__).resolve().parents[3] / "docs" / "grafana-dashboard.json"
+WAIT_S = 10
 PARENT = f"00-{'a' * 32}-{'b' * 16}-01"
 
 
@@ -85,6 +89,27 @@ def test_a_running_stream_is_seen_while_it_runs(client: FlaskClient, image: str)
     assert metric(client.get("/metrics").text, "glm_gateway_running_requests") == 1
     response.close()
     assert metric(client.get("/metrics").text, "glm_gateway_running_requests") == 0
+
+
+def test_who_counted_earlier_does_not_set_the_gauges_last() -> None:
+    """A number of the past stayed there until the next request came."""
+    metrics, counting, gate = Metrics(None), threading.Event(), threading.Event()
+
+    def one_runs() -> tuple[int, int, int]:
+        counting.set()
+        assert gate.wait(WAIT_S)
+        return 1, 0, 9
+
+    with ThreadPoolExecutor(2) as pool:
+        earlier = pool.submit(metrics.crowd, one_runs)
+        assert counting.wait(WAIT_S)
+        later = pool.submit(metrics.crowd, lambda: (0, 0, 0))
+        with pytest.raises(TimeoutError):
+            later.result(0.1)
+        gate.set()
+        earlier.result(WAIT_S)
+        later.result(WAIT_S)
+    assert metric(metrics.page().decode(), "glm_gateway_running_requests") == 0
 
 
 def test_metrics_need_a_key_of_their_own_where_there_are_keys(

@@ -16,7 +16,7 @@ import pytest
 from eventually import eventually
 
 from bench.ports import free_port
-from bench.usage import children_of
+from launcher.supervision.vital_signs import children_of
 
 WAIT_S = 60.0
 REPLACED_WITHIN_S = 15.0

@@ -118,6 +118,20 @@ def test_a_triton_without_its_model_is_a_backend_that_is_down(triton: Any, backe
         list(backend.generate(a_request()))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Failed to process the request(s) for model 'glm4v_0_0', message: Failed to obtain the health mutex.",
+        "Failed to increase the shared memory pool size for key 'triton_python_backend_shm_region_1' to 67 bytes.",
+    ],
+)
+def test_a_triton_that_cannot_hand_a_request_on_is_busy(triton: Any, backend: TritonBackend, text: str) -> None:
+    """Of one request only: others are answered meanwhile."""
+    triton[0].script = lambda *_: iter([failure(text)])
+    with capture_logs(), pytest.raises(Overloaded):
+        list(backend.generate(a_request()))
+
+
 def test_any_other_word_of_triton_is_our_failure_without_the_word(triton: Any, backend: TritonBackend) -> None:
     triton[0].script = lambda *_: iter([failure("Traceback: /secret.py at 0x7f")])
     with capture_logs(), pytest.raises(GlmServeError) as caught:
@@ -198,11 +212,11 @@ def test_a_steady_stream_may_last_longer_than_the_silence_that_is_allowed(triton
     def script(_request: Any, _context: Any) -> Iterator[Any]:
         for i in range(8):
             yield message([i])
-            pause.wait(0.1)
+            pause.wait(0.2)
         yield message([], Finish.STOP)
 
     triton[0].script = script
-    backend = connect(triton[1], 0.4)
+    backend = connect(triton[1], 1.4)
     assert len(list(backend.generate(a_request()))) == 9
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import socket
 import threading
@@ -145,6 +146,24 @@ def test_making_a_request_copies_its_image_once(monkeypatch: pytest.MonkeyPatch,
         backend = TritonHttpBackend(f"http://127.0.0.1:{deaf.getsockname()[1]}")
         list(backend.generate(replace(large, deadline_s=0.3)))
     assert tracemalloc.get_traced_memory()[1] < 1.5 * LARGE_BYTES
+
+
+def test_who_hangs_up_at_the_deadline_calls_no_triton_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a request is still being sent then, its sender's pipe breaks."""
+
+    def send_forever(connection: http.client.HTTPConnection, *_rest: object) -> None:
+        while True:
+            time.sleep(0.02)
+            connection.sock.sendall(b"x")
+
+    monkeypatch.setattr("gateway.triton.http_client._GRACE_S", 0.0)
+    monkeypatch.setattr("gateway.triton.http_client._send", send_forever)
+    with socket.create_server(("127.0.0.1", 0)) as deaf, pytest.raises(DeadlineExceeded):
+        list(
+            TritonHttpBackend(f"http://127.0.0.1:{deaf.getsockname()[1]}").generate(
+                replace(a_request(), deadline_s=0.2)
+            )
+        )
 
 
 def test_an_image_that_was_sent_is_not_kept_while_its_answer_is_waited_for(

@@ -16,11 +16,12 @@ from small_triton import WAIT_S, SmallTriton, a_request, message
 from structlog.testing import capture_logs
 from tritonclient.grpc import service_pb2_grpc
 
+from gateway.chat.retry import where_there_is_room
 from gateway.triton.backend import Chunk, GenerateRequest
 from gateway.triton.grpc_client import TritonBackend
 from gateway.triton.load_balancer import LoadBalancer, addresses_of
 from glmserve.contract import Finish
-from glmserve.errors import BackendDown
+from glmserve.errors import BackendDown, GlmServeError, InvalidInput, Overloaded
 
 ONE, TWO, THREE = (f"grpc://10.0.0.{number}:8001" for number in (1, 2, 3))
 
@@ -32,11 +33,14 @@ class Counted:
     asked: int = 0
     is_down: bool = False
     is_closed: bool = False
+    refusal: GlmServeError | None = None
 
     def generate(self, _request: GenerateRequest) -> Generator[Chunk]:
         self.asked += 1
         if self.is_down:
             raise BackendDown
+        if self.refusal:
+            raise self.refusal
         yield Chunk((1,), Finish.RUNNING)
         yield Chunk((), Finish.STOP)
 
@@ -53,9 +57,10 @@ class World:
 
     names: dict[str, list[str]] = field(default_factory=dict)
     backends: dict[str, Counted] = field(default_factory=dict)
+    now_s: float = 0.0
 
     def replicas(self, urls: str) -> LoadBalancer:
-        return LoadBalancer(urls, self.connect, self.look_up, shuffle=lambda _urls: None)
+        return LoadBalancer(urls, self.connect, self.look_up, lambda _urls: None, lambda: self.now_s)
 
     def connect(self, url: str) -> Counted:
         return self.backends.setdefault(url, Counted())
@@ -136,6 +141,53 @@ def test_another_try_may_help_only_where_one_is_not_known_to_be_down() -> None:
     world.backends[ONE].is_down = False
     replicas.ask()
     assert replicas.has_another()
+
+
+@pytest.mark.parametrize("refusal", [Overloaded(), InvalidInput("There are 2 places.", "n")])
+def test_what_one_has_no_places_for_is_asked_of_the_others_and_it_is_left_alone_for_a_moment(
+    refusal: GlmServeError,
+) -> None:
+    """A smaller Triton refused every second request while the other one idled."""
+    world = World()
+    replicas = world.replicas(f"{ONE},{TWO}")
+    world.backends[ONE].refusal = refusal
+    for _ in range(4):
+        assert where_there_is_room(lambda: answer(replicas), replicas.has_room)
+    assert world.asked() == [1, 4]
+    world.now_s = 1.0
+    assert where_there_is_room(lambda: answer(replicas), replicas.has_room)
+    assert world.asked() == [2, 5]
+    world.backends[TWO].refusal = refusal
+    with pytest.raises(type(refusal)):
+        where_there_is_room(lambda: answer(replicas), replicas.has_room)
+    before = sum(world.asked())
+    for _ in range(4):  # with all of them full, each request is one refusal, as it is with one Triton
+        with pytest.raises(type(refusal)):
+            where_there_is_room(lambda: answer(replicas), replicas.has_room)
+    each = 1 if isinstance(refusal, Overloaded) else 2
+    assert sum(world.asked()) == before + 4 * each
+
+
+def test_what_a_small_one_never_has_places_for_is_asked_of_a_larger_one_that_is_full_now() -> None:
+    """Else it were a mistake of the caller at one time, and none at another."""
+    world = World()
+    replicas = world.replicas(f"{ONE},{TWO}")
+    world.backends[ONE].refusal = InvalidInput("There are 2 places.", "n")
+    world.backends[TWO].refusal = Overloaded()
+    for _ in range(5):
+        with pytest.raises((InvalidInput, Overloaded)):
+            answer(replicas)
+        with pytest.raises(Overloaded):
+            where_there_is_room(lambda: answer(replicas), replicas.has_room)
+
+
+def test_other_mistakes_of_a_caller_are_told_at_once() -> None:
+    world = World()
+    replicas = world.replicas(f"{ONE},{TWO}")
+    world.backends[ONE].refusal = InvalidInput("No grammar.", "grammar")
+    with pytest.raises(InvalidInput):
+        where_there_is_room(lambda: answer(replicas), replicas.has_room)
+    assert world.asked() == [1, 0]
 
 
 def test_when_all_are_down_they_are_tried_all_the_same() -> None:

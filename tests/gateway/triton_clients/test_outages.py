@@ -6,6 +6,7 @@ import socket
 
 import pytest
 
+from bench.ports import free_port
 from gateway.triton.load_balancer import LoadBalancer
 from gateway.triton.outages import Outages
 from glmserve.errors import BackendDown
@@ -71,7 +72,7 @@ def test_a_request_that_another_triton_could_have_answered_is_told_nothing_of_a_
 
 
 def test_a_port_that_nobody_listens_on_is_a_triton_that_is_not_up() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_server(("127.0.0.1", free_port())) as listener:
         url = f"grpc://127.0.0.1:{listener.getsockname()[1]}"
         balancer = LoadBalancer(url, lambda _url: _Dead())
         assert balancer.count_up() == 1

@@ -98,7 +98,6 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
 }
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_file_costs_no_more_than_an_honest_one_and_a_second(name: str) -> None:
     data = HOSTILE[name]()

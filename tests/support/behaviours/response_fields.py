@@ -6,7 +6,7 @@ from typing import Any
 
 from behaviours.asking import PICTURE_URL, RESPONSES
 from behaviours.listed import Behaviour, answered, refused
-from behaviours.responses import FORMAT, NAMED, TOOL
+from behaviours.responses import FORMAT, NAMED, TOOL, said
 
 _SIMPLE = "vLLM test_simple"
 _BASIC = "vLLM test_basic (responses)"
@@ -21,11 +21,6 @@ def _asked(**fields: Any) -> dict[str, Any]:
     return {"input": "Who are you?", "max_output_tokens": 8, **fields}
 
 
-def _said(role: str, text: str, **more: Any) -> dict[str, Any]:
-    kind = "output_text" if role == "assistant" else "input_text"
-    return {"type": "message", "role": role, "content": [{"type": kind, "text": text}], **more}
-
-
 BEHAVIOURS: list[Behaviour] = [
     answered(
         _BASIC,
@@ -34,9 +29,9 @@ BEHAVIOURS: list[Behaviour] = [
         _asked(
             input=[
                 {"role": "system", "content": "Be brief."},
-                _said("user", "A?"),
-                _said("assistant", "B."),
-                _said("user", "C?"),
+                said("user", "A?"),
+                said("assistant", "B."),
+                said("user", "C?"),
             ]
         ),
     ),
@@ -141,7 +136,7 @@ BEHAVIOURS: list[Behaviour] = [
         RESPONSES,
         _asked(
             input=[
-                _said("user", "A?"),
+                said("user", "A?"),
                 {
                     "type": "function_call",
                     "call_id": "1",
@@ -161,9 +156,9 @@ BEHAVIOURS: list[Behaviour] = [
         RESPONSES,
         _asked(
             input=[
-                _said("user", "A?"),
+                said("user", "A?"),
                 {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{"},
-                _said("user", "B?"),
+                said("user", "B?"),
             ]
         ),
         "arguments",
@@ -173,7 +168,7 @@ BEHAVIOURS: list[Behaviour] = [
         "A call without `call_id` is refused.",
         RESPONSES,
         _asked(
-            input=[_said("user", "A?"), {"type": "function_call", "name": "f", "arguments": "{}"}, _said("user", "B?")]
+            input=[said("user", "A?"), {"type": "function_call", "name": "f", "arguments": "{}"}, said("user", "B?")]
         ),
         "call_id",
     ),

@@ -34,7 +34,8 @@ def _asked(**fields: Any) -> dict[str, Any]:
     return {"input": "Who are you?", "max_output_tokens": 8, **fields}
 
 
-def _said(role: str, text: str, **more: Any) -> dict[str, Any]:
+def said(role: str, text: str, **more: Any) -> dict[str, Any]:
+    """An item of a conversation."""
     kind = "output_text" if role == "assistant" else "input_text"
     return {"type": "message", "role": role, "content": [{"type": kind, "text": text}], **more}
 
@@ -119,14 +120,14 @@ def nested(service: Service) -> bool:
 @holds(_SIMPLE, "An earlier answer of items with ids and status may be sent back.")
 def history(service: Service) -> bool:
     thought = {"type": "reasoning", "summary": [], "encrypted_content": None, "id": "rs_1", "status": "completed"}
-    said = _said("assistant", "Round.", id="msg_1", status="completed")
-    return service.respond([_said("user", "A circle?"), said, thought, _said("user", "Sure?")]).status == 200
+    answer = said("assistant", "Round.", id="msg_1", status="completed")
+    return service.respond([said("user", "A circle?"), answer, thought, said("user", "Sure?")]).status == 200
 
 
 @holds(_SIMPLE, "So it may without ids.")
 def history_without_ids(service: Service) -> bool:
     thought = {"type": "reasoning", "summary": [], "encrypted_content": None}
-    return service.respond([_said("user", "A?"), _said("assistant", "B."), thought, _said("user", "C?")]).status == 200
+    return service.respond([said("user", "A?"), said("assistant", "B."), thought, said("user", "C?")]).status == 200
 
 
 @holds(_SIMPLE, "A reasoning item with its text may be the last one.")
@@ -137,7 +138,7 @@ def thought_last(service: Service) -> bool:
 
 @holds(_BASIC, "A message of the assistant may be the last one.")
 def assistant_last(service: Service) -> bool:
-    return service.respond([_said("user", "A circle?"), _said("assistant", "It is")]).status == 200
+    return service.respond([said("user", "A circle?"), said("assistant", "It is")]).status == 200
 
 
 @holds(_BASIC, "`instructions` are a system text before all others.")
@@ -150,7 +151,7 @@ def instructions(service: Service) -> bool:
 @holds("vLLM test_protocol (responses)", "A message of role `developer` is a system text.")
 def developer(service: Service) -> bool:
     asked = [{"role": role, "content": "Be brief."} for role in ("developer", "system")]
-    return len({service.respond([each, _said("user", "Hi")]).usage["input_tokens"] for each in asked}) == 1
+    return len({service.respond([each, said("user", "Hi")]).usage["input_tokens"] for each in asked}) == 1
 
 
 @holds(_BASIC, "`top_logprobs` of 5 tells five in each place.")
@@ -178,7 +179,7 @@ def named(service: Service) -> bool:
     body = service.respond(tools=[TOOL], tool_choice=NAMED, max_output_tokens=128).body
     call = _call(body)
     result = {"type": "function_call_output", "call_id": call["call_id"], "output": "noted"}
-    return call["name"] == "shape" and service.respond([_said("user", "A?"), call, result]).status == 200
+    return call["name"] == "shape" and service.respond([said("user", "A?"), call, result]).status == 200
 
 
 @holds(_CALLS, "`max_output_tokens` too small for a call makes none, and says why.")
