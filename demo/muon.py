@@ -78,8 +78,8 @@ def orthogonal(matrices: torch.Tensor, iterations: int = 5) -> torch.Tensor:
     for _ in range(iterations):
         gram = x @ x.transpose(1, 2)
         x = a * x + (b * gram + c * gram @ gram) @ x
-    x = x.float()
-    return x.transpose(1, 2) if tall else x
+    found: torch.Tensor = x.float()
+    return found.transpose(1, 2) if tall else found
 
 
 def _sized_like_adam(update: torch.Tensor) -> torch.Tensor:
