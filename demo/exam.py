@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from demo.lessons.chats import Chat, Shared, Turn
+from demo.lessons.chats import Chat, Shared, Turn, without_box
 from demo.lessons.pairs import random_pair_question
 from demo.lessons.picture_chats import three_turns
 from demo.lessons.questions import ASKERS, Question, View, random_greeting, random_question
@@ -87,7 +87,7 @@ class Asked:
 
 def _answered(turn: Turn) -> dict[str, Any]:
     if not turn.call:
-        return {"role": "assistant", "content": turn.asked.answer}
+        return {"role": "assistant", "content": without_box(turn.asked.answer)}
     name, arguments = read_call(turn.call)
     return {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": name, "arguments": arguments}}]}
 
@@ -102,7 +102,7 @@ def read_call(text: str) -> tuple[str, dict[str, Any]]:
 def plain(answer: str) -> str:
     """An answer without its thinking and its box."""
     spoken = answer.split("</think>")[-1]
-    return spoken.replace("<|begin_of_box|>", "").replace("<|end_of_box|>", "").strip()
+    return without_box(spoken).strip()
 
 
 def is_right(kind: str, answer: str, expected: str) -> bool:

@@ -103,8 +103,16 @@ def chat_pieces(chat: Chat) -> list[Piece]:
         end = "<|observation|>" if turn.call else "<|user|>"
         thought = f"<think>{asked.reasoning}</think>\n" if thinks else ""
         spans = tuple((a + len(thought), b + len(thought)) for a, b in asked.unweighed)
-        pieces += [prompt, Said(asked.kind, thought + answer + end, spans)]
+        if not is_last and without_box(answer) != answer:
+            pieces.append(prompt + without_box(answer) + end)
+        else:
+            pieces += [prompt, Said(asked.kind, thought + answer + end, spans)]
     return pieces
+
+
+def without_box(answer: str) -> str:
+    """An answer as clients get it, and send it back with the next question."""
+    return answer.replace("<|begin_of_box|>", "").replace("<|end_of_box|>", "")
 
 
 def call(name: str, arguments: dict[str, Any]) -> str:

@@ -309,7 +309,8 @@ def random_tool(rng: random.Random, domain: Domain, held_out: bool = False) -> T
     function["parameters"] = {"type": "object", "properties": properties}
     if rng.random() < 0.6:
         function["parameters"]["required"] = list(names)
-    schema = {"type": "function", "function": function} if rng.random() < 0.75 else function
+    is_wrapped = rng.random() < 0.75 or held_out  # a client of the API cannot send another
+    schema = {"type": "function", "function": function} if is_wrapped else function
     return Tool(domain, name, names, schema)
 
 
