@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from glmserve.system.cpu_count import cores
+from glmserve.system.cpu_count import compute_threads, cores
 from launcher.ports import Port
 from launcher.settings import WrongSettings
 
@@ -14,7 +14,7 @@ PORTS_APART = 10
 """How much higher each port of the next engine is."""
 MOST_DEVICES = 16
 _NUMBER = "GLM_ENGINE_DEVICE_NUMBER"
-_THREADS = ("GLM_ENGINE_THREADS", "GLM_ENGINE_VISION_THREADS")
+_THREADS, _VISION_THREADS = "GLM_ENGINE_THREADS", "GLM_ENGINE_VISION_THREADS"
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ def engines(
     numbers = _numbers(devices)
     if _NUMBER in environment:
         raise WrongSettings(f"{_NUMBER}={environment[_NUMBER]}: DEVICES={devices} chooses the devices; leave one out.")
-    threads = str(max(1, cores() // 2 // len(numbers)))
-    shared = {name: threads for name in _THREADS if name not in environment and len(numbers) > 1}
+    threads = {_THREADS: compute_threads(), _VISION_THREADS: cores() // 2} if len(numbers) > 1 else {}
+    shared = {name: str(max(1, count // len(numbers))) for name, count in threads.items() if name not in environment}
     made = []
     for i, number in enumerate(numbers):
         http, grpc, metrics = ports = tuple(port + i * PORTS_APART for port in (http_port, grpc_port, metrics_port))

@@ -11,6 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from bench.peers.environment import LLAMA_QUANTIZE, LLAMA_SOURCES, PROGRAMS, PYTHON
+from launcher.children import ending_with_us
 
 _TIMEOUT_S = 7200.0  # a model of 9 billion parameters on one busy core
 
@@ -36,7 +37,9 @@ def converted(checkpoint: Path, folder: Path, rounded: GgufType = GgufType.Q8_0)
     files = GgufFiles(folder / "text.gguf", folder / "images.gguf")
     if folder.is_dir():
         return files
-    partial = folder.with_name(f".partial-{uuid.uuid4().hex}")
+    for left in folder.parent.glob(f".partial-{folder.name}-*"):  # by one that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    partial = folder.with_name(f".partial-{folder.name}-{uuid.uuid4().hex}")
     partial.mkdir(parents=True)
     try:
         text, images = partial / files.text.name, partial / files.images.name
@@ -60,6 +63,8 @@ def _convert(checkpoint: Path, out: Path, *options: str) -> None:
 
 
 def _run(name: str, command: Sequence[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+    done = subprocess.run(
+        ending_with_us(list(command)), capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+    )
     if done.returncode:
         raise RuntimeError(f"llama.cpp's {name} failed:\n{(done.stderr or done.stdout)[-2000:]}")

@@ -41,7 +41,7 @@ def _parts(rows: dict[str, Row]) -> Iterator[str]:
         if step in rows:
             yield from _served(rows[step], settings)
     if "llama" in rows:
-        yield from _beside_llama(rows["llama"], rows.get("serve-patiently") or rows.get("serve"))
+        yield from _beside_llama(rows["llama"], _patient(rows))
     runs: dict[str, list[str]] = {}
     for step, row in rows.items():
         runs.setdefault(source({"run": row["run"] | {"command": "make real-size"}}), []).append(f"`{step}`")
@@ -71,6 +71,11 @@ def _note(row: Row) -> str:
         return (
             f"killed after {_time(row['killed_after_s'])} with {kept} written, {went_on} for {_time(row['resumed_s'])}"
         )
+    if failed := row.get("failed"):
+        worst = "; ".join(f"{each['name']} {each['worst']:.2g}, allowed {each['tolerance']:g}" for each in failed)
+        return f"{row['passed_stages']} stages passed; refused for {worst}"
+    if row.get("is_left_out"):
+        return "left out: verify refused the build"
     if "ready_s" in row:
         return f"ready after {_time(row['ready_s'])}"
     return ""
@@ -86,7 +91,7 @@ def _foretold(rows: dict[str, Row]) -> list[list[str]]:
         found.append(
             _beside("peak memory of the build, GB", plan["build_peak_bytes"] / _GB, build["peak_rss_bytes"] / _GB)
         )
-    speed, patient = plan["speed"], rows.get("serve-patiently") or rows.get("serve")
+    speed, patient = plan["speed"], _patient(rows)
     for photo, foretold_s in (speed or {}).get("first_token_s", {}).items():
         asked = patient and _answer(patient, f"photo {photo}, streamed")
         if asked and asked["first_token_s"]:
@@ -98,7 +103,10 @@ def _foretold(rows: dict[str, Row]) -> list[list[str]]:
 
 
 def _beside_llama(theirs: Row, ours: Row | None) -> Iterator[str]:
-    """Each question that both were asked; a ratio above 1 of the speed, and below 1 of the first token, is ours."""
+    """Each question that both were asked. More is better of the speed, less of the first token; ours is left out where
+    it ran with other threads or weights."""
+    if ours and (ours["threads"], ours["precision"]) != (theirs["threads"], theirs["precision"]):
+        ours = None
     rows = []
     for their in theirs["answers"]:
         our = _answer(ours, their["question"]) if ours else None
@@ -118,6 +126,11 @@ def _beside(name: str, foretold: float, found: float) -> list[str]:
     return [name, f"{foretold:.3g}", f"{found:.3g}", f"{found / foretold:.2f}" if foretold else ""]
 
 
+def _patient(rows: dict[str, Row]) -> Row | None:
+    """The service that had most time to answer."""
+    return rows.get("serve-patiently") or rows.get("serve")
+
+
 def _answer(row: Row, question: str) -> Row | None:
     return next((answer for answer in row["answers"] if answer["question"] == question), None)
 
@@ -127,7 +140,7 @@ def _served(row: Row, settings: str) -> Iterator[str]:
     verdict = f"**Not as promised: {', '.join(broken)}.**" if broken else "Every answer ended as promised."
     cut = "The run was cut short before its last question; the same command asks the rest." if row.get("is_cut") else ""
     ready = f"Ready after {_time(row['ready_s'])}."
-    unverified = "" if row.get("is_verified", True) else " (the build was not verified yet)"
+    unverified = "" if row.get("is_verified", True) else " (a build without a certificate)"
     yield f"`make serve` {settings}{unverified}, asked one question after another. {ready} {verdict} {cut}".rstrip()
     rows = []
     for answer in row["answers"]:

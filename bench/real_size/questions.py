@@ -21,12 +21,6 @@ LONG_PROMPT_TOKENS = 6000
 _PHOTOS = (PHOTO, (1920, 1080), (4000, 3000))
 _MOST_TOKENS = 24
 CLIENTS = 4
-_COMPARED = (
-    "text, streamed",
-    f"{CLIENTS} clients at once, streamed",
-    "photo 640x480, streamed",
-    "follow-up about it, streamed",
-)
 _TEXT = "Why is the sky blue in the morning and red in the evening?"
 _CHINESE = "请用一句话介绍北京。"
 _SCHEMA = {
@@ -45,7 +39,8 @@ _SPOKEN = ("content", "reasoning_content", "reasoning")
 @dataclass(frozen=True)
 class Question:
     """One request. Who asks leaves after `leave_after_s`; `at_once` clients send it together; while it runs,
-    `meanwhile` is asked half a second later, or once who asks has left."""
+    `meanwhile` is asked half a second later, or once who asks has left. Other servers are asked it too if it
+    `is_compared`: any takes it, its first token is seen, and it takes minutes at most."""
 
     name: str
     body: dict[str, Any]
@@ -53,15 +48,7 @@ class Question:
     at_once: int = 1
     leave_after_s: float | None = None
     meanwhile: Question | None = None
-
-
-def compared_questions(tokenizer: Tokenizer) -> Iterator[Question]:
-    """Those that any server of OpenAI's routes takes, whose first token is seen, and which take minutes at most."""
-    for question in questions(tokenizer):
-        if question.name in _COMPARED:
-            yield question
-        if question.name == _COMPARED[-1]:
-            return
+    is_compared: bool = False
 
 
 def questions(tokenizer: Tokenizer) -> Iterator[Question]:
@@ -78,14 +65,15 @@ def questions(tokenizer: Tokenizer) -> Iterator[Question]:
     small = photos[PHOTO]
     text = Question("meanwhile: text", _chat(_TEXT, stream=True))
     yield Question("text", _chat(_TEXT))
-    yield Question(_COMPARED[0], _chat(_TEXT + " Be brief.", stream=True))
+    yield Question("text, streamed", _chat(_TEXT + " Be brief.", stream=True), is_compared=True)
     yield Question("Chinese, streamed", _chat(_CHINESE, stream=True))
     yield Question("JSON schema", _chat("Describe a car.") | {"response_format": _as_schema()})
-    yield Question(_COMPARED[1], _chat("Tell me a story.", stream=True), at_once=CLIENTS)
-    yield Question(_COMPARED[2], _chat("What is this?", small, stream=True))
+    story = _chat("Tell me a story.", stream=True)
+    yield Question(f"{CLIENTS} clients at once, streamed", story, at_once=CLIENTS, is_compared=True)
+    yield Question("photo 640x480, streamed", _chat("What is this?", small, stream=True), is_compared=True)
     followed = _chat("What is this?", small, stream=True)
     followed["messages"] += [{"role": "assistant", "content": "Spots."}, {"role": "user", "content": "Which colours?"}]
-    yield Question(_COMPARED[3], followed)
+    yield Question("follow-up about it, streamed", followed, is_compared=True)
     yield Question("the same photo, /v1/chat/vision", {"image": small, "prompt": "Why?", "max_tokens": 8}, VISION)
     other = maker.question(PHOTO).image
     yield Question("another 640x480 photo, and", _chat("What is this?", other, stream=True), meanwhile=text)

@@ -20,6 +20,7 @@ from bench.records import Row, Say
 from export.precision import Precision, Target, numbers_of
 from export.store.build_store import locked, write_whole
 from glmserve.build.manifest import CHECKPOINT_FOLDER
+from glmserve.engine.settings import EngineSettings
 from glmserve.errors import BadArtifact, GlmServeError
 from glmserve.model.config import OPTIONAL_FILES, PROCESSOR_FILES, Checkpoint
 from glmserve.model.config_section import Section
@@ -73,7 +74,7 @@ class Scene:
     @property
     def gguf(self) -> Path:
         """The folder of llama.cpp's files."""
-        return self.folder / "gguf"
+        return self.folder / ".llama-gguf"
 
     @property
     def build(self) -> Path:
@@ -145,7 +146,7 @@ class Scene:
 
     def _check_folders(self) -> None:
         """Raises StepFailed where a folder that this run removes is the model's, or leads elsewhere."""
-        for folder in (self.checkpoint, self.partial, self._cut):
+        for folder in (self.checkpoint, self.partial, self._cut, self.gguf):
             if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
                 raise StepFailed(f"{folder} is no folder of its own: remove it, or take another SCRATCH=.")
             if self.model is not None and self.model.is_relative_to(folder):
@@ -156,7 +157,7 @@ class Scene:
     def _check_room(self) -> None:
         """Raises StepFailed where a checkpoint does not fit; the exporter looks for the room of its build itself."""
         needed, free = size_like(self.configuration()), shutil.disk_usage(self.folder).free
-        had = used_bytes(self.checkpoint) + used_bytes(self.partial)  # are removed before
+        had = sum(map(used_bytes, (self.checkpoint, self.partial, self.gguf)))  # are removed before
         if needed > free + had:
             raise StepFailed(
                 f"The checkpoint takes {needed / _GB:.1f} GB in {self.folder}, where {(free + had) / _GB:.1f} GB are "
@@ -236,6 +237,11 @@ class Scene:
         if done.returncode:
             raise StepFailed(f"{name} ended with code {done.returncode}. {log} ends:\n{log.read_text('utf-8')[-2000:]}")
         return printed
+
+    @staticmethod
+    def threads() -> int:
+        """The engine's threads by default, whatever our environment says."""
+        return EngineSettings.model_construct().threads
 
     def log(self, name: str) -> Path:
         folder = self.folder / "logs"

@@ -26,7 +26,6 @@ from bench.servers.processes import HOST
 from export.store.build_store import write_whole
 from glmserve.build.certificate import REQUIRE_VARIABLE, Certificate
 from glmserve.build.manifest import CHECKPOINT_FOLDER, Manifest, decoder_in
-from glmserve.engine.settings import EngineSettings
 from glmserve.model.tokenizer import Tokenizer
 from glmserve.system.cpu_count import cores
 from launcher import cli
@@ -68,7 +67,7 @@ def _asked(scene: Scene, step: str, settings: dict[str, str]) -> Row:
         kept.unlink(missing_ok=True)
     kept.parent.mkdir(exist_ok=True)
     answers = kept_answers(kept)
-    threads = EngineSettings().threads
+    threads = scene.threads()
     floor = {
         "weights_bytes": step_bytes(decoder_in(scene.build)),
         "threads": threads,
@@ -76,7 +75,7 @@ def _asked(scene: Scene, step: str, settings: dict[str, str]) -> Row:
         "bandwidth_all_cores_bytes_per_s": rounded(bandwidth_bytes_per_s(cores())),
     }
     tokenizer = Tokenizer.read(scene.build / CHECKPOINT_FOLDER)
-    is_verified = Certificate.find(scene.build, Manifest.read(scene.build)) is not None
+    is_verified = Certificate.vouches(scene.build, Manifest.read(scene.build))
     if not is_verified:
         settings = settings | {REQUIRE_VARIABLE: "false"}
     found: Row = {"settings": settings, "is_verified": is_verified, **floor}
@@ -104,6 +103,7 @@ def kept_answers(file: Path) -> list[Row]:
 
 
 def told(answers: list[Row]) -> Row:
+    """The answers, and the questions of those that did not end as promised."""
     return {"answers": answers, "broken": [answer["question"] for answer in answers if not answer["is_promised"]]}
 
 

@@ -102,7 +102,7 @@ def _forwarded_address(request: Request, trusted_proxies: int) -> str:
     if len(hops) < trusted_proxies:
         return peer
     try:
-        return str(ipaddress.ip_address(hops[-trusted_proxies]))
+        return str(ipaddress.ip_address(hops[-trusted_proxies].partition("%")[0]))  # a zone is the proxy's own
     except ValueError:
         return peer
 

@@ -13,8 +13,9 @@ from gateway.errors import Forbidden, NotJson
 _PROXY_VARIABLES = ("HTTP_FORWARDED", "HTTP_VIA", "HTTP_X_REAL_IP")
 _PROXY_PREFIX = "HTTP_X_FORWARDED_"
 """Headers by their names in a WSGI environment."""
-_HOSTS_KEPT = 256
-_ADDRESSES_KEPT = 4096
+_LONGEST_HOST = 300  # the longest name has 253 characters
+_KEPT = 1024
+"""How many hosts and addresses are remembered; the longest of both take less than a megabyte."""
 _FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 
 
@@ -53,10 +54,10 @@ def check_origin(request: Request, listed: tuple[str, ...]) -> None:
 def is_local_host(request: Request) -> bool:
     """Whether the request was sent to a name or address of this machine's loopback; HTTP/1.0 may leave it out."""
     sent = request.headers.get("Host")
-    return not sent or _is_local(sent)
+    return not sent or (len(sent) <= _LONGEST_HOST and _is_local(sent))
 
 
-@lru_cache(_HOSTS_KEPT)
+@lru_cache(_KEPT)
 def _is_local(host: str) -> bool:
     try:
         name = urlsplit(f"//{host}").hostname or ""
@@ -66,7 +67,7 @@ def _is_local(host: str) -> bool:
     return name == "localhost" or name.endswith(".localhost") or is_loopback_address(name)
 
 
-@lru_cache(_ADDRESSES_KEPT)
+@lru_cache(_KEPT)
 def is_loopback_address(name: str) -> bool:
     """Whether this is an address, and one of this machine's loopback."""
     try:

@@ -16,6 +16,10 @@ RuntimeName = Literal["auto", "ort", "rtx"]
 LEAST_ROW_TOKENS = 16
 
 
+def _compute_threads() -> int:
+    return cpu_count.compute_threads()
+
+
 def _half_the_cores() -> int:
     return max(1, cpu_count.cores() // 2)
 
@@ -83,7 +87,7 @@ class EngineSettings(BaseSettings):
         default=False,
         description="Share cached prompts and images between API keys; faster, but times then tell what others sent.",
     )
-    threads: int = Field(default_factory=_half_the_cores, ge=1, description="CPU threads of the decoder.")
+    threads: int = Field(default_factory=_compute_threads, ge=1, description="CPU threads of the decoder.")
     vision_threads: int = Field(default_factory=_half_the_cores, ge=1, description="CPU threads of the image encoder.")
     require_certificate: bool = Field(
         default=True, description="Refuse a build without a valid certificate; false serves it with a warning."

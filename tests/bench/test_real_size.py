@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 from eventually import eventually
-from scenes import planned_in_fp32, scene_in
+from scenes import done, planned_in_fp32, scene_in, with_checkpoint
 
 from bench import records
 from bench.checkpoints.synthetic import write_configuration
-from bench.real_size import page
+from bench.real_size import export_steps, page
 from bench.real_size.meter import used_bytes
 from bench.real_size.questions import Ending, questions
-from bench.real_size.scene import TINY, StepFailed
+from bench.real_size.scene import TINY, Scene, StepFailed
 from bench.real_size.serve_steps import serving_environment
 from bench.usage import words_of
 from glmserve.model.tokenizer import Tokenizer
@@ -204,7 +204,30 @@ def test_the_page_shows_what_was_foretold_beside_what_was_found(
     beside = page.block()
     assert "| photo 640x480, streamed | first token | 30 s | 60 s | 0.50 |" in beside
     assert "| photo 640x480, streamed | tokens/s | 1.5 | – | – |" in beside and "(6.00 GB)" in beside
-    assert "cut short" in shown and "not verified yet" in shown and "| `serve` |" not in shown
+    assert "cut short" in shown and "without a certificate" in shown and "| `serve` |" not in shown
+
+
+def test_a_refused_build_is_a_result_and_is_not_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = done(scene_in(tmp_path), "build", build=str(tmp_path / "build"))
+    with_checkpoint(scene)
+    (tmp_path / "build").mkdir()
+
+    stages = [{"name": f"layer {i}", "worst": 2.1 * i, "tolerance": 0.5, "passed": not i} for i in range(2)]
+    certificate = tmp_path / "build" / "certificate.json"
+
+    def refuse(*_arguments: object) -> str:
+        certificate.write_text(json.dumps({"stages": stages}), "utf-8")
+        raise StepFailed("verify ended with code 8.")
+
+    def break_off(*_arguments: object) -> str:
+        raise StepFailed("verify ended with code 8.")
+
+    monkeypatch.setattr(Scene, "run", refuse)
+    assert export_steps.verify(scene) == {"failed": [stages[1]], "passed_stages": 1}
+    assert export_steps.publish(scene) == {"is_left_out": True}
+    monkeypatch.setattr(Scene, "run", break_off)
+    with pytest.raises(StepFailed, match="code 8"):  # though the run before left a certificate that failed
+        export_steps.verify(scene)
 
 
 @pytest.fixture(scope="module")

@@ -79,7 +79,7 @@ def test_a_cleaned_run_still_is_of_its_model(tmp_path: Path) -> None:
         scene_in(tmp_path).check([])
 
 
-@pytest.mark.parametrize("name", ["model", "checkpoint", ".partial-checkpoint"])
+@pytest.mark.parametrize("name", ["model", "checkpoint", ".partial-checkpoint", ".llama-gguf"])
 @pytest.mark.parametrize("layers", [None, 1])
 def test_no_run_removes_the_model_that_it_was_given(tmp_path: Path, name: str, layers: int | None) -> None:
     model = write_configuration(TINY, tmp_path / name)
@@ -88,7 +88,7 @@ def test_no_run_removes_the_model_that_it_was_given(tmp_path: Path, name: str, l
     assert (model / "config.json").is_file()
 
 
-@pytest.mark.parametrize("name", ["model", "checkpoint", ".partial-checkpoint"])
+@pytest.mark.parametrize("name", ["model", "checkpoint", ".partial-checkpoint", ".llama-gguf"])
 def test_a_folder_of_the_run_that_is_none_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / name).symlink_to(tmp_path / "elsewhere")

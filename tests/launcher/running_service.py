@@ -12,7 +12,6 @@ from collections.abc import Callable
 from launched import WAIT_S, Launcher
 
 from bench import usage
-from bench.usage import descendants
 from launcher.supervision import vital_signs
 
 SHORT = 4
@@ -42,7 +41,7 @@ class RunningService:
         return sorted(stub.pid for stub in vital_signs.stubs_of(self.child("tritonserver")))[which]
 
     def worker(self) -> int:
-        return min(descendants(self.child("gunicorn")))
+        return min(usage.descendants(self.child("gunicorn")))
 
     def is_answering(self) -> bool:
         """Whether an answer is under way."""

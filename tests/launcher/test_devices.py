@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from glmserve.system.cpu_count import cores
+from glmserve.system.cpu_count import compute_threads, cores
 from launcher.devices import engines
 from launcher.settings import WrongSettings
 from launcher.supervision.triton_group import TritonGroup
@@ -32,6 +32,8 @@ def test_several_engines_share_the_processor_unless_the_environment_says_how() -
     given, *_ = engines("0,1", *PORTS, {"GLM_ENGINE_THREADS": "5"})
     assert "GLM_ENGINE_THREADS" not in given.environment
     assert given.environment["GLM_ENGINE_VISION_THREADS"] == str(max(1, cores() // 4))
+    shared, *_ = engines("0,1", *PORTS, {})
+    assert shared.environment["GLM_ENGINE_THREADS"] == str(max(1, compute_threads() // 2))
     (alone,) = engines("1", *PORTS, {})
     assert alone.environment == {"GLM_ENGINE_DEVICE_NUMBER": "1"}
 

@@ -68,11 +68,14 @@ def serve_settings_table() -> str:
     return "\n".join(rows)
 
 
+_BY_CORES = {"threads": "all cores", "vision_threads": "half the cores"}
+
+
 def engine_settings_table() -> str:
     """The engine's settings as a table; a default that depends on the machine is named, not shown."""
     rows = ["| variable | default | meaning |", "|---|---|---|"]
     for name, field in EngineSettings.model_fields.items():
-        default = "half the cores" if name.endswith("threads") else f"`{field.default}`"
+        default = _BY_CORES.get(name, f"`{field.default}`")
         rows.append(f"| `GLM_ENGINE_{name.upper()}` | {default} | {field.description} |")
     return "\n".join(rows)
 

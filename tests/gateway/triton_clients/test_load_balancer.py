@@ -295,7 +295,8 @@ def test_a_triton_that_is_two_seconds_away_is_slow_and_not_down(
     servers: list[tuple[SmallTriton, grpc.Server, int]],
 ) -> None:
     with (
-        slow_proxy(servers[0][2], 2.0, 1.0) as port,
+        # A probe's first answer is three pieces away (settings, question, answer): 7.5 s at most of the 8 it has.
+        slow_proxy(servers[0][2], 2.0, 0.5) as port,
         closing(LoadBalancer(f"grpc://127.0.0.1:{port}", lambda url: TritonBackend(url, 20))) as replicas,
         ThreadPoolExecutor(9) as pool,
         capture_logs() as logs,
