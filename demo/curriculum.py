@@ -22,10 +22,10 @@ from demo.pictures.films import draw_film, random_film
 from demo.pictures.scenes import Scene, random_scene, random_size
 
 FILM_SIZES_PX = ((112, 112), (112, 112), (140, 112), (112, 84), (140, 140), (84, 84))
-# How often a batch is of a kind, and how many rows it has.
-SHARES = {"single": 46, "pair": 15, "film": 15, "talk": 12, "copy": 12}
+# How often a batch is of a kind, how many rows it has, and how many tokens the chats of a row have room for.
+SHARES = {"single": 24, "box": 17, "json": 14, "pair": 14, "film": 12, "talk": 13, "copy": 6}
 ROWS = {"single": 14, "pair": 7, "film": 5, "talk": 6, "copy": 8}
-ROOM = {"single": 150, "pair": 150, "film": 110, "greeting": 380, "copy": 250}  # tokens of the chats of a row
+ROOM = {"single": 150, "box": 220, "json": 280, "pair": 150, "film": 110, "greeting": 380, "copy": 250}
 
 
 @dataclass(frozen=True)
@@ -74,14 +74,15 @@ def _drawn(scenes: list[Scene]) -> tuple[Images, list[list[Mark]]]:
     return images_of(pictures, scenes, marks), marks
 
 
-def _singles(desk: Desk) -> tuple[list[Row], Images]:
+def _singles(desk: Desk, kind: str = "single") -> tuple[list[Row], Images]:
+    """Chats about single pictures; those of a kind that is hard to learn also come by themselves."""
     rng = desk.rng
     size = random_size(rng)
-    scenes = [random_scene(rng, size) for _ in range(ROWS["single"])]
+    scenes = [random_scene(rng, size, shows="things" if kind == "box" else "") for _ in range(ROWS["single"])]
     images, marks = _drawn(scenes)
     rows = []
     for i, scene in enumerate(scenes):
-        chats = desk.filled(ROOM["single"], partial(picture_chat, rng, scene, marks[i]))
+        chats = desk.filled(ROOM[kind], partial(picture_chat, rng, scene, marks[i], kind if kind != "single" else ""))
         rows.append(Row(Shared(pictures=1).pieces(), chats, [i]))
     return rows, images
 
@@ -133,7 +134,7 @@ def _talk(desk: Desk) -> tuple[list[Row], None]:
     """Small talk, and tools."""
     rng, rows = desk.rng, []
     for i in range(ROWS["talk"]):
-        if i % 3 == 0:
+        if i % 6 == 0:
             rows.append(
                 Row(
                     Shared().pieces(),
@@ -141,7 +142,7 @@ def _talk(desk: Desk) -> tuple[list[Row], None]:
                 )
             )
         else:
-            shared, chats = random_lesson(rng, 4)
+            shared, chats = random_lesson(rng, 6)
             rows.append(Row(shared.pieces(), [chat_pieces(chat) for chat in chats]))
     return rows, None
 
@@ -153,6 +154,8 @@ def _copies(desk: Desk) -> tuple[list[Row], None]:
 
 MAKERS: dict[str, Callable[[Desk], tuple[list[Row], Images | None]]] = {
     "single": _singles,
+    "box": partial(_singles, kind="box"),
+    "json": partial(_singles, kind="json"),
     "pair": _pairs,
     "film": _films,
     "talk": _talk,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from demo.lessons.chats import Chat, Turn
-from demo.lessons.questions import Question, View, random_greeting, random_question
+from demo.lessons.questions import THING_KINDS, Question, View, random_greeting, random_question
 from demo.lessons.structured import ask_json
 from demo.lessons.wordings import LANGUAGES, WORDINGS
 from demo.pictures.drawing import Mark
@@ -16,12 +16,15 @@ TURNS = 0.2  # of the chats about a picture have three turns
 JSON_PART = 0.12
 
 
-def picture_chat(rng: random.Random, scene: Scene, marks: list[Mark]) -> Chat:
-    """One question about a picture, or three in turn."""
-    if rng.random() < TURNS:
-        turns = three_turns(rng, scene, marks)
-    elif rng.random() < JSON_PART:
+def picture_chat(rng: random.Random, scene: Scene, marks: list[Mark], kind: str = "") -> Chat:
+    """One question about a picture, or three in turn; of this kind where the scene allows it."""
+    asked = random_question(rng, scene, marks, kind) if kind in THING_KINDS else None
+    if asked is not None:
+        turns = [asked]
+    elif kind == "json" or (not kind and rng.random() < JSON_PART):
         turns = [ask_json(View(rng, scene, marks, WORDINGS[rng.choice(LANGUAGES)]))]
+    elif rng.random() < TURNS:
+        turns = three_turns(rng, scene, marks)
     else:
         turns = [one_question(rng, scene, marks)]
     return Chat(tuple(Turn(asked) for asked in turns), rng.random() < THINKING, rng.random() < 0.2)
