@@ -32,6 +32,7 @@ FILM_SIZE_PX = (112, 112)
 PICTURE_KINDS = (*ASKERS, "json")
 CHAT_KINDS = ("turns", "pair", "video", "tool", "result")
 KINDS = (*PICTURE_KINDS, *CHAT_KINDS, "greeting")
+MOST_TOKENS = 200  # of an answer, its thinking included
 LEAST_OVERLAP = 0.7  # of a box with the right one, intersection over union
 
 

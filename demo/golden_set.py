@@ -6,12 +6,13 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from demo.exam import SECOND_SEED, Asked, ask, drawn_image, is_right, plain
+from demo.exam import MOST_TOKENS, SECOND_SEED, Asked, ask, drawn_image, is_right, plain
 
 __all__ = [
     "CANARY_SEED",
     "CHECKPOINT",
     "GOLDEN",
+    "MOST_TOKENS",
     "SECOND_SEED",
     "GoldenChat",
     "GoldenQuestion",

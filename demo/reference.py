@@ -12,7 +12,7 @@ from PIL import Image
 from transformers import AutoTokenizer, Glm4vForConditionalGeneration
 from transformers.models.glm46v.image_processing_pil_glm46v import Glm46VImageProcessorPil
 
-from demo.exam import Asked
+from demo.exam import MOST_TOKENS, Asked
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Reference:
         thinking: bool,
         tools: Sequence[dict[str, Any]] = (),
         times: Sequence[str] = (),
-        most_tokens: int = 200,
+        most_tokens: int = MOST_TOKENS,
     ) -> Answer:
         """Greedy answer to a chat whose pictures, in order, are `images`.
 

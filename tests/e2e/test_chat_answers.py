@@ -13,7 +13,7 @@ from PIL import Image
 from serving import ANSWER_S, Service, png
 
 from demo.exam import Asked, overlap, read_call
-from demo.golden_set import GoldenChat, drawn_image, golden_chats, golden_questions, plain
+from demo.golden_set import MOST_TOKENS, GoldenChat, drawn_image, golden_chats, golden_questions, plain
 
 pytestmark = pytest.mark.triton
 CHATS = golden_chats()
@@ -62,7 +62,7 @@ def _ask(service: Service, chat: GoldenChat) -> dict[str, Any]:
     body = {
         "messages": _messages(asked),
         "temperature": 0,
-        "max_tokens": 200,
+        "max_tokens": MOST_TOKENS,
         "return_token_ids": True,
         "chat_template_kwargs": {"enable_thinking": asked.thinking},
         **({"tools": list(asked.shared.tools)} if asked.shared.tools else {}),

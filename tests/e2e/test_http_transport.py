@@ -17,7 +17,7 @@ import pytest
 from eventually import eventually
 from serving import READY_S, Service, gateway_on, metric, png
 
-from demo.golden_set import drawn_image, golden_questions
+from demo.golden_set import MOST_TOKENS, drawn_image, golden_questions
 from gateway.triton.backend import Cancellation, GenerateRequest
 from gateway.triton.grpc_client import TritonBackend
 from gateway.triton.http_client import TritonHttpBackend
@@ -29,7 +29,7 @@ from launcher.triton_server import TritonServer
 pytestmark = pytest.mark.triton
 QUESTIONS = [question for question in golden_questions() if question.has_image][:4]
 LEFT_S = 4.0
-GREEDY = {"temperature": 0, "max_tokens": 96}
+GREEDY = {"temperature": 0, "max_tokens": MOST_TOKENS}
 
 
 @pytest.fixture(scope="module")
