@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -23,19 +26,31 @@ Outcomes = dict[str, dict[str, list[bool]]]  # program -> kind, language ... -> 
 
 
 def evaluate(folder: Path, questions: int, mistakes_shown: int = 0) -> Outcomes:
-    """Right or wrong for each question by kind, and again by language and by thinking, for each drawing program."""
+    """Right or wrong for each question by kind, and again by language and by thinking, for each drawing program; a
+    process for each program."""
+    with ProcessPoolExecutor(len(PROGRAMS), get_context("spawn")) as pool:
+        found = [pool.submit(_of_program, folder, program, questions, mistakes_shown) for program in PROGRAMS]
+        return {program: outcomes.result() for program, outcomes in zip(PROGRAMS, found, strict=True)}
+
+
+def _of_program(folder: Path, program: str, questions: int, mistakes_shown: int) -> dict[str, list[bool]]:
+    torch.set_num_threads(1)
     reference = Reference(folder)
-    right: Outcomes = {program: defaultdict(list) for program in PROGRAMS}
-    for program, (first_seed, kinds) in PROGRAMS.items():
-        for asked in unseen(questions, kinds, first_seed=first_seed):
-            answer = reference.ask(asked).text
-            is_right = asked.is_right(answer)
-            thinking = "thinking on" if asked.thinking else "thinking off"
-            for name in (asked.kind, "all", asked.question.language, thinking):
-                right[program][name].append(is_right)
-            if not is_right and mistakes_shown > 0:
-                mistakes_shown -= 1
-                print(f"{program} {asked.seed} {asked.kind}: {asked.question.text} | {asked.expected} | {answer}")
+    right: dict[str, list[bool]] = defaultdict(list)
+    first_seed, kinds = PROGRAMS[program]
+    for number, asked in enumerate(unseen(questions, kinds, first_seed=first_seed)):
+        if number % 100 == 99:
+            print(f"{program}: {number + 1} of {questions}", file=sys.stderr, flush=True)
+        answer = reference.ask(asked).text
+        is_right = asked.is_right(answer)
+        thinking = "thinking on" if asked.thinking else "thinking off"
+        for name in (asked.kind, "all", asked.question.language, thinking):
+            right[name].append(is_right)
+        if not is_right and mistakes_shown > 0:
+            mistakes_shown -= 1
+            print(
+                f"{program} {asked.seed} {asked.kind}: {asked.question.text} | {asked.expected} | {answer}", flush=True
+            )
     return right
 
 
@@ -63,7 +78,6 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=950, help="so many for each drawing program")
     parser.add_argument("--mistakes", type=int, default=0, help="print this many wrong answers")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
     print(table(evaluate(arguments.checkpoint, arguments.questions, arguments.mistakes)))
 
 
