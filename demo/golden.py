@@ -19,12 +19,18 @@ from demo.reference import Reference, user_message
 
 # How many: about own pictures and none, about pictures of the second program, of more than a turn or a picture.
 OWN, SECOND, CHATS = 210, 90, 50
-SIZES: dict[
-    str, Callable[[Image.Image], bool]
-] = {  # the seeds of the parity cases' pictures are found by the size they have to have
-    "square": lambda image: image.size == (112, 112),
-    "wide": lambda image: image.width >= 1.5 * image.height and not (image.width % 28 or image.height % 28),
-    "resized": lambda image: bool(image.width % 28 and image.height % 28) and image.width > 300,
+FIRST_SEED = 500_000  # past those of every question
+# The parity cases' pictures: the first seed that is tried, and the size that the picture has to have.
+PICTURES: dict[str, tuple[int, Callable[[Image.Image], bool]]] = {
+    "square": (FIRST_SEED, lambda image: image.size == (112, 112)),
+    "wide": (
+        FIRST_SEED,
+        lambda image: image.width >= 1.5 * image.height and not (image.width % 28 or image.height % 28),
+    ),
+    "resized": (
+        SECOND_SEED + FIRST_SEED,
+        lambda image: bool(image.width % 28 and image.height % 28) and image.width > 300,
+    ),
 }
 
 
@@ -66,7 +72,7 @@ def record_canary(reference: Reference, folder: Path) -> None:
 
 def record_parity(reference: Reference, folder: Path) -> None:
     """Ids and fp32 logits of a few chats that differ in what can go wrong."""
-    images = {f"{name}.png": _first_image(fits) for name, fits in SIZES.items()}
+    images = {f"{name}.png": _first_image(seed, fits) for name, (seed, fits) in PICTURES.items()}
     for name, image in images.items():
         image.save(folder / name)
     cases, logits = [], {}
@@ -120,8 +126,7 @@ def _image_parts(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [part for part in parts if part["type"] == "image"]
 
 
-def _first_image(fits: Callable[[Image.Image], bool]) -> Image.Image:
-    seed = 500_000
+def _first_image(seed: int, fits: Callable[[Image.Image], bool]) -> Image.Image:
     while not fits(drawn_image(seed)):
         seed += 1
     return drawn_image(seed)

@@ -129,6 +129,9 @@ BACKGROUND: Patterns = (
     "[Tell me|Name] the [colour|color] of the background.",
     "[What|Which] [colour|color] does the background have?",
     "On [what|which] [colour|color] is it drawn?",
+    "[What|Which] background [is this|is that|is it|do you see|does it have|is behind the things]?",
+    "How is the background [coloured|colored|painted]?",
+    "[And|What about|How about] the background?",
 )
 NUMBER: Patterns = (
     "[What|Which] number is [this|it|shown|here|that]?",

@@ -297,6 +297,10 @@ def random_tool(rng: random.Random, domain: Domain, held_out: bool = False) -> T
             )
         if held_out:
             name += rng.choice(("_v2", "_now", "_" + rng.choice(SYLLABLES)))
+        elif rng.random() < 0.4:
+            name += rng.choice(
+                (f"_v{rng.randint(1, 9)}", "_" + rng.choice(SYLLABLES), "_now", "_api", "_" + rng.choice(WORDS))
+            )
         if is_held_out(name) == held_out:
             break
     names = tuple(rng.choice(parameter[0]) for parameter in domain.parameters)

@@ -26,10 +26,10 @@ SCENE = Scene(224, 224, "white", THINGS, number="", number_colour="", drawing_se
 RIGHT = {
     "How many shapes are there?": "Top left, top right, centre, bottom centre. 4",
     "What do you see?": "Red circle top left, yellow star top right, blue square centre, green triangle bottom centre.",
-    "Where is the star?": "Top right.",
+    "Where is the star? Return a bounding box.": "[[700,30,960,290]]",
     "图中有几个物体？": "左上角，右上角，中间，下方。4",
     "你看到什么？": "左上角红色圆形，右上角黄色星形，中间蓝色正方形，下方绿色三角形。",
-    "星形在哪里？": "右上角。",
+    "星形的边界框是什么？": "[[700,30,960,290]]",
 }
 
 
