@@ -338,7 +338,10 @@ def _chat(rng: random.Random, tools: list[Tool], held_out: bool) -> Chat:
     tool = rng.choice(tools)
     language = rng.choice(("en", "en", "zh"))
     values = [value(rng, pool, language) for _, _, pool in tool.domain.parameters]
-    text = as_typed(rng, language, phrasing(rng, tool.domain.asked[language]).format(*values))
+    phrase = phrasing(rng, tool.domain.asked[language]).format(*values)
+    text = as_typed(rng, language, phrase)
+    if not all(str(value) in text for value in values):  # a name that lost its capital
+        text = phrase
     call_text = call(tool.name, dict(zip(tool.parameters, values, strict=True)))
     asked = Turn(Question("tool", language, text, "", THOUGHT[language].format(tool.name)), call=call_text)
     if rng.random() < 0.4:

@@ -77,6 +77,7 @@ def test_the_ids_in_the_config_are_the_tokenizers() -> None:
 # that no training has seen.
 FLOORS = {
     "relation": 0.8,
+    "unknown": 0.8,
     "background": 0.8,
     "turns": 0.75,
     "video": 0.75,
