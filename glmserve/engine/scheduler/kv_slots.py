@@ -31,7 +31,10 @@ class Move:
 
 @dataclass
 class CachedPrefix:
-    """KV kept in a row without a request: the keys i64 [tokens] of its tokens, and the scope that may reuse it."""
+    """KV kept in a row without a request: the keys i64 [tokens] of its tokens, and the scope that may reuse it.
+
+    Never a whole row: padded steps write behind what a row holds, and into its last place where it is full.
+    """
 
     keys: np.ndarray
     scope: int
@@ -214,7 +217,8 @@ class SlotTable:
 
     def retire(self, sequence: Sequence, keep: bool = True) -> list[Move]:
         """Frees a sequence's row, whose KV stays cached if `keep`; the last decoded row fills the hole."""
-        entry = CachedPrefix(sequence.keys, sequence.request.scope, self._tick())
+        kept = sequence.keys[: self.room(sequence.row) - 1]
+        entry = CachedPrefix(kept, sequence.request.scope, self._tick())
         keep = keep and len(entry.keys) >= LEAST_SHARED
         if sequence in self.prefilling:
             self.prefilling.remove(sequence)
@@ -226,7 +230,7 @@ class SlotTable:
             if keep:
                 self._cached[sequence.row] = entry
         elif keep and (refuge := self._refuge(len(entry.keys))) is not None:
-            moves.append(Move(sequence.row, refuge, sequence.length))
+            moves.append(Move(sequence.row, refuge, len(entry.keys)))
             self._cached[refuge] = entry
         return moves + self._fill_hole(group, sequence)
 
@@ -252,7 +256,7 @@ class SlotTable:
         assert self.used <= self.slots
         held = [r.row for r in (*self.decoding, *self.prefilling)]
         assert all(r.length <= self.room(r.row) for r in (*self.decoding, *self.prefilling))
-        assert all(len(cached.keys) <= self.room(row) for row, cached in self._cached.items())
+        assert all(len(cached.keys) < self.room(row) for row, cached in self._cached.items())
         assert len(set(held)) == len(held) and all(row < self.rows for row in held)
         assert not set(held) & set(self._cached), "a cached prefix lies in a row that a sequence holds"
         assert all(row < self.rows for row in self._cached)
@@ -284,7 +288,7 @@ class SlotTable:
         used."""
         taken = {*avoid, *(sequence.row for sequence in (*self.decoding, *self.prefilling))}
         free = list[int]()
-        for group in (group for group in self._groups if group.tokens >= tokens):
+        for group in (group for group in self._groups if group.tokens > tokens):
             rows = [row for row in range(group.first, group.end) if row not in taken]
             if empty := [row for row in rows if row not in self._cached]:
                 return empty[-1]
