@@ -99,7 +99,8 @@ def new_model(tokenizer: Tokenizer, seed: int = 0) -> Glm4vForConditionalGenerat
 
 
 def start_from(model: Glm4vForConditionalGeneration, tokenizer: Tokenizer, folder: Path) -> None:
-    """Take over the weights of an earlier demo; a token it did not have starts as the mean of its pieces there."""
+    """Take over the weights of an earlier demo; a token it did not have starts as the mean of its pieces there, and
+    a number beside that near its neighbours."""
     earlier = Tokenizer.from_file(str(folder / "tokenizer.json"))
     weights = {name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()}
     decoder = ByteLevel()
@@ -109,9 +110,19 @@ def start_from(model: Glm4vForConditionalGeneration, tokenizer: Tokenizer, folde
             text = str(tokenizer.id_to_token(token))
             same = earlier.token_to_id(text)
             pieces = [same] if same is not None else earlier.encode(decoder.decode([text])).ids
-            rows.append(weights[name][pieces].mean(dim=0))
+            row = weights[name][pieces].mean(dim=0)
+            rows.append(row + _waves(int(text), row) if same is None and text.isdigit() else row)
         weights[name] = torch.stack(rows)
     model.load_state_dict(weights)
+
+
+def _waves(number: int, like: torch.Tensor) -> torch.Tensor:
+    """What tells a number of 0 to 1000 from others, much from distant ones and little from near ones."""
+    turns = number / 1000 * math.pi * torch.arange(1, 9)
+    directions = torch.randn(16, len(like), generator=torch.Generator().manual_seed(0))
+    waves = torch.cat([turns.cos(), turns.sin()]) @ directions
+    found: torch.Tensor = waves * (like.norm() / waves.norm())
+    return found
 
 
 def save_model(model: Glm4vForConditionalGeneration, tokenizer: Tokenizer, folder: Path) -> None:

@@ -23,9 +23,10 @@ from demo.batches import LABELS, Encoder, Images
 from demo.crew import Crew
 from demo.curriculum import crowded_images, film_images, random_batch
 from demo.forward import read, see
-from demo.model import new_model, save_model, start_from
+from demo.model import new_model, save_model, start_from, token_id
 from demo.muon import Matrix, Muon
 from demo.pictures.lettering import use_more_fonts
+from demo.vocabulary import COORDINATES
 
 RATE = 8e-4  # of the matrices; everything else learns twice as fast
 WARM_UP_STEPS = 40
@@ -34,6 +35,7 @@ HELPER_WEIGHTS = {"name": 2.0, "colour": 1.0, "place": 0.7, "background": 0.5}
 BOX_WEIGHT = 6.0
 OFF_WEIGHT = 2.0  # of a box's sides, in parts of its size
 LEAST_SIDE = 0.03
+SIDE_WEIGHT = 20.0  # of how far off a side is that is said, beside whether it is the right one
 EMPTY_WEIGHT = 0.2  # of a token that shows only background
 SAVE_EVERY_S = 180.0
 LOG_EVERY_STEPS = 10
@@ -105,6 +107,7 @@ class Trainer:
         self.peak, self.eyes = peak, eyes
         self.out, self.seed = out, seed
         self.tokenizer, self.encoder = tokenizer, Encoder(tokenizer)
+        self.sides = [token_id(tokenizer, text) for text in COORDINATES]
         self.model = new_model(tokenizer, seed)
         self.helper = Helper(self.model.lm_head.in_features)
         tower = self.model.model.visual
@@ -149,9 +152,8 @@ class Trainer:
 
     def rate(self, decay_steps: int) -> float:
         step = self.progress.step
-        if decay_steps:
-            return self.peak * (1 - (step - self.progress.decay_from) / decay_steps)
-        return self.peak * min(1.0, (step + 1) / WARM_UP_STEPS)
+        rate = self.peak * min(1.0, (step + 1) / WARM_UP_STEPS)
+        return rate * (1 - (step - self.progress.decay_from) / decay_steps) if decay_steps else rate
 
     def step(self, rate: float) -> None:
         self.crew.begin(self.progress.step)
@@ -194,6 +196,7 @@ class Trainer:
                 features = see(self.model, images.patches, images.grid)
         logits = self.model.lm_head(read(self.model, packed, features))
         losses = functional.cross_entropy(logits, packed.targets, reduction="none")
+        losses = losses + SIDE_WEIGHT * self._off(logits, packed.targets)
         loss = (losses * packed.weights).sum() / len(packed.kinds)
         _backward(loss * weight)
         # Which answers would a greedy reader have got right to the letter?
@@ -202,6 +205,15 @@ class Trainer:
         for kind, count in zip(packed.kinds, mistakes.tolist(), strict=True):
             self.progress.note(kind, float(count == 0))
         self.progress.note("~loss", loss.item())
+
+    def _off(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """How far off sides of boxes are expected, in parts of the picture, f32 [n]; 0 for all that is no side."""
+        first, last = self.sides[0], self.sides[-1] + 1  # their ids follow one another
+        is_side = (targets >= first) & (targets < last)
+        steps = torch.arange(1, 1 + len(self.sides)) / len(self.sides)
+        expected = logits[:, first:last].float().softmax(-1) @ steps
+        true = (targets - first + 1) / len(self.sides)
+        return (expected - true).abs() * is_side
 
     def log(self) -> None:
         print(

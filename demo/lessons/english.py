@@ -167,8 +167,9 @@ UNKNOWN: Patterns = (
     "[What is|What's] the weather [like|here|there|today]?",
     "Why [is it there|was it drawn|did they draw it|is he sad|is she happy]?",
     "[What is|What's] the [dog|cat|man|woman|child|person] doing?",
-    "What [colour|color] is the [dog|cat|car|house|hat|sky|shirt|tree]?",
-    "How many [people|dogs|cars|trees|cats|birds|houses] are there?",
+    "What [colour|color] is the [dog|cat|car|house|hat|sky|shirt|tree|bird|roof|grass|flower]?",
+    "How many [people|dogs|cars|trees|cats|birds|houses|children|flowers|apples|men] [are there|are here|can you see]?",
+    "How many [people|dogs|cars|trees|cats|birds|houses|children|flowers] are [in the picture|in this image|shown]?",
     "What is [he|she] [doing|wearing|saying|thinking]?",
 )
 NO_PICTURE: Patterns = (

@@ -26,9 +26,9 @@ THING_KINDS = {
     "background": 3,
     "describe": 16,
     "box": 13,
-    "unknown": 4,
+    "unknown": 8,
 }
-NUMBER_KINDS = {"number": 52, "colour": 8, "exists": 6, "background": 6, "describe": 22, "unknown": 4}
+NUMBER_KINDS = {"number": 52, "colour": 8, "exists": 6, "background": 6, "describe": 22, "unknown": 7}
 KINDS = (*THING_KINDS, "number", "greeting")
 
 

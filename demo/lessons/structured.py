@@ -76,11 +76,19 @@ REQUESTS: dict[str, tuple[str, ...]] = {
         "[Describe|Summarise] the [picture|image] as JSON with [fields|keys] {0}.",
         "JSON with {0}, please.",
         "What do you see? [Answer|Reply] [in|as] JSON with {0}.",
+        "[Give me|I want|I need|Make] [JSON|a JSON object] with {0}[.| please.|, thanks.|, thank you.|, nothing else.]",
+        "[I need|Tell me|Show] {0} [as|in] JSON[.|, please.| only.]",
+        "[Write|Put|Fill] {0} [into|in] [JSON|a JSON object][.|, please.|, no other words.]",
+        "{0}[: give them as| as| in] JSON[.|, please!]",
+        "JSON: {0}[.|, please!|; nothing else.]",
     ),
     "zh": (
         "[请|]用JSON[回答|描述图片|输出]，[字段|键][为|是|：]{0}。",
         "[请|][返回|输出]JSON，[包含|字段为]{0}。",
         "[描述|说明]图片，[输出|返回]JSON，字段：{0}。",
+        "[请|]把{0}[写成|输出为|放进]JSON[。|，谢谢。|，不要别的。]",
+        "[我要|告诉我]{0}，用JSON[。|，谢谢！]",
+        "[JSON：|只返回JSON：]{0}[。|，不要其他文字。]",
     ),
 }
 BY_SCHEMA: dict[str, tuple[str, ...]] = {
@@ -88,6 +96,7 @@ BY_SCHEMA: dict[str, tuple[str, ...]] = {
         "[Answer|Reply|Respond] [in|as] JSON [by|with|following|that matches] this schema: {0}",
         "[Describe the picture|Describe the image|What is in the picture?] [JSON schema|Schema|Use the schema]: {0}",
         "[Return|Output] JSON for the schema {0}",
+        "[Schema|JSON schema]: {0} [Answer|Reply|Respond] [in JSON|by it|with JSON only][.|, please.]",
     ),
     "zh": ("[请|]按[照|]这个[JSON模式|模式|schema]回答：{0}", "[请|]描述图片，[输出|返回]符合[schema|模式]的JSON：{0}"),
 }
@@ -96,6 +105,7 @@ BY_EXAMPLE: dict[str, tuple[str, ...]] = {
         "[Answer|Reply|Respond] [in|as] JSON like {0}",
         "[Describe the picture|What do you see?] Format: {0}",
         "Fill in: {0}",
+        "[Format|Like this]: {0} [What do you see?|Nothing else, please.|JSON only.]",
     ),
     "zh": ("[请|]按[此|这个]格式回答：{0}", "[请|]填写：{0}"),
 }
