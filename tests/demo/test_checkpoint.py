@@ -75,18 +75,8 @@ def test_the_ids_in_the_config_are_the_tokenizers() -> None:
 
 # How often a kind is right at least: the golden set has worn pictures, those of a second drawing program, and phrasings
 # that no training has seen.
-FLOORS = {
-    "relation": 0.8,
-    "unknown": 0.8,
-    "background": 0.8,
-    "turns": 0.75,
-    "video": 0.75,
-    "pair": 0.6,
-    "box": 0.55,
-    "json": 0.5,
-    "tool": 0.5,
-}
-HARD = ("turns", "video", "pair", "box", "json", "tool")
+FLOORS = {"turns": 0.75, "pair": 0.65, "video": 0.8, "box": 0.8}
+HARD = ("turns", "pair", "video")
 
 
 def all_golden() -> list[GoldenQuestion]:
@@ -101,7 +91,7 @@ def test_golden_answers_are_right() -> None:
     assert sum(question.has_image for question in golden_questions()) >= 200
     assert len(questions) >= 300
     known = [question for question in questions if question.kind not in HARD]
-    assert sum(question.is_right for question in known) >= 0.92 * len(known)
+    assert sum(question.is_right for question in known) >= 0.95 * len(known)
     for kind, outcomes in right.items():
         assert sum(outcomes) / len(outcomes) >= FLOORS.get(kind, 0.85), kind
 

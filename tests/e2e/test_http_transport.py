@@ -160,7 +160,8 @@ def test_what_a_killed_gateway_had_asked_for_ends_with_its_deadline(endless: Tri
         "from gateway.triton.backend import GenerateRequest\n"
         "from gateway.triton.http_client import TritonHttpBackend\n"
         "from glmserve.sampling_parameters import Sampling\n"
-        f"request = GenerateRequest('left', np.arange(5, 60), None, (), Sampling(max_tokens=4000), {LEFT_S})\n"
+        "sampling = Sampling(max_tokens=4000, temperature=2.0)  # an answer that nobody can guess ahead\n"
+        f"request = GenerateRequest('left', np.arange(5, 60), None, (), sampling, {LEFT_S})\n"
         "print('asking', flush=True)\n"
         f"list(TritonHttpBackend({endless.http_url!r}).generate(request))\n"
     )

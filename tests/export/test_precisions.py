@@ -33,7 +33,7 @@ MOST_CHANGED = {Precision.FP16: 0.01, Precision.INT8: 0.02, Precision.INT4: 0.06
 def test_few_golden_answers_change(precision: Precision) -> None:
     folder = build_of_demo(precision)
     assert Manifest.read(folder).precision == precision
-    candidate = Candidate(folder, 1, 512)
+    candidate = Candidate(folder, 1, 1024)
     tokenizer = Tokenizer.read(folder / CHECKPOINT_FOLDER)
     changed = 0
     for question in SEEN:
