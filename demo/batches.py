@@ -1,20 +1,22 @@
-"""What one training step sees: pictures of one size, and the questions packed behind each of them."""
+"""What one training step sees: rows of pictures of one size with several chats packed behind them."""
 
 from __future__ import annotations
 
-import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from tokenizers import Tokenizer
 
-from demo.drawing import DIGIT_STROKES, Mark, draw_marked
+from demo.lessons.chats import Piece, Said, Shown
 from demo.model import PREPROCESSOR, token_id
-from demo.questions import Question, random_greeting, random_questions
-from demo.scenes import BACKGROUNDS, CELLS, COLOURS, COLUMNS, ROWS, SHAPES, Scene, random_scene
+from demo.pictures.colours import BACKGROUNDS, COLOURS
+from demo.pictures.drawing import DIGIT_STROKES, Mark
+from demo.pictures.scenes import CELLS, COLUMNS, ROWS, SHAPES, Scene
 from glmserve.model.image_processor import Grid, ImageRules, patches_of
 
 RULES = ImageRules(
@@ -31,7 +33,7 @@ MARK_COLOURS = ("", *COLOURS)
 PLACES = CELLS + 4  # a cell, or the rank of a digit
 # Each label a picture token has, and how many values it takes.
 LABELS = {"name": len(MARK_NAMES), "colour": len(MARK_COLOURS), "place": PLACES, "background": len(BACKGROUNDS)}
-VERDICT_TOKENS = {"relation": 3, "count": 4}  # "Yes.", or the number in its box, with the ending token
+VERDICT_TOKENS = {"relation": 3, "count": 4}  # the verdict, or the number in its box, with the ending token
 VERDICT_WEIGHT = 3.0
 SEEN_PART = 0.15  # a token shows a mark when this part of the smaller of the two overlaps
 
@@ -40,22 +42,32 @@ SEEN_PART = 0.15  # a token shows a mark when this part of the smaller of the tw
 class Images:
     """Pictures of one grid with the labels of each merged token."""
 
-    scenes: list[Scene]
     grid: Grid
-    patches: torch.Tensor  # f32 [pictures, patches, 588], normalised
+    patches: torch.Tensor  # f32 [pictures, 1 or 2 frames, patches, 588], normalised
     labels: dict[str, torch.Tensor]  # i64 [pictures, tokens] by name in LABELS
+    boxes: torch.Tensor  # f32 [pictures, tokens, 4], 0 to 1, of the mark that a token shows
+
+
+@dataclass(frozen=True)
+class Row:
+    """A shared beginning, the chats behind it, and its pictures (indices into the batch's images)."""
+
+    shared: list[Piece]
+    chats: list[list[Piece]]
+    pictures: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
 class Packed:
-    """Rows of a shared prefix and several questions; each question sees the prefix and itself."""
+    """Rows of a shared beginning and several chats; each chat sees the beginning and itself."""
 
-    questions: list[Question]
+    kinds: list[str]  # of each answer
     ids: torch.Tensor  # i64 [rows, tokens]
     positions: torch.Tensor  # i64 [3, rows, tokens]
     mask: torch.Tensor  # bool [rows, 1, tokens, tokens]
-    features_start: int
-    # One entry for each token to predict: where it is predicted, what it is, its weight, whose question it is.
+    image_at: torch.Tensor  # i64 [picture tokens] into rows * tokens
+    image_from: torch.Tensor  # i64 [picture tokens] into pictures * tokens of a picture
+    # One entry for each token to predict: where it is predicted, what it is, its weight, whose answer it is.
     predicted_at: torch.Tensor  # i64 [n] into rows * tokens
     targets: torch.Tensor  # i64 [n]
     weights: torch.Tensor  # f32 [n]
@@ -63,24 +75,36 @@ class Packed:
 
 
 class Encoder:
-    """Turns text into ids, remembering what it has met."""
+    """Turns text into ids and the spans they stand for, remembering what it has met."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.image_id = token_id(tokenizer, "<|image|>")
-        self.encode = lru_cache(maxsize=100_000)(lambda text: tuple(tokenizer.encode(text).ids))
+
+        @lru_cache(maxsize=50_000)
+        def encode(text: str) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...]]:
+            encoding = tokenizer.encode(text)
+            return tuple(encoding.ids), tuple(encoding.offsets)
+
+        self.encode = encode
 
 
-def draw_images(rng: random.Random, n: int, size_px: tuple[int, int], crowded: bool = False) -> Images:
-    scenes = [random_scene(rng, size_px, crowded) for _ in range(n)]
-    patches, labels = [], []
+def images_of(
+    frames: Sequence[Sequence[Image.Image]], scenes: Sequence[Scene], marks: Sequence[Sequence[Mark]]
+) -> Images:
+    """Still pictures as lists of one image, pairs of video frames as lists of two; all of one size."""
     grid = Grid(0, 0)
-    for scene in scenes:
-        image, marks = draw_marked(scene)
-        pixels, grid = patches_of(image, RULES)
-        patches.append(pixels)
-        labels.append(token_labels(scene, marks, grid))
+    patches, labels, boxes = [], [], []
+    for images, scene, found in zip(frames, scenes, marks, strict=True):
+        pixels = []
+        for image in images:
+            values, grid = patches_of(image, RULES)
+            pixels.append(values)
+        patches.append(np.stack(pixels))
+        label, box = token_labels(scene, found, grid)
+        labels.append(label)
+        boxes.append(box)
     stacked = {name: torch.from_numpy(np.stack([label[name] for label in labels])) for name in LABELS}
-    return Images(scenes, grid, normalised(np.stack(patches)), stacked)
+    return Images(grid, normalised(np.stack(patches)), stacked, torch.from_numpy(np.stack(boxes)))
 
 
 def normalised(patches: NDArray[np.uint8]) -> torch.Tensor:
@@ -91,8 +115,10 @@ def normalised(patches: NDArray[np.uint8]) -> torch.Tensor:
     return torch.from_numpy((patches.astype(np.float32) / 255 - mean) / std)
 
 
-def token_labels(scene: Scene, marks: list[Mark], grid: Grid) -> dict[str, NDArray[np.int64]]:
-    """What each merged token shows: the mark that covers most of it, or nothing, and the place it looks at."""
+def token_labels(
+    scene: Scene, marks: Sequence[Mark], grid: Grid
+) -> tuple[dict[str, NDArray[np.int64]], NDArray[np.float32]]:
+    """What each merged token shows (the mark that covers most of it, or nothing) and where; that mark's box."""
     rows, columns = grid.rows // RULES.merge_size, grid.columns // RULES.merge_size
     height, width = scene.height_px / rows, scene.width_px / columns  # a token, in drawn pixels
     top, left = np.arange(rows)[:, None] * height, np.arange(columns)[None, :] * width
@@ -100,125 +126,129 @@ def token_labels(scene: Scene, marks: list[Mark], grid: Grid) -> dict[str, NDArr
     cell_column = ((left + width / 2) * COLUMNS / scene.width_px).astype(np.int64)
     names, colours = np.zeros((rows, columns), np.int64), np.zeros((rows, columns), np.int64)
     places = cell_row * COLUMNS + cell_column
+    boxes = np.zeros((rows, columns, 4), np.float32)
     most = np.zeros((rows, columns))
     for mark in marks:
         (x, y), (radius_x, radius_y) = mark.centre, mark.radius
         across = np.clip(np.minimum(left + width, x + radius_x) - np.maximum(left, x - radius_x), 0, None)
         down = np.clip(np.minimum(top + height, y + radius_y) - np.maximum(top, y - radius_y), 0, None)
-        shared = across * down / min(width * height, 4 * radius_x * radius_y)
+        shared = across * down / max(1.0, min(width * height, 4 * radius_x * radius_y))
         chosen = (shared > SEEN_PART) & (shared > most)
         names[chosen] = MARK_NAMES.index(mark.name)
-        colours[chosen] = MARK_COLOURS.index(mark.colour)
+        colours[chosen] = MARK_COLOURS.index(mark.colour or scene.number_colour)
         places[chosen] = mark.place + (CELLS if scene.number else 0)
+        size = scene.width_px, scene.height_px
+        boxes[chosen] = [
+            (x - radius_x) / size[0], (y - radius_y) / size[1], (x + radius_x) / size[0], (y + radius_y) / size[1]
+        ]  # fmt: skip
         most = np.maximum(most, shared)
     background = np.full((rows, columns), BACKGROUNDS.index(scene.background))
     found = {"name": names, "colour": colours, "place": places, "background": background}
-    return {name: label.reshape(-1) for name, label in found.items()}
+    return {name: label.reshape(-1) for name, label in found.items()}, boxes.reshape(-1, 4)
 
 
-def pack_images(rng: random.Random, encoder: Encoder, images: Images, questions: int) -> Packed:
-    """Several questions behind each picture, some rows as one conversation."""
-    rows = [random_questions(rng, scene, questions) for scene in images.scenes]
-    down, across = images.grid.rows // RULES.merge_size, images.grid.columns // RULES.merge_size
-    before = encoder.encode("[gMASK]<sop><|user|>\n<|begin_of_image|>")
-    tokens = down * across
-    prefix = [*before, *[encoder.image_id] * tokens, *encoder.encode("<|end_of_image|>")]
-    start = len(before)
-    places = np.arange(len(prefix))[None].repeat(3, axis=0)
-    places[:, start : start + tokens] = start
-    places[1, start : start + tokens] += np.repeat(np.arange(down), across)
-    places[2, start : start + tokens] += np.tile(np.arange(across), down)
-    places[:, start + tokens :] = start + max(down, across)
-    return _pack(rng, encoder, rows, prefix, places, start)
-
-
-def pack_greetings(rng: random.Random, encoder: Encoder, rows: int) -> Packed:
-    """Greetings without a picture."""
-    prefix = list(encoder.encode("[gMASK]<sop><|user|>"))
-    places = np.arange(len(prefix))[None].repeat(3, axis=0)
-    return _pack(rng, encoder, [[random_greeting(rng)] for _ in range(rows)], prefix, places, 0)
-
-
-def _pack(
-    rng: random.Random,
-    encoder: Encoder,
-    rows: list[list[Question]],
-    prefix: list[int],
-    places: NDArray[np.int64],
-    features_start: int,
-) -> Packed:
-    has_image = features_start > 0
-    all_ids: list[list[int]] = []
-    all_places: list[NDArray[np.int64]] = []
-    all_parts: list[list[int]] = []
-    chained_rows: list[bool] = []
-    predictions: list[tuple[int, int, int, float, int]] = []  # row, index, target, weight, owner
-    owner = 0
-    for row, questions in enumerate(rows):
-        chained = has_image and rng.random() < 0.15
-        ids, parts, next_place = list(prefix), [0] * len(prefix), int(places[0, -1]) + 1
-        row_places = [places]
-        for part, question in enumerate(questions, start=1):
-            thinking = not chained and rng.random() < 0.25
-            new_line = not has_image or (chained and part > 1) or rng.random() < 0.1
-            prompt, completion = turn(question, thinking, new_line)
-            prompt_ids, completion_ids = encoder.encode(prompt), encoder.encode(completion)
-            first = len(ids) + len(prompt_ids) - 1
-            each_weight = token_weights(question.kind, len(completion_ids))
-            for i, (target, weight) in enumerate(zip(completion_ids, each_weight, strict=True)):
-                predictions.append((row, first + i, target, weight, owner))
-            length = len(prompt_ids) + len(completion_ids)
-            ids += [*prompt_ids, *completion_ids]
-            parts += [part] * length
-            row_places.append((next_place + np.arange(length))[None].repeat(3, axis=0))
-            next_place += length if chained else 0
-            owner += 1
-        all_ids.append(ids)
-        all_parts.append(parts)
-        all_places.append(np.concatenate(row_places, axis=1))
-        chained_rows.append(chained)
-    length = max(len(ids) for ids in all_ids)
-    ids_array = np.zeros((len(rows), length), np.int64)
-    parts_array = np.full((len(rows), length), -1, np.int64)
-    places_array = np.zeros((3, len(rows), length), np.int64)
-    for row, ids in enumerate(all_ids):
-        ids_array[row, : len(ids)] = ids
-        parts_array[row, : len(ids)] = all_parts[row]
-        places_array[:, row, : len(ids)] = all_places[row]
-    where, index, targets, weights, owners = zip(*predictions, strict=True)
+def pack(encoder: Encoder, rows: Sequence[Row], grid: Grid | None) -> Packed:
+    """Ids, places, masks and targets of rows whose pictures all have this grid."""
+    writers = [_Writer(encoder, row, grid) for row in rows]
+    length = max(len(writer.ids) for writer in writers)
+    length += -length % 16  # few lengths, so that kernels are met again
+    ids = np.zeros((len(rows), length), np.int64)
+    parts = np.full((len(rows), length), -1, np.int64)
+    places = np.zeros((3, len(rows), length), np.int64)
+    image_at: list[int] = []
+    image_from: list[int] = []
+    predictions: list[tuple[int, int, float, int]] = []
+    kinds: list[str] = []
+    for i, writer in enumerate(writers):
+        n = len(writer.ids)
+        ids[i, :n], parts[i, :n], places[:, i, :n] = writer.ids, writer.parts, np.array(writer.places).T
+        image_at += [i * length + at for at in writer.image_at]
+        image_from += writer.image_from
+        predictions += [
+            (i * length + at, target, weight, len(kinds) + o) for at, target, weight, o in writer.predictions
+        ]
+        kinds += writer.kinds
+    predicted_at, targets, weights, owners = zip(*predictions, strict=True)
     return Packed(
-        questions=[question for questions in rows for question in questions],
-        ids=torch.from_numpy(ids_array),
-        positions=torch.from_numpy(places_array),
-        mask=block_mask(torch.from_numpy(parts_array), torch.tensor(chained_rows)),
-        features_start=features_start,
-        predicted_at=torch.tensor(where) * length + torch.tensor(index),
+        kinds=kinds,
+        ids=torch.from_numpy(ids),
+        positions=torch.from_numpy(places),
+        mask=block_mask(torch.from_numpy(parts)),
+        image_at=torch.tensor(image_at, dtype=torch.long),
+        image_from=torch.tensor(image_from, dtype=torch.long),
+        predicted_at=torch.tensor(predicted_at),
         targets=torch.tensor(targets),
         weights=torch.tensor(weights),
         owners=torch.tensor(owners),
     )
 
 
-def turn(question: Question, thinking: bool, new_line: bool) -> tuple[str, str]:
-    """What the template writes after the shared prefix, and what the model has to write."""
-    prompt = ("\n" if new_line else "") + question.text
-    if thinking:
-        completion = f"<think>{question.reasoning}</think>\n{question.answer}<|user|>"
-        return prompt + "<|assistant|>\n", completion
-    return prompt + "/nothink<|assistant|>\n<think></think>\n", question.answer + "<|user|>"
+class _Writer:
+    """Writes one row token by token."""
+
+    def __init__(self, encoder: Encoder, row: Row, grid: Grid | None) -> None:
+        self.encoder, self.row, self.grid = encoder, row, grid
+        self.ids: list[int] = []
+        self.parts: list[int] = []
+        self.places: list[tuple[int, int, int]] = []
+        self.image_at: list[int] = []
+        self.image_from: list[int] = []
+        self.predictions: list[tuple[int, int, float, int]] = []  # index, target, weight, answer
+        self.kinds: list[str] = []
+        self.next_place = 0
+        for piece in row.shared:
+            self._write(piece, 0)
+        begin = self.next_place
+        for part, chat in enumerate(row.chats, start=1):
+            self.next_place = begin
+            for piece in chat:
+                self._write(piece, part)
+
+    def _write(self, piece: Piece, part: int) -> None:
+        if isinstance(piece, Shown):
+            self._show(piece.picture, part)
+            return
+        text = piece.text if isinstance(piece, Said) else piece
+        ids, offsets = self.encoder.encode(text)
+        if isinstance(piece, Said):
+            before = len(self.ids) - 1
+            weights = token_weights(piece, offsets)
+            self.predictions += [
+                (before + i, target, weight, len(self.kinds))
+                for i, (target, weight) in enumerate(zip(ids, weights, strict=True))
+            ]
+            self.kinds.append(piece.kind)
+        self.ids += ids
+        self.parts += [part] * len(ids)
+        self.places += [(at, at, at) for at in range(self.next_place, self.next_place + len(ids))]
+        self.next_place += len(ids)
+
+    def _show(self, picture: int, part: int) -> None:
+        if self.grid is None:
+            raise ValueError("a row shows a picture, but the batch has none")
+        down, across = self.grid.rows // RULES.merge_size, self.grid.columns // RULES.merge_size
+        n, at = down * across, self.next_place
+        self.image_at += range(len(self.ids), len(self.ids) + n)
+        self.image_from += range(self.row.pictures[picture] * n, (self.row.pictures[picture] + 1) * n)
+        self.ids += [self.encoder.image_id] * n
+        self.parts += [part] * n
+        self.places += [(at, at + row, at + column) for row in range(down) for column in range(across)]
+        self.next_place += max(down, across)
 
 
-def token_weights(kind: str, length: int) -> list[float]:
+def token_weights(said: Said, offsets: Sequence[tuple[int, int]]) -> list[float]:
     """Long answers weigh a little more than short ones; a verdict outweighs the places that lead to it."""
-    weight = 1 / length**0.5
-    verdict = min(length, VERDICT_TOKENS.get(kind, 0))
-    return [weight] * (length - verdict) + [VERDICT_WEIGHT * weight] * verdict
+    length = len(offsets)
+    verdict = min(length, VERDICT_TOKENS.get(said.kind, 0))
+    weights = [1 / length**0.5] * (length - verdict) + [VERDICT_WEIGHT / length**0.5] * verdict
+    for start, end in said.unweighed:
+        weights = [0.0 if start <= a and b <= end else w for w, (a, b) in zip(weights, offsets, strict=True)]
+    return weights
 
 
-def block_mask(parts: torch.Tensor, chained: torch.Tensor) -> torch.Tensor:
-    """Who may see whom: bool [rows, 1, tokens, tokens] from parts i64 [rows, tokens] (0 the prefix, -1 padding)."""
+def block_mask(parts: torch.Tensor) -> torch.Tensor:
+    """Who may see whom: bool [rows, 1, tokens, tokens] from parts i64 [rows, tokens] (0 shared, -1 padding)."""
     length = parts.shape[1]
     earlier = torch.ones(length, length, dtype=torch.bool).tril()
     same = parts[:, :, None] == parts[:, None, :]
-    shared = (parts == 0)[:, None, :] | chained[:, None, None]
-    return (earlier & (same | shared))[:, None]
+    return (earlier & (same | (parts == 0)[:, None, :]))[:, None]

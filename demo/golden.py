@@ -13,37 +13,52 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from demo.golden_set import CANARY_SEED, CHECKPOINT, GoldenQuestion, ParityCase, drawn_image, golden_questions, unseen
+from demo.exam import CHAT_KINDS, PICTURE_KINDS, SECOND_SEED, Asked, drawn_image, unseen
+from demo.golden_set import CANARY_SEED, CHECKPOINT, GoldenQuestion, ParityCase, golden_chats, golden_questions
 from demo.reference import Reference, user_message
 
-GOLDEN_QUESTIONS = 240  # of which 220 show a picture
-SIZES: dict[
-    str, Callable[[Image.Image], bool]
-] = {  # the seeds of the parity cases' pictures are found by the size they have to have
-    "square": lambda image: image.size == (112, 112),
-    "wide": lambda image: image.width >= 1.5 * image.height and not (image.width % 28 or image.height % 28),
-    "resized": lambda image: bool(image.width % 28 and image.height % 28) and image.width > 300,
+# How many: about own pictures and none, about pictures of the second program, of more than a turn or a picture.
+OWN, SECOND, CHATS = 210, 90, 50
+FIRST_SEED = 500_000  # past those of every question
+# The parity cases' pictures: the first seed that is tried, and the size that the picture has to have.
+PICTURES: dict[str, tuple[int, Callable[[Image.Image], bool]]] = {
+    "square": (FIRST_SEED, lambda image: image.size == (112, 112)),
+    "wide": (
+        FIRST_SEED,
+        lambda image: image.width >= 1.5 * image.height and not (image.width % 28 or image.height % 28),
+    ),
+    "resized": (
+        SECOND_SEED + FIRST_SEED,
+        lambda image: bool(image.width % 28 and image.height % 28) and image.width > 300,
+    ),
 }
 
 
 def record_questions(reference: Reference, folder: Path) -> None:
+    own = unseen(OWN, (*PICTURE_KINDS, "greeting"))
+    second = unseen(SECOND, PICTURE_KINDS, first_seed=SECOND_SEED)
+    _record(reference, folder / "questions.jsonl", "golden", [*own, *second])
+    _record(reference, folder / "chats.jsonl", "chat", list(unseen(CHATS, CHAT_KINDS)))
+
+
+def _record(reference: Reference, path: Path, name: str, questions: list[Asked]) -> None:
     lines = []
-    for i, asked in enumerate(unseen(GOLDEN_QUESTIONS)):
-        answer = reference.ask(asked.question.text, asked.image, asked.thinking)
+    for i, asked in enumerate(questions):
+        answer = reference.ask(asked)
         spoken = answer.generated_ids
         golden = GoldenQuestion(
-            id=f"golden-{i:03d}",
+            id=f"{name}-{i:03d}",
             seed=asked.seed,
-            kind=asked.question.kind,
+            kind=asked.kind,
             language=asked.question.language,
             thinking=asked.thinking,
             question=asked.question.text,
-            expected=asked.question.answer,
+            expected=asked.expected,
             answer_ids=spoken[:-1] if spoken[-1] in reference.end_ids else spoken,
             answer=answer.text,
         )
         lines.append(json.dumps(asdict(golden), ensure_ascii=False))
-    (folder / "questions.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def record_canary(reference: Reference, folder: Path) -> None:
@@ -51,13 +66,13 @@ def record_canary(reference: Reference, folder: Path) -> None:
     image = drawn_image(CANARY_SEED)
     image.save(folder / "canary.png")
     prompt = "Describe the picture."
-    answer = reference.ask(prompt, image, thinking=False).text
+    answer = reference.answer([user_message(prompt, 1)], [image], thinking=False).text
     (folder / "canary.json").write_text(json.dumps({"prompt": prompt, "answer": answer}, indent=2) + "\n")
 
 
 def record_parity(reference: Reference, folder: Path) -> None:
     """Ids and fp32 logits of a few chats that differ in what can go wrong."""
-    images = {f"{name}.png": _first_image(fits) for name, fits in SIZES.items()}
+    images = {f"{name}.png": _first_image(seed, fits) for name, (seed, fits) in PICTURES.items()}
     for name, image in images.items():
         image.save(folder / name)
     cases, logits = [], {}
@@ -111,8 +126,7 @@ def _image_parts(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [part for part in parts if part["type"] == "image"]
 
 
-def _first_image(fits: Callable[[Image.Image], bool]) -> Image.Image:
-    seed = 500_000
+def _first_image(seed: int, fits: Callable[[Image.Image], bool]) -> Image.Image:
     while not fits(drawn_image(seed)):
         seed += 1
     return drawn_image(seed)
@@ -129,7 +143,7 @@ def main() -> None:
     record_canary(reference, folder)
     record_parity(reference, folder)
     record_questions(reference, folder)
-    questions = golden_questions(folder)
+    questions = [*golden_questions(folder), *golden_chats(folder)]
     print(f"{sum(question.is_right for question in questions)} of {len(questions)} golden questions are right")
 
 

@@ -3,34 +3,30 @@
 from __future__ import annotations
 
 import json
-import random
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
+from demo.exam import MOST_TOKENS, SECOND_SEED, Asked, ask, drawn_image, is_right, plain
 
-from demo.drawing import draw
-from demo.questions import KINDS, Question, random_greeting, random_question
-from demo.scenes import Scene, random_scene
+__all__ = [
+    "CANARY_SEED",
+    "CHECKPOINT",
+    "GOLDEN",
+    "MOST_TOKENS",
+    "SECOND_SEED",
+    "GoldenChat",
+    "GoldenQuestion",
+    "ParityCase",
+    "drawn_image",
+    "golden_chats",
+    "golden_questions",
+    "parity_cases",
+    "plain",
+]
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 GOLDEN = CHECKPOINT / "golden"
-CANARY_SEED = 33  # two things, far apart
-UNSEEN_SEED = 7_000_000_000  # seeds from here on belong to no training
-
-
-@dataclass(frozen=True)
-class Asked:
-    """One unseen question: the seed draws its picture, unless it is a greeting."""
-
-    seed: int
-    question: Question
-    thinking: bool
-
-    @property
-    def image(self) -> Image.Image | None:
-        return None if self.question.kind == "greeting" else drawn_image(self.seed)
+CANARY_SEED = 842  # two things, far apart
 
 
 @dataclass(frozen=True)
@@ -53,7 +49,19 @@ class GoldenQuestion:
 
     @property
     def is_right(self) -> bool:
-        return plain(self.answer) == plain(self.expected)
+        return is_right(self.kind, self.answer, self.expected)
+
+
+@dataclass(frozen=True)
+class GoldenChat(GoldenQuestion):
+    """One line of chats.jsonl: turns, two pictures, a video or tools; its seed draws and writes all of it again."""
+
+    @property
+    def asked(self) -> Asked:
+        found = ask(self.seed, self.kind)
+        if found is None:
+            raise ValueError(f"the seed {self.seed} asks nothing of the kind {self.kind}")
+        return found
 
 
 @dataclass(frozen=True)
@@ -68,44 +76,14 @@ class ParityCase:
     generated_ids: list[int]
 
 
-def drawn_image(seed: int) -> Image.Image:
-    """The picture of an unseen seed, pixel for pixel the same each time."""
-    return draw(unseen_scene(seed))
-
-
-def unseen_scene(seed: int) -> Scene:
-    return random_scene(random.Random(UNSEEN_SEED + seed))
-
-
-def unseen(n: int, thinking: float = 0.3, first_seed: int = 0) -> Iterator[Asked]:
-    """n unseen questions, the kinds in turn so that each is asked equally often."""
-    seed, asked = first_seed, 0
-    while asked < n:
-        rng = random.Random(f"question {UNSEEN_SEED + seed}")
-        kind = KINDS[asked % len(KINDS)]
-        question = ask(rng, seed, kind)
-        if question is not None:
-            yield Asked(seed, question, rng.random() < thinking)
-            asked += 1
-        seed += 1
-
-
-def ask(rng: random.Random, seed: int, kind: str) -> Question | None:
-    """A question of this kind about the seed's picture, put as training never puts it."""
-    if kind == "greeting":
-        return random_greeting(rng, held_out=True)
-    return random_question(rng, unseen_scene(seed), kind, held_out=True)
-
-
-def plain(answer: str) -> str:
-    """An answer without its thinking and its box."""
-    spoken = answer.split("</think>")[-1]
-    return spoken.replace("<|begin_of_box|>", "").replace("<|end_of_box|>", "").strip()
-
-
 def golden_questions(folder: Path = GOLDEN) -> list[GoldenQuestion]:
     lines = (folder / "questions.jsonl").read_text(encoding="utf-8").splitlines()
     return [GoldenQuestion(**json.loads(line)) for line in lines]
+
+
+def golden_chats(folder: Path = GOLDEN) -> list[GoldenChat]:
+    lines = (folder / "chats.jsonl").read_text(encoding="utf-8").splitlines()
+    return [GoldenChat(**json.loads(line)) for line in lines]
 
 
 def parity_cases(folder: Path = GOLDEN) -> list[ParityCase]:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel
 from torch import nn
 from transformers import Glm4vConfig, Glm4vForConditionalGeneration
 
@@ -22,6 +24,11 @@ PREPROCESSOR: dict[str, Any] = {
     "image_std": [0.26862954, 0.26130258, 0.27577711],
     "image_processor_type": "Glm46VImageProcessor",
     "processor_class": "Glm46VProcessor",
+}
+VIDEO_PREPROCESSOR: dict[str, Any] = {
+    **{key: value for key, value in PREPROCESSOR.items() if key not in ("image_processor_type", "size")},
+    "size": {"shortest_edge": 12544, "longest_edge": 16 * 112 * 112},
+    "video_processor_type": "Glm46VVideoProcessor",
 }
 
 
@@ -91,8 +98,35 @@ def new_model(tokenizer: Tokenizer, seed: int = 0) -> Glm4vForConditionalGenerat
     return model
 
 
+def start_from(model: Glm4vForConditionalGeneration, tokenizer: Tokenizer, folder: Path) -> None:
+    """Take over the weights of an earlier demo; a token it did not have starts as the mean of its pieces there, and
+    a number beside that near its neighbours."""
+    earlier = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    weights = {name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()}
+    decoder = ByteLevel()
+    for name in ("lm_head.weight", "model.language_model.embed_tokens.weight"):
+        rows = []
+        for token in range(tokenizer.get_vocab_size()):
+            text = str(tokenizer.id_to_token(token))
+            same = earlier.token_to_id(text)
+            pieces = [same] if same is not None else earlier.encode(decoder.decode([text])).ids
+            row = weights[name][pieces].mean(dim=0)
+            rows.append(row + _waves(int(text), row) if same is None and text.isdigit() else row)
+        weights[name] = torch.stack(rows)
+    model.load_state_dict(weights)
+
+
+def _waves(number: int, like: torch.Tensor) -> torch.Tensor:
+    """What tells a number of 0 to 1000 from others, much from distant ones and little from near ones."""
+    turns = number / 1000 * math.pi * torch.arange(1, 9)
+    directions = torch.randn(16, len(like), generator=torch.Generator().manual_seed(0))
+    waves = torch.cat([turns.cos(), turns.sin()]) @ directions
+    found: torch.Tensor = waves * (like.norm() / waves.norm())
+    return found
+
+
 def save_model(model: Glm4vForConditionalGeneration, tokenizer: Tokenizer, folder: Path) -> None:
-    """Write weights in fp16 with config.json, preprocessor_config.json and generation_config.json."""
+    """Write weights in fp16 with config.json and the files of the processors and of generation."""
     half = {name: tensor.detach().to(torch.float16).contiguous() for name, tensor in model.state_dict().items()}
     model.save_pretrained(folder, state_dict=half)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -101,6 +135,7 @@ def save_model(model: Glm4vForConditionalGeneration, tokenizer: Tokenizer, folde
     _write_json(folder / "config.json", config)
     (folder / "model.safetensors").chmod(0o644)  # its writer leaves it to its owner alone
     _write_json(folder / "preprocessor_config.json", PREPROCESSOR)
+    _write_json(folder / "video_preprocessor_config.json", VIDEO_PREPROCESSOR)
     _write_json(
         folder / "generation_config.json",
         {

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,16 +30,19 @@ class Muon:
 
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:
+        looks: list[torch.Tensor] = []
         for matrix, velocity in zip(self.matrices, self.velocities, strict=True):
             gradient = matrix.weight.grad
             if gradient is None:
-                continue
+                gradient = torch.zeros_like(matrix.weight)
             velocity.mul_(self.momentum).add_(gradient)
             look_ahead = gradient + self.momentum * velocity
-            matrix.weight.mul_(1 - learning_rate * self.weight_decay)
             flat = look_ahead.reshape(look_ahead.shape[0], -1)  # [out, in]; a convolution's window is one row
-            parts = flat.chunk(matrix.parts, dim=0)
-            update = torch.cat([_sized_like_adam(orthogonal(part)) for part in parts])
+            looks += flat.chunk(matrix.parts, dim=0)
+        updates = iter(orthogonal_all(looks))
+        for matrix in self.matrices:
+            update = torch.cat([_sized_like_adam(next(updates)) for _ in range(matrix.parts)])
+            matrix.weight.mul_(1 - learning_rate * self.weight_decay)
             matrix.weight.add_(update.view_as(matrix.weight), alpha=-learning_rate)
 
     def zero_grad(self) -> None:
@@ -53,16 +57,29 @@ class Muon:
             mine.copy_(saved)
 
 
-def orthogonal(matrix: torch.Tensor, iterations: int = 5) -> torch.Tensor:
-    """A matrix with the same singular vectors and singular values near one, by a quintic Newton-Schulz iteration."""
+def orthogonal_all(matrices: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Each matrix's orthogonal neighbour; those of one shape are taken together."""
+    by_shape: dict[torch.Size, list[int]] = defaultdict(list)
+    for i, matrix in enumerate(matrices):
+        by_shape[matrix.shape].append(i)
+    found: dict[int, torch.Tensor] = {}
+    for indices in by_shape.values():
+        together = orthogonal(torch.stack([matrices[i] for i in indices]))
+        found |= dict(zip(indices, together, strict=True))
+    return [found[i] for i in range(len(matrices))]
+
+
+def orthogonal(matrices: torch.Tensor, iterations: int = 5) -> torch.Tensor:
+    """Matrices [n, out, in] with the same singular vectors and singular values near one, by Newton and Schulz."""
     a, b, c = 3.4445, -4.7750, 2.0315  # the coefficients of Keller Jordan's Muon: fast rather than exact
-    tall = matrix.shape[0] > matrix.shape[1]
-    x: torch.Tensor = matrix.T if tall else matrix
-    x = x / (x.norm() + 1e-7)
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.transpose(1, 2) if tall else matrices
+    x = (x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)).to(torch.bfloat16)
     for _ in range(iterations):
-        gram = x @ x.T
+        gram = x @ x.transpose(1, 2)
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.T if tall else x
+    found: torch.Tensor = x.float()
+    return found.transpose(1, 2) if tall else found
 
 
 def _sized_like_adam(update: torch.Tensor) -> torch.Tensor:

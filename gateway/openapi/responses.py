@@ -111,7 +111,7 @@ EXAMPLES: dict[str, Schema] = {
         "result": "Red.",
         "model": "GLM-4.6V-Flash-WEB",
         "success": True,
-        "usage": {"prompt_tokens": 27, "image_tokens": 9, "completion_tokens": 2, "total_tokens": 29},
+        "usage": {"prompt_tokens": 27, "image_tokens": 9, "completion_tokens": 3, "total_tokens": 30},
         "finish_reason": "stop",
         "request_id": "9f2c51d0a7b84e6f8d13c5a2e0b47961",
         "timings": {"first_token_ms": 41.3, "total_ms": 58.2},
@@ -148,6 +148,6 @@ EXAMPLES: dict[str, Schema] = {
                 "logprobs": None,
             }
         ],
-        "usage": {"prompt_tokens": 27, "completion_tokens": 2, "total_tokens": 29},
+        "usage": {"prompt_tokens": 27, "completion_tokens": 3, "total_tokens": 30},
     },
 }

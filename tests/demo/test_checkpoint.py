@@ -11,9 +11,17 @@ import pytest
 from PIL import Image
 from tokenizers import Tokenizer
 
-from demo.golden_set import CANARY_SEED, CHECKPOINT, GOLDEN, drawn_image, golden_questions, parity_cases, unseen
-from demo.questions import KINDS
-from demo.wordings import LANGUAGES
+from demo.exam import CHAT_KINDS, PICTURE_KINDS, ask, drawn_image
+from demo.golden_set import (
+    CANARY_SEED,
+    CHECKPOINT,
+    GOLDEN,
+    GoldenQuestion,
+    golden_chats,
+    golden_questions,
+    parity_cases,
+)
+from demo.lessons.wordings import LANGUAGES
 from glmserve.model.config import Checkpoint
 
 MOST_BYTES = 12_000_000
@@ -65,38 +73,47 @@ def test_the_ids_in_the_config_are_the_tokenizers() -> None:
     assert generation["do_sample"] is False
 
 
+# How often a kind is right at least: the golden set has worn pictures, those of a second drawing program, and phrasings
+# that no training has seen.
+FLOORS = {"turns": 0.75, "pair": 0.65, "video": 0.8, "box": 0.8}
+HARD = ("turns", "pair", "video")
+
+
+def all_golden() -> list[GoldenQuestion]:
+    return [*golden_questions(), *golden_chats()]
+
+
 def test_golden_answers_are_right() -> None:
-    questions = golden_questions()
+    questions = all_golden()
     right: dict[str, list[bool]] = defaultdict(list)
     for question in questions:
         right[question.kind].append(question.is_right)
-    assert sum(question.has_image for question in questions) == 220
-    assert sum(question.is_right for question in questions) >= 0.95 * len(questions)
+    assert sum(question.has_image for question in golden_questions()) >= 200
+    assert len(questions) >= 300
+    known = [question for question in questions if question.kind not in HARD]
+    assert sum(question.is_right for question in known) >= 0.95 * len(known)
     for kind, outcomes in right.items():
-        assert sum(outcomes) / len(outcomes) >= (0.8 if kind == "relation" else 0.85), kind
+        assert sum(outcomes) / len(outcomes) >= FLOORS.get(kind, 0.85), kind
 
 
 def test_golden_questions_cover_every_kind_language_and_way_of_thinking() -> None:
-    questions = golden_questions()
-    assert {question.kind for question in questions} == set(KINDS)
+    questions = all_golden()
+    assert {question.kind for question in questions} == {*PICTURE_KINDS, *CHAT_KINDS, "greeting"}
     assert {question.language for question in questions} == set(LANGUAGES)
     assert {question.thinking for question in questions} == {True, False}
 
 
 def test_golden_questions_are_what_the_code_still_asks() -> None:
-    questions = golden_questions()
-    for golden, asked in zip(questions, unseen(len(questions)), strict=True):
-        assert (golden.seed, golden.question, golden.expected, golden.thinking) == (
-            asked.seed,
-            asked.question.text,
-            asked.question.answer,
-            asked.thinking,
-        )
+    for golden in all_golden():
+        asked = ask(golden.seed, golden.kind)
+        assert asked is not None
+        assert (golden.question, golden.expected) == (asked.question.text, asked.expected)
+        assert (golden.language, golden.thinking) == (asked.question.language, asked.thinking)
 
 
 def test_golden_answers_decode_from_their_ids() -> None:
     tokenizer = Tokenizer.from_file(str(CHECKPOINT / "tokenizer.json"))
-    for question in golden_questions():
+    for question in all_golden():
         assert tokenizer.decode(question.answer_ids, skip_special_tokens=False) == question.answer
 
 
@@ -111,10 +128,11 @@ def test_parity_cases_have_logits_and_images() -> None:
         (length,) = struct.unpack("<Q", file.read(8))
         shapes = {name: tensor["shape"] for name, tensor in json.loads(file.read(length)).items() if name[0] != "_"}
     cases = parity_cases()
+    image = json.loads((CHECKPOINT / "config.json").read_text(encoding="utf-8"))["image_token_id"]
     vocabulary = tensors()["lm_head.weight"]["shape"][0]
     assert shapes == {case.name: [len(case.generated_ids), vocabulary] for case in cases}
     for case in cases:
-        image_tokens = case.input_ids.count(638)
+        image_tokens = case.input_ids.count(image)
         assert image_tokens == sum(h * w // 4 for _, h, w in case.image_grid)
 
 
@@ -122,6 +140,8 @@ def test_the_golden_folder_stays_under_two_megabytes() -> None:
     assert sum(path.stat().st_size for path in GOLDEN.iterdir()) < MOST_GOLDEN_BYTES
 
 
-@pytest.mark.parametrize("name", ["README.md", "chat_template.jinja", "preprocessor_config.json"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "chat_template.jinja", "preprocessor_config.json", "video_preprocessor_config.json"]
+)
 def test_the_checkpoint_folder_is_complete(name: str) -> None:
     assert (CHECKPOINT / name).stat().st_size > 0

@@ -6,9 +6,11 @@ import random
 
 import pytest
 
-from demo.phrases import Patterns, as_typed, is_held_out, phrasing, phrasings
-from demo.questions import random_greeting
-from demo.wordings import LANGUAGES, WORDINGS
+from demo.lessons.pairs import WAYS as PAIR_WAYS
+from demo.lessons.phrases import Patterns, as_typed, is_held_out, phrasing, phrasings
+from demo.lessons.questions import random_greeting
+from demo.lessons.watching import WAYS as FILM_WAYS
+from demo.lessons.wordings import LANGUAGES, WORDINGS
 
 LEAST_WAYS = 60
 
@@ -17,8 +19,9 @@ def all_patterns(language: str) -> dict[str, Patterns]:
     ways = WORDINGS[language].ways
     named = {name: value for name, value in vars(ways).items() if name.isupper() and isinstance(value, tuple)}
     greetings = {f"greeting {i}": patterns for i, (patterns, _, _) in enumerate(named.pop("GREETINGS"))}
-    relations = {f"RELATION {axis}": patterns for axis, patterns in ways.RELATION.items()}
-    return named | greetings | relations
+    for name in ("RELATION", "SECOND_TURN"):
+        named |= {f"{name} {key}": patterns for key, patterns in getattr(ways, name).items()}
+    return named | greetings | PAIR_WAYS[language] | FILM_WAYS[language]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -29,7 +32,8 @@ def test_there_are_sixty_ways_to_ask(language: str, name: str) -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_there_are_sixty_ways_to_ask_for_a_comparison(language: str) -> None:
-    patterns = WORDINGS[language].ways.RELATION.values()
+    relations = WORDINGS[language].ways.RELATION.values()
+    patterns = [*relations, *(PAIR_WAYS[language][kind] for kind in ("more", "differ", "larger"))]
     assert len({text for some in patterns for text in phrasings(some)}) >= LEAST_WAYS
 
 

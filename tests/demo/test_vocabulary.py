@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import random
 from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer
 
+from demo.exam import KINDS, unseen
 from demo.golden_set import CHECKPOINT
-from demo.questions import random_questions
-from demo.scenes import random_scene
 from demo.vocabulary import SPECIAL_TOKENS, VOCABULARY_SIZE
 
 REAL = Path(__file__).parents[3] / "shared" / "glm-4.6v-flash"
@@ -28,14 +26,21 @@ def test_any_text_survives_the_round_trip(tokenizer: Tokenizer) -> None:
         assert tokenizer.decode(tokenizer.encode(text).ids, skip_special_tokens=False) == text
 
 
-def test_questions_and_answers_survive_and_stay_short(tokenizer: Tokenizer) -> None:
-    rng = random.Random(6)
-    for _ in range(200):
-        for question in random_questions(rng, random_scene(rng), 4):
-            for text in (question.text, question.answer):
-                ids = tokenizer.encode(text).ids
-                assert tokenizer.decode(ids, skip_special_tokens=False) == text
-                assert len(ids) <= 40
+@pytest.mark.parametrize("kind", KINDS)
+def test_questions_and_answers_survive_and_stay_short(tokenizer: Tokenizer, kind: str) -> None:
+    for asked in unseen(25, (kind,)):
+        for text in (asked.question.text, asked.expected):
+            ids = tokenizer.encode(text).ids
+            assert tokenizer.decode(ids, skip_special_tokens=False) == text
+            assert len(ids) <= (240 if kind == "json" else 80)
+
+
+def test_a_side_of_a_box_is_one_token_and_other_numbers_have_one_for_each_digit(tokenizer: Tokenizer) -> None:
+    box = tokenizer.encode("<|begin_of_box|>[[0,40,560,1000],[120,700,130,990]]<|end_of_box|>").tokens
+    assert [token for token in box if token.isdigit()] == ["0", "40", "560", "1000", "120", "700", "130", "990"]
+    for text in ("560", "It says 1240.", '{"a": 100, "b": [125, 20]}', "[125,7]", "1,200"):
+        numbers = [token for token in tokenizer.encode(text).tokens if any(c.isdigit() for c in token)]
+        assert numbers == [c for c in text if c.isdigit()], text
 
 
 def test_special_tokens_stand_last_and_are_one_token_each(tokenizer: Tokenizer) -> None:

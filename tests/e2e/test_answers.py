@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from serving import Service
 
-from demo.golden_set import GoldenQuestion, drawn_image, golden_questions, plain
+from demo.golden_set import MOST_TOKENS, GoldenQuestion, drawn_image, golden_questions, plain
 from gateway.triton.backend import GenerateRequest
 from gateway.triton.grpc_client import TritonBackend
 from glmserve.model.chat_template import Message, PromptBuilder
@@ -25,7 +25,7 @@ DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 
 
 def _ask(service: Service, question: GoldenQuestion) -> dict:
-    options = {"temperature": 0, "thinking": question.thinking, "max_tokens": 96}
+    options = {"temperature": 0, "thinking": question.thinking, "max_tokens": MOST_TOKENS}
     return service.ask(drawn_image(question.seed), question.question, **options)
 
 
@@ -55,7 +55,7 @@ def test_greetings_without_an_image_get_the_words_of_transformers(service: Servi
     with closing(backend):
         for greeting in GREETINGS:
             ids = prompts.build([Message("user", (greeting.question,))], [], greeting.thinking)
-            request = GenerateRequest("greeting", ids, None, (), Sampling(max_tokens=64), 30.0)
+            request = GenerateRequest("greeting", ids, None, (), Sampling(max_tokens=MOST_TOKENS), 30.0)
             tokens = [token for chunk in backend.generate(request) for token in chunk.tokens]
             assert tokenizer.decode(tokens) == greeting.answer
 
@@ -93,7 +93,7 @@ def test_a_recorded_answer_is_still_what_transformers_says() -> None:
         image = drawn_image(question.seed)
         _, grid = patches_of(image, checkpoint.images)
         ids = prompts.build([Message("user", (ImagePart(), question.question))], [grid], question.thinking)
-        tokens = reference.answer(ids, [image], 96)
+        tokens = reference.answer(ids, [image], MOST_TOKENS)
         assert [t for t in tokens if t not in checkpoint.eos_token_ids] == question.answer_ids
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from serving import ANSWER_S, Service, png
 
-from demo.golden_set import GoldenQuestion, drawn_image, golden_questions, plain
+from demo.golden_set import MOST_TOKENS, GoldenQuestion, drawn_image, golden_questions, plain
 
 pytestmark = pytest.mark.triton
 CLIENTS = 16
@@ -79,7 +79,7 @@ class Client:
 def body_of(question: GoldenQuestion, is_stream: bool) -> bytes:
     image = base64.b64encode(png(drawn_image(question.seed))).decode()
     asked = {"image": image, "prompt": question.question, "thinking": question.thinking}
-    return json.dumps(asked | {"temperature": 0, "max_tokens": 96, "stream": is_stream}).encode()
+    return json.dumps(asked | {"temperature": 0, "max_tokens": MOST_TOKENS, "stream": is_stream}).encode()
 
 
 def result_of(said: bytes, is_stream: bool) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from serving import Service, metric, triton_on
 
-from demo.golden_set import drawn_image, golden_questions
+from demo.golden_set import MOST_TOKENS, drawn_image, golden_questions
 from export.verify.candidate import Candidate
 from export.verify.cases import Case, input_ids
 from gateway.triton.backend import Chunk, GenerateRequest
@@ -83,7 +83,8 @@ def test_answers_from_warm_rows_are_the_golden_ones(service: Service, backend: T
         if question.thinking:
             continue
         for _ in range(2):
-            assert tokens_of(list(backend.generate(asked(question.seed, question.question)))) == question.answer_ids
+            request = asked(question.seed, question.question, max_tokens=MOST_TOKENS)
+            assert tokens_of(list(backend.generate(request))) == question.answer_ids
 
 
 def test_log_probabilities_come_with_every_token_and_agree_with_the_choice(backend: TritonBackend) -> None:

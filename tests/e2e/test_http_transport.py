@@ -17,7 +17,7 @@ import pytest
 from eventually import eventually
 from serving import READY_S, Service, gateway_on, metric, png
 
-from demo.golden_set import drawn_image, golden_questions
+from demo.golden_set import MOST_TOKENS, drawn_image, golden_questions
 from gateway.triton.backend import Cancellation, GenerateRequest
 from gateway.triton.grpc_client import TritonBackend
 from gateway.triton.http_client import TritonHttpBackend
@@ -29,7 +29,7 @@ from launcher.triton_server import TritonServer
 pytestmark = pytest.mark.triton
 QUESTIONS = [question for question in golden_questions() if question.has_image][:4]
 LEFT_S = 4.0
-GREEDY = {"temperature": 0, "max_tokens": 96}
+GREEDY = {"temperature": 0, "max_tokens": MOST_TOKENS}
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +160,8 @@ def test_what_a_killed_gateway_had_asked_for_ends_with_its_deadline(endless: Tri
         "from gateway.triton.backend import GenerateRequest\n"
         "from gateway.triton.http_client import TritonHttpBackend\n"
         "from glmserve.sampling_parameters import Sampling\n"
-        f"request = GenerateRequest('left', np.arange(5, 60), None, (), Sampling(max_tokens=4000), {LEFT_S})\n"
+        "sampling = Sampling(max_tokens=4000, temperature=2.0)  # an answer that nobody can guess ahead\n"
+        f"request = GenerateRequest('left', np.arange(5, 60), None, (), sampling, {LEFT_S})\n"
         "print('asking', flush=True)\n"
         f"list(TritonHttpBackend({endless.http_url!r}).generate(request))\n"
     )

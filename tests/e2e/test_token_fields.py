@@ -65,25 +65,21 @@ def test_an_answer_has_its_fewest_tokens_and_ends_are_ignored_where_asked_for(ba
 def test_penalties_are_openais_formula(backend: TritonBackend) -> None:  # noqa: F811
     """Each token drawn greedily is the likeliest by the model's own log-probabilities less the penalties."""
     frequency, presence = 1.25, 0.5
-    request = asked(
-        9104,
-        QUESTION,
-        max_tokens=24,
-        frequency_penalty=frequency,
-        presence_penalty=presence,
-        logprobs=True,
-        top_logprobs=20,
-    )
-    chunks = list(backend.generate(request))
-    answer: list[int] = []
-    for token, ranked in zip(tokens_of(chunks), [r for chunk in chunks for r in chunk.logprobs], strict=True):
-        scores = {
-            other: value - frequency * answer.count(other) - presence * (other in answer) for other, value in ranked
-        }
-        assert scores[token] == pytest.approx(max(scores.values()), abs=1e-3)
-        answer.append(token)
-    plain = tokens_of(list(backend.generate(asked(9104, QUESTION, max_tokens=24))))
-    assert answer != plain, "the penalties changed nothing here"
+    penalties = {"frequency_penalty": frequency, "presence_penalty": presence}
+    changed = 0
+    for seed in range(9104, 9116):
+        chunks = list(
+            backend.generate(asked(seed, QUESTION, max_tokens=24, logprobs=True, top_logprobs=20, **penalties))
+        )
+        answer: list[int] = []
+        for token, ranked in zip(tokens_of(chunks), [r for chunk in chunks for r in chunk.logprobs], strict=True):
+            scores = {
+                other: value - frequency * answer.count(other) - presence * (other in answer) for other, value in ranked
+            }
+            assert scores[token] == pytest.approx(max(scores.values()), abs=1e-3)
+            answer.append(token)
+        changed += answer != tokens_of(list(backend.generate(asked(seed, QUESTION, max_tokens=24))))
+    assert changed, "the penalties changed nothing here"
 
 
 def test_choices_come_through_the_gateway_whole_and_streamed(service: Service) -> None:

@@ -17,10 +17,13 @@ from export.cli import app
 from export.errors import MEANING, Exit, exit_code
 from export.store.build_store import locked
 from glmserve.errors import GlmServeError
+from glmserve.model.config import Checkpoint
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 SHARD = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+FOUND = Checkpoint.read(DEMO)
+SIZE = FOUND.text.vocabulary
 
 
 @pytest.fixture
@@ -61,7 +64,7 @@ def test_a_missing_file_is_named(name: str, code: Exit, checkpoint: Path, tmp_pa
         ("chat_template.jinja", b"{% if %}", "chat_template.jinja is not a Jinja template"),
         ("chat_template.jinja", b"\xff", "no readable chat_template.jinja"),
         ("chat_template.jinja", b"{{ 1 / 0 }}", "do not turn a question about an image into a prompt"),
-        ("chat_template.jinja", b"{{ messages[0].role }}", "one token 638"),
+        ("chat_template.jinja", b"{{ messages[0].role }}", f"one token {FOUND.image_token_id}"),
     ],
 )
 def test_a_tokenizer_or_template_that_is_none_is_named(
@@ -74,10 +77,12 @@ def test_a_tokenizer_or_template_that_is_none_is_named(
 def test_a_tokenizer_of_another_model_is_named(checkpoint: Path, tmp_path: Path) -> None:
     values = json.loads((checkpoint / "tokenizer.json").read_text("utf-8"))
     control = values["added_tokens"][-1]
-    values["added_tokens"].append(control | {"id": 640, "content": "<|one too many|>"})
+    values["added_tokens"].append(control | {"id": SIZE, "content": "<|one too many|>"})
     (checkpoint / "tokenizer.json").write_text(json.dumps(values), "utf-8")
     result = build(checkpoint, tmp_path / "builds")
-    assert_refused(result, Exit.NO_TOKENIZER, "a token 640, config.json a vocabulary of only 640", tmp_path / "builds")
+    assert_refused(
+        result, Exit.NO_TOKENIZER, f"a token {SIZE}, config.json a vocabulary of only {SIZE}", tmp_path / "builds"
+    )
 
 
 def test_an_unknown_architecture_is_named(checkpoint: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ DEMO = GOLDEN.parent
 CASES = parity_cases()
 LOGITS = load_file(GOLDEN / "logits.safetensors")
 TOLERANCE = 1e-4
+PREPROCESSORS = ["preprocessor_config.json", "video_preprocessor_config.json"]  # whose rules must agree
 
 
 @pytest.fixture(scope="module")
@@ -67,23 +68,24 @@ def test_golden_prompts_are_reproduced(candidate: Candidate, case: ParityCase) -
 
 
 @pytest.mark.parametrize(
-    ("file", "section", "key", "value"),
+    ("files", "section", "key", "value"),
     [
-        ("preprocessor_config.json", None, "image_mean", [0.5, 0.5, 0.5]),
-        ("preprocessor_config.json", None, "image_std", [0.3, 0.3, 0.3]),
-        ("config.json", "rope_parameters", "mrope_section", [3, 3, 2]),
-        ("config.json", "rope_parameters", "rope_theta", 90),
+        (PREPROCESSORS, None, "image_mean", [0.5, 0.5, 0.5]),
+        (PREPROCESSORS, None, "image_std", [0.3, 0.3, 0.3]),
+        (["config.json"], "rope_parameters", "mrope_section", [3, 3, 2]),
+        (["config.json"], "rope_parameters", "rope_theta", 90),
     ],
 )
 def test_golden_logits_notice_what_answers_would_not(
-    file: str, section: str | None, key: str, value: object, tmp_path: Path
+    files: list[str], section: str | None, key: str, value: object, tmp_path: Path
 ) -> None:
     """A slightly wrong rule leaves most answers right; the logits show it by orders of magnitude."""
     checkpoint = Path(shutil.copytree(DEMO, tmp_path / "checkpoint"))
-    values = json.loads((checkpoint / file).read_text("utf-8"))
-    target = values["text_config"][section] if section else values
-    assert key in target and target[key] != value
-    target[key] = value
-    (checkpoint / file).write_text(json.dumps(values), "utf-8")
+    for file in files:
+        values = json.loads((checkpoint / file).read_text("utf-8"))
+        target = values["text_config"][section] if section else values
+        assert key in target and target[key] != value
+        target[key] = value
+        (checkpoint / file).write_text(json.dumps(values), "utf-8")
     case = next(case for case in CASES if case.name == "one_picture")
     assert _error(_candidate(build(checkpoint, tmp_path / "builds", Console(quiet=True))), case) > 100 * TOLERANCE

@@ -10,16 +10,18 @@ import pytest
 from rich.console import Console
 from shared_builds import build_of_demo
 
+from demo.exam import MOST_TOKENS, is_right
 from demo.golden_set import drawn_image, golden_questions
 from export.build.pipeline import build
 from export.precision import Precision, Target
 from export.quantize.blockwise import find_scales, round_to_codes
 from export.verify.candidate import Candidate
 from export.verify.cases import Case, input_ids, synthetic_image
-from glmserve.build.manifest import Manifest, decoder_in
+from glmserve.build.manifest import CHECKPOINT_FOLDER, Manifest, decoder_in
 from glmserve.contract import DecoderGraph
 from glmserve.errors import BadArtifact
 from glmserve.model.chat_template import ImagePart, Message
+from glmserve.model.tokenizer import Tokenizer
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 QUIET = Console(quiet=True)
@@ -31,13 +33,16 @@ MOST_CHANGED = {Precision.FP16: 0.01, Precision.INT8: 0.02, Precision.INT4: 0.06
 def test_few_golden_answers_change(precision: Precision) -> None:
     folder = build_of_demo(precision)
     assert Manifest.read(folder).precision == precision
-    candidate = Candidate(folder, 1, 512)
+    candidate = Candidate(folder, 1, 1024)
+    tokenizer = Tokenizer.read(folder / CHECKPOINT_FOLDER)
     changed = 0
     for question in SEEN:
         words = Message("user", (ImagePart(), question.question))
         case = Case("", (words,), (drawn_image(question.seed),), question.thinking)
-        answer = candidate.answer(candidate.prompt(input_ids(candidate, case), list(case.images)), 96)
-        changed += [token for token in answer if token not in candidate.checkpoint.eos_token_ids] != question.answer_ids
+        answer = candidate.answer(candidate.prompt(input_ids(candidate, case), list(case.images)), MOST_TOKENS)
+        ids = [token for token in answer if token not in candidate.checkpoint.eos_token_ids]
+        # A box may be a hundredth of the picture off: what it holds counts.
+        changed += ids != question.answer_ids and not is_right(question.kind, tokenizer.decode(ids), question.answer)
     assert len(SEEN) >= 200 and changed <= MOST_CHANGED[precision] * len(SEEN), f"{changed} of {len(SEEN)}"
 
 

@@ -18,11 +18,10 @@ from urllib.parse import urlsplit
 from history import Ended, Event, How, PieceCame, Sent
 from serving import png
 
-from demo.golden_set import GoldenQuestion, drawn_image, golden_questions, plain
+from demo.golden_set import MOST_TOKENS, GoldenQuestion, drawn_image, golden_questions, plain
 
 VISION, OPENAI = "/v1/chat/vision", "/v1/chat/completions"
 _TIMEOUT_S = 60.0
-_MOST_TOKENS = 96
 _SPLIT = "\x1f"
 """Stands in a recorded text between thoughts and answer."""
 
@@ -218,7 +217,7 @@ def known(question: GoldenQuestion) -> str:
 
 
 def body_of(question: GoldenQuestion, is_stream: bool, by_openai: bool) -> bytes:
-    values: dict[str, Any] = {"temperature": 0, "max_tokens": _MOST_TOKENS, "stream": is_stream}
+    values: dict[str, Any] = {"temperature": 0, "max_tokens": MOST_TOKENS, "stream": is_stream}
     values["thinking"] = question.thinking
     if not by_openai:
         return json.dumps(values | {"image": _image(question.seed), "prompt": question.question}).encode()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -14,7 +13,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from PIL import Image
 from samples import base64_of, file_of
-from stand_in_build import give_tools, write_stand_in
+from stand_in_build import write_stand_in
 from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
@@ -122,19 +121,6 @@ def backend(says: Callable[..., list[Chunk]]) -> FakeBackend:
 @pytest.fixture
 def client(settings: GatewaySettings, backend: FakeBackend) -> FlaskClient:
     return create_app(settings, backend).test_client()
-
-
-@pytest.fixture(scope="session")
-def build_with_tools(build: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = Path(shutil.copytree(build, tmp_path_factory.mktemp("tools") / "build"))
-    give_tools(folder)
-    return folder
-
-
-@pytest.fixture
-def client_with_tools(build_with_tools: Path, backend: FakeBackend) -> FlaskClient:
-    """Of a gateway whose chat template knows tools."""
-    return create_app(GatewaySettings(build=build_with_tools), backend).test_client()
 
 
 @pytest.fixture(scope="session")

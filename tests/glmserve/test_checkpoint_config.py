@@ -14,6 +14,7 @@ from glmserve.errors import BadArtifact
 from glmserve.model.config import Checkpoint
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
+SIZE = Checkpoint.read(DEMO).text.vocabulary
 
 
 @needs_real
@@ -63,7 +64,7 @@ def _altered(folder: Path, change: dict[str, Any], file: str = "config.json") ->
         ({"vision_config.out_hidden_size": 8}, "out_hidden_size"),
         ({"text_config.hidden_act": "gelu"}, "hidden_act"),
         ({"architectures": 5}, "architectures must be a list of strings"),
-        ({"image_token_id": 640}, "image_token_id must be an integer from 0 to 639"),
+        ({"image_token_id": SIZE}, f"image_token_id must be an integer from 0 to {SIZE - 1}"),
         ({"image_token_id": -1}, "image_token_id"),
         ({"text_config.num_hidden_layers": 0}, "num_hidden_layers must be a positive integer"),
         ({"text_config.num_hidden_layers": True}, "num_hidden_layers"),

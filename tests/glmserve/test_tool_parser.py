@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -131,8 +132,14 @@ def test_the_bytes_of_tokens_are_those_of_the_text(text: str) -> None:
     assert b"".join(TOKENIZER.token_bytes(token) for token in TOKENIZER.encode(text)) == text.encode()
 
 
-def test_a_template_without_tools_refuses_them() -> None:
-    builder = PromptBuilder.read(DEMO, TOKENIZER, Checkpoint.read(DEMO).image_token_id, 2)
+def test_a_template_without_tools_refuses_them(tmp_path: Path) -> None:
+    folder = Path(
+        shutil.copytree(DEMO, tmp_path / "checkpoint", ignore=shutil.ignore_patterns("golden", "*.safetensors"))
+    )
+    (folder / "chat_template.jinja").write_text(
+        "{% for message in messages %}{{ message.content }}{% endfor %}", "utf-8"
+    )
+    builder = PromptBuilder.read(folder, TOKENIZER, Checkpoint.read(DEMO).image_token_id, 2)
     with pytest.raises(InvalidInput, match="no tools"):
         builder.build([Message("user", ("Hi",))], [], False, [WEATHER])
 

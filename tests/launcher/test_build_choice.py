@@ -95,7 +95,7 @@ def test_a_checkpoint_may_be_a_name_on_the_hub(name: str, tmp_path: Path, monkey
         choose(None, name, None, tmp_path, True)
 
 
-@pytest.mark.parametrize("name", ["/models/nowhere", "nowhere", "../nowhere", "demo/drawing.py", "bench/results"])
+@pytest.mark.parametrize("name", ["/models/nowhere", "nowhere", "../nowhere", "demo/model.py", "bench/results"])
 def test_what_is_neither_a_folder_nor_a_name_on_the_hub_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(NoBuild, match=r"CHECKPOINT= takes .* folder, or a name on the hub"):
         choose(None, name, None, tmp_path, True)

@@ -11,18 +11,20 @@ from pathlib import Path
 
 import numpy as np
 
-from demo.golden_set import Asked, unseen
+from demo.exam import PICTURE_KINDS, Asked, unseen
 from export.verify.candidate import Candidate
 from export.verify.cases import Case, input_ids
 from glmserve.model.chat_template import ImagePart, Message
 
 FIRST_SEED = 500_000
 """Questions from here on are neither golden ones nor anything that a build was calibrated on."""
+KINDS = (*PICTURE_KINDS, "greeting")
+"""Of one picture or none."""
 MOST_TOKENS, CONTEXT = 96, 512
 
 
 def main(questions: int, exact: Path, others: list[Path]) -> None:
-    cases = [_case(asked) for asked in unseen(questions, first_seed=FIRST_SEED)]
+    cases = [_case(asked) for asked in unseen(questions, KINDS, first_seed=FIRST_SEED)]
     right = Candidate(exact, 1, CONTEXT)
     answers = [right.answer(right.prompt(input_ids(right, case), list(case.images)), MOST_TOKENS) for case in cases]
     wanted = [_log_probabilities(right, case, answer) for case, answer in zip(cases, answers, strict=True)]

@@ -14,7 +14,7 @@ import pytest
 from behaviours.asking import Reply, Sender, Service
 from fake_backend import FakeBackend
 from serving import READY_S, gateway_on
-from stand_in_build import give_tools, write_stand_in
+from stand_in_build import write_stand_in
 
 from gateway.app import create_app
 from gateway.limits.api_keys import create_key
@@ -49,7 +49,6 @@ def saying(folder: Path) -> Iterator[Callable[..., Service]]:
     """Makes services in this process, on a build in an empty folder; their model says a text, token by token, and then
     ends or fails."""
     write_stand_in(folder, "What is in the picture?", None)
-    give_tools(folder)
     tokenizer = Tokenizer.read(folder / CHECKPOINT_FOLDER)
     backend = FakeBackend()
     app = create_app(GatewaySettings(build=folder, exempt_loopback=True), backend)

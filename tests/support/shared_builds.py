@@ -59,12 +59,13 @@ def build_of_endless() -> Path:
 
 @cache
 def build_with_tools() -> Path:
-    """The demo with a chat template that knows tools: the real model's where it is at hand, else one of the tests'."""
+    """The demo with the real model's chat template, where that is at hand."""
+    if not REAL.is_dir():
+        return build_of_demo()
     checkpoint = CACHE / "tools" / "checkpoint"
     with _lock(CACHE):
         shutil.copytree(DEMO, checkpoint, dirs_exist_ok=True)
-        template = REAL / "chat_template.jinja" if REAL.is_dir() else TESTS / "support" / "tool_template.jinja"
-        shutil.copy(template, checkpoint / "chat_template.jinja")
+        shutil.copy(REAL / "chat_template.jinja", checkpoint / "chat_template.jinja")
     return _shared(checkpoint, Path("tools"))
 
 

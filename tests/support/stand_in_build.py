@@ -32,12 +32,6 @@ def write_stand_in(folder: Path, prompt: str, answer: str | None) -> None:
     Manifest.describe(folder, "recipe", "demo", "fp32", "cpu").write(folder)
 
 
-def give_tools(build: Path) -> None:
-    """The stand-in's chat template knows tools from now on, as the model family's own does."""
-    template = Path(__file__).with_name("tool_template.jinja")
-    shutil.copy(template, build / CHECKPOINT_FOLDER / "chat_template.jinja")
-
-
 def describe_again(build: Path) -> None:
     """For a stand-in build that a test has altered on purpose: its manifest and certificate say what is in it now."""
     Manifest.describe(build, "recipe", "stand-in", "fp32", "cpu").write(build)

@@ -11,6 +11,7 @@ import pytest
 from fake_backend import FakeBackend
 from flask.testing import FlaskClient
 from samples import OPENAI_URL, ask, ask_openai, assert_problem
+from whole_answers import CHECKPOINT
 
 from gateway.triton.backend import Chunk
 from glmserve.contract import Finish
@@ -19,6 +20,7 @@ from glmserve.model.tokenizer import Tokenizer
 
 Script = Callable[..., list[Chunk]]
 HI = {"messages": [{"role": "user", "content": "Hi"}]}
+SIZE = CHECKPOINT.text.vocabulary
 RUNNING, STOP, LENGTH = Finish.RUNNING, Finish.STOP, Finish.LENGTH
 
 
@@ -151,8 +153,8 @@ def test_bad_words_are_banned_at_the_beginning_and_after_a_blank(
         ({"logit_bias": [1]}, "logit_bias"),
         ({"logit_bias": {"999999": 1}}, "logit_bias holds the token id 999999; ids go from 0 to"),
         ({"allowed_token_ids": []}, "allowed_token_ids"),
-        ({"allowed_token_ids": [1, 640]}, "allowed_token_ids holds the token id 640; ids go from 0 to 639"),
-        ({"stop_token_ids": [640]}, "stop_token_ids holds the token id 640; ids go from 0 to 639"),
+        ({"allowed_token_ids": [1, SIZE]}, f"allowed_token_ids holds the token id {SIZE}; ids go from 0 to {SIZE - 1}"),
+        ({"stop_token_ids": [SIZE]}, f"stop_token_ids holds the token id {SIZE}; ids go from 0 to {SIZE - 1}"),
         ({"bad_words": [" "]}, "bad_words"),
         ({"bad_words": "x"}, "bad_words"),
         ({"min_tokens": 6, "max_tokens": 5}, "min_tokens is 6, and max_tokens is 5"),

@@ -32,11 +32,6 @@ CALL = "<tool_call>weather\n<arg_key>city</arg_key>\n<arg_value>北京</arg_valu
 ASKED = [{"role": "user", "content": "Weather?"}]
 
 
-@pytest.fixture
-def client(client_with_tools: FlaskClient) -> FlaskClient:
-    return client_with_tools
-
-
 def post(client: FlaskClient, messages: Any, **more: Any) -> Any:
     return client.post(URL, json={"model": "GLM-4.6V-Flash-WEB", "max_tokens": 64, "messages": messages, **more})
 

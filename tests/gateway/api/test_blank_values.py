@@ -16,11 +16,6 @@ USER: dict[str, Any] = {"role": "user", "content": "Hi"}
 ASSISTANT = {"role": "assistant", "content": "Hello"}
 
 
-@pytest.fixture
-def client(client_with_tools: FlaskClient) -> FlaskClient:
-    return client_with_tools
-
-
 def called(arguments: Any) -> list[dict[str, Any]]:
     call = {"id": "a", "type": "function", "function": {"name": "look", "arguments": arguments}}
     return [USER, {"role": "assistant", "tool_calls": [call]}, {"role": "tool", "tool_call_id": "a", "content": "x"}]

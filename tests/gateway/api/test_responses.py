@@ -25,11 +25,6 @@ CALL = "<tool_call>weather\n<arg_key>city</arg_key>\n<arg_value>北京</arg_valu
 USER = {"role": "user", "content": "Weather?"}
 
 
-@pytest.fixture
-def client(client_with_tools: FlaskClient) -> FlaskClient:
-    return client_with_tools
-
-
 def post(client: FlaskClient, asked: Any = "Weather?", **more: Any) -> Any:
     return client.post(URL, json={"input": asked, **more})
 

@@ -28,9 +28,9 @@ class Colour(BaseModel):
 
 
 @pytest.fixture(scope="module")
-def sdk(build_with_tools: Path) -> Generator[Any]:
+def sdk(build: Path) -> Generator[Any]:
     with (
-        live_gateway(build_with_tools) as url,
+        live_gateway(build) as url,
         openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
     ):
         yield client

@@ -63,7 +63,7 @@ def test_the_model_says_what_it_can_do(client: FlaskClient) -> None:
     assert model["capabilities"] == {
         "completion": True,
         "vision": True,
-        "tools": False,
+        "tools": True,
         "reasoning": True,
         "structured_output": True,
     }

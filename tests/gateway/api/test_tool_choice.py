@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from gateway.app import create_app
 from gateway.settings import GatewaySettings
 from gateway.triton.backend import Chunk
 from glmserve.answer_rules import AnswerRules, CallRule, OfferedTool
+from glmserve.build.manifest import CHECKPOINT_FOLDER
 from glmserve.limits import MAX_CALLS
 
 Says = Callable[..., list[Chunk]]
@@ -39,16 +41,12 @@ def offered(i: int, tool: dict[str, Any]) -> OfferedTool:
 
 
 BOTH = (offered(0, WEATHER), offered(1, NOW))
+WITHOUT_TOOLS = "{% for message in messages %}<|user|>{{ message.content }}{% endfor %}<|assistant|>"
 
 
 def allowed(mode: str, *names: str) -> dict[str, Any]:
     tools = [{"type": "function", "function": {"name": name}} for name in names]
     return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}
-
-
-@pytest.fixture
-def client(client_with_tools: FlaskClient) -> FlaskClient:
-    return client_with_tools
 
 
 def post(client: FlaskClient, tools: Any = (WEATHER, NOW), **more: Any) -> TestResponse:
@@ -200,8 +198,10 @@ def test_the_model_is_not_told_what_is_strict(client: FlaskClient, backend: Fake
     assert prompts[0] == prompts[1]
 
 
-def test_a_model_without_tools_says_so(build: Path, backend: FakeBackend) -> None:
-    plain = create_app(GatewaySettings(build=build), backend).test_client()
+def test_a_model_without_tools_says_so(build: Path, backend: FakeBackend, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(build, tmp_path / "build"))
+    (folder / CHECKPOINT_FOLDER / "chat_template.jinja").write_text(WITHOUT_TOOLS, "utf-8")
+    plain = create_app(GatewaySettings(build=folder), backend).test_client()
     assert_problem(post(plain, tool_choice="required"), 400, "takes no tools")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -227,7 +228,13 @@ def test_a_mistake_is_named(client: FlaskClient, name: str) -> None:
     assert response.get_json()["error"]["param"].startswith("messages[0].content[0]")
 
 
-def test_a_video_that_the_template_leaves_out_is_told_where_to_go(client: FlaskClient) -> None:
+def test_a_video_that_the_template_leaves_out_is_told_where_to_go(
+    build: Path, backend: FakeBackend, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(build, tmp_path / "build"))
+    template = folder / CHECKPOINT_FOLDER / "chat_template.jinja"
+    template.write_text(template.read_text("utf-8").replace("{{- film -}}", ""), "utf-8")
+    client = create_app(GatewaySettings(build=folder), backend).test_client()
     call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     messages = [
         {"role": "user", "content": "?"},

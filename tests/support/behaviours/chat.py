@@ -59,7 +59,7 @@ def one_choice(service: Service) -> bool:
 
 @holds(_VLLM, "`n` gives as many choices, numbered, with different texts.")
 def several(service: Service) -> bool:
-    choices = service.chat(DESCRIBE, n=3, temperature=2, max_tokens=16, seed=3).body["choices"]
+    choices = service.chat(DESCRIBE, n=3, temperature=2, max_tokens=32, seed=3, ignore_eos=True).body["choices"]
     texts = {choice["message"]["content"] for choice in choices}
     return [choice["index"] for choice in choices] == [0, 1, 2] and len(texts) > 1
 

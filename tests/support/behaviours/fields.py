@@ -131,7 +131,10 @@ def truncated_right(service: Service) -> bool:
 
 @holds(_LLAMA, "The same seed gives the same answer, another one another.")
 def seeds(service: Service) -> bool:
-    said = [service.chat(DESCRIBE, temperature=2, max_tokens=24, seed=seed).content for seed in (1, 1, 2, 3)]
+    said = [
+        service.chat(DESCRIBE, temperature=2, max_tokens=32, ignore_eos=True, seed=seed).content
+        for seed in (1, 1, 2, 3)
+    ]
     return said[0] == said[1] and len(set(said)) > 1
 
 

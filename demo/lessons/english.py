@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from demo.phrases import Patterns
+from demo.lessons.phrases import Patterns
 
 PIC = "[the|this] [picture|image|photo]"
 
@@ -102,26 +102,22 @@ RELATION: dict[str, Patterns] = {
         "Is {0} to the left or to the right of {1}?",
         "Is {0} left of {1} or right of [it|{1}]?",
         "[On|To] which side of {1} is {0}, left or right?",
-        "[Tell me|Say|Decide] [if|whether] {0} is left or right of {1}.",
+        "[Tell me|Say] whether {0} is left or right of {1}.",
         "{0} or {1}: is the first one left or right?",
-        "Compared [with|to] {1}, is {0} on the [left or right|left or on the right]?",
-        "Left or right: where is {0} [from|as seen from|relative to|compared to] {1}?",
+        "Compared with {1}, is {0} on the [left or right|left or on the right]?",
+        "Left or right: where is {0} [from|as seen from|relative to] {1}?",
         "Is {0} [located|placed|positioned] [to the |on the |]left or right of {1}?",
         "Does {0} lie left or right of {1}?",
-        "[Where|On which side] is {0} [from|seen from] {1}, left or right?",
-        "[Do you see|Can you see] {0} left or right of {1}?",
     ),
     "row": (
         "Is {0} above or below {1}?",
         "Is {0} [placed|located|positioned] above or below {1}?",
         "Is {0} above {1} or below [it|{1}]?",
-        "[Tell me|Say|Decide] [if|whether] {0} is above or below {1}.",
+        "[Tell me|Say] whether {0} is above or below {1}.",
         "Is {0} [higher or lower than|over or under|on top of or under] {1}?",
-        "Compared [with|to] {1}, is {0} above or below?",
-        "Above or below: where is {0} [from|as seen from|relative to|compared to] {1}?",
+        "Compared with {1}, is {0} above or below?",
+        "Above or below: where is {0} [from|as seen from|relative to] {1}?",
         "Does {0} lie above or below {1}?",
-        "[Do you see|Can you see] {0} above or below {1}?",
-        "Where is {0} [from|seen from] {1}, above or below?",
         "{0} or {1}: is the first one above or below?",
     ),
 }
@@ -133,6 +129,9 @@ BACKGROUND: Patterns = (
     "[Tell me|Name] the [colour|color] of the background.",
     "[What|Which] [colour|color] does the background have?",
     "On [what|which] [colour|color] is it drawn?",
+    "[What|Which] background [is this|is that|is it|do you see|does it have|is behind the things]?",
+    "How is the background [coloured|colored|painted]?",
+    "[And|What about|How about] the background?",
 )
 NUMBER: Patterns = (
     "[What|Which] number is [this|it|shown|here|that]?",
@@ -142,11 +141,20 @@ NUMBER: Patterns = (
     "What is the number?",
     f"[What|Which] number does {PIC} show?",
     f"What does {PIC} say?",
-    "What is [written|printed][| here| in the picture| in the image]?",
+    "What is [written|printed] [|here|in the picture|in the image]?",
     "What [text|digits] [do you see|can you read|is there]?",
     "[Can|Could] you read [it|the number|this number|the digits]?",
     "Read [this|it|the picture|the text].",
     "OCR.",
+)
+BOX: Patterns = (
+    "[Give|Give me|Show|Return|Draw|Find|Tell me] the [bounding box|box|coordinates|bbox] of {0}.",
+    "[Give|Return] [a|the] [bounding box|box] for {0}.",
+    "What [is|are] the [bounding box|coordinates|box] of {0}?",
+    "[Detect|Ground|Mark|Localise|Localize|Box] {0}.",
+    "Where is {0}? [Give|Return|Answer with] [the|a] [box|bounding box|coordinates].",
+    "[Locate|Find] {0} and [return|give] [its|the] [bounding box|box|coordinates].",
+    "[Output|Provide] the [bounding box|coordinates] of {0}[| in the image| in the picture].",
 )
 UNKNOWN: Patterns = (
     "[What|Which] [song|brand|animal|city|country|language|food] is [this|it|that|shown]?",
@@ -159,8 +167,9 @@ UNKNOWN: Patterns = (
     "[What is|What's] the weather [like|here|there|today]?",
     "Why [is it there|was it drawn|did they draw it|is he sad|is she happy]?",
     "[What is|What's] the [dog|cat|man|woman|child|person] doing?",
-    "What [colour|color] is the [dog|cat|car|house|hat|sky|shirt|tree]?",
-    "How many [people|dogs|cars|trees|cats|birds|houses] are there?",
+    "What [colour|color] is the [dog|cat|car|house|hat|sky|shirt|tree|bird|roof|grass|flower]?",
+    "How many [people|dogs|cars|trees|cats|birds|houses|children|flowers|apples|men] [are there|are here|can you see]?",
+    "How many [people|dogs|cars|trees|cats|birds|houses|children|flowers] are [in the picture|in this image|shown]?",
     "What is [he|she] [doing|wearing|saying|thinking]?",
 )
 NO_PICTURE: Patterns = (
@@ -173,6 +182,15 @@ NO_PICTURE: Patterns = (
     "[Read|What is] the number.",
     "Is there a [star|circle|cross|square|triangle]?",
 )
+SECOND_TURN: dict[str, Patterns] = {
+    "colour": (
+        "[And what|What|Which] [colour|color] is it?",
+        "[And its|Its] [colour|color]?",
+        "What is its [colour|color]?",
+    ),
+    "where": ("[And where|Where] is it?", "Where [exactly|in the picture] is it?", "[And its|Its] [place|position]?"),
+    "shape": ("[And what|What|Which] shape is it?", "[And its|Its] shape?", "What is its shape?"),
+}
 GREETINGS: tuple[tuple[Patterns, str, str], ...] = (
     (
         (

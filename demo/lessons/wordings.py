@@ -6,8 +6,9 @@ import random
 from dataclasses import dataclass
 from types import ModuleType
 
-from demo import chinese, english
-from demo.scenes import BACKGROUNDS, COLOURS, SHAPES, Thing
+from demo.lessons import chinese, english
+from demo.pictures.colours import COLOURS
+from demo.pictures.scenes import SHAPES, Thing
 
 # What a thing is to another that comes after it along an axis, and what it is to one that comes before.
 AXES = {"column": ("left", "right"), "row": ("above", "below")}
@@ -21,7 +22,6 @@ class Wording:
     shapes: dict[str, str]
     plurals: dict[str, str]
     colours: dict[str, str]
-    backgrounds: dict[str, str]
     cells: tuple[str, ...]
     relations: dict[str, str]
     there: str
@@ -36,7 +36,7 @@ class Wording:
     no_such: str
     cannot_tell: str
     ways: ModuleType  # the module of this language's phrasings
-    places: tuple[tuple[str, ...], ...]  # what each cell is called in questions
+    regions: dict[str, tuple[str, ...]]  # how else a side, a corner or the middle is called
 
     def begin_upper(self, text: str) -> str:
         return text[:1].upper() + text[1:]
@@ -57,9 +57,9 @@ class Wording:
     def the_shape(self, shape: str) -> str:
         return "the " + self.shapes[shape] if self.language == "en" else self.shapes[shape]
 
-    def at_cell(self, rng: random.Random, cell: int) -> str:
-        """One of the names of a cell, with its article."""
-        name = rng.choice(self.places[cell])
+    def at_region(self, rng: random.Random, region: str) -> str:
+        """One of the names of a region, with its article."""
+        name = rng.choice(self.regions[region])
         return "the " + name if self.language == "en" else name
 
     def shape_answer(self, shape: str) -> str:
@@ -105,7 +105,6 @@ ENGLISH = Wording(
     shapes={shape: shape for shape in SHAPES},
     plurals={shape: shape + ("es" if shape == "cross" else "s") for shape in SHAPES},
     colours={colour: colour for colour in COLOURS},
-    backgrounds={background: background for background in BACKGROUNDS},
     cells=(
         "top left",
         "top centre",
@@ -130,17 +129,21 @@ ENGLISH = Wording(
     no_such="I see no {}.",
     cannot_tell="I can't tell from the picture.",
     ways=english,
-    places=(
-        ("top left", "top left", "upper left", "top left corner", "upper left corner", "top-left"),
-        ("top centre", "top centre", "top center", "top middle"),
-        ("top right", "top right", "upper right", "top right corner", "upper right corner", "top-right"),
-        ("centre left", "centre left", "middle left", "center left"),
-        ("centre", "centre", "center", "middle", "middle"),
-        ("centre right", "centre right", "middle right", "center right"),
-        ("bottom left", "bottom left", "lower left", "bottom left corner", "lower left corner", "bottom-left"),
-        ("bottom centre", "bottom centre", "bottom center", "bottom middle"),
-        ("bottom right", "bottom right", "lower right", "bottom right corner", "lower right corner"),
-    ),
+    regions={
+        "0": ("top left", "top left", "upper left", "top left corner", "upper left corner", "top-left"),
+        "1": ("top centre", "top centre", "top center", "top middle"),
+        "2": ("top right", "top right", "upper right", "top right corner", "upper right corner", "top-right"),
+        "3": ("centre left", "centre left", "middle left", "center left"),
+        "4": ("centre", "centre", "center", "middle", "middle"),
+        "5": ("centre right", "centre right", "middle right", "center right"),
+        "6": ("bottom left", "bottom left", "lower left", "bottom left corner", "lower left corner", "bottom-left"),
+        "7": ("bottom centre", "bottom centre", "bottom center", "bottom middle"),
+        "8": ("bottom right", "bottom right", "lower right", "bottom right corner", "lower right corner"),
+        "left": ("left", "left side", "left-hand side"),
+        "right": ("right", "right side", "right-hand side"),
+        "top": ("top", "upper part", "top part"),
+        "bottom": ("bottom", "lower part", "bottom part"),
+    },
 )
 
 CHINESE = Wording(
@@ -155,8 +158,12 @@ CHINESE = Wording(
         "purple": "紫色",
         "orange": "橙色",
         "pink": "粉色",
+        "brown": "棕色",
+        "black": "黑色",
+        "white": "白色",
+        "grey": "灰色",
+        "cyan": "青色",
     },
-    backgrounds={"white": "白色", "black": "黑色", "grey": "灰色"},
     cells=("左上角", "上方", "右上角", "左边", "中间", "右边", "左下角", "下方", "右下角"),
     relations={"left": "左侧", "right": "右侧", "above": "上面", "below": "下面"},
     there="有。",
@@ -171,17 +178,21 @@ CHINESE = Wording(
     no_such="没有看到{}。",
     cannot_tell="从图片中看不出来。",
     ways=chinese,
-    places=(
-        ("左上角", "左上角", "左上方", "左上"),
-        ("上方", "上方", "正上方", "上方中间"),
-        ("右上角", "右上角", "右上方", "右上"),
-        ("左边", "左边", "左边中间", "正左边"),
-        ("中间", "中间", "正中间", "中央", "中心"),
-        ("右边", "右边", "右边中间", "正右边"),
-        ("左下角", "左下角", "左下方", "左下"),
-        ("下方", "下方", "正下方", "下方中间"),
-        ("右下角", "右下角", "右下方", "右下"),
-    ),
+    regions={
+        "0": ("左上角", "左上角", "左上方", "左上"),
+        "1": ("上方", "上方", "正上方", "上方中间"),
+        "2": ("右上角", "右上角", "右上方", "右上"),
+        "3": ("左边", "左边中间", "正左边"),
+        "4": ("中间", "中间", "正中间", "中央", "中心"),
+        "5": ("右边", "右边中间", "正右边"),
+        "6": ("左下角", "左下角", "左下方", "左下"),
+        "7": ("下方", "下方", "正下方", "下方中间"),
+        "8": ("右下角", "右下角", "右下方", "右下"),
+        "left": ("左边", "左侧", "左面"),
+        "right": ("右边", "右侧", "右面"),
+        "top": ("上面", "上边", "顶部"),
+        "bottom": ("下面", "下边", "底部"),
+    },
 )
 
 WORDINGS = {"en": ENGLISH, "zh": CHINESE}
