@@ -51,6 +51,11 @@ class GoldenQuestion:
     def is_right(self) -> bool:
         return is_right(self.kind, self.answer, self.expected)
 
+    def is_said_by(self, ids: list[int], text: str) -> bool:
+        """Whether another answer says what transformers answered: to the letter, boxes by their overlap, JSON by its
+        values."""
+        return ids == self.answer_ids or is_right(self.kind, text, self.answer)
+
 
 @dataclass(frozen=True)
 class GoldenChat(GoldenQuestion):

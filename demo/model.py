@@ -31,6 +31,11 @@ VIDEO_PREPROCESSOR: dict[str, Any] = {
     "video_processor_type": "Glm46VVideoProcessor",
 }
 
+WHOLE_TOKENS = 64
+"""The output layer has whole blocks of tokens, as the real one's: kernels of GPUs want columns in blocks of eight."""
+NEVER_SAID = "[MASK]"
+"""What the weights of a token that no text has begin as."""
+
 
 def demo_config(tokenizer: Tokenizer) -> Glm4vConfig:
     def token(text: str) -> int:
@@ -57,7 +62,7 @@ def demo_config(tokenizer: Tokenizer) -> Glm4vConfig:
             "num_hidden_layers": 4,
             "num_key_value_heads": 2,
             "rms_norm_eps": 1e-5,
-            "vocab_size": tokenizer.get_vocab_size(),
+            "vocab_size": -(-tokenizer.get_vocab_size() // WHOLE_TOKENS) * WHOLE_TOKENS,
             "rope_parameters": {
                 "rope_type": "default",
                 "rope_theta": 100,
@@ -106,8 +111,8 @@ def start_from(model: Glm4vForConditionalGeneration, tokenizer: Tokenizer, folde
     decoder = ByteLevel()
     for name in ("lm_head.weight", "model.language_model.embed_tokens.weight"):
         rows = []
-        for token in range(tokenizer.get_vocab_size()):
-            text = str(tokenizer.id_to_token(token))
+        for token in range(len(model.lm_head.weight)):
+            text = tokenizer.id_to_token(token) or NEVER_SAID
             same = earlier.token_to_id(text)
             pieces = [same] if same is not None else earlier.encode(decoder.decode([text])).ids
             row = weights[name][pieces].mean(dim=0)

@@ -67,7 +67,8 @@ def test_the_ids_in_the_config_are_the_tokenizers() -> None:
         assert config[field] == tokenizer.token_to_id(text)
     ends = [tokenizer.token_to_id(text) for text in ("<|endoftext|>", "<|user|>", "<|observation|>")]
     assert config["text_config"]["eos_token_id"] == ends
-    assert config["text_config"]["vocab_size"] == tokenizer.get_vocab_size()
+    assert 0 <= config["text_config"]["vocab_size"] - tokenizer.get_vocab_size() < 64
+    assert config["text_config"]["vocab_size"] % 64 == 0, "kernels of GPUs want whole blocks of columns"
     generation = json.loads((CHECKPOINT / "generation_config.json").read_text(encoding="utf-8"))
     assert generation["eos_token_id"] == ends
     assert generation["do_sample"] is False
