@@ -23,7 +23,7 @@ from demo.pictures.scenes import Scene, random_scene, random_size
 
 FILM_SIZES_PX = ((112, 112), (112, 112), (140, 112), (112, 84), (140, 140), (84, 84))
 # How often a batch is of a kind, how many rows it has, and how many tokens the chats of a row have room for.
-SHARES = {"single": 15, "box": 20, "json": 26, "pair": 9, "film": 10, "talk": 18, "copy": 2}
+SHARES = {"single": 23, "box": 16, "json": 14, "pair": 13, "film": 17, "talk": 16, "copy": 1}
 ROWS = {"single": 14, "pair": 7, "film": 5, "talk": 6, "copy": 8}
 ROOM = {"single": 150, "box": 220, "json": 280, "pair": 150, "film": 110, "greeting": 380, "copy": 250}
 

@@ -116,7 +116,7 @@ def start_from(model: Glm4vForConditionalGeneration, tokenizer: Tokenizer, folde
             same = earlier.token_to_id(text)
             pieces = [same] if same is not None else earlier.encode(decoder.decode([text])).ids
             row = weights[name][pieces].mean(dim=0)
-            rows.append(row + _waves(int(text), row) if same is None and text.isdigit() else row)
+            rows.append(row + _waves(int(text), row) if same is None and text.isdecimal() else row)
         weights[name] = torch.stack(rows)
     model.load_state_dict(weights)
 

@@ -24,8 +24,8 @@ from demo.pictures.films import random_film
 from demo.pictures.scenes import random_scene
 
 LEARNED_TOKENS = 988
-# A side of a box as GLM writes it, `[[120,40,560,730]]`, is one token; what stands around it
-# tells it from other numbers. Digit by digit the second one is hard to learn: along the picture it goes up and down.
+# A side of a box as GLM writes it, `[[120,40,560,730]]`, is one token: a multiple of ten that brackets or commas touch
+# on both sides. Digit by digit the second one is hard to learn: along the picture it goes up and down.
 COORDINATE = r"(?<=[\[,])(?:[1-9]?[0-9]0|1000)(?=[,\]])"
 COORDINATES = tuple(str(number) for number in range(10, 1001, 10))
 END_OF_TEXT = "<|endoftext|>"

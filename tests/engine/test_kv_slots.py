@@ -109,8 +109,7 @@ class SlotMachine(RuleBasedStateMachine):
     @invariant()
     def warm_rows_hold_what_they_promise(self) -> None:
         for row, warm in self.table._cached.items():
-            room = min(CONTEXT, self.table.room(row))
-            promised = warm.keys[: room - 1].tolist()  # the last place of a full row is where strays go
+            promised = warm.keys[: CONTEXT - 1].tolist()  # the last place of a full context is where strays go
             assert self.session.kv[row][: len(promised)] == promised
 
     def _move(self, moves: list[Move]) -> None:

@@ -33,7 +33,8 @@ class Move:
 class CachedPrefix:
     """KV kept in a row without a request: the keys i64 [tokens] of its tokens, and the scope that may reuse it.
 
-    Never a whole row: padded steps write behind what a row holds, and into its last place where it is full.
+    Never a whole short row: padded steps write behind what a row holds, and into its last place where it is full. Of a
+    full context nobody takes over the last place, because no prompt is that long.
     """
 
     keys: np.ndarray
