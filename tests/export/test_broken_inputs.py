@@ -77,7 +77,8 @@ def test_a_tokenizer_or_template_that_is_none_is_named(
 def test_a_tokenizer_of_another_model_is_named(checkpoint: Path, tmp_path: Path) -> None:
     values = json.loads((checkpoint / "tokenizer.json").read_text("utf-8"))
     control = values["added_tokens"][-1]
-    values["added_tokens"].append(control | {"id": SIZE, "content": "<|one too many|>"})
+    ids = range(control["id"] + 1, SIZE + 1)  # the last is one too many
+    values["added_tokens"] += [control | {"id": each, "content": f"<|token {each}|>"} for each in ids]
     (checkpoint / "tokenizer.json").write_text(json.dumps(values), "utf-8")
     result = build(checkpoint, tmp_path / "builds")
     assert_refused(

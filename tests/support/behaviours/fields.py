@@ -19,8 +19,8 @@ def _asked(**fields: Any) -> dict[str, Any]:
 
 
 def _largest_id(service: Service) -> int:
-    """The largest id that a token has, as the sentence for a larger one tells it."""
-    reply = service.post("/v1/detokenize", {"tokens": [10**8]})
+    """The largest id that the model can draw, as the sentence for a larger one tells it."""
+    reply = service.chat(stop_token_ids=[10**8])
     return int(reply.error["message"].rpartition(" ")[2].rstrip("."))
 
 
