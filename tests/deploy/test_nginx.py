@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import select
 import socket
 import subprocess
 import threading
@@ -196,10 +197,19 @@ def test_senders_that_never_finish_take_no_gateways_thread_and_only_their_own_ad
         nginx(tmp_path, upstream, {"limit_conn addresses 64": "limit_conn addresses 2"}) as front,
         ExitStack() as stack,
     ):
-        slow = [stack.enter_context(socket.create_connection(("127.0.0.1", front.port), WAIT_S)) for _ in range(2)]
-        for client in slow:
+
+        def sender() -> socket.socket:
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", front.port), WAIT_S))
             client.sendall(b"POST /v1/chat/vision HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nx")
-        assert eventually(lambda: front.ask(OURS).status == 429, WAIT_S)
+            return client
+
+        def is_full() -> bool:
+            refused, _, _ = select.select(slow, [], [], 0)  # while an earlier connection was still counted
+            slow[:] = [sender() if client in refused else client for client in slow]
+            return front.ask(OURS).status == 429
+
+        slow = [sender(), sender()]
+        assert eventually(is_full, WAIT_S)
         for client in slow:
             client.sendall(b"x")
         count = len(Upstream.asked)  # what was asked before both of them were counted
