@@ -61,7 +61,7 @@ def test_greetings_without_an_image_get_the_words_of_transformers(service: Servi
 
 
 def test_16_requests_at_once_are_all_right_and_share_steps(service: Service) -> None:
-    """On a busy machine an answer may be over before the next client has asked: so there are a few tries."""
+    """On a busy machine an answer may be over before the next client has asked: so there are some tries."""
     longest = sorted(SEEN, key=lambda q: len(q.answer_ids))[-16:]
     names = ("glm_decode_steps_total", "glm_decoded_rows_total", "glm_accepted_tokens_total")
 
@@ -76,7 +76,7 @@ def test_16_requests_at_once_are_all_right_and_share_steps(service: Service) -> 
         assert rows + guessed == sum(len(q.answer_ids) for q in longest)
         return steps / rows
 
-    assert any(share() < 0.5 for _ in range(6))
+    assert any(share() < 0.5 for _ in range(20))
 
 
 def test_a_recorded_answer_is_still_what_transformers_says() -> None:
